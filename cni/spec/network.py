@@ -1,0 +1,79 @@
+"""What every plugin reads from stdin, whatever its type: name, version, earlier result, list of valid attachments."""
+
+from __future__ import annotations
+
+from cni.spec.errors import InvalidConfig
+from cni.spec.fields import Faults, Fields, objects_of
+from cni.spec.jsontext import parse_object
+from cni.spec.record import Record
+from cni.spec.request import is_identifier
+from cni.spec.result import Result, parse_result
+from cni.spec.versions import IMPLIED, require
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.spec.jsontext import JsonValue
+
+# The name in SPEC's main branch, and that of the tag spec-v1.1.0; libcni sends both.
+VALID_ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
+
+
+class Network(Record):
+    """One network configuration: `members` as parsed, `data` as received, for plugins that are executed."""
+
+    name: str
+    version: str
+    members: dict[str, JsonValue]
+    data: bytes
+
+    def fields(self, faults: Faults) -> Fields:
+        return Fields(self.members, "", faults)
+
+
+def parse_network(data: bytes, command: str) -> Network:
+    """Raises Undecodable (stdin is no JSON object), InvalidConfig (name), IncompatibleVersion (cniVersion)."""
+    members = parse_object(data, "the network configuration on stdin")
+    faults = Faults()
+    fields = Fields(members, "", faults)
+    name = fields.text("name")
+    version = fields.text("cniVersion") or IMPLIED
+    faults.refuse()
+    if not name:
+        raise InvalidConfig("missing network name", "the key name of the network configuration is empty")
+    if not is_identifier(name):
+        raise InvalidConfig(f"invalid characters found in network name {name!r}")
+    require(version, command)
+    return Network(name, version, members, data)
+
+
+def previous_result(network: Network, faults: Faults) -> Result | None:
+    """The result of the plugin before, or of the ADD that is now checked or deleted; None where there is none."""
+    fields = network.fields(faults)
+    if fields.raw("prevResult") is None:
+        return None
+    earlier = fields.object("prevResult")
+    version = earlier.text("cniVersion", network.version)
+    if version != network.version:
+        earlier.fault("cniVersion", f"{version} is not the configuration's {network.version}")
+        return None
+    return parse_result(earlier, version)
+
+
+def valid_attachments(network: Network) -> set[tuple[str, str]] | None:
+    """GC: the (container ID, interface name) pairs that live; None where the runtime did not say.
+
+    null means that none is valid (CRI-O without pods). Raises InvalidConfig.
+    """
+    fields = network.fields(Faults())
+    named = [key for key in VALID_ATTACHMENTS if fields.has(key)]
+    if not named:
+        return None
+    valid = set()
+    for key in named:
+        for one in objects_of(fields.items(key), key, fields.faults):
+            pair = (one.text("containerID"), one.text("ifname"))
+            if not all(pair):
+                one.fault("containerID", "an attachment needs containerID and ifname")
+            valid.add(pair)
+    fields.faults.refuse()
+    return valid

@@ -1,0 +1,72 @@
+"""Who a thing on the machine belongs to, and every name that is derived from it.
+
+Names and MAC addresses are hashes of the owner, so they are known before anything is created, the same at every
+retry, and found again at DEL without state. The label is written on whatever can carry a text (a link's alias, an
+nftables element's comment): 16 hex digits for the network, 16 for the attachment, then words for people.
+"""
+
+from __future__ import annotations
+
+from cni.spec.record import Record
+
+try:
+    from _blake2 import blake2b
+except ImportError:
+    from hashlib import blake2b
+
+LABEL_LENGTH = 127  # nft prints comments up to 128 bytes with their NUL (libnftnl, NFTNL_UDATA_COMMENT_MAXLEN)
+LABEL_MARK = "podwire"
+
+
+def digest(*parts: str, size: int = 8) -> bytes:
+    return blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=size).digest()
+
+
+def mac_of(*parts: str) -> bytes:
+    """A locally administered unicast address (IEEE 802, second bit of the first byte)."""
+    octets = digest("mac", *parts, size=6)
+    return bytes([octets[0] & 0xFC | 0x02]) + octets[1:]
+
+
+class Owner(Record):
+    """An attachment: SPEC's (network name, CNI_CONTAINERID, CNI_IFNAME)."""
+
+    network: str
+    container_id: str
+    ifname: str
+
+    @property
+    def key(self) -> str:
+        """16 hex digits, unique to the attachment."""
+        return digest("attachment", *self).hex()
+
+    @property
+    def host_interface(self) -> str:
+        """15 characters, the kernel's limit; begins as network managers expect of links to leave alone."""
+        return f"veth{self.key[:11]}"
+
+    @property
+    def host_mac(self) -> bytes:
+        return mac_of("host", *self)
+
+    @property
+    def container_mac(self) -> bytes:
+        return mac_of("container", *self)
+
+    @property
+    def label(self) -> str:
+        words = f"{self.network}/{self.container_id}/{self.ifname}"
+        return f"{LABEL_MARK} {network_key(self.network)} {self.key} {words}"[:LABEL_LENGTH]
+
+
+def network_key(network: str) -> str:
+    """16 hex digits, unique to the network's name."""
+    return digest("network", network).hex()
+
+
+def label_keys(label: str) -> tuple[str, str] | None:
+    """(network key, attachment key) of a label; None where the text is not one."""
+    words = label.split(" ", 3)
+    if len(words) < 4 or words[0] != LABEL_MARK:
+        return None
+    return words[1], words[2]
