@@ -16,6 +16,7 @@ except ImportError:
 
 LABEL_LENGTH = 127  # nft prints comments up to 128 bytes with their NUL (libnftnl, NFTNL_UDATA_COMMENT_MAXLEN)
 LABEL_MARK = "podwire"
+LABEL_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-/"  # no need of quoting in nft
 
 
 def digest(*parts: str, size: int = 8) -> bytes:
@@ -55,7 +56,7 @@ class Owner(Record):
 
     @property
     def label(self) -> str:
-        words = f"{self.network}/{self.container_id}/{self.ifname}"
+        words = "".join([letter if letter in LABEL_LETTERS else "?" for letter in "/".join(self)])
         return f"{LABEL_MARK} {network_key(self.network)} {self.key} {words}"[:LABEL_LENGTH]
 
 

@@ -1,0 +1,234 @@
+"""The verbs of `type: podwire` and `type: bridge`: request and network in, result out."""
+
+from __future__ import annotations
+
+from cni.config.netconf import parse_netconf
+from cni.delegate import allocator
+from cni.kernel import nft
+from cni.kernel.alive import alive_in
+from cni.kernel.apply import apply, differences, release
+from cni.kernel.journal import FAILURES, Journal
+from cni.kernel.machine import Machine, delete_link, find_link, has_ipv6, node_identity
+from cni.plan.attachment import Attachment, Facts, Names, names_of, plan_attachment
+from cni.plan.masquerade import read_alias
+from cni.plan.operations import Masquerade, SpoofGuard
+from cni.spec.address import Net, parse_mac
+from cni.spec.errors import InvalidConfig, InvalidNetns, MachineRefused, NotAsAttached, Unavailable
+from cni.spec.fields import Faults
+from cni.spec.network import previous_result, valid_attachments
+from cni.spec.owner import Owner, label_keys, network_key
+from cni.spec.record import Record
+from cni.spec.result import IPConfig, Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.config.netconf import NetConf
+    from cni.delegate import Ipam
+    from cni.spec.network import Network
+    from cni.spec.request import Request
+
+
+class Call(Record):
+    """One call: what is asked, the machine it is about, and where the answer and notices go."""
+
+    request: Request
+    network: Network
+    machine: Machine
+    answer: Callable[[Result], None]
+    warn: Callable[[str], None]
+
+
+def add(call: Call) -> None:
+    """Attaches the container and answers; on any failure, that of answering included, nothing of it is left."""
+    request, network, machine = call.request, call.network, call.machine
+    conf, ipam = _validated(call)
+    machine.open_container(request.netns, request.netns_override)
+    machine.lock.share()
+    journal = Journal(machine)
+    try:
+        machine.proceed()
+        lease = ipam.add(request, network, alive_in(network.name))
+        journal.add(lambda: ipam.delete(request, network, alive_in(network.name)))
+        _require_address(conf, lease)
+        owner = _owner(call)
+        names = names_of(owner, conf.mac)
+        plan = plan_attachment(Attachment(owner, request.netns, conf, _facts(machine, conf), names, lease))
+        apply(machine, plan.operations, journal)
+        call.answer(plan.result)
+    except BaseException as error:
+        failed = journal.roll_back()
+        if failed:
+            raise MachineRefused(f"{error}; and not all of it could be undone: {'; '.join(failed)}") from error
+        raise
+
+
+def check(call: Call) -> None:
+    """Raises NotAsAttached naming everything that is no longer as ADD made it."""
+    request, network, machine = call.request, call.network, call.machine
+    conf, ipam = _validated(call)
+    faults = Faults()
+    previous = previous_result(network, faults)
+    faults.refuse()
+    if previous is None:
+        raise InvalidConfig("prevResult: missing, CHECK compares with what ADD answered")
+    machine.open_container(request.netns, request.netns_override)
+    owner = _owner(call)
+    names = _answered_names(previous, owner, conf, request.netns)
+    attachment = Attachment(owner, request.netns, conf, _facts(machine, conf), names, previous)
+    operations = plan_attachment(attachment).operations
+    if names.host_interface != owner.host_interface:
+        # Attached by another plugin, whose rules are not in podwire's tables.
+        operations = tuple([op for op in operations if not isinstance(op, (Masquerade, SpoofGuard))])
+    found = differences(machine, operations)
+    if found:
+        raise NotAsAttached("the container's network is not as ADD made it: " + "; ".join(found))
+    ipam.check(request, network, previous)
+
+
+def delete(call: Call) -> None:
+    """Releases whatever there is of the attachment; what is missing, or at fault elsewhere, is no obstacle."""
+    request, network, machine = call.request, call.network, call.machine
+    conf = parse_netconf(network, request.args, Faults())
+    ipam = allocator(conf.ipam_type, request)
+    _open_if_there(machine, request)
+    machine.lock.share()
+    owner = _owner(call)
+    masqueraded = _masqueraded(machine, owner)
+    conf = conf._replace(ip_masq=conf.ip_masq or bool(masqueraded))
+    if conf.ip_masq:
+        masqueraded = masqueraded or _leased(request, network, ipam)
+    lease = Result(ips=tuple([IPConfig(address) for address in masqueraded]))
+    attachment = Attachment(owner, request.netns, conf, Facts("", None, ipv6=False), names_of(owner, None), lease)
+    failed = release(machine, reversed(plan_attachment(attachment).operations))
+    if conf.ip_masq and not masqueraded:
+        _collecting(failed, lambda: nft.forget(machine, lambda label: _keys(label)[1] == owner.key))
+    _collecting(failed, lambda: ipam.delete(request, network, alive_in(network.name)))
+    _report(failed, "not everything of the attachment could be released")
+
+
+def collect(call: Call) -> None:
+    """GC: releases what belongs to the network's attachments that are not in the runtime's list of valid ones."""
+    network, machine = call.network, call.machine
+    valid = valid_attachments(network)
+    if valid is None:
+        return  # a runtime that names none must not lose all (cnitool sends no list)
+    conf = parse_netconf(network, {}, Faults())
+    mine = network_key(network.name)
+    living = {Owner(network.name, *attachment).key for attachment in valid}
+
+    def doomed(label: str) -> bool:
+        network_of, attachment = _keys(label)
+        return network_of == mine and attachment not in living
+
+    failed: list[str] = []
+    machine.lock.share()
+    _collecting(failed, lambda: nft.forget(machine, doomed))
+    for name in [link.name for link in machine.links() if doomed(link.alias)]:
+        _collecting(failed, lambda: delete_link(machine.route, name))  # noqa: B023  # called before the next turn
+    ipam = allocator(conf.ipam_type, call.request)
+    _collecting(failed, lambda: ipam.collect(network, valid, alive_in(network.name)))
+    _report(failed, "not everything stale could be released")
+
+
+def status(call: Call) -> None:
+    """Raises Unavailable where an ADD could not be served."""
+    conf, ipam = _validated(call)
+    bridge = find_link(call.machine.route, conf.bridge)
+    if bridge is not None and bridge.kind != "bridge":
+        raise Unavailable(f'"{conf.bridge}" exists but is not a bridge: choose another name for the bridge')
+    if (conf.ip_masq or conf.mac_spoof_check) and nft.find_program(call.request.environment) is None:
+        raise Unavailable("the program nft is missing: install nftables")
+    ipam.status(call.network, alive_in(call.network.name))
+
+
+VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": status}
+
+
+def _validated(call: Call) -> tuple[NetConf, Ipam]:
+    """The configuration without a fault, the allocator's part included. Raises InvalidConfig."""
+    faults = Faults()
+    conf = parse_netconf(call.network, call.request.args, faults)
+    ipam = allocator(conf.ipam_type, call.request)
+    ipam.faults(call.request, call.network, faults)
+    faults.refuse()
+    for notice in conf.notices:
+        call.warn(notice)
+    return conf, ipam
+
+
+def _require_address(conf: NetConf, lease: Result) -> None:
+    if conf.ipam_type and not lease.ips:
+        raise MachineRefused(f"the IPAM plugin {conf.ipam_type} returned no address")
+
+
+def _owner(call: Call) -> Owner:
+    return Owner(call.network.name, call.request.container_id, call.request.ifname)
+
+
+def _keys(label: str) -> tuple[str, str]:
+    return label_keys(label) or ("", "")
+
+
+def _facts(machine: Machine, conf: NetConf) -> Facts:
+    bridge = find_link(machine.route, conf.bridge)
+    mac = bridge.mac if bridge is not None and any(bridge.mac) else None
+    return Facts(node_identity(), mac, has_ipv6())
+
+
+def _answered_names(previous: Result, owner: Owner, conf: NetConf, netns: str) -> Names:
+    """The names of ADD's answer: another plugin may have chosen them."""
+    names = names_of(owner, conf.mac)
+    for interface in previous.interfaces:
+        if interface.name == owner.ifname and interface.sandbox == netns and interface.mac:
+            names = names._replace(container_mac=_mac(interface.mac))
+        elif not interface.sandbox and interface.name != conf.bridge:
+            names = names._replace(host_interface=interface.name)
+    return names
+
+
+def _mac(text: str) -> bytes:
+    try:
+        return parse_mac(text)
+    except ValueError as error:
+        raise InvalidConfig(f"prevResult.interfaces: {error}") from None
+
+
+def _open_if_there(machine: Machine, request: Request) -> None:
+    """A namespace that is gone, or is none, took the container's side with it."""
+    if not request.netns:
+        return
+    try:
+        machine.open_container(request.netns, request.netns_override)
+    except InvalidNetns:
+        return
+
+
+def _masqueraded(machine: Machine, owner: Owner) -> tuple[Net, ...]:
+    """What the attachment's own link says; nothing where it is gone."""
+    link = find_link(machine.route, owner.host_interface)
+    return read_alias(link.alias)[1] if link is not None else ()
+
+
+def _leased(request: Request, network: Network, ipam: Ipam) -> tuple[Net, ...]:
+    """The attachment's addresses by ADD's answer, or else by its leases."""
+    previous = previous_result(network, Faults())
+    if previous is not None and previous.ips:
+        return tuple([ip.address for ip in previous.ips])
+    try:
+        return tuple([Net(ip, ip.bits) for ip in ipam.leased(request, network)])
+    except FAILURES:
+        return ()  # the release of the leases will say what is wrong with them
+
+
+def _collecting(failed: list[str], step: Callable[[], None]) -> None:
+    try:
+        step()
+    except FAILURES as error:
+        failed.append(str(error))
+
+
+def _report(failed: list[str], what: str) -> None:
+    if failed:
+        raise MachineRefused(f"{what}: {'; '.join(failed)}")

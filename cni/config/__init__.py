@@ -1,0 +1,1 @@
+"""What a user may write, as records; reading them gathers all faults."""

@@ -1,0 +1,157 @@
+"""Who gives addresses: host-local in this process, another plugin executed (SPEC, section 4), or nobody.
+
+All three are behind one door, that of ipam.main.
+"""
+
+from __future__ import annotations
+
+from cni import proc
+from cni.spec.errors import Delegated, InvalidEnvironment, MachineRefused, Undecodable
+from cni.spec.fields import Faults, Fields
+from cni.spec.jsontext import parse_object
+from cni.spec.result import Result, parse_result
+
+IN_PROCESS = "host-local"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from cni.spec.address import IP
+    from cni.spec.network import Network
+    from cni.spec.request import Request
+    from ipam.lease import Lease
+
+    Alive = Callable[[Lease], bool]
+
+    class Ipam(Protocol):
+        """The door. `faults` gathers what is wrong with its part of the configuration; `leased` never fails for it."""
+
+        def faults(self, request: Request, network: Network, found: Faults) -> None: ...
+        def add(self, request: Request, network: Network, alive: Alive) -> Result: ...
+        def delete(self, request: Request, network: Network, alive: Alive) -> None: ...
+        def check(self, request: Request, network: Network, previous: Result | None) -> None: ...
+        def collect(self, network: Network, valid: set[tuple[str, str]] | None, alive: Alive) -> None: ...
+        def status(self, network: Network, alive: Alive) -> None: ...
+        def leased(self, request: Request, network: Network) -> tuple[IP, ...]: ...
+
+
+def allocator(ipam_type: str, request: Request) -> Ipam:
+    if not ipam_type:
+        return Unaddressed()
+    if ipam_type != IN_PROCESS:
+        return Executed(ipam_type, request)
+    import ipam.main
+
+    return ipam.main
+
+
+class Unaddressed:
+    """A network without addresses: its containers have a link only."""
+
+    def faults(self, request: Request, network: Network, found: Faults) -> None:
+        """There is no configuration to judge."""
+
+    def add(self, request: Request, network: Network, alive: Alive) -> Result:
+        del request, network, alive
+        return Result()
+
+    def delete(self, request: Request, network: Network, alive: Alive) -> None:
+        """Nothing is leased."""
+
+    def check(self, request: Request, network: Network, previous: Result | None) -> None:
+        """Nothing is leased."""
+
+    def collect(self, network: Network, valid: set[tuple[str, str]] | None, alive: Alive) -> None:
+        """Nothing is leased."""
+
+    def status(self, network: Network, alive: Alive) -> None:
+        """Always ready."""
+
+    def leased(self, request: Request, network: Network) -> tuple[IP, ...]:
+        del request, network
+        return ()
+
+
+class Executed:
+    """The program `name` of CNI_PATH; it gets our environment and the complete configuration."""
+
+    def __init__(self, name: str, request: Request) -> None:
+        self.name = name
+        self.request = request
+
+    def faults(self, request: Request, network: Network, found: Faults) -> None:
+        """Its configuration is its own to judge."""
+
+    def add(self, request: Request, network: Network, alive: Alive) -> Result:
+        """Raises Delegated, InvalidEnvironment, MachineRefused, Undecodable; then nothing of it is left."""
+        del request, alive
+        try:
+            answer = self._run(network, "ADD")
+            return self._result(answer, network)
+        except Exception:
+            self._clean_up(network)
+            raise
+
+    def _clean_up(self, network: Network) -> None:
+        """SPEC: a delegate whose ADD failed gets a DEL, and the ADD's error is the one that counts."""
+        try:
+            self._run(network, "DEL")
+        except (Delegated, InvalidEnvironment, MachineRefused):
+            return
+
+    def _result(self, answer: bytes, network: Network) -> Result:
+        faults = Faults()
+        fields = Fields(parse_object(answer, f"the answer of {self.name}"), self.name, faults)
+        result = parse_result(fields, fields.text("cniVersion", network.version))
+        if faults.texts:
+            raise Undecodable(f"the answer of {self.name} is no result: {'; '.join(faults.texts)}")
+        return result
+
+    def delete(self, request: Request, network: Network, alive: Alive) -> None:
+        del request, alive
+        self._run(network, "DEL")
+
+    def check(self, request: Request, network: Network, previous: Result | None) -> None:
+        del request, previous
+        self._run(network, "CHECK")
+
+    def collect(self, network: Network, valid: set[tuple[str, str]] | None, alive: Alive) -> None:
+        del valid, alive
+        self._run(network, "GC")
+
+    def status(self, network: Network, alive: Alive) -> None:
+        del alive
+        self._run(network, "STATUS")
+
+    def leased(self, request: Request, network: Network) -> tuple[IP, ...]:
+        """Nobody but the program knows."""
+        del request, network
+        return ()
+
+    def _run(self, network: Network, command: str) -> bytes:
+        if not self.request.path:
+            raise InvalidEnvironment(f"required env variables [CNI_PATH] missing: ipam.type {self.name} is executed")
+        program = proc.find(self.name, ":".join(self.request.path))
+        if program is None:
+            raise MachineRefused(
+                f"failed to find plugin {self.name!r} in path {list(self.request.path)}: install it there"
+            )
+        environment = proc.callers_environment(self.request.environment)
+        environment["CNI_COMMAND"] = command
+        try:
+            ended = proc.run([program], network.data, environment, capture_stderr=False)
+        except OSError as error:
+            raise MachineRefused(f"cannot execute {program}: {error.strerror}") from None
+        if ended.status != 0:
+            raise self._failure(ended)
+        return ended.stdout
+
+    def _failure(self, ended: proc.Ended) -> Delegated | MachineRefused:
+        try:
+            answer = Fields(parse_object(ended.stdout, "its answer"), self.name, Faults())
+        except Undecodable as error:
+            return MachineRefused(f"{self.name} ended with status {ended.status}: {error.message}")
+        code = answer.integer("code", 0, (1 << 32) - 1, 999)
+        return Delegated(code, f"{self.name}: {answer.text('msg')}", answer.text("details"))

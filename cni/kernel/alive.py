@@ -1,0 +1,82 @@
+"""Whether a lease's container still lives on this machine: the evidence without which no lease is ever given back."""
+
+from __future__ import annotations
+
+import os
+
+from cni.kernel import rtnl
+from cni.kernel.machine import find_link
+from cni.kernel.netlink import Netlink, Refused
+from cni.kernel.netns import OWN, Netns
+from cni.spec.errors import InvalidNetns
+from cni.spec.owner import Owner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cni.spec.address import IP
+    from ipam.lease import Lease
+
+NAMED = ("/run/netns", "/var/run/docker/netns")
+
+
+def alive_in(network: str) -> Callable[[Lease], bool]:
+    """A judge of the network's leases; it looks at the machine at its first question, which most calls never ask."""
+    seen: list[set[IP]] = []
+
+    def alive(lease: Lease) -> bool:
+        if _attached(Owner(network, lease.container_id, lease.ifname)):
+            return True
+        if not seen:
+            seen.append(_addresses_in_use())
+        return lease.ip in seen[0]
+
+    return alive
+
+
+def _attached(owner: Owner) -> bool:
+    route = Netlink(rtnl.NETLINK_ROUTE)
+    try:
+        return find_link(route, owner.host_interface) is not None
+    finally:
+        route.close()
+
+
+def _addresses_in_use() -> set[IP]:
+    """Every address in every network namespace that has a process or a name: containers of other plugins, too."""
+    found: set[IP] = set()
+    visited: set[tuple[int, int]] = set()
+    for path in _namespaces():
+        try:
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) not in visited:
+                visited.add((status.st_dev, status.st_ino))
+                found.update(_addresses_at(path))
+        except (OSError, Refused, InvalidNetns):
+            continue  # a process that ended meanwhile, or one that is not ours to look into
+    return found
+
+
+def _namespaces() -> Iterator[str]:
+    yield OWN
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            yield f"/proc/{name}/ns/net"
+    for folder in NAMED:
+        if os.path.isdir(folder):
+            for name in os.listdir(folder):
+                yield f"{folder}/{name}"
+
+
+def _addresses_at(path: str) -> list[IP]:
+    namespace = Netns(path)
+    try:
+        with namespace:
+            route = Netlink(rtnl.NETLINK_ROUTE)
+        try:
+            return [rtnl.parse_address(answer).address.ip for answer in route.dump(*rtnl.addresses_of(0))]
+        finally:
+            route.close()
+    finally:
+        namespace.close()

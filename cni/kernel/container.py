@@ -1,0 +1,126 @@
+"""Inside the container: settings, addresses, routes.
+
+All of it goes with the interface, so nothing is undone here but the settings that do not belong to it.
+"""
+
+from __future__ import annotations
+
+import time
+
+from cni.kernel import rtnl, sysctl
+from cni.kernel.machine import addresses, find_link, need_link
+from cni.spec.errors import MachineRefused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.kernel.journal import Journal
+    from cni.kernel.machine import Machine
+    from cni.plan.operations import Announcement, ContainerAddress, ContainerRoute, ContainerSysctl, ContainerUp
+
+FORWARD_SECONDS = 5.0
+DUPLICATE_SECONDS = 5.0
+STEP_SECONDS = 0.001
+
+
+def apply_sysctl(machine: Machine, op: ContainerSysctl, journal: Journal) -> None:
+    with machine.inside:
+        before = sysctl.read(op.key)
+        if before == op.value:
+            return
+        if before is None:
+            if op.required:
+                raise MachineRefused(f"the container has no {op.key}: is IPv6 switched off (ipv6.disable=1)?")
+            return
+        sysctl.write(op.key, op.value)
+
+    def restore() -> None:
+        with machine.inside:
+            sysctl.write(op.key, before)
+
+    journal.add(restore)
+
+
+def sysctl_differs(machine: Machine, op: ContainerSysctl) -> str:
+    """Only what the attachment cannot do without: the rest is a container's to change."""
+    if not op.required:
+        return ""
+    with machine.inside:
+        value = sysctl.read(op.key)
+    return "" if value == op.value else f"the container's {op.key} is {value}, not {op.value}"
+
+
+def apply_address(machine: Machine, op: ContainerAddress, journal: Journal) -> None:
+    del journal
+    link = need_link(machine.container_route, op.ifname)
+    flags = rtnl.IFA_F_NODAD if op.address.family == 6 and not op.detect_duplicates else 0
+    machine.container_route.request(*rtnl.new_address(link.ifindex, op.address, flags))
+
+
+def address_differs(machine: Machine, op: ContainerAddress) -> str:
+    link = find_link(machine.container_route, op.ifname)
+    present = [] if link is None else [one.address for one in addresses(machine.container_route, link.ifindex)]
+    return "" if op.address in present else f"{op.ifname} has lost the address {op.address.text}"
+
+
+def apply_up(machine: Machine, op: ContainerUp, journal: Journal) -> None:
+    del journal
+    link = need_link(machine.container_route, op.ifname)
+    machine.container_route.request(*rtnl.set_flags(link.ifindex, rtnl.IFF_UP, rtnl.IFF_UP))
+
+
+def up_differs(machine: Machine, op: ContainerUp) -> str:
+    link = find_link(machine.container_route, op.ifname)
+    return "" if link is not None and link.up else f"{op.ifname} is not up"
+
+
+def apply_route(machine: Machine, op: ContainerRoute, journal: Journal) -> None:
+    del journal
+    link = need_link(machine.container_route, op.ifname)
+    machine.container_route.request(*rtnl.new_route(link.ifindex, op.route))
+
+
+def route_differs(machine: Machine, op: ContainerRoute) -> str:
+    link = find_link(machine.container_route, op.ifname)
+    answers = []
+    if link is not None:
+        answers = machine.container_route.dump(*rtnl.routes_of(link.ifindex, op.route.dst.family))
+    for route in map(rtnl.parse_route, answers):
+        same_way = route.dst == op.route.dst and route.gw == op.route.gw
+        if same_way and route.table == (op.route.table or rtnl.RT_TABLE_MAIN):
+            return ""
+    return f"the container has lost the route {op.route.dst.text}"
+
+
+def announce(machine: Machine, op: Announcement, journal: Journal) -> None:
+    del journal
+    _wait_until_forwarding(machine, op)
+    link = need_link(machine.container_route, op.ifname)
+    if op.detect_duplicates:
+        _wait_for_duplicates(machine, link)
+    # Given its own address again, an interface tells its neighbours (arp_notify; kernel net/ipv4/devinet.c).
+    machine.container_route.request(*rtnl.set_mac(link.ifindex, op.mac))
+
+
+def _wait_until_forwarding(machine: Machine, op: Announcement) -> None:
+    """The kernel notices a pair's carrier in a work queue of its own, usually before it is asked."""
+    end = time.monotonic() + FORWARD_SECONDS
+    while need_link(machine.route, op.host_interface).operstate != rtnl.OPERSTATE_UP:
+        machine.proceed()
+        if time.monotonic() > end:
+            raise MachineRefused(f"{op.host_interface} did not come up within {FORWARD_SECONDS:.0f} s")
+        time.sleep(STEP_SECONDS)
+
+
+def _wait_for_duplicates(machine: Machine, link: rtnl.Link) -> None:
+    end = time.monotonic() + DUPLICATE_SECONDS
+    while True:
+        present = addresses(machine.container_route, link.ifindex)
+        failed = [one.address.text for one in present if one.flags & rtnl.IFA_F_DADFAILED]
+        if failed:
+            raise MachineRefused(f"another host on the network has the address {failed[0]} already")
+        if not any(one.flags & rtnl.IFA_F_TENTATIVE for one in present):
+            return
+        machine.proceed()
+        if time.monotonic() > end:
+            raise MachineRefused(f"duplicate address detection did not end within {DUPLICATE_SECONDS:.0f} s")
+        time.sleep(10 * STEP_SECONDS)

@@ -1,0 +1,180 @@
+"""nftables: elements added, found and removed over netlink; tables and chains loaded by nft when they are missing."""
+
+from __future__ import annotations
+
+from errno import EEXIST, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
+
+from cni import proc
+from cni.kernel import nfnl
+from cni.kernel.netlink import Refused
+from cni.plan import ruleset
+from cni.plan.masquerade import read_alias
+from cni.plan.operations import masquerade_chain
+from cni.spec.errors import MachineRefused
+from cni.spec.owner import label_keys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cni.kernel.journal import Journal
+    from cni.kernel.machine import Machine
+    from cni.plan.operations import Masquerade, SpoofGuard
+
+ABSENT = (ENOENT, EOPNOTSUPP, EPROTONOSUPPORT)  # the table is not there, or nothing of nftables is
+MASQUERADE = {family: nfnl.Place(nfnl.NFPROTO_INET, ruleset.TABLE, ruleset.masquerade_map(family)) for family in (4, 6)}
+ALLOWED = nfnl.Place(nfnl.NFPROTO_BRIDGE, ruleset.TABLE, ruleset.ALLOWED)
+GUARDED = nfnl.Place(nfnl.NFPROTO_BRIDGE, ruleset.TABLE, ruleset.GUARDED)
+PLACES = (*MASQUERADE.values(), ALLOWED, GUARDED)
+FAMILY_WORD = {nfnl.NFPROTO_INET: "inet", nfnl.NFPROTO_BRIDGE: "bridge"}
+IFNAME_BYTES = 16
+
+
+def _masquerade_element(op: Masquerade) -> tuple[nfnl.Place, nfnl.Element]:
+    return MASQUERADE[op.ip.family], nfnl.Element(op.ip.packed, masquerade_chain(op.address), op.label)
+
+
+def _guard_elements(op: SpoofGuard) -> list[tuple[nfnl.Place, nfnl.Element]]:
+    """In a concatenation every part is padded to four bytes (libnftnl)."""
+    name = op.host_interface.encode().ljust(IFNAME_BYTES, b"\0")
+    allowed = nfnl.Element(name + op.mac.ljust(8, b"\0"), "", op.label)
+    return [(ALLOWED, allowed), (GUARDED, nfnl.Element(name, "", op.label))]
+
+
+def apply_masquerade(machine: Machine, op: Masquerade, journal: Journal) -> None:
+    place, element = _masquerade_element(op)
+    chains = (ruleset.POSTROUTING, element.chain)
+    if not all(_has_rules(machine, place, chain) for chain in chains):
+        _restore_masquerade(machine, op, journal)
+    _hold(machine, place, element, journal)
+
+
+def _has_rules(machine: Machine, place: nfnl.Place, chain: str) -> bool:
+    """False where the chain is empty, too: somebody flushed it."""
+    try:
+        return bool(machine.nft.dump(*nfnl.rules_of(place.family, place.table, chain)))
+    except (Refused, OSError) as error:
+        if error.errno in ABSENT:
+            return False
+        raise
+
+
+def _restore_masquerade(machine: Machine, op: Masquerade, journal: Journal) -> None:
+    """The whole table anew, with the elements of all who are attached: their host interfaces' aliases name them."""
+    machine.lock.alone()
+    attached = [read_alias(link.alias) for link in machine.links()]
+    held = [(address, label) for label, addresses in attached if label_keys(label) for address in addresses]
+    by_ip = {address.ip: (address, label) for address, label in [*held, (op.address, op.label)]}
+    _load(machine, nfnl.NFPROTO_INET, ruleset.masquerade(by_ip.values()), journal)
+    machine.lock.share()
+
+
+def apply_guard(machine: Machine, op: SpoofGuard, journal: Journal) -> None:
+    if not _has_rules(machine, ALLOWED, ruleset.GUARD_CHAIN):
+        _load(machine, nfnl.NFPROTO_BRIDGE, ruleset.spoof_guard(), journal)
+    for place, element in _guard_elements(op):
+        _hold(machine, place, element, journal)
+
+
+def _load(machine: Machine, family: int, text: str, journal: Journal) -> None:
+    """Loads static rules; the way back is the table as it was."""
+    table = f"{FAMILY_WORD[family]} {ruleset.TABLE}"
+    before = _nft(machine, ["list", "table", *table.split()], "", absent_allowed=True)
+    _nft(machine, ["-f", "-"], text)
+    journal.add_shared(lambda: _nft(machine, ["-f", "-"], f"add table {table}\ndelete table {table}\n{before}"))
+
+
+def find_program(environment: Mapping[str, str]) -> str | None:
+    return proc.find("nft", f"{environment.get('PATH', '')}:{proc.SYSTEM_PATH}")
+
+
+def _nft(machine: Machine, arguments: list[str], text: str, absent_allowed: bool = False) -> str:
+    environment = proc.callers_environment(machine.environment)
+    program = find_program(environment)
+    if program is None:
+        raise MachineRefused("the program nft is missing: install nftables, or switch off what needs it (ipMasq)")
+    ended = proc.run([program, *arguments], text.encode(), environment, capture_stderr=True)
+    if ended.status != 0:
+        if absent_allowed:
+            return ""
+        words = ended.stderr.decode("utf-8", "replace").strip()
+        raise MachineRefused(f"nft refused podwire's rules: {words}")
+    return ended.stdout.decode("utf-8", "replace")
+
+
+def _hold(machine: Machine, place: nfnl.Place, element: nfnl.Element, journal: Journal) -> None:
+    """Adds an element. A key that is taken is its last holder's left-over: the address is ours now."""
+    added = nfnl.add_element(place, element)
+    refusal = machine.nft.batch(nfnl.transaction([added]))
+    if refusal is not None and refusal.errno == EEXIST:
+        replaced = nfnl.transaction([nfnl.delete_element(place, element), added])
+        refusal = machine.nft.batch(replaced)
+    if refusal is not None:
+        raise refusal
+    journal.add(lambda: _remove(machine, place, element))
+
+
+def _find(machine: Machine, place: nfnl.Place, element: nfnl.Element) -> nfnl.Element | None:
+    try:
+        answers = machine.nft.request(*nfnl.get_element(place, element))
+    except (Refused, OSError) as error:
+        if error.errno in ABSENT:
+            return None
+        raise
+    found = [one for answer in answers for one in nfnl.parse_elements(answer)]
+    return found[0] if found else None
+
+
+def _remove(machine: Machine, place: nfnl.Place, element: nfnl.Element) -> None:
+    """Absence is success, and so is a key that by now is another's."""
+    found = _find(machine, place, element)
+    if found is None or found.label != element.label:
+        return
+    refusal = machine.nft.batch(nfnl.transaction([nfnl.delete_element(place, element)]))
+    if refusal is not None and refusal.errno not in ABSENT:
+        raise refusal
+
+
+def release_masquerade(machine: Machine, op: Masquerade) -> None:
+    _remove(machine, *_masquerade_element(op))
+
+
+def release_guard(machine: Machine, op: SpoofGuard) -> None:
+    """By the port alone: DEL may not be told the container's address. Cost grows with all guarded ports."""
+    name = _guard_elements(op)[1][1].key
+    for place in (ALLOWED, GUARDED):
+        _remove_all(machine, place, lambda element: element.key.startswith(name))
+
+
+def masquerade_differs(machine: Machine, op: Masquerade) -> str:
+    place, element = _masquerade_element(op)
+    if _find(machine, place, element) != element:
+        return f"the masquerade of {op.ip.text} is gone from table inet {ruleset.TABLE}"
+    if not all(_has_rules(machine, place, chain) for chain in (ruleset.POSTROUTING, element.chain)):
+        return f"table inet {ruleset.TABLE} has lost its rules"
+    return ""
+
+
+def guard_differs(machine: Machine, op: SpoofGuard) -> str:
+    if any(_find(machine, place, element) != element for place, element in _guard_elements(op)):
+        return f"the guard against spoofing on {op.host_interface} is gone from table bridge {ruleset.TABLE}"
+    if not _has_rules(machine, ALLOWED, ruleset.GUARD_CHAIN):
+        return f"table bridge {ruleset.TABLE} has lost its rules"
+    return ""
+
+
+def forget(machine: Machine, doomed: Callable[[str], bool]) -> None:
+    """Removes every element whose label is doomed; for DEL without addresses, and GC. Cost grows with all elements."""
+    for place in PLACES:
+        _remove_all(machine, place, lambda element: doomed(element.label))
+
+
+def _remove_all(machine: Machine, place: nfnl.Place, doomed: Callable[[nfnl.Element], bool]) -> None:
+    try:
+        answers = machine.nft.dump(*nfnl.all_elements(place))
+    except (Refused, OSError) as error:
+        if error.errno in ABSENT:
+            return
+        raise
+    for element in [one for answer in answers for one in nfnl.parse_elements(answer) if doomed(one)]:
+        _remove(machine, place, element)

@@ -1,0 +1,161 @@
+"""From a call to its answer: which program, which verb; the one place that prints, and that makes errors of exceptions.
+
+Only what every call needs is imported here, the rest by the verb that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cni import VERSION
+from cni.spec.errors import CniError, InputOutput, chain
+from cni.spec.jsontext import dump
+from cni.spec.versions import CURRENT, SUPPORTED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Protocol
+
+    from cni.spec.jsontext import JsonValue
+    from cni.spec.network import Network
+    from cni.spec.request import Request
+    from cni.spec.result import Result
+
+    class Readable(Protocol):
+        def read(self) -> bytes: ...
+
+    class Writable(Protocol):
+        def write(self, data: bytes) -> object: ...
+
+
+try:
+    from _signal import SIGINT, SIGTERM, signal  # type: ignore[import-not-found]  # private, hence unlisted
+except ImportError:
+    from signal import SIGINT, SIGTERM, signal
+
+HOST_LOCAL = "host-local"
+PIPE_BYTES = 1 << 16
+
+
+class Descriptor:
+    """A standard stream without the interpreter's layers, which are missing when the descriptor is closed."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def read(self) -> bytes:
+        parts = []
+        while part := os.read(self._number, PIPE_BYTES):
+            parts.append(part)
+        return b"".join(parts)
+
+    def write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._number, data) :]
+
+
+def run(
+    argv: Sequence[str], environment: Mapping[str, str], stdin: Readable, stdout: Writable, stderr: Writable
+) -> int:
+    """Serves one call, returns the exit status. Every call gets exactly one answer, every failure one JSON object."""
+    name = os.path.basename(argv[0]) if argv else "podwire"
+    command = environment.get("CNI_COMMAND", "")
+    if not command:
+        _print(stderr, f"CNI {name} plugin v{VERSION}\nCNI protocol versions supported: {', '.join(SUPPORTED)}")
+        return 0
+    try:
+        if command == "VERSION":
+            _print(stdout, dump({"cniVersion": CURRENT, "supportedVersions": list(SUPPORTED)}))
+        else:
+            _serve(name, environment, stdin, stdout, stderr)
+    except CniError as error:
+        return _fail(stdout, error)
+    except Exception as error:  # noqa: BLE001  # a defect is answered, too
+        import traceback
+
+        _print(stderr, traceback.format_exc())
+        return _fail(stdout, CniError(f"internal error, please report it: {chain(error)}"))
+    return 0
+
+
+def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: Writable, stderr: Writable) -> None:
+    from cni.spec.network import parse_network
+    from cni.spec.request import parse_request
+
+    request = parse_request(environment)
+    try:
+        data = stdin.read()
+    except OSError as error:
+        raise InputOutput(f"error reading from stdin: {error.strerror}") from None
+    network = parse_network(data, request.command)
+
+    def answer(result: Result) -> None:
+        from cni.spec.result import result_json
+
+        _print(stdout, dump(result_json(result, network.version)))
+
+    if name == HOST_LOCAL:
+        _allocate(request, network, answer)
+    else:
+        _attach(request, network, answer, stderr)
+
+
+def _attach(request: Request, network: Network, answer: Callable[[Result], None], stderr: Writable) -> None:
+    """`type: podwire` and `type: bridge`."""
+    from cni.commands import VERBS, Call
+    from cni.kernel.machine import Machine
+
+    machine = Machine(request.environment)
+    try:
+        for number in (SIGINT, SIGTERM):
+            signal(number, lambda *_: machine.stop())
+        VERBS[request.command](Call(request, network, machine, answer, lambda text: _print(stderr, text)))
+    finally:
+        machine.close()
+
+
+def _allocate(request: Request, network: Network, answer: Callable[[Result], None]) -> None:
+    """The allocator as a program of its own."""
+    import ipam.main
+    from cni.kernel.alive import alive_in
+    from cni.spec.fields import Faults
+    from cni.spec.network import previous_result, valid_attachments
+
+    alive = alive_in(network.name)
+    if request.command == "ADD":
+        answer(ipam.main.add(request, network, alive))
+    elif request.command == "DEL":
+        ipam.main.delete(request, network, alive)
+    elif request.command == "CHECK":
+        ipam.main.check(request, network, previous_result(network, Faults()))
+    elif request.command == "STATUS":
+        ipam.main.status(network, alive)
+    else:
+        ipam.main.collect(network, valid_attachments(network), alive)
+
+
+def _print(stream: Writable, text: str) -> None:
+    """One write for one answer, so that nothing partial is ever seen. Raises InputOutput."""
+    try:
+        stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
+    except OSError as error:
+        raise InputOutput(f"cannot write the answer: {error.strerror}") from None
+
+
+def _fail(stdout: Writable, error: CniError) -> int:
+    """The error object; a runtime that has closed our stdout still gets the status."""
+    answer: dict[str, JsonValue] = {"cniVersion": CURRENT, "code": error.code, "msg": error.message}
+    if error.details:
+        answer["details"] = error.details
+    try:
+        _print(stdout, dump(answer))
+    except InputOutput:
+        return 1
+    return 1
+
+
+def main() -> int:
+    """The console script's and the bundle's entry. Streams are raw: a closed descriptor is an error of its own."""
+    return run(sys.argv, os.environ, Descriptor(0), Descriptor(1), Descriptor(2))

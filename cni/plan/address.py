@@ -1,0 +1,118 @@
+"""The address feature: the container's addresses and routes, its gateway on the bridge, and forwarding."""
+
+from __future__ import annotations
+
+from cni.plan.link import bridge_mac
+from cni.plan.operations import (
+    Announcement,
+    ContainerAddress,
+    ContainerRoute,
+    ContainerSysctl,
+    ContainerUp,
+    Forwarding,
+    GatewayAddress,
+    Operation,
+    VlanGateway,
+)
+from cni.spec.address import IP, Net, mac_text
+from cni.spec.owner import mac_of
+from cni.spec.result import Interface, IPConfig, Route
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.plan.attachment import Attachment
+
+
+def with_gateways(ips: tuple[IPConfig, ...]) -> tuple[IPConfig, ...]:
+    """Where the bridge is the gateway and the IPAM named none: the subnet's first address."""
+    found = []
+    for ip in ips:
+        first = IP(ip.address.family, ip.address.network.ip.value + 1)
+        found.append(ip._replace(gateway=ip.gateway or first))
+    return tuple(found)
+
+
+def routes(attachment: Attachment) -> tuple[Route, ...]:
+    """The IPAM's routes, and a default route by family where the configuration asks for one and none is there."""
+    found = list(attachment.lease.routes)
+    if attachment.conf.is_default_gateway:
+        for ip in attachment.lease.ips:
+            default = Net(IP(ip.address.family, 0), 0)
+            if all(route.dst != default or route.table is not None for route in found):
+                found.append(Route(default, ip.gateway))
+    return tuple(found)
+
+
+def gateway_interface(attachment: Attachment) -> str:
+    """Where the gateway's addresses are: the bridge, or with a VLAN a link of its own into it."""
+    conf = attachment.conf
+    return f"{conf.bridge}.{conf.vlan}" if conf.vlan else conf.bridge
+
+
+def interfaces(attachment: Attachment) -> tuple[Interface, ...]:
+    """What the feature adds to the answer's interfaces."""
+    if not (attachment.conf.vlan and attachment.conf.is_gateway):
+        return ()
+    return (Interface(gateway_interface(attachment), mac_text(_vlan_gateway(attachment).mac)),)
+
+
+def operations(attachment: Attachment) -> tuple[Operation, ...]:
+    conf, names, owner = attachment.conf, attachment.names, attachment.owner
+    ifname = owner.ifname
+    found = _sysctls(attachment)
+    found += [ContainerAddress(ifname, ip.address, conf.enable_dad) for ip in attachment.lease.ips]
+    if not conf.disable_container_interface:
+        found.append(ContainerUp(ifname))
+    found += _routes(attachment)
+    if conf.is_gateway:
+        found += _gateway(attachment)
+    if not conf.disable_container_interface:
+        found.append(Announcement(names.host_interface, ifname, names.container_mac, conf.enable_dad))
+    return tuple(found)
+
+
+def _sysctls(attachment: Attachment) -> list[Operation]:
+    """As the reference sets them: duplicate detection only on demand, neighbours told of a new owner."""
+    ifname = attachment.owner.ifname
+    found: list[Operation] = []
+    if attachment.facts.ipv6:
+        if attachment.conf.enable_dad:
+            found.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/enhanced_dad", "1"))
+        accept = "1" if attachment.conf.enable_dad else "0"
+        found.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/accept_dad", accept))
+    if any(ip.address.family == 6 for ip in attachment.lease.ips):
+        found.append(ContainerSysctl("net/ipv6/conf/lo/disable_ipv6", "0", required=True))
+        found.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/disable_ipv6", "0", required=True))
+        found.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/keep_addr_on_down", "1"))
+        found.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/ndisc_notify", "1"))
+    found.append(ContainerSysctl(f"net/ipv4/conf/{ifname}/arp_notify", "1"))
+    return found
+
+
+def _routes(attachment: Attachment) -> list[Operation]:
+    """Each route once, through its own gateway or else the family's."""
+    found: list[Operation] = []
+    for route in routes(attachment):
+        through = route._replace(gw=route.gw or attachment.gateway(route.dst.family))
+        operation = ContainerRoute(attachment.owner.ifname, through)
+        if operation not in found:
+            found.append(operation)
+    return found
+
+
+def _vlan_gateway(attachment: Attachment) -> VlanGateway:
+    bridge, vlan, name = attachment.conf.bridge, attachment.conf.vlan, gateway_interface(attachment)
+    mac = mac_of("vlan gateway", bridge_mac(attachment).hex(), name)
+    return VlanGateway(name, mac, bridge, f"p{vlan}.{mac.hex()[4:]}", vlan)
+
+
+def _gateway(attachment: Attachment) -> list[Operation]:
+    conf, place = attachment.conf, gateway_interface(attachment)
+    found: list[Operation] = [_vlan_gateway(attachment)] if conf.vlan else []
+    families = []
+    for ip in attachment.lease.ips:
+        if ip.gateway is not None:
+            found.append(GatewayAddress(place, Net(ip.gateway, ip.address.prefix), conf.force_address))
+            families.append(ip.address.family)
+    found += [Forwarding(family) for family in sorted(set(families))]
+    return found

@@ -1,0 +1,64 @@
+"""The link feature: the bridge, the veth pair that joins the container to it, and how the port behaves."""
+
+from __future__ import annotations
+
+from cni.plan import masquerade
+from cni.plan.operations import Bridge, BridgePort, NoPortVlan, Operation, PortVlan, SpoofGuard, Veth
+from cni.spec.address import mac_text
+from cni.spec.owner import mac_of
+from cni.spec.result import Interface
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.plan.attachment import Attachment
+
+DEFAULT_VLAN = 1  # what the kernel makes the native VLAN of every new port (net/bridge/br_vlan.c)
+
+
+def bridge_mac(attachment: Attachment) -> bytes:
+    """What the bridge has, or what it gets: fixed, since it would else follow its lowest port."""
+    return attachment.facts.bridge_mac or mac_of("bridge", attachment.facts.node, attachment.conf.bridge)
+
+
+def interfaces(attachment: Attachment) -> tuple[Interface, ...]:
+    names, owner = attachment.names, attachment.owner
+    return (
+        Interface(attachment.conf.bridge, mac_text(bridge_mac(attachment))),
+        Interface(names.host_interface, mac_text(names.host_mac)),
+        Interface(owner.ifname, mac_text(names.container_mac), attachment.sandbox),
+    )
+
+
+def operations(attachment: Attachment) -> tuple[Operation, ...]:
+    conf, names, owner = attachment.conf, attachment.names, attachment.owner
+    found: list[Operation] = [
+        Bridge(conf.bridge, bridge_mac(attachment), conf.mtu, conf.promiscuous, conf.vlan_aware),
+        Veth(
+            host_interface=names.host_interface,
+            host_mac=names.host_mac,
+            ifname=owner.ifname,
+            mac=names.container_mac,
+            mtu=conf.mtu,
+            bridge=conf.bridge,
+            alias=owner.label + masquerade.alias_suffix(attachment),
+        ),
+    ]
+    if conf.hairpin or conf.port_isolation:
+        found.append(BridgePort(names.host_interface, conf.hairpin, conf.port_isolation))
+    if conf.vlan_aware:
+        found += _vlans(attachment)
+    if conf.mac_spoof_check:
+        found.append(SpoofGuard(names.host_interface, names.container_mac, owner.label))
+    return tuple(found)
+
+
+def _vlans(attachment: Attachment) -> list[Operation]:
+    """The native VLAN, then the trunk's; a trunk without a VLAN of its own keeps the default one native."""
+    conf, port = attachment.conf, attachment.names.host_interface
+    found: list[Operation] = []
+    if conf.vlan:
+        found.append(PortVlan(port, conf.vlan, conf.vlan, native=True))
+        if not conf.preserve_default_vlan and conf.vlan != DEFAULT_VLAN:
+            found.append(NoPortVlan(port, DEFAULT_VLAN))
+    found += [PortVlan(port, trunk.first, trunk.last, native=False) for trunk in conf.trunk]
+    return found

@@ -1,0 +1,245 @@
+"""The vocabulary: everything that podwire does to a machine is one of these records.
+
+Each describes itself as the command that a person would type. How it is applied, released and compared with what
+the kernel says is cni.kernel's knowledge.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cni.spec.address import IP, Net, mac_text
+from cni.spec.record import Record
+
+if TYPE_CHECKING:
+    from cni.spec.result import Route
+
+
+class Bridge(Record):
+    """A bridge that exists and is up; shared by attachments, so DEL leaves it. `mtu` 0: the kernel's choice."""
+
+    name: str
+    mac: bytes
+    mtu: int
+    promiscuous: bool
+    vlan_aware: bool
+
+    def describe(self) -> str:
+        mtu = f" mtu {self.mtu}" if self.mtu else ""
+        promisc = " promisc on" if self.promiscuous else ""
+        filtering = " vlan_filtering 1" if self.vlan_aware else ""
+        return f"ip link add {self.name} up address {mac_text(self.mac)}{mtu}{promisc} type bridge{filtering}"
+
+
+class Veth(Record):
+    """A pair: the host's end a port of the bridge and up, the container's end still down.
+
+    The alias on the host's end holds the owner's label and what must be restored when others flush it.
+    """
+
+    host_interface: str
+    host_mac: bytes
+    ifname: str
+    mac: bytes
+    mtu: int
+    bridge: str
+    alias: str
+
+    def describe(self) -> str:
+        mtu = f" mtu {self.mtu}" if self.mtu else ""
+        return (
+            f"ip link add {self.host_interface} address {mac_text(self.host_mac)}{mtu} master {self.bridge} up"
+            f" type veth peer {self.ifname} address {mac_text(self.mac)}{mtu} netns CONTAINER"
+        )
+
+
+class BridgePort(Record):
+    host_interface: str
+    hairpin: bool
+    isolated: bool
+
+    def describe(self) -> str:
+        hairpin = " hairpin on" if self.hairpin else ""
+        isolated = " isolated on" if self.isolated else ""
+        return f"bridge link set dev {self.host_interface}{hairpin}{isolated}"
+
+
+class PortVlan(Record):
+    """Membership of a bridge port in VLANs first to last; `native`: untagged, and what arrives untagged is in it."""
+
+    port: str
+    first: int
+    last: int
+    native: bool
+
+    def describe(self) -> str:
+        vid = f"{self.first}-{self.last}" if self.last > self.first else f"{self.first}"
+        return f"bridge vlan add dev {self.port} vid {vid}{' pvid untagged' if self.native else ''}"
+
+
+class NoPortVlan(Record):
+    """A new port's default VLAN, taken away."""
+
+    port: str
+    vid: int
+
+    def describe(self) -> str:
+        return f"bridge vlan del dev {self.port} vid {self.vid}"
+
+
+class VlanGateway(Record):
+    """The gateway's place in one VLAN: a veth pair of the host, one end a port of the bridge; shared."""
+
+    name: str
+    mac: bytes
+    bridge: str
+    port: str
+    vlan: int
+
+    def describe(self) -> str:
+        return (
+            f"ip link add {self.name} up address {mac_text(self.mac)} type veth peer {self.port} master {self.bridge}"
+        )
+
+
+class SpoofGuard(Record):
+    """Frames that arrive from the port with another source address than `mac` are dropped."""
+
+    host_interface: str
+    mac: bytes
+    label: str
+
+    def describe(self) -> str:
+        key = f"{self.host_interface} . {mac_text(self.mac)}"
+        return f"nft add element bridge podwire allowed {{ {key} }}"
+
+
+class ContainerSysctl(Record):
+    """`required`: the key must exist, otherwise a kernel without it is tolerated."""
+
+    key: str
+    value: str
+    required: bool = False
+
+    def describe(self) -> str:
+        return f"ip netns exec CONTAINER sysctl -w {self.key.replace('/', '.')}={self.value}"
+
+
+class Forwarding(Record):
+    """The host routes packets of the family; shared, so DEL leaves it."""
+
+    family: int
+
+    @property
+    def key(self) -> str:
+        return "net/ipv4/ip_forward" if self.family == 4 else "net/ipv6/conf/all/forwarding"
+
+    def describe(self) -> str:
+        return f"sysctl -w {self.key.replace('/', '.')}=1"
+
+
+class ContainerAddress(Record):
+    """`detect_duplicates`: IPv6 duplicate address detection (RFC 4862) runs before the address may be used."""
+
+    ifname: str
+    address: Net
+    detect_duplicates: bool
+
+    def describe(self) -> str:
+        nodad = " nodad" if self.address.family == 6 and not self.detect_duplicates else ""
+        return f"ip -n CONTAINER addr add {self.address.text} dev {self.ifname}{nodad}"
+
+
+class ContainerUp(Record):
+    ifname: str
+
+    def describe(self) -> str:
+        return f"ip -n CONTAINER link set {self.ifname} up"
+
+
+class ContainerRoute(Record):
+    """`route.gw` is None for what is directly on the link."""
+
+    ifname: str
+    route: Route
+
+    def describe(self) -> str:
+        words = [f"ip -n CONTAINER route add {self.route.dst.text}"]
+        if self.route.gw is not None:
+            words.append(f"via {self.route.gw.text}")
+        words.append(f"dev {self.ifname}")
+        for word, value in (
+            ("table", self.route.table),
+            ("scope", self.route.scope),
+            ("metric", self.route.priority or None),
+            ("mtu", self.route.mtu or None),
+            ("advmss", self.route.advmss or None),
+        ):
+            if value is not None:
+                words.append(f"{word} {value}")
+        return " ".join(words)
+
+
+class GatewayAddress(Record):
+    """The bridge is the containers' gateway; shared. `force`: another address in its place is removed."""
+
+    bridge: str
+    address: Net
+    force: bool
+
+    def describe(self) -> str:
+        return f"ip addr {'replace' if self.force else 'add'} {self.address.text} dev {self.bridge}"
+
+
+class Masquerade(Record):
+    """Packets of `address.ip` that leave its subnet take the host's source address."""
+
+    address: Net
+    label: str
+
+    @property
+    def ip(self) -> IP:
+        return self.address.ip
+
+    def describe(self) -> str:
+        element = f"{self.ip.text} : jump {masquerade_chain(self.address)}"
+        return f"nft add element inet podwire masquerade{self.address.family} {{ {element} }}"
+
+
+class Announcement(Record):
+    """The port forwards, the addresses are usable, and the neighbours have been told who has them.
+
+    What is announced before the port forwards is lost, and neighbours keep the old MAC of a reused address.
+    """
+
+    host_interface: str
+    ifname: str
+    mac: bytes
+    detect_duplicates: bool
+
+    def describe(self) -> str:
+        return f"wait for {self.host_interface} to forward, then announce the addresses of {self.ifname}"
+
+
+Operation = (
+    Bridge
+    | Veth
+    | BridgePort
+    | PortVlan
+    | NoPortVlan
+    | VlanGateway
+    | SpoofGuard
+    | ContainerSysctl
+    | Forwarding
+    | ContainerAddress
+    | ContainerUp
+    | ContainerRoute
+    | GatewayAddress
+    | Masquerade
+    | Announcement
+)
+
+
+def masquerade_chain(address: Net) -> str:
+    """One chain a subnet; nft takes letters, digits, `/`, `.`, `_` and `-` in a name."""
+    return f"masquerade-{address.network.text.replace(':', '_')}"

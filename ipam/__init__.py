@@ -1,0 +1,1 @@
+"""The allocator host-local: one address per range set, leased in files that the reference plugin shares."""

@@ -1,0 +1,85 @@
+"""Which address an attachment gets: round robin through a range set, or the one that was asked for (pure).
+
+Round robin starts after the address leased last, so that a container in a crash loop does not meet its old address
+again until the whole set has been used (reference: backend/allocator/allocator.go, GetIter).
+"""
+
+from __future__ import annotations
+
+from cni.spec.address import IP, Net
+from cni.spec.errors import InvalidConfig
+from cni.spec.result import IPConfig
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from ipam.ranges import Range, RangeSet
+
+    FirstFree = Callable[[int, int, int], int | None]  # (family, low, high) -> lowest value not leased, ends included
+    Stretch = tuple[Range, int, int]
+
+
+def _round(one: RangeSet, last: IP | None) -> Iterator[Stretch]:
+    """Every address of the set once, as stretches in order of their turn."""
+    begun = next((index for index, part in enumerate(one.ranges) if last and part.contains(last)), None)
+    if begun is None or last is None:
+        for part in one.ranges:
+            yield part, part.start.value, part.end.value
+        return
+    part = one.ranges[begun]
+    yield part, last.value + 1, part.end.value
+    for other in one.ranges[begun + 1 :] + one.ranges[:begun]:
+        yield other, other.start.value, other.end.value
+    yield part, part.start.value, last.value
+
+
+def _around_gateway(stretch: Stretch) -> Iterator[Stretch]:
+    part, low, high = stretch
+    gateway = part.gateway.value
+    if low <= gateway <= high:
+        yield part, low, gateway - 1
+        yield part, gateway + 1, high
+    else:
+        yield stretch
+
+
+def lease_in(part: Range, value: int) -> IPConfig:
+    return IPConfig(Net(IP(part.subnet.family, value), part.subnet.prefix), part.gateway)
+
+
+def next_free(one: RangeSet, last: IP | None, first_free: FirstFree) -> IPConfig | None:
+    """The address whose turn it is after `last`; None where the set is exhausted."""
+    for stretch in _round(one, last):
+        for part, low, high in _around_gateway(stretch):
+            value = first_free(part.subnet.family, low, high) if low <= high else None
+            if value is not None:
+                return lease_in(part, value)
+    return None
+
+
+def assign(sets: Sequence[RangeSet], requested: Sequence[IP]) -> tuple[IPConfig | None, ...]:
+    """For each set the requested address that it has to lease, each request going to the first set that holds it.
+
+    Raises InvalidConfig: a request is a gateway, or no set (any more) can serve it.
+    """
+    left = list(dict.fromkeys(requested))
+    wanted: list[IPConfig | None] = []
+    for position, one in enumerate(sets):
+        ip = next((ip for ip in left if one.range_of(ip)), None)
+        part = one.range_of(ip) if ip else None
+        if ip is None or part is None:
+            wanted.append(None)
+            continue
+        if ip == part.gateway:
+            raise InvalidConfig(
+                f"failed to allocate for range {position}: requested ip {ip.text} is subnet's gateway",
+                f"{one.where} leases {one.text} without {ip.text}",
+            )
+        left.remove(ip)
+        wanted.append(lease_in(part, ip.value))
+    if left:
+        ranges = "; ".join([f"{one.where} {one.text}" for one in sets])
+        named = " ".join([ip.text for ip in left])
+        raise InvalidConfig(f"failed to allocate all requested IPs: {named}", f"one address of each set: {ranges}")
+    return tuple(wanted)

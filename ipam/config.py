@@ -1,0 +1,151 @@
+"""What a user may write for host-local, read into values; all faults at once, each with its JSON path.
+
+Sources in order of their range sets: runtimeConfig.ipRanges, the single range of old (ipam.subnet, ...), ipam.ranges.
+"""
+
+from __future__ import annotations
+
+from cni.spec.address import IP, parse_ip, parse_net
+from cni.spec.fields import Faults, Fields, objects_of
+from cni.spec.record import Record
+from cni.spec.result import Route, parse_routes
+from cni.spec.versions import at_least
+from ipam.ranges import RangeSet, check_set, check_sets, make_range
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cni.spec.network import Network
+    from ipam.ranges import Range
+
+DATA_DIR = "/var/lib/cni/networks"
+
+
+class Settings(Record):
+    """One configuration of the allocator; `folder` holds the network's leases, `resolv_conf` may be empty."""
+
+    folder: str
+    sets: tuple[RangeSet, ...]
+    requested: tuple[IP, ...]
+    routes: tuple[Route, ...]
+    resolv_conf: str
+
+
+def _folder(network: Network, ipam: Fields) -> str:
+    return f"{ipam.text('dataDir') or DATA_DIR}/{network.name}"
+
+
+def lease_folder(network: Network) -> str:
+    """Where the leases are, whatever else the configuration says: all that giving back needs.
+
+    Raises InvalidConfig: dataDir is no text.
+    """
+    faults = Faults()
+    folder = _folder(network, network.fields(faults).object("ipam"))
+    faults.refuse()
+    return folder
+
+
+def _range(fields: Fields) -> Range | None:
+    start, end, gateway = fields.ip("rangeStart"), fields.ip("rangeEnd"), fields.ip("gateway")
+    subnet = fields.net("subnet")
+    if subnet is None:
+        if not fields.raw("subnet"):
+            fields.fault("subnet", "missing, a range needs one (as in 10.1.2.0/24)")
+        return None
+    return make_range(subnet, start, end, gateway, fields.fault)
+
+
+def _set(where: str, described: list[Fields]) -> RangeSet:
+    return RangeSet(where, tuple([one for one in [_range(fields) for fields in described] if one]))
+
+
+def _flat_sets(where: str, described: list[Fields]) -> list[RangeSet]:
+    """One list of ranges, as go-cni (containerd) sends ipRanges: each family in it becomes a set."""
+    ranges = _set(where, described).ranges
+    families = dict.fromkeys([one.subnet.family for one in ranges])
+    return [RangeSet(where, tuple([one for one in ranges if one.subnet.family == family])) for family in families]
+
+
+def _sets(fields: Fields, key: str, flat_allowed: bool) -> list[RangeSet]:
+    values = fields.items(key)
+    if flat_allowed and any(isinstance(value, dict) for value in values):
+        return _flat_sets(fields.where(key), fields.objects(key))
+    sets = []
+    for index, value in enumerate(values):
+        where = f"{fields.where(key)}[{index}]"
+        if not isinstance(value, list):
+            fields.faults.add(where, "expected a list of ranges")
+        elif not value:
+            fields.faults.add(where, "empty range set")
+        else:
+            sets.append(_set(where, objects_of(value, where, fields.faults)))
+    return sets
+
+
+def _all_sets(version: str, runtime: Fields, ipam: Fields) -> tuple[RangeSet, ...]:
+    faults = ipam.faults
+    sets = _sets(runtime, "ipRanges", flat_allowed=True)
+    if ipam.text("subnet"):
+        sets.append(_set(ipam.path, [ipam]))
+    sets += _sets(ipam, "ranges", flat_allowed=False)
+    if not faults.texts and not sets:
+        faults.add("ipam", "no IP ranges specified")
+    sets = [one for one in sets if one.ranges]  # the others are faults already
+    for one in sets:
+        check_set(one, faults.add)
+    check_sets(sets, faults.add)
+    families = [one.family for one in sets]
+    if len(families) > len(set(families)) and not at_least(version, "0.3.0"):
+        faults.add("ipam", f"CNI version {version} does not support more than 1 address per family")
+    return tuple(sets)
+
+
+def _address(text: str, where: str, faults: Faults) -> IP | None:
+    """`ADDRESS` or `ADDRESS/PREFIX`, whose prefix says nothing: the range's counts."""
+    try:
+        return parse_net(text).ip if "/" in text else parse_ip(text)
+    except ValueError as error:
+        faults.add(where, str(error))
+        return None
+
+
+def _requested(sources: tuple[Fields, Fields], args: Mapping[str, str]) -> tuple[IP, ...]:
+    """Union of `ips` in both sources, args.cni and runtimeConfig, and the IP of CNI_ARGS.
+
+    CONVENTIONS.md: what `args` gives as well is ignored in CNI_ARGS; so is an address of a family that it names.
+    """
+    faults = sources[0].faults
+    found: dict[str, list[IP]] = {}
+    for source in sources:
+        texts = enumerate(source.texts("ips"))
+        parsed = [_address(text, source.where(f"ips[{index}]"), faults) for index, text in texts]
+        found[source.path] = [ip for ip in parsed if ip]
+    old = _address(args["IP"], "CNI_ARGS.IP", faults) if args.get("IP") else None
+    if old and all(ip.family != old.family for ip in found["args.cni"]):
+        found["CNI_ARGS"] = [old]
+    return tuple([ip for ips in found.values() for ip in ips])
+
+
+def read_settings(network: Network, args: Mapping[str, str], faults: Faults) -> Settings:
+    """`args` are those of CNI_ARGS. Where there are faults, the settings are not to be used."""
+    fields = network.fields(faults)
+    if fields.raw("ipam") is None:
+        faults.add("ipam", "IPAM config missing 'ipam' key")
+    ipam, runtime = fields.object("ipam"), fields.object("runtimeConfig")
+    return Settings(
+        folder=_folder(network, ipam),
+        sets=_all_sets(network.version, runtime, ipam),
+        requested=_requested((fields.object("args").object("cni"), runtime), args),
+        routes=parse_routes(ipam.objects("routes")),
+        resolv_conf=ipam.text("resolvConf"),
+    )
+
+
+def parse_settings(network: Network, args: Mapping[str, str]) -> Settings:
+    """Raises InvalidConfig."""
+    faults = Faults()
+    settings = read_settings(network, args, faults)
+    faults.refuse()
+    return settings

@@ -1,0 +1,144 @@
+"""What the lease folder says, ordered for questions: which addresses has an owner, which address is free.
+
+A cache under /run, in pages so that an answer costs the same however many leases there are: lines `KEY ADDRESS` in
+16 pages by the first digit of the owner's key, and bitmaps of leased addresses, each as large as a page of memory.
+`stamp` is the lease folder's at the time of saving: where it differs now, nothing in here is believed. The folder's
+existence says that podwire has seen these leases since the machine started.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cni.spec.owner import digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.spec.address import IP
+    from ipam.store import Store
+
+DIGITS = "0123456789abcdef"
+BITMAP = 1 << 15  # addresses in a bitmap: 4 KiB
+
+
+def index_folder(lease_folder: str) -> str:
+    run = os.environ.get("PODWIRE_RUN") or "/run/podwire"
+    return f"{run}/ipam/{digest('leases', os.path.realpath(lease_folder)).hex()}"
+
+
+def _bitmap(family: int, number: int) -> str:
+    return f"taken{family}-{number:x}"
+
+
+class Index:
+    """Pages are read when first asked for, and written by `save`; nothing in here raises OSError."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._pages: dict[str, bytearray] = {}
+        self._changed: set[str] = set()
+        self._empty = False
+
+    def exists(self) -> bool:
+        return os.path.isdir(self.folder)
+
+    def describes(self, store: Store) -> bool:
+        return self._read("stamp") == store.stamp().encode()
+
+    def clear(self) -> None:
+        """Forget everything, what is on disk too."""
+        self._empty = True
+        self._pages = {f"owners-{digit}": bytearray() for digit in DIGITS}
+        self._changed = set(self._pages)
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            file = os.open(f"{self.folder}/{name}", os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            return os.read(file, os.fstat(file).st_size)
+        finally:
+            os.close(file)
+
+    def _page(self, name: str) -> bytearray | None:
+        page = self._pages.get(name)
+        if page is None and not self._empty:
+            content = self._read(name)
+            if content is not None:
+                page = self._pages[name] = bytearray(content)
+        return page
+
+    def find(self, key: str) -> list[str] | None:
+        """Addresses of an owner; None where the index has lost the page (every index is saved with all of them)."""
+        page = self._page(f"owners-{key[0]}")
+        if page is None:
+            return None
+        mark, found = f"{key} ".encode(), []
+        at = page.find(mark)
+        while at >= 0:
+            end = page.find(b"\n", at)
+            found.append(page[at + len(mark) : end].decode())
+            at = page.find(mark, end)
+        return found
+
+    def add(self, key: str, ip: IP) -> None:
+        name = f"owners-{key[0]}"
+        page = self._page(name)
+        if page is not None:
+            page += f"{key} {ip.text}\n".encode()
+            self._changed.add(name)
+        self.mark(ip, taken=True)
+
+    def discard(self, key: str, ip: IP) -> None:
+        name = f"owners-{key[0]}"
+        page = self._page(name)
+        if page is not None:
+            self._pages[name] = page.replace(f"{key} {ip.text}\n".encode(), b"")
+            self._changed.add(name)
+        self.mark(ip, taken=False)
+
+    def mark(self, ip: IP, taken: bool) -> None:
+        number, bit = divmod(ip.value, BITMAP)
+        name = _bitmap(ip.family, number)
+        page = self._page(name)
+        if page is None:
+            page = self._pages[name] = bytearray(BITMAP // 8)
+        if taken:
+            page[bit >> 3] |= 1 << (bit & 7)
+        else:
+            page[bit >> 3] &= ~(1 << (bit & 7))
+        self._changed.add(name)
+
+    def first_free(self, family: int, low: int, high: int) -> int | None:
+        """The lowest address from low to high that no lease has; None where all are leased."""
+        value = low
+        while value <= high:
+            number, bit = divmod(value, BITMAP)
+            taken = int.from_bytes(self._page(_bitmap(family, number)) or b"", "little") >> bit
+            value += ((taken + 1) & ~taken).bit_length() - 1  # over the run of ones at the lower end
+            if value < (number + 1) * BITMAP:
+                return value if value <= high else None
+        return None
+
+    def save(self, store: Store) -> None:
+        """Sign the lease folder, last of all. Where this fails, the next call finds no index that it believes."""
+        if not self._changed:
+            return
+        try:
+            if self._empty:
+                self._make_room()
+            for name in self._changed:
+                self._write(name, bytes(self._pages[name]))
+            self._write("stamp", store.sign().encode())
+        except OSError:  # /run is full or not ours: the leases themselves are what counts
+            return
+
+    def _make_room(self) -> None:
+        os.makedirs(self.folder, exist_ok=True)
+        for name in os.listdir(self.folder):
+            os.unlink(f"{self.folder}/{name}")
+
+    def _write(self, name: str, content: bytes) -> None:
+        with open(f"{self.folder}/{name}", "wb", buffering=0) as file:
+            file.write(content)

@@ -1,0 +1,155 @@
+"""All leases of one network: the files of the store, found through the index.
+
+The store is the truth, the index a cache; what the index names is read in the store before it counts. Where the
+index does not describe the store (another program has leased, podwire was killed, /run is fresh or read-only), all
+leases are read once.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cni.spec.address import IP, parse_ip
+from ipam.boot import boot_time
+from ipam.index import Index, index_folder
+from ipam.lease import Lease, parse_lease
+from ipam.store import Store, disk_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    Alive = Callable[[Lease], bool]
+
+
+class Ledger:
+    """Open and locked as a context; an OSError that leaves it becomes InputOutput.
+
+    Without `alive` the leases are only read: nothing is healed, given back or saved.
+    """
+
+    def __init__(self, store: Store, alive: Alive | None) -> None:
+        self._store = store
+        self._network = os.path.basename(store.folder)
+        self._index = Index(index_folder(store.folder))
+        self._alive = alive
+        if not self._index.describes(store):
+            self.read_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._alive:
+            self._index.save(self._store)
+        self._store.close()
+        if isinstance(error, OSError):
+            raise disk_error(self._store.folder, error) from error
+
+    def read_all(self) -> list[Lease]:
+        """Every lease there is, after what crashes and earlier boots left has been given back."""
+        leases = self._without_torn()
+        if self._alive and not self._index.exists():
+            leases = self._without_earlier_boots(leases, self._alive)
+        self._index.clear()
+        for lease in leases:
+            self._index.add(lease.key(self._network), lease.ip)
+        return leases
+
+    def _without_torn(self) -> list[Lease]:
+        """Under the lock nobody is halfway through a file: one that names no owner is a crash's left-over."""
+        leases = []
+        for ip, content in self._store.scan():
+            lease = Lease(ip, "", "") if content is None else parse_lease(ip, content)
+            if lease:
+                leases.append(lease)
+            elif self._alive:
+                self._store.remove(ip)
+        return leases
+
+    def _without_earlier_boots(self, leases: list[Lease], alive: Alive) -> list[Lease]:
+        """Two witnesses have to agree: a file's time can lie (clocks, backups), and so can a missing interface."""
+        boot = boot_time()
+        kept = []
+        for lease in leases:
+            older = bool(lease.container_id) and boot is not None and self._store.modified(lease.ip) < boot
+            if older and not alive(lease):
+                self._store.remove(lease.ip)
+            else:
+                kept.append(lease)
+        return kept
+
+    def held(self, container_id: str, ifname: str) -> tuple[Lease, ...]:
+        """Leases with exactly this owner; an empty ifname asks for those of old that name no interface."""
+        leases = self._look_up(container_id, ifname)
+        if leases is None:
+            self.read_all()
+            leases = self._look_up(container_id, ifname)
+        return tuple(leases or ())
+
+    def _look_up(self, container_id: str, ifname: str) -> list[Lease] | None:
+        """None where the index is wrong."""
+        texts = self._index.find(Lease(IP(4, 0), container_id, ifname).key(self._network))
+        if texts is None:
+            return None
+        named = [Lease(parse_ip(text), container_id, ifname) for text in texts]
+        if any(parse_lease(lease.ip, self._store.read(lease.ip) or b"") != lease for lease in named):
+            return None
+        return named
+
+    def held_by(self, container_id: str, ifname: str) -> tuple[Lease, ...]:
+        """What an attachment holds: leases of old count only where there are no others (reference: ReleaseByID)."""
+        return self.held(container_id, ifname) or self.held(container_id, "")
+
+    def first_free(self, family: int, low: int, high: int) -> int | None:
+        return self._index.first_free(family, low, high)
+
+    def last(self, position: int) -> IP | None:
+        return self._store.last(position)
+
+    def take(self, lease: Lease, position: int) -> bool:
+        """Lease an address of the set at `position`; False where it is taken."""
+        if not self._store.create(lease.ip, lease.content):
+            self._index.mark(lease.ip, taken=True)
+            return False
+        self._index.add(lease.key(self._network), lease.ip)
+        try:
+            self._store.set_last(position, lease.ip)
+        except OSError:
+            self.give_back(lease)
+            raise
+        return True
+
+    def give_back(self, lease: Lease) -> None:
+        self._store.remove(lease.ip)
+        self._index.discard(lease.key(self._network), lease.ip)
+
+
+def _opened(folder: str, alive: Alive | None) -> Ledger:
+    store = Store(folder)
+    try:
+        return Ledger(store, alive)
+    except BaseException:
+        store.close()
+        raise
+
+
+def open_ledger(folder: str, alive: Alive) -> Ledger:
+    """Creates the folder where it is missing. Raises InputOutput."""
+    try:
+        os.makedirs(folder, 0o755, exist_ok=True)
+        return _opened(folder, alive)
+    except OSError as error:
+        raise disk_error(folder, error) from error
+
+
+def find_ledger(folder: str, alive: Alive | None) -> Ledger | None:
+    """None where the folder does not exist, and so no lease. Raises InputOutput."""
+    try:
+        return _opened(folder, alive)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise disk_error(folder, error) from error

@@ -1,0 +1,184 @@
+"""The allocator's verbs, for the plugin in the same process and for the program host-local alike.
+
+`alive` is the caller's: it knows whether an interface of a lease's owner, or one with its address, is on this machine.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cni.spec.errors import InputOutput, InvalidConfig, MachineRefused, NotAsAttached, TryAgain, Unavailable
+from cni.spec.result import DNS, Result
+from ipam.allocate import assign, next_free
+from ipam.config import lease_folder, parse_settings, read_settings
+from ipam.lease import Lease
+from ipam.ledger import find_ledger, open_ledger
+from ipam.resolv import read_resolv_conf
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cni.spec.address import IP
+    from cni.spec.fields import Faults
+    from cni.spec.network import Network
+    from cni.spec.request import Request
+    from cni.spec.result import IPConfig
+    from ipam.ledger import Alive, Ledger
+    from ipam.ranges import RangeSet
+
+__all__ = ["Lease", "add", "check", "collect", "delete", "faults", "leased", "status"]
+
+
+def faults(request: Request, network: Network, found: Faults) -> None:
+    """Gather what is wrong with the allocator's part of a configuration."""
+    read_settings(network, request.args, found)
+
+
+def add(request: Request, network: Network, alive: Alive) -> Result:
+    """Lease one address of every range set: ips (without interface index), routes, dns.
+
+    Raises InvalidConfig, InputOutput (disk, resolvConf), TryAgain (a set is exhausted, a requested address taken),
+    MachineRefused (the attachment holds one already). After an error nothing of this call is leased.
+    """
+    settings = parse_settings(network, request.args)
+    wanted = assign(settings.sets, settings.requested)
+    dns = read_resolv_conf(settings.resolv_conf) if settings.resolv_conf else DNS()
+    with open_ledger(settings.folder, alive) as ledger:
+        ips = _reserve(ledger, request, settings.sets, wanted)
+    return Result((), ips, settings.routes, dns)
+
+
+def _lease(request: Request, ip: IP) -> Lease:
+    return Lease(ip, request.container_id, request.ifname)
+
+
+def _reserve(
+    ledger: Ledger, request: Request, sets: Sequence[RangeSet], wanted: Sequence[IPConfig | None]
+) -> tuple[IPConfig, ...]:
+    ips: list[IPConfig] = []
+    try:
+        for position, one in enumerate(sets):
+            requested = wanted[position]
+            if requested:
+                ips.append(_take_requested(ledger, request, requested, one, position))
+            else:
+                ips.append(_take_next(ledger, request, one, position))
+    except BaseException:
+        for config in ips:
+            ledger.give_back(_lease(request, config.address.ip))
+        raise
+    return tuple(ips)
+
+
+def _take_requested(ledger: Ledger, request: Request, config: IPConfig, one: RangeSet, position: int) -> IPConfig:
+    ip = config.address.ip
+    if not ledger.take(_lease(request, ip), position):
+        fault = f"requested IP address {ip.text} is not available in range set {one.text}"
+        raise TryAgain(f"failed to allocate for range {position}: {fault}")
+    return config
+
+
+def _take_next(ledger: Ledger, request: Request, one: RangeSet, position: int) -> IPConfig:
+    owner = request.container_id
+    for lease in ledger.held(owner, request.ifname) + ledger.held(owner, ""):
+        if one.range_of(lease.ip):
+            fault = f"{lease.ip.text} has been allocated to {owner}, duplicate allocation is not allowed"
+            raise MachineRefused(
+                f"failed to allocate for range {position}: {fault}", f"DEL {owner}/{request.ifname} before another ADD"
+            )
+    while config := next_free(one, ledger.last(position), ledger.first_free):
+        if ledger.take(_lease(request, config.address.ip), position):
+            return config
+    fault = f"no IP addresses available in range set: {one.text}"
+    raise TryAgain(f"failed to allocate for range {position}: {fault}", "see `podwire gc` for leases without a pod")
+
+
+def delete(request: Request, network: Network, alive: Alive) -> None:
+    """Give back all that the attachment holds; holding nothing is success. Creates no folder.
+
+    Raises InvalidConfig (only for dataDir), InputOutput.
+    """
+    ledger = find_ledger(lease_folder(network), alive)
+    if ledger:
+        with ledger:
+            for lease in ledger.held_by(request.container_id, request.ifname):
+                ledger.give_back(lease)
+
+
+def leased(request: Request, network: Network) -> tuple[IP, ...]:
+    """The addresses that the attachment holds now; none where the configuration does not say where leases are.
+
+    Raises InputOutput.
+    """
+    try:
+        ledger = find_ledger(lease_folder(network), None)
+    except InvalidConfig:
+        return ()
+    if ledger is None:
+        return ()
+    with ledger:
+        return tuple([lease.ip for lease in ledger.held_by(request.container_id, request.ifname)])
+
+
+def check(request: Request, network: Network, previous: Result | None) -> None:
+    """The attachment holds a lease, and every address of `previous` that lies in a range set.
+
+    Raises NotAsAttached, InvalidConfig, InputOutput.
+    """
+    settings = parse_settings(network, request.args)
+    held = leased(request, network)
+    if not held:
+        raise NotAsAttached(f"host-local: Failed to find address added by container {request.container_id}")
+    told = [config.address.ip for config in previous.ips] if previous else []
+    ours = [ip for ip in told if any(one.range_of(ip) for one in settings.sets)]
+    missing = [ip.text for ip in ours if ip not in held]
+    if missing:
+        owner = f"{request.container_id}/{request.ifname}"
+        raise NotAsAttached(f"host-local: not leased to {owner}: {', '.join(missing)}", f"leases: {settings.folder}")
+
+
+def collect(network: Network, valid: set[tuple[str, str]] | None, alive: Alive) -> None:
+    """GC: give back every lease whose (container ID, interface name) is not in `valid`; None says nothing.
+
+    Leases of old, without interface name, live as long as any attachment of their container. Goes on after an error.
+    Raises InvalidConfig (only for dataDir), InputOutput with all errors.
+    """
+    ledger = None if valid is None else find_ledger(lease_folder(network), alive)
+    if ledger is None or valid is None:
+        return
+    containers = {container_id for container_id, _ in valid}
+    errors = []
+    with ledger:
+        for lease in ledger.read_all():
+            known = lease.container_id in containers if not lease.ifname else lease[1:] in valid
+            if known or not lease.container_id:
+                continue
+            try:
+                ledger.give_back(lease)
+            except OSError as error:
+                errors.append(f"{lease.ip.text}: {error.strerror}")
+    if errors:
+        raise InputOutput(f"cannot give back leases in {lease_folder(network)}: {'; '.join(errors)}")
+
+
+def status(network: Network, alive: Alive) -> None:
+    """ADD could lease an address of every set now.
+
+    Gives back what earlier boots left, as ADD does: a runtime that is told "exhausted" never comes to ADD.
+    Raises Unavailable, InvalidConfig, InputOutput.
+    """
+    settings = parse_settings(network, {})
+    folder = settings.folder
+    existing = folder
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing) or "."
+    if not os.access(existing, os.W_OK):
+        raise Unavailable(f"host-local cannot write to {existing}", "set ipam.dataDir to a folder on a writable disk")
+    ledger = find_ledger(folder, alive)
+    if ledger is None:
+        return
+    with ledger:
+        full = [one.text for one in settings.sets if next_free(one, None, ledger.first_free) is None]
+    if full:
+        raise Unavailable(f"no IP addresses available in range set: {'; '.join(full)}", f"leases: {folder}")

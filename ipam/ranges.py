@@ -1,0 +1,104 @@
+"""Ranges of addresses and sets of them, as values: what may be leased, and what is wrong with a description.
+
+Rules and texts are those of the reference (host-local, backend/allocator/range.go and range_set.go).
+"""
+
+from __future__ import annotations
+
+from cni.spec.address import IP, Net
+from cni.spec.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Fault = Callable[[str, str], None]  # (key or path, what is wrong with it)
+
+
+class Range(Record):
+    """Addresses from start to end, both included; the gateway may lie between them and is never leased."""
+
+    subnet: Net
+    start: IP
+    end: IP
+    gateway: IP
+
+    @property
+    def text(self) -> str:
+        return f"{self.start.text}-{self.end.text}"
+
+    def contains(self, ip: IP) -> bool:
+        return ip.family == self.subnet.family and self.start.value <= ip.value <= self.end.value
+
+    def overlaps(self, other: Range) -> bool:
+        return self.contains(other.start) or other.contains(self.start)
+
+
+class RangeSet(Record):
+    """An attachment gets one address out of each set; `where` is the set's JSON path."""
+
+    where: str
+    ranges: tuple[Range, ...]
+
+    @property
+    def text(self) -> str:
+        return ",".join([one.text for one in self.ranges])
+
+    @property
+    def family(self) -> int:
+        return self.ranges[0].subnet.family
+
+    def range_of(self, ip: IP) -> Range | None:
+        return next((one for one in self.ranges if one.contains(ip)), None)
+
+    def overlaps(self, other: RangeSet) -> bool:
+        return any(one.overlaps(two) for one in self.ranges for two in other.ranges)
+
+
+def make_range(subnet: Net, start: IP | None, end: IP | None, gateway: IP | None, fault: Fault) -> Range | None:
+    """The range with its defaults filled in; None after `fault` has heard what is wrong.
+
+    Defaults: gateway and start are the subnet's first address, end its last (in IPv4 the one before the broadcast).
+    """
+    network = subnet.network
+    if subnet.prefix > subnet.ip.bits - 2:
+        fault("subnet", f"Network {subnet.text} too small to allocate from")
+        return None
+    if subnet != network:
+        reason = f"For a subnet mask of length {subnet.prefix} the network address is {network.ip.text}"
+        fault("subnet", f"Network has host bits set. {reason}")
+        return None
+    first = IP(subnet.family, subnet.ip.value + 1)
+    last = subnet.last if subnet.family == 6 else IP(4, subnet.last.value - 1)
+    made = Range(subnet, start or first, end or last, gateway or first)
+    sound = True
+    for key, ip in (("rangeStart", made.start), ("rangeEnd", made.end)):
+        if not subnet.contains(ip):
+            fault(key, f"{key[0].upper()}{key[1:]} {ip.text} not in network {subnet.text}")
+            sound = False
+    if sound and made.start.value > made.end.value:
+        key = "rangeStart" if start else "rangeEnd"
+        fault(key, f"the range would begin at {made.start.text}, after its end {made.end.text}")
+        sound = False
+    if made.gateway.family != subnet.family:
+        fault("gateway", f"{made.gateway.text} is not of the family of {subnet.text}")
+        sound = False
+    return made if sound else None
+
+
+def check_set(one: RangeSet, fault: Fault) -> None:
+    """Ranges of a set are of one family and apart from each other; `one` has at least one range."""
+    if any(part.subnet.family != one.family for part in one.ranges):
+        fault(one.where, "mixed address families")
+    for index, part in enumerate(one.ranges):
+        for other in one.ranges[index + 1 :]:
+            if part.overlaps(other):
+                fault(one.where, f"subnets {part.text} and {other.text} overlap")
+
+
+def check_sets(sets: Sequence[RangeSet], fault: Fault) -> None:
+    """Two sets that share addresses could not both be told full."""
+    for index, one in enumerate(sets):
+        for distance, other in enumerate(sets[index + 1 :], 1):
+            if one.overlaps(other):
+                fault(other.where, f"range set {index} overlaps with {index + distance} ({one.where})")
