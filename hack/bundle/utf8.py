@@ -1,0 +1,62 @@
+"""Stands in for the package `encodings` while the interpreter starts, and becomes it when it is asked for more.
+
+The interpreter wants one codec, for its streams. The real package costs 0.5 ms, most of it for a table of aliases.
+"""
+
+import codecs
+
+
+class IncrementalEncoder(codecs.IncrementalEncoder):
+    def encode(self, text: str, final: bool = False) -> bytes:  # noqa: ARG002
+        return codecs.utf_8_encode(text, self.errors)[0]
+
+
+class IncrementalDecoder(codecs.BufferedIncrementalDecoder):
+    _buffer_decode = codecs.utf_8_decode  # type: ignore[assignment]  # all four as in encodings.utf_8
+
+
+class StreamWriter(codecs.StreamWriter):
+    encode = codecs.utf_8_encode  # type: ignore[assignment]
+
+
+class StreamReader(codecs.StreamReader):
+    decode = codecs.utf_8_decode  # type: ignore[assignment]
+
+
+UTF8 = codecs.CodecInfo(
+    name="utf-8",
+    encode=codecs.utf_8_encode,
+    decode=lambda data, errors="strict": codecs.utf_8_decode(data, errors, True),
+    incrementalencoder=IncrementalEncoder,
+    incrementaldecoder=IncrementalDecoder,
+    streamreader=StreamReader,
+    streamwriter=StreamWriter,
+)
+
+
+def find(name: str) -> codecs.CodecInfo | None:
+    if name in {"utf_8", "utf-8"}:
+        return UTF8
+    become_encodings()
+    found: codecs.CodecInfo | None = globals()["search_function"](name)
+    return found
+
+
+def become_encodings() -> None:
+    """Run the real package's code in this module."""
+    from start import Code  # type: ignore[import-not-found]  # in the bundle it is a module of its own
+
+    place = Code.find("encodings")
+    codecs.unregister(find)
+    exec(Code.of(place), globals())  # noqa: S102
+
+
+def __getattr__(name: str) -> object:
+    if "search_function" not in globals():
+        become_encodings()
+        if name in globals():
+            return globals()[name]
+    raise AttributeError(name)
+
+
+codecs.register(find)
