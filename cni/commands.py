@@ -8,7 +8,7 @@ from cni.kernel import nft
 from cni.kernel.alive import alive_in
 from cni.kernel.apply import apply, differences, release
 from cni.kernel.journal import FAILURES, Journal
-from cni.kernel.machine import Machine, delete_link, find_link, has_ipv6, node_identity
+from cni.kernel.machine import has_ipv6, node_identity
 from cni.plan.attachment import Attachment, Facts, Names, names_of, plan_attachment
 from cni.plan.masquerade import read_alias
 from cni.plan.operations import Masquerade, SpoofGuard
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from cni.config.netconf import NetConf
     from cni.delegate import Ipam
+    from cni.kernel.machine import Machine
     from cni.spec.network import Network
     from cni.spec.request import Request
 
@@ -125,8 +126,8 @@ def collect(call: Call) -> None:
     failed: list[str] = []
     machine.lock.share()
     _collecting(failed, lambda: nft.forget(machine, doomed))
-    for name in [link.name for link in machine.links() if doomed(link.alias)]:
-        _collecting(failed, lambda: delete_link(machine.route, name))  # noqa: B023  # called before the next turn
+    for name in [link.name for link in machine.route.links() if doomed(link.alias)]:
+        _collecting(failed, lambda: machine.route.delete(name))  # noqa: B023  # called before the next turn
     ipam = allocator(conf.ipam_type, call.request)
     _collecting(failed, lambda: ipam.collect(network, valid, alive_in(network.name)))
     _report(failed, "not everything stale could be released")
@@ -135,7 +136,7 @@ def collect(call: Call) -> None:
 def status(call: Call) -> None:
     """Raises Unavailable where an ADD could not be served."""
     conf, ipam = _validated(call)
-    bridge = find_link(call.machine.route, conf.bridge)
+    bridge = call.machine.route.find(conf.bridge)
     if bridge is not None and bridge.kind != "bridge":
         raise Unavailable(f'"{conf.bridge}" exists but is not a bridge: choose another name for the bridge')
     if (conf.ip_masq or conf.mac_spoof_check) and nft.find_program(call.request.environment) is None:
@@ -172,7 +173,7 @@ def _keys(label: str) -> tuple[str, str]:
 
 
 def _facts(machine: Machine, conf: NetConf) -> Facts:
-    bridge = find_link(machine.route, conf.bridge)
+    bridge = machine.route.find(conf.bridge)
     mac = bridge.mac if bridge is not None and any(bridge.mac) else None
     return Facts(node_identity(), mac, has_ipv6())
 
@@ -207,7 +208,7 @@ def _open_if_there(machine: Machine, request: Request) -> None:
 
 def _masqueraded(machine: Machine, owner: Owner) -> tuple[Net, ...]:
     """What the attachment's own link says; nothing where it is gone."""
-    link = find_link(machine.route, owner.host_interface)
+    link = machine.route.find(owner.host_interface)
     return read_alias(link.alias)[1] if link is not None else ()
 
 

@@ -104,7 +104,7 @@ class Executed:
     def _result(self, answer: bytes, network: Network) -> Result:
         faults = Faults()
         fields = Fields(parse_object(answer, f"the answer of {self.name}"), self.name, faults)
-        result = parse_result(fields, fields.text("cniVersion", network.version))
+        result = parse_result(fields, fields.text("cniVersion") or network.version)
         if faults.texts:
             raise Undecodable(f"the answer of {self.name} is no result: {'; '.join(faults.texts)}")
         return result
@@ -138,8 +138,7 @@ class Executed:
             raise MachineRefused(
                 f"failed to find plugin {self.name!r} in path {list(self.request.path)}: install it there"
             )
-        environment = proc.callers_environment(self.request.environment)
-        environment["CNI_COMMAND"] = command
+        environment = {**self.request.environment, "CNI_COMMAND": command}
         try:
             ended = proc.run([program], network.data, environment, capture_stderr=False)
         except OSError as error:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 
-from cni.kernel import rtnl
-from cni.kernel.machine import find_link
-from cni.kernel.netlink import Netlink, Refused
-from cni.kernel.netns import OWN, Netns
+from cni.kernel import rtnl, sysctl
+from cni.kernel.netlink import Refused
+from cni.kernel.netns import OWN, Netns, Visit
+from cni.kernel.route import Route
 from cni.spec.errors import InvalidNetns
 from cni.spec.owner import Owner
 
@@ -36,9 +36,9 @@ def alive_in(network: str) -> Callable[[Lease], bool]:
 
 
 def _attached(owner: Owner) -> bool:
-    route = Netlink(rtnl.NETLINK_ROUTE)
+    route = Route()
     try:
-        return find_link(route, owner.host_interface) is not None
+        return route.find(owner.host_interface) is not None
     finally:
         route.close()
 
@@ -47,14 +47,16 @@ def _addresses_in_use() -> set[IP]:
     """Every address in every network namespace that has a process or a name: containers of other plugins, too."""
     found: set[IP] = set()
     visited: set[tuple[int, int]] = set()
+    home = Netns(OWN)
     for path in _namespaces():
         try:
             status = os.stat(path)
             if (status.st_dev, status.st_ino) not in visited:
                 visited.add((status.st_dev, status.st_ino))
-                found.update(_addresses_at(path))
+                found.update(_addresses_at(path, home))
         except (OSError, Refused, InvalidNetns):
             continue  # a process that ended meanwhile, or one that is not ours to look into
+    home.close()
     return found
 
 
@@ -64,16 +66,16 @@ def _namespaces() -> Iterator[str]:
         if name.isdigit():
             yield f"/proc/{name}/ns/net"
     for folder in NAMED:
-        if os.path.isdir(folder):
+        if sysctl.exists(folder):
             for name in os.listdir(folder):
                 yield f"{folder}/{name}"
 
 
-def _addresses_at(path: str) -> list[IP]:
+def _addresses_at(path: str, home: Netns) -> list[IP]:
     namespace = Netns(path)
     try:
-        with namespace:
-            route = Netlink(rtnl.NETLINK_ROUTE)
+        with Visit(namespace, home):
+            route = Route()
         try:
             return [rtnl.parse_address(answer).address.ip for answer in route.dump(*rtnl.addresses_of(0))]
         finally:

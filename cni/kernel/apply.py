@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from errno import EACCES, EEXIST, ENODEV, EOPNOTSUPP, EPERM
+from posix import strerror
 
 from cni.kernel import bridge, container, forwarding, nft, veth
 from cni.kernel.journal import FAILURES
@@ -71,9 +72,7 @@ def explain(op: ops.Operation, error: Exception) -> CniError:
     if isinstance(error, CniError):
         return error
     if isinstance(error, (Refused, OSError)) and error.errno is not None:
-        import os
-
-        reason = os.strerror(error.errno)
+        reason = strerror(error.errno)
         if isinstance(error, Refused) and error.words:
             reason = f"{reason} ({error.words})"
         remedy = REMEDIES.get(error.errno)

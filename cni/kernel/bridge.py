@@ -5,7 +5,6 @@ from __future__ import annotations
 from errno import EADDRNOTAVAIL, EEXIST, EINVAL
 
 from cni.kernel import rtnl, sysctl
-from cni.kernel.machine import addresses, delete_link, find_link, need_link
 from cni.kernel.netlink import Refused
 from cni.plan.link import DEFAULT_VLAN
 from cni.spec.errors import MachineRefused
@@ -21,27 +20,27 @@ MAC_CHOSEN = "3"  # include/uapi/linux/netdevice.h: NET_ADDR_SET
 
 
 def apply_bridge(machine: Machine, op: Bridge, journal: Journal) -> None:
-    link = find_link(machine.route, op.name) or _create(machine, op, journal)
+    link = machine.route.find(op.name) or _create(machine, op, journal)
     if link.kind != "bridge":
         raise MachineRefused(f'"{op.name}" already exists but is not a bridge: choose another name for the bridge')
     if link.mac != op.mac:
         _keep_mac(machine, link)
     wanted = rtnl.IFF_UP | (rtnl.IFF_PROMISC if op.promiscuous else 0)
     if link.flags & wanted != wanted:
-        machine.route.request(*rtnl.set_flags(link.ifindex, wanted, wanted))
-        restored = rtnl.set_flags(link.ifindex, link.flags & wanted, wanted)
+        restored = rtnl.set_flags(op.name, link.flags & wanted, wanted)
         journal.add_shared(lambda: machine.route.request(*restored))
+        machine.route.request(*rtnl.set_flags(op.name, wanted, wanted))
     if op.vlan_aware and not link.vlan_filtering:
-        machine.route.request(*rtnl.set_vlan_filtering(link.ifindex, enabled=True))
-        unfiltered = rtnl.set_vlan_filtering(link.ifindex, enabled=False)
+        unfiltered = rtnl.set_vlan_filtering(op.name, enabled=False)
         journal.add_shared(lambda: machine.route.request(*unfiltered))
+        machine.route.request(*rtnl.set_vlan_filtering(op.name, enabled=True))
 
 
 def _create(machine: Machine, op: Bridge, journal: Journal) -> rtnl.Link:
     """Another ADD may be creating it at the same time: then it is there, and as good as ours."""
     try:
-        machine.route.request(*rtnl.new_bridge(op.name, op.mac, op.mtu, op.vlan_aware))
-        journal.add_shared(lambda: _delete_empty(machine, op.name))
+        message = rtnl.new_bridge(op.name, op.mac, op.mtu, op.vlan_aware)
+        journal.take(lambda: machine.route.request(*message), lambda: _delete_empty(machine, op.name), shared=True)
     except Refused as refused:
         if refused.errno != EEXIST:
             raise
@@ -49,32 +48,29 @@ def _create(machine: Machine, op: Bridge, journal: Journal) -> rtnl.Link:
     key = f"net/ipv6/conf/{op.name}/accept_ra"
     if sysctl.read(key) not in (None, "0"):
         sysctl.write(key, "0")
-    return need_link(machine.route, op.name)
+    return machine.route.need(op.name)
 
 
 def _delete_empty(machine: Machine, name: str) -> None:
-    link = find_link(machine.route, name)
+    link = machine.route.find(name)
     if link is not None and not machine.route.dump(*rtnl.ports_of(link.ifindex)):
-        delete_link(machine.route, name)
+        machine.route.delete(name)
 
 
 def _keep_mac(machine: Machine, link: rtnl.Link) -> None:
     """A bridge that others made follows its lowest port's address until one is chosen (kernel br_stp_if.c)."""
+    # /sys may show another namespace: choosing the same address once more does no harm.
+    if sysctl.read_text(f"/sys/class/net/{link.name}/addr_assign_type") == MAC_CHOSEN:
+        return
     try:
-        with open(f"/sys/class/net/{link.name}/addr_assign_type", encoding="ascii") as file:
-            if file.read().strip() == MAC_CHOSEN:
-                return
-    except OSError:
-        pass  # /sys may show another namespace: choosing the same address once more does no harm
-    try:
-        machine.route.request(*rtnl.set_mac(link.ifindex, link.mac))
+        machine.route.request(*rtnl.set_mac(link.name, link.mac))
     except Refused as refused:
         if refused.errno not in (EADDRNOTAVAIL, EINVAL):  # a bridge without ports may have no valid address
             raise
 
 
 def bridge_differs(machine: Machine, op: Bridge) -> str:
-    link = find_link(machine.route, op.name)
+    link = machine.route.find(op.name)
     if link is None:
         return f"bridge {op.name} is gone"
     if link.kind != "bridge":
@@ -91,12 +87,11 @@ def bridge_differs(machine: Machine, op: Bridge) -> str:
 def apply_port(machine: Machine, op: BridgePort, journal: Journal) -> None:
     """The way back is the port's own end."""
     del journal
-    link = need_link(machine.route, op.host_interface)
-    machine.route.request(*rtnl.set_bridge_port(link.ifindex, op.hairpin, op.isolated))
+    machine.route.request(*rtnl.set_bridge_port(op.host_interface, op.hairpin, op.isolated))
 
 
 def port_differs(machine: Machine, op: BridgePort) -> str:
-    link = find_link(machine.route, op.host_interface)
+    link = machine.route.find(op.host_interface)
     if link is None:
         return f"{op.host_interface} is gone"
     wrong = [word for word in ("hairpin", "isolated") if getattr(link, word) != getattr(op, word)]
@@ -106,20 +101,18 @@ def port_differs(machine: Machine, op: BridgePort) -> str:
 def apply_vlan(machine: Machine, op: PortVlan, journal: Journal) -> None:
     """The way back is the port's own end."""
     del journal
-    link = need_link(machine.route, op.port)
-    machine.route.request(*rtnl.add_vlans(link.ifindex, op.first, op.last, op.native))
+    machine.route.request(*rtnl.add_vlans(machine.route.ifindex(op.port), op.first, op.last, op.native))
 
 
 def remove_vlan(machine: Machine, op: NoPortVlan, journal: Journal) -> None:
     """The way back is the port's own end."""
     del journal
-    link = need_link(machine.route, op.port)
-    machine.route.request(*rtnl.delete_vlan(link.ifindex, op.vid))
+    machine.route.request(*rtnl.delete_vlan(machine.route.ifindex(op.port), op.vid))
 
 
 def _vlans(machine: Machine, port: str) -> dict[int, int]:
-    link = need_link(machine.route, port)
-    return dict(map(rtnl.parse_port_vlans, machine.route.dump(*rtnl.all_port_vlans()))).get(link.ifindex, {})
+    of_ports = dict(map(rtnl.parse_port_vlans, machine.route.dump(*rtnl.all_port_vlans())))
+    return of_ports.get(machine.route.ifindex(port), {})
 
 
 def vlan_differs(machine: Machine, op: PortVlan) -> str:
@@ -137,52 +130,57 @@ def no_vlan_differs(machine: Machine, op: NoPortVlan) -> str:
 
 
 def apply_vlan_gateway(machine: Machine, op: VlanGateway, journal: Journal) -> None:
-    if find_link(machine.route, op.name) is not None:
+    if machine.route.find(op.name) is not None:
         return
     port_mac = op.mac[:1] + bytes([op.mac[1] ^ 1]) + op.mac[2:]
-    machine.route.request(*rtnl.new_veth((op.name, op.mac), (op.port, port_mac), 0, None))
-    journal.add_shared(lambda: delete_link(machine.route, op.name))
-    port, bridge = need_link(machine.route, op.port), need_link(machine.route, op.bridge)
-    machine.route.request(*rtnl.set_port(port.ifindex, bridge.ifindex, "", ipv6=False))
-    machine.route.request(*rtnl.add_vlans(port.ifindex, op.vlan, op.vlan, native=True))
+    message = rtnl.new_veth((op.name, op.mac), (op.port, port_mac), 0, None)
+    journal.take(lambda: machine.route.request(*message), lambda: machine.route.delete(op.name), shared=True)
+    machine.route.request(*rtnl.set_port(op.port, machine.route.ifindex(op.bridge), "", ipv6=False))
+    port = machine.route.ifindex(op.port)
+    machine.route.request(*rtnl.add_vlans(port, op.vlan, op.vlan, native=True))
     if op.vlan != DEFAULT_VLAN:
-        machine.route.request(*rtnl.delete_vlan(port.ifindex, DEFAULT_VLAN))
-    gateway = need_link(machine.route, op.name)
-    machine.route.request(*rtnl.set_flags(gateway.ifindex, rtnl.IFF_UP, rtnl.IFF_UP))
+        machine.route.request(*rtnl.delete_vlan(port, DEFAULT_VLAN))
+    machine.route.request(*rtnl.set_flags(op.name, rtnl.IFF_UP, rtnl.IFF_UP))
 
 
 def vlan_gateway_differs(machine: Machine, op: VlanGateway) -> str:
-    link = find_link(machine.route, op.name)
+    link = machine.route.find(op.name)
     if link is None:
         return f"{op.name}, the gateway's interface in VLAN {op.vlan}, is gone"
     return "" if link.up else f"{op.name} is down"
 
 
 def apply_gateway(machine: Machine, op: GatewayAddress, journal: Journal) -> None:
-    link = need_link(machine.route, op.bridge)
-    present = [one.address for one in addresses(machine.route, link.ifindex)]
+    index = machine.route.ifindex(op.bridge)
+    present = [one.address for one in machine.route.addresses(op.bridge)]
     if op.address in present:
         return
     for other in present:
         if _conflict(op.address, other):
-            _displace(machine, op, link, other, journal)
+            _displace(machine, op, other, journal)
+    message = rtnl.new_address(index, op.address, rtnl.IFA_F_NODAD)
+    way_back = rtnl.delete_address(index, op.address)
     try:
-        machine.route.request(*rtnl.new_address(link.ifindex, op.address, rtnl.IFA_F_NODAD))
+        journal.take(
+            lambda: machine.route.request(*message),
+            lambda: machine.route.tolerate(EADDRNOTAVAIL, way_back),
+            shared=True,
+        )
     except Refused as refused:
         if refused.errno != EEXIST:  # another ADD was first
             raise
-    else:
-        journal.add_shared(lambda: machine.route.request(*rtnl.delete_address(link.ifindex, op.address)))
 
 
-def _displace(machine: Machine, op: GatewayAddress, link: rtnl.Link, other: Net, journal: Journal) -> None:
+def _displace(machine: Machine, op: GatewayAddress, other: Net, journal: Journal) -> None:
+    index = machine.route.ifindex(op.bridge)
     if not op.force:
         remedy = f"remove it (ip addr del {other.text} dev {op.bridge}), or set forceAddress"
         raise MachineRefused(
             f'"{op.bridge}" already has an IP address different from {op.address.text}: {other.text}; {remedy}'
         )
-    machine.route.request(*rtnl.delete_address(link.ifindex, other))
-    journal.add_shared(lambda: machine.route.request(*rtnl.new_address(link.ifindex, other, 0)))
+    way_back = rtnl.new_address(index, other, 0)
+    journal.add_shared(lambda: machine.route.tolerate(EEXIST, way_back))
+    machine.route.request(*rtnl.delete_address(index, other))
 
 
 def _conflict(wanted: Net, present: Net) -> bool:
@@ -193,6 +191,6 @@ def _conflict(wanted: Net, present: Net) -> bool:
 
 
 def gateway_differs(machine: Machine, op: GatewayAddress) -> str:
-    link = find_link(machine.route, op.bridge)
-    present = [] if link is None else [one.address for one in addresses(machine.route, link.ifindex)]
+    link = machine.route.find(op.bridge)
+    present = [] if link is None else [one.address for one in machine.route.addresses(op.bridge)]
     return "" if op.address in present else f"{op.bridge} has lost the gateway address {op.address.text}"

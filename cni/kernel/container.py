@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 
 from cni.kernel import rtnl, sysctl
-from cni.kernel.machine import addresses, find_link, need_link
 from cni.spec.errors import MachineRefused
 
 TYPE_CHECKING = False
@@ -51,36 +50,33 @@ def sysctl_differs(machine: Machine, op: ContainerSysctl) -> str:
 
 def apply_address(machine: Machine, op: ContainerAddress, journal: Journal) -> None:
     del journal
-    link = need_link(machine.container_route, op.ifname)
     flags = rtnl.IFA_F_NODAD if op.address.family == 6 and not op.detect_duplicates else 0
-    machine.container_route.request(*rtnl.new_address(link.ifindex, op.address, flags))
+    machine.container_route.request(*rtnl.new_address(machine.container_route.ifindex(op.ifname), op.address, flags))
 
 
 def address_differs(machine: Machine, op: ContainerAddress) -> str:
-    link = find_link(machine.container_route, op.ifname)
-    present = [] if link is None else [one.address for one in addresses(machine.container_route, link.ifindex)]
+    link = machine.container_route.find(op.ifname)
+    present = [] if link is None else [one.address for one in machine.container_route.addresses(op.ifname)]
     return "" if op.address in present else f"{op.ifname} has lost the address {op.address.text}"
 
 
 def apply_up(machine: Machine, op: ContainerUp, journal: Journal) -> None:
     del journal
-    link = need_link(machine.container_route, op.ifname)
-    machine.container_route.request(*rtnl.set_flags(link.ifindex, rtnl.IFF_UP, rtnl.IFF_UP))
+    machine.container_route.request(*rtnl.set_flags(op.ifname, rtnl.IFF_UP, rtnl.IFF_UP))
 
 
 def up_differs(machine: Machine, op: ContainerUp) -> str:
-    link = find_link(machine.container_route, op.ifname)
+    link = machine.container_route.find(op.ifname)
     return "" if link is not None and link.up else f"{op.ifname} is not up"
 
 
 def apply_route(machine: Machine, op: ContainerRoute, journal: Journal) -> None:
     del journal
-    link = need_link(machine.container_route, op.ifname)
-    machine.container_route.request(*rtnl.new_route(link.ifindex, op.route))
+    machine.container_route.request(*rtnl.new_route(machine.container_route.ifindex(op.ifname), op.route))
 
 
 def route_differs(machine: Machine, op: ContainerRoute) -> str:
-    link = find_link(machine.container_route, op.ifname)
+    link = machine.container_route.find(op.ifname)
     answers = []
     if link is not None:
         answers = machine.container_route.dump(*rtnl.routes_of(link.ifindex, op.route.dst.family))
@@ -94,27 +90,26 @@ def route_differs(machine: Machine, op: ContainerRoute) -> str:
 def announce(machine: Machine, op: Announcement, journal: Journal) -> None:
     del journal
     _wait_until_forwarding(machine, op)
-    link = need_link(machine.container_route, op.ifname)
     if op.detect_duplicates:
-        _wait_for_duplicates(machine, link)
+        _wait_for_duplicates(machine, op)
     # Given its own address again, an interface tells its neighbours (arp_notify; kernel net/ipv4/devinet.c).
-    machine.container_route.request(*rtnl.set_mac(link.ifindex, op.mac))
+    machine.container_route.request(*rtnl.set_mac(op.ifname, op.mac))
 
 
 def _wait_until_forwarding(machine: Machine, op: Announcement) -> None:
     """The kernel notices a pair's carrier in a work queue of its own, usually before it is asked."""
     end = time.monotonic() + FORWARD_SECONDS
-    while need_link(machine.route, op.host_interface).operstate != rtnl.OPERSTATE_UP:
+    while machine.route.need(op.host_interface).operstate != rtnl.OPERSTATE_UP:
         machine.proceed()
         if time.monotonic() > end:
             raise MachineRefused(f"{op.host_interface} did not come up within {FORWARD_SECONDS:.0f} s")
         time.sleep(STEP_SECONDS)
 
 
-def _wait_for_duplicates(machine: Machine, link: rtnl.Link) -> None:
+def _wait_for_duplicates(machine: Machine, op: Announcement) -> None:
     end = time.monotonic() + DUPLICATE_SECONDS
     while True:
-        present = addresses(machine.container_route, link.ifindex)
+        present = machine.container_route.addresses(op.ifname)
         failed = [one.address.text for one in present if one.flags & rtnl.IFA_F_DADFAILED]
         if failed:
             raise MachineRefused(f"another host on the network has the address {failed[0]} already")

@@ -15,27 +15,47 @@ FAILURES = (CniError, Refused, OSError)
 
 
 class Journal:
-    """The ways back, to be gone in reverse."""
+    """The ways back, to be gone in reverse: first from what is the attachment's own, then from what it shares."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._ways_back: list[tuple[Callable[[], object], bool]] = []
+        self._own: list[Callable[[], object]] = []
+        self._shared: list[Callable[[], object]] = []
 
     def add(self, way_back: Callable[[], object]) -> None:
-        self._ways_back.append((way_back, False))
+        self._own.append(way_back)
 
     def add_shared(self, way_back: Callable[[], object]) -> None:
         """For what attachments share: gone only if no other has come to depend on it."""
-        self._ways_back.append((way_back, True))
+        self._shared.append(way_back)
+
+    def take(self, step: Callable[[], object], way_back: Callable[[], object], *, shared: bool = False) -> None:
+        """A step that must not be gone back if it was refused: then what is there is another's.
+
+        After any other failure nobody knows whether it was taken, so its way back counts.
+        """
+        ways_back = self._shared if shared else self._own
+        ways_back.append(way_back)
+        try:
+            step()
+        except Refused:
+            ways_back.remove(way_back)
+            raise
 
     def roll_back(self) -> list[str]:
         """Goes all the way, whatever fails on it; returns what failed."""
-        failed = []
-        while self._ways_back:
-            way_back, shared = self._ways_back.pop()
+        failed: list[str] = []
+        self._go(self._own, failed)
+        try:
+            if self._shared and self._machine.unshared():
+                self._go(self._shared, failed)
+        except FAILURES as error:
+            failed.append(str(error))
+        return failed
+
+    def _go(self, ways_back: list[Callable[[], object]], failed: list[str]) -> None:
+        while ways_back:
             try:
-                if not shared or self._machine.unshared():
-                    way_back()
+                ways_back.pop()()
             except FAILURES as error:
                 failed.append(str(error))
-        return failed

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cni.spec.address import IP
 
 AF_NETLINK = 16
+NETLINK_NETFILTER = 12
 SOL_NETLINK = 270
 NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 10, 11, 12
 
@@ -139,21 +140,25 @@ class Netlink:
                 yield kind, flags, sequence, data[position + 16 : position + length]
                 position += (length + 3) & ~3
 
-    def request(self, kind: int, flags: int, payload: bytes) -> list[bytes]:
-        """Sends one message and returns what it was answered before its acknowledgement. Raises Refused, OSError."""
+    def request(self, kind: int, flags: int, payload: bytes) -> None:
+        """Sends one message and waits for its acknowledgement. Raises Refused, OSError."""
+        self._answer(kind, flags | NLM_F_ACK, payload)
+
+    def ask(self, kind: int, flags: int, payload: bytes) -> bytes:
+        """Sends one question and returns its one answer. Raises Refused, OSError."""
+        return self._answer(kind, flags, payload)
+
+    def _answer(self, kind: int, flags: int, payload: bytes) -> bytes:
         self._sequence += 1
-        self._socket.send(frame(kind, flags | NLM_F_REQUEST | NLM_F_ACK, self._sequence, payload))
-        answers = []
+        self._socket.send(frame(kind, flags | NLM_F_REQUEST, self._sequence, payload))
         for answer, answer_flags, sequence, content in self._messages():
             if sequence != self._sequence:
                 continue
-            if answer == NLMSG_ERROR:
-                refusal = _refusal(answer_flags, content)
-                if refusal is not None:
-                    raise refusal
-                break
-            answers.append(content)
-        return answers
+            refusal = _refusal(answer_flags, content) if answer == NLMSG_ERROR else None
+            if refusal is not None:
+                raise refusal
+            return content
+        raise AssertionError("a socket's messages have no end")
 
     def dump(self, kind: int, payload: bytes) -> list[bytes]:
         """All objects of a kind. Tried again where the kernel says that they changed meanwhile.

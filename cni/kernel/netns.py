@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 
 from cni.spec.errors import InvalidNetns
@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Any
 
 OWN = "/proc/thread-self/ns/net"
 CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
@@ -52,32 +52,35 @@ class Netns:
     def __init__(self, path: str) -> None:
         """Raises OSError where the path cannot be opened."""
         self.path = path
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._home = -1
+        self.descriptor = os.open(path, os.O_RDONLY)
 
     def close(self) -> None:
         os.close(self.descriptor)
 
     def same_as(self, other: Netns) -> bool:
-        return os.path.sameopenfile(self.descriptor, other.descriptor)
+        mine, its = os.fstat(self.descriptor), os.fstat(other.descriptor)
+        return (mine.st_dev, mine.st_ino) == (its.st_dev, its.st_ino)
 
-    def __enter__(self) -> Self:
-        """Moves the calling thread into the namespace for the length of a `with`. Raises InvalidNetns."""
-        home = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _setns()(self.descriptor)
-        except OSError as error:
-            os.close(home)
-            remedy = "is it a network namespace, and does podwire run with CAP_SYS_ADMIN?"
-            raise InvalidNetns(f"cannot enter {self.path!r}: {error.strerror}; {remedy}") from None
+
+class Visit:
+    """Moves the calling thread into a namespace for the length of a `with`, then back home."""
+
+    def __init__(self, there: Netns, home: Netns) -> None:
+        self._there = there
         self._home = home
-        return self
+
+    def __enter__(self) -> None:
+        """Raises InvalidNetns."""
+        try:
+            _setns()(self._there.descriptor)
+        except OSError as error:
+            remedy = "is it a network namespace, and does podwire run with CAP_SYS_ADMIN?"
+            raise InvalidNetns(f"cannot enter {self._there.path!r}: {error.strerror}; {remedy}") from None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _setns()(self._home)
-        os.close(self._home)
+        _setns()(self._home.descriptor)
 
 
 class HostLock:
@@ -87,21 +90,18 @@ class HostLock:
     """
 
     def __init__(self, host: Netns) -> None:
-        self._descriptor = os.open(host.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._host = host
 
     def share(self) -> None:
-        flock(self._descriptor, LOCK_SH)
+        flock(self._host.descriptor, LOCK_SH)
 
     def alone(self) -> None:
         """Waits until nobody else holds it; in between it may be nobody's (flock(2), conversion)."""
-        flock(self._descriptor, LOCK_EX)
+        flock(self._host.descriptor, LOCK_EX)
 
     def try_alone(self) -> bool:
         try:
-            flock(self._descriptor, LOCK_EX | LOCK_NB)
+            flock(self._host.descriptor, LOCK_EX | LOCK_NB)
         except OSError:
             return False
         return True
-
-    def close(self) -> None:
-        os.close(self._descriptor)

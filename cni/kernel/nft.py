@@ -62,7 +62,7 @@ def _has_rules(machine: Machine, place: nfnl.Place, chain: str) -> bool:
 def _restore_masquerade(machine: Machine, op: Masquerade, journal: Journal) -> None:
     """The whole table anew, with the elements of all who are attached: their host interfaces' aliases name them."""
     machine.lock.alone()
-    attached = [read_alias(link.alias) for link in machine.links()]
+    attached = [read_alias(link.alias) for link in machine.route.links()]
     held = [(address, label) for label, addresses in attached if label_keys(label) for address in addresses]
     by_ip = {address.ip: (address, label) for address, label in [*held, (op.address, op.label)]}
     _load(machine, nfnl.NFPROTO_INET, ruleset.masquerade(by_ip.values()), journal)
@@ -80,8 +80,8 @@ def _load(machine: Machine, family: int, text: str, journal: Journal) -> None:
     """Loads static rules; the way back is the table as it was."""
     table = f"{FAMILY_WORD[family]} {ruleset.TABLE}"
     before = _nft(machine, ["list", "table", *table.split()], "", absent_allowed=True)
-    _nft(machine, ["-f", "-"], text)
     journal.add_shared(lambda: _nft(machine, ["-f", "-"], f"add table {table}\ndelete table {table}\n{before}"))
+    _nft(machine, ["-f", "-"], text)
 
 
 def find_program(environment: Mapping[str, str]) -> str | None:
@@ -89,11 +89,10 @@ def find_program(environment: Mapping[str, str]) -> str | None:
 
 
 def _nft(machine: Machine, arguments: list[str], text: str, absent_allowed: bool = False) -> str:
-    environment = proc.callers_environment(machine.environment)
-    program = find_program(environment)
+    program = find_program(machine.environment)
     if program is None:
         raise MachineRefused("the program nft is missing: install nftables, or switch off what needs it (ipMasq)")
-    ended = proc.run([program, *arguments], text.encode(), environment, capture_stderr=True)
+    ended = proc.run([program, *arguments], text.encode(), machine.environment, capture_stderr=True)
     if ended.status != 0:
         if absent_allowed:
             return ""
@@ -104,6 +103,7 @@ def _nft(machine: Machine, arguments: list[str], text: str, absent_allowed: bool
 
 def _hold(machine: Machine, place: nfnl.Place, element: nfnl.Element, journal: Journal) -> None:
     """Adds an element. A key that is taken is its last holder's left-over: the address is ours now."""
+    journal.add(lambda: _remove(machine, place, element))
     added = nfnl.add_element(place, element)
     refusal = machine.nft.batch(nfnl.transaction([added]))
     if refusal is not None and refusal.errno == EEXIST:
@@ -111,18 +111,16 @@ def _hold(machine: Machine, place: nfnl.Place, element: nfnl.Element, journal: J
         refusal = machine.nft.batch(replaced)
     if refusal is not None:
         raise refusal
-    journal.add(lambda: _remove(machine, place, element))
 
 
 def _find(machine: Machine, place: nfnl.Place, element: nfnl.Element) -> nfnl.Element | None:
     try:
-        answers = machine.nft.request(*nfnl.get_element(place, element))
+        answer = machine.nft.ask(*nfnl.get_element(place, element))
     except (Refused, OSError) as error:
         if error.errno in ABSENT:
             return None
         raise
-    found = [one for answer in answers for one in nfnl.parse_elements(answer)]
-    return found[0] if found else None
+    return nfnl.parse_elements(answer)[0]
 
 
 def _remove(machine: Machine, place: nfnl.Place, element: nfnl.Element) -> None:

@@ -108,14 +108,19 @@ class RouteInfo(Record):
     advmss: int
 
 
-def _info(index: int = 0, flags: int = 0, change: int = 0, family: int = AF_UNSPEC) -> bytes:
-    return IFINFO.pack(family, 0, index, flags, change)
+def _named(name: str, flags: int = 0, change: int = 0) -> bytes:
+    """The kernel finds a link by its name where the index is 0 (net/core/rtnetlink.c)."""
+    return IFINFO.pack(AF_UNSPEC, 0, 0, flags, change) + text(IFLA_IFNAME, name)
+
+
+def _info(index: int = 0, family: int = AF_UNSPEC) -> bytes:
+    return IFINFO.pack(family, 0, index, 0, 0)
 
 
 def new_bridge(name: str, mac: bytes, mtu: int, vlan_aware: bool) -> Message:
     kind = text(IFLA_INFO_KIND, "bridge")
     data = nest(IFLA_INFO_DATA, u8(IFLA_BR_VLAN_FILTERING, 1)) if vlan_aware else b""
-    payload = _info() + text(IFLA_IFNAME, name) + attribute(IFLA_ADDRESS, mac)
+    payload = _named(name) + attribute(IFLA_ADDRESS, mac)
     payload += u32(IFLA_MTU, mtu) if mtu else b""
     return RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload + nest(IFLA_LINKINFO, kind, data)
 
@@ -123,7 +128,7 @@ def new_bridge(name: str, mac: bytes, mtu: int, vlan_aware: bool) -> Message:
 def new_veth(end: tuple[str, bytes], peer: tuple[str, bytes], mtu: int, netns: int | None) -> Message:
     """Both ends by (name, MAC address), down; the peer is born in the namespace of the descriptor, if one is given."""
     mtu_attribute = u32(IFLA_MTU, mtu) if mtu else b""
-    other = _info() + text(IFLA_IFNAME, peer[0]) + attribute(IFLA_ADDRESS, peer[1]) + mtu_attribute
+    other = _named(peer[0]) + attribute(IFLA_ADDRESS, peer[1]) + mtu_attribute
     if netns is not None:
         other += u32(IFLA_NET_NS_FD, netns)
     info = nest(
@@ -131,13 +136,13 @@ def new_veth(end: tuple[str, bytes], peer: tuple[str, bytes], mtu: int, netns: i
         text(IFLA_INFO_KIND, "veth"),
         nest(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, other)),
     )
-    payload = _info() + text(IFLA_IFNAME, end[0]) + attribute(IFLA_ADDRESS, end[1]) + mtu_attribute
+    payload = _named(end[0]) + attribute(IFLA_ADDRESS, end[1]) + mtu_attribute
     return RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload + info
 
 
-def set_port(index: int, master: int, alias: str, ipv6: bool) -> Message:
+def set_port(name: str, master: int, alias: str, ipv6: bool) -> Message:
     """A link becomes a port of the master and comes up; it needs no address of its own, so IPv6 gives it none."""
-    payload = _info(index, IFF_UP, IFF_UP) + u32(IFLA_MASTER, master)
+    payload = _named(name, IFF_UP, IFF_UP) + u32(IFLA_MASTER, master)
     if alias:
         payload += attribute(IFLA_IFALIAS, alias.encode())
     if ipv6:
@@ -145,22 +150,22 @@ def set_port(index: int, master: int, alias: str, ipv6: bool) -> Message:
     return RTM_SETLINK, 0, payload
 
 
-def set_flags(index: int, flags: int, change: int) -> Message:
-    return RTM_SETLINK, 0, _info(index, flags, change)
+def set_flags(name: str, flags: int, change: int) -> Message:
+    return RTM_SETLINK, 0, _named(name, flags, change)
 
 
-def set_mac(index: int, mac: bytes) -> Message:
-    return RTM_SETLINK, 0, _info(index) + attribute(IFLA_ADDRESS, mac)
+def set_mac(name: str, mac: bytes) -> Message:
+    return RTM_SETLINK, 0, _named(name) + attribute(IFLA_ADDRESS, mac)
 
 
-def set_vlan_filtering(index: int, enabled: bool) -> Message:
+def set_vlan_filtering(name: str, enabled: bool) -> Message:
     data = nest(IFLA_INFO_DATA, u8(IFLA_BR_VLAN_FILTERING, enabled))
-    return RTM_NEWLINK, 0, _info(index) + nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge"), data)
+    return RTM_NEWLINK, 0, _named(name) + nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge"), data)
 
 
-def set_bridge_port(index: int, hairpin: bool, isolated: bool) -> Message:
+def set_bridge_port(name: str, hairpin: bool, isolated: bool) -> Message:
     data = nest(IFLA_INFO_SLAVE_DATA, u8(IFLA_BRPORT_MODE, hairpin), u8(IFLA_BRPORT_ISOLATED, isolated))
-    return RTM_NEWLINK, 0, _info(index) + nest(IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), data)
+    return RTM_NEWLINK, 0, _named(name) + nest(IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), data)
 
 
 def _vlan_spec(first: int, last: int, flags: int) -> bytes:
@@ -180,16 +185,12 @@ def delete_vlan(index: int, vid: int) -> Message:
     return RTM_DELLINK, 0, _info(index, family=AF_BRIDGE) + nest(IFLA_AF_SPEC, _vlan_spec(vid, vid, 0))
 
 
-def delete_link(index: int) -> Message:
-    return RTM_DELLINK, 0, _info(index)
+def delete_link(name: str) -> Message:
+    return RTM_DELLINK, 0, _named(name)
 
 
 def get_link(name: str) -> Message:
-    return RTM_GETLINK, 0, _info() + text(IFLA_IFNAME, name) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
-
-
-def get_link_by_index(index: int) -> Message:
-    return RTM_GETLINK, 0, _info(index) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    return RTM_GETLINK, 0, _named(name) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
 
 
 def all_links() -> tuple[int, bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from errno import EEXIST
 
 from cni.kernel import rtnl
-from cni.kernel.machine import delete_link, find_link, has_ipv6, need_link
+from cni.kernel.machine import has_ipv6
 from cni.kernel.netlink import Refused
 from cni.spec.address import mac_text
 from cni.spec.errors import MachineRefused
@@ -18,40 +18,39 @@ if TYPE_CHECKING:
 
 
 def apply(machine: Machine, op: Veth, journal: Journal) -> None:
-    bridge = need_link(machine.route, op.bridge)
+    bridge = machine.route.ifindex(op.bridge)
     ends = (op.host_interface, op.host_mac), (op.ifname, op.mac)
+    message = rtnl.new_veth(*ends, op.mtu, machine.container_descriptor)
     try:
-        machine.route.request(*rtnl.new_veth(*ends, op.mtu, machine.inside.descriptor))
+        journal.take(lambda: machine.route.request(*message), lambda: machine.route.delete(op.host_interface))
     except Refused as refused:
         if refused.errno == EEXIST:
             raise MachineRefused(_who_is_there(machine, op)) from None
         raise
-    journal.add(lambda: delete_link(machine.route, op.host_interface))
-    link = need_link(machine.route, op.host_interface)
-    machine.route.request(*rtnl.set_port(link.ifindex, bridge.ifindex, op.alias, has_ipv6()))
+    machine.route.request(*rtnl.set_port(op.host_interface, bridge, op.alias, has_ipv6()))
 
 
 def _who_is_there(machine: Machine, op: Veth) -> str:
     remedy = "the container is attached already, DEL comes before another ADD"
-    if find_link(machine.container_route, op.ifname) is not None:
+    if machine.container_route.find(op.ifname) is not None:
         return f"an interface {op.ifname!r} already exists in the container: {remedy}"
     return f"an interface {op.host_interface!r} already exists on the host: {remedy}"
 
 
 def release(machine: Machine, op: Veth) -> None:
     """The pair goes with either end; the container's is looked for too, since others may have named the host's."""
-    delete_link(machine.route, op.host_interface)
+    machine.route.delete(op.host_interface)
     if machine.container is not None:
-        delete_link(machine.container_route, op.ifname)
+        machine.container_route.delete(op.ifname)
 
 
 def differs(machine: Machine, op: Veth) -> str:
-    host, container = find_link(machine.route, op.host_interface), find_link(machine.container_route, op.ifname)
+    host, container = machine.route.find(op.host_interface), machine.container_route.find(op.ifname)
     if container is None:
         return f"{op.ifname} is gone from the container"
     if host is None:
         return f"{op.host_interface} is gone from the host"
-    bridge = find_link(machine.route, op.bridge)
+    bridge = machine.route.find(op.bridge)
     for holds, otherwise in (
         (
             container.peer == host.ifindex and host.peer == container.ifindex,

@@ -53,12 +53,16 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
 
 
 def _vlans(attachment: Attachment) -> list[Operation]:
-    """The native VLAN, then the trunk's; a trunk without a VLAN of its own keeps the default one native."""
+    """The trunk's VLANs, then the native one; a trunk without a VLAN of its own keeps the default one native.
+
+    The other way round, a trunk that holds the native VLAN would make it tagged (kernel net/bridge/br_vlan.c).
+    """
     conf, port = attachment.conf, attachment.names.host_interface
     found: list[Operation] = []
+    wanted = conf.vlan == DEFAULT_VLAN or any(trunk.first <= DEFAULT_VLAN <= trunk.last for trunk in conf.trunk)
+    if conf.vlan and not conf.preserve_default_vlan and not wanted:
+        found.append(NoPortVlan(port, DEFAULT_VLAN))
+    found += [PortVlan(port, trunk.first, trunk.last, native=False) for trunk in conf.trunk]
     if conf.vlan:
         found.append(PortVlan(port, conf.vlan, conf.vlan, native=True))
-        if not conf.preserve_default_vlan and conf.vlan != DEFAULT_VLAN:
-            found.append(NoPortVlan(port, DEFAULT_VLAN))
-    found += [PortVlan(port, trunk.first, trunk.last, native=False) for trunk in conf.trunk]
     return found

@@ -25,7 +25,10 @@ def alias_suffix(attachment: Attachment) -> str:
     if not masqueraded:
         return ""
     room = ALIAS_LENGTH - len(attachment.owner.label)
-    return (SUFFIX + " ".join([one.address.text for one in masqueraded if isinstance(one, Masquerade)]))[:room]
+    text = SUFFIX + " ".join([one.address.text for one in masqueraded if isinstance(one, Masquerade)])
+    while len(text) > room:  # an address that was cut would be another address
+        text = text.rpartition(" ")[0]
+    return text
 
 
 def read_alias(alias: str) -> tuple[str, tuple[Net, ...]]:

@@ -6,11 +6,10 @@ the kernel says is cni.kernel's knowledge.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cni.spec.address import IP, Net, mac_text
 from cni.spec.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.spec.result import Route
 

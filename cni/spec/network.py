@@ -52,7 +52,7 @@ def previous_result(network: Network, faults: Faults) -> Result | None:
     if fields.raw("prevResult") is None:
         return None
     earlier = fields.object("prevResult")
-    version = earlier.text("cniVersion", network.version)
+    version = earlier.text("cniVersion") or network.version
     if version != network.version:
         earlier.fault("cniVersion", f"{version} is not the configuration's {network.version}")
         return None

@@ -148,7 +148,6 @@ def leave(status: int) -> None:
     sys.exit(status)
 
 
-gc.disable()
 gc.disable()  # a plugin ends before it has garbage; looking for it costs an ADD 1 ms
 if None in (sys.stdin, sys.stdout, sys.stderr):
     occupy_closed_streams()
