@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from cni.config.netconf import parse_netconf
 from cni.delegate import allocator
-from cni.kernel import nft
 from cni.kernel.alive import alive_in
 from cni.kernel.apply import apply, differences, release
 from cni.kernel.journal import FAILURES, Journal
@@ -104,6 +103,8 @@ def delete(call: Call) -> None:
     attachment = Attachment(owner, request.netns, conf, Facts("", None, ipv6=False), names_of(owner, None), lease)
     failed = release(machine, reversed(plan_attachment(attachment).operations))
     if conf.ip_masq and not masqueraded:
+        from cni.kernel import nft
+
         _collecting(failed, lambda: nft.forget(machine, lambda label: _keys(label)[1] == owner.key))
     _collecting(failed, lambda: ipam.delete(request, network, alive_in(network.name)))
     _report(failed, "not everything of the attachment could be released")
@@ -123,6 +124,8 @@ def collect(call: Call) -> None:
         network_of, attachment = _keys(label)
         return network_of == mine and attachment not in living
 
+    from cni.kernel import nft
+
     failed: list[str] = []
     machine.lock.share()
     _collecting(failed, lambda: nft.forget(machine, doomed))
@@ -139,7 +142,9 @@ def status(call: Call) -> None:
     bridge = call.machine.route.find(conf.bridge)
     if bridge is not None and bridge.kind != "bridge":
         raise Unavailable(f'"{conf.bridge}" exists but is not a bridge: choose another name for the bridge')
-    if (conf.ip_masq or conf.mac_spoof_check) and nft.find_program(call.request.environment) is None:
+    from cni import proc
+
+    if (conf.ip_masq or conf.mac_spoof_check) and proc.find_system("nft", call.request.environment) is None:
         raise Unavailable("the program nft is missing: install nftables")
     ipam.status(call.network, alive_in(call.network.name))
 

@@ -5,7 +5,6 @@ All three are behind one door, that of ipam.main.
 
 from __future__ import annotations
 
-from cni import proc
 from cni.spec.errors import Delegated, InvalidEnvironment, MachineRefused, Undecodable
 from cni.spec.fields import Faults, Fields
 from cni.spec.jsontext import parse_object
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from cni import proc
     from cni.spec.address import IP
     from cni.spec.network import Network
     from cni.spec.request import Request
@@ -131,6 +131,8 @@ class Executed:
         return ()
 
     def _run(self, network: Network, command: str) -> bytes:
+        from cni import proc
+
         if not self.request.path:
             raise InvalidEnvironment(f"required env variables [CNI_PATH] missing: ipam.type {self.name} is executed")
         program = proc.find(self.name, ":".join(self.request.path))

@@ -105,13 +105,17 @@ def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: W
 def _attach(request: Request, network: Network, answer: Callable[[Result], None], stderr: Writable) -> None:
     """`type: podwire` and `type: bridge`."""
     from cni.commands import VERBS, Call
+    from cni.kernel.apply import explain
     from cni.kernel.machine import Machine
+    from cni.kernel.netlink import Interrupted, Refused
 
     machine = Machine(request.environment)
     try:
         for number in (SIGINT, SIGTERM):
             signal(number, lambda *_: machine.stop())
         VERBS[request.command](Call(request, network, machine, answer, lambda text: _tell(stderr, text)))
+    except (Refused, Interrupted, OSError) as error:  # between the operations, as when the machine is asked for facts
+        raise explain(request.command, error) from None
     finally:
         machine.close()
 

@@ -32,6 +32,11 @@ def find(name: str, path: str) -> str | None:
     return None
 
 
+def find_system(name: str, environment: Mapping[str, str]) -> str | None:
+    """A program of the system, by PATH and then where systems keep them."""
+    return find(name, f"{environment.get('PATH', '')}:{SYSTEM_PATH}")
+
+
 def _is_program(path: str) -> bool:
     try:
         mode = os.stat(path).st_mode

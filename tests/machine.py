@@ -12,9 +12,9 @@ import json
 import os
 import pickle
 import shutil
-import signal
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
@@ -34,7 +34,6 @@ _INIT = """
 set -e
 read -r number rest < /proc/self/stat
 mount -t proc proc /proc
-mkdir /sys/fs/cgroup 2>/dev/null || :
 mount -t tmpfs tmpfs /run
 mkdir -p /run/netns /run/.sysfs
 mount -t sysfs sysfs /run/.sysfs
@@ -91,14 +90,14 @@ print(answer)
 
 # One shell for all questions: a snapshot is taken before and after everything, so it should cost little.
 _SNAPSHOT = """
-printf 'links\\t%s\\n' "$(ip -j -d link | tr -d '\\n')"
-printf 'addresses\\t%s\\n' "$(ip -j address | tr -d '\\n')"
-printf 'routes4\\t%s\\n' "$(ip -j -4 route show table all | tr -d '\\n')"
-printf 'routes6\\t%s\\n' "$(ip -j -6 route show table all | tr -d '\\n')"
-printf 'rules4\\t%s\\n' "$(ip -j -4 rule | tr -d '\\n')"
-printf 'rules6\\t%s\\n' "$(ip -j -6 rule | tr -d '\\n')"
-printf 'nft\\t%s\\n' "$(nft -j list ruleset | tr -d '\\n')"
-printf 'qdiscs\\t%s\\n' "$(tc -j qdisc | tr -d '\\n')"
+printf '\\nlinks\\t'; ip -j -d link
+printf '\\naddresses\\t'; ip -j address
+printf '\\nroutes4\\t'; ip -j -4 route show table all
+printf '\\nroutes6\\t'; ip -j -6 route show table all
+printf '\\nrules4\\t'; ip -j -4 rule
+printf '\\nrules6\\t'; ip -j -6 rule
+printf '\\nnft\\t'; nft -j list ruleset
+printf '\\nqdiscs\\t'; tc -j qdisc
 """
 
 _SYSCTLS = ("net/ipv4/ip_forward", "net/ipv4/conf/all/forwarding", "net/ipv6/conf/all/forwarding")
@@ -107,7 +106,7 @@ _FILES_OF = """
 import os, sys
 for top in sys.argv[1:]:
     for folder, folders, files in sorted(os.walk(top)):
-        if not folders and not files and folder != top:
+        if not folders and not files:
             print(folder + "/")
         for name in sorted(files):
             path = os.path.join(folder, name)
@@ -123,13 +122,13 @@ class MachineError(Exception):
 
 
 @cache
-def missing() -> str:
-    """Why no Machine can be had here, or an empty text."""
+def missing(*, user_namespace: bool | None = None) -> str:
+    """Why no such Machine can be had here, or an empty text."""
     absent = [name for name in NEEDS if shutil.which(name) is None]
     if absent:
         return f"not installed: {', '.join(absent)}"
     try:
-        with Machine() as machine:
+        with Machine(user_namespace=user_namespace) as machine:
             machine.run("nft", "add", "table", "inet", "probe")
     except (MachineError, OSError) as error:
         return f"no namespaces of its own: {error}"
@@ -177,7 +176,6 @@ class Machine:
         """Without root there must be a user namespace; root may ask for one, to meet what others meet."""
         self.user_namespace = os.geteuid() != 0 if user_namespace is None else user_namespace
         self.pods: dict[str, Pod] = {}
-        self._number = 0
         self._end = ExitStack()
 
     def __enter__(self) -> Self:
@@ -196,12 +194,12 @@ class Machine:
             why = _pipe(init.stderr).read().strip()
             self._end.close()
             raise MachineError(why)
-        self._number = int(said)
+        self._number, self._input = int(said), _pipe(init.stdin)
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The end of its first process ends all others in the PID namespace, and so the other namespaces.
-        os.kill(self._number, signal.SIGKILL)
+        # The first process ends with its standard input, and only once all others in the PID namespace have.
+        self._input.close()
         self._end.close()
 
     @property
@@ -263,7 +261,7 @@ class Machine:
         os.waitpid(child, 0)
         if not answer:
             raise MachineError(f"{function}: its process ended without an answer")
-        fault, value = pickle.loads(answer)  # noqa: S301 - written by our own child
+        fault, value = pickle.loads(answer)
         if fault is not None:
             raise fault
         result: T = value
@@ -286,6 +284,14 @@ class Machine:
             run("ip", "link", "set", link, "up")
         return outside
 
+    def wait_for_links(self, *names: str) -> None:
+        """Wait until the host has just these: the kernel takes away a dead namespace's when it finds the time."""
+
+        def same() -> bool:
+            return {link["ifname"] for link in json.loads(self.run("ip", "-j", "link").stdout)} == set(names)
+
+        until(same, f"the links are {', '.join(names)}")
+
     def serve(self, port: int, protocol: str = "tcp", *, inside: Pod | None = None) -> None:
         """Listen on the host (or inside a pod) until the machine ends; see Pod.serve."""
         enter = ["nsenter", f"--net={inside.path}", "--"] if inside else []
@@ -305,6 +311,10 @@ class Machine:
             raise MachineError(done.stderr.strip())
         return done.stdout.strip()
 
+    def files(self, *folders: str) -> list[str]:
+        """Give the files below these folders, each with its text, and the folders that are empty."""
+        return self.run(sys.executable, "-I", "-S", "-c", _FILES_OF, *folders).stdout.splitlines()
+
     def snapshot(self, state: Iterable[str] = _STATE) -> Snapshot:
         """Say all that a plugin may change, as sorted lines of text in sections that compare equal or differ.
 
@@ -317,13 +327,22 @@ class Machine:
             if pod and self.run("test", "-e", pod.path, check=False).returncode:
                 continue
             said = (pod.run if pod else self.run)("sh", "-c", _SNAPSHOT).stdout
-            shown = {key: json.loads(text or "[]") for key, _, text in map(_tabbed, said.splitlines())}
+            shown = {key: json.loads(text or "[]") for key, _, text in map(_tabbed, said.splitlines()) if key}
             for section, line in _lines(shown):
                 seen[section].append(f"{name}: {line}" if name else line)
         sysctls = self.run("sh", "-c", f"cd /proc/sys && grep -H . {' '.join(_SYSCTLS)}").stdout
-        files = self.run(sys.executable, "-I", "-S", "-c", _FILES_OF, *state).stdout
-        seen |= {"sysctls": sysctls.splitlines(), "files": files.splitlines()}
+        seen |= {"sysctls": sysctls.splitlines(), "files": self.files(*state)}
         return {section: sorted(lines) for section, lines in seen.items()}
+
+
+def until(ask: Callable[[], T], what: str, seconds: float = 20.0) -> T:
+    """Ask again and again until the answer is true, and give it; MachineError when that takes too long."""
+    end = time.monotonic() + seconds
+    while not (answer := ask()):
+        if time.monotonic() > end:
+            raise MachineError(f"waited {seconds} s in vain until {what}")
+        time.sleep(0.01)
+    return answer
 
 
 def added(before: Snapshot, after: Snapshot) -> Snapshot:
@@ -378,9 +397,7 @@ def _link(link: Mapping[str, Any]) -> str:
         "isolated": port.get("isolated", ""),
         "vlan_filtering": bridge.get("vlan_filtering", ""),
     }
-    return " ".join(
-        [link["ifname"], *(f"{key}={value}" for key, value in words.items() if value not in ("", 0))]
-    )
+    return " ".join([link["ifname"], *(f"{key}={value}" for key, value in words.items() if value not in ("", 0))])
 
 
 def _nft(item: Mapping[str, Any]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from errno import EACCES, EEXIST, ENODEV, EOPNOTSUPP, EPERM
 from posix import strerror
 
-from cni.kernel import bridge, container, forwarding, nft, veth
+from cni.kernel import bridge, container, forwarding, veth
 from cni.kernel.journal import FAILURES
 from cni.kernel.netlink import Interrupted, Refused
 from cni.plan import operations as ops
@@ -48,6 +48,17 @@ def nothing_differs(machine: Machine, op: Any) -> str:
     return ""
 
 
+def _nft(name: str) -> Callable[..., Any]:
+    """A function of cni.kernel.nft, which is loaded when first called: 1 ms that a network without rules is spared."""
+
+    def call(*arguments: object) -> object:
+        from cni.kernel import nft
+
+        return getattr(nft, name)(*arguments)
+
+    return call
+
+
 EFFECTS: dict[type, Effect] = {
     ops.Bridge: Effect(bridge.apply_bridge, stay, bridge.bridge_differs),
     ops.Veth: Effect(veth.apply, veth.release, veth.differs),
@@ -55,20 +66,20 @@ EFFECTS: dict[type, Effect] = {
     ops.PortVlan: Effect(bridge.apply_vlan, stay, bridge.vlan_differs),
     ops.NoPortVlan: Effect(bridge.remove_vlan, stay, bridge.no_vlan_differs),
     ops.VlanGateway: Effect(bridge.apply_vlan_gateway, stay, bridge.vlan_gateway_differs),
-    ops.SpoofGuard: Effect(nft.apply_guard, nft.release_guard, nft.guard_differs),
+    ops.SpoofGuard: Effect(_nft("apply_guard"), _nft("release_guard"), _nft("guard_differs")),
     ops.ContainerSysctl: Effect(container.apply_sysctl, stay, container.sysctl_differs),
     ops.Forwarding: Effect(forwarding.apply, stay, forwarding.differs),
     ops.ContainerAddress: Effect(container.apply_address, stay, container.address_differs),
     ops.ContainerUp: Effect(container.apply_up, stay, container.up_differs),
     ops.ContainerRoute: Effect(container.apply_route, stay, container.route_differs),
     ops.GatewayAddress: Effect(bridge.apply_gateway, stay, bridge.gateway_differs),
-    ops.Masquerade: Effect(nft.apply_masquerade, nft.release_masquerade, nft.masquerade_differs),
+    ops.Masquerade: Effect(_nft("apply_masquerade"), _nft("release_masquerade"), _nft("masquerade_differs")),
     ops.Announcement: Effect(container.announce, stay, nothing_differs),
 }
 
 
-def explain(op: ops.Operation, error: Exception) -> CniError:
-    """The failure of an operation in words: the command that a person would type, the reason, the remedy."""
+def explain(what: str, error: Exception) -> CniError:
+    """A failure in words: what was to be done, the reason, the remedy. A CniError has its words already."""
     if isinstance(error, CniError):
         return error
     if isinstance(error, (Refused, OSError)) and error.errno is not None:
@@ -76,8 +87,8 @@ def explain(op: ops.Operation, error: Exception) -> CniError:
         if isinstance(error, Refused) and error.words:
             reason = f"{reason} ({error.words})"
         remedy = REMEDIES.get(error.errno)
-        return MachineRefused(f"{op.describe()}: {reason}{f'; {remedy}' if remedy else ''}")
-    return MachineRefused(f"{op.describe()}: {error}")
+        return MachineRefused(f"{what}: {reason}{f'; {remedy}' if remedy else ''}")
+    return MachineRefused(f"{what}: {error}")
 
 
 def apply(machine: Machine, operations: Iterable[ops.Operation], journal: Journal) -> None:
@@ -87,7 +98,7 @@ def apply(machine: Machine, operations: Iterable[ops.Operation], journal: Journa
         try:
             EFFECTS[type(op)].apply(machine, op, journal)
         except (*FAILURES, Interrupted) as error:
-            raise explain(op, error) from None
+            raise explain(op.describe(), error) from None
     machine.proceed()
 
 
@@ -98,7 +109,7 @@ def release(machine: Machine, operations: Iterable[ops.Operation]) -> list[str]:
         try:
             EFFECTS[type(op)].release(machine, op)
         except (*FAILURES, Interrupted) as error:
-            failed.append(explain(op, error).message)
+            failed.append(explain(op.describe(), error).message)
     return failed
 
 
@@ -109,5 +120,5 @@ def differences(machine: Machine, operations: Iterable[ops.Operation]) -> list[s
         try:
             found.append(EFFECTS[type(op)].differs(machine, op))
         except (*FAILURES, Interrupted) as error:
-            raise explain(op, error) from None
+            raise explain(op.describe(), error) from None
     return [difference for difference in found if difference]

@@ -15,7 +15,7 @@ from cni.spec.owner import label_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from cni.kernel.journal import Journal
     from cni.kernel.machine import Machine
@@ -84,12 +84,8 @@ def _load(machine: Machine, family: int, text: str, journal: Journal) -> None:
     _nft(machine, ["-f", "-"], text)
 
 
-def find_program(environment: Mapping[str, str]) -> str | None:
-    return proc.find("nft", f"{environment.get('PATH', '')}:{proc.SYSTEM_PATH}")
-
-
 def _nft(machine: Machine, arguments: list[str], text: str, absent_allowed: bool = False) -> str:
-    program = find_program(machine.environment)
+    program = proc.find_system("nft", machine.environment)
     if program is None:
         raise MachineRefused("the program nft is missing: install nftables, or switch off what needs it (ipMasq)")
     ended = proc.run([program, *arguments], text.encode(), machine.environment, capture_stderr=True)

@@ -67,7 +67,11 @@ class Fields:
         return value
 
     def text(self, key: str, default: str = "") -> str:
-        return _whole(self._typed(key, str, default))
+        value = _whole(self._typed(key, str, default))
+        if "\0" in value:  # no path and no name can hold it
+            self.fault(key, "holds a NUL character")
+            return default
+        return value
 
     def flag(self, key: str) -> bool:
         return self._typed(key, bool, False)

@@ -55,8 +55,6 @@ def ifname_fault(name: str) -> str:
         return "interface name is too long (it should be less than 16 characters)"
     if name in (".", ".."):
         return "interface name is . or .."
-    if "\0" in name:
-        return "interface name contains a NUL character"
     if any(character in "/:" or character.isspace() for character in name):
         return "interface name contains / or : or whitespace characters"
     return ""

@@ -1,7 +1,12 @@
 """The executable `podwire`, and every link to it."""
 
-import start  # type: ignore[import-not-found]  # the bundle has it as a module; the other imports need it
+import posix
 
-from cni.main import main
+import start  # type: ignore[import-not-found]  # the bundle has it; it makes the imports after it possible
+
+if posix.environ.get(b"CNI_COMMAND", b"") not in (b"", b"VERSION"):
+    start.preload()
+
+from cni.main import main  # only now: it was not there before
 
 start.leave(main())
