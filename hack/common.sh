@@ -1,0 +1,84 @@
+# What the scripts in hack share; to be sourced after `set -euo pipefail`, with $me set to the script's name.
+# shellcheck shell=bash disable=SC2154
+
+root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd)
+cache=${PODWIRE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/podwire}
+mkdir -p -- "$cache"
+cache=$(cd -- "$cache" && pwd)
+
+say() { echo "hack/$me: $*" >&2; }
+
+choose_python() {
+    local candidate
+    for candidate in ${PYTHON:-/usr/bin/python3 python3}; do
+        if candidate=$(command -v -- "$candidate") &&
+            "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    say "${PYTHON:-python3} is no Python 3.11 or newer: install one, or name one in PYTHON"
+    return 1
+}
+
+# What a virtual environment of $1, or with --shared a bundle of it, lacks: lines of "PACKAGE<tab>WHAT FOR".
+lacking_python() {
+    "$1" - "${2:-}" <<'CODE'
+import importlib.util, os, sys, sysconfig
+
+version = "%d.%d" % sys.version_info[:2]
+if not (importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")):
+    print(f"python{version}-venv\t{sys.executable} has no modules venv and ensurepip")
+library = os.path.join(sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("INSTSONAME"))
+if "--shared" in sys.argv and (".so" not in library or not os.path.exists(library)):
+    print(f"libpython{version}\t{sys.executable} has no shared library (of a Python built with --enable-shared)")
+CODE
+}
+
+# Which of the programs, each PACKAGE:PROGRAM, are missing, in the same form.
+lacking_programs() {
+    local one
+    for one in "$@"; do
+        PATH=$PATH:/usr/sbin:/sbin command -v -- "${one#*:}" >/dev/null ||
+            printf '%s\tno %s in PATH\n' "${one%%:*}" "${one#*:}"
+    done
+}
+
+is_debian() { grep -Eqs '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release && command -v apt-get >/dev/null; }
+
+# Installs what the function or command "$@" says is missing when this runs as root on Debian or Ubuntu;
+# names all that is missing in one message otherwise.
+require() {
+    local lacking
+    lacking=$("$@")
+    if [[ $lacking && $EUID == 0 ]] && is_debian; then
+        mapfile -t packages < <(cut -f1 <<<"$lacking" | sort -u)
+        say "installing ${packages[*]}"
+        { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends "${packages[@]}"; } >&2 || true
+        lacking=$("$@")
+    fi
+    if [[ $lacking ]]; then
+        say "missing (by the names of Debian's packages); install them and run this again:"
+        sed 's/^/  /; s/\t/: /' <<<"$lacking" >&2
+        return 1
+    fi
+}
+
+# Prints a virtual environment of python $1 with the packages after it, pinned by hack/constraints.txt; made once.
+environment() {
+    local python=$1 key venv
+    shift
+    key=$({ "$python" -VV; echo "$python" "$@"; cat "$root/hack/constraints.txt"; } | sha256sum | cut -c1-16)
+    venv=$cache/venv-$key
+    (
+        flock 9
+        if [[ ! -f $venv/ready ]]; then
+            say "making $venv"
+            rm -rf -- "$venv"
+            "$python" -m venv "$venv"
+            "$venv/bin/python" -m pip --disable-pip-version-check -q install -c "$root/hack/constraints.txt" "$@" >&2
+            touch "$venv/ready"
+        fi
+    ) 9>"$cache/lock"
+    echo "$venv"
+}
