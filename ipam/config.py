@@ -86,11 +86,12 @@ def _sets(fields: Fields, key: str, flat_allowed: bool) -> list[RangeSet]:
 
 def _all_sets(version: str, runtime: Fields, ipam: Fields) -> tuple[RangeSet, ...]:
     faults = ipam.faults
+    before = len(faults.texts)
     sets = _sets(runtime, "ipRanges", flat_allowed=True)
     if ipam.text("subnet"):
         sets.append(_set(ipam.path, [ipam]))
     sets += _sets(ipam, "ranges", flat_allowed=False)
-    if not faults.texts and not sets:
+    if not sets and len(faults.texts) == before:
         faults.add("ipam", "no IP ranges specified")
     sets = [one for one in sets if one.ranges]  # the others are faults already
     for one in sets:
@@ -136,7 +137,7 @@ def read_settings(network: Network, args: Mapping[str, str], faults: Faults) -> 
     ipam, runtime = fields.object("ipam"), fields.object("runtimeConfig")
     return Settings(
         folder=_folder(network, ipam),
-        sets=_all_sets(network.version, runtime, ipam),
+        sets=_all_sets(network.version, runtime, ipam) if isinstance(fields.raw("ipam"), dict) else (),
         requested=_requested((fields.object("args").object("cni"), runtime), args),
         routes=parse_routes(ipam.objects("routes")),
         resolv_conf=ipam.text("resolvConf"),

@@ -7,8 +7,6 @@ leases are read once.
 
 from __future__ import annotations
 
-import os
-
 from cni.spec.address import IP, parse_ip
 from ipam.boot import boot_time
 from ipam.index import Index, index_folder
@@ -32,8 +30,8 @@ class Ledger:
 
     def __init__(self, store: Store, alive: Alive | None) -> None:
         self._store = store
-        self._network = os.path.basename(store.folder)
-        self._index = Index(index_folder(store.folder))
+        self._network = store.folder.rpartition("/")[2]
+        self._index = Index(index_folder(store.identity()))
         self._alive = alive
         if not self._index.describes(store):
             self.read_all()
@@ -42,7 +40,7 @@ class Ledger:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._alive:
+        if self._alive and error is None:  # after an interruption a change may be unknown to the index
             self._index.save(self._store)
         self._store.close()
         if isinstance(error, OSError):
@@ -56,6 +54,8 @@ class Ledger:
         self._index.clear()
         for lease in leases:
             self._index.add(lease.key(self._network), lease.ip)
+        if self._alive:
+            self._index.save(self._store)
         return leases
 
     def _without_torn(self) -> list[Lease]:
@@ -138,8 +138,13 @@ def _opened(folder: str, alive: Alive | None) -> Ledger:
 
 def open_ledger(folder: str, alive: Alive) -> Ledger:
     """Creates the folder where it is missing. Raises InputOutput."""
+    ledger = find_ledger(folder, alive)
+    if ledger is not None:
+        return ledger
+    from os import makedirs  # once in a network's life
+
     try:
-        os.makedirs(folder, 0o755, exist_ok=True)
+        makedirs(folder, 0o755, exist_ok=True)
         return _opened(folder, alive)
     except OSError as error:
         raise disk_error(folder, error) from error

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import os
-
 from cni.spec.errors import InputOutput, InvalidConfig, MachineRefused, NotAsAttached, TryAgain, Unavailable
 from cni.spec.result import DNS, Result
 from ipam.allocate import assign, next_free
@@ -17,7 +15,7 @@ from ipam.resolv import read_resolv_conf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from cni.spec.address import IP
     from cni.spec.fields import Faults
@@ -65,10 +63,20 @@ def _reserve(
             else:
                 ips.append(_take_next(ledger, request, one, position))
     except BaseException:
-        for config in ips:
-            ledger.give_back(_lease(request, config.address.ip))
+        _give_back(ledger, [_lease(request, config.address.ip) for config in ips])
         raise
     return tuple(ips)
+
+
+def _give_back(ledger: Ledger, leases: Iterable[Lease]) -> list[str]:
+    """Goes on after an error; returns what went wrong."""
+    faults = []
+    for lease in leases:
+        try:
+            ledger.give_back(lease)
+        except OSError as error:
+            faults.append(f"{lease.ip.text}: {error.strerror}")
+    return faults
 
 
 def _take_requested(ledger: Ledger, request: Request, config: IPConfig, one: RangeSet, position: int) -> IPConfig:
@@ -80,6 +88,15 @@ def _take_requested(ledger: Ledger, request: Request, config: IPConfig, one: Ran
 
 
 def _take_next(ledger: Ledger, request: Request, one: RangeSet, position: int) -> IPConfig:
+    _refuse_duplicate(ledger, request, one, position)
+    while config := next_free(one, ledger.last(position), ledger.first_free):
+        if ledger.take(_lease(request, config.address.ip), position):
+            return config
+    fault = f"no IP addresses available in range set: {one.text}"
+    raise TryAgain(f"failed to allocate for range {position}: {fault}", "leases without a pod: see `podwire gc`")
+
+
+def _refuse_duplicate(ledger: Ledger, request: Request, one: RangeSet, position: int) -> None:
     owner = request.container_id
     for lease in ledger.held(owner, request.ifname) + ledger.held(owner, ""):
         if one.range_of(lease.ip):
@@ -87,23 +104,23 @@ def _take_next(ledger: Ledger, request: Request, one: RangeSet, position: int) -
             raise MachineRefused(
                 f"failed to allocate for range {position}: {fault}", f"DEL {owner}/{request.ifname} before another ADD"
             )
-    while config := next_free(one, ledger.last(position), ledger.first_free):
-        if ledger.take(_lease(request, config.address.ip), position):
-            return config
-    fault = f"no IP addresses available in range set: {one.text}"
-    raise TryAgain(f"failed to allocate for range {position}: {fault}", "see `podwire gc` for leases without a pod")
 
 
 def delete(request: Request, network: Network, alive: Alive) -> None:
     """Give back all that the attachment holds; holding nothing is success. Creates no folder.
 
-    Raises InvalidConfig (only for dataDir), InputOutput.
+    Goes on after an error. Raises InvalidConfig (only for dataDir), InputOutput with all errors.
     """
     ledger = find_ledger(lease_folder(network), alive)
     if ledger:
         with ledger:
-            for lease in ledger.held_by(request.container_id, request.ifname):
-                ledger.give_back(lease)
+            faults = _give_back(ledger, ledger.held_by(request.container_id, request.ifname))
+        _refuse(network, faults)
+
+
+def _refuse(network: Network, faults: list[str]) -> None:
+    if faults:
+        raise InputOutput(f"cannot give back leases in {lease_folder(network)}: {'; '.join(faults)}")
 
 
 def leased(request: Request, network: Network) -> tuple[IP, ...]:
@@ -148,18 +165,14 @@ def collect(network: Network, valid: set[tuple[str, str]] | None, alive: Alive) 
     if ledger is None or valid is None:
         return
     containers = {container_id for container_id, _ in valid}
-    errors = []
+
+    def stale(lease: Lease) -> bool:
+        known = lease[1:] in valid if lease.ifname else lease.container_id in containers
+        return not known and bool(lease.container_id)
+
     with ledger:
-        for lease in ledger.read_all():
-            known = lease.container_id in containers if not lease.ifname else lease[1:] in valid
-            if known or not lease.container_id:
-                continue
-            try:
-                ledger.give_back(lease)
-            except OSError as error:
-                errors.append(f"{lease.ip.text}: {error.strerror}")
-    if errors:
-        raise InputOutput(f"cannot give back leases in {lease_folder(network)}: {'; '.join(errors)}")
+        faults = _give_back(ledger, filter(stale, ledger.read_all()))
+    _refuse(network, faults)
 
 
 def status(network: Network, alive: Alive) -> None:
@@ -170,6 +183,8 @@ def status(network: Network, alive: Alive) -> None:
     """
     settings = parse_settings(network, {})
     folder = settings.folder
+    import os
+
     existing = folder
     while not os.path.exists(existing):
         existing = os.path.dirname(existing) or "."

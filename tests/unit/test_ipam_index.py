@@ -1,0 +1,237 @@
+"""The index is a cache: what it says is always what the lease folder says, and it makes no difference how many."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import random
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cni.spec.address import IP, parse_ip
+from ipam.index import BITMAP, Index
+from ipam.store import Store
+from tests.unit.ipam_pool import Calls, Pool, error_of, names_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(autouse=True)
+def _run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ipam.index.RUN", str(tmp_path / "run"))
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Pool:
+    """With three leases, and an index that knows them."""
+    made = Pool(tmp_path)
+    for number in range(3):
+        made.add(f"pod{number}")
+    return made
+
+
+def index_by_hand(folder: Path, taken: set[int], family: int = 4) -> Index:
+    index = Index(str(folder))
+    index.clear()
+    for value in taken:
+        index.mark(IP(family, value), taken=True)
+    return index
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_first_free_address_is_that_of_a_naive_search(tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    edge = BITMAP * dice.randint(1, 3)
+    taken = {edge + dice.randint(-40, 40) for _ in range(dice.choice([0, 20, 500]))}
+    index = index_by_hand(tmp_path, taken)
+    for _ in range(300):
+        low = edge + dice.randint(-50, 50)
+        high = low + dice.randint(-1, 90)
+        expected = next((value for value in range(low, high + 1) if value not in taken), None)
+        assert index.first_free(4, low, high) == expected
+
+
+def test_the_search_crosses_full_bitmaps_and_is_at_home_in_any_address_space(tmp_path: Path) -> None:
+    full = set(range(BITMAP, 3 * BITMAP))
+    assert index_by_hand(tmp_path, full).first_free(4, BITMAP, 4 * BITMAP) == 3 * BITMAP
+    assert index_by_hand(tmp_path, full).first_free(4, BITMAP, 3 * BITMAP - 1) is None
+    assert index_by_hand(tmp_path, full, family=6).first_free(4, BITMAP, BITMAP) == BITMAP
+    end = (1 << 128) - 1
+    assert index_by_hand(tmp_path, {end - 1}, family=6).first_free(6, end - 1, end) == end
+    assert index_by_hand(tmp_path, {end}, family=6).first_free(6, end, end) is None
+
+
+def test_a_saved_index_answers_as_before(tmp_path: Path) -> None:
+    os.makedirs(tmp_path / "net")
+    store = Store(str(tmp_path / "net"))
+    index = Index(str(tmp_path / "index"))
+    index.clear()
+    for number in range(40):
+        index.add(f"{number % 16:x}{number:015x}", IP(4, 1000 + number))
+    index.add(f"{0:016x}", parse_ip("fd00::5"))
+    index.save(store)
+    read = Index(str(tmp_path / "index"))
+    assert read.describes(store)
+    assert read.find(f"{0:016x}") == ["0.0.3.232", "fd00::5"]
+    assert read.find(f"{15:x}{31:015x}") == ["0.0.4.7"]
+    assert read.find("f" * 16) == []
+    assert read.first_free(4, 1000, 2000) == 1040
+    read.discard(f"{0:016x}", parse_ip("0.0.3.232"))
+    read.save(store)
+    again = Index(str(tmp_path / "index"))
+    assert again.find(f"{0:016x}") == ["fd00::5"]
+    assert again.first_free(4, 1000, 2000) == 1000
+    store.close()
+
+
+def test_a_warm_index_reads_neither_the_folder_nor_others_leases(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(monkeypatch)
+    for call in (lambda: pool.add("new"), lambda: pool.leased("new"), lambda: pool.delete("new")):
+        assert "listdir" not in calls.during(call)
+
+
+@pytest.mark.parametrize("repeat", range(5))  # foreign changes fall into one tick with ours most of the time
+def test_leases_made_and_given_back_by_another_program_are_seen(pool: Pool, repeat: int) -> None:
+    pool.foreign_add("10.1.2.5", "foreign")
+    assert pool.leased("foreign") == {"10.1.2.5"}
+    assert error_of(lambda: pool.add("foreign")).code == 100
+    pool.foreign_delete("10.1.2.3")
+    assert pool.add(f"new{repeat}") == ["10.1.2.6"]
+    assert pool.add("next") == ["10.1.2.3"]
+    pool.foreign_delete("10.1.2.5")
+    assert pool.leased("foreign") == set()
+    assert pool.add("last") == ["10.1.2.5"]
+
+
+def test_an_address_given_to_another_owner_behind_our_back_stays_that_owner_s(pool: Pool) -> None:
+    pool.foreign_delete("10.1.2.3")
+    pool.foreign_add("10.1.2.3", "foreign")
+    pool.delete("pod1")
+    assert pool.leases()["10.1.2.3"] == b"foreign\r\neth0"
+
+
+def test_what_the_index_names_is_read_before_it_counts(pool: Pool) -> None:
+    """A lease rewritten in place leaves the folder's stamp as it was."""
+    pool.write("10.1.2.3", b"foreign\r\neth0")
+    assert pool.leased("pod1") == set()
+    pool.delete("pod1")
+    assert pool.leases()["10.1.2.3"] == b"foreign\r\neth0"
+    assert pool.leased("foreign") == {"10.1.2.3"}
+
+
+def test_an_address_wrongly_free_in_the_index_is_passed_over(pool: Pool) -> None:
+    with open(f"{pool.folder}/10.1.2.5", "w") as file:  # by a program that ignores the lock, while we hold it
+        file.write("unlocked")
+    with open(f"{pool.index}/stamp", "w") as stamp:
+        status = os.stat(pool.folder)
+        stamp.write(f"{status.st_mtime_ns} {status.st_ino}")
+    assert pool.add("new") == ["10.1.2.6"]
+
+
+@pytest.mark.parametrize("damage", ["folder", "run", "stamp", "owners", "taken", "garbage", "file", "below"])
+def test_the_index_may_be_deleted_or_damaged_at_any_time(pool: Pool, tmp_path: Path, damage: str) -> None:
+    def pages(name: str) -> list[str]:
+        return [f"{pool.index}/{page}" for page in os.listdir(pool.index) if page.startswith(name)]
+
+    if damage in ("folder", "run"):
+        shutil.rmtree(pool.index if damage == "folder" else tmp_path / "run")
+    elif damage == "garbage":
+        Path(pool.index, "stamp").write_bytes(b"\xff\0 garbage")
+    elif damage == "file":
+        shutil.rmtree(pool.index)
+        Path(pool.index).write_text("")
+    elif damage == "below":
+        os.unlink(f"{pool.index}/stamp")
+        os.mkdir(f"{pool.index}/folder")
+    else:
+        assert pages(damage)
+        for page in pages(damage):
+            os.unlink(page)
+    assert pool.leased("pod1") == {"10.1.2.3"}
+    assert error_of(lambda: pool.add("pod1")).code == 100
+    assert pool.add("new", args="IP=10.1.2.6") == ["10.1.2.6"]
+    assert pool.leased("new") == {"10.1.2.6"}
+    pool.delete("pod1")
+    assert set(pool.leases()) == {"10.1.2.2", "10.1.2.4", "10.1.2.6"}
+
+
+def test_an_add_undone_on_a_damaged_index_leaves_no_false_memory(tmp_path: Path) -> None:
+    dual = Pool(tmp_path, ranges=[[{"subnet": "10.1.2.0/29"}], [{"subnet": "fd00::/125"}]])
+    dual.add("pod")
+    for page in os.listdir(dual.index):
+        if page.startswith("owners"):
+            os.unlink(f"{dual.index}/{page}")
+    wanted = {"ips": ["10.1.2.5", "fd00::2"]}
+    assert error_of(lambda: dual.add("new", runtimeConfig=wanted)).code == 11
+    assert dual.leased("new") == set()
+    assert dual.leased("pod") == {"10.1.2.2", "fd00::2"}
+
+
+def test_a_folder_recreated_with_the_same_name_is_another_one(pool: Pool) -> None:
+    shutil.rmtree(pool.folder)
+    assert pool.leased("pod1") == set()
+    assert pool.add("pod9") == ["10.1.2.2"]
+
+
+def test_reading_alone_writes_nothing(pool: Pool, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "run")
+    assert pool.leased("pod1") == {"10.1.2.3"}
+    assert not os.path.exists(tmp_path / "run")
+
+
+MANY = 60_000
+LOW, HIGH = "10.1.0.2", "10.1.255.254"
+
+
+def fill(pool: Pool, addresses: list[str]) -> None:
+    os.makedirs(pool.folder)
+    for number, address in enumerate(addresses):
+        pool.write(address, f"other{number}\r\neth0".encode())
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """Where files are cheap, if this machine has such a place."""
+    shared = "/dev/shm"
+    with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else tmp_path) as folder:
+        yield pathlib.Path(folder)
+
+
+@pytest.fixture(params=["contiguous", "random"])
+def crowd(request: pytest.FixtureRequest, memory: Path) -> Pool:
+    """A /16 with 60,000 leases, the last of them at its end, so that the round has just wrapped around."""
+    pool = Pool(memory, subnet="10.1.0.0/16")
+    everything = list(names_in(LOW, 65_533))
+    fill(pool, everything[:MANY] if request.param == "contiguous" else random.Random(1).sample(everything, MANY))
+    pool.write("last_reserved_ip.0", HIGH.encode())
+    pool.delete("nobody")  # warms the index
+    return pool
+
+
+def test_sixty_thousand_leases_cost_what_two_cost(crowd: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = Pool(tmp_path, subnet="10.1.0.0/16")
+    fill(few, ["10.1.0.2", "10.1.255.250"])
+    few.write("last_reserved_ip.0", HIGH.encode())
+    few.delete("nobody")
+    calls = Calls(monkeypatch)
+
+    def costs(pool: Pool) -> list[list[str]]:
+        verbs: list[Callable[[], object]] = [
+            lambda: pool.add("first"),
+            lambda: pool.add("second"),
+            lambda: error_of(lambda: pool.add("first")),
+            lambda: pool.leased("first"),
+            lambda: pool.delete("first"),
+            lambda: pool.delete("nobody"),
+        ]
+        return [calls.during(verb) for verb in verbs]
+
+    cheap, dear = costs(few), costs(crowd)
+    for low, high in zip(cheap, dear, strict=True):
+        assert "listdir" not in high
+        assert len(high) <= len(low) + 2 * 2  # the search may read both bitmaps of the /16: open, fstat, read
