@@ -44,6 +44,17 @@ lacking_programs() {
     done
 }
 
+# What building the bundle with interpreter $1 lacks.
+lacking_for_bundle() {
+    lacking_python "$1" --shared
+    lacking_programs binutils:objcopy binutils:objdump libc-bin:ldd libc-bin:ldconfig tar:tar gzip:gzip
+}
+
+# What making a machine of namespaces lacks.
+lacking_for_machines() {
+    lacking_programs iproute2:ip iproute2:tc nftables:nft util-linux:unshare util-linux:nsenter mount:mount
+}
+
 is_debian() { grep -Eqs '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release && command -v apt-get >/dev/null; }
 
 # Installs what the function or command "$@" says is missing when this runs as root on Debian or Ubuntu;
