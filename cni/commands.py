@@ -8,9 +8,10 @@ from cni.kernel.alive import alive_in
 from cni.kernel.apply import apply, differences, release
 from cni.kernel.journal import FAILURES, Journal
 from cni.kernel.machine import has_ipv6, node_identity
-from cni.plan.attachment import Attachment, Facts, Names, names_of, plan_attachment
-from cni.plan.masquerade import read_alias
+from cni.plan.attachment import Attachment, Facts, Names, names_of
+from cni.plan.masquerade import GUARDED, read_alias
 from cni.plan.operations import Masquerade, SpoofGuard
+from cni.plan.plan import plan_attachment
 from cni.spec.address import Net, parse_mac
 from cni.spec.errors import InvalidConfig, InvalidNetns, MachineRefused, NotAsAttached, Unavailable
 from cni.spec.fields import Faults
@@ -95,12 +96,15 @@ def delete(call: Call) -> None:
     _open_if_there(machine, request)
     machine.lock.share()
     owner = _owner(call)
-    masqueraded = _masqueraded(machine, owner)
-    conf = conf._replace(ip_masq=conf.ip_masq or bool(masqueraded))
+    alias = _alias(machine, owner)
+    _, masqueraded = read_alias(alias)
+    conf = conf._replace(
+        ip_masq=conf.ip_masq or bool(masqueraded), mac_spoof_check=conf.mac_spoof_check or GUARDED in alias
+    )
     if conf.ip_masq:
         masqueraded = masqueraded or _leased(request, network, ipam)
     lease = Result(ips=tuple([IPConfig(address) for address in masqueraded]))
-    attachment = Attachment(owner, request.netns, conf, Facts("", None, ipv6=False), names_of(owner, None), lease)
+    attachment = Attachment(owner, request.netns, conf, Facts("", None, ipv6=False), names_of(owner, conf.mac), lease)
     failed = release(machine, reversed(plan_attachment(attachment).operations))
     if conf.ip_masq and not masqueraded:
         from cni.kernel import nft
@@ -211,10 +215,10 @@ def _open_if_there(machine: Machine, request: Request) -> None:
         return
 
 
-def _masqueraded(machine: Machine, owner: Owner) -> tuple[Net, ...]:
-    """What the attachment's own link says; nothing where it is gone."""
+def _alias(machine: Machine, owner: Owner) -> str:
+    """What the attachment's own link says of the rules that were made for it; nothing where it is gone."""
     link = machine.route.find(owner.host_interface)
-    return read_alias(link.alias)[1] if link is not None else ()
+    return link.alias if link is not None else ""
 
 
 def _leased(request: Request, network: Network, ipam: Ipam) -> tuple[Net, ...]:

@@ -18,6 +18,8 @@ from cni.spec.address import IP, Net, mac_text
 from cni.spec.owner import mac_of
 from cni.spec.result import Interface, IPConfig, Route
 
+SCOPE_LINK = 253  # include/uapi/linux/rtnetlink.h: RT_SCOPE_LINK, and host and nowhere beyond
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.plan.attachment import Attachment
@@ -90,10 +92,11 @@ def _sysctls(attachment: Attachment) -> list[Operation]:
 
 
 def _routes(attachment: Attachment) -> list[Operation]:
-    """Each route once, through its own gateway or else the family's."""
+    """Each route once, through its own gateway or else the family's; what is on the link has none."""
     found: list[Operation] = []
     for route in routes(attachment):
-        through = route._replace(gw=route.gw or attachment.gateway(route.dst.family))
+        on_link = route.scope is not None and route.scope >= SCOPE_LINK
+        through = route if on_link else route._replace(gw=route.gw or attachment.gateway(route.dst.family))
         operation = ContainerRoute(attachment.owner.ifname, through)
         if operation not in found:
             found.append(operation)

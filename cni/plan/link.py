@@ -40,7 +40,9 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
             mac=names.container_mac,
             mtu=conf.mtu,
             bridge=conf.bridge,
-            alias=owner.label + masquerade.alias_suffix(attachment),
+            alias=owner.label
+            + (masquerade.GUARDED if conf.mac_spoof_check else "")
+            + masquerade.alias_suffix(attachment),
         ),
     ]
     if conf.hairpin or conf.port_isolation:

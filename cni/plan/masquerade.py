@@ -9,8 +9,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.plan.attachment import Attachment
 
+GUARDED = (
+    "; guarded"  # stands before the suffix where the port's MAC address is guarded: DEL's configuration may differ
+)
 SUFFIX = "; masquerade "
-ALIAS_LENGTH = 255  # kernel include/uapi/linux/if.h: IFALIASZ with its NUL
+ALIAS_LENGTH = 255 - len(GUARDED)  # kernel include/uapi/linux/if.h: IFALIASZ with its NUL
 
 
 def operations(attachment: Attachment) -> tuple[Operation, ...]:
@@ -40,4 +43,4 @@ def read_alias(alias: str) -> tuple[str, tuple[Net, ...]]:
             addresses.append(parse_net(word))
         except ValueError:
             continue
-    return label, tuple(addresses)
+    return label.removesuffix(GUARDED), tuple(addresses)

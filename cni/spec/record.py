@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 else:
     from _operator import itemgetter
 
+    GETTERS = [property(itemgetter(position)) for position in range(32)]  # shared by all records
+
     class _RecordType(type):
         def __new__(mcs, name, bases, body):
             fields = tuple(body.get("__annotations__", ()))
             body["__match_args__"] = body["_fields"] = fields
             body["_defaults"] = {field: body.pop(field) for field in fields if field in body}
             body["__slots__"] = ()
-            for position, field in enumerate(fields):
-                body[field] = property(itemgetter(position))
+            body.update(zip(fields, GETTERS, strict=False))
             return super().__new__(mcs, name, bases, body)
 
     class Record(tuple, metaclass=_RecordType):
