@@ -188,13 +188,14 @@ def _facts(machine: Machine, conf: NetConf) -> Facts:
 
 
 def _answered_names(previous: Result, owner: Owner, conf: NetConf, netns: str) -> Names:
-    """The names of ADD's answer: another plugin may have chosen them."""
+    """The names of ADD's answer: another plugin may have chosen them, or added interfaces after the first."""
     names = names_of(owner, conf.mac)
+    hosts = [one.name for one in previous.interfaces if not one.sandbox and one.name != conf.bridge]
+    if hosts:
+        names = names._replace(host_interface=hosts[0])
     for interface in previous.interfaces:
         if interface.name == owner.ifname and interface.sandbox == netns and interface.mac:
             names = names._replace(container_mac=_mac(interface.mac))
-        elif not interface.sandbox and interface.name != conf.bridge:
-            names = names._replace(host_interface=interface.name)
     return names
 
 

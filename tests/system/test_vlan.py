@@ -1,0 +1,144 @@
+"""VLANs on a bridge that filters, in a kernel that has it: User-Mode Linux, on this machine's own file system."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NEEDS = ("linux.uml", "modprobe", "bridge", "ping")
+MODULES = Path("/usr/lib/uml/modules")
+SECONDS = 120
+NETWORK = {
+    "cniVersion": "1.0.0",
+    "name": "vlans",
+    "type": "podwire",
+    "bridge": "br0",
+    "isGateway": True,
+    "ipam": {"type": "host-local", "subnet": "10.5.0.0/24", "dataDir": "/run/leases"},
+}
+# Each pod with what its network says beyond NETWORK.
+PODS: dict[str, dict[str, Any]] = {
+    "native": {"vlan": 100},
+    "mate": {"vlan": 100},
+    "other": {"vlan": 200, "ipam": {**NETWORK["ipam"], "subnet": "10.6.0.0/24"}},  # type: ignore[dict-item]
+    "kept": {"vlan": 100, "preserveDefaultVlan": True},
+    "trunk": {"vlan": 100, "vlanTrunk": [{"id": 7}, {"minID": 10, "maxID": 12}]},
+    "untagged": {"vlanTrunk": [{"id": 7}], "isGateway": False},
+}
+
+# The first process of the kernel. What it learns goes into files of the folder that is its argument.
+INIT = """#!/bin/bash
+cd FOLDER
+exec >log 2>&1
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin CNI_IFNAME=eth0
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t tmpfs tmpfs /run
+mkdir /run/netns
+for module in ipv6 bridge veth; do modprobe -d FOLDER $module; done
+ip link set lo up
+podwire() { CNI_COMMAND=$1 CNI_CONTAINERID=$2 CNI_NETNS=/run/netns/$2 BUNDLE/podwire; }
+with_result() { python3 -c 'import json, sys
+print(json.dumps({**json.load(open(sys.argv[1])), "prevResult": json.load(open(sys.argv[2]))}))' "$1.conf" "$1.ADD"; }
+for pod in PODS; do
+    ip netns add $pod
+    podwire ADD $pod <$pod.conf >$pod.ADD
+    with_result $pod | podwire CHECK $pod >$pod.CHECK
+    bridge -j vlan show dev "$(python3 -c 'import json, sys
+print(json.load(open(sys.argv[1]))["interfaces"][1]["name"])' $pod.ADD)" >$pod.vlans
+done
+ip -j addr >addresses
+for target in 10.5.0.1 10.5.0.3 10.6.0.2; do
+    ip netns exec native ip route replace default dev eth0
+    ip netns exec native ping -c1 -W2 $target >/dev/null && echo $target >>reached
+done
+bridge vlan del vid 11 dev "$(python3 -c 'import json
+print(json.load(open("trunk.ADD"))["interfaces"][1]["name"])')"
+with_result trunk | podwire CHECK trunk >trunk.broken
+for pod in PODS; do podwire DEL $pod <$pod.conf >$pod.DEL; done
+ip -j link >links
+touch done
+sync
+echo o >/proc/sysrq-trigger
+sleep 5
+"""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
+    """Give the folder with what a run on such a kernel told."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: the kernel's first process writes to this file system")
+    if absent := [name for name in NEEDS if shutil.which(name) is None]:
+        pytest.skip(f"not installed: {', '.join(absent)} (hack/peers brings them)")
+    folder = tmp_path_factory.mktemp("uml")
+    (folder / "lib").mkdir()
+    (folder / "lib/modules").symlink_to(MODULES)
+    for pod, settings in PODS.items():
+        (folder / f"{pod}.conf").write_text(json.dumps(NETWORK | settings))
+    init = folder / "init"
+    text = INIT.replace("FOLDER", str(folder)).replace("BUNDLE", str(bundle)).replace("PODS", " ".join(PODS))
+    init.write_text(text)
+    init.chmod(0o755)
+    command = ["linux.uml", "rootfstype=hostfs", "rootflags=/", "rw", f"init={init}", "mem=1G", "con=null", "quiet"]
+    subprocess.run(command, capture_output=True, check=False, timeout=SECONDS)
+    if not (folder / "done").exists():
+        log = folder / "log"
+        pytest.fail(f"the kernel ended early: {log.read_text() if log.exists() else 'it did not start'}")
+    return folder
+
+
+def read(folder: Path, name: str) -> Any:
+    text = (folder / name).read_text()
+    return json.loads(text) if text else None
+
+
+def vlans(folder: Path, pod: str) -> dict[int, bool]:
+    """Give the VLANs of the pod's port, and whether they are its native one."""
+    (port,) = read(folder, f"{pod}.vlans")
+    found: dict[int, bool] = {}
+    for vlan in port["vlans"]:
+        for vid in range(vlan["vlan"], vlan.get("vlanEnd", vlan["vlan"]) + 1):
+            found[vid] = "PVID" in vlan.get("flags", [])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pod", "expected"),
+    [
+        ("native", {100: True}),
+        ("kept", {1: False, 100: True}),
+        ("trunk", {7: False, 10: False, 11: False, 12: False, 100: True}),
+        ("untagged", {1: True, 7: False}),
+    ],
+)
+def test_a_port_is_in_the_vlans_asked_for(told: Path, pod: str, expected: dict[int, bool]) -> None:
+    assert vlans(told, pod) == expected
+
+
+def test_each_vlan_has_a_gateway_of_its_own(told: Path) -> None:
+    found = {link["ifname"]: [one["local"] for one in link["addr_info"]] for link in read(told, "addresses")}
+    assert "10.5.0.1" in found["br0.100"]
+    assert "10.6.0.1" in found["br0.200"]
+    assert read(told, "native.ADD")["interfaces"][3]["name"] == "br0.100"
+
+
+def test_traffic_stays_in_its_vlan(told: Path) -> None:
+    assert (told / "reached").read_text().split() == ["10.5.0.1", "10.5.0.3"]
+
+
+def test_check_knows_the_vlans(told: Path) -> None:
+    assert {pod: read(told, f"{pod}.CHECK") for pod in PODS} == dict.fromkeys(PODS)
+    assert "is not in VLAN 11" in read(told, "trunk.broken")["msg"]
+
+
+def test_del_takes_every_port_but_the_gateways(told: Path) -> None:
+    assert {pod: read(told, f"{pod}.DEL") for pod in PODS} == dict.fromkeys(PODS)
+    names = {link["ifname"].partition(".")[0] for link in read(told, "links")}
+    assert names == {"lo", "br0", "p100", "p200"}
