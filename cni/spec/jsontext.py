@@ -82,7 +82,7 @@ def parse(data: bytes, what: str) -> JsonValue:
 
 
 def parse_object(data: bytes, what: str) -> dict[str, JsonValue]:
-    """As `parse`, for a document that has to be an object."""
+    """As `parse`, for a document that has to be an object. Raises Undecodable."""
     value = parse(data, what)
     if not isinstance(value, dict):
         raise Undecodable(f"{what} is not a JSON object")

@@ -1,0 +1,57 @@
+"""A golden case is a folder: input.json is what podwire is told, plan.txt what it would do, result.json its answer.
+
+input.json holds `environment` (CNI_*), `stdin` (the network configuration), `facts` (of the machine) and `lease`
+(what the IPAM answered, in the shape of the current version).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cni.config.netconf import parse_netconf
+from cni.plan.attachment import Attachment, Facts, names_of
+from cni.plan.plan import Plan, plan_attachment
+from cni.spec.address import parse_mac
+from cni.spec.fields import Faults, Fields
+from cni.spec.network import parse_network
+from cni.spec.owner import Owner
+from cni.spec.request import parse_request
+from cni.spec.result import parse_result, result_json
+from cni.spec.versions import CURRENT
+
+if TYPE_CHECKING:
+    from cni.spec.jsontext import JsonValue
+
+FOLDER = Path(__file__).parent / "cases"
+CASES = sorted(folder.name for folder in FOLDER.iterdir() if folder.is_dir())
+
+
+class Case(NamedTuple):
+    plan: Plan
+    version: str
+
+    @property
+    def text(self) -> str:
+        return "".join([f"{operation.describe()}\n" for operation in self.plan.operations])
+
+    @property
+    def result(self) -> JsonValue:
+        return result_json(self.plan.result, self.version)
+
+
+def case(name: str) -> Case:
+    """Read and plan a case."""
+    told: dict[str, Any] = json.loads((FOLDER / name / "input.json").read_text())
+    request = parse_request({"CNI_COMMAND": "ADD"} | told["environment"])
+    network = parse_network(json.dumps(told["stdin"]).encode(), "ADD")
+    faults = Faults()
+    conf = parse_netconf(network, request.args, faults)
+    lease = parse_result(Fields(told["lease"], "lease", faults), CURRENT)
+    faults.refuse()
+    bridge_mac = told["facts"]["bridge_mac"]
+    facts = Facts(told["facts"]["node"], bridge_mac and parse_mac(bridge_mac), told["facts"]["ipv6"])
+    owner = Owner(network.name, request.container_id, request.ifname)
+    plan = plan_attachment(Attachment(owner, request.netns, conf, facts, names_of(owner, conf.mac), lease))
+    return Case(plan, network.version)

@@ -1,0 +1,40 @@
+"""The README's table of rooms and the tree are one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.rules.source import ROOT
+
+README = ROOT / "README.md"
+
+
+def rooms() -> list[str]:
+    """The first column of the table under the heading Rooms."""
+    if not README.exists():
+        pytest.skip("there is no README.md yet")
+    found: list[str] = []
+    inside = False
+    for line in README.read_text().splitlines():
+        if line.startswith("#"):
+            inside = line.lstrip("# ").strip() == "Rooms"
+        elif inside and line.startswith("|"):
+            cell = line.split("|")[1].strip()
+            found += [cell.strip("`").rstrip("/")] if cell.startswith("`") else []
+    return found
+
+
+def test_every_room_of_the_table_exists() -> None:
+    listed = rooms()
+    assert listed
+    assert [path for path in listed if not (ROOT / path).exists()] == []
+    assert len(listed) == len(set(listed))
+
+
+def test_every_room_of_the_tree_is_in_the_table() -> None:
+    listed = set(rooms())
+    tree = {path for path in (ROOT / "cni").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    tree |= {path for path in ROOT.iterdir() if path.is_dir() and path.name in ("ipam", "conf", "hack", "tests")}
+    needed = {path.relative_to(ROOT).as_posix() for path in tree if path.name != "__init__.py"}
+    below = {path for path in needed if any(one.startswith(f"{path}/") for one in listed)}
+    assert needed - listed - below == set()

@@ -1,0 +1,170 @@
+"""The architecture, held to the source: who imports whom, who may do what, how large things grow."""
+
+from __future__ import annotations
+
+import ast
+import sys
+
+import pytest
+
+from tests.rules.source import FILES, calls, functions, imports, is_module, module_of, tree
+
+FILE_LINES, FUNCTION_LINES = 300, 50
+
+# What each room may import; the first name that a module begins with decides.
+ROOMS = {
+    "cni.spec": ["cni.spec"],
+    "cni.config": ["cni.spec", "cni.config"],
+    "cni.plan": ["cni.spec", "cni.config", "cni.plan"],
+    "cni.proc": ["cni.spec"],
+    "cni.delegate": ["cni.spec", "cni.proc", "ipam"],
+    "cni.kernel": ["cni.spec", "cni.config", "cni.plan", "cni.proc", "cni.kernel"],
+    "cni.commands": ["cni.spec", "cni.config", "cni.plan", "cni.proc", "cni.delegate", "cni.kernel", "cni.commands"],
+    "cni.main": ["cni", "ipam"],
+    "ipam": ["ipam", "cni.spec"],
+    "cni": [],
+}
+# Types may be named that are not imported: the judge of leases is handed down from above.
+TYPES_ALONE = {"cni.delegate": ["ipam.lease"], "cni.kernel": ["ipam.lease"]}
+# Loaded at every call: built into the interpreter, or there before the first line of podwire runs.
+CHEAP = {
+    "__future__", "_blake2", "_json", "_operator", "_signal", "_socket", "_struct", "errno", "fcntl", "posix", "sys",
+    "time",
+}  # fmt: skip
+
+
+def begins(module: str, room: str) -> bool:
+    return module == room or module.startswith(f"{room}.")
+
+
+def room_of(module: str) -> str:
+    return next(room for room in ROOMS if begins(module, room))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_imports_lead_one_way(file: str) -> None:
+    room = room_of(module_of(file))
+    wrong = []
+    for one in imports(file):
+        if not is_module(one.module):
+            continue
+        allowed = [*ROOMS[room], *(TYPES_ALONE.get(room, []) if one.typing else [])]
+        if not any(begins(one.module, name) for name in allowed):
+            wrong.append(f"line {one.line}: {one.module}")
+    assert wrong == []
+
+
+def test_the_allocator_is_loaded_by_who_needs_it() -> None:
+    early = [
+        f"{file}:{one.line}"
+        for file in FILES
+        for one in imports(file)
+        if file.startswith("cni/") and begins(one.module, "ipam") and not (one.lazy or one.typing)
+    ]
+    assert early == []
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_what_every_call_loads_is_cheap(file: str) -> None:
+    """Anything else belongs into the function that needs it, or under TYPE_CHECKING."""
+    dear = [
+        f"line {one.line}: {one.module}"
+        for one in imports(file)
+        if not (one.lazy or one.typing or one.fallback or is_module(one.module)) and one.module not in CHEAP
+    ]
+    assert dear == []
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_what_an_interpreter_may_lack_has_another_way_behind_it(file: str) -> None:
+    """Private modules may go at any time; _struct and _operator are all that their public modules consist of."""
+    guarded = {
+        inner.lineno
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.Try)
+        and any(handler.type and ast.unparse(handler.type) == "ImportError" for handler in node.handlers)
+        for inner in node.body
+    }
+    private = [one for one in imports(file) if one.module in sys.stdlib_module_names and one.module.startswith("_")]
+    bare = [one for one in private if one.module not in ("__future__", "_struct", "_operator")]
+    assert [one.module for one in bare if one.line not in guarded] == []
+
+
+def test_programs_are_run_in_one_file() -> None:
+    named = {file for file in FILES for one in imports(file) if one.module == "subprocess"}
+    assert named == {"cni/proc.py"}
+    words = ("system", "popen", "exec", "spawn", "posix_spawn", "fork")
+    running = [(file, name) for file in FILES for name, _ in calls(file) if name.partition("os.")[2].startswith(words)]
+    assert running == []
+
+
+def test_the_answer_is_printed_in_one_file() -> None:
+    printing = {file for file in FILES for name, _ in calls(file) if name == "print"}
+    streams = {
+        file
+        for file in FILES
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.stdout", "sys.stderr", "sys.__stdout__")
+    }
+    descriptors = {
+        file
+        for file in FILES
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("Descriptor", "os.write", "os.fdopen")
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert printing | streams == set()
+    assert descriptors == {"cni/main.py"}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_nothing_ends_the_process_below_the_entry(file: str) -> None:
+    ending = [name for name, _ in calls(file) if name in ("exit", "quit", "sys.exit", "os._exit", "os.abort")]
+    assert ending == []
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_patterns_match_the_whole_text(file: str) -> None:
+    """`re.match` with `$` lets a newline through; there is no need of patterns at all."""
+    assert [name for name, _ in calls(file) if name in ("re.match", "re.search")] == []
+    assert [one for one in imports(file) if one.module == "re"] == []
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_is_read_in_one_go(file: str) -> None:
+    lines = max([node.end_lineno or 0 for node in tree(file).body], default=0)
+    assert lines < FILE_LINES
+    long = [f.name for f in functions(file) if (f.end_lineno or 0) - f.lineno + 1 >= FUNCTION_LINES]
+    assert long == []
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_module_states_its_rule(file: str) -> None:
+    assert ast.get_docstring(tree(file))
+
+
+def raised(function: ast.FunctionDef) -> set[str]:
+    """The errors that a function itself raises for its caller, by name."""
+    caught: set[str] = set()
+    found: set[str] = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.ExceptHandler) and node.type:
+            caught.update(one.id for one in ast.walk(node.type) if isinstance(one, ast.Name))
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name):
+            found.add(node.exc.func.id)  # a name in lower case is a function that chooses the error
+    return {name for name in found - caught if name[0].isupper()} - {"AssertionError"}
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.startswith(("cni/spec", "cni/config", "cni/plan", "ipam"))]
+)
+def test_a_public_function_names_the_error_that_it_raises(file: str) -> None:
+    silent = [
+        f"{one.name}: {', '.join(sorted(raised(one)))}"
+        for one in tree(file).body
+        if isinstance(one, ast.FunctionDef) and not one.name.startswith("_")
+        if not all(name in (ast.get_docstring(one) or "") for name in raised(one))
+    ]
+    assert silent == []

@@ -1,0 +1,239 @@
+"""JSON in and out: the standard library's public module, its scanner in Python, is the oracle of its C halves."""
+
+from __future__ import annotations
+
+import json
+import json.scanner
+import random
+import sys
+from typing import Any
+
+import pytest
+
+from cni.spec import jsontext
+from cni.spec.errors import Undecodable
+
+DEEP = 100_000
+
+VALID = [
+    "{}",
+    " \t\r\n[1, 2.5, -0, 1e3, -1.5E-2]\n",
+    '{"a": [true, false, null], "b": {"c": "d"}}',
+    '"\\u00e9\\ud83d\\ude00\\n\\"\\\\\\/"',
+    '"\\ud800"',
+    '"\\udc00 \\ud800x"',
+    "123456789012345678901234567890",
+    "1e400",
+    '{"": 1}',
+    '"日本"',
+]
+MALFORMED = [
+    "{",
+    "[",
+    "[1,]",
+    '{"a":1,}',
+    '{"a"}',
+    '{"a":}',
+    "{a:1}",
+    "{'a':1}",
+    '"',
+    '"\\x"',
+    '"\\u12"',
+    '"\n"',
+    '"\x01"',
+    "nul",
+    "True",
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    '{"a": NaN}',
+    "-",
+    "+1",
+    ".5",
+    "\ufeff{}",
+    "\x00{}",
+    "\xa0{}",
+    "// {}",
+]
+TRAILING = ["{} {}", "{}x", "1 2", "{},", "null null", "01", "1.", "1.e5", "0x1"]
+
+
+def refuse(name: str) -> float:
+    raise ValueError(name)
+
+
+def last_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for key, value in pairs:
+        members.pop(key, None)
+        members[key] = value
+    return members
+
+
+def oracle(text: str) -> Any:
+    """The value of a document by the public module's scanner in Python. Raises ValueError, RecursionError."""
+    decoder = json.JSONDecoder(object_pairs_hook=last_wins, parse_constant=refuse)
+    decoder.scan_once = json.scanner.py_make_scanner(decoder)  # type: ignore[attr-defined]  # typeshed lacks it
+    return decoder.decode(text)
+
+
+def outcome(text: str) -> str:
+    """What parse makes of a document, comparable even where it holds nan or types that are equal (1 and 1.0)."""
+    try:
+        return repr(jsontext.parse(text.encode("utf-8", "surrogatepass"), "it"))
+    except Undecodable:
+        return "refused"
+
+
+def expected(text: str) -> str:
+    try:
+        return repr(oracle(text))
+    except (ValueError, RecursionError):
+        return "refused"
+
+
+@pytest.fixture(params=["C halves", "public module"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With the private module, and where the interpreter has none."""
+    if request.param == "public module":
+        monkeypatch.setitem(sys.modules, "_json", None)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("text", VALID)
+def test_a_document_has_the_value_that_the_standard_library_gives_it(text: str) -> None:
+    assert outcome(text) == expected(text) != "refused"
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("text", MALFORMED)
+def test_what_is_no_json_is_refused_and_named(text: str) -> None:
+    assert expected(text) == "refused"
+    with pytest.raises(Undecodable, match=r"^stdin is not JSON: "):
+        jsontext.parse(text.encode(), "stdin")
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("text", TRAILING)
+def test_more_text_after_the_value_is_refused(text: str) -> None:
+    assert expected(text) == "refused"
+    with pytest.raises(Undecodable, match=r"^stdin is not JSON: more text after the value, at character [1-5]$"):
+        jsontext.parse(text.encode(), "stdin")
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("data", [b"", b" \n\t\r "])
+def test_an_empty_document_is_named_so(data: bytes) -> None:
+    with pytest.raises(Undecodable, match=r"^stdin is empty, expected a JSON object$"):
+        jsontext.parse(data, "stdin")
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_nesting_beyond_measure_is_refused(opening: str) -> None:
+    with pytest.raises(Undecodable, match=r"^stdin is not JSON: "):
+        jsontext.parse(opening.encode() * DEEP, "stdin")
+
+
+@pytest.mark.usefixtures("way")
+def test_an_integer_beyond_measure_is_refused() -> None:
+    with pytest.raises(Undecodable, match=r"^stdin is not JSON: "):
+        jsontext.parse(b"1" * DEEP, "stdin")
+
+
+@pytest.mark.usefixtures("way")
+def test_of_keys_that_repeat_the_last_wins_in_its_place() -> None:
+    members = jsontext.parse_object(b'{"a": 1, "b": 2, "a": 3}', "it")
+    assert list(members.items()) == [("b", 2), ("a", 3)]
+
+
+@pytest.mark.usefixtures("way")
+def test_numbers_keep_their_kind() -> None:
+    value = jsontext.parse(b"[1500, 1500.0, 15e2, true]", "it")
+    assert isinstance(value, list)
+    assert [type(one) for one in value] == [int, float, float, bool]
+
+
+def test_bytes_that_are_no_utf8_become_replacement_characters() -> None:
+    assert jsontext.parse(b'"a\xff\xc3"', "it") == "a\ufffd\ufffd"
+
+
+@pytest.mark.parametrize("text", ["[]", '"a"', "1", "null"])
+def test_what_is_no_object_is_refused_where_one_is_needed(text: str) -> None:
+    with pytest.raises(Undecodable, match=r"^stdin is not a JSON object$"):
+        jsontext.parse_object(text.encode(), "stdin")
+
+
+def test_an_object_is_given_where_one_is_needed() -> None:
+    assert jsontext.parse_object(b'{"a": 1}', "stdin") == {"a": 1}
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": [1, -2.5, True, False, None], "b": {}, "c": []},
+        {"text": 'quote " backslash \\ control \x00\x1f\x7f newline \n'},
+        {"letters": "é日😀", "surrogate": "\ud800", "escaped byte": "\udcff"},
+        [1 << 70, 1e300, 0.1],
+    ],
+)
+def test_what_is_dumped_is_what_the_standard_library_dumps(value: Any) -> None:
+    text = jsontext.dump(value)
+    assert text == json.dumps(value, separators=(",", ":"))
+    assert text.isascii()
+    assert jsontext.parse(text.encode(), "it") == value
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_json_lacks_is_never_dumped(value: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        jsontext.dump([value])
+
+
+@pytest.mark.usefixtures("way")
+def test_a_value_that_json_lacks_is_never_dumped() -> None:
+    alien: Any = {"a": {1, 2}}
+    with pytest.raises(TypeError):
+        jsontext.dump(alien)
+
+
+@pytest.mark.usefixtures("way")
+def test_members_keep_their_order_and_keys_are_texts() -> None:
+    assert jsontext.dump({"b": 1, "a": {"d": 2, "c": 3}}) == '{"b":1,"a":{"d":2,"c":3}}'
+    alien: Any = {("a", "tuple"): 1}
+    with pytest.raises(TypeError):
+        jsontext.dump(alien)
+
+
+def random_text(chance: random.Random, depth: int) -> str:
+    kind = chance.randrange(8 if depth else 6)
+    if kind == 6:
+        return "[" + ",".join([random_text(chance, depth - 1) for _ in range(chance.randrange(4))]) + "]"
+    if kind == 7:
+        pairs = [f'"{chance.choice("abA")}": {random_text(chance, depth - 1)}' for _ in range(chance.randrange(4))]
+        return "{" + ", ".join(pairs) + "}"
+    number = str(chance.randrange(-(10**6), 10**6))
+    words = ["null", "true", f"{number}.5e{chance.randrange(-3, 3)}", '"\\u00e9 x"', f'"é{number}"', number]
+    return words[kind]
+
+
+def mutated(chance: random.Random, text: str) -> str:
+    start = chance.randrange(len(text) + 1)
+    end = min(len(text), start + chance.randrange(3))
+    return text[:start] + chance.choice(["", "", '"', "}", "]", ",", ":", "\\", "\\u", "{", "0", "é", " "]) + text[end:]
+
+
+def test_random_documents_whole_and_damaged_have_one_meaning() -> None:
+    chance = random.Random(1)
+    refused = 0
+    for _ in range(3000):
+        text = random_text(chance, 4)
+        assert outcome(text) == expected(text) != "refused"
+        for _ in range(chance.randrange(3)):
+            text = mutated(chance, text)
+        assert outcome(text) == expected(text), text
+        refused += outcome(text) == "refused"
+    assert refused > 500

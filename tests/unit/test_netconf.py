@@ -1,0 +1,220 @@
+"""The configuration of podwire and bridge: every key, every fault with its path."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from cni.config.netconf import NetConf, VlanRange, parse_netconf
+from cni.spec.fields import Faults
+from cni.spec.network import parse_network
+from cni.spec.result import DNS
+
+DEFAULTS: dict[str, Any] = {
+    "bridge": "cni0",
+    "is_gateway": False,
+    "is_default_gateway": False,
+    "force_address": False,
+    "ip_masq": False,
+    "mtu": 0,
+    "hairpin": False,
+    "promiscuous": False,
+    "vlan": 0,
+    "trunk": (),
+    "preserve_default_vlan": False,
+    "mac_spoof_check": False,
+    "enable_dad": False,
+    "disable_container_interface": False,
+    "port_isolation": False,
+    "mac": None,
+    "dns": None,
+    "ipam_type": "",
+    "notices": (),
+}
+MAC = "0a:58:0a:01:02:03"
+MAC_BYTES = b"\x0a\x58\x0a\x01\x02\x03"
+
+
+def conf(text: str, mac: str = "") -> tuple[NetConf, list[str]]:
+    data = '{"name": "net", "cniVersion": "1.1.0", ' + text.strip().removeprefix("{")
+    faults = Faults()
+    return parse_netconf(parse_network(data.encode(), "ADD"), {"MAC": mac} if mac else {}, faults), faults.texts
+
+
+def conf_of(members: dict[str, Any], mac: str = "") -> tuple[NetConf, list[str]]:
+    return conf(json.dumps({"type": "podwire"} | members), mac)
+
+
+def test_without_keys_all_is_the_default() -> None:
+    found, faults = conf_of({})
+    assert faults == []
+    assert found._asdict() == DEFAULTS
+    assert not found.vlan_aware
+
+
+@pytest.mark.parametrize("key", ["bridge", "mtu", "vlan", "vlanTrunk", "dns", "ipam", "isGateway", "ipMasqBackend"])
+def test_null_is_absence(key: str) -> None:
+    found, faults = conf_of({key: None})
+    assert faults == []
+    assert found._asdict() == DEFAULTS
+
+
+KEYS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "bridge": ("br0", {"bridge": "br0"}),
+    "isGateway": (True, {"is_gateway": True}),
+    "isDefaultGateway": (True, {"is_gateway": True, "is_default_gateway": True}),
+    "forceAddress": (True, {"force_address": True}),
+    "ipMasq": (True, {"ip_masq": True}),
+    "mtu": (65535, {"mtu": 65535}),
+    "hairpinMode": (True, {"hairpin": True}),
+    "promiscMode": (True, {"promiscuous": True}),
+    "vlan": (4094, {"vlan": 4094}),
+    "vlanTrunk": (
+        [{"id": 1}, {"minID": 2, "maxID": 4094}, {"id": 7, "minID": 9, "maxID": 9}],
+        {"trunk": (VlanRange(1, 1), VlanRange(2, 4094), VlanRange(7, 7), VlanRange(9, 9))},
+    ),
+    "preserveDefaultVlan": (True, {"preserve_default_vlan": True}),
+    "macspoofchk": (True, {"mac_spoof_check": True}),
+    "enabledad": (True, {"enable_dad": True}),
+    "disableContainerInterface": (True, {"disable_container_interface": True}),
+    "portIsolation": (True, {"port_isolation": True}),
+    "dns": (
+        {"nameservers": ["a"], "domain": "b", "search": ["c"], "options": ["d"]},
+        {"dns": DNS(("a",), "b", ("c",), ("d",))},
+    ),
+    "ipam": ({"type": "host-local"}, {"ipam_type": "host-local"}),
+    "ipMasqBackend": ("nftables", {}),
+    "runtimeConfig": ({"mac": MAC}, {"mac": MAC_BYTES}),
+    "args": ({"cni": {"mac": MAC}}, {"mac": MAC_BYTES}),
+}
+
+
+@pytest.mark.parametrize("spell", [str, str.upper, str.lower, str.title])
+@pytest.mark.parametrize("key", KEYS)
+def test_each_key_has_its_meaning_in_any_case(key: str, spell: Any) -> None:
+    value, meaning = KEYS[key]
+    found, faults = conf_of({spell(key): value})
+    assert faults == []
+    assert found._asdict() == DEFAULTS | meaning
+
+
+@pytest.mark.parametrize("key", ["vlan", "vlanTrunk"])
+def test_vlans_make_the_bridge_aware_of_them(key: str) -> None:
+    assert conf_of({key: KEYS[key][0]})[0].vlan_aware
+
+
+def test_the_last_of_several_spellings_wins() -> None:
+    found, faults = conf(
+        '{"MTU": "x", "mtu": 1400, "Bridge": "a", "bridge": "b", "isGateway": true, "ISGATEWAY": false}'
+    )
+    assert faults == []
+    assert (found.mtu, found.bridge, found.is_gateway) == (1400, "b", False)
+
+
+@pytest.mark.parametrize("value", [{"nameservers": []}, {"domain": ""}, {"options": None}, {"Search": []}])
+def test_an_empty_word_on_dns_is_a_word(value: dict[str, Any]) -> None:
+    found, faults = conf_of({"dns": value})
+    assert faults == []
+    assert found.dns == DNS()
+
+
+def test_an_empty_dns_is_no_word() -> None:
+    assert conf_of({"dns": {"other": 1}})[0].dns is None
+
+
+@pytest.mark.parametrize(
+    ("members", "args", "expected"),
+    [
+        ({}, "0a:00:00:00:00:01", 1),
+        ({"args": {"cni": {"mac": "0a:00:00:00:00:02"}}}, "0a:00:00:00:00:01", 2),
+        (
+            {"args": {"cni": {"mac": "0a:00:00:00:00:02"}}, "runtimeConfig": {"mac": "0a:00:00:00:00:03"}},
+            "0a:00:00:00:00:01",
+            3,
+        ),
+        ({"runtimeConfig": {"mac": "0a:00:00:00:00:03"}}, "", 3),
+        ({"args": {"cni": {"mac": ""}}, "runtimeConfig": {"mac": None}}, "0a:00:00:00:00:01", 1),
+    ],
+)
+def test_of_the_sources_of_a_mac_address_the_later_wins(members: dict[str, Any], args: str, expected: int) -> None:
+    found, faults = conf_of(members, args)
+    assert faults == []
+    assert found.mac == bytes([0x0A, 0, 0, 0, 0, expected])
+
+
+def test_the_backend_iptables_is_served_with_a_notice() -> None:
+    found, faults = conf_of({"ipMasqBackend": "iptables"})
+    assert faults == []
+    assert found.notices == ("ipMasqBackend iptables: podwire masquerades in nftables, which serves the same traffic",)
+
+
+TRUNK_FAULT = "minID and maxID should be configured simultaneously"
+
+
+@pytest.mark.parametrize(
+    ("members", "fault"),
+    [
+        ({"bridge": ""}, "bridge: is empty"),
+        ({"bridge": "a" * 16}, "bridge: interface name is too long (it should be less than 16 characters)"),
+        ({"bridge": "a/b"}, "bridge: interface name contains / or : or whitespace characters"),
+        ({"bridge": "a\0b"}, "bridge: holds a NUL character"),
+        ({"bridge": 1}, "bridge: expected a text"),
+        ({"isGateway": 1}, "isGateway: expected true or false"),
+        ({"isDefaultGateway": "true"}, "isDefaultGateway: expected true or false"),
+        ({"forceAddress": 0}, "forceAddress: expected true or false"),
+        ({"ipMasq": []}, "ipMasq: expected true or false"),
+        ({"ipMasqBackend": "pf"}, "ipMasqBackend: 'pf' is neither iptables nor nftables"),
+        ({"mtu": -1}, "mtu: -1 is not between 0 and 65535"),
+        ({"mtu": 65536}, "mtu: 65536 is not between 0 and 65535"),
+        ({"mtu": True}, "mtu: expected an integer"),
+        ({"mtu": 1500.0}, "mtu: expected an integer"),
+        ({"hairpinMode": True, "promiscMode": True}, "hairpinMode: cannot be set together with promiscMode"),
+        ({"vlan": -100}, "vlan: -100 is not between 0 and 4094"),
+        ({"vlan": 4095}, "vlan: 4095 is not between 0 and 4094"),
+        ({"vlanTrunk": {}}, "vlanTrunk: expected a list"),
+        ({"vlanTrunk": [None]}, "vlanTrunk[0]: expected an object"),
+        ({"vlanTrunk": [{}]}, "vlanTrunk[0].id: a trunk needs id, or minID and maxID"),
+        ({"vlanTrunk": [{"id": 0}]}, "vlanTrunk[0].id: 0 is not between 1 and 4094"),
+        ({"vlanTrunk": [{"id": 1}, {"id": 4095}]}, "vlanTrunk[1].id: 4095 is not between 1 and 4094"),
+        ({"vlanTrunk": [{"minID": 5}]}, f"vlanTrunk[0].maxID: {TRUNK_FAULT}, maxID is missing"),
+        ({"vlanTrunk": [{"maxID": 5}]}, f"vlanTrunk[0].minID: {TRUNK_FAULT}, minID is missing"),
+        ({"vlanTrunk": [{"minID": 5, "maxID": 4}]}, "vlanTrunk[0].minID: is greater than maxID in trunk parameter"),
+        ({"vlan": 100, "bridge": "a" * 12, "isGateway": True},
+         f"bridge: {'a' * 12}.100, the gateway's interface, would be too long a name"),
+        ({"ipam": {"type": "x"}, "disableContainerInterface": True},
+         "ipam: cannot be used together with disableContainerInterface"),
+        ({"ipam": {"type": "../x"}}, "ipam.type: is the name of a program in CNI_PATH, without a folder"),
+        ({"ipam": "host-local"}, "ipam: expected an object"),
+        ({"ipam": {"type": 1}}, "ipam.type: expected a text"),
+        ({"dns": []}, "dns: expected an object"),
+        ({"dns": {"search": [1]}}, "dns.search[0]: expected a text"),
+        ({"runtimeConfig": {"mac": "x"}}, "runtimeConfig.mac: 'x' is not a MAC address (as in 0a:58:0a:01:02:03)"),
+        ({"args": {"cni": {"mac": 1}}}, "args.cni.mac: expected a text"),
+    ],
+)  # fmt: skip
+def test_each_fault_names_its_path(members: dict[str, Any], fault: str) -> None:
+    assert conf_of(members)[1] == [fault]
+
+
+def test_a_mac_address_of_the_environment_at_fault_is_named() -> None:
+    found, faults = conf_of({}, "ff:ff:ff:ff:ff:ff")
+    assert faults == ["CNI_ARGS MAC: 'ff:ff:ff:ff:ff:ff' is a group or null address, no interface can have it"]
+    assert found.mac is None
+
+
+def test_a_long_bridge_name_with_a_vlan_is_no_fault_without_a_gateway() -> None:
+    assert conf_of({"vlan": 100, "bridge": "a" * 12})[1] == []
+
+
+def test_all_faults_are_found_at_once_and_defaults_stand_in() -> None:
+    found, faults = conf_of({"bridge": "", "mtu": -1, "vlan": "x", "vlanTrunk": [{}], "ipMasqBackend": "pf"})
+    assert len(faults) == 5
+    assert found._asdict() == DEFAULTS
+
+
+def test_a_name_of_half_characters_is_a_name() -> None:
+    """It is no fault of the configuration's form, and must not be one of podwire's."""
+    found, faults = conf('{"bridge": "\\ud800"}')
+    assert (found.bridge, faults) == ("\ufffd", [])

@@ -1,0 +1,218 @@
+"""The netlink socket: answers and refusals told apart, interrupted dumps tried again, within a bound."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cni.kernel import rtnl
+from cni.kernel.netlink import (
+    DUMP_TRIES,
+    HEADER,
+    NLM_F_ACK,
+    NLM_F_ACK_TLVS,
+    NLM_F_CAPPED,
+    NLM_F_DUMP_INTR,
+    NLM_F_MULTI,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    Interrupted,
+    Netlink,
+    Refused,
+    attribute,
+    attributes,
+    each_attribute,
+    frame,
+    text,
+    u8,
+    u16,
+    u32,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ANSWER = 16
+
+
+class Kernel:
+    """The other end of a socket: its answers are laid out before they are asked for."""
+
+    def __init__(self) -> None:
+        ours, self.end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(5)
+        self.netlink = Netlink.__new__(Netlink)
+        self.netlink._socket = ours
+        self.netlink._sequence = 0
+
+    def says(self, *messages: bytes) -> None:
+        self.end.send(b"".join([message.ljust((len(message) + 3) & ~3, b"\0") for message in messages]))
+
+    def heard(self) -> list[tuple[int, int, int]]:
+        """(type, flags, sequence) of all messages of the next datagram."""
+        data, found = self.end.recv(1 << 16), []
+        while data:
+            length, kind, flags, sequence, _ = HEADER.unpack_from(data)
+            found.append((kind, flags, sequence))
+            data = data[(length + 3) & ~3 :]
+        return found
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    kernel = Kernel()
+    yield kernel
+    kernel.end.close()
+    kernel.netlink.close()
+
+
+def error(sequence: int, code: int, words: str = "", flags: int = NLM_F_CAPPED) -> bytes:
+    """An acknowledgement (code 0) or refusal of a message of 20 bytes, echoed whole unless it is capped."""
+    echo = frame(20, 5, sequence, b"" if flags & NLM_F_CAPPED else b"echo")
+    told = text(1, words) if words else b""
+    return frame(
+        NLMSG_ERROR, flags | (NLM_F_ACK_TLVS if words else 0), sequence, struct.pack("=i", -code) + echo + told
+    )
+
+
+def done(sequence: int, code: int = 0) -> bytes:
+    return frame(NLMSG_DONE, NLM_F_MULTI, sequence, struct.pack("=i", -code))
+
+
+def part(sequence: int, content: bytes, flags: int = 0) -> bytes:
+    return frame(ANSWER, NLM_F_MULTI | flags, sequence, content)
+
+
+def test_a_request_waits_for_its_acknowledgement(kernel: Kernel) -> None:
+    kernel.says(error(7, errno.EPERM))  # the answer to what somebody else asked
+    kernel.says(error(1, 0))
+    kernel.netlink.request(20, 0x600, b"abcd")
+    assert kernel.heard() == [(20, 0x605, 1)]
+
+
+def test_a_question_returns_its_answer(kernel: Kernel) -> None:
+    kernel.says(frame(ANSWER, 0, 7, b"other"), frame(ANSWER, 0, 1, b"answer"))
+    assert kernel.netlink.ask(18, 0, b"") == b"answer"
+    assert kernel.heard() == [(18, 1, 1)]
+
+
+@pytest.mark.parametrize("flags", [NLM_F_CAPPED, 0])
+@pytest.mark.parametrize("words", ["", "Device is not a bridge"])
+def test_a_refusal_has_the_kernels_own_words(kernel: Kernel, words: str, flags: int) -> None:
+    kernel.says(error(1, errno.EBUSY, words, flags))
+    with pytest.raises(Refused) as refusal:
+        kernel.netlink.request(20, 0, b"")
+    assert (refusal.value.errno, refusal.value.words) == (errno.EBUSY, words)
+
+
+def test_a_dump_gathers_all_parts(kernel: Kernel) -> None:
+    kernel.says(part(9, b"stale"), part(1, b"a"), part(1, b"bc"))
+    kernel.says(part(1, b""), done(1))
+    assert kernel.netlink.dump(18, b"") == [b"a", b"bc", b""]
+    assert kernel.heard() == [(18, 0x301, 1)]
+
+
+@pytest.mark.parametrize("flagged", ["part", "end"])
+def test_an_interrupted_dump_is_tried_again(kernel: Kernel, flagged: str) -> None:
+    if flagged == "part":
+        kernel.says(part(1, b"torn", NLM_F_DUMP_INTR), done(1))
+    else:
+        kernel.says(part(1, b"torn"), frame(NLMSG_DONE, NLM_F_MULTI | NLM_F_DUMP_INTR, 1, struct.pack("=i", 0)))
+    kernel.says(part(2, b"whole"), done(2))
+    assert kernel.netlink.dump(18, b"") == [b"whole"]
+    assert [kernel.heard()[0][2] for _ in range(2)] == [1, 2]
+
+
+def test_a_dump_is_not_tried_for_ever(kernel: Kernel) -> None:
+    for number in range(DUMP_TRIES):
+        kernel.says(part(number + 1, b"torn", NLM_F_DUMP_INTR), done(number + 1))
+    with pytest.raises(Interrupted, match=rf"^a dump was interrupted {DUMP_TRIES} times$"):
+        kernel.netlink.dump(18, b"")
+    assert [kernel.heard()[0][2] for _ in range(DUMP_TRIES)] == list(range(1, DUMP_TRIES + 1))
+
+
+@pytest.mark.parametrize("end", [error(1, errno.ENOENT), done(1, errno.ENOENT)])
+def test_a_dump_may_be_refused(kernel: Kernel, end: bytes) -> None:
+    kernel.says(end)
+    with pytest.raises(Refused) as refusal:
+        kernel.netlink.dump(18, b"")
+    assert refusal.value.errno == errno.ENOENT
+
+
+def test_a_dump_may_end_without_a_status(kernel: Kernel) -> None:
+    kernel.says(part(1, b"a"), frame(NLMSG_DONE, NLM_F_MULTI, 1, b""))
+    assert kernel.netlink.dump(18, b"") == [b"a"]
+
+
+BATCH = [(16, 0, b""), (20, NLM_F_ACK, b"abcd"), (21, NLM_F_ACK, b"efgh"), (17, 0, b"")]
+
+
+def test_a_batch_goes_in_one_datagram_and_waits_for_what_is_to_be_acknowledged(kernel: Kernel) -> None:
+    kernel.says(part(1, b"passed over"), error(2, 0))
+    kernel.says(error(3, 0))
+    assert kernel.netlink.batch(BATCH) is None
+    assert kernel.heard() == [(16, 1, 1), (20, 5, 2), (21, 5, 3), (17, 1, 4)]
+
+
+def test_a_batch_returns_its_first_refusal(kernel: Kernel) -> None:
+    kernel.says(error(2, errno.EEXIST), error(3, errno.ENOENT))
+    refusal = kernel.netlink.batch(BATCH)
+    assert refusal
+    assert refusal.errno == errno.EEXIST
+
+
+def test_a_batch_that_is_refused_as_a_whole_is_not_waited_for(kernel: Kernel) -> None:
+    kernel.says(error(1, errno.EOPNOTSUPP))
+    refusal = kernel.netlink.batch(BATCH)
+    assert refusal
+    assert refusal.errno == errno.EOPNOTSUPP
+
+
+def test_a_silent_socket_is_an_os_error(kernel: Kernel) -> None:
+    kernel.netlink._socket.settimeout(0.01)
+    with pytest.raises(TimeoutError):
+        kernel.netlink.request(20, 0, b"")
+
+
+@pytest.mark.parametrize("size", range(9))
+def test_attributes_are_padded_to_four_bytes(size: int) -> None:
+    payload = os.urandom(size)
+    data = attribute(1, payload) + attribute(2, b"end")
+    assert len(data) % 4 == 0
+    assert list(each_attribute(data)) == [(1, payload), (2, b"end")]
+
+
+def test_numbers_have_their_width() -> None:
+    data = u8(1, 255) + u16(2, 65535) + u32(3, 1 << 31)
+    assert attributes(data) == {1: b"\xff", 2: b"\xff\xff", 3: struct.pack("=I", 1 << 31)}
+
+
+@pytest.mark.parametrize("data", [b"", b"\0", b"\0\0\0\0", b"\3\0\1\0abcd", b"\0" * 64])
+def test_what_is_no_attribute_ends_the_list(data: bytes) -> None:
+    assert attributes(u32(1, 5) + data) == {1: struct.pack("=I", 5)}
+
+
+def test_flags_of_an_attributes_type_are_no_part_of_it() -> None:
+    assert attributes(attribute(3 | 0x8000, b"a") + attribute(4 | 0x4000, b"b")) == {3: b"a", 4: b"b"}
+
+
+def test_of_an_attribute_that_repeats_the_last_counts() -> None:
+    assert attributes(attribute(1, b"a") + attribute(1, b"b")) == {1: b"b"}
+
+
+def test_a_name_of_any_bytes_goes_there_and_back() -> None:
+    sent = rtnl.set_flags("\udcff\u00e9", 0, 0)[2]
+    assert rtnl.parse_link(sent).name == "\udcff\u00e9"
+
+
+@pytest.mark.parametrize("option", [10, 11, 12])
+def test_the_kernel_is_asked_for_words_short_echoes_and_strict_checks(option: int) -> None:
+    """NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK (include/uapi/linux/netlink.h)."""
+    netlink = Netlink(rtnl.NETLINK_ROUTE)
+    assert netlink._socket.getsockopt(270, option) == 1
+    netlink.close()

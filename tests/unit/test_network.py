@@ -1,0 +1,126 @@
+"""What is common to every configuration: name, version, earlier result, valid attachments."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from cni.spec.address import parse_net
+from cni.spec.errors import IncompatibleVersion, InvalidConfig, Undecodable
+from cni.spec.fields import Faults
+from cni.spec.network import Network, parse_network, previous_result, valid_attachments
+from cni.spec.result import IPConfig, Result
+
+
+def network(command: str = "ADD", **members: Any) -> Network:
+    return parse_network(json.dumps({"cniVersion": "1.1.0", "name": "net"} | members).encode(), command)
+
+
+def test_a_network_keeps_what_it_received() -> None:
+    data = b'{"name": "net", "cniVersion": "0.4.0", "x": 1}'
+    one = parse_network(data, "ADD")
+    assert (one.name, one.version, one.data, one.members["x"]) == ("net", "0.4.0", data, 1)
+    assert one.fields(Faults()).integer("X", 0, 9) == 1
+
+
+@pytest.mark.parametrize("members", [{}, {"cniVersion": ""}, {"cniVersion": None}])
+def test_without_version_the_oldest_is_meant(members: dict[str, Any]) -> None:
+    assert parse_network(json.dumps({"name": "net"} | members).encode(), "ADD").version == "0.1.0"
+
+
+@pytest.mark.parametrize("members", [{}, {"name": ""}, {"name": None}])
+def test_a_network_needs_a_name(members: dict[str, Any]) -> None:
+    with pytest.raises(InvalidConfig, match=r"^missing network name$"):
+        parse_network(json.dumps(members).encode(), "ADD")
+
+
+@pytest.mark.parametrize("name", ["../net", "a b", "net\n", "-net", "é", "\ud800"])
+def test_a_name_of_odd_characters_is_refused(name: str) -> None:
+    with pytest.raises(InvalidConfig, match=r"^invalid characters found in network name "):
+        network(name=name)
+
+
+def test_wrong_types_are_told_together() -> None:
+    with pytest.raises(InvalidConfig) as refusal:
+        network(name=1, cniVersion=1.1)
+    assert refusal.value.message == (
+        "invalid network configuration: name: expected a text; cniVersion: expected a text"
+    )
+
+
+def test_the_version_has_to_know_the_verb() -> None:
+    with pytest.raises(IncompatibleVersion, match=r"^config version does not allow GC$"):
+        network("GC", cniVersion="1.0.0")
+
+
+def test_a_document_that_is_no_object_is_refused() -> None:
+    with pytest.raises(Undecodable, match=r"^the network configuration on stdin is not a JSON object$"):
+        parse_network(b"[]", "ADD")
+
+
+@pytest.mark.parametrize("members", [{}, {"prevResult": None}])
+def test_there_may_be_no_earlier_result(members: dict[str, Any]) -> None:
+    assert previous_result(network(**members), Faults()) is None
+
+
+@pytest.mark.parametrize("version", [{"cniVersion": "1.1.0"}, {}, {"cniVersion": ""}])
+def test_an_earlier_result_has_the_configurations_version(version: dict[str, Any]) -> None:
+    faults = Faults()
+    found = previous_result(network(prevResult=version | {"ips": [{"address": "10.1.2.3/24"}]}), faults)
+    assert found == Result(ips=(IPConfig(parse_net("10.1.2.3/24")),))
+    assert faults.texts == []
+
+
+def test_an_earlier_result_of_another_version_is_a_fault() -> None:
+    faults = Faults()
+    assert previous_result(network(prevResult={"cniVersion": "0.4.0"}), faults) is None
+    assert faults.texts == ["prevResult.cniVersion: 0.4.0 is not the configuration's 1.1.0"]
+
+
+def test_an_earlier_result_that_is_no_object_is_a_fault() -> None:
+    faults = Faults()
+    assert previous_result(network(prevResult=[]), faults) == Result()
+    assert faults.texts == ["prevResult: expected an object"]
+
+
+@pytest.mark.parametrize("key", ["cni.dev/valid-attachments", "cni.dev/attachments", "CNI.dev/Valid-Attachments"])
+def test_valid_attachments_under_either_key(key: str) -> None:
+    given = [{"containerID": "c1", "ifname": "eth0"}, {"ContainerID": "c2", "IfName": "eth1"}]
+    assert valid_attachments(network("GC", **{key: given})) == {("c1", "eth0"), ("c2", "eth1")}
+
+
+def test_what_either_key_names_is_valid() -> None:
+    one, other = {"containerID": "c1", "ifname": "eth0"}, {"containerID": "c2", "ifname": "eth0"}
+    both = network("GC", **{"cni.dev/valid-attachments": [one], "cni.dev/attachments": [one, other]})
+    assert valid_attachments(both) == {("c1", "eth0"), ("c2", "eth0")}
+
+
+@pytest.mark.parametrize("value", [None, []])
+@pytest.mark.parametrize("key", ["cni.dev/valid-attachments", "cni.dev/attachments"])
+def test_null_and_an_empty_list_say_that_none_is_valid(key: str, value: Any) -> None:
+    assert valid_attachments(network("GC", **{key: value})) == set()
+
+
+def test_absence_says_nothing() -> None:
+    assert valid_attachments(network("GC")) is None
+
+
+ALSO = "cni.dev/valid-attachments[0].containerID: an attachment needs containerID and ifname"
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("c1", ": expected a list"),
+        (["c1"], "[0]: expected an object"),
+        ([{"containerID": "c1"}], "[0].containerID: an attachment needs containerID and ifname"),
+        ([{"ifname": "eth0"}], "[0].containerID: an attachment needs containerID and ifname"),
+        ([{"containerID": "c1", "ifname": 1}], "[0].ifname: expected a text; " + ALSO),
+    ],
+)
+def test_a_list_at_fault_is_refused_whole(value: Any, fault: str) -> None:
+    with pytest.raises(InvalidConfig) as refusal:
+        valid_attachments(network("GC", **{"cni.dev/valid-attachments": value}))
+    assert refusal.value.message == f"invalid network configuration: cni.dev/valid-attachments{fault}"

@@ -1,0 +1,216 @@
+"""Plans: what the golden cases do not say in their lines of text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cni.config.netconf import NetConf, parse_netconf
+from cni.plan import address
+from cni.plan import operations as ops
+from cni.plan.attachment import Attachment, Facts, Names, names_of
+from cni.plan.plan import FEATURES, plan_attachment
+from cni.spec.address import parse_ip, parse_net
+from cni.spec.fields import Faults
+from cni.spec.network import Network
+from cni.spec.owner import Owner
+from cni.spec.result import IPConfig, Result, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cni.plan.operations import Operation
+
+OWNER = Owner("net", "c1", "eth0")
+FACTS = Facts("node", None, ipv6=True)
+
+
+def conf_of(**members: Any) -> NetConf:
+    return parse_netconf(Network("net", "1.1.0", members, b""), {}, Faults())
+
+
+def attachment(*addresses: str, routes: Sequence[Route] = (), facts: Facts = FACTS, **members: Any) -> Attachment:
+    lease = Result(ips=tuple([IPConfig(parse_net(one)) for one in addresses]), routes=tuple(routes))
+    return Attachment(OWNER, "/run/netns/c1", conf_of(**members), facts, names_of(OWNER, None), lease)
+
+
+def operations(*addresses: str, **members: Any) -> tuple[Operation, ...]:
+    return plan_attachment(attachment(*addresses, **members)).operations
+
+
+def only(kind: type, found: Sequence[Operation]) -> list[Any]:
+    return [one for one in found if isinstance(one, kind)]
+
+
+def test_every_operation_describes_itself_in_one_line() -> None:
+    kinds = [kind for kind in vars(ops).values() if isinstance(kind, type) and "describe" in vars(kind)]
+    found = operations(
+        "10.1.2.3/24", "2001:db8::3/64", isDefaultGateway=True, ipMasq=True, vlan=5, hairpinMode=True, macspoofchk=True
+    )
+    assert {type(one) for one in found} == set(kinds)
+    assert all(one.describe().isprintable() for one in found)
+
+
+def test_the_same_attachment_has_the_same_plan() -> None:
+    assert operations("10.1.2.3/24", ipMasq=True) == operations("10.1.2.3/24", ipMasq=True)
+
+
+def test_rules_are_in_place_before_the_first_packet_may_leave() -> None:
+    order = [type(one) for one in operations("10.1.2.3/24", isGateway=True, ipMasq=True, macspoofchk=True)]
+    for earlier, later in (
+        (ops.Bridge, ops.Veth),
+        (ops.Veth, ops.SpoofGuard),
+        (ops.SpoofGuard, ops.ContainerUp),
+        (ops.Masquerade, ops.ContainerUp),
+        (ops.ContainerSysctl, ops.ContainerAddress),
+        (ops.ContainerAddress, ops.ContainerUp),
+        (ops.GatewayAddress, ops.Announcement),
+    ):
+        assert order.index(earlier) < order.index(later)
+    assert order[-1] is ops.Announcement
+
+
+def test_a_bridge_that_is_there_keeps_its_address() -> None:
+    there = Facts("node", b"\x0a\0\0\0\0\x09", ipv6=True)
+    assert only(ops.Bridge, plan_attachment(attachment(facts=there)).operations)[0].mac == b"\x0a\0\0\0\0\x09"
+
+
+def test_bridges_of_one_name_on_two_nodes_have_two_addresses() -> None:
+    macs = {plan_attachment(attachment(facts=Facts(node, None, ipv6=True))).result.interfaces[0].mac for node in "ab"}
+    assert len(macs) == 2
+
+
+def test_a_chosen_mac_address_is_the_containers_alone() -> None:
+    chosen = names_of(OWNER, b"\x0a\0\0\0\0\x01")
+    assert chosen == Names(OWNER.host_interface, OWNER.host_mac, b"\x0a\0\0\0\0\x01")
+
+
+@pytest.mark.parametrize(
+    ("text", "gateway"),
+    [("10.1.2.3/24", "10.1.2.1"), ("10.1.2.3/8", "10.0.0.1"), ("2001:db8::3/64", "2001:db8::1")],
+)
+def test_a_gateway_that_nobody_named_has_the_first_address(text: str, gateway: str) -> None:
+    plan = plan_attachment(attachment(text, isGateway=True))
+    assert plan.result.ips == (IPConfig(parse_net(text), parse_ip(gateway), 2),)
+    assert [one.address.ip for one in only(ops.GatewayAddress, plan.operations)] == [parse_ip(gateway)]
+
+
+def test_without_a_gateway_nothing_is_named_or_forwarded() -> None:
+    plan = plan_attachment(attachment("10.1.2.3/24"))
+    assert plan.result.ips[0].gateway is None
+    assert only(ops.GatewayAddress, plan.operations) == only(ops.Forwarding, plan.operations) == []
+
+
+def test_each_family_is_forwarded_once() -> None:
+    found = operations("2001:db8::3/64", "10.1.2.3/24", "10.1.2.4/24", isGateway=True)
+    assert [one.family for one in only(ops.Forwarding, found)] == [4, 6]
+
+
+@pytest.mark.parametrize(
+    ("route", "implied"),
+    [
+        (Route(parse_net("0.0.0.0/0")), False),
+        (Route(parse_net("0.0.0.0/0"), parse_ip("10.1.2.9")), False),
+        (Route(parse_net("0.0.0.0/0"), table=100), True),
+        (Route(parse_net("::/0")), True),
+        (Route(parse_net("0.0.0.0/1")), True),
+    ],
+)
+def test_a_default_route_is_implied_where_none_is_given(route: Route, implied: bool) -> None:
+    plan = plan_attachment(attachment("10.1.2.3/24", routes=[route], isDefaultGateway=True))
+    default = Route(parse_net("0.0.0.0/0"), parse_ip("10.1.2.1"))
+    assert plan.result.routes == ((route, default) if implied else (route,))
+
+
+def test_two_addresses_of_a_family_have_one_default_route() -> None:
+    plan = plan_attachment(attachment("10.1.2.3/24", "10.1.2.4/24", isDefaultGateway=True))
+    assert len(plan.result.routes) == len(only(ops.ContainerRoute, plan.operations)) == 1
+
+
+def test_a_route_without_gateway_of_its_family_is_on_the_link() -> None:
+    found = operations("10.1.2.3/24", routes=[Route(parse_net("2001:db8::/32"))], isGateway=True)
+    assert [one.route.gw for one in only(ops.ContainerRoute, found)] == [None]
+
+
+@pytest.mark.parametrize(
+    ("scope", "gateway"), [(None, "10.1.2.1"), (0, "10.1.2.1"), (200, "10.1.2.1"), (253, None), (254, None)]
+)
+def test_a_route_that_is_asked_to_be_on_the_link_gets_no_gateway(scope: int | None, gateway: str | None) -> None:
+    found = operations("10.1.2.3/24", routes=[Route(parse_net("10.9.0.0/16"), scope=scope)], isGateway=True)
+    assert [one.route.gw for one in only(ops.ContainerRoute, found)] == [gateway and parse_ip(gateway)]
+
+
+def test_the_address_feature_alone_names_no_gateway() -> None:
+    """It is the plan that fills them in, before any feature is asked."""
+    found = address.operations(attachment("10.1.2.3/24", isGateway=True))
+    assert only(ops.GatewayAddress, found) == only(ops.Forwarding, found) == []
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({"vlan": 5}, ["vid 1", "vid 5 pvid untagged"]),
+        ({"vlan": 5, "preserveDefaultVlan": True}, ["vid 5 pvid untagged"]),
+        ({"vlan": 1}, ["vid 1 pvid untagged"]),
+        ({"vlanTrunk": [{"id": 7}]}, ["vid 7"]),
+        ({"vlan": 5, "vlanTrunk": [{"minID": 2, "maxID": 9}]}, ["vid 1", "vid 2-9", "vid 5 pvid untagged"]),
+        ({"vlan": 5, "vlanTrunk": [{"minID": 1, "maxID": 9}]}, ["vid 1-9", "vid 5 pvid untagged"]),
+        ({"vlan": 5, "vlanTrunk": [{"id": 1}]}, ["vid 1", "vid 5 pvid untagged"]),
+    ],
+)
+def test_the_native_vlan_stays_native_and_no_vlan_is_both_wanted_and_removed(
+    members: dict[str, Any], expected: list[str]
+) -> None:
+    found = [one for one in operations(**members) if isinstance(one, (ops.PortVlan, ops.NoPortVlan))]
+    assert [one.describe().partition(f"{OWNER.host_interface} ")[2] for one in found] == expected
+    wanted = {vid for one in only(ops.PortVlan, found) for vid in range(one.first, one.last + 1)}
+    assert wanted.isdisjoint([one.vid for one in only(ops.NoPortVlan, found)])
+
+
+def test_a_vlans_gateway_belongs_to_bridge_and_vlan() -> None:
+    found = {only(ops.VlanGateway, operations("10.1.2.3/24", isGateway=True, vlan=vlan))[0] for vlan in (5, 5, 4094)}
+    assert len(found) == len({one.mac for one in found}) == len({one.port for one in found}) == 2
+    assert all(len(one.port) <= 15 for one in found)
+
+
+def test_a_vlan_without_gateway_needs_no_further_interface() -> None:
+    plan = plan_attachment(attachment("10.1.2.3/24", vlan=5))
+    assert only(ops.VlanGateway, plan.operations) == []
+    assert len(plan.result.interfaces) == 3
+
+
+@pytest.mark.parametrize(("enabled", "waits"), [(True, True), (False, False)])
+def test_duplicate_detection_is_waited_for_where_it_runs(enabled: bool, waits: bool) -> None:
+    found = operations("2001:db8::3/64", enabledad=enabled)
+    assert [one.detect_duplicates for one in only(ops.Announcement, found)] == [waits]
+    assert [one.detect_duplicates for one in only(ops.ContainerAddress, found)] == [waits]
+
+
+def test_an_ipv6_address_cannot_do_without_its_settings() -> None:
+    needed = [one.key for one in only(ops.ContainerSysctl, operations("2001:db8::3/64")) if one.required]
+    assert needed == ["net/ipv6/conf/lo/disable_ipv6", "net/ipv6/conf/eth0/disable_ipv6"]
+    assert not any(one.required for one in only(ops.ContainerSysctl, operations("10.1.2.3/24")))
+
+
+def test_the_link_says_whose_it_is_and_what_is_masqueraded() -> None:
+    (veth,) = only(ops.Veth, operations("10.1.2.3/24", ipMasq=True))
+    assert veth.alias == f"{OWNER.label}; masquerade 10.1.2.3/24"
+    (masquerade,) = only(ops.Masquerade, operations("10.1.2.3/24", ipMasq=True))
+    assert masquerade.label == OWNER.label
+    assert only(ops.Veth, operations("10.1.2.3/24"))[0].alias == OWNER.label
+
+
+def test_the_guard_says_whose_it_is() -> None:
+    (guard,) = only(ops.SpoofGuard, operations(macspoofchk=True))
+    assert (guard.host_interface, guard.mac, guard.label) == (OWNER.host_interface, OWNER.container_mac, OWNER.label)
+
+
+def test_every_feature_has_the_same_door() -> None:
+    for feature in FEATURES:
+        assert isinstance(feature.operations(attachment()), tuple)
+
+
+@pytest.mark.parametrize(("family", "key"), [(4, "net/ipv4/ip_forward"), (6, "net/ipv6/conf/all/forwarding")])
+def test_forwarding_is_a_setting_of_its_family(family: int, key: str) -> None:
+    assert ops.Forwarding(family).key == key
