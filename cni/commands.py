@@ -8,8 +8,8 @@ from cni.kernel.alive import alive_in
 from cni.kernel.apply import apply, differences, release
 from cni.kernel.journal import FAILURES, Journal
 from cni.kernel.machine import has_ipv6, node_identity
+from cni.plan.alias import Alias, parse_alias
 from cni.plan.attachment import Attachment, Facts, Names, names_of
-from cni.plan.masquerade import GUARDED, read_alias
 from cni.plan.operations import Masquerade, SpoofGuard
 from cni.plan.plan import plan_attachment
 from cni.spec.address import Net, parse_mac
@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 
 
 class Call(Record):
-    """One call: what is asked, the machine it is about, and where the answer and notices go."""
+    """One call: what is asked, the machine it is about, how a result is written, where answer and notices go."""
 
     request: Request
     network: Network
     machine: Machine
-    answer: Callable[[Result], None]
+    render: Callable[[Result], str]
+    answer: Callable[[str], None]
     warn: Callable[[str], None]
 
 
@@ -56,8 +57,9 @@ def add(call: Call) -> None:
         owner = _owner(call)
         names = names_of(owner, conf.mac)
         plan = plan_attachment(Attachment(owner, request.netns, conf, _facts(machine, conf), names, lease))
+        answer = call.render(plan.result)
         apply(machine, plan.operations, journal)
-        call.answer(plan.result)
+        call.answer(answer)
     except BaseException as error:
         failed = journal.roll_back()
         if failed:
@@ -97,10 +99,10 @@ def delete(call: Call) -> None:
     machine.lock.share()
     owner = _owner(call)
     alias = _alias(machine, owner)
-    _, masqueraded = read_alias(alias)
     conf = conf._replace(
-        ip_masq=conf.ip_masq or bool(masqueraded), mac_spoof_check=conf.mac_spoof_check or GUARDED in alias
+        ip_masq=conf.ip_masq or bool(alias.masqueraded), mac_spoof_check=conf.mac_spoof_check or alias.guarded
     )
+    masqueraded = alias.masqueraded
     if conf.ip_masq:
         masqueraded = masqueraded or _leased(request, network, ipam)
     lease = Result(ips=tuple([IPConfig(address) for address in masqueraded]))
@@ -216,10 +218,10 @@ def _open_if_there(machine: Machine, request: Request) -> None:
         return
 
 
-def _alias(machine: Machine, owner: Owner) -> str:
+def _alias(machine: Machine, owner: Owner) -> Alias:
     """What the attachment's own link says of the rules that were made for it; nothing where it is gone."""
     link = machine.route.find(owner.host_interface)
-    return link.alias if link is not None else ""
+    return parse_alias(link.alias if link is not None else "")
 
 
 def _leased(request: Request, network: Network, ipam: Ipam) -> tuple[Net, ...]:

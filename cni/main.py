@@ -91,10 +91,8 @@ def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: W
         raise InputOutput(f"error reading from stdin: {error.strerror}") from None
     network = parse_network(data, request.command)
 
-    def answer(result: Result) -> None:
-        from cni.spec.result import result_json
-
-        _print(stdout, dump(result_json(result, network.version)))
+    def answer(text: str) -> None:
+        _print(stdout, text)
 
     if name == HOST_LOCAL:
         _allocate(request, network, answer)
@@ -102,25 +100,28 @@ def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: W
         _attach(request, network, answer, stderr)
 
 
-def _attach(request: Request, network: Network, answer: Callable[[Result], None], stderr: Writable) -> None:
+def _attach(request: Request, network: Network, answer: Callable[[str], None], stderr: Writable) -> None:
     """`type: podwire` and `type: bridge`."""
     from cni.commands import VERBS, Call
     from cni.kernel.apply import explain
     from cni.kernel.machine import Machine
     from cni.kernel.netlink import Interrupted, Refused
 
+    def render(result: Result) -> str:
+        return _render(result, network)
+
     machine = Machine(request.environment)
     try:
         for number in (SIGINT, SIGTERM):
             signal(number, lambda *_: machine.stop())
-        VERBS[request.command](Call(request, network, machine, answer, lambda text: _tell(stderr, text)))
+        VERBS[request.command](Call(request, network, machine, render, answer, lambda text: _tell(stderr, text)))
     except (Refused, Interrupted, OSError) as error:  # between the operations, as when the machine is asked for facts
         raise explain(request.command, error) from None
     finally:
         machine.close()
 
 
-def _allocate(request: Request, network: Network, answer: Callable[[Result], None]) -> None:
+def _allocate(request: Request, network: Network, answer: Callable[[str], None]) -> None:
     """The allocator as a program of its own."""
     import ipam.main
     from cni.kernel.alive import alive_in
@@ -129,7 +130,7 @@ def _allocate(request: Request, network: Network, answer: Callable[[Result], Non
 
     alive = alive_in(network.name)
     if request.command == "ADD":
-        answer(ipam.main.add(request, network, alive))
+        answer(_render(ipam.main.add(request, network, alive), network))
     elif request.command == "DEL":
         ipam.main.delete(request, network, alive)
     elif request.command == "CHECK":
@@ -138,6 +139,13 @@ def _allocate(request: Request, network: Network, answer: Callable[[Result], Non
         ipam.main.status(network, alive)
     else:
         ipam.main.collect(network, valid_attachments(network), alive)
+
+
+def _render(result: Result, network: Network) -> str:
+    """Raises InvalidConfig where the configuration's cniVersion has no shape for the result."""
+    from cni.spec.result import result_json
+
+    return dump(result_json(result, network.version))
 
 
 def _print(stream: Writable, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 
-from cni.kernel import rtnl, sysctl
+from cni.kernel import rtinfo, rtnl, sysctl
 from cni.kernel.netlink import Refused
 from cni.kernel.netns import OWN, Netns, Visit
 from cni.kernel.route import Route
@@ -77,7 +77,7 @@ def _addresses_at(path: str, home: Netns) -> list[IP]:
         with Visit(namespace, home):
             route = Route()
         try:
-            return [rtnl.parse_address(answer).address.ip for answer in route.dump(*rtnl.addresses_of(0))]
+            return [rtinfo.parse_address(answer).address.ip for answer in route.dump(*rtnl.addresses_of(0))]
         finally:
             route.close()
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from errno import EADDRNOTAVAIL, EEXIST, EINVAL
 
-from cni.kernel import rtnl, sysctl
+from cni.kernel import rtinfo, rtnl, sysctl
 from cni.kernel.netlink import Refused
 from cni.plan.link import DEFAULT_VLAN
 from cni.spec.errors import MachineRefused
@@ -20,11 +20,12 @@ MAC_CHOSEN = "3"  # include/uapi/linux/netdevice.h: NET_ADDR_SET
 
 
 def apply_bridge(machine: Machine, op: Bridge, journal: Journal) -> None:
-    link = machine.route.find(op.name) or _create(machine, op, journal)
+    found = machine.route.find(op.name)
+    link = found or _create(machine, op, journal)
     if link.kind != "bridge":
         raise MachineRefused(f'"{op.name}" already exists but is not a bridge: choose another name for the bridge')
-    if link.mac != op.mac:
-        _keep_mac(machine, link)
+    if found:
+        _keep_mac(machine, found)
     wanted = rtnl.IFF_UP | (rtnl.IFF_PROMISC if op.promiscuous else 0)
     if link.flags & wanted != wanted:
         restored = rtnl.set_flags(op.name, link.flags & wanted, wanted)
@@ -36,7 +37,7 @@ def apply_bridge(machine: Machine, op: Bridge, journal: Journal) -> None:
         machine.route.request(*rtnl.set_vlan_filtering(op.name, enabled=True))
 
 
-def _create(machine: Machine, op: Bridge, journal: Journal) -> rtnl.Link:
+def _create(machine: Machine, op: Bridge, journal: Journal) -> rtinfo.Link:
     """Another ADD may be creating it at the same time: then it is there, and as good as ours."""
     try:
         message = rtnl.new_bridge(op.name, op.mac, op.mtu, op.vlan_aware)
@@ -57,7 +58,7 @@ def _delete_empty(machine: Machine, name: str) -> None:
         machine.route.delete(name)
 
 
-def _keep_mac(machine: Machine, link: rtnl.Link) -> None:
+def _keep_mac(machine: Machine, link: rtinfo.Link) -> None:
     """A bridge that others made follows its lowest port's address until one is chosen (kernel br_stp_if.c)."""
     # /sys may show another namespace: choosing the same address once more does no harm.
     if sysctl.read_text(f"/sys/class/net/{link.name}/addr_assign_type") == MAC_CHOSEN:
@@ -111,7 +112,7 @@ def remove_vlan(machine: Machine, op: NoPortVlan, journal: Journal) -> None:
 
 
 def _vlans(machine: Machine, port: str) -> dict[int, int]:
-    of_ports = dict(map(rtnl.parse_port_vlans, machine.route.dump(*rtnl.all_port_vlans())))
+    of_ports = dict(map(rtinfo.parse_port_vlans, machine.route.dump(*rtnl.all_port_vlans())))
     return of_ports.get(machine.route.ifindex(port), {})
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from cni.kernel import rtnl, sysctl
+from cni.kernel import rtinfo, rtnl, sysctl
 from cni.spec.errors import MachineRefused
 
 TYPE_CHECKING = False
@@ -80,8 +80,8 @@ def route_differs(machine: Machine, op: ContainerRoute) -> str:
     answers = []
     if link is not None:
         answers = machine.container_route.dump(*rtnl.routes_of(link.ifindex, op.route.dst.family))
-    for route in map(rtnl.parse_route, answers):
-        same_way = route.dst == op.route.dst and route.gw == op.route.gw
+    for route in [way for answer in answers for way in rtinfo.parse_ways(answer)]:
+        same_way = route.dst == op.route.dst and route.gw == op.route.gw and link and route.ifindex == link.ifindex
         if same_way and route.table == (op.route.table or rtnl.RT_TABLE_MAIN):
             return ""
     return f"the container has lost the route {op.route.dst.text}"

@@ -8,7 +8,7 @@ from cni import proc
 from cni.kernel import nfnl
 from cni.kernel.netlink import Refused
 from cni.plan import ruleset
-from cni.plan.masquerade import read_alias
+from cni.plan.alias import parse_alias
 from cni.plan.operations import masquerade_chain
 from cni.spec.errors import MachineRefused
 from cni.spec.owner import label_keys
@@ -62,8 +62,9 @@ def _has_rules(machine: Machine, place: nfnl.Place, chain: str) -> bool:
 def _restore_masquerade(machine: Machine, op: Masquerade, journal: Journal) -> None:
     """The whole table anew, with the elements of all who are attached: their host interfaces' aliases name them."""
     machine.lock.alone()
-    attached = [read_alias(link.alias) for link in machine.route.links()]
-    held = [(address, label) for label, addresses in attached if label_keys(label) for address in addresses]
+    journal.add(lambda: release_masquerade(machine, op))
+    attached = [parse_alias(link.alias) for link in machine.route.links()]
+    held = [(address, one.label) for one in attached if label_keys(one.label) for address in one.masqueraded]
     by_ip = {address.ip: (address, label) for address, label in [*held, (op.address, op.label)]}
     _load(machine, nfnl.NFPROTO_INET, ruleset.masquerade(by_ip.values()), journal)
     machine.lock.share()
@@ -80,7 +81,12 @@ def _load(machine: Machine, family: int, text: str, journal: Journal) -> None:
     """Loads static rules; the way back is the table as it was."""
     table = f"{FAMILY_WORD[family]} {ruleset.TABLE}"
     before = _nft(machine, ["list", "table", *table.split()], "", absent_allowed=True)
-    journal.add_shared(lambda: _nft(machine, ["-f", "-"], f"add table {table}\ndelete table {table}\n{before}"))
+
+    def restore() -> None:
+        _nft(machine, ["-f", "-"], f"add table {table}\ndelete table {table}\n{before}")
+        forget(machine, lambda label: bool(label_keys(label)))  # whoever was attached then is not now: see unshared
+
+    journal.add_shared(restore)
     _nft(machine, ["-f", "-"], text)
 
 
@@ -134,8 +140,13 @@ def release_masquerade(machine: Machine, op: Masquerade) -> None:
 
 
 def release_guard(machine: Machine, op: SpoofGuard) -> None:
-    """By the port alone: DEL may not be told the container's address. Cost grows with all guarded ports."""
-    name = _guard_elements(op)[1][1].key
+    """By the port alone where the container has another address than DEL is told: then all guarded ports are read."""
+    elements = _guard_elements(op)
+    if _find(machine, *elements[0]) == elements[0][1]:
+        for place, element in elements:
+            _remove(machine, place, element)
+        return
+    name = elements[1][1].key
     for place in (ALLOWED, GUARDED):
         _remove_all(machine, place, lambda element: element.key.startswith(name))
 

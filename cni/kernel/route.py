@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from errno import ENODEV
 
-from cni.kernel import rtnl
+from cni.kernel import rtinfo, rtnl
 from cni.kernel.netlink import Netlink, Refused
 
 TYPE_CHECKING = False
@@ -22,7 +22,7 @@ class Route(Netlink):
         super().__init__(rtnl.NETLINK_ROUTE)
         self._indexes: dict[str, int] = {}
 
-    def find(self, name: str) -> rtnl.Link | None:
+    def find(self, name: str) -> rtinfo.Link | None:
         """None where there is no link of that name."""
         try:
             return self.need(name)
@@ -31,9 +31,9 @@ class Route(Netlink):
                 return None
             raise
 
-    def need(self, name: str) -> rtnl.Link:
+    def need(self, name: str) -> rtinfo.Link:
         """The link as it is now. Refused (ENODEV) where there is none."""
-        link = rtnl.parse_link(self.ask(*rtnl.get_link(name)))
+        link = rtinfo.parse_link(self.ask(*rtnl.get_link(name)))
         self._indexes[name] = link.ifindex
         return link
 
@@ -53,12 +53,12 @@ class Route(Netlink):
             if refused.errno != errno:
                 raise
 
-    def links(self) -> list[rtnl.Link]:
+    def links(self) -> list[rtinfo.Link]:
         """All links; the cost grows with their number."""
-        return [rtnl.parse_link(answer) for answer in self.dump(*rtnl.all_links())]
+        return [rtinfo.parse_link(answer) for answer in self.dump(*rtnl.all_links())]
 
-    def addresses(self, name: str) -> list[rtnl.AddressInfo]:
+    def addresses(self, name: str) -> list[rtinfo.AddressInfo]:
         """The addresses of one link; kernels before 4.20 send all, whatever they are asked for."""
         index = self.ifindex(name)
-        found = [rtnl.parse_address(answer) for answer in self.dump(*rtnl.addresses_of(index))]
+        found = [rtinfo.parse_address(answer) for answer in self.dump(*rtnl.addresses_of(index))]
         return [one for one in found if one.ifindex == index]

@@ -1,6 +1,6 @@
-"""rtnetlink messages as (type, flags, payload), and its answers as records (rtnetlink(7), kernel net/core/rtnetlink.c).
+"""rtnetlink messages as (type, flags, payload) (rtnetlink(7), kernel net/core/rtnetlink.c).
 
-Building and reading only: nothing here opens a socket, so every message can be held to pyroute2's.
+Building only: nothing here opens a socket, so every message can be held to pyroute2's.
 """
 
 from __future__ import annotations
@@ -10,21 +10,17 @@ from _struct import Struct
 from cni.kernel.netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,
-    U32,
     address,
     attribute,
-    attributes,
-    each_attribute,
     nest,
     text,
     u8,
     u32,
 )
-from cni.spec.address import IP, Net
-from cni.spec.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cni.spec.address import Net
     from cni.spec.result import Route
 
     Message = tuple[int, int, bytes]
@@ -53,7 +49,7 @@ OPERSTATE_UP = 6  # RFC 2863
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
 
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 8, 15
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_MULTIPATH, RTA_TABLE = 1, 4, 5, 6, 8, 9, 15
 RTAX_MTU, RTAX_ADVMSS = 2, 8
 RT_TABLE_COMPAT, RT_TABLE_MAIN = 252, 254
 RTPROT_BOOT, RTN_UNICAST = 3, 1
@@ -62,50 +58,11 @@ SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
 IFINFO = Struct("=BxHiII")  # family, type, index, flags, change
 IFADDR = Struct("=BBBBI")  # family, prefix, flags, scope, index
 RTMSG = Struct("=BBBBBBBBI")  # family, dst, src, tos, table, protocol, scope, type, flags
+NEXTHOP = Struct("=H2xi")  # struct rtnexthop: length, flags and hops, index
 VLAN_INFO = Struct("=HH")  # flags, vid
 
+IPV6_BYTES = 16
 IPV4_BROADCAST_PREFIX = 31  # RFC 3021: none from here on
-
-
-class Link(Record):
-    """A link as the kernel tells it; `peer` is the other end's index, in whatever namespace that lives."""
-
-    ifindex: int
-    name: str
-    kind: str
-    mac: bytes
-    mtu: int
-    flags: int
-    master: int
-    peer: int
-    operstate: int
-    alias: str
-    vlan_filtering: bool
-    hairpin: bool
-    isolated: bool
-
-    @property
-    def up(self) -> bool:
-        return bool(self.flags & IFF_UP)
-
-
-class AddressInfo(Record):
-    ifindex: int
-    address: Net
-    flags: int
-
-
-class RouteInfo(Record):
-    """A unicast route; `ifindex` 0 where it has several next hops."""
-
-    dst: Net
-    gw: IP | None
-    ifindex: int
-    priority: int
-    table: int
-    scope: int
-    mtu: int
-    advmss: int
 
 
 def _named(name: str, flags: int = 0, change: int = 0) -> bytes:
@@ -206,37 +163,6 @@ def all_port_vlans() -> tuple[int, bytes]:
     return RTM_GETLINK, _info(family=AF_BRIDGE) + u32(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN)
 
 
-def parse_link(data: bytes) -> Link:
-    _, _, index, flags, _ = IFINFO.unpack_from(data)
-    found = attributes(data, IFINFO.size)
-    info = attributes(found.get(IFLA_LINKINFO, b""))
-    port = attributes(info.get(IFLA_INFO_SLAVE_DATA, b""))
-    bridge = attributes(info.get(IFLA_INFO_DATA, b"")) if _string(info.get(IFLA_INFO_KIND)) == "bridge" else {}
-    return Link(
-        ifindex=index,
-        name=_string(found.get(IFLA_IFNAME)),
-        kind=_string(info.get(IFLA_INFO_KIND)),
-        mac=found.get(IFLA_ADDRESS, b""),
-        mtu=_u32(found.get(IFLA_MTU)),
-        flags=flags,
-        master=_u32(found.get(IFLA_MASTER)),
-        peer=_u32(found.get(IFLA_LINK)),
-        operstate=found.get(IFLA_OPERSTATE, b"\0")[0],
-        alias=_string(found.get(IFLA_IFALIAS)),
-        vlan_filtering=bridge.get(IFLA_BR_VLAN_FILTERING, b"\0") != b"\0",
-        hairpin=port.get(IFLA_BRPORT_MODE, b"\0") != b"\0",
-        isolated=port.get(IFLA_BRPORT_ISOLATED, b"\0") != b"\0",
-    )
-
-
-def parse_port_vlans(data: bytes) -> tuple[int, dict[int, int]]:
-    """(link index, VLAN identifier -> BRIDGE_VLAN_INFO_* flags)."""
-    _, _, index, _, _ = IFINFO.unpack_from(data)
-    spec = attributes(data, IFINFO.size).get(IFLA_AF_SPEC, b"")
-    vlans = [VLAN_INFO.unpack(info) for kind, info in each_attribute(spec) if kind == IFLA_BRIDGE_VLAN_INFO]
-    return index, {vid: flags for flags, vid in vlans}
-
-
 def new_address(index: int, net: Net, flags: int) -> Message:
     """Local and peer alike, and in IPv4 the broadcast address, as `ip addr add` does. Flags: IFA_F_*."""
     payload = _ifaddr(index, net) + address(IFA_LOCAL, net.ip) + address(IFA_ADDRESS, net.ip)
@@ -258,13 +184,6 @@ def addresses_of(index: int) -> tuple[int, bytes]:
 
 def _ifaddr(index: int, net: Net) -> bytes:
     return IFADDR.pack(_family(net.family), net.prefix, 0, SCOPE_UNIVERSE, index)
-
-
-def parse_address(data: bytes) -> AddressInfo:
-    family, prefix, flags, _, index = IFADDR.unpack_from(data)
-    found = attributes(data, IFADDR.size)
-    ip = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS, b"")
-    return AddressInfo(index, Net(_ip(family, ip), prefix), _u32(found.get(IFA_FLAGS)) or flags)
 
 
 def new_route(index: int, route: Route) -> Message:
@@ -292,35 +211,5 @@ def routes_of(index: int, family: int) -> tuple[int, bytes]:
     return RTM_GETROUTE, RTMSG.pack(_family(family), 0, 0, 0, 0, 0, 0, 0, 0) + u32(RTA_OIF, index)
 
 
-def parse_route(data: bytes) -> RouteInfo:
-    family, prefix, _, _, table, _, scope, _, _ = RTMSG.unpack_from(data)
-    found = attributes(data, RTMSG.size)
-    metrics = attributes(found.get(RTA_METRICS, b""))
-    gw = found.get(RTA_GATEWAY)
-    empty = bytes(4 if family == AF_INET else 16)
-    return RouteInfo(
-        dst=Net(_ip(family, found.get(RTA_DST, empty)), prefix),
-        gw=_ip(family, gw) if gw else None,
-        ifindex=_u32(found.get(RTA_OIF)),
-        priority=_u32(found.get(RTA_PRIORITY)),
-        table=_u32(found.get(RTA_TABLE)) or table,
-        scope=scope,
-        mtu=_u32(metrics.get(RTAX_MTU)),
-        advmss=_u32(metrics.get(RTAX_ADVMSS)),
-    )
-
-
 def _family(family: int) -> int:
     return AF_INET if family == 4 else AF_INET6
-
-
-def _ip(family: int, packed: bytes) -> IP:
-    return IP(4 if family == AF_INET else 6, int.from_bytes(packed, "big"))
-
-
-def _string(data: bytes | None) -> str:
-    return (data or b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
-
-
-def _u32(data: bytes | None) -> int:
-    return int(U32.unpack(data)[0]) if data else 0

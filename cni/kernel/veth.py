@@ -38,9 +38,12 @@ def _who_is_there(machine: Machine, op: Veth) -> str:
 
 
 def release(machine: Machine, op: Veth) -> None:
-    """The pair goes with either end; the container's is looked for too, since others may have named the host's."""
+    """The pair goes with either end; the container's is looked for too, since others may have named the host's.
+
+    In the host's own namespace (CNI_NETNS_OVERRIDE) an interface of that name may be the host's.
+    """
     machine.route.delete(op.host_interface)
-    if machine.container is not None:
+    if machine.container is not None and not machine.container.same_as(machine.host):
         machine.container_route.delete(op.ifname)
 
 

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 
 def with_gateways(ips: tuple[IPConfig, ...]) -> tuple[IPConfig, ...]:
-    """Where the bridge is the gateway and the IPAM named none: the subnet's first address."""
+    """Where the bridge is the gateway and the IPAM named none: the subnet's first address, if it has one."""
     found = []
     for ip in ips:
         first = IP(ip.address.family, ip.address.network.ip.value + 1)
-        found.append(ip._replace(gateway=ip.gateway or first))
+        alone = ip.address.prefix == ip.address.ip.bits
+        found.append(ip if alone else ip._replace(gateway=ip.gateway or first))
     return tuple(found)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.plan import masquerade
+from cni.plan.alias import Alias
 from cni.plan.operations import Bridge, BridgePort, NoPortVlan, Operation, PortVlan, SpoofGuard, Veth
 from cni.spec.address import mac_text
 from cni.spec.owner import mac_of
@@ -40,9 +40,7 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
             mac=names.container_mac,
             mtu=conf.mtu,
             bridge=conf.bridge,
-            alias=owner.label
-            + (masquerade.GUARDED if conf.mac_spoof_check else "")
-            + masquerade.alias_suffix(attachment),
+            alias=_alias(attachment).text,
         ),
     ]
     if conf.hairpin or conf.port_isolation:
@@ -52,6 +50,12 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
     if conf.mac_spoof_check:
         found.append(SpoofGuard(names.host_interface, names.container_mac, owner.label))
     return tuple(found)
+
+
+def _alias(attachment: Attachment) -> Alias:
+    conf = attachment.conf
+    masqueraded = tuple([ip.address for ip in attachment.lease.ips]) if conf.ip_masq else ()
+    return Alias(attachment.owner.label, conf.mac_spoof_check, masqueraded)
 
 
 def _vlans(attachment: Attachment) -> list[Operation]:

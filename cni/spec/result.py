@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cni.spec.address import IP, Net
-from cni.spec.errors import CniError
+from cni.spec.errors import InvalidConfig
 from cni.spec.record import Record
 from cni.spec.versions import at_least
 
@@ -179,7 +179,7 @@ def _ip_json(ip: IPConfig, with_family: bool) -> JsonValue:
 def result_json(result: Result, version: str) -> JsonValue:
     """The result in the shape of `version`, which has to be a supported one.
 
-    Raises CniError where an old shape cannot hold it (a result without addresses before 0.3.0).
+    Raises InvalidConfig where an old shape cannot hold it (a result without addresses before 0.3.0).
     """
     if not at_least(version, "0.3.0"):
         return _json_020(result, version)
@@ -211,6 +211,6 @@ def _json_020(result: Result, version: str) -> JsonValue:
             part["routes"] = [_route_json(route) for route in routes]
         members[key] = part
     if len(members) == 1:
-        raise CniError("cannot convert: no valid IP addresses", f"cniVersion {version} has no other place")
+        raise InvalidConfig(f"cniVersion: {version} cannot tell of a container without addresses, 0.3.0 can")
     members["dns"] = _dns_json(result.dns)
     return members

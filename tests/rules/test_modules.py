@@ -26,10 +26,12 @@ COMMON = PROTOCOL | {
 KERNEL = {
     "cni.kernel", "cni.kernel.alive", "cni.kernel.apply", "cni.kernel.bridge", "cni.kernel.container",
     "cni.kernel.forwarding", "cni.kernel.journal", "cni.kernel.machine", "cni.kernel.netlink", "cni.kernel.netns",
-    "cni.kernel.nfnl", "cni.kernel.nft", "cni.kernel.route", "cni.kernel.rtnl", "cni.kernel.sysctl", "cni.kernel.veth",
+    "cni.kernel.nfnl", "cni.kernel.nft", "cni.kernel.route", "cni.kernel.rtinfo",
+    "cni.kernel.rtnl", "cni.kernel.sysctl", "cni.kernel.veth",
 }  # fmt: skip
 PLAN = {
-    "cni.config", "cni.config.netconf", "cni.plan", "cni.plan.address", "cni.plan.attachment", "cni.plan.link",
+    "cni.config", "cni.config.netconf", "cni.plan", "cni.plan.address", "cni.plan.alias", "cni.plan.attachment",
+    "cni.plan.link",
     "cni.plan.masquerade", "cni.plan.operations", "cni.plan.plan",
 }  # fmt: skip
 ALLOCATOR = {

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.config.netconf import parse_netconf
+from cni.plan.alias import Alias, parse_alias
 from cni.plan.attachment import Attachment, Facts, names_of
-from cni.plan.masquerade import GUARDED, read_alias
 from cni.plan.operations import Veth, masquerade_chain
 from cni.plan.plan import plan_attachment
 from cni.plan.ruleset import masquerade, spoof_guard
@@ -43,8 +43,7 @@ def alias(owner: Owner, addresses: Sequence[Net], ip_masq: bool = True, guarded:
 def test_an_alias_reads_back_as_it_was_written(owner: Owner, texts: list[str], guarded: bool) -> None:
     addresses = tuple(map(parse_net, texts))
     written = alias(owner, addresses, guarded=guarded)
-    assert read_alias(written) == (owner.label, addresses)
-    assert (GUARDED in written) is guarded
+    assert parse_alias(written) == Alias(owner.label, guarded, addresses)
     assert label_keys(written) == label_keys(owner.label)
 
 
@@ -52,7 +51,7 @@ def test_without_masquerading_the_alias_is_the_label() -> None:
     assert alias(SHORT, [parse_net("10.1.2.3/24")], ip_masq=False) == SHORT.label
     assert alias(SHORT, []) == SHORT.label
     assert alias(SHORT, [], guarded=True) == f"{SHORT.label}; guarded"
-    assert read_alias(f"{SHORT.label}; guarded") == (SHORT.label, ())
+    assert parse_alias(f"{SHORT.label}; guarded") == Alias(SHORT.label, guarded=True)
 
 
 @pytest.mark.parametrize("guarded", [False, True])
@@ -61,24 +60,26 @@ def test_an_alias_that_is_full_holds_as_many_whole_addresses_as_it_can(shift: in
     """A part of an address would be taken for another one when the rules are restored."""
     addresses = [Net(IP(6, (0x20010DB8 << 96) + (1 << 20) + number), 112 + shift % 16) for number in range(20)]
     full = alias(Owner("net", "c" * shift, "eth0"), addresses, guarded=guarded)
-    _, found = read_alias(full)
+    found = parse_alias(full).masqueraded
     assert found == tuple(addresses[: len(found)])
     assert 2 < len(found) < 20
-    limit = 255 - (0 if guarded else len(GUARDED))
-    assert len(full) <= limit < len(f"{full} {addresses[len(found)].text}")
+    assert len(full) <= 255 < len(f"{full} {addresses[len(found)].text}")
 
 
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("", ("", ())),
-        ("uplink of rack 3", ("uplink of rack 3", ())),
-        ("podwire a b c; masquerade ", ("podwire a b c", ())),
-        ("podwire a b c; masquerade x 10.1.2.3/24 10.1.2.4 y/z", ("podwire a b c", (parse_net("10.1.2.3/24"),))),
+        ("", Alias("")),
+        ("uplink of rack 3", Alias("uplink of rack 3")),
+        ("podwire a b c; masquerade ", Alias("podwire a b c")),
+        (
+            "podwire a b c; masquerade x 10.1.2.3/24 10.1.2.4 y/z",
+            Alias("podwire a b c", masqueraded=(parse_net("10.1.2.3/24"),)),
+        ),
     ],
 )
-def test_an_alias_by_others_does_no_harm(text: str, found: tuple[str, tuple[Net, ...]]) -> None:
-    assert read_alias(text) == found
+def test_an_alias_by_others_does_no_harm(text: str, found: Alias) -> None:
+    assert parse_alias(text) == found
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.kernel import rtnl
+from cni.kernel import rtinfo, rtnl
 from cni.kernel.netlink import (
     DUMP_TRIES,
     HEADER,
@@ -207,7 +207,7 @@ def test_of_an_attribute_that_repeats_the_last_counts() -> None:
 
 def test_a_name_of_any_bytes_goes_there_and_back() -> None:
     sent = rtnl.set_flags("\udcff\u00e9", 0, 0)[2]
-    assert rtnl.parse_link(sent).name == "\udcff\u00e9"
+    assert rtinfo.parse_link(sent).name == "\udcff\u00e9"
 
 
 @pytest.mark.parametrize("option", [10, 11, 12])

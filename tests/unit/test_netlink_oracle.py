@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.kernel import rtnl
+from cni.kernel import rtinfo, rtnl
 from cni.kernel.netlink import frame
 from cni.spec.address import mac_text, parse_ip, parse_net
 from cni.spec.result import Route
@@ -289,8 +289,8 @@ def test_a_port_is_read_as_pyroute2_writes_it(hairpin: bool, isolated: bool) -> 
             ("IFLA_INFO_SLAVE_DATA", {"attrs": slave}),
         ]
     }
-    link = rtnl.parse_link(answer(ifinfmsg, {"index": 9, "flags": 0x1003}, [*PORT, ("IFLA_LINKINFO", info)]))
-    assert link == rtnl.Link(
+    link = rtinfo.parse_link(answer(ifinfmsg, {"index": 9, "flags": 0x1003}, [*PORT, ("IFLA_LINKINFO", info)]))
+    assert link == rtinfo.Link(
         ifindex=9, name="veth0", kind="veth", mac=ONE, mtu=1400, flags=0x1003, master=7, peer=5, operstate=6,
         alias="whose; masquerade x", vlan_filtering=False, hairpin=hairpin, isolated=isolated,
     )  # fmt: skip
@@ -304,25 +304,25 @@ def test_a_bridge_is_read_as_pyroute2_writes_it(filtering: bool) -> None:
         MAC,
         linkinfo("bridge", [("IFLA_BR_FORWARD_DELAY", 1500), ("IFLA_BR_VLAN_FILTERING", int(filtering))]),
     ]
-    link = rtnl.parse_link(answer(ifinfmsg, {"index": 7, "flags": 0x102}, attrs))
+    link = rtinfo.parse_link(answer(ifinfmsg, {"index": 7, "flags": 0x102}, attrs))
     assert (link.name, link.kind, link.mac, link.vlan_filtering, link.up) == ("br0", "bridge", ONE, filtering, False)
 
 
 def test_a_link_without_any_attribute_is_read() -> None:
-    link = rtnl.parse_link(answer(ifinfmsg, {"index": 1}, []))
-    assert link == rtnl.Link(1, "", "", b"", 0, 0, 0, 0, 0, "", False, False, False)
+    link = rtinfo.parse_link(answer(ifinfmsg, {"index": 1}, []))
+    assert link == rtinfo.Link(1, "", "", b"", 0, 0, 0, 0, 0, "", False, False, False)
 
 
 def test_only_a_bridges_own_data_is_read_as_a_bridges() -> None:
     """The same number means something else in another kind of link."""
     info = linkinfo("vxlan", [("IFLA_VXLAN_LEARNING", 1)])
-    assert not rtnl.parse_link(answer(ifinfmsg, {"index": 1}, [info])).vlan_filtering
+    assert not rtinfo.parse_link(answer(ifinfmsg, {"index": 1}, [info])).vlan_filtering
 
 
 def test_the_vlans_of_a_port_are_read_as_pyroute2_writes_them() -> None:
     data = answer(ifinfmsg, {"family": AF_BRIDGE, "index": 9}, [NAME, vlan_spec((6, 1), (0, 5), (0, 6))])
-    assert rtnl.parse_port_vlans(data) == (9, {1: 6, 5: 0, 6: 0})
-    assert rtnl.parse_port_vlans(answer(ifinfmsg, {"family": AF_BRIDGE, "index": 9}, [])) == (9, {})
+    assert rtinfo.parse_port_vlans(data) == (9, {1: 6, 5: 0, 6: 0})
+    assert rtinfo.parse_port_vlans(answer(ifinfmsg, {"family": AF_BRIDGE, "index": 9}, [])) == (9, {})
 
 
 @pytest.mark.parametrize(
@@ -337,17 +337,17 @@ def test_the_vlans_of_a_port_are_read_as_pyroute2_writes_them() -> None:
 def test_an_address_is_read_as_pyroute2_writes_it(
     fields: dict[str, int], attrs: Attributes, text: str, flags: int
 ) -> None:
-    assert rtnl.parse_address(answer(ifaddrmsg, fields, attrs)) == rtnl.AddressInfo(7, parse_net(text), flags)
+    assert rtinfo.parse_address(answer(ifaddrmsg, fields, attrs)) == rtinfo.AddressInfo(7, parse_net(text), flags)
 
 
 @pytest.mark.parametrize("name", [name for name in ROUTES if "routes" not in name])
 def test_a_route_is_read_as_pyroute2_writes_it(name: str) -> None:
     _, _, fields, attrs = ROUTES[name]
-    found = rtnl.parse_route(answer(rtmsg, fields, attrs))
+    found = rtinfo.parse_route(answer(rtmsg, fields, attrs))
     told = dict(attrs)
     gateway, measured = told.get("RTA_GATEWAY"), dict(told.get("RTA_METRICS", {"attrs": []})["attrs"])
     everything = "::" if fields["family"] == AF_INET6 else "0.0.0.0"
-    assert found == rtnl.RouteInfo(
+    assert found == rtinfo.RouteInfo(
         dst=parse_net(f"{told.get('RTA_DST', everything)}/{fields['dst_len']}"),
         gw=parse_ip(gateway) if gateway else None,
         ifindex=7,
@@ -360,7 +360,7 @@ def test_a_route_is_read_as_pyroute2_writes_it(name: str) -> None:
 
 
 def test_a_route_of_a_kernel_without_long_tables_is_read() -> None:
-    found = rtnl.parse_route(answer(rtmsg, way(AF_INET, 0, 0, 100), []))
+    found = rtinfo.parse_route(answer(rtmsg, way(AF_INET, 0, 0, 100), []))
     assert (found.table, found.ifindex, found.gw, found.dst) == (100, 0, None, parse_net("0.0.0.0/0"))
 
 
@@ -375,17 +375,17 @@ def test_a_route_of_a_kernel_without_long_tables_is_read() -> None:
 def test_a_route_of_several_ways_is_read_as_pyroute2_writes_it(family: int, hops: list[tuple[int, str]]) -> None:
     told = [{"oif": index, "attrs": [("RTA_GATEWAY", gw)] if gw else []} for index, gw in hops]
     data = answer(rtmsg, way(family, 0, 0), [("RTA_TABLE", 254), ("RTA_PRIORITY", 5), ("RTA_MULTIPATH", told)])
-    ways = rtnl.parse_ways(data)
+    ways = rtinfo.parse_ways(data)
     assert [(one.ifindex, one.gw) for one in ways] == [(index, parse_ip(gw) if gw else None) for index, gw in hops]
     assert {(one.dst.prefix, one.table, one.priority) for one in ways} == {(0, 254, 5)}
 
 
 def test_a_route_of_one_way_is_that_way() -> None:
     data = answer(rtmsg, way(AF_INET, 0, 0), [*MAIN, ("RTA_GATEWAY", "10.1.2.1")])
-    assert rtnl.parse_ways(data) == [rtnl.parse_route(data)]
+    assert rtinfo.parse_ways(data) == [rtinfo.parse_route(data)]
 
 
 @pytest.mark.parametrize("hops", [b"\0" * 8, b"\0" * 11, struct.pack("=HBBi", 99, 0, 0, 7)])
 def test_next_hops_that_are_cut_do_not_last_for_ever(hops: bytes) -> None:
     data = answer(rtmsg, way(AF_INET, 0, 0), []) + struct.pack("=HH", 4 + len(hops), 9) + hops
-    assert [one.gw for one in rtnl.parse_ways(data)] == [None]
+    assert [one.gw for one in rtinfo.parse_ways(data)] == [None]
