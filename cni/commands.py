@@ -55,7 +55,7 @@ def add(call: Call) -> None:
         journal.add(lambda: ipam.delete(request, network, alive_in(network.name)))
         _require_address(conf, lease)
         owner = _owner(call)
-        names = names_of(owner, conf.mac)
+        names = names_of(owner, conf.mac, lease)
         plan = plan_attachment(Attachment(owner, request.netns, conf, _facts(machine, conf), names, lease))
         answer = call.render(plan.result)
         apply(machine, plan.operations, journal)
@@ -102,13 +102,15 @@ def delete(call: Call) -> None:
     conf = conf._replace(
         ip_masq=conf.ip_masq or bool(alias.masqueraded), mac_spoof_check=conf.mac_spoof_check or alias.guarded
     )
-    masqueraded = alias.masqueraded
-    if conf.ip_masq:
-        masqueraded = masqueraded or _leased(request, network, ipam)
-    lease = Result(ips=tuple([IPConfig(address) for address in masqueraded]))
-    attachment = Attachment(owner, request.netns, conf, Facts("", None, ipv6=False), names_of(owner, conf.mac), lease)
+    addresses = alias.masqueraded
+    if conf.ip_masq or conf.mac_spoof_check:
+        addresses = addresses or _leased(request, network, ipam)
+    lease = Result(ips=tuple([IPConfig(address) for address in addresses]))
+    attachment = Attachment(
+        owner, request.netns, conf, Facts("", None, ipv6=False), names_of(owner, conf.mac, lease), lease
+    )
     failed = release(machine, reversed(plan_attachment(attachment).operations))
-    if conf.ip_masq and not masqueraded:
+    if conf.ip_masq and not addresses:
         from cni.kernel import nft
 
         _collecting(failed, lambda: nft.forget(machine, lambda label: _keys(label)[1] == owner.key))
@@ -191,7 +193,7 @@ def _facts(machine: Machine, conf: NetConf) -> Facts:
 
 def _answered_names(previous: Result, owner: Owner, conf: NetConf, netns: str) -> Names:
     """The names of ADD's answer: another plugin may have chosen them, or added interfaces after the first."""
-    names = names_of(owner, conf.mac)
+    names = names_of(owner, conf.mac, previous)
     hosts = [one.name for one in previous.interfaces if not one.sandbox and one.name != conf.bridge]
     if hosts:
         names = names._replace(host_interface=hosts[0])

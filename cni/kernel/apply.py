@@ -74,7 +74,7 @@ EFFECTS: dict[type, Effect] = {
     ops.ContainerRoute: Effect(container.apply_route, stay, container.route_differs),
     ops.GatewayAddress: Effect(bridge.apply_gateway, stay, bridge.gateway_differs),
     ops.Masquerade: Effect(_nft("apply_masquerade"), _nft("release_masquerade"), _nft("masquerade_differs")),
-    ops.Announcement: Effect(container.announce, stay, nothing_differs),
+    ops.Readiness: Effect(container.await_ready, stay, nothing_differs),
 }
 
 

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.kernel.journal import Journal
     from cni.kernel.machine import Machine
-    from cni.plan.operations import Announcement, ContainerAddress, ContainerRoute, ContainerSysctl, ContainerUp
+    from cni.plan.operations import ContainerAddress, ContainerRoute, ContainerSysctl, ContainerUp, Readiness
 
 FORWARD_SECONDS = 5.0
 DUPLICATE_SECONDS = 5.0
@@ -87,16 +87,18 @@ def route_differs(machine: Machine, op: ContainerRoute) -> str:
     return f"the container has lost the route {op.route.dst.text}"
 
 
-def announce(machine: Machine, op: Announcement, journal: Journal) -> None:
+def await_ready(machine: Machine, op: Readiness, journal: Journal) -> None:
     del journal
     _wait_until_forwarding(machine, op)
     if op.detect_duplicates:
         _wait_for_duplicates(machine, op)
+    if not op.announce:
+        return
     # Given its own address again, an interface tells its neighbours (arp_notify; kernel net/ipv4/devinet.c).
     machine.container_route.request(*rtnl.set_mac(op.ifname, op.mac))
 
 
-def _wait_until_forwarding(machine: Machine, op: Announcement) -> None:
+def _wait_until_forwarding(machine: Machine, op: Readiness) -> None:
     """The kernel notices a pair's carrier in a work queue of its own, usually before it is asked."""
     end = time.monotonic() + FORWARD_SECONDS
     while machine.route.need(op.host_interface).operstate != rtnl.OPERSTATE_UP:
@@ -106,7 +108,7 @@ def _wait_until_forwarding(machine: Machine, op: Announcement) -> None:
         time.sleep(STEP_SECONDS)
 
 
-def _wait_for_duplicates(machine: Machine, op: Announcement) -> None:
+def _wait_for_duplicates(machine: Machine, op: Readiness) -> None:
     end = time.monotonic() + DUPLICATE_SECONDS
     while True:
         present = machine.container_route.addresses(op.ifname)

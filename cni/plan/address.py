@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from cni.plan.link import bridge_mac
 from cni.plan.operations import (
-    Announcement,
     ContainerAddress,
     ContainerRoute,
     ContainerSysctl,
@@ -12,6 +11,7 @@ from cni.plan.operations import (
     Forwarding,
     GatewayAddress,
     Operation,
+    Readiness,
     VlanGateway,
 )
 from cni.spec.address import IP, Net, mac_text
@@ -69,8 +69,10 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
     found += _routes(attachment)
     if conf.is_gateway:
         found += _gateway(attachment)
+    found += _notices(attachment)
     if not conf.disable_container_interface:
-        found.append(Announcement(names.host_interface, ifname, names.container_mac, conf.enable_dad))
+        announce = conf.mac is not None or len(attachment.lease.ips) > 1  # else the MAC address follows from the one
+        found.append(Readiness(names.host_interface, ifname, names.container_mac, conf.enable_dad, announce))
     return tuple(found)
 
 
@@ -87,8 +89,15 @@ def _sysctls(attachment: Attachment) -> list[Operation]:
         found.append(ContainerSysctl("net/ipv6/conf/lo/disable_ipv6", "0", required=True))
         found.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/disable_ipv6", "0", required=True))
         found.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/keep_addr_on_down", "1"))
+    return found
+
+
+def _notices(attachment: Attachment) -> list[Operation]:
+    """From now on the interface tells its neighbours of its addresses; what it said at coming up would be lost."""
+    ifname = attachment.owner.ifname
+    found: list[Operation] = [ContainerSysctl(f"net/ipv4/conf/{ifname}/arp_notify", "1")]
+    if any(ip.address.family == 6 for ip in attachment.lease.ips):
         found.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/ndisc_notify", "1"))
-    found.append(ContainerSysctl(f"net/ipv4/conf/{ifname}/arp_notify", "1"))
     return found
 
 

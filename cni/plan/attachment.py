@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cni.spec.owner import mac_of
 from cni.spec.record import Record
 
 TYPE_CHECKING = False
@@ -46,6 +47,11 @@ class Attachment(Record):
         return None
 
 
-def names_of(owner: Owner, mac: bytes | None) -> Names:
-    """`mac`: the container's address where the user chose one."""
+def names_of(owner: Owner, mac: bytes | None, lease: Result) -> Names:
+    """`mac`: the container's where the user chose one; else it follows from the first leased address.
+
+    So whoever gets the address next has the same MAC address, and what neighbours remember stays true.
+    """
+    if mac is None and lease.ips:
+        mac = mac_of("container", owner.network, lease.ips[0].address.ip.text)
     return Names(owner.host_interface, owner.host_mac, mac or owner.container_mac)

@@ -205,19 +205,21 @@ class Masquerade(Record):
         return f"nft add element inet podwire masquerade{self.address.family} {{ {element} }}"
 
 
-class Announcement(Record):
-    """The port forwards, the addresses are usable, and the neighbours have been told who has them.
+class Readiness(Record):
+    """The port forwards and the addresses are usable; with `announce`, the neighbours have been told who has them.
 
-    What is announced before the port forwards is lost, and neighbours keep the old MAC of a reused address.
+    What is announced before the port forwards is lost, and neighbours would keep the old MAC of a reused address.
     """
 
     host_interface: str
     ifname: str
     mac: bytes
     detect_duplicates: bool
+    announce: bool
 
     def describe(self) -> str:
-        return f"wait for {self.host_interface} to forward, then announce the addresses of {self.ifname}"
+        then = f", then announce the addresses of {self.ifname}" if self.announce else ""
+        return f"wait for {self.host_interface} to forward{then}"
 
 
 Operation = (
@@ -235,7 +237,7 @@ Operation = (
     | ContainerRoute
     | GatewayAddress
     | Masquerade
-    | Announcement
+    | Readiness
 )
 
 

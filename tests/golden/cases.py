@@ -53,5 +53,5 @@ def case(name: str) -> Case:
     bridge_mac = told["facts"]["bridge_mac"]
     facts = Facts(told["facts"]["node"], bridge_mac and parse_mac(bridge_mac), told["facts"]["ipv6"])
     owner = Owner(network.name, request.container_id, request.ifname)
-    plan = plan_attachment(Attachment(owner, request.netns, conf, facts, names_of(owner, conf.mac), lease))
+    plan = plan_attachment(Attachment(owner, request.netns, conf, facts, names_of(owner, conf.mac, lease), lease))
     return Case(plan, network.version)

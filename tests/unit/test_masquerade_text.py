@@ -32,7 +32,7 @@ def alias(owner: Owner, addresses: Sequence[Net], ip_masq: bool = True, guarded:
     members: dict[str, JsonValue] = {"ipMasq": ip_masq, "macspoofchk": guarded}
     conf = parse_netconf(Network(owner.network, "1.1.0", members, b""), {}, Faults())
     lease = Result(ips=tuple([IPConfig(one) for one in addresses]))
-    attachment = Attachment(owner, "", conf, Facts("node", None, ipv6=True), names_of(owner, None), lease)
+    attachment = Attachment(owner, "", conf, Facts("node", None, ipv6=True), names_of(owner, None, lease), lease)
     (veth,) = [one for one in plan_attachment(attachment).operations if isinstance(one, Veth)]
     return veth.alias
 

@@ -32,7 +32,7 @@ def conf_of(**members: Any) -> NetConf:
 
 def attachment(*addresses: str, routes: Sequence[Route] = (), facts: Facts = FACTS, **members: Any) -> Attachment:
     lease = Result(ips=tuple([IPConfig(parse_net(one)) for one in addresses]), routes=tuple(routes))
-    return Attachment(OWNER, "/run/netns/c1", conf_of(**members), facts, names_of(OWNER, None), lease)
+    return Attachment(OWNER, "/run/netns/c1", conf_of(**members), facts, names_of(OWNER, None, lease), lease)
 
 
 def operations(*addresses: str, **members: Any) -> tuple[Operation, ...]:
@@ -65,10 +65,10 @@ def test_rules_are_in_place_before_the_first_packet_may_leave() -> None:
         (ops.Masquerade, ops.ContainerUp),
         (ops.ContainerSysctl, ops.ContainerAddress),
         (ops.ContainerAddress, ops.ContainerUp),
-        (ops.GatewayAddress, ops.Announcement),
+        (ops.GatewayAddress, ops.Readiness),
     ):
         assert order.index(earlier) < order.index(later)
-    assert order[-1] is ops.Announcement
+    assert order[-1] is ops.Readiness
 
 
 def test_a_bridge_that_is_there_keeps_its_address() -> None:
@@ -82,7 +82,7 @@ def test_bridges_of_one_name_on_two_nodes_have_two_addresses() -> None:
 
 
 def test_a_chosen_mac_address_is_the_containers_alone() -> None:
-    chosen = names_of(OWNER, b"\x0a\0\0\0\0\x01")
+    chosen = names_of(OWNER, b"\x0a\0\0\0\0\x01", Result())
     assert chosen == Names(OWNER.host_interface, OWNER.host_mac, b"\x0a\0\0\0\0\x01")
 
 
@@ -180,10 +180,37 @@ def test_a_vlan_without_gateway_needs_no_further_interface() -> None:
     assert len(plan.result.interfaces) == 3
 
 
+def test_who_gets_an_address_next_has_its_mac_address_too() -> None:
+    """What neighbours remember of the address stays true, whoever has it."""
+    lease = Result(ips=(IPConfig(parse_net("10.1.2.3/24")),))
+    other = OWNER._replace(container_id="another")
+    assert names_of(OWNER, None, lease).container_mac == names_of(other, None, lease).container_mac
+    assert names_of(OWNER, None, Result()).container_mac != names_of(other, None, Result()).container_mac
+    assert (
+        names_of(OWNER._replace(network="n2"), None, lease).container_mac != names_of(OWNER, None, lease).container_mac
+    )
+
+
+@pytest.mark.parametrize(
+    ("addresses", "members", "announced"),
+    [
+        (["10.1.2.3/24"], {}, False),
+        (["10.1.2.3/24", "2001:db8::3/64"], {}, True),
+        (["10.1.2.3/24"], {"args": {"cni": {"mac": "0a:00:00:00:00:01"}}}, True),
+        ([], {}, False),
+    ],
+)
+def test_addresses_that_do_not_tell_the_mac_address_are_announced(
+    addresses: list[str], members: dict[str, Any], announced: bool
+) -> None:
+    (ready,) = only(ops.Readiness, operations(*addresses, **members))
+    assert ready.announce is announced
+
+
 @pytest.mark.parametrize(("enabled", "waits"), [(True, True), (False, False)])
 def test_duplicate_detection_is_waited_for_where_it_runs(enabled: bool, waits: bool) -> None:
     found = operations("2001:db8::3/64", enabledad=enabled)
-    assert [one.detect_duplicates for one in only(ops.Announcement, found)] == [waits]
+    assert [one.detect_duplicates for one in only(ops.Readiness, found)] == [waits]
     assert [one.detect_duplicates for one in only(ops.ContainerAddress, found)] == [waits]
 
 

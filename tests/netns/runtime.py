@@ -1,0 +1,221 @@
+"""A container runtime for the tests: it calls podwire in a machine, in its own process, and remembers the answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cni.main import run
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Mapping
+
+    from tests.machine import Machine, Pod
+
+Json = dict[str, Any]
+
+PLUGINS = "/opt/cni/bin"
+PROGRAM = os.path.join(os.path.dirname(__file__), "podwire")
+NETWORK = "net"
+GONE = "/run/netns/gone"
+
+IPV4, IPV6 = [{"subnet": "10.1.2.0/24"}], [{"subnet": "2001:db8:1::/64"}]
+
+
+def host_local(*sets: list[dict[str, str]], **others: object) -> Json:
+    """Give the ipam part of a configuration: one address of each set."""
+    return {"type": "host-local", "ranges": list(sets), **others}
+
+
+def network(name: str = NETWORK, **settings: object) -> Json:
+    """Give a network configuration."""
+    return {"cniVersion": "1.1.0", "name": name, "type": "podwire", **settings}
+
+
+DUAL = host_local(IPV4, IPV6)
+PLAIN = network(isDefaultGateway=True, ipam=host_local(IPV4))
+MASQUERADED = network(isDefaultGateway=True, ipMasq=True, ipam=DUAL)
+RICH = network(
+    isDefaultGateway=True,
+    ipMasq=True,
+    macspoofchk=True,
+    hairpinMode=True,
+    mtu=1400,
+    ipam=host_local(
+        IPV4,
+        IPV6,
+        routes=[
+            {"dst": "192.0.2.0/24"},
+            {"dst": "198.51.100.0/24", "priority": 7, "mtu": 1300, "advmss": 1200},
+            {"dst": "2001:db8:9::/48"},
+        ],
+    ),
+)
+
+
+class AnsweredError(Exception):
+    """podwire answered with an error where the test asked for success."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+class Answer(NamedTuple):
+    """How a call ended: the exit status and what was printed."""
+
+    status: int
+    stdout: str
+    stderr: str = ""
+
+    @property
+    def content(self) -> Json:
+        """The one JSON object on stdout, or an empty one."""
+        answer: Json = json.loads(self.stdout or "{}")
+        return answer
+
+    @property
+    def code(self) -> int:
+        """The protocol's error code, 0 for success."""
+        return int(self.content["code"]) if self.status else 0
+
+    @property
+    def message(self) -> str:
+        return str(self.content["msg"]) if self.status else ""
+
+    def succeeded(self) -> Answer:
+        """Give the answer itself, or raise AnsweredError."""
+        if self.status:
+            raise AnsweredError(self.code, self.message + self.stderr)
+        return self
+
+
+class Attachment(NamedTuple):
+    """What a runtime says of a container in the environment."""
+
+    container: str
+    netns: str
+    interface: str = "eth0"
+    arguments: str = ""
+
+    def environment(self, verb: str) -> dict[str, str]:
+        """Give the variables of one call."""
+        said = {
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": self.container,
+            "CNI_NETNS": self.netns,
+            "CNI_IFNAME": self.interface,
+            "CNI_ARGS": self.arguments,
+            "CNI_PATH": PLUGINS,
+        }
+        return {key: value for key, value in said.items() if value}
+
+
+def attachment(pod: Pod, interface: str = "eth0", arguments: str = "") -> Attachment:
+    """Give a pod's attachment; the container's ID is the pod's name."""
+    return Attachment(pod.name, pod.path, interface, arguments)
+
+
+class Text:
+    """A standard stream of a call in this process."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self.data = data
+
+    def read(self) -> bytes:
+        return self.data
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+
+class Closed(Text):
+    """A standard stream whose reader is gone."""
+
+    def write(self, data: bytes) -> None:
+        raise BrokenPipeError(32, os.strerror(32), len(data))
+
+
+def serve(environment: Mapping[str, str], config: Json, program: str = "podwire", stdout: Text | None = None) -> Answer:
+    """Serve one call in this process, which has to be inside a machine."""
+    said, heard = stdout or Text(), Text()
+    inherited = {"PATH": os.environ["PATH"]}
+    status = run([program], inherited | dict(environment), Text(json.dumps(config).encode()), said, heard)
+    return Answer(status, said.data.decode(), heard.data.decode())
+
+
+def _prepared(prepare: Callable[[], object], *arguments: Any) -> Answer:
+    prepare()
+    return serve(*arguments)
+
+
+class Node:
+    """A machine and the runtime on it. What ADD answered is handed back to CHECK and DEL, as the protocol asks."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.results: dict[tuple[str, str, str], Json] = {}
+
+    def call(
+        self,
+        verb: str,
+        config: Json,
+        who: Attachment | None = None,
+        *,
+        program: str = "podwire",
+        extra: Mapping[str, str] | None = None,
+        stdout: Text | None = None,
+        prepare: Callable[[], object] | None = None,
+    ) -> Answer:
+        """Call podwire in a process of its own; `prepare` is called in there first, `extra` is environment."""
+        said = who.environment(verb) if who else {"CNI_COMMAND": verb, "CNI_PATH": PLUGINS}
+        arguments = (said | dict(extra or {}), config, program, stdout)
+        if prepare:
+            return self.machine.call(_prepared, prepare, *arguments)
+        return self.machine.call(serve, *arguments)
+
+    def add(self, config: Json, who: Attachment, **how: Any) -> Json:
+        """Attach and give the result; AnsweredError where podwire refuses."""
+        result = self.call("ADD", config, who, **how).succeeded().content
+        self.results[config["name"], who.container, who.interface] = result
+        return result
+
+    def with_result(self, config: Json, who: Attachment) -> Json:
+        """Give the configuration as CHECK and DEL get it."""
+        key = config["name"], who.container, who.interface
+        return {**config, "prevResult": self.results[key]} if key in self.results else config
+
+    def check(self, config: Json, who: Attachment, **how: Any) -> Answer:
+        """Ask whether the attachment is as ADD made it."""
+        return self.call("CHECK", self.with_result(config, who), who, **how)
+
+    def delete(self, config: Json, who: Attachment, **how: Any) -> Answer:
+        """Release; AnsweredError where podwire cannot."""
+        answer = self.call("DEL", self.with_result(config, who), who, **how).succeeded()
+        self.results.pop((config["name"], who.container, who.interface), None)
+        return answer
+
+    def start(self, verb: str, config: Json, who: Attachment, program: str = PROGRAM) -> subprocess.Popen[bytes]:
+        """Start podwire as a program; the caller waits for its end."""
+        import subprocess
+
+        environment = {"PATH": os.environ["PATH"], **who.environment(verb)}
+        pairs = [f"{key}={value}" for key, value in environment.items()]
+        process = subprocess.Popen(
+            self.machine.command("env", "-i", *pairs, sys.executable, "-I", "-S", program),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdin
+        process.stdin.write(json.dumps(config).encode())
+        process.stdin.close()
+        process.stdin = None
+        return process

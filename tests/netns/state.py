@@ -1,0 +1,106 @@
+"""What a machine looks like: all of it, to be compared before and after, or what it shows of one attachment."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.machine import Machine, Pod, Snapshot
+
+LEASES = "/var/lib/cni"
+_SETTINGS = (
+    "grep -rs . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/ipv4/ip_forward || true"  # secrets refuse
+)
+_LEASE = re.compile(r"/(\d+\.\d+\.\d+\.\d+|[0-9a-f]*:[0-9a-f:]*) '")
+
+
+def leases(machine: Machine) -> dict[str, str]:
+    """Give the leased addresses, each with its owner as CONTAINER/INTERFACE."""
+    found = {}
+    for line in machine.files(LEASES):
+        if match := _LEASE.search(line):
+            content = line[match.end() - 1 :].strip("'\"")
+            found[match[1]] = content.replace("\\r\\n", "/")
+    return found
+
+
+def whole(machine: Machine) -> Snapshot:
+    """Say everything that an attachment touches, every interface's settings on both sides included.
+
+    Left out are what an allocator may remember: its lock, its folder, and where its next round begins.
+    """
+    seen = machine.snapshot(())
+    settings = machine.run("sh", "-c", _SETTINGS).stdout.splitlines()
+    for pod in machine.pods.values():
+        if machine.run("test", "-e", pod.path, check=False).returncode == 0:
+            settings += [f"{pod.name}: {line}" for line in pod.run("sh", "-c", _SETTINGS).stdout.splitlines()]
+    held = [f"{address} {owner}" for address, owner in leases(machine).items()]
+    return {**seen, "settings": sorted(settings), "files": sorted(held)}
+
+
+def difference(before: Snapshot, after: Snapshot) -> list[str]:
+    """Give the lines that are in one of them only, each with a sign."""
+    lost = [f"- {line}" for section in before for line in before[section] if line not in after[section]]
+    gained = [f"+ {line}" for section in after for line in after[section] if line not in before[section]]
+    return lost + gained
+
+
+def shown(where: Machine | Pod, *command: str) -> Any:
+    """Give what ip, bridge or nft shows as JSON."""
+    return json.loads(where.run(*command).stdout or "[]")
+
+
+def link(where: Machine | Pod, name: str) -> dict[str, Any]:
+    """Give one link with its details, or nothing."""
+    found = [one for one in shown(where, "ip", "-j", "-d", "link") if one["ifname"] == name]
+    return found[0] if found else {}
+
+
+def links(where: Machine | Pod) -> set[str]:
+    """Give the names of all links."""
+    return {one["ifname"] for one in shown(where, "ip", "-j", "link")}
+
+
+def routes(where: Machine | Pod, family: int = 4) -> list[dict[str, Any]]:
+    """Give the routes that somebody made, of all tables."""
+    found = shown(where, "ip", "-j", "-d", f"-{family}", "route", "show", "table", "all")
+    return [route for route in found if route["protocol"] == "boot"]
+
+
+def elements(machine: Machine) -> dict[str, str]:
+    """Give the elements of podwire's tables as "SET KEY", each with its owner as CONTAINER/INTERFACE."""
+    found = {}
+    for item in shown(machine, "nft", "-j", "list", "ruleset")["nftables"]:
+        ((kind, body),) = item.items()
+        for element in body.get("elem", []) if kind in ("set", "map") else []:
+            inner = element[0] if isinstance(element, list) else element
+            key = inner["elem"]["val"]
+            text = " ".join(key["concat"]) if isinstance(key, dict) else key
+            found[f"{body['name']} {text}"] = "/".join(inner["elem"]["comment"].split(" ")[3].split("/")[1:])
+    return found
+
+
+def owners(machine: Machine) -> dict[str, str]:
+    """Give the host's links that podwire made for containers, each with its owner as CONTAINER/INTERFACE."""
+    found = {}
+    for one in shown(machine, "ip", "-j", "-d", "link"):
+        if one.get("ifalias", "").startswith("podwire "):
+            words = one["ifalias"].partition(";")[0].split(" ")[3]
+            found[one["ifname"]] = "/".join(words.split("/")[1:])
+    return found
+
+
+def held_by(machine: Machine, owner: str) -> list[str]:
+    """Give everything on the machine that bears the owner CONTAINER/INTERFACE: links, elements, leases."""
+    held = {**owners(machine), **elements(machine), **leases(machine)}
+    return [name for name, of in held.items() if of == owner]
+
+
+def filters_vlans(machine: Machine) -> bool:
+    """Tell whether the kernel's bridges know VLANs."""
+    made = machine.run("ip", "link", "add", "probe", "type", "bridge", "vlan_filtering", "1", check=False)
+    if made.returncode == 0:
+        machine.run("ip", "link", "delete", "probe")
+    return made.returncode == 0

@@ -1,0 +1,74 @@
+"""What an ADD or DEL asks of the kernel does not grow with the number of pods: counted, not timed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cni.kernel import netlink
+from tests.netns.runtime import RICH, Attachment, attachment, serve
+
+if TYPE_CHECKING:
+    from tests.machine import Machine
+    from tests.netns.runtime import Json, Node
+
+MANY = 50
+
+
+class Exchange(NamedTuple):
+    """One message: its type and the number of bytes answered."""
+
+    kind: int
+    received: int
+
+
+class Counting:
+    """A socket that notes what passes."""
+
+    seen: list[Exchange] = []  # noqa: RUF012 - of this process, which makes one call
+
+    def __init__(self, *arguments: Any) -> None:
+        self._socket = _SOCKET(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def send(self, data: bytes) -> int:
+        self.seen.append(Exchange(int.from_bytes(data[4:6], "little"), 0))
+        sent: int = self._socket.send(data)
+        return sent
+
+    def recv(self, size: int) -> bytes:
+        data: bytes = self._socket.recv(size)
+        last = self.seen[-1]
+        self.seen[-1] = last._replace(received=last.received + len(data))
+        return data
+
+
+_SOCKET: Any = vars(netlink)["socket"]
+
+
+def exchanges(verb: str, config: Json, who: Attachment) -> list[Exchange]:
+    """Serve a call and tell what it cost; waiting, which is asking the same again, counts once. To be called inside."""
+    vars(netlink)["socket"] = Counting
+    serve(who.environment(verb), config).succeeded()
+    seen = Counting.seen
+    return [one for number, one in enumerate(seen) if number == 0 or one != seen[number - 1]]
+
+
+def cost(machine: Machine, config: Json, who: Attachment) -> dict[str, list[Exchange]]:
+    """Give the exchanges of an ADD and of the DEL after it."""
+    return {verb: machine.call(exchanges, verb, config, who) for verb in ("ADD", "DEL")}
+
+
+def test_fifty_other_pods_cost_nothing(machine: Machine, node: Node) -> None:
+    config = RICH
+    who = attachment(machine.pod("measured"))
+    node.add(config, Attachment("other00", machine.pod("other00").path))
+    alone = cost(machine, config, who)
+    for number in range(1, MANY):
+        name = f"other{number:02}"
+        node.add(config, Attachment(name, machine.pod(name).path))
+    crowded = cost(machine, config, who)
+    for verb in alone:
+        assert crowded[verb] == alone[verb], verb
+        assert len(alone[verb]) > 1
