@@ -28,7 +28,10 @@ class VlanRange(Record):
 
 
 class NetConf(Record):
-    """`mtu` in bytes, 0 for the kernel's choice; `dns` is None where the configuration has no word on it."""
+    """`mtu` in bytes, 0 for the kernel's choice; `dns` is None where the configuration has no word on it.
+
+    `macs_chosen`: the runtime may choose MAC addresses of this network's containers (capability mac).
+    """
 
     bridge: str
     is_gateway: bool
@@ -46,6 +49,7 @@ class NetConf(Record):
     disable_container_interface: bool
     port_isolation: bool
     mac: bytes | None
+    macs_chosen: bool
     dns: DNS | None
     ipam_type: str
     notices: tuple[str, ...]
@@ -77,6 +81,7 @@ def parse_netconf(network: Network, args: Mapping[str, str], faults: Faults) -> 
         disable_container_interface=fields.flag("disableContainerInterface"),
         port_isolation=fields.flag("portIsolation"),
         mac=_mac(fields, args),
+        macs_chosen=fields.object("capabilities").flag("mac"),
         dns=_dns(fields),
         ipam_type=fields.object("ipam").text("type"),
         notices=_notices(backend),

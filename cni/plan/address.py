@@ -71,7 +71,8 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
         found += _gateway(attachment)
     found += _notices(attachment)
     if not conf.disable_container_interface:
-        announce = conf.mac is not None or len(attachment.lease.ips) > 1  # else the MAC address follows from the one
+        # Else the one address always comes with the same MAC address.
+        announce = conf.mac is not None or conf.macs_chosen or len(attachment.lease.ips) > 1
         found.append(Readiness(names.host_interface, ifname, names.container_mac, conf.enable_dad, announce))
     return tuple(found)
 

@@ -50,9 +50,11 @@ class Scene(NamedTuple):
 FRESH = Scene(RICH, clean_up=SHARED)
 CROWDED = Scene(RICH, others=1)
 # The bridge is somebody else's: down, with another address, which has to come back.
+THEIRS = ("ip link add cni0 address 02:00:00:00:00:77 type bridge", "ip address add 10.1.2.99/24 dev cni0")
 FOREIGN = Scene(
-    {**RICH, "hairpinMode": False, "promiscMode": True, "forceAddress": True, "portIsolation": True, "enabledad": True},
-    before=("ip link add cni0 address 02:00:00:00:00:77 type bridge", "ip address add 10.1.2.99/24 dev cni0"),
+    {**RICH, "hairpinMode": False, "promiscMode": True, "forceAddress": True, "portIsolation": True},
+    before=THEIRS,
+    clean_up=(*SHARED, *THEIRS),
 )
 
 

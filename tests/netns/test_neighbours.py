@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 V4, V6 = "10.1.2.50", "2001:db8:1::50"
 CHOSEN = "02:00:00:00:00:44"
 SINGLE = network(isDefaultGateway=True, ipam=host_local(IPV4))
+CHOOSING = {**SINGLE, "capabilities": {"mac": True}}
 DOUBLE = network(isDefaultGateway=True, ipam=DUAL)
 
 
@@ -33,7 +34,7 @@ def asking(config: Json, *ips: str, mac: str = "") -> Json:
 SUCCESSIONS: dict[str, tuple[Json, Json, str]] = {
     "one address": (asking(SINGLE, V4), asking(SINGLE, V4), V4),
     "one address, the new owner has chosen a MAC": (asking(SINGLE, V4), asking(SINGLE, V4, mac=CHOSEN), V4),
-    "one address, the old owner had chosen a MAC": (asking(SINGLE, V4, mac=CHOSEN), asking(SINGLE, V4), V4),
+    "one address, the old owner had chosen a MAC": (asking(CHOOSING, V4, mac=CHOSEN), asking(CHOOSING, V4), V4),
     "both addresses, IPv4": (asking(DOUBLE, V4, V6), asking(DOUBLE, V4, V6), V4),
     "both addresses, IPv6": (asking(DOUBLE, V4, V6), asking(DOUBLE, V4, V6), V6),
     "the IPv6 address beside another IPv4 address": (asking(DOUBLE, V4, V6), asking(DOUBLE, "10.1.2.60", V6), V6),

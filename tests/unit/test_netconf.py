@@ -29,6 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "disable_container_interface": False,
     "port_isolation": False,
     "mac": None,
+    "macs_chosen": False,
     "dns": None,
     "ipam_type": "",
     "notices": (),
@@ -88,6 +89,7 @@ KEYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "ipMasqBackend": ("nftables", {}),
     "runtimeConfig": ({"mac": MAC}, {"mac": MAC_BYTES}),
     "args": ({"cni": {"mac": MAC}}, {"mac": MAC_BYTES}),
+    "capabilities": ({"mac": True}, {"macs_chosen": True}),
 }
 
 

@@ -197,6 +197,7 @@ def test_who_gets_an_address_next_has_its_mac_address_too() -> None:
         (["10.1.2.3/24"], {}, False),
         (["10.1.2.3/24", "2001:db8::3/64"], {}, True),
         (["10.1.2.3/24"], {"args": {"cni": {"mac": "0a:00:00:00:00:01"}}}, True),
+        (["10.1.2.3/24"], {"capabilities": {"mac": True}}, True),
         ([], {}, False),
     ],
 )
