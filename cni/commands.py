@@ -47,13 +47,13 @@ def add(call: Call) -> None:
     request, network, machine = call.request, call.network, call.machine
     conf, ipam = _validated(call)
     machine.open_container(request.netns, request.netns_override)
-    machine.lock.share()
     journal = Journal(machine)
     try:
         machine.proceed()
         lease = ipam.add(request, network, alive_in(network.name))
         journal.add(lambda: ipam.delete(request, network, alive_in(network.name)))
         _require_address(conf, lease)
+        machine.lock.share()  # only now: an executed allocator may take its time
         owner = _owner(call)
         names = names_of(owner, conf.mac, lease)
         plan = plan_attachment(Attachment(owner, request.netns, conf, _facts(machine, conf), names, lease))
@@ -100,7 +100,9 @@ def delete(call: Call) -> None:
     owner = _owner(call)
     alias = _alias(machine, owner)
     conf = conf._replace(
-        ip_masq=conf.ip_masq or bool(alias.masqueraded), mac_spoof_check=conf.mac_spoof_check or alias.guarded
+        ip_masq=conf.ip_masq or bool(alias.masqueraded),
+        mac_spoof_check=conf.mac_spoof_check or alias.guarded is not None,
+        mac=alias.guarded or conf.mac,
     )
     addresses = alias.masqueraded
     if conf.ip_masq or conf.mac_spoof_check:
@@ -114,6 +116,7 @@ def delete(call: Call) -> None:
         from cni.kernel import nft
 
         _collecting(failed, lambda: nft.forget(machine, lambda label: _keys(label)[1] == owner.key))
+    machine.lock.release()
     _collecting(failed, lambda: ipam.delete(request, network, alive_in(network.name)))
     _report(failed, "not everything of the attachment could be released")
 

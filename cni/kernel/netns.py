@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
-from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
 from cni.spec.errors import InvalidNetns
 
@@ -98,6 +98,9 @@ class HostLock:
     def alone(self) -> None:
         """Waits until nobody else holds it; in between it may be nobody's (flock(2), conversion)."""
         flock(self._host.descriptor, LOCK_EX)
+
+    def release(self) -> None:
+        flock(self._host.descriptor, LOCK_UN)
 
     def try_alone(self) -> bool:
         try:

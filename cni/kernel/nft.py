@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from cni.kernel.journal import Journal
     from cni.kernel.machine import Machine
+    from cni.plan.alias import Alias
     from cni.plan.operations import Masquerade, SpoofGuard
 
 ABSENT = (ENOENT, EOPNOTSUPP, EPROTONOSUPPORT)  # the table is not there, or nothing of nftables is
@@ -63,16 +64,32 @@ def _restore_masquerade(machine: Machine, op: Masquerade, journal: Journal) -> N
     """The whole table anew, with the elements of all who are attached: their host interfaces' aliases name them."""
     machine.lock.alone()
     journal.add(lambda: release_masquerade(machine, op))
-    attached = [parse_alias(link.alias) for link in machine.route.links()]
-    held = [(address, one.label) for one in attached if label_keys(one.label) for address in one.masqueraded]
+    held = [(address, alias.label) for _, alias in _attached(machine) for address in alias.masqueraded]
     by_ip = {address.ip: (address, label) for address, label in [*held, (op.address, op.label)]}
     _load(machine, nfnl.NFPROTO_INET, ruleset.masquerade(by_ip.values()), journal)
     machine.lock.share()
 
 
+def _attached(machine: Machine) -> list[tuple[str, Alias]]:
+    """Name and alias of every host interface that is an attachment's."""
+    aliases = [(link.name, parse_alias(link.alias)) for link in machine.route.links()]
+    return [(name, alias) for name, alias in aliases if label_keys(alias.label)]
+
+
+def _restore_guard(machine: Machine, op: SpoofGuard, journal: Journal) -> None:
+    """As `_restore_masquerade`."""
+    machine.lock.alone()
+    journal.add(lambda: release_guard(machine, op))
+    ports = [(name, alias.guarded, alias.label) for name, alias in _attached(machine) if alias.guarded]
+    others = [port for port in ports if port[0] != op.host_interface]
+    text = ruleset.spoof_guard([*others, (op.host_interface, op.mac, op.label)])
+    _load(machine, nfnl.NFPROTO_BRIDGE, text, journal)
+    machine.lock.share()
+
+
 def apply_guard(machine: Machine, op: SpoofGuard, journal: Journal) -> None:
     if not _has_rules(machine, ALLOWED, ruleset.GUARD_CHAIN):
-        _load(machine, nfnl.NFPROTO_BRIDGE, ruleset.spoof_guard(), journal)
+        _restore_guard(machine, op, journal)
     for place, element in _guard_elements(op):
         _hold(machine, place, element, journal)
 

@@ -54,8 +54,9 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
 
 def _alias(attachment: Attachment) -> Alias:
     conf = attachment.conf
+    guarded = attachment.names.container_mac if conf.mac_spoof_check else None
     masqueraded = tuple([ip.address for ip in attachment.lease.ips]) if conf.ip_masq else ()
-    return Alias(attachment.owner.label, conf.mac_spoof_check, masqueraded)
+    return Alias(attachment.owner.label, guarded, masqueraded)
 
 
 def _vlans(attachment: Attachment) -> list[Operation]:

@@ -7,6 +7,7 @@ transaction, so that connection tracking is never without a NAT rule in between.
 from __future__ import annotations
 
 from cni.plan.operations import masquerade_chain
+from cni.spec.address import mac_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,15 +59,19 @@ def _subnet_chain(address: Net) -> list[str]:
     ]
 
 
-def spoof_guard() -> str:
-    return "\n".join(
-        [
-            f"add table bridge {TABLE}",
-            f"add set bridge {TABLE} {GUARDED} {{ type ifname ; }}",
-            f"add set bridge {TABLE} {ALLOWED} {{ type ifname . ether_addr ; }}",
-            f"add chain bridge {TABLE} {GUARD_CHAIN} {{ type filter hook prerouting priority dstnat ; }}",
-            f"flush chain bridge {TABLE} {GUARD_CHAIN}",
-            f"add rule bridge {TABLE} {GUARD_CHAIN} iifname @{GUARDED} iifname . ether saddr != @{ALLOWED} drop",
-            "",
-        ]
-    )
+def spoof_guard(ports: Iterable[tuple[str, bytes, str]]) -> str:
+    """The whole table for the (host interface, MAC address, label) triples: afterwards the sets hold no others."""
+    lines = [
+        f"add table bridge {TABLE}",
+        f"add set bridge {TABLE} {GUARDED} {{ type ifname ; }}",
+        f"add set bridge {TABLE} {ALLOWED} {{ type ifname . ether_addr ; }}",
+        f"add chain bridge {TABLE} {GUARD_CHAIN} {{ type filter hook prerouting priority dstnat ; }}",
+        f"flush chain bridge {TABLE} {GUARD_CHAIN}",
+        f"add rule bridge {TABLE} {GUARD_CHAIN} iifname @{GUARDED} iifname . ether saddr != @{ALLOWED} drop",
+        f"flush set bridge {TABLE} {GUARDED}",
+        f"flush set bridge {TABLE} {ALLOWED}",
+    ]
+    for port, mac, label in ports:
+        lines.append(f'add element bridge {TABLE} {ALLOWED} {{ {port} . {mac_text(mac)} comment "{label}" }}')
+        lines.append(f'add element bridge {TABLE} {GUARDED} {{ {port} comment "{label}" }}')
+    return "\n".join(lines) + "\n"

@@ -234,3 +234,19 @@ def test_an_address_that_another_container_claims_twice_has_one_element(machine:
     node.add(two, Attachment("there", there.path))
     node.delete(one, Attachment("here", here.path))
     assert elements(machine) == {"masquerade4 10.1.2.2": "there/eth0"}
+
+
+@pytest.mark.parametrize("damage", ["flush ruleset", "flush table bridge podwire", "delete table bridge podwire"])
+def test_guards_against_spoofing_come_back_with_the_next_pod(machine: Machine, node: Node, damage: str) -> None:
+    guarded = {**PLAIN, "macspoofchk": True}
+    pods = [attachment(machine.pod(name)) for name in ("first", "second", "third")]
+    for who in pods[:2]:
+        node.add(guarded, who)
+    before = elements(machine)
+    machine.run("nft", *damage.split())
+    assert node.check(guarded, pods[0]).code == 101
+    node.add(guarded, pods[2])
+    for who in pods:
+        node.check(guarded, who).succeeded()
+    node.delete(guarded, pods[2])
+    assert elements(machine) == before

@@ -12,7 +12,7 @@ from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.operations import Veth, masquerade_chain
 from cni.plan.plan import plan_attachment
 from cni.plan.ruleset import masquerade, spoof_guard
-from cni.spec.address import IP, Net, parse_net
+from cni.spec.address import IP, Net, mac_text, parse_net
 from cni.spec.fields import Faults
 from cni.spec.network import Network
 from cni.spec.owner import Owner, label_keys
@@ -43,15 +43,15 @@ def alias(owner: Owner, addresses: Sequence[Net], ip_masq: bool = True, guarded:
 def test_an_alias_reads_back_as_it_was_written(owner: Owner, texts: list[str], guarded: bool) -> None:
     addresses = tuple(map(parse_net, texts))
     written = alias(owner, addresses, guarded=guarded)
-    assert parse_alias(written) == Alias(owner.label, guarded, addresses)
+    mac = names_of(owner, None, Result(ips=(IPConfig(addresses[0]),))).container_mac
+    assert parse_alias(written) == Alias(owner.label, mac if guarded else None, addresses)
     assert label_keys(written) == label_keys(owner.label)
 
 
 def test_without_masquerading_the_alias_is_the_label() -> None:
     assert alias(SHORT, [parse_net("10.1.2.3/24")], ip_masq=False) == SHORT.label
     assert alias(SHORT, []) == SHORT.label
-    assert alias(SHORT, [], guarded=True) == f"{SHORT.label}; guarded"
-    assert parse_alias(f"{SHORT.label}; guarded") == Alias(SHORT.label, guarded=True)
+    assert alias(SHORT, [], guarded=True) == f"{SHORT.label}; guarded {mac_text(SHORT.container_mac)}"
 
 
 @pytest.mark.parametrize("guarded", [False, True])
@@ -72,6 +72,7 @@ def test_an_alias_that_is_full_holds_as_many_whole_addresses_as_it_can(shift: in
         ("", Alias("")),
         ("uplink of rack 3", Alias("uplink of rack 3")),
         ("podwire a b c; masquerade ", Alias("podwire a b c")),
+        ("podwire a b c; guarded x", Alias("podwire a b c; guarded x")),
         (
             "podwire a b c; masquerade x 10.1.2.3/24 10.1.2.4 y/z",
             Alias("podwire a b c", masqueraded=(parse_net("10.1.2.3/24"),)),
@@ -126,11 +127,15 @@ def test_a_table_with_elements_has_each_subnets_rules_once() -> None:
 
 
 def test_the_table_of_the_guard() -> None:
-    assert spoof_guard() == (
+    assert spoof_guard([("veth1", b"\x0a\0\0\0\0\x01", "podwire a")]) == (
         "add table bridge podwire\n"
         "add set bridge podwire guarded { type ifname ; }\n"
         "add set bridge podwire allowed { type ifname . ether_addr ; }\n"
         "add chain bridge podwire prerouting { type filter hook prerouting priority dstnat ; }\n"
         "flush chain bridge podwire prerouting\n"
         "add rule bridge podwire prerouting iifname @guarded iifname . ether saddr != @allowed drop\n"
+        "flush set bridge podwire guarded\n"
+        "flush set bridge podwire allowed\n"
+        'add element bridge podwire allowed { veth1 . 0a:00:00:00:00:01 comment "podwire a" }\n'
+        'add element bridge podwire guarded { veth1 comment "podwire a" }\n'
     )
