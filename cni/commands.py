@@ -8,6 +8,7 @@ from cni.kernel.alive import alive_in
 from cni.kernel.apply import apply, differences, release
 from cni.kernel.journal import FAILURES, Journal
 from cni.kernel.machine import has_ipv6, node_identity
+from cni.kernel.veth import refuse_attached
 from cni.plan.alias import Alias, parse_alias
 from cni.plan.attachment import Attachment, Facts, Names, names_of
 from cni.plan.operations import Masquerade, SpoofGuard
@@ -47,6 +48,9 @@ def add(call: Call) -> None:
     request, network, machine = call.request, call.network, call.machine
     conf, ipam = _validated(call)
     machine.open_container(request.netns, request.netns_override)
+    owner = _owner(call)
+    # Before anything is leased: rolling back would give back what the container lives with.
+    refuse_attached(machine, owner.host_interface, owner.ifname)
     journal = Journal(machine)
     try:
         machine.proceed()
@@ -54,7 +58,6 @@ def add(call: Call) -> None:
         journal.add(lambda: ipam.delete(request, network, alive_in(network.name)))
         _require_address(conf, lease)
         machine.lock.share()  # only now: an executed allocator may take its time
-        owner = _owner(call)
         names = names_of(owner, conf.mac, lease)
         plan = plan_attachment(Attachment(owner, request.netns, conf, _facts(machine, conf), names, lease))
         answer = call.render(plan.result)
@@ -85,9 +88,12 @@ def check(call: Call) -> None:
         # Attached by another plugin, whose rules are not in podwire's tables.
         operations = tuple([op for op in operations if not isinstance(op, (Masquerade, SpoofGuard))])
     found = differences(machine, operations)
+    try:
+        ipam.check(request, network, previous)
+    except NotAsAttached as error:
+        found.append(error.message)
     if found:
         raise NotAsAttached("the container's network is not as ADD made it: " + "; ".join(found))
-    ipam.check(request, network, previous)
 
 
 def delete(call: Call) -> None:

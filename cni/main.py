@@ -110,15 +110,17 @@ def _attach(request: Request, network: Network, answer: Callable[[str], None], s
     def render(result: Result) -> str:
         return _render(result, network)
 
-    machine = Machine(request.environment)
+    machine: Machine | None = None
     try:
+        machine = opened = Machine(request.environment)
         for number in (SIGINT, SIGTERM):
-            signal(number, lambda *_: machine.stop())
-        VERBS[request.command](Call(request, network, machine, render, answer, lambda text: _tell(stderr, text)))
+            signal(number, lambda *_: opened.stop())
+        VERBS[request.command](Call(request, network, opened, render, answer, lambda text: _tell(stderr, text)))
     except (Refused, Interrupted, OSError) as error:  # between the operations, as when the machine is asked for facts
         raise explain(request.command, error) from None
     finally:
-        machine.close()
+        if machine is not None:
+            machine.close()
 
 
 def _allocate(request: Request, network: Network, answer: Callable[[str], None]) -> None:

@@ -9,6 +9,7 @@ existence says that podwire has seen these leases since the machine started.
 from __future__ import annotations
 
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
+from errno import ENOSPC
 
 from cni.spec.owner import digest
 
@@ -132,6 +133,7 @@ class Index:
         try:
             if self._alone:
                 self._make_room()
+            self._write("stamp", b"")  # until all of it is written, nothing is believed
             for name in self._changed:
                 self._write(name, bytes(self._pages[name]))
             self._write("stamp", store.sign().encode())
@@ -150,4 +152,5 @@ class Index:
 
     def _write(self, name: str, content: bytes) -> None:
         with open(f"{self.folder}/{name}", "wb", buffering=0) as file:
-            file.write(content)
+            if file.write(content) != len(content):
+                raise OSError(ENOSPC, "no room for the index")

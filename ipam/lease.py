@@ -30,6 +30,6 @@ def parse_lease(ip: IP, content: bytes) -> Lease | None:
     """None where the content is what a crash leaves behind: empty, zeroed or torn."""
     text = content.decode("utf-8", "surrogateescape").strip()
     container_id, _, ifname = text.partition("\r\n")
-    if not is_identifier(container_id) or ifname_fault(ifname) or "\0" in ifname:
+    if not is_identifier(container_id) or ifname_fault(ifname):
         return None
     return Lease(ip, container_id, ifname)

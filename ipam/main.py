@@ -93,7 +93,9 @@ def _take_next(ledger: Ledger, request: Request, one: RangeSet, position: int) -
         if ledger.take(_lease(request, config.address.ip), position):
             return config
     fault = f"no IP addresses available in range set: {one.text}"
-    raise TryAgain(f"failed to allocate for range {position}: {fault}", "leases without a pod: see `podwire gc`")
+    raise TryAgain(
+        f"failed to allocate for range {position}: {fault}", "the runtime's GC frees leases of containers that are gone"
+    )
 
 
 def _refuse_duplicate(ledger: Ledger, request: Request, one: RangeSet, position: int) -> None:

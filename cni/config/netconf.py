@@ -110,7 +110,7 @@ def _bridge_name(fields: Fields) -> str:
 
 def _dns(fields: Fields) -> DNS | None:
     dns = fields.object("dns")
-    configured = any(dns.has(key) for key in DNS._fields)
+    configured = any(dns.raw(key) not in (None, "") for key in DNS._fields)
     parsed = parse_dns(dns)
     return parsed if configured else None
 
@@ -122,7 +122,7 @@ def _mac(fields: Fields, args: Mapping[str, str]) -> bytes | None:
         try:
             mac = parse_mac(text)
         except ValueError as error:
-            fields.faults.add("CNI_ARGS MAC", str(error))
+            fields.faults.add("CNI_ARGS.MAC", str(error))
     for source in (fields.object("args").object("cni"), fields.object("runtimeConfig")):
         mac = source.mac("mac") or mac
     return mac

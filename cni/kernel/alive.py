@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 
 from cni.kernel import rtinfo, rtnl, sysctl
-from cni.kernel.netlink import Refused
+from cni.kernel.netlink import Interrupted, Refused
 from cni.kernel.netns import OWN, Netns, Visit
 from cni.kernel.route import Route
 from cni.spec.errors import InvalidNetns
@@ -26,11 +26,9 @@ def alive_in(network: str) -> Callable[[Lease], bool]:
     seen: list[set[IP]] = []
 
     def alive(lease: Lease) -> bool:
-        if _attached(Owner(network, lease.container_id, lease.ifname)):
-            return True
         if not seen:
             seen.append(_addresses_in_use())
-        return lease.ip in seen[0]
+        return lease.ip in seen[0] or _attached(Owner(network, lease.container_id, lease.ifname))
 
     return alive
 
@@ -54,7 +52,7 @@ def _addresses_in_use() -> set[IP]:
             if (status.st_dev, status.st_ino) not in visited:
                 visited.add((status.st_dev, status.st_ino))
                 found.update(_addresses_at(path, home))
-        except (OSError, Refused, InvalidNetns):
+        except (OSError, Refused, Interrupted, InvalidNetns):
             continue  # a process that ended meanwhile, or one that is not ours to look into
     home.close()
     return found

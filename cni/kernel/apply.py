@@ -7,7 +7,7 @@ from posix import strerror
 
 from cni.kernel import bridge, container, forwarding, veth
 from cni.kernel.journal import FAILURES
-from cni.kernel.netlink import Interrupted, Refused
+from cni.kernel.netlink import Refused
 from cni.plan import operations as ops
 from cni.spec.errors import CniError, MachineRefused
 from cni.spec.record import Record
@@ -97,7 +97,7 @@ def apply(machine: Machine, operations: Iterable[ops.Operation], journal: Journa
         machine.proceed()
         try:
             EFFECTS[type(op)].apply(machine, op, journal)
-        except (*FAILURES, Interrupted) as error:
+        except FAILURES as error:
             raise explain(op.describe(), error) from None
     machine.proceed()
 
@@ -108,7 +108,7 @@ def release(machine: Machine, operations: Iterable[ops.Operation]) -> list[str]:
     for op in operations:
         try:
             EFFECTS[type(op)].release(machine, op)
-        except (*FAILURES, Interrupted) as error:
+        except FAILURES as error:
             failed.append(explain(op.describe(), error).message)
     return failed
 
@@ -119,6 +119,6 @@ def differences(machine: Machine, operations: Iterable[ops.Operation]) -> list[s
     for op in operations:
         try:
             found.append(EFFECTS[type(op)].differs(machine, op))
-        except (*FAILURES, Interrupted) as error:
+        except FAILURES as error:
             raise explain(op.describe(), error) from None
     return [difference for difference in found if difference]

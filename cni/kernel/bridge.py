@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EADDRNOTAVAIL, EEXIST, EINVAL
+from errno import EADDRNOTAVAIL, EEXIST, EINVAL, ENOENT
 
 from cni.kernel import rtinfo, rtnl, sysctl
 from cni.kernel.netlink import Refused
@@ -131,16 +131,19 @@ def no_vlan_differs(machine: Machine, op: NoPortVlan) -> str:
 
 
 def apply_vlan_gateway(machine: Machine, op: VlanGateway, journal: Journal) -> None:
-    if machine.route.find(op.name) is not None:
-        return
+    """Set up again where it is there: another ADD may be making it, or one was killed on the way."""
     port_mac = op.mac[:1] + bytes([op.mac[1] ^ 1]) + op.mac[2:]
     message = rtnl.new_veth((op.name, op.mac), (op.port, port_mac), 0, None)
-    journal.take(lambda: machine.route.request(*message), lambda: machine.route.delete(op.name), shared=True)
+    try:
+        journal.take(lambda: machine.route.request(*message), lambda: machine.route.delete(op.name), shared=True)
+    except Refused as refused:
+        if refused.errno != EEXIST:
+            raise
     machine.route.request(*rtnl.set_port(op.port, machine.route.ifindex(op.bridge), "", ipv6=False))
     port = machine.route.ifindex(op.port)
     machine.route.request(*rtnl.add_vlans(port, op.vlan, op.vlan, native=True))
     if op.vlan != DEFAULT_VLAN:
-        machine.route.request(*rtnl.delete_vlan(port, DEFAULT_VLAN))
+        machine.route.tolerate(ENOENT, rtnl.delete_vlan(port, DEFAULT_VLAN))
     machine.route.request(*rtnl.set_flags(op.name, rtnl.IFF_UP, rtnl.IFF_UP))
 
 

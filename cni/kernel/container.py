@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cni.kernel.journal import Journal
     from cni.kernel.machine import Machine
     from cni.plan.operations import ContainerAddress, ContainerRoute, ContainerSysctl, ContainerUp, Readiness
+    from cni.spec.result import Route
 
 FORWARD_SECONDS = 5.0
 DUPLICATE_SECONDS = 5.0
@@ -81,10 +82,22 @@ def route_differs(machine: Machine, op: ContainerRoute) -> str:
     if link is not None:
         answers = machine.container_route.dump(*rtnl.routes_of(link.ifindex, op.route.dst.family))
     for route in [way for answer in answers for way in rtinfo.parse_ways(answer)]:
-        same_way = route.dst == op.route.dst and route.gw == op.route.gw and link and route.ifindex == link.ifindex
-        if same_way and route.table == (op.route.table or rtnl.RT_TABLE_MAIN):
+        if link and route.ifindex == link.ifindex and _is_as_asked(route, op.route):
             return ""
-    return f"the container has lost the route {op.route.dst.text}"
+    return f"the container has lost the route {op.route.dst.text}, or it is not as it was"
+
+
+def _is_as_asked(route: rtinfo.RouteInfo, asked: Route) -> bool:
+    """What was not asked for is the kernel's choice; IPv6 has no scopes."""
+    return (
+        (route.dst, route.gw, route.table) == (asked.dst, asked.gw, asked.table or rtnl.RT_TABLE_MAIN)
+        and all(not wanted or getattr(route, key) == wanted for key, wanted in _attributes(asked))
+        and (asked.scope is None or asked.dst.family == 6 or route.scope == asked.scope)
+    )
+
+
+def _attributes(route: Route) -> list[tuple[str, int]]:
+    return [("mtu", route.mtu), ("advmss", route.advmss), ("priority", route.priority)]
 
 
 def await_ready(machine: Machine, op: Readiness, journal: Journal) -> None:

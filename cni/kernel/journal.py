@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.kernel.netlink import Refused
+from cni.kernel.netlink import Interrupted, Refused
 from cni.spec.errors import CniError
 
 TYPE_CHECKING = False
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from cni.kernel.machine import Machine
 
-FAILURES = (CniError, Refused, OSError)
+FAILURES = (CniError, Refused, Interrupted, OSError)  # all that an effect may raise
 
 
 class Journal:

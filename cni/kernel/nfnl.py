@@ -1,6 +1,6 @@
 """nfnetlink messages of nftables: elements of maps and sets, and the dumps that tell what is there.
 
-Only elements come and go with containers; tables, chains and rules are text for nft (cni.kernel.ruleset), loaded when
+Only elements come and go with containers; tables, chains and rules are text for nft (cni.plan.ruleset), loaded when
 they are missing. Building and reading only, as in cni.kernel.rtnl (kernel include/uapi/linux/netfilter/nf_tables.h).
 """
 

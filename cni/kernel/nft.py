@@ -44,10 +44,16 @@ def _guard_elements(op: SpoofGuard) -> list[tuple[nfnl.Place, nfnl.Element]]:
 
 def apply_masquerade(machine: Machine, op: Masquerade, journal: Journal) -> None:
     place, element = _masquerade_element(op)
-    chains = (ruleset.POSTROUTING, element.chain)
-    if not all(_has_rules(machine, place, chain) for chain in chains):
-        _restore_masquerade(machine, op, journal)
+    if not _is_whole(machine, place, element):
+        machine.lock.alone()
+        if not _is_whole(machine, place, element):  # nobody has restored it meanwhile
+            _restore_masquerade(machine, op, journal)
+        machine.lock.share()
     _hold(machine, place, element, journal)
+
+
+def _is_whole(machine: Machine, place: nfnl.Place, element: nfnl.Element) -> bool:
+    return all(_has_rules(machine, place, chain) for chain in (ruleset.POSTROUTING, element.chain))
 
 
 def _has_rules(machine: Machine, place: nfnl.Place, chain: str) -> bool:
@@ -62,12 +68,10 @@ def _has_rules(machine: Machine, place: nfnl.Place, chain: str) -> bool:
 
 def _restore_masquerade(machine: Machine, op: Masquerade, journal: Journal) -> None:
     """The whole table anew, with the elements of all who are attached: their host interfaces' aliases name them."""
-    machine.lock.alone()
     journal.add(lambda: release_masquerade(machine, op))
     held = [(address, alias.label) for _, alias in _attached(machine) for address in alias.masqueraded]
     by_ip = {address.ip: (address, label) for address, label in [*held, (op.address, op.label)]}
     _load(machine, nfnl.NFPROTO_INET, ruleset.masquerade(by_ip.values()), journal)
-    machine.lock.share()
 
 
 def _attached(machine: Machine) -> list[tuple[str, Alias]]:
@@ -78,18 +82,19 @@ def _attached(machine: Machine) -> list[tuple[str, Alias]]:
 
 def _restore_guard(machine: Machine, op: SpoofGuard, journal: Journal) -> None:
     """As `_restore_masquerade`."""
-    machine.lock.alone()
     journal.add(lambda: release_guard(machine, op))
     ports = [(name, alias.guarded, alias.label) for name, alias in _attached(machine) if alias.guarded]
     others = [port for port in ports if port[0] != op.host_interface]
     text = ruleset.spoof_guard([*others, (op.host_interface, op.mac, op.label)])
     _load(machine, nfnl.NFPROTO_BRIDGE, text, journal)
-    machine.lock.share()
 
 
 def apply_guard(machine: Machine, op: SpoofGuard, journal: Journal) -> None:
     if not _has_rules(machine, ALLOWED, ruleset.GUARD_CHAIN):
-        _restore_guard(machine, op, journal)
+        machine.lock.alone()
+        if not _has_rules(machine, ALLOWED, ruleset.GUARD_CHAIN):
+            _restore_guard(machine, op, journal)
+        machine.lock.share()
     for place, element in _guard_elements(op):
         _hold(machine, place, element, journal)
 
@@ -172,7 +177,7 @@ def masquerade_differs(machine: Machine, op: Masquerade) -> str:
     place, element = _masquerade_element(op)
     if _find(machine, place, element) != element:
         return f"the masquerade of {op.ip.text} is gone from table inet {ruleset.TABLE}"
-    if not all(_has_rules(machine, place, chain) for chain in (ruleset.POSTROUTING, element.chain)):
+    if not _is_whole(machine, place, element):
         return f"table inet {ruleset.TABLE} has lost its rules"
     return ""
 

@@ -58,7 +58,5 @@ class Route(Netlink):
         return [rtinfo.parse_link(answer) for answer in self.dump(*rtnl.all_links())]
 
     def addresses(self, name: str) -> list[rtinfo.AddressInfo]:
-        """The addresses of one link; kernels before 4.20 send all, whatever they are asked for."""
-        index = self.ifindex(name)
-        found = [rtinfo.parse_address(answer) for answer in self.dump(*rtnl.addresses_of(index))]
-        return [one for one in found if one.ifindex == index]
+        """The addresses of one link; the kernel filters."""
+        return [rtinfo.parse_address(answer) for answer in self.dump(*rtnl.addresses_of(self.ifindex(name)))]

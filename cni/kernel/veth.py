@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from errno import EEXIST
 
-from cni.kernel import rtnl
-from cni.kernel.machine import has_ipv6
+from cni.kernel import rtnl, sysctl
 from cni.kernel.netlink import Refused
 from cni.spec.address import mac_text
 from cni.spec.errors import MachineRefused
@@ -25,16 +24,20 @@ def apply(machine: Machine, op: Veth, journal: Journal) -> None:
         journal.take(lambda: machine.route.request(*message), lambda: machine.route.delete(op.host_interface))
     except Refused as refused:
         if refused.errno == EEXIST:
-            raise MachineRefused(_who_is_there(machine, op)) from None
+            refuse_attached(machine, op.host_interface, op.ifname)
         raise
-    machine.route.request(*rtnl.set_port(op.host_interface, bridge, op.alias, has_ipv6()))
+    # A link whose MTU IPv6 cannot live with (RFC 8200: 1280 bytes) has nothing of it to set.
+    has_ipv6 = sysctl.exists(f"/proc/sys/net/ipv6/conf/{op.host_interface}")
+    machine.route.request(*rtnl.set_port(op.host_interface, bridge, op.alias, has_ipv6))
 
 
-def _who_is_there(machine: Machine, op: Veth) -> str:
+def refuse_attached(machine: Machine, host_interface: str, ifname: str) -> None:
+    """Raises MachineRefused where either end is there (SPEC, ADD: an interface of that name is an error)."""
     remedy = "the container is attached already, DEL comes before another ADD"
-    if machine.container_route.find(op.ifname) is not None:
-        return f"an interface {op.ifname!r} already exists in the container: {remedy}"
-    return f"an interface {op.host_interface!r} already exists on the host: {remedy}"
+    if machine.container_route.find(ifname) is not None:
+        raise MachineRefused(f"an interface {ifname!r} already exists in the container: {remedy}")
+    if machine.route.find(host_interface) is not None:
+        raise MachineRefused(f"an interface {host_interface!r} already exists on the host: {remedy}")
 
 
 def release(machine: Machine, op: Veth) -> None:

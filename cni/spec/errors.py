@@ -23,12 +23,6 @@ class IncompatibleVersion(CniError):
     code = 1
 
 
-class UnsupportedField(CniError):
-    """A configuration key has a value that cannot be served; the message holds key and value."""
-
-    code = 2
-
-
 class InvalidEnvironment(CniError):
     """A CNI_* variable is missing or malformed."""
 

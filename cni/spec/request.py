@@ -57,6 +57,8 @@ def ifname_fault(name: str) -> str:
         return "interface name is . or .."
     if any(character in "/:" or character.isspace() for character in name):
         return "interface name contains / or : or whitespace characters"
+    if "%" in name or "\0" in name:  # the kernel would fill in a number for %d (dev_alloc_name)
+        return "interface name contains % or a NUL character"
     return ""
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from cni.spec.address import IP, Net
 from cni.spec.errors import InvalidConfig
 from cni.spec.record import Record
 from cni.spec.versions import at_least
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cni.spec.address import IP, Net
     from cni.spec.fields import Fields
     from cni.spec.jsontext import JsonValue
 
 UINT32 = (1 << 32) - 1
-PLAIN_DEFAULTS = (Net(IP(4, 0), 0), Net(IP(6, 0), 0))
 
 
 class Interface(Record):
@@ -43,10 +42,6 @@ class Route(Record):
     priority: int = 0
     table: int | None = None
     scope: int | None = None
-
-    @property
-    def is_default(self) -> bool:
-        return self.dst in PLAIN_DEFAULTS
 
 
 class DNS(Record):

@@ -144,7 +144,7 @@ def test_executed_programs_inherit_what_podwire_was_given(bundle: Path, tmp_path
 def test_holds_the_modules_that_no_plugin_loads(bundle: Path) -> None:
     data = (bundle / "podwire.d/podwire.code").read_bytes()
     offset, size = struct.unpack("<II", data[:8])
-    hot, extensions, (offset, size) = marshal.loads(data[offset : offset + size])
+    hot, extensions, _, (offset, size) = marshal.loads(data[offset : offset + size])
     rest = marshal.loads(data[offset : offset + size])
     assert {"cni.main", "ipam.store"} <= hot.keys()
     assert {"_json"} <= extensions.keys()

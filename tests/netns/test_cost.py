@@ -64,11 +64,13 @@ def test_fifty_other_pods_cost_nothing(machine: Machine, node: Node) -> None:
     config = RICH
     who = attachment(machine.pod("measured"))
     node.add(config, Attachment("other00", machine.pod("other00").path))
-    alone = cost(machine, config, who)
+    # Always the same addresses: the alias that the kernel tells holds them.
+    measured = {**config, "runtimeConfig": {"ips": ["10.1.2.200", "2001:db8:1::200"]}}
+    alone = cost(machine, measured, who)
     for number in range(1, MANY):
         name = f"other{number:02}"
         node.add(config, Attachment(name, machine.pod(name).path))
-    crowded = cost(machine, config, who)
+    crowded = cost(machine, measured, who)
     for verb in alone:
         assert crowded[verb] == alone[verb], verb
         assert len(alone[verb]) > 1

@@ -9,7 +9,6 @@ from cni.spec.errors import CniError, Delegated, chain
 
 CODES = {
     "IncompatibleVersion": 1,
-    "UnsupportedField": 2,
     "InvalidEnvironment": 4,
     "InputOutput": 5,
     "Undecodable": 6,

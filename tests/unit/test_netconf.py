@@ -115,8 +115,13 @@ def test_the_last_of_several_spellings_wins() -> None:
     assert (found.mtu, found.bridge, found.is_gateway) == (1400, "b", False)
 
 
-@pytest.mark.parametrize("value", [{"nameservers": []}, {"domain": ""}, {"options": None}, {"Search": []}])
-def test_an_empty_word_on_dns_is_a_word(value: dict[str, Any]) -> None:
+@pytest.mark.parametrize("value", [{"domain": ""}, {"options": None}, {"nameservers": None, "search": None}])
+def test_null_and_an_empty_domain_are_no_word_on_dns(value: dict[str, Any]) -> None:
+    assert conf_of({"dns": value})[0].dns is None
+
+
+@pytest.mark.parametrize("value", [{"nameservers": []}, {"options": []}, {"Search": []}])
+def test_an_empty_list_on_dns_is_a_word(value: dict[str, Any]) -> None:
     found, faults = conf_of({"dns": value})
     assert faults == []
     assert found.dns == DNS()
@@ -202,7 +207,7 @@ def test_each_fault_names_its_path(members: dict[str, Any], fault: str) -> None:
 
 def test_a_mac_address_of_the_environment_at_fault_is_named() -> None:
     found, faults = conf_of({}, "ff:ff:ff:ff:ff:ff")
-    assert faults == ["CNI_ARGS MAC: 'ff:ff:ff:ff:ff:ff' is a group or null address, no interface can have it"]
+    assert faults == ["CNI_ARGS.MAC: 'ff:ff:ff:ff:ff:ff' is a group or null address, no interface can have it"]
     assert found.mac is None
 
 

@@ -199,7 +199,6 @@ def test_a_route_leads_to_a_network() -> None:
     found, faults = routes({"dst": "10.1.2.3/16", "gw": "10.1.2.1"}, {"DST": "::/0", "table": 0})
     assert faults == []
     assert found == (Route(parse_net("10.1.0.0/16"), parse_ip("10.1.2.1")), Route(parse_net("::/0"), table=0))
-    assert [route.is_default for route in found] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -218,8 +217,3 @@ def test_a_route_leads_to_a_network() -> None:
 )
 def test_a_route_at_fault_names_the_place(member: Any, fault: str) -> None:
     assert routes(member)[1] == [f"routes[0].{fault}"]
-
-
-@pytest.mark.parametrize(("dst", "default"), [("0.0.0.0/0", True), ("::/0", True), ("0.0.0.0/1", False)])
-def test_the_default_route_has_prefix_length_zero(dst: str, default: bool) -> None:
-    assert Route(parse_net(dst)).is_default is default
