@@ -236,7 +236,7 @@ def test_the_same_interface_name_on_two_networks_is_two_attachments(machine: Mac
     networks = network("one", bridge="br1", isGateway=True, ipMasq=True, ipam=host_local(IPV4)), PLAIN
     here, there = machine.pod("here"), machine.pod("there")
     node.add(networks[0], Attachment("same", here.path))
-    with pytest.raises(AnsweredError, match="has been allocated to same"):
+    with pytest.raises(AnsweredError, match="already exists on the host"):
         node.add(networks[0], Attachment("same", there.path))
     node.add(
         {**PLAIN, "bridge": "br2", "ipam": host_local([{"subnet": "10.7.0.0/24"}])}, Attachment("same", there.path)
