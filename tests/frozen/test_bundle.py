@@ -148,4 +148,4 @@ def test_holds_the_modules_that_no_plugin_loads(bundle: Path) -> None:
     rest = marshal.loads(data[offset : offset + size])
     assert {"cni.main", "ipam.store"} <= hot.keys()
     assert {"_json"} <= extensions.keys()
-    assert {"encodings.idna", "json", "logging", "subprocess", "subprocess", "traceback"} <= rest.keys()
+    assert {"encodings.idna", "json", "logging", "subprocess", "traceback"} <= rest.keys()
