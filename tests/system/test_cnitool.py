@@ -90,7 +90,7 @@ def test_check_finds_what_is_missing(cnitool: CniTool, damage: str) -> None:
 
 
 def test_status_says_that_the_network_is_ready(cnitool: CniTool) -> None:
-    cnitool("status", cnitool.machine.pod())
+    assert cnitool("status", cnitool.machine.pod()) == {}
 
 
 def test_del_leaves_what_pods_share_and_nothing_of_the_pod(cnitool: CniTool) -> None:
@@ -114,8 +114,10 @@ def test_del_succeeds_again_and_for_a_pod_that_never_was(cnitool: CniTool) -> No
     first, second = cnitool.machine.pod(), cnitool.machine.pod()
     cnitool("add", first)
     cnitool("del", first)
-    cnitool("del", first)
-    cnitool("del", second)
+    before = cnitool.machine.snapshot()
+    assert cnitool("del", first) == {}
+    assert cnitool("del", second) == {}
+    assert without_marks(cnitool.machine.snapshot()) == without_marks(before)
 
 
 def test_del_after_the_end_of_the_namespace_leaves_nothing_of_the_pod(cnitool: CniTool) -> None:

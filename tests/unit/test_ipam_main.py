@@ -263,6 +263,7 @@ def test_status_names_a_folder_that_cannot_be_written(
 def test_status_finds_its_way_up_from_a_relative_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     main.status(network({"subnet": "10.1.2.0/29", "dataDir": "some/where"}), alive)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("verb", ["add", "check", "status"])
