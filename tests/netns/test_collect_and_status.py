@@ -185,7 +185,7 @@ def test_status_of_a_configuration_at_fault(node: Node, settings: Json, code: in
 
 
 def test_status_where_the_disk_is_read_only(machine: Machine, node: Node) -> None:
-    machine.run("mount", "-o", "remount,ro", "/var/lib/cni")
+    machine.run("mount", "-t", "tmpfs", "-o", "ro", "tmpfs", "/var/lib/cni")
     assert node.call("STATUS", PLAIN).code == 50
     assert node.call("ADD", PLAIN, attachment(machine.pod())).code == 5
     assert leases(machine) == {}
