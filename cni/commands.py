@@ -148,6 +148,7 @@ def collect(call: Call) -> None:
     _collecting(failed, lambda: nft.forget(machine, doomed))
     for name in [link.name for link in machine.route.links() if doomed(link.alias)]:
         _collecting(failed, lambda: machine.route.delete(name))  # noqa: B023  # called before the next turn
+    machine.lock.release()
     ipam = allocator(conf.ipam_type, call.request)
     _collecting(failed, lambda: ipam.collect(network, valid, alive_in(network.name)))
     _report(failed, "not everything stale could be released")

@@ -104,8 +104,8 @@ def _attach(request: Request, network: Network, answer: Callable[[str], None], s
     """`type: podwire` and `type: bridge`."""
     from cni.commands import VERBS, Call
     from cni.kernel.apply import explain
+    from cni.kernel.journal import FAILURES
     from cni.kernel.machine import Machine
-    from cni.kernel.netlink import Interrupted, Refused
 
     def render(result: Result) -> str:
         return _render(result, network)
@@ -116,7 +116,7 @@ def _attach(request: Request, network: Network, answer: Callable[[str], None], s
         for number in (SIGINT, SIGTERM):
             signal(number, lambda *_: opened.stop())
         VERBS[request.command](Call(request, network, opened, render, answer, lambda text: _tell(stderr, text)))
-    except (Refused, Interrupted, OSError) as error:  # between the operations, as when the machine is asked for facts
+    except FAILURES as error:  # between the operations, as when the machine is asked for facts
         raise explain(request.command, error) from None
     finally:
         if machine is not None:

@@ -44,12 +44,18 @@ def _guard_elements(op: SpoofGuard) -> list[tuple[nfnl.Place, nfnl.Element]]:
 
 def apply_masquerade(machine: Machine, op: Masquerade, journal: Journal) -> None:
     place, element = _masquerade_element(op)
-    if not _is_whole(machine, place, element):
-        machine.lock.alone()
-        if not _is_whole(machine, place, element):  # nobody has restored it meanwhile
-            _restore_masquerade(machine, op, journal)
-        machine.lock.share()
+    _ensure(machine, lambda: _is_whole(machine, place, element), lambda: _restore_masquerade(machine, op, journal))
     _hold(machine, place, element, journal)
+
+
+def _ensure(machine: Machine, is_whole: Callable[[], bool], restore: Callable[[], None]) -> None:
+    """Restores what is missing, alone; whoever had to wait looks again, since another may have restored it."""
+    if is_whole():
+        return
+    machine.lock.alone()
+    if not is_whole():
+        restore()
+    machine.lock.share()
 
 
 def _is_whole(machine: Machine, place: nfnl.Place, element: nfnl.Element) -> bool:
@@ -90,11 +96,11 @@ def _restore_guard(machine: Machine, op: SpoofGuard, journal: Journal) -> None:
 
 
 def apply_guard(machine: Machine, op: SpoofGuard, journal: Journal) -> None:
-    if not _has_rules(machine, ALLOWED, ruleset.GUARD_CHAIN):
-        machine.lock.alone()
-        if not _has_rules(machine, ALLOWED, ruleset.GUARD_CHAIN):
-            _restore_guard(machine, op, journal)
-        machine.lock.share()
+    _ensure(
+        machine,
+        lambda: _has_rules(machine, ALLOWED, ruleset.GUARD_CHAIN),
+        lambda: _restore_guard(machine, op, journal),
+    )
     for place, element in _guard_elements(op):
         _hold(machine, place, element, journal)
 
