@@ -1,30 +1,31 @@
-"""The verbs of `type: podwire` and `type: bridge`: request and network in, result out."""
+"""The verbs of `type: podwire`, `bridge` and `ptp`: request and network in, result out."""
 
 from __future__ import annotations
 
+from cni.call import Call, collecting, open_if_there, owner_of, report, require_nft
 from cni.config.netconf import parse_netconf
+from cni.config.ports import Ports
+from cni.config.shaping import Rate, Shaping
 from cni.delegate import allocator
 from cni.kernel.alive import alive_in
 from cni.kernel.apply import apply, differences, release
 from cni.kernel.journal import FAILURES, Journal
 from cni.kernel.machine import has_ipv6, node_identity
 from cni.kernel.veth import refuse_attached
+from cni.plan.address import with_gateways
 from cni.plan.alias import Alias, parse_alias
 from cni.plan.attachment import Attachment, Facts, Names, names_of
 from cni.plan.operations import Masquerade, SpoofGuard
 from cni.plan.plan import plan_attachment
 from cni.spec.address import Net, parse_mac
-from cni.spec.errors import InvalidConfig, InvalidNetns, MachineRefused, NotAsAttached, Unavailable
+from cni.spec.errors import InvalidConfig, MachineRefused, NotAsAttached, Unavailable
 from cni.spec.fields import Faults
 from cni.spec.network import previous_result, valid_attachments
-from cni.spec.owner import Owner, label_keys, network_key
-from cni.spec.record import Record
+from cni.spec.owner import Owner, stale
 from cni.spec.result import IPConfig, Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from cni.config.netconf import NetConf
     from cni.delegate import Ipam
     from cni.kernel.machine import Machine
@@ -32,27 +33,15 @@ if TYPE_CHECKING:
     from cni.spec.request import Request
 
 
-class Call(Record):
-    """One call: what is asked, the machine it is about, how a result is written, where answer and notices go."""
-
-    request: Request
-    network: Network
-    machine: Machine
-    render: Callable[[Result], str]
-    answer: Callable[[str], None]
-    warn: Callable[[str], None]
-
-
 def add(call: Call) -> None:
     """Attaches the container and answers; on any failure, that of answering included, nothing of it is left."""
     request, network, machine = call.request, call.network, call.machine
     conf, ipam = _validated(call)
     machine.open_container(request.netns, request.netns_override)
-    owner = _owner(call)
+    owner = owner_of(call)
     # Before anything is leased: rolling back would give back what the container lives with.
     refuse_attached(machine, owner.host_interface, owner.ifname)
-    journal = Journal(machine)
-    try:
+    with Journal(machine) as journal:
         machine.proceed()
         lease = ipam.add(request, network, alive_in(network.name))
         journal.add(lambda: ipam.delete(request, network, alive_in(network.name)))
@@ -63,11 +52,6 @@ def add(call: Call) -> None:
         answer = call.render(plan.result)
         apply(machine, plan.operations, journal)
         call.answer(answer)
-    except BaseException as error:
-        failed = journal.roll_back()
-        if failed:
-            raise MachineRefused(f"{error}; and not all of it could be undone: {'; '.join(failed)}") from error
-        raise
 
 
 def check(call: Call) -> None:
@@ -80,7 +64,7 @@ def check(call: Call) -> None:
     if previous is None:
         raise InvalidConfig("prevResult: missing, CHECK compares with what ADD answered")
     machine.open_container(request.netns, request.netns_override)
-    owner = _owner(call)
+    owner = owner_of(call)
     names = _answered_names(previous, owner, conf, request.netns)
     attachment = Attachment(owner, request.netns, conf, _facts(machine, conf), names, previous)
     operations = plan_attachment(attachment).operations
@@ -99,32 +83,30 @@ def check(call: Call) -> None:
 def delete(call: Call) -> None:
     """Releases whatever there is of the attachment; what is missing, or at fault elsewhere, is no obstacle."""
     request, network, machine = call.request, call.network, call.machine
-    conf = parse_netconf(network, request.args, Faults())
+    conf = parse_netconf(network, request.args, Faults(), call.program)
     ipam = allocator(conf.ipam_type, request)
-    _open_if_there(machine, request)
+    open_if_there(machine, request)
     machine.lock.share()
-    owner = _owner(call)
+    owner = owner_of(call)
     alias = _alias(machine, owner)
-    conf = conf._replace(
-        ip_masq=conf.ip_masq or bool(alias.masqueraded),
-        mac_spoof_check=conf.mac_spoof_check or alias.guarded is not None,
-        mac=alias.guarded or conf.mac,
-    )
-    addresses = alias.masqueraded
-    if conf.ip_masq or conf.mac_spoof_check:
+    conf = _as_attached(conf, alias)
+    addresses = alias.addresses
+    if conf.ip_masq or conf.mac_spoof_check or conf.ports.mappings:
         addresses = addresses or _leased(request, network, ipam)
     lease = Result(ips=tuple([IPConfig(address) for address in addresses]))
     attachment = Attachment(
         owner, request.netns, conf, Facts("", None, ipv6=False), names_of(owner, conf.mac, lease), lease
     )
     failed = release(machine, reversed(plan_attachment(attachment).operations))
-    if conf.ip_masq and not addresses:
-        from cni.kernel import nft
+    unknown = conf.ports_given and not (alias.label or conf.ports.mappings)
+    if unknown or not alias.whole or (not addresses and (conf.ip_masq or conf.ports.mappings)):
+        from cni.kernel import hostports, nft
 
-        _collecting(failed, lambda: nft.forget(machine, lambda label: _keys(label)[1] == owner.key))
+        collecting(failed, lambda: nft.forget(machine, owner.has))
+        collecting(failed, lambda: hostports.release_all(machine, owner.has))
     machine.lock.release()
-    _collecting(failed, lambda: ipam.delete(request, network, alive_in(network.name)))
-    _report(failed, "not everything of the attachment could be released")
+    collecting(failed, lambda: ipam.delete(request, network, alive_in(network.name)))
+    report(failed, "not everything of the attachment could be released")
 
 
 def collect(call: Call) -> None:
@@ -133,37 +115,30 @@ def collect(call: Call) -> None:
     valid = valid_attachments(network)
     if valid is None:
         return  # a runtime that names none must not lose all (cnitool sends no list)
-    conf = parse_netconf(network, {}, Faults())
-    mine = network_key(network.name)
-    living = {Owner(network.name, *attachment).key for attachment in valid}
-
-    def doomed(label: str) -> bool:
-        network_of, attachment = _keys(label)
-        return network_of == mine and attachment not in living
-
-    from cni.kernel import nft
+    conf = parse_netconf(network, {}, Faults(), call.program)
+    doomed = stale(network.name, valid)
+    from cni.kernel import hostports, nft
 
     failed: list[str] = []
     machine.lock.share()
-    _collecting(failed, lambda: nft.forget(machine, doomed))
+    collecting(failed, lambda: nft.forget(machine, doomed))
+    collecting(failed, lambda: hostports.release_all(machine, doomed))
     for name in [link.name for link in machine.route.links() if doomed(link.alias)]:
-        _collecting(failed, lambda: machine.route.delete(name))  # noqa: B023  # called before the next turn
+        collecting(failed, lambda: machine.route.delete(name))  # noqa: B023  # called before the next turn
     machine.lock.release()
     ipam = allocator(conf.ipam_type, call.request)
-    _collecting(failed, lambda: ipam.collect(network, valid, alive_in(network.name)))
-    _report(failed, "not everything stale could be released")
+    collecting(failed, lambda: ipam.collect(network, valid, alive_in(network.name)))
+    report(failed, "not everything stale could be released")
 
 
 def status(call: Call) -> None:
     """Raises Unavailable where an ADD could not be served."""
     conf, ipam = _validated(call)
     bridge = call.machine.route.find(conf.bridge)
-    if bridge is not None and bridge.kind != "bridge":
+    if not conf.routed and bridge is not None and bridge.kind != "bridge":
         raise Unavailable(f'"{conf.bridge}" exists but is not a bridge: choose another name for the bridge')
-    from cni import proc
-
-    if (conf.ip_masq or conf.mac_spoof_check) and proc.find_system("nft", call.request.environment) is None:
-        raise Unavailable("the program nft is missing: install nftables")
+    if conf.ip_masq or conf.mac_spoof_check or conf.ports_given:
+        require_nft(call)
     ipam.status(call.network, alive_in(call.network.name))
 
 
@@ -173,7 +148,7 @@ VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": sta
 def _validated(call: Call) -> tuple[NetConf, Ipam]:
     """The configuration without a fault, the allocator's part included. Raises InvalidConfig."""
     faults = Faults()
-    conf = parse_netconf(call.network, call.request.args, faults)
+    conf = parse_netconf(call.network, call.request.args, faults, call.program)
     ipam = allocator(conf.ipam_type, call.request)
     ipam.faults(call.request, call.network, faults)
     faults.refuse()
@@ -183,16 +158,11 @@ def _validated(call: Call) -> tuple[NetConf, Ipam]:
 
 
 def _require_address(conf: NetConf, lease: Result) -> None:
-    if conf.ipam_type and not lease.ips:
-        raise MachineRefused(f"the IPAM plugin {conf.ipam_type} returned no address")
-
-
-def _owner(call: Call) -> Owner:
-    return Owner(call.network.name, call.request.container_id, call.request.ifname)
-
-
-def _keys(label: str) -> tuple[str, str]:
-    return label_keys(label) or ("", "")
+    if (conf.ipam_type or conf.routed) and not lease.ips:
+        raise MachineRefused(f"the IPAM plugin {conf.ipam_type or '(none)'} returned no address")
+    for ip in with_gateways(lease.ips) if conf.routed else ():
+        if ip.gateway is None:
+            raise MachineRefused(f"{ip.address.text} has no gateway, which a routed container needs: set it in ipam")
 
 
 def _facts(machine: Machine, conf: NetConf) -> Facts:
@@ -220,20 +190,21 @@ def _mac(text: str) -> bytes:
         raise InvalidConfig(f"prevResult.interfaces: {error}") from None
 
 
-def _open_if_there(machine: Machine, request: Request) -> None:
-    """A namespace that is gone, or is none, took the container's side with it."""
-    if not request.netns:
-        return
-    try:
-        machine.open_container(request.netns, request.netns_override)
-    except InvalidNetns:
-        return
-
-
 def _alias(machine: Machine, owner: Owner) -> Alias:
     """What the attachment's own link says of the rules that were made for it; nothing where it is gone."""
     link = machine.route.find(owner.host_interface)
     return parse_alias(link.alias if link is not None else "")
+
+
+def _as_attached(conf: NetConf, alias: Alias) -> NetConf:
+    """What was made: by the alias as far as it tells; where the interface is gone, whatever may have been made."""
+    return conf._replace(
+        ip_masq=conf.ip_masq or alias.masqueraded,
+        mac_spoof_check=conf.mac_spoof_check or alias.guarded is not None,
+        mac=alias.guarded or conf.mac,
+        ports=Ports(alias.ports, alias.hairpin) if alias.ports else conf.ports,
+        shaping=Shaping(egress=Rate(0, 0)) if conf.shaping_given and not alias.label else Shaping(),
+    )
 
 
 def _leased(request: Request, network: Network, ipam: Ipam) -> tuple[Net, ...]:
@@ -245,15 +216,3 @@ def _leased(request: Request, network: Network, ipam: Ipam) -> tuple[Net, ...]:
         return tuple([Net(ip, ip.bits) for ip in ipam.leased(request, network)])
     except FAILURES:
         return ()  # the release of the leases will say what is wrong with them
-
-
-def _collecting(failed: list[str], step: Callable[[], None]) -> None:
-    try:
-        step()
-    except FAILURES as error:
-        failed.append(str(error))
-
-
-def _report(failed: list[str], what: str) -> None:
-    if failed:
-        raise MachineRefused(f"{what}: {'; '.join(failed)}")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Protocol
 
+    from cni.call import Call
     from cni.spec.jsontext import JsonValue
     from cni.spec.network import Network
     from cni.spec.request import Request
@@ -36,6 +37,7 @@ except ImportError:
     from signal import SIGINT, SIGTERM, signal
 
 HOST_LOCAL = "host-local"
+CHAINED = ("portmap", "bandwidth", "firewall", "tuning", "loopback")
 PIPE_BYTES = 1 << 16
 
 
@@ -97,12 +99,12 @@ def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: W
     if name == HOST_LOCAL:
         _allocate(request, network, answer)
     else:
-        _attach(request, network, answer, stderr)
+        _attach(name, request, network, answer, stderr)
 
 
-def _attach(request: Request, network: Network, answer: Callable[[str], None], stderr: Writable) -> None:
-    """`type: podwire` and `type: bridge`."""
-    from cni.commands import VERBS, Call
+def _attach(name: str, request: Request, network: Network, answer: Callable[[str], None], stderr: Writable) -> None:
+    """`type: podwire`, `bridge` and `ptp`, and what is chained behind them."""
+    from cni.call import Call
     from cni.kernel.apply import explain
     from cni.kernel.journal import FAILURES
     from cni.kernel.machine import Machine
@@ -115,12 +117,23 @@ def _attach(request: Request, network: Network, answer: Callable[[str], None], s
         machine = opened = Machine(request.environment)
         for number in (SIGINT, SIGTERM):
             signal(number, lambda *_: opened.stop())
-        VERBS[request.command](Call(request, network, opened, render, answer, lambda text: _tell(stderr, text)))
+        verbs = _verbs(name)
+        verbs[request.command](Call(name, request, network, opened, render, answer, lambda text: _tell(stderr, text)))
     except FAILURES as error:  # between the operations, as when the machine is asked for facts
         raise explain(request.command, error) from None
     finally:
         if machine is not None:
             machine.close()
+
+
+def _verbs(name: str) -> Mapping[str, Callable[[Call], None]]:
+    if name in CHAINED:
+        from cni.chain.verbs import VERBS as CHAINED_VERBS
+
+        return CHAINED_VERBS
+    from cni.commands import VERBS
+
+    return VERBS
 
 
 def _allocate(request: Request, network: Network, answer: Callable[[str], None]) -> None:

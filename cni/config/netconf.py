@@ -1,7 +1,9 @@
-"""The network configuration of `type: podwire` and `type: bridge`: the reference bridge plugin's keys and defaults."""
+"""The network configuration of `type: podwire`, and of `bridge` and `ptp`: the reference plugins' keys and defaults."""
 
 from __future__ import annotations
 
+from cni.config.ports import Ports, parse_ports
+from cni.config.shaping import Shaping, has_rates, parse_shaping
 from cni.spec.address import parse_mac
 from cni.spec.record import Record
 from cni.spec.request import ifname_fault
@@ -14,10 +16,14 @@ if TYPE_CHECKING:
     from cni.spec.fields import Faults, Fields
     from cni.spec.network import Network
 
+PODWIRE, BRIDGE, PTP = "podwire", "bridge", "ptp"
+DROP_INS = (BRIDGE, PTP)
 DEFAULT_BRIDGE = "cni0"
 VLAN_LIMIT = 4094  # IEEE 802.1Q: 4095 is reserved
 MTU_LIMIT = 65535  # kernel drivers/net/veth.c: ETH_MAX_MTU
 MASQUERADE_BACKENDS = ("", "iptables", "nftables")
+MODES = ("", "bridged", "routed")
+BRIDGED_ONLY = ("vlan", "vlanTrunk", "hairpinMode", "promiscMode", "portIsolation", "macspoofchk")
 
 
 class VlanRange(Record):
@@ -30,9 +36,12 @@ class VlanRange(Record):
 class NetConf(Record):
     """`mtu` in bytes, 0 for the kernel's choice; `dns` is None where the configuration has no word on it.
 
-    `macs_chosen`: the runtime may choose MAC addresses of this network's containers (capability mac).
+    `macs_chosen`: the runtime may choose MAC addresses of this network's containers (capability mac); `ports_given`,
+    `shaping_given`: it may map ports, limit the bandwidth. `accept`: where the host's firewall drops what it forwards,
+    the containers' is accepted.
     """
 
+    routed: bool
     bridge: str
     is_gateway: bool
     is_default_gateway: bool
@@ -51,6 +60,11 @@ class NetConf(Record):
     mac: bytes | None
     macs_chosen: bool
     dns: DNS | None
+    ports: Ports
+    ports_given: bool
+    shaping: Shaping
+    shaping_given: bool
+    accept: bool
     ipam_type: str
     notices: tuple[str, ...]
 
@@ -59,12 +73,20 @@ class NetConf(Record):
         return bool(self.vlan or self.trunk)
 
 
-def parse_netconf(network: Network, args: Mapping[str, str], faults: Faults) -> NetConf:
-    """The configuration with a default in place of whatever is at fault; the caller decides whether faults count."""
+def parse_netconf(network: Network, args: Mapping[str, str], faults: Faults, program: str = PODWIRE) -> NetConf:
+    """The configuration with a default in place of whatever is at fault; the caller decides whether faults count.
+
+    `program`: bridge and ptp know what the reference plugins of these names know, anything else is podwire.
+    """
     fields = network.fields(faults)
+    alone = program not in DROP_INS
     backend = fields.text("ipMasqBackend")
-    is_default_gateway = fields.flag("isDefaultGateway")
+    is_default_gateway = fields.flag("isDefaultGateway") and program != PTP
+    mode = fields.text("mode") if alone else ""
+    capabilities = fields.object("capabilities")
+    routed = program == PTP or mode == "routed"
     conf = NetConf(
+        routed=routed,
         bridge=_bridge_name(fields),
         is_gateway=fields.flag("isGateway") or is_default_gateway,
         is_default_gateway=is_default_gateway,
@@ -76,16 +98,28 @@ def parse_netconf(network: Network, args: Mapping[str, str], faults: Faults) -> 
         vlan=fields.integer("vlan", 0, VLAN_LIMIT),
         trunk=_trunk(fields),
         preserve_default_vlan=fields.flag("preserveDefaultVlan"),
-        mac_spoof_check=fields.flag("macspoofchk"),
+        mac_spoof_check=fields.flag("macspoofchk") and not routed,
         enable_dad=fields.flag("enabledad"),
         disable_container_interface=fields.flag("disableContainerInterface"),
         port_isolation=fields.flag("portIsolation"),
         mac=_mac(fields, args),
-        macs_chosen=fields.object("capabilities").flag("mac"),
+        macs_chosen=capabilities.flag("mac"),
         dns=_dns(fields),
+        ports=parse_ports(fields) if alone else Ports(),
+        ports_given=alone and capabilities.flag("portMappings"),
+        shaping=parse_shaping(fields) if alone else Shaping(),
+        shaping_given=alone and (capabilities.flag("bandwidth") or has_rates(fields)),
+        accept=alone,
         ipam_type=fields.object("ipam").text("type"),
         notices=_notices(backend),
     )
+    _judge(fields, conf, backend, mode)
+    return conf
+
+
+def _judge(fields: Fields, conf: NetConf, backend: str, mode: str) -> None:
+    """What does not go together."""
+    _judge_mode(fields, mode)
     if backend not in MASQUERADE_BACKENDS:
         fields.fault("ipMasqBackend", f"{backend!r} is neither iptables nor nftables")
     if conf.hairpin and conf.promiscuous:
@@ -96,7 +130,15 @@ def parse_netconf(network: Network, args: Mapping[str, str], faults: Faults) -> 
         fields.fault("bridge", f"{conf.bridge}.{conf.vlan}, the gateway's interface, would be too long a name")
     if "/" in conf.ipam_type:
         fields.fault("ipam.type", "is the name of a program in CNI_PATH, without a folder")
-    return conf
+
+
+def _judge_mode(fields: Fields, mode: str) -> None:
+    if mode not in MODES:
+        fields.fault("mode", f"{mode!r} is neither bridged nor routed")
+    if mode == "routed":
+        for key in BRIDGED_ONLY:
+            if fields.raw(key):
+                fields.fault(key, "needs a bridge, which the mode routed has not")
 
 
 def _bridge_name(fields: Fields) -> str:

@@ -8,16 +8,17 @@ from cni.kernel import rtinfo, rtnl, sysctl
 from cni.kernel.netlink import Interrupted, Refused
 from cni.kernel.netns import OWN, Netns, Visit
 from cni.kernel.route import Route
+from cni.spec.address import IP
 from cni.spec.errors import InvalidNetns
-from cni.spec.owner import Owner
+from cni.spec.owner import Owner, host_interface_of, label_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cni.spec.address import IP
     from ipam.lease import Lease
 
+IPV4_BYTES = 4
 NAMED = ("/run/netns", "/var/run/docker/netns")
 
 
@@ -31,6 +32,23 @@ def alive_in(network: str) -> Callable[[Lease], bool]:
         return lease.ip in seen[0] or _attached(Owner(network, lease.container_id, lease.ifname))
 
     return alive
+
+
+def holder_lives(route: Route, label: str, packed: bytes) -> bool:
+    """Whether the attachment of that label, whose address is `packed`, is still on this machine.
+
+    Its own interface tells if podwire made it. Else the address does, unless by now it is another attachment's.
+    """
+    from cni.plan.alias import parse_alias
+
+    _, key = label_keys(label) or ("", "")
+    if route.find(host_interface_of(key)) is not None:
+        return True
+    ip = IP(4 if len(packed) == IPV4_BYTES else 6, int.from_bytes(packed, "big"))
+    for alias in [parse_alias(link.alias) for link in route.links()]:
+        if label_keys(alias.label) and any(address.ip == ip for address in alias.addresses):
+            return False
+    return ip in _addresses_in_use()
 
 
 def _attached(owner: Owner) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from errno import EACCES, EEXIST, ENODEV, EOPNOTSUPP, EPERM
 from posix import strerror
+from sys import modules
 
 from cni.kernel import bridge, container, forwarding, veth
 from cni.kernel.journal import FAILURES
 from cni.kernel.netlink import Refused
-from cni.plan import operations as ops
 from cni.spec.errors import CniError, MachineRefused
 from cni.spec.record import Record
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from cni.kernel.journal import Journal
     from cni.kernel.machine import Machine
+    from cni.plan.operations import Operation
 
 REMEDIES = {
     EPERM: "podwire needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the host's network namespace",
@@ -48,33 +49,50 @@ def nothing_differs(machine: Machine, op: Any) -> str:
     return ""
 
 
-def _nft(name: str) -> Callable[..., Any]:
-    """A function of cni.kernel.nft, which is loaded when first called: 1 ms that a network without rules is spared."""
+def _later(room: str, what: str = "", shared: bool = False) -> Effect:
+    """The effect of a word that few networks use, in a room that is entered at its first use: `apply_port`,
+    `release_port` and `port_differs` for the word `port`. What is `shared`, or goes with an interface, has no release.
+    """
+    ending = f"_{what}" if what else ""
 
-    def call(*arguments: object) -> object:
-        from cni.kernel import nft
+    def call(name: str) -> Callable[..., Any]:
+        def enter(*arguments: object) -> Any:
+            __import__(f"cni.kernel.{room}")
+            return getattr(modules[f"cni.kernel.{room}"], name)(*arguments)
 
-        return getattr(nft, name)(*arguments)
+        return enter
 
-    return call
+    release = stay if shared else call(f"release{ending}")
+    return Effect(call(f"apply{ending}"), release, call(f"{what}_differs" if what else "differs"))
 
 
-EFFECTS: dict[type, Effect] = {
-    ops.Bridge: Effect(bridge.apply_bridge, stay, bridge.bridge_differs),
-    ops.Veth: Effect(veth.apply, veth.release, veth.differs),
-    ops.BridgePort: Effect(bridge.apply_port, stay, bridge.port_differs),
-    ops.PortVlan: Effect(bridge.apply_vlan, stay, bridge.vlan_differs),
-    ops.NoPortVlan: Effect(bridge.remove_vlan, stay, bridge.no_vlan_differs),
-    ops.VlanGateway: Effect(bridge.apply_vlan_gateway, stay, bridge.vlan_gateway_differs),
-    ops.SpoofGuard: Effect(_nft("apply_guard"), _nft("release_guard"), _nft("guard_differs")),
-    ops.ContainerSysctl: Effect(container.apply_sysctl, stay, container.sysctl_differs),
-    ops.Forwarding: Effect(forwarding.apply, stay, forwarding.differs),
-    ops.ContainerAddress: Effect(container.apply_address, stay, container.address_differs),
-    ops.ContainerUp: Effect(container.apply_up, stay, container.up_differs),
-    ops.ContainerRoute: Effect(container.apply_route, stay, container.route_differs),
-    ops.GatewayAddress: Effect(bridge.apply_gateway, stay, bridge.gateway_differs),
-    ops.Masquerade: Effect(_nft("apply_masquerade"), _nft("release_masquerade"), _nft("masquerade_differs")),
-    ops.Readiness: Effect(container.await_ready, stay, nothing_differs),
+# By the name of the operation's record.
+EFFECTS: dict[str, Effect] = {
+    "Bridge": Effect(bridge.apply_bridge, stay, bridge.bridge_differs),
+    "Veth": Effect(veth.apply, veth.release, veth.differs),
+    "BridgePort": Effect(bridge.apply_port, stay, bridge.port_differs),
+    "PortVlan": Effect(bridge.apply_vlan, stay, bridge.vlan_differs),
+    "NoPortVlan": Effect(bridge.remove_vlan, stay, bridge.no_vlan_differs),
+    "VlanGateway": Effect(bridge.apply_vlan_gateway, stay, bridge.vlan_gateway_differs),
+    "SpoofGuard": _later("guard"),
+    "ContainerSysctl": Effect(container.apply_sysctl, stay, container.sysctl_differs),
+    "Forwarding": Effect(forwarding.apply, stay, forwarding.differs),
+    "ContainerAddress": Effect(container.apply_address, stay, container.address_differs),
+    "ContainerUp": Effect(container.apply_up, stay, container.up_differs),
+    "ContainerRoute": Effect(container.apply_route, stay, container.route_differs),
+    "GatewayAddress": Effect(bridge.apply_gateway, stay, bridge.gateway_differs),
+    "HostAddress": _later("routed", "address", shared=True),
+    "HostRoute": _later("routed", "route", shared=True),
+    "Masquerade": _later("masquerade"),
+    "Hairpin": _later("hostports", "hairpin"),
+    "Condition": _later("hostports", "condition"),
+    "HostPort": _later("hostports", "port"),
+    "LoopbackRouting": _later("hostports", "loopback", shared=True),
+    "TokenBucket": _later("shaping", "bucket", shared=True),
+    "Ifb": _later("shaping", "ifb"),
+    "Redirect": _later("shaping", "redirect", shared=True),
+    "LoopbackUp": _later("loopback"),
+    "Readiness": Effect(container.await_ready, stay, nothing_differs),
 }
 
 
@@ -91,34 +109,34 @@ def explain(what: str, error: Exception) -> CniError:
     return MachineRefused(f"{what}: {error}")
 
 
-def apply(machine: Machine, operations: Iterable[ops.Operation], journal: Journal) -> None:
+def apply(machine: Machine, operations: Iterable[Operation], journal: Journal) -> None:
     """Applies in order, each step journalled. Raises CniError; rolling back is the caller's."""
     for op in operations:
         machine.proceed()
         try:
-            EFFECTS[type(op)].apply(machine, op, journal)
+            EFFECTS[type(op).__name__].apply(machine, op, journal)
         except FAILURES as error:
             raise explain(op.describe(), error) from None
     machine.proceed()
 
 
-def release(machine: Machine, operations: Iterable[ops.Operation]) -> list[str]:
+def release(machine: Machine, operations: Iterable[Operation]) -> list[str]:
     """Releases whatever there is, and returns what could not be."""
     failed = []
     for op in operations:
         try:
-            EFFECTS[type(op)].release(machine, op)
+            EFFECTS[type(op).__name__].release(machine, op)
         except FAILURES as error:
             failed.append(explain(op.describe(), error).message)
     return failed
 
 
-def differences(machine: Machine, operations: Iterable[ops.Operation]) -> list[str]:
+def differences(machine: Machine, operations: Iterable[Operation]) -> list[str]:
     """What no longer is as the operations made it. Raises CniError where the kernel does not tell."""
     found = []
     for op in operations:
         try:
-            found.append(EFFECTS[type(op)].differs(machine, op))
+            found.append(EFFECTS[type(op).__name__].differs(machine, op))
         except FAILURES as error:
             raise explain(op.describe(), error) from None
     return [difference for difference in found if difference]

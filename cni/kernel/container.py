@@ -52,6 +52,7 @@ def sysctl_differs(machine: Machine, op: ContainerSysctl) -> str:
 def apply_address(machine: Machine, op: ContainerAddress, journal: Journal) -> None:
     del journal
     flags = rtnl.IFA_F_NODAD if op.address.family == 6 and not op.detect_duplicates else 0
+    flags |= 0 if op.subnet_on_link else rtnl.IFA_F_NOPREFIXROUTE
     machine.container_route.request(*rtnl.new_address(machine.container_route.ifindex(op.ifname), op.address, flags))
 
 
@@ -73,7 +74,8 @@ def up_differs(machine: Machine, op: ContainerUp) -> str:
 
 def apply_route(machine: Machine, op: ContainerRoute, journal: Journal) -> None:
     del journal
-    machine.container_route.request(*rtnl.new_route(machine.container_route.ifindex(op.ifname), op.route))
+    message = rtnl.new_route(machine.container_route.ifindex(op.ifname), op.route, op.source)
+    machine.container_route.request(*message)
 
 
 def route_differs(machine: Machine, op: ContainerRoute) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from cni.kernel.netlink import Interrupted, Refused
-from cni.spec.errors import CniError
+from cni.spec.errors import CniError, MachineRefused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
 
     from cni.kernel.machine import Machine
 
@@ -41,6 +43,16 @@ class Journal:
         except Refused:
             ways_back.remove(way_back)
             raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Rolls back after any exception. Raises MachineRefused where not all could be undone."""
+        if error is not None and (failed := self.roll_back()):
+            raise MachineRefused(f"{error}; and not all of it could be undone: {'; '.join(failed)}") from error
 
     def roll_back(self) -> list[str]:
         """Goes all the way, whatever fails on it; returns what failed."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 
 from cni.kernel import sysctl
-from cni.kernel.netlink import NETLINK_NETFILTER, Netlink
 from cni.kernel.netns import OWN, HostLock, Netns, Visit
 from cni.kernel.route import Route
 from cni.spec.errors import InvalidNetns, TryAgain
@@ -17,6 +16,8 @@ from cni.spec.owner import label_keys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from cni.kernel.nft import Nft
 
 
 class Machine:
@@ -29,7 +30,7 @@ class Machine:
         self.lock = HostLock(self.host)
         self.container: Netns | None = None
         self._container_route: Route | None = None
-        self._nft: Netlink | None = None
+        self._nft: Nft | None = None
         self.stopped = False
 
     def close(self) -> None:
@@ -84,10 +85,12 @@ class Machine:
         return self._container_route
 
     @property
-    def nft(self) -> Netlink:
+    def nft(self) -> Nft:
         """Opened on demand: a kernel without nftables is no obstacle where no feature asks for it."""
         if self._nft is None:
-            self._nft = Netlink(NETLINK_NETFILTER)
+            from cni.kernel.nft import Nft
+
+            self._nft = Nft()
         return self._nft
 
     def unshared(self) -> bool:

@@ -35,7 +35,7 @@ NFTA_LIST_TABLE, NFTA_LIST_SET, NFTA_LIST_ELEMENTS, NFTA_LIST_ELEM = 1, 2, 3, 1
 NFTA_ELEM_KEY, NFTA_ELEM_DATA, NFTA_ELEM_USERDATA = 1, 2, 6
 NFTA_DATA_VALUE, NFTA_DATA_VERDICT = 1, 2
 NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN = 1, 2
-NFT_JUMP = -3
+NFT_JUMP, NFT_GOTO = -3, -4
 UDATA_COMMENT = 0  # libnftnl: NFTNL_UDATA_SET_ELEM_COMMENT
 
 NFGENMSG = Struct(">BBH")  # family, version, resource
@@ -51,11 +51,15 @@ class Place(Record):
 
 
 class Element(Record):
-    """`chain` is the chain that a verdict map jumps to, empty in a set; `label` is the comment."""
+    """Of a set (neither chain nor value), of a verdict map (`chain`, which it goes to without return if `leaves`), or
+    of a map to values. `label` is the comment.
+    """
 
     key: bytes
     chain: str
     label: str
+    value: bytes = b""
+    leaves: bool = False
 
 
 def _message(kind: int, flags: int, family: int, payload: bytes) -> Message:
@@ -76,9 +80,11 @@ def add_element(place: Place, element: Element) -> Message:
     """Refused with EEXIST where the key is taken, with ENOENT where table, map or chain is missing."""
     parts = _key(element)
     if element.chain:
-        code = attribute(NFTA_VERDICT_CODE, VERDICT.pack(NFT_JUMP))
+        code = attribute(NFTA_VERDICT_CODE, VERDICT.pack(NFT_GOTO if element.leaves else NFT_JUMP))
         verdict = nest(NFTA_DATA_VERDICT, code, text(NFTA_VERDICT_CHAIN, element.chain), flag=NLA_F_NESTED)
         parts += nest(NFTA_ELEM_DATA, verdict, flag=NLA_F_NESTED)
+    elif element.value:
+        parts += nest(NFTA_ELEM_DATA, attribute(NFTA_DATA_VALUE, element.value), flag=NLA_F_NESTED)
     comment = element.label.encode() + b"\0"
     parts += attribute(NFTA_ELEM_USERDATA, bytes([UDATA_COMMENT, len(comment)]) + comment)
     flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK
@@ -99,10 +105,16 @@ def all_elements(place: Place) -> tuple[int, bytes]:
     return kind, payload
 
 
-def rules_of(family: int, table: str, chain: str) -> tuple[int, bytes]:
-    payload = text(NFTA_RULE_TABLE, table) + text(NFTA_RULE_CHAIN, chain)
-    kind, _, payload = _message(NFT_MSG_GETRULE, 0, family, payload)
+def rules_of(family: int, table: str) -> tuple[int, bytes]:
+    kind, _, payload = _message(NFT_MSG_GETRULE, 0, family, text(NFTA_RULE_TABLE, table))
     return kind, payload
+
+
+def parse_rule(data: bytes) -> tuple[str, str]:
+    """(table, chain) of a rule: which chains have rules is all that is asked."""
+    found = attributes(data, NFGENMSG.size)
+    table, chain = (found.get(kind, b"").rstrip(b"\0") for kind in (NFTA_RULE_TABLE, NFTA_RULE_CHAIN))
+    return table.decode("utf-8", "replace"), chain.decode("utf-8", "replace")
 
 
 def transaction(messages: list[Message]) -> list[Message]:
@@ -121,9 +133,12 @@ def parse_elements(data: bytes) -> list[Element]:
 def _parse_element(data: bytes) -> Element:
     found = attributes(data)
     key = attributes(found.get(NFTA_ELEM_KEY, b"")).get(NFTA_DATA_VALUE, b"")
-    verdict = attributes(attributes(found.get(NFTA_ELEM_DATA, b"")).get(NFTA_DATA_VERDICT, b""))
+    target = attributes(found.get(NFTA_ELEM_DATA, b""))
+    verdict = attributes(target.get(NFTA_DATA_VERDICT, b""))
     chain = verdict.get(NFTA_VERDICT_CHAIN, b"").rstrip(b"\0").decode("utf-8", "replace")
-    return Element(key, chain, _comment(found.get(NFTA_ELEM_USERDATA, b"")))
+    leaves = verdict.get(NFTA_VERDICT_CODE) == VERDICT.pack(NFT_GOTO)
+    value = target.get(NFTA_DATA_VALUE, b"")
+    return Element(key, chain, _comment(found.get(NFTA_ELEM_USERDATA, b"")), value, leaves)
 
 
 def _comment(userdata: bytes) -> str:

@@ -13,6 +13,7 @@ from cni.kernel.netlink import Netlink, Refused
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.kernel.rtnl import Message
+    from cni.spec.address import IP
 
 
 class Route(Netlink):
@@ -21,6 +22,7 @@ class Route(Netlink):
     def __init__(self) -> None:
         super().__init__(rtnl.NETLINK_ROUTE)
         self._indexes: dict[str, int] = {}
+        self._groups: dict[str, int] = {}
 
     def find(self, name: str) -> rtinfo.Link | None:
         """None where there is no link of that name."""
@@ -35,15 +37,21 @@ class Route(Netlink):
         """The link as it is now. Refused (ENODEV) where there is none."""
         link = rtinfo.parse_link(self.ask(*rtnl.get_link(name)))
         self._indexes[name] = link.ifindex
+        self._groups[name] = link.group
         return link
 
     def ifindex(self, name: str) -> int:
         return self._indexes.get(name) or self.need(name).ifindex
 
     def delete(self, name: str) -> None:
-        """A link that is gone already is success."""
+        """With all of its group, if podwire gave it one. A link that is gone already is success."""
         self._indexes.pop(name, None)
-        self.tolerate(ENODEV, rtnl.delete_link(name))
+        grouped, group = self.in_group(name), self._groups.pop(name, 0)
+        self.tolerate(ENODEV, rtnl.delete_group(group) if grouped else rtnl.delete_link(name))
+
+    def in_group(self, name: str) -> bool:
+        """The link, when it was last seen, had others that go with it."""
+        return self._groups.get(name, 0) >= rtnl.GROUPS
 
     def tolerate(self, errno: int, message: Message) -> None:
         """Sends a message that may be refused with this one error."""
@@ -53,9 +61,19 @@ class Route(Netlink):
             if refused.errno != errno:
                 raise
 
+    def way_to(self, ip: IP) -> str:
+        """The name of the link that the host would send to this address by; empty where it knows no way."""
+        try:
+            index = rtinfo.parse_route(self.ask(*rtnl.way_to(ip))).ifindex
+        except Refused:
+            return ""
+        return next((link.name for link in self.links() if link.ifindex == index), "")
+
     def links(self) -> list[rtinfo.Link]:
         """All links; the cost grows with their number."""
-        return [rtinfo.parse_link(answer) for answer in self.dump(*rtnl.all_links())]
+        found = [rtinfo.parse_link(answer) for answer in self.dump(*rtnl.all_links())]
+        self._groups.update({link.name: link.group for link in found})
+        return found
 
     def addresses(self, name: str) -> list[rtinfo.AddressInfo]:
         """The addresses of one link; the kernel filters."""

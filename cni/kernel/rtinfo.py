@@ -18,6 +18,7 @@ from cni.kernel.rtnl import (
     IFLA_BRIDGE_VLAN_INFO,
     IFLA_BRPORT_ISOLATED,
     IFLA_BRPORT_MODE,
+    IFLA_GROUP,
     IFLA_IFALIAS,
     IFLA_IFNAME,
     IFLA_INFO_DATA,
@@ -58,6 +59,7 @@ class Link(Record):
     master: int
     peer: int
     operstate: int
+    group: int
     alias: str
     vlan_filtering: bool
     hairpin: bool
@@ -103,6 +105,7 @@ def parse_link(data: bytes) -> Link:
         master=_u32(found.get(IFLA_MASTER)),
         peer=_u32(found.get(IFLA_LINK)),
         operstate=found.get(IFLA_OPERSTATE, b"\0")[0],
+        group=_u32(found.get(IFLA_GROUP)),
         alias=_string(found.get(IFLA_IFALIAS)),
         vlan_filtering=bridge.get(IFLA_BR_VLAN_FILTERING, b"\0") != b"\0",
         hairpin=port.get(IFLA_BRPORT_MODE, b"\0") != b"\0",

@@ -20,7 +20,7 @@ from cni.kernel.netlink import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.spec.address import Net
+    from cni.spec.address import IP, Net
     from cni.spec.result import Route
 
     Message = tuple[int, int, bytes]
@@ -34,7 +34,8 @@ AF_UNSPEC, AF_INET, AF_BRIDGE, AF_INET6 = 0, 2, 7, 10
 IFF_UP, IFF_PROMISC = 0x1, 0x100
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_PROTINFO = 1, 3, 4, 5, 10, 12
-IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD = 16, 18, 20, 26, 28
+IFLA_TXQLEN, IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS = 13, 16, 18, 20
+IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 26, 27, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 VETH_INFO_PEER = 1
 IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_NONE = 8, 1
@@ -47,13 +48,18 @@ IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN, RTEXT_FILTER_SKIP_STATS = 29, 0x2, 0x8
 OPERSTATE_UP = 6  # RFC 2863
 
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
-IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
+IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x02, 0x08, 0x40, 0x80, 0x200
 
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_MULTIPATH, RTA_TABLE = 1, 4, 5, 6, 8, 9, 15
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 4, 5, 6, 7
+RTA_METRICS, RTA_MULTIPATH, RTA_TABLE = 8, 9, 15
 RTAX_MTU, RTAX_ADVMSS = 2, 8
 RT_TABLE_COMPAT, RT_TABLE_MAIN = 252, 254
 RTPROT_BOOT, RTN_UNICAST = 3, 1
 SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
+
+# Links of one group are deleted by one message, and the kernel's wait for them is paid once. A host interface's group
+# is this and its index, which is no other's as long as it lives.
+GROUPS = 0x50570000
 
 IFINFO = Struct("=BxHiII")  # family, type, index, flags, change
 IFADDR = Struct("=BBBBI")  # family, prefix, flags, scope, index
@@ -97,9 +103,25 @@ def new_veth(end: tuple[str, bytes], peer: tuple[str, bytes], mtu: int, netns: i
     return RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload + info
 
 
+def new_ifb(name: str, mac: bytes, mtu: int, group: int, alias: str) -> Message:
+    """Up, and without a queue of its own."""
+    payload = _named(name, IFF_UP, IFF_UP) + attribute(IFLA_ADDRESS, mac) + u32(IFLA_MTU, mtu) + u32(IFLA_TXQLEN, 0)
+    payload += (u32(IFLA_GROUP, group) if group else b"") + attribute(IFLA_IFALIAS, alias.encode())
+    return RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload + nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "ifb"))
+
+
+def set_group(name: str, group: int) -> Message:
+    return RTM_SETLINK, 0, _named(name) + u32(IFLA_GROUP, group)
+
+
+def delete_group(group: int) -> Message:
+    """All links of the group; the kernel waits for them together (net/core/rtnetlink.c, rtnl_group_dellink)."""
+    return RTM_DELLINK, 0, _info() + u32(IFLA_GROUP, group)
+
+
 def set_port(name: str, master: int, alias: str, ipv6: bool) -> Message:
-    """A link becomes a port of the master and comes up; it needs no address of its own, so IPv6 gives it none."""
-    payload = _named(name, IFF_UP, IFF_UP) + u32(IFLA_MASTER, master)
+    """A link comes up, as a port of the master if there is one; it has no address of its own, so IPv6 gives it none."""
+    payload = _named(name, IFF_UP, IFF_UP) + (u32(IFLA_MASTER, master) if master else b"")
     if alias:
         payload += attribute(IFLA_IFALIAS, alias.encode())
     if ipv6:
@@ -186,7 +208,7 @@ def _ifaddr(index: int, net: Net) -> bytes:
     return IFADDR.pack(_family(net.family), net.prefix, 0, SCOPE_UNIVERSE, index)
 
 
-def new_route(index: int, route: Route) -> Message:
+def new_route(index: int, route: Route, source: IP | None = None) -> Message:
     """Without EXCL, as the reference: several routes to one destination may differ in their next hop."""
     dst, table = route.dst, RT_TABLE_MAIN if route.table is None else route.table
     scope = (SCOPE_LINK if route.gw is None else SCOPE_UNIVERSE) if route.scope is None else route.scope
@@ -198,12 +220,20 @@ def new_route(index: int, route: Route) -> Message:
     if route.gw is not None:
         payload += address(RTA_GATEWAY, route.gw)
     payload += u32(RTA_OIF, index)
+    if source is not None:
+        payload += address(RTA_PREFSRC, source)
     if route.priority:
         payload += u32(RTA_PRIORITY, route.priority)
     metrics = [u32(kind, value) for kind, value in ((RTAX_MTU, route.mtu), (RTAX_ADVMSS, route.advmss)) if value]
     if metrics:
         payload += nest(RTA_METRICS, *metrics)
     return RTM_NEWROUTE, NLM_F_CREATE, payload
+
+
+def way_to(ip: IP) -> Message:
+    """Which route the host takes."""
+    head = RTMSG.pack(_family(ip.family), ip.bits, 0, 0, 0, 0, 0, 0, 0)
+    return RTM_GETROUTE, 0, head + address(RTA_DST, ip)
 
 
 def routes_of(index: int, family: int) -> tuple[int, bytes]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def apply(machine: Machine, op: Veth, journal: Journal) -> None:
-    bridge = machine.route.ifindex(op.bridge)
+    bridge = machine.route.ifindex(op.bridge) if op.bridge else 0
     ends = (op.host_interface, op.host_mac), (op.ifname, op.mac)
     message = rtnl.new_veth(*ends, op.mtu, machine.container_descriptor)
     try:
@@ -56,15 +56,15 @@ def differs(machine: Machine, op: Veth) -> str:
         return f"{op.ifname} is gone from the container"
     if host is None:
         return f"{op.host_interface} is gone from the host"
-    bridge = machine.route.find(op.bridge)
+    bridge = machine.route.find(op.bridge) if op.bridge else None
     for holds, otherwise in (
         (
             container.peer == host.ifindex and host.peer == container.ifindex,
             f"{op.ifname} and {op.host_interface} are not each other's ends",
         ),
         (
-            bridge is not None and host.master == bridge.ifindex,
-            f"{op.host_interface} is not a port of {op.bridge}",
+            host.master == (bridge.ifindex if bridge is not None else 0) and bool(bridge) == bool(op.bridge),
+            f"{op.host_interface} is not a port of {op.bridge}" if op.bridge else f"{op.host_interface} is a port",
         ),
         (host.up, f"{op.host_interface} is down"),
         (container.mac == op.mac, f"{op.ifname} has the address {mac_text(container.mac)}, not {mac_text(op.mac)}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cni.plan import routed
 from cni.plan.link import bridge_mac
 from cni.plan.operations import (
     ContainerAddress,
@@ -10,7 +11,6 @@ from cni.plan.operations import (
     ContainerUp,
     Forwarding,
     GatewayAddress,
-    Operation,
     Readiness,
     VlanGateway,
 )
@@ -23,10 +23,11 @@ SCOPE_LINK = 253  # include/uapi/linux/rtnetlink.h: RT_SCOPE_LINK, and host and 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.plan.attachment import Attachment
+    from cni.plan.operations import Operation
 
 
 def with_gateways(ips: tuple[IPConfig, ...]) -> tuple[IPConfig, ...]:
-    """Where the bridge is the gateway and the IPAM named none: the subnet's first address, if it has one."""
+    """Where the host is the gateway and the IPAM named none: the subnet's first address, if it has one."""
     found = []
     for ip in ips:
         first = IP(ip.address.family, ip.address.network.ip.value + 1)
@@ -47,14 +48,17 @@ def routes(attachment: Attachment) -> tuple[Route, ...]:
 
 
 def gateway_interface(attachment: Attachment) -> str:
-    """Where the gateway's addresses are: the bridge, or with a VLAN a link of its own into it."""
+    """Where the gateway's addresses are: the host's end, the bridge, or with a VLAN a link of its own into it."""
     conf = attachment.conf
+    if conf.routed:
+        return attachment.names.host_interface
     return f"{conf.bridge}.{conf.vlan}" if conf.vlan else conf.bridge
 
 
 def interfaces(attachment: Attachment) -> tuple[Interface, ...]:
     """What the feature adds to the answer's interfaces."""
-    if not (attachment.conf.vlan and attachment.conf.is_gateway):
+    conf = attachment.conf
+    if conf.routed or not (conf.vlan and conf.is_gateway):
         return ()
     return (Interface(gateway_interface(attachment), mac_text(_vlan_gateway(attachment).mac)),)
 
@@ -63,11 +67,15 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
     conf, names, owner = attachment.conf, attachment.names, attachment.owner
     ifname = owner.ifname
     found = _sysctls(attachment)
-    found += [ContainerAddress(ifname, ip.address, conf.enable_dad) for ip in attachment.lease.ips]
+    found += [ContainerAddress(ifname, ip.address, conf.enable_dad, not conf.routed) for ip in attachment.lease.ips]
     if not conf.disable_container_interface:
         found.append(ContainerUp(ifname))
+    if conf.routed:
+        found += routed.ways_out(attachment)
     found += _routes(attachment)
-    if conf.is_gateway:
+    if conf.routed:
+        found += routed.ways_in(attachment)
+    elif conf.is_gateway:
         found += _gateway(attachment)
     found += _notices(attachment)
     if not conf.disable_container_interface:

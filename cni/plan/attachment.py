@@ -8,7 +8,7 @@ from cni.spec.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.config.netconf import NetConf
-    from cni.spec.address import IP
+    from cni.spec.address import IP, Net
     from cni.spec.owner import Owner
     from cni.spec.result import Result
 
@@ -38,6 +38,10 @@ class Attachment(Record):
     facts: Facts
     names: Names
     lease: Result
+
+    @property
+    def addresses(self) -> tuple[Net, ...]:
+        return tuple([ip.address for ip in self.lease.ips])
 
     def gateway(self, family: int) -> IP | None:
         """The first gateway of the family that the lease names."""

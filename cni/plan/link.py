@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cni.plan.alias import Alias
-from cni.plan.operations import Bridge, BridgePort, NoPortVlan, Operation, PortVlan, SpoofGuard, Veth
+from cni.plan.operations import Bridge, BridgePort, NoPortVlan, PortVlan, SpoofGuard, Veth
 from cni.spec.address import mac_text
 from cni.spec.owner import mac_of
 from cni.spec.result import Interface
@@ -11,7 +11,9 @@ from cni.spec.result import Interface
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.plan.attachment import Attachment
+    from cni.plan.operations import Operation
 
+CONTAINER_INDEX = 2  # the container's place among the interfaces
 DEFAULT_VLAN = 1  # what the kernel makes the native VLAN of every new port (net/bridge/br_vlan.c)
 
 
@@ -40,11 +42,13 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
             mac=names.container_mac,
             mtu=conf.mtu,
             bridge=conf.bridge,
-            alias=_alias(attachment).text,
+            alias=alias_of(attachment).text,
         ),
     ]
-    if conf.hairpin or conf.port_isolation:
-        found.append(BridgePort(names.host_interface, conf.hairpin, conf.port_isolation))
+    # Through its own host port a container's frames come back to where they came from (kernel br_netfilter_hooks.c).
+    hairpin = conf.hairpin or (bool(conf.ports.mappings) and not conf.promiscuous)
+    if hairpin or conf.port_isolation:
+        found.append(BridgePort(names.host_interface, hairpin, conf.port_isolation))
     if conf.vlan_aware:
         found += _vlans(attachment)
     if conf.mac_spoof_check:
@@ -52,11 +56,19 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
     return tuple(found)
 
 
-def _alias(attachment: Attachment) -> Alias:
+def alias_of(attachment: Attachment) -> Alias:
+    """What DEL and whoever restores flushed rules have to know; ports under conditions are not told."""
     conf = attachment.conf
-    guarded = attachment.names.container_mac if conf.mac_spoof_check else None
-    masqueraded = tuple([ip.address for ip in attachment.lease.ips]) if conf.ip_masq else ()
-    return Alias(attachment.owner.label, guarded, masqueraded)
+    told = conf.ports if not conf.ports.special else conf.ports._replace(mappings=())
+    return Alias(
+        label=attachment.owner.label,
+        guarded=attachment.names.container_mac if conf.mac_spoof_check else None,
+        addresses=attachment.addresses if conf.ip_masq or told.mappings else (),
+        masqueraded=conf.ip_masq and bool(attachment.lease.ips),
+        hairpin=told.masqueraded if told.mappings else "",
+        ports=told.mappings,
+        whole=told.mappings == conf.ports.mappings,
+    )
 
 
 def _vlans(attachment: Attachment) -> list[Operation]:

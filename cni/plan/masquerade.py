@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from cni.plan.operations import Masquerade, Operation
+from cni.plan.operations import Masquerade
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.plan.attachment import Attachment
+    from cni.plan.operations import Operation
 
 
 def operations(attachment: Attachment) -> tuple[Operation, ...]:

@@ -11,7 +11,14 @@ from cni.spec.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from cni.spec.result import Route
+
+    class Operation(Protocol):
+        """What every word of the vocabulary can do; those of features that few networks use are in their files."""
+
+        def describe(self) -> str: ...
 
 
 class Bridge(Record):
@@ -31,7 +38,7 @@ class Bridge(Record):
 
 
 class Veth(Record):
-    """A pair: the host's end a port of the bridge and up, the container's end still down.
+    """A pair: the host's end up, and a port of the bridge if one is named; the container's end still down.
 
     The alias on the host's end holds the owner's label and what must be restored when others flush it.
     """
@@ -46,8 +53,9 @@ class Veth(Record):
 
     def describe(self) -> str:
         mtu = f" mtu {self.mtu}" if self.mtu else ""
+        master = f" master {self.bridge}" if self.bridge else ""
         return (
-            f"ip link add {self.host_interface} address {mac_text(self.host_mac)}{mtu} master {self.bridge} up"
+            f"ip link add {self.host_interface} address {mac_text(self.host_mac)}{mtu}{master} up"
             f" type veth peer {self.ifname} address {mac_text(self.mac)}{mtu} netns CONTAINER"
         )
 
@@ -138,15 +146,20 @@ class Forwarding(Record):
 
 
 class ContainerAddress(Record):
-    """`detect_duplicates`: IPv6 duplicate address detection (RFC 4862) runs before the address may be used."""
+    """`detect_duplicates`: IPv6 duplicate address detection (RFC 4862) runs before the address may be used.
+
+    `subnet_on_link`: the kernel adds a route to the subnet out of the interface.
+    """
 
     ifname: str
     address: Net
     detect_duplicates: bool
+    subnet_on_link: bool = True
 
     def describe(self) -> str:
         nodad = " nodad" if self.address.family == 6 and not self.detect_duplicates else ""
-        return f"ip -n CONTAINER addr add {self.address.text} dev {self.ifname}{nodad}"
+        noprefixroute = "" if self.subnet_on_link else " noprefixroute"
+        return f"ip -n CONTAINER addr add {self.address.text} dev {self.ifname}{nodad}{noprefixroute}"
 
 
 class ContainerUp(Record):
@@ -157,10 +170,11 @@ class ContainerUp(Record):
 
 
 class ContainerRoute(Record):
-    """`route.gw` is None for what is directly on the link."""
+    """`route.gw` is None for what is directly on the link; `source`: the preferred source address."""
 
     ifname: str
     route: Route
+    source: IP | None = None
 
     def describe(self) -> str:
         words = [f"ip -n CONTAINER route add {self.route.dst.text}"]
@@ -173,6 +187,7 @@ class ContainerRoute(Record):
             ("metric", self.route.priority or None),
             ("mtu", self.route.mtu or None),
             ("advmss", self.route.advmss or None),
+            ("src", self.source.text if self.source is not None else None),
         ):
             if value is not None:
                 words.append(f"{word} {value}")
@@ -188,6 +203,26 @@ class GatewayAddress(Record):
 
     def describe(self) -> str:
         return f"ip addr {'replace' if self.force else 'add'} {self.address.text} dev {self.bridge}"
+
+
+class HostAddress(Record):
+    """The gateway's address on the host's end of one pair; it goes with the interface."""
+
+    interface: str
+    address: Net
+
+    def describe(self) -> str:
+        return f"ip addr add {self.address.text} dev {self.interface}"
+
+
+class HostRoute(Record):
+    """The host's way to one container; it goes with the interface."""
+
+    interface: str
+    ip: IP
+
+    def describe(self) -> str:
+        return f"ip route add {self.ip.text} dev {self.interface}"
 
 
 class Masquerade(Record):
@@ -220,25 +255,6 @@ class Readiness(Record):
     def describe(self) -> str:
         then = f", then announce the addresses of {self.ifname}" if self.announce else ""
         return f"wait for {self.host_interface} to forward{then}"
-
-
-Operation = (
-    Bridge
-    | Veth
-    | BridgePort
-    | PortVlan
-    | NoPortVlan
-    | VlanGateway
-    | SpoofGuard
-    | ContainerSysctl
-    | Forwarding
-    | ContainerAddress
-    | ContainerUp
-    | ContainerRoute
-    | GatewayAddress
-    | Masquerade
-    | Readiness
-)
 
 
 def masquerade_chain(address: Net) -> str:

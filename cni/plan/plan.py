@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.plan import address, link, masquerade
+from cni.plan import address, link, masquerade, routed
 from cni.spec.record import Record
 from cni.spec.result import Result
 
@@ -10,9 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.plan.attachment import Attachment
     from cni.plan.operations import Operation
-
-FEATURES = (link, masquerade, address)
-CONTAINER_INDEX = 2  # the container's place among link.interfaces
+    from cni.spec.result import Interface
 
 
 class Plan(Record):
@@ -24,15 +22,51 @@ class Plan(Record):
 
 def plan_attachment(attachment: Attachment) -> Plan:
     """The features' operations in the order that is safe: no packet leaves before its rules are in place."""
-    if attachment.conf.is_gateway:
-        lease = attachment.lease._replace(ips=address.with_gateways(attachment.lease.ips))
-        attachment = attachment._replace(lease=lease)
-    operations = [operation for feature in FEATURES for operation in feature.operations(attachment)]
     conf, lease = attachment.conf, attachment.lease
+    if conf.is_gateway or conf.routed:
+        lease = lease._replace(ips=address.with_gateways(lease.ips))
+        attachment = attachment._replace(lease=lease)
+    connection = routed if conf.routed else link
+    operations = (
+        connection.operations(attachment)
+        + masquerade.operations(attachment)
+        + _ports(attachment)
+        + _shaping(attachment)
+        + address.operations(attachment)
+    )
     result = Result(
-        interfaces=link.interfaces(attachment) + address.interfaces(attachment),
-        ips=tuple([ip._replace(interface=CONTAINER_INDEX) for ip in lease.ips]),
+        interfaces=connection.interfaces(attachment) + address.interfaces(attachment) + _detour(attachment),
+        ips=tuple([ip._replace(interface=connection.CONTAINER_INDEX) for ip in lease.ips]),
         routes=address.routes(attachment),
         dns=lease.dns if conf.dns is None else conf.dns,
     )
-    return Plan(tuple(operations), result)
+    return Plan(operations, result)
+
+
+# Two features that few containers have are loaded for these.
+
+
+def _ports(attachment: Attachment) -> tuple[Operation, ...]:
+    if not attachment.conf.ports.mappings:
+        return ()
+    from cni.plan import ports
+
+    place = address.gateway_interface(attachment)
+    return ports.operations(attachment.conf.ports, attachment.addresses, attachment.owner.label, place)
+
+
+def _shaping(attachment: Attachment) -> tuple[Operation, ...]:
+    conf = attachment.conf.shaping
+    if not (conf.ingress or conf.egress):
+        return ()
+    from cni.plan import shaping
+
+    return shaping.operations(conf, attachment.owner, attachment.names.host_interface, paired=True)
+
+
+def _detour(attachment: Attachment) -> tuple[Interface, ...]:
+    if not attachment.conf.shaping.egress:
+        return ()
+    from cni.plan import shaping
+
+    return shaping.interfaces(attachment.conf.shaping, attachment.owner)

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from cni.spec.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 try:
     from _blake2 import blake2b
 except ImportError:
@@ -43,8 +47,7 @@ class Owner(Record):
 
     @property
     def host_interface(self) -> str:
-        """15 characters, the kernel's limit; begins as network managers expect of links to leave alone."""
-        return f"veth{self.key[:11]}"
+        return host_interface_of(self.key)
 
     @property
     def host_mac(self) -> bytes:
@@ -58,6 +61,27 @@ class Owner(Record):
     def label(self) -> str:
         words = "".join([letter if letter in LABEL_LETTERS else "?" for letter in "/".join(self)])
         return f"{LABEL_MARK} {network_key(self.network)} {self.key} {words}"[:LABEL_LENGTH]
+
+    def has(self, label: str) -> bool:
+        """The label is that of this attachment."""
+        keys = label_keys(label)
+        return keys is not None and keys[1] == self.key
+
+
+def stale(network: str, valid: set[tuple[str, str]]) -> Callable[[str], bool]:
+    """Whether a label is that of an attachment of the network, but of none whose (container ID, interface) is valid."""
+    mine, living = network_key(network), {Owner(network, *attachment).key for attachment in valid}
+
+    def doomed(label: str) -> bool:
+        keys = label_keys(label)
+        return keys is not None and keys[0] == mine and keys[1] not in living
+
+    return doomed
+
+
+def host_interface_of(key: str) -> str:
+    """15 characters, the kernel's limit; begins as network managers expect of links to leave alone."""
+    return f"veth{key[:11]}"
 
 
 def network_key(network: str) -> str:

@@ -63,7 +63,7 @@ def wrap_effects(wrap: Wrap) -> None:
 def wrap_operations(wrap: Wrap) -> None:
     """Put a wrapper around the application of every kind of operation, for the rest of this process."""
     for kind, effect in EFFECTS.items():
-        EFFECTS[kind] = effect._replace(apply=wrap(kind.__name__, effect.apply))
+        EFFECTS[kind] = effect._replace(apply=wrap(kind, effect.apply))
 
 
 def refuse(name: str, effect: Function) -> object:

@@ -77,7 +77,7 @@ def elements(machine: Machine) -> dict[str, str]:
         for element in body.get("elem", []) if kind in ("set", "map") else []:
             inner = element[0] if isinstance(element, list) else element
             key = inner["elem"]["val"]
-            text = " ".join(key["concat"]) if isinstance(key, dict) else key
+            text = " ".join(map(str, key["concat"])) if isinstance(key, dict) else key
             found[f"{body['name']} {text}"] = "/".join(inner["elem"]["comment"].split(" ")[3].split("/")[1:])
     return found
 

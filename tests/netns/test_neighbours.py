@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.kernel.apply import EFFECTS
-from cni.plan.operations import ContainerUp
 from cni.spec.owner import Owner
 from tests.machine import until
 from tests.netns.runtime import DUAL, IPV4, attachment, host_local, network
@@ -65,14 +64,14 @@ def pinned(where: Machine | Pod, address: str, family: int, device: str) -> None
 def _late_port() -> None:
     """In this process, the bridge begins to forward only after the container's end came up: what that said is lost."""
     port = Owner(DOUBLE["name"], "second", "eth0").host_interface
-    effect = EFFECTS[ContainerUp]
+    effect = EFFECTS["ContainerUp"]
 
     def apply(*arguments: Any) -> None:
         subprocess.run(["bridge", "link", "set", "dev", port, "state", "0"], check=True)
         effect.apply(*arguments)
         subprocess.run(["bridge", "link", "set", "dev", port, "state", "3"], check=True)
 
-    EFFECTS[ContainerUp] = effect._replace(apply=apply)
+    EFFECTS["ContainerUp"] = effect._replace(apply=apply)
 
 
 @pytest.mark.parametrize(("old", "new", "address"), SUCCESSIONS.values(), ids=SUCCESSIONS)

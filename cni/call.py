@@ -1,0 +1,65 @@
+"""One call of a runtime, and what all verbs do with it."""
+
+from __future__ import annotations
+
+from cni.kernel.journal import FAILURES
+from cni.spec.errors import InvalidNetns, MachineRefused, Unavailable
+from cni.spec.owner import Owner
+from cni.spec.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.kernel.machine import Machine
+    from cni.spec.network import Network
+    from cni.spec.request import Request
+    from cni.spec.result import Result
+
+
+class Call(Record):
+    """One call: which program, what is asked, the machine it is about, how a result is written, where answer and
+    notices go.
+    """
+
+    program: str
+    request: Request
+    network: Network
+    machine: Machine
+    render: Callable[[Result], str]
+    answer: Callable[[str], None]
+    warn: Callable[[str], None]
+
+
+def owner_of(call: Call) -> Owner:
+    return Owner(call.network.name, call.request.container_id, call.request.ifname)
+
+
+def open_if_there(machine: Machine, request: Request) -> None:
+    """A namespace that is gone, or is none, took the container's side with it."""
+    if not request.netns:
+        return
+    try:
+        machine.open_container(request.netns, request.netns_override)
+    except InvalidNetns:
+        return
+
+
+def require_nft(call: Call) -> None:
+    """Raises Unavailable."""
+    from cni import proc
+
+    if proc.find_system("nft", call.request.environment) is None:
+        raise Unavailable("the program nft is missing: install nftables")
+
+
+def collecting(failed: list[str], step: Callable[[], None]) -> None:
+    try:
+        step()
+    except FAILURES as error:
+        failed.append(str(error))
+
+
+def report(failed: list[str], what: str) -> None:
+    if failed:
+        raise MachineRefused(f"{what}: {'; '.join(failed)}")

@@ -1,0 +1,1 @@
+"""Plugins that are chained behind others, one file each (cni.chain.verbs says what each has to offer)."""

@@ -1,0 +1,49 @@
+"""loopback: the container's own lo, for runtimes that leave it to a plugin."""
+
+from __future__ import annotations
+
+from cni.kernel.loopback import addresses
+from cni.plan.loopback import LO, NO_MAC, LoopbackUp
+from cni.spec.result import Interface, IPConfig, Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.call import Call
+    from cni.plan.operations import Operation
+    from cni.spec.fields import Faults
+
+
+class Loopback:
+    enters = True
+    begins = True
+
+    def __init__(self, call: Call, faults: Faults) -> None:
+        del faults
+        self._call = call
+
+    def operations(self, previous: Result) -> tuple[Operation, ...]:
+        del previous
+        return (LoopbackUp(LO),)
+
+    def answer(self, previous: Result) -> Result:
+        """What was answered before; else the interface and the first address of each family."""
+        if previous.interfaces or previous.ips:
+            return previous
+        found = addresses(self._call.machine, LO)
+        firsts = [next((one for one in found if one.family == family), None) for family in (4, 6)]
+        ips = tuple([IPConfig(one, interface=0) for one in firsts if one is not None])
+        return Result((Interface(LO, NO_MAC, self._call.request.netns),), ips)
+
+    def leftovers(self, previous: Result) -> tuple[Operation, ...]:
+        return self.operations(previous)
+
+    def forget(self, doomed: Callable[[str], bool]) -> None:
+        """Nothing of it is outside the container."""
+
+    def status(self) -> None:
+        """Always ready."""
+
+
+PLUGIN = Loopback

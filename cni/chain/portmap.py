@@ -1,0 +1,68 @@
+"""portmap: ports of the host that lead to a container which others have attached."""
+
+from __future__ import annotations
+
+from cni.call import owner_of, require_nft
+from cni.config.ports import BACKENDS, parse_ports
+from cni.kernel import hostports
+from cni.plan import ports
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.call import Call
+    from cni.plan.operations import Operation
+    from cni.spec.address import Net
+    from cni.spec.fields import Faults
+    from cni.spec.result import Result
+
+
+class Portmap:
+    enters = False
+    begins = False
+
+    def __init__(self, call: Call, faults: Faults) -> None:
+        fields = call.network.fields(faults)
+        self._call = call
+        self._conf = parse_ports(fields)
+        backend = fields.text("backend")
+        if backend not in BACKENDS:
+            fields.fault("backend", f"{backend!r} is neither iptables nor nftables")
+        if backend == "iptables":
+            call.warn("backend iptables: podwire maps ports in nftables, which serves the same traffic")
+
+    def operations(self, previous: Result) -> tuple[Operation, ...]:
+        if not self._conf.mappings:
+            return ()
+        addresses = self._addresses(previous)
+        first = next((one.ip for one in addresses if one.family == 4), None)
+        toward = self._call.machine.route.way_to(first) if first is not None else ""
+        return ports.operations(self._conf, addresses, owner_of(self._call).label, toward)
+
+    def _addresses(self, previous: Result) -> tuple[Net, ...]:
+        """The container's; what is known to be of another interface is passed over, as in the reference."""
+        found = []
+        for ip in previous.ips:
+            if ip.interface is not None and 0 <= ip.interface < len(previous.interfaces):
+                interface = previous.interfaces[ip.interface]
+                if interface.name != self._call.request.ifname or not interface.sandbox:
+                    continue
+            found.append(ip.address)
+        return tuple(found)
+
+    def answer(self, previous: Result) -> Result:
+        return previous
+
+    def leftovers(self, previous: Result) -> tuple[Operation, ...]:
+        label = owner_of(self._call).label
+        return ports.operations(self._conf, self._addresses(previous), label, "")
+
+    def forget(self, doomed: Callable[[str], bool]) -> None:
+        hostports.release_all(self._call.machine, doomed)
+
+    def status(self) -> None:
+        require_nft(self._call)
+
+
+PLUGIN = Portmap

@@ -1,0 +1,192 @@
+"""Ports of the host that lead to containers: elements of maps, a setting, and connections that remember otherwise."""
+
+from __future__ import annotations
+
+from _struct import Struct
+from errno import EEXIST
+
+from cni.config.ports import PROTOCOLS, Ports
+from cni.kernel import alive, conntrack, nfnl, nft, sysctl
+from cni.kernel.nfnl import Element
+from cni.plan import ports as plan
+from cni.plan import ruleset
+from cni.plan.ports import Condition, Hairpin, HostPort, host_port_map
+from cni.spec.errors import MachineRefused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.kernel.journal import Journal
+    from cni.kernel.machine import Machine
+    from cni.kernel.nfnl import Place
+    from cni.plan.alias import Alias
+    from cni.plan.operations import Operation
+    from cni.plan.ports import LoopbackRouting
+
+PORT = Struct(">H2x")  # in a concatenation every part is padded to four bytes (libnftnl)
+PROTOCOL = Struct("B3x")
+
+
+def _key(op: HostPort, *, any_address: bool = False) -> bytes:
+    ip = op.mapping.host_ip
+    front = b"" if any_address or ip is None else ip.packed
+    return front + PROTOCOL.pack(PROTOCOLS[op.mapping.protocol]) + PORT.pack(op.mapping.host_port)
+
+
+def _port_element(op: HostPort) -> tuple[Place, Element]:
+    target = op.ip.packed + PORT.pack(op.mapping.container_port)
+    return nft.PORTS[host_port_map(op)], Element(_key(op), "", op.label, target)
+
+
+def _condition_element(op: Condition) -> tuple[Place, Element]:
+    element = Element(_key(op.port), op.chain, op.port.label, leaves=True)
+    return nft.PORTS[f"condition_{host_port_map(op.port)}"], element
+
+
+def _hairpin_element(op: Hairpin) -> tuple[Place, Element]:
+    return nft.PORTS[f"hairpin{op.address.family}"], Element(op.address.ip.packed, op.chain, op.label)
+
+
+def _ensure(machine: Machine, hairpins: list[Hairpin], conditions: list[Condition], journal: Journal) -> None:
+    """The rules; where they were lost, also what the host interfaces' aliases tell of others' ports."""
+    if nft.is_whole(machine, ruleset.host_ports(hairpins, conditions)):
+        return
+    held = [op for _, alias in nft.attached(machine) for op in _remembered(alias)]
+    others = [op for op in held if isinstance(op, Hairpin)]
+
+    def lost() -> list[str]:
+        missing = [one for one in others if machine.nft.find(*_hairpin_element(one)) is None]
+        ports = [one for one in held if isinstance(one, HostPort) and machine.nft.find(*_port_element(one)) is None]
+        return [*map(ruleset.hairpin_element, missing), *map(ruleset.host_port_element, ports)]
+
+    nft.ensure(machine, ruleset.host_ports([*hairpins, *others], conditions), lost, journal)
+
+
+def _remembered(alias: Alias) -> tuple[Operation, ...]:
+    return plan.operations(Ports(alias.ports, alias.hairpin), alias.addresses, alias.label, "")
+
+
+def apply_hairpin(machine: Machine, op: Hairpin, journal: Journal) -> None:
+    _ensure(machine, [op], [], journal)
+    nft.hold(machine, *_hairpin_element(op), journal)
+
+
+def apply_condition(machine: Machine, op: Condition, journal: Journal) -> None:
+    _ensure(machine, [], [op], journal)
+    _take(machine, op.port, _condition_element(op), journal)
+
+
+def apply_port(machine: Machine, op: HostPort, journal: Journal) -> None:
+    """Raises MachineRefused naming who has the port already."""
+    _ensure(machine, [], [], journal)
+    _take(machine, op, _port_element(op), journal)
+    _refuse_overlap(machine, op)
+    if op.mapping.protocol == "udp":
+        conntrack.forget_unmapped(machine, op.mapping, op.ip.family)
+
+
+def _take(machine: Machine, op: HostPort, where: tuple[Place, Element], journal: Journal) -> None:
+    place, element = where
+    journal.add(lambda: machine.nft.remove(place, element))
+    added = nfnl.add_element(place, element)
+    refusal = machine.nft.change(added)
+    if refusal is not None and refusal.errno == EEXIST:
+        holder = machine.nft.find(place, element)
+        if holder is not None and holder.label != op.label and _lives(machine, holder):
+            raise _taken(op, holder.label)
+        refusal = machine.nft.change(nfnl.delete_element(place, element), added)
+    if refusal is not None:
+        raise refusal
+
+
+def _lives(machine: Machine, holder: Element) -> bool:
+    """A port whose container went without a DEL is free."""
+    target = holder.value[: len(holder.value) - PORT.size]
+    return alive.holder_lives(machine.route, holder.label, target)
+
+
+def _refuse_overlap(machine: Machine, op: HostPort) -> None:
+    """A port of all addresses and the same of one address would share what arrives there.
+
+    Looked for when the own element is there: of two that come together, at least one sees the other.
+    """
+    family, key = op.ip.family, _key(op, any_address=True)
+    if op.mapping.host_ip is not None:
+        found = machine.nft.find(nft.PORTS[f"hostports{family}"], Element(key, "", ""))
+        others = [found] if found is not None else []
+    else:
+        others = [one for one in machine.nft.elements(nft.PORTS[f"hostip_hostports{family}"]) if one.key.endswith(key)]
+    for other in others:
+        if other.label != op.label and _lives(machine, other):
+            raise _taken(op, other.label)
+
+
+def _taken(op: HostPort, label: str) -> MachineRefused:
+    holder = label.split(" ", 3)[-1]
+    return MachineRefused(
+        f"host port {plan.host_port_key(op)} is taken by {holder} (NETWORK/CONTAINER/INTERFACE): choose another port,"
+        " or delete that container first"
+    )
+
+
+def release_hairpin(machine: Machine, op: Hairpin) -> None:
+    machine.nft.remove(*_hairpin_element(op))
+
+
+def release_condition(machine: Machine, op: Condition) -> None:
+    machine.nft.remove(*_condition_element(op))
+
+
+def release_port(machine: Machine, op: HostPort) -> None:
+    machine.nft.remove(*_port_element(op))
+    if op.mapping.protocol == "udp":
+        conntrack.forget_mapped(machine, op.ip.packed, op.mapping.host_port)
+
+
+def release_all(machine: Machine, doomed: Callable[[str], bool]) -> None:
+    """Whatever has a doomed label, with the connections that it brought; the cost grows with all mapped ports."""
+    for name, place in nft.PORTS.items():
+        for element in machine.nft.elements(place):
+            if doomed(element.label) and machine.nft.remove(place, element) and name in nft.PORT_MAPS:
+                _forget_mapped(machine, element)
+
+
+def _forget_mapped(machine: Machine, element: Element) -> None:
+    """The connections of a port that is known by its element alone."""
+    ip, key = element.value[: -PORT.size], element.key[-PROTOCOL.size - PORT.size :]
+    if key[0] == PROTOCOLS["udp"]:
+        conntrack.forget_mapped(machine, ip, PORT.unpack(key[PROTOCOL.size :])[0])
+
+
+def hairpin_differs(machine: Machine, op: Hairpin) -> str:
+    return _element_differs(machine, _hairpin_element(op), f"the hairpin of {op.address.ip.text}")
+
+
+def condition_differs(machine: Machine, op: Condition) -> str:
+    return _element_differs(machine, _condition_element(op), f"the condition of host port {op.port.mapping.text}")
+
+
+def port_differs(machine: Machine, op: HostPort) -> str:
+    missing = _element_differs(machine, _port_element(op), f"host port {op.mapping.text}")
+    if not missing and not nft.is_whole(machine, ruleset.host_ports([], [])):
+        return f"table {ruleset.INET} has lost its rules"
+    return missing
+
+
+def _element_differs(machine: Machine, where: tuple[Place, Element], what: str) -> str:
+    place, element = where
+    return "" if machine.nft.find(place, element) == element else f"{what} is gone from table {ruleset.INET}"
+
+
+def apply_loopback(machine: Machine, op: LoopbackRouting, journal: Journal) -> None:
+    del machine
+    before = sysctl.read(op.key)
+    if before == "0":
+        journal.add_shared(lambda: sysctl.write(op.key, before))
+        sysctl.write(op.key, "1")
+
+
+def loopback_differs(machine: Machine, op: LoopbackRouting) -> str:
+    del machine
+    return f"{op.interface} no longer takes packets of 127.0.0.1 ({op.key} is 0)" if sysctl.read(op.key) == "0" else ""

@@ -1,0 +1,69 @@
+"""Bandwidth limits: queueing disciplines, and the detour that lets what arrives be queued."""
+
+from __future__ import annotations
+
+from cni.kernel import rtnl, tc
+from cni.kernel.rtnl import GROUPS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.kernel.journal import Journal
+    from cni.kernel.machine import Machine
+    from cni.plan.shaping import Ifb, Redirect, TokenBucket
+
+
+def apply_bucket(machine: Machine, op: TokenBucket, journal: Journal) -> None:
+    """The way back is the interface's own end; where others made that, this is a later plugin's affair."""
+    del journal
+    index = machine.route.ifindex(op.interface)
+    machine.route.request(*tc.new_token_bucket(index, op.rate, op.burst, op.limit))
+
+
+def bucket_differs(machine: Machine, op: TokenBucket) -> str:
+    link = machine.route.find(op.interface)
+    if link is None:
+        return f"{op.interface}, which limits the bandwidth, is gone"
+    answers = machine.route.dump(*tc.all_qdiscs(link.ifindex))
+    buckets = [tc.parse_token_bucket(answer, link.ifindex) for answer in answers]
+    if tc.Bucket(op.rate, op.limit) not in buckets:
+        return f"{op.interface} does not limit the bandwidth to {op.rate} bytes a second"
+    return ""
+
+
+def apply_ifb(machine: Machine, op: Ifb, journal: Journal) -> None:
+    host = machine.route.need(op.host_interface)
+    group = GROUPS + host.ifindex if op.paired else 0
+    message = rtnl.new_ifb(op.name, op.mac, host.mtu, group, op.label)
+    journal.take(lambda: machine.route.request(*message), lambda: machine.route.delete(op.name))
+    if op.paired:
+        machine.route.request(*rtnl.set_group(op.host_interface, group))
+
+
+def release_ifb(machine: Machine, op: Ifb) -> None:
+    """A paired one goes with the host's interface, if that is there still: then the kernel's wait is paid once."""
+    if not (op.paired and machine.route.in_group(op.host_interface)):
+        machine.route.delete(op.name)
+
+
+def ifb_differs(machine: Machine, op: Ifb) -> str:
+    link = machine.route.find(op.name)
+    if link is None:
+        return f"{op.name}, which limits what the container sends, is gone"
+    return "" if link.up else f"{op.name} is down"
+
+
+def apply_redirect(machine: Machine, op: Redirect, journal: Journal) -> None:
+    del journal
+    index = machine.route.ifindex(op.host_interface)
+    machine.route.request(*tc.new_ingress(index))
+    machine.route.request(*tc.new_redirect(index, machine.route.ifindex(op.ifb)))
+
+
+def redirect_differs(machine: Machine, op: Redirect) -> str:
+    host, ifb = machine.route.find(op.host_interface), machine.route.find(op.ifb)
+    if host is None or ifb is None:
+        return f"{op.ifb if host else op.host_interface} is gone"
+    filters = machine.route.dump(*tc.ingress_filters(host.ifindex))
+    if ifb.ifindex in map(tc.redirects_to, filters):
+        return ""
+    return f"what arrives at {op.host_interface} does not pass {op.ifb}"

@@ -1,0 +1,102 @@
+"""Traffic control messages (rtnetlink; kernel include/uapi/linux/pkt_sched.h, pkt_cls.h), built and read.
+
+As in cni.kernel.rtnl, nothing here opens a socket.
+"""
+
+from __future__ import annotations
+
+from _struct import Struct
+
+from cni.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, attribute, attributes, nest, text, u32
+from cni.kernel.rtnl import AF_UNSPEC
+from cni.spec.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.kernel.rtnl import Message
+
+RTM_NEWQDISC, RTM_GETQDISC = 36, 38
+RTM_NEWTFILTER, RTM_GETTFILTER = 44, 46
+TC_H_ROOT, TC_H_INGRESS = 0xFFFFFFFF, 0xFFFFFFF1
+ROOT_HANDLE, INGRESS_HANDLE, FILTER_CLASS = 1 << 16, 0xFFFF << 16, 1 << 16 | 1
+TCA_KIND, TCA_OPTIONS = 1, 2
+TCA_TBF_PARMS, TCA_TBF_RATE64, TCA_TBF_BURST = 1, 4, 6
+TCA_U32_CLASSID, TCA_U32_SEL, TCA_U32_ACT = 1, 5, 7
+TCA_ACT_KIND, TCA_ACT_OPTIONS, TCA_MIRRED_PARMS = 1, 2, 2
+TC_U32_TERMINAL, TC_ACT_STOLEN, TCA_EGRESS_REDIR = 1, 4, 1
+ETH_P_ALL_NETWORK = 0x0300  # in network order, as tcm_info holds it
+FIRST_PRIORITY = 1 << 16
+UINT32 = (1 << 32) - 1
+
+TCMSG = Struct("=BxxxiIII")  # family, index, handle, parent, info
+# struct tc_tbf_qopt: two of tc_ratespec (cell_log, linklayer, overhead, cell_align, mpu, rate), limit, buffer, mtu
+TBF = Struct("=BBHhHI BBHhHI III")
+U32_SELECTOR = Struct("=BBBxHHhhI IIii")  # struct tc_u32_sel with one key that matches everything
+MIRRED = Struct("=IIiiiiI")  # index, capab, action, refcnt, bindcnt, eaction, ifindex
+
+
+class Bucket(Record):
+    """A token bucket as the kernel tells it: bytes a second, bytes that may wait."""
+
+    rate: int
+    limit: int
+
+
+def new_token_bucket(index: int, rate: int, burst: int, limit: int) -> Message:
+    """At the root of what the link sends: `rate` in bytes a second, `burst` and `limit` in bytes."""
+    short = min(rate, UINT32)
+    options = [
+        attribute(TCA_TBF_PARMS, TBF.pack(0, 0, 0, 0, 0, short, 0, 0, 0, 0, 0, 0, limit, 0, 0)),
+        u32(TCA_TBF_BURST, burst),
+    ]
+    if rate > short:
+        options.append(attribute(TCA_TBF_RATE64, rate.to_bytes(8, "little")))
+    payload = TCMSG.pack(AF_UNSPEC, index, ROOT_HANDLE, TC_H_ROOT, 0) + text(TCA_KIND, "tbf")
+    return RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, payload + nest(TCA_OPTIONS, *options)
+
+
+def new_ingress(index: int) -> Message:
+    """The place for filters of what the link receives."""
+    payload = TCMSG.pack(AF_UNSPEC, index, INGRESS_HANDLE, TC_H_INGRESS, 0) + text(TCA_KIND, "ingress")
+    return RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, payload
+
+
+def new_redirect(index: int, to: int) -> Message:
+    """All that the link receives is sent by the link `to` instead."""
+    head = TCMSG.pack(AF_UNSPEC, index, 0, INGRESS_HANDLE, FIRST_PRIORITY | ETH_P_ALL_NETWORK)
+    mirred = attribute(TCA_MIRRED_PARMS, MIRRED.pack(0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, to))
+    action = nest(1, text(TCA_ACT_KIND, "mirred"), nest(TCA_ACT_OPTIONS, mirred))
+    options = nest(
+        TCA_OPTIONS,
+        u32(TCA_U32_CLASSID, FILTER_CLASS),
+        attribute(TCA_U32_SEL, U32_SELECTOR.pack(TC_U32_TERMINAL, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)),
+        nest(TCA_U32_ACT, action),
+    )
+    return RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, head + text(TCA_KIND, "u32") + options
+
+
+def all_qdiscs(index: int) -> tuple[int, bytes]:
+    return RTM_GETQDISC, TCMSG.pack(AF_UNSPEC, index, 0, 0, 0)
+
+
+def ingress_filters(index: int) -> tuple[int, bytes]:
+    return RTM_GETTFILTER, TCMSG.pack(AF_UNSPEC, index, 0, INGRESS_HANDLE, 0)
+
+
+def parse_token_bucket(data: bytes, index: int) -> Bucket | None:
+    """None where the queueing discipline is another, or another link's."""
+    found = attributes(data, TCMSG.size)
+    if TCMSG.unpack_from(data)[1] != index or found.get(TCA_KIND) != b"tbf\0":
+        return None
+    options = attributes(found.get(TCA_OPTIONS, b""))
+    parameters = TBF.unpack_from(options[TCA_TBF_PARMS])
+    long = options.get(TCA_TBF_RATE64)
+    return Bucket(int.from_bytes(long, "little") if long else parameters[5], parameters[12])
+
+
+def redirects_to(data: bytes) -> int:
+    """The index of the link that a filter redirects to; 0 where it does something else."""
+    options = attributes(attributes(data, TCMSG.size).get(TCA_OPTIONS, b""))
+    action = attributes(attributes(options.get(TCA_U32_ACT, b"")).get(1, b""))
+    mirred = attributes(action.get(TCA_ACT_OPTIONS, b"")).get(TCA_MIRRED_PARMS, b"")
+    return int(MIRRED.unpack_from(mirred)[6]) if len(mirred) >= MIRRED.size else 0

@@ -1,0 +1,112 @@
+"""The ports feature: ports of the host that lead to the container, each an element of a map."""
+
+from __future__ import annotations
+
+from cni.config.ports import ALL, MARK_BIT, NOBODY
+from cni.spec.owner import digest
+from cni.spec.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.config.ports import PortMapping, Ports
+    from cni.plan.operations import Operation
+    from cni.spec.address import IP, Net
+
+
+class HostPort(Record):
+    """What arrives at a port of the host goes to `ip` and the mapping's container port. Nobody else may have it."""
+
+    mapping: PortMapping
+    ip: IP
+    label: str
+
+    def describe(self) -> str:
+        return f"nft add element inet podwire {host_port_map(self)} {{ {host_port_key(self)} : {self.target} }}"
+
+    @property
+    def target(self) -> str:
+        return f"{self.ip.text} . {self.mapping.container_port}"
+
+
+class Condition(Record):
+    """Only what meets `expression` (nft) goes through the port; also where another bit marks it."""
+
+    port: HostPort
+    expression: str
+    mark_bit: int
+
+    @property
+    def chain(self) -> str:
+        return f"condition-{digest(self.expression, str(self.mark_bit), size=6).hex()}"
+
+    def describe(self) -> str:
+        place = f"condition_{host_port_map(self.port)}"
+        return f"nft add element inet podwire {place} {{ {host_port_key(self.port)} : goto {self.chain} }}"
+
+
+class Hairpin(Record):
+    """Connections through a host port that come from the container's own subnet, or from everybody, take the host's
+    address: the answers would otherwise find a way past it.
+    """
+
+    address: Net
+    everybody: bool
+    label: str
+
+    @property
+    def chain(self) -> str:
+        return "hairpin-all" if self.everybody else f"hairpin-{self.address.network.text.replace(':', '_')}"
+
+    def describe(self) -> str:
+        element = f"{self.address.ip.text} : jump {self.chain}"
+        return f"nft add element inet podwire hairpin{self.address.family} {{ {element} }}"
+
+
+class LoopbackRouting(Record):
+    """127.0.0.1 may be left through the interface that leads to the container; shared, so DEL leaves it."""
+
+    interface: str
+
+    @property
+    def key(self) -> str:
+        return f"net/ipv4/conf/{self.interface}/route_localnet"
+
+    def describe(self) -> str:
+        return f"sysctl -w {self.key.replace('/', '.')}=1"
+
+
+def host_port_map(port: HostPort) -> str:
+    return f"{'hostip_' if port.mapping.host_ip else ''}hostports{port.ip.family}"
+
+
+def host_port_key(port: HostPort) -> str:
+    ip = f"{port.mapping.host_ip.text} . " if port.mapping.host_ip else ""
+    return f"{ip}{port.mapping.protocol} . {port.mapping.host_port}"
+
+
+def operations(conf: Ports, addresses: tuple[Net, ...], label: str, toward: str) -> tuple[Operation, ...]:
+    """`addresses`: the container's, of which each family's first is used; `toward`: the interface that leads there.
+
+    What restrains a port is there before the port.
+    """
+    found: list[Operation] = []
+    for family in (4, 6):
+        address = next((one for one in addresses if one.family == family), None)
+        mappings = [one for one in conf.mappings if one.serves(family)]
+        if address is None or not mappings:
+            continue
+        if conf.masqueraded != NOBODY:
+            found.append(Hairpin(address, conf.masqueraded == ALL, label))
+        for mapping in mappings:
+            port = HostPort(mapping, address.ip, label)
+            if conf.conditions(family) or conf.mark_bit != MARK_BIT:
+                found.append(Condition(port, conf.conditions(family), conf.mark_bit))
+            found.append(port)
+        if family == 4 and toward and conf.masqueraded != NOBODY and any(map(_from_loopback, mappings)):
+            found.append(LoopbackRouting(toward))
+    return tuple(found)
+
+
+def _from_loopback(mapping: PortMapping) -> bool:
+    """The mapping can be reached by an address of 127.0.0.0/8."""
+    return mapping.host_ip is None or mapping.host_ip.value >> 24 == 127

@@ -1,0 +1,75 @@
+"""The routed link: a veth pair without a bridge, each container behind its own gateway on the host's end.
+
+All that the container sends passes the host's routing, also to its neighbours of the same subnet.
+"""
+
+from __future__ import annotations
+
+from cni.plan.link import alias_of
+from cni.plan.operations import ContainerRoute, Forwarding, HostAddress, HostRoute, Veth
+from cni.spec.address import IP, Net, mac_text
+from cni.spec.result import Interface, Route
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.plan.attachment import Attachment
+    from cni.plan.operations import Operation
+
+IPV6 = 6
+LINK_LOCAL = 0xFE80 << 112
+CONTAINER_INDEX = 1  # the container's place among the interfaces
+
+
+def interfaces(attachment: Attachment) -> tuple[Interface, ...]:
+    names, owner = attachment.names, attachment.owner
+    return (
+        Interface(names.host_interface, mac_text(names.host_mac)),
+        Interface(owner.ifname, mac_text(names.container_mac), attachment.sandbox),
+    )
+
+
+def operations(attachment: Attachment) -> tuple[Operation, ...]:
+    conf, names, owner = attachment.conf, attachment.names, attachment.owner
+    veth = Veth(
+        host_interface=names.host_interface,
+        host_mac=names.host_mac,
+        ifname=owner.ifname,
+        mac=names.container_mac,
+        mtu=conf.mtu,
+        bridge="",
+        alias=alias_of(attachment).text,
+    )
+    return (veth,)
+
+
+def ways_in(attachment: Attachment) -> list[Operation]:
+    """The gateways, and the routes to the container."""
+    host_interface = attachment.names.host_interface
+    gateways = sorted({ip.gateway for ip in attachment.lease.ips if ip.gateway is not None})
+    found: list[Operation] = [HostAddress(host_interface, Net(gateway, gateway.bits)) for gateway in gateways]
+    if any(ip.address.family == IPV6 for ip in attachment.lease.ips):
+        # Without an address of the link itself the host would not ask for its neighbour (kernel net/ipv6/ndisc.c).
+        found.append(HostAddress(host_interface, link_local(attachment.names.host_mac)))
+    found += [HostRoute(host_interface, ip.address.ip) for ip in attachment.lease.ips]
+    found += [Forwarding(family) for family in sorted({ip.address.family for ip in attachment.lease.ips})]
+    return found
+
+
+def link_local(mac: bytes) -> Net:
+    """As an interface of this MAC address would choose it (RFC 4291, appendix A)."""
+    identifier = bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
+    return Net(IP(IPV6, LINK_LOCAL | int.from_bytes(identifier, "big")), 64)
+
+
+def ways_out(attachment: Attachment) -> list[Operation]:
+    """To the gateway directly, to the subnet through it; the other routes then find their gateway."""
+    ifname = attachment.owner.ifname
+    found: list[Operation] = []
+    for ip in attachment.lease.ips:
+        if ip.gateway is None:
+            continue
+        for route in (Route(Net(ip.gateway, ip.gateway.bits)), Route(ip.address.network, ip.gateway)):
+            operation = ContainerRoute(ifname, route, ip.address.ip)
+            if operation not in found:
+                found.append(operation)
+    return found
