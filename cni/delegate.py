@@ -131,28 +131,35 @@ class Executed:
         return ()
 
     def _run(self, network: Network, command: str) -> bytes:
-        from cni import proc
+        return execute(self.name, self.request, network, command)
 
-        if not self.request.path:
-            raise InvalidEnvironment(f"required env variables [CNI_PATH] missing: ipam.type {self.name} is executed")
-        program = proc.find(self.name, ":".join(self.request.path))
-        if program is None:
-            raise MachineRefused(
-                f"failed to find plugin {self.name!r} in path {list(self.request.path)}: install it there"
-            )
-        environment = {**self.request.environment, "CNI_COMMAND": command}
-        try:
-            ended = proc.run([program], network.data, environment, capture_stderr=False)
-        except OSError as error:
-            raise MachineRefused(f"cannot execute {program}: {error.strerror}") from None
-        if ended.status != 0:
-            raise self._failure(ended)
-        return ended.stdout
 
-    def _failure(self, ended: proc.Ended) -> Delegated | MachineRefused:
-        try:
-            answer = Fields(parse_object(ended.stdout, "its answer"), self.name, Faults())
-        except Undecodable as error:
-            return MachineRefused(f"{self.name} ended with status {ended.status}: {error.message}")
-        code = answer.integer("code", 0, (1 << 32) - 1, 999)
-        return Delegated(code, f"{self.name}: {answer.text('msg')}", answer.text("details"))
+def execute(name: str, request: Request, network: Network, command: str) -> bytes:
+    """The answer of a program in CNI_PATH (SPEC, section 4).
+
+    Raises InvalidEnvironment (no CNI_PATH), MachineRefused (no such program), Delegated (its own error).
+    """
+    from cni import proc
+
+    if not request.path:
+        raise InvalidEnvironment(f"required env variables [CNI_PATH] missing: the plugin {name} is executed")
+    program = proc.find(name, ":".join(request.path))
+    if program is None:
+        raise MachineRefused(f"failed to find plugin {name!r} in path {list(request.path)}: install it there")
+    environment = {**request.environment, "CNI_COMMAND": command}
+    try:
+        ended = proc.run([program], network.data, environment, capture_stderr=False)
+    except OSError as error:
+        raise MachineRefused(f"cannot execute {program}: {error.strerror}") from None
+    if ended.status != 0:
+        raise _failure(name, ended)
+    return ended.stdout
+
+
+def _failure(name: str, ended: proc.Ended) -> Delegated | MachineRefused:
+    try:
+        answer = Fields(parse_object(ended.stdout, "its answer"), name, Faults())
+    except Undecodable as error:
+        return MachineRefused(f"{name} ended with status {ended.status}: {error.message}")
+    code = answer.integer("code", 0, (1 << 32) - 1, 999)
+    return Delegated(code, f"{name}: {answer.text('msg')}", answer.text("details"))

@@ -36,7 +36,9 @@ try:
 except ImportError:
     from signal import SIGINT, SIGTERM, signal
 
+PODWIRE = "podwire"
 HOST_LOCAL = "host-local"
+FLANNEL = "flannel"
 CHAINED = ("portmap", "bandwidth", "firewall", "tuning", "loopback")
 PIPE_BYTES = 1 << 16
 
@@ -64,6 +66,8 @@ def run(
     """Serves one call, returns the exit status. Every call gets exactly one answer, every failure one JSON object."""
     name = argv[0].rpartition("/")[2] if argv else "podwire"
     command = environment.get("CNI_COMMAND", "")
+    if not command and name == PODWIRE and len(argv) > 1:
+        return _use_tool(argv[1:], stdout, stderr)
     if not command:
         _tell(stderr, f"CNI {name} plugin v{VERSION}\nCNI protocol versions supported: {', '.join(SUPPORTED)}")
         return 0
@@ -79,6 +83,22 @@ def run(
 
         _tell(stderr, traceback.format_exc())
         return _fail(stdout, CniError(f"internal error, please report it: {chain(error)}"))
+    return 0
+
+
+def _use_tool(arguments: Sequence[str], stdout: Writable, stderr: Writable) -> int:
+    """What people type: `podwire install`."""
+    if arguments[0] != "install":
+        _tell(stderr, f"podwire: {arguments[0]!r} is no command of podwire's: install (see podwire install --help)")
+        return 2
+    from cni.install import install, parse_order
+
+    try:
+        said = install(parse_order(arguments[1:]))
+    except CniError as error:
+        _tell(stderr, f"podwire: {error.message}")
+        return 1
+    _print(stdout, "\n".join(said))
     return 0
 
 
@@ -131,6 +151,10 @@ def _verbs(name: str) -> Mapping[str, Callable[[Call], None]]:
         from cni.chain.verbs import VERBS as CHAINED_VERBS
 
         return CHAINED_VERBS
+    if name == FLANNEL:
+        from cni.flannel import VERBS as FLANNEL_VERBS
+
+        return FLANNEL_VERBS
     from cni.commands import VERBS
 
     return VERBS

@@ -31,7 +31,7 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 
 AF_UNSPEC, AF_INET, AF_BRIDGE, AF_INET6 = 0, 2, 7, 10
-IFF_UP, IFF_PROMISC = 0x1, 0x100
+IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_PROTINFO = 1, 3, 4, 5, 10, 12
 IFLA_TXQLEN, IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS = 13, 16, 18, 20
@@ -103,11 +103,16 @@ def new_veth(end: tuple[str, bytes], peer: tuple[str, bytes], mtu: int, netns: i
     return RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload + info
 
 
-def new_ifb(name: str, mac: bytes, mtu: int, group: int, alias: str) -> Message:
+def new_ifb(name: str, mac: bytes, mtu: int, group: int) -> Message:
     """Up, and without a queue of its own."""
     payload = _named(name, IFF_UP, IFF_UP) + attribute(IFLA_ADDRESS, mac) + u32(IFLA_MTU, mtu) + u32(IFLA_TXQLEN, 0)
-    payload += (u32(IFLA_GROUP, group) if group else b"") + attribute(IFLA_IFALIAS, alias.encode())
+    payload += u32(IFLA_GROUP, group) if group else b""
     return RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload + nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "ifb"))
+
+
+def set_alias(name: str, alias: str) -> Message:
+    """A new link cannot be given one (net/core/rtnetlink.c, rtnl_create_link)."""
+    return RTM_SETLINK, 0, _named(name) + attribute(IFLA_IFALIAS, alias.encode())
 
 
 def set_group(name: str, group: int) -> Message:
@@ -135,6 +140,14 @@ def set_flags(name: str, flags: int, change: int) -> Message:
 
 def set_mac(name: str, mac: bytes) -> Message:
     return RTM_SETLINK, 0, _named(name) + attribute(IFLA_ADDRESS, mac)
+
+
+def set_mtu(name: str, mtu: int) -> Message:
+    return RTM_SETLINK, 0, _named(name) + u32(IFLA_MTU, mtu)
+
+
+def set_txqlen(name: str, packets: int) -> Message:
+    return RTM_SETLINK, 0, _named(name) + u32(IFLA_TXQLEN, packets)
 
 
 def set_vlan_filtering(name: str, enabled: bool) -> Message:

@@ -33,8 +33,9 @@ def bucket_differs(machine: Machine, op: TokenBucket) -> str:
 def apply_ifb(machine: Machine, op: Ifb, journal: Journal) -> None:
     host = machine.route.need(op.host_interface)
     group = GROUPS + host.ifindex if op.paired else 0
-    message = rtnl.new_ifb(op.name, op.mac, host.mtu, group, op.label)
+    message = rtnl.new_ifb(op.name, op.mac, host.mtu, group)
     journal.take(lambda: machine.route.request(*message), lambda: machine.route.delete(op.name))
+    machine.route.request(*rtnl.set_alias(op.name, op.label))
     if op.paired:
         machine.route.request(*rtnl.set_group(op.host_interface, group))
 

@@ -91,6 +91,10 @@ class Fields:
         """An absent object reads as an empty one."""
         return Fields(self._typed(key, dict, {}), self.where(key), self.faults)
 
+    def members(self, key: str) -> dict[str, JsonValue]:
+        """An object as it was written, keys in their case."""
+        return self._typed(key, dict, {})
+
     def items(self, key: str) -> list[JsonValue]:
         return self._typed(key, list, [])
 

@@ -1,0 +1,101 @@
+"""The configuration of `type: flannel`: what the node agent wrote (subnet.env), made a configuration for the plugin
+that it delegates to.
+"""
+
+from __future__ import annotations
+
+from cni.spec.address import Net, parse_net
+from cni.spec.fields import Faults
+from cni.spec.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.spec.jsontext import JsonValue
+    from cni.spec.network import Network
+
+SUBNET_FILE = "/run/flannel/subnet.env"
+DATA_DIR = "/var/lib/cni/flannel"
+NETWORKS = ("FLANNEL_NETWORK", "FLANNEL_IPV6_NETWORK")
+SUBNETS = ("FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET")
+OURS = ("name", "ipam")  # what a delegate may not say
+
+
+class SubnetEnv(Record):
+    """What the agent says of the node: the cluster's networks, the node's subnets, the MTU in bytes, and whether the
+    agent masquerades itself.
+    """
+
+    networks: tuple[Net, ...]
+    subnets: tuple[Net, ...]
+    mtu: int
+    masquerades: bool
+
+
+class FlannelConf(Record):
+    """`delegate` and `ipam` as the user wrote them."""
+
+    subnet_file: str
+    data_dir: str
+    delegate: dict[str, JsonValue]
+    ipam: dict[str, JsonValue]
+
+
+def parse_flannel(network: Network, faults: Faults) -> FlannelConf:
+    fields = network.fields(faults)
+    conf = FlannelConf(
+        subnet_file=fields.text("subnetFile") or SUBNET_FILE,
+        data_dir=fields.text("dataDir") or DATA_DIR,
+        delegate=fields.members("delegate"),
+        ipam=fields.members("ipam"),
+    )
+    for key in OURS:
+        if key in conf.delegate:
+            fields.fault(f"delegate.{key}", "is flannel's to set, remove it")
+    kind = conf.delegate.get("type", "")
+    if not isinstance(kind, str) or "/" in kind:
+        fields.fault("delegate.type", "is the name of a plugin, without a folder")
+    return conf
+
+
+def parse_subnet_env(text: str, path: str) -> SubnetEnv:
+    """Lines KEY=VALUE; networks and subnets may be several, separated by commas. Raises ValueError."""
+    lines = [line.strip() for line in text.splitlines()]
+    values = {key: value for key, _, value in (line.partition("=") for line in lines) if value}
+    missing = [keys[0] for keys in (NETWORKS, SUBNETS) if not any(key in values for key in keys)]
+    missing += [key for key in ("FLANNEL_MTU", "FLANNEL_IPMASQ") if key not in values]
+    if missing:
+        raise ValueError(f"{path} is missing {', '.join(missing)}")
+    mtu = values["FLANNEL_MTU"]
+    if not (mtu.isascii() and mtu.isdigit()):
+        raise ValueError(f"{path}: FLANNEL_MTU={mtu} is no number of bytes")
+    networks, subnets = (_nets(values, keys, path) for keys in (NETWORKS, SUBNETS))
+    return SubnetEnv(networks, subnets, int(mtu), values["FLANNEL_IPMASQ"] == "true")
+
+
+def _nets(values: dict[str, str], keys: tuple[str, ...], path: str) -> tuple[Net, ...]:
+    found = []
+    for key in keys:
+        for word in values.get(key, "").split(",") if key in values else []:
+            try:
+                found.append(parse_net(word.strip()).network)
+            except ValueError as error:
+                raise ValueError(f"{path}: {key}: {error}") from None
+    return tuple(found)
+
+
+def render(network: Network, conf: FlannelConf, env: SubnetEnv) -> dict[str, JsonValue]:
+    """The delegate's configuration, with the reference's defaults."""
+    delegate: dict[str, JsonValue] = {"type": "bridge", "ipMasq": not env.masquerades, "mtu": env.mtu, **conf.delegate}
+    if delegate["type"] == "bridge":
+        delegate.setdefault("isGateway", True)
+    fields = network.fields(Faults())
+    delegate |= {"name": network.name, "cniVersion": network.version}
+    for key in ("runtimeConfig", "capabilities"):
+        if (value := fields.raw(key)) is not None:
+            delegate[key] = value
+    given = conf.ipam.get("routes")
+    routes: list[JsonValue] = [*given] if isinstance(given, list) else []
+    routes.extend({"dst": cluster.text} for cluster in env.networks)
+    ranges: list[JsonValue] = [[{"subnet": subnet.text}] for subnet in env.subnets]
+    delegate["ipam"] = {"type": "host-local", **conf.ipam, "ranges": ranges, "routes": routes}
+    return delegate

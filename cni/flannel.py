@@ -1,0 +1,163 @@
+"""`type: flannel`: a network whose addresses the node agent chose, handed on to the plugin that attaches.
+
+What was handed on at ADD is kept in `<dataDir>/<container ID>`, the reference's file, for the DEL of whichever program.
+Where it is missing, or of another network, what would be handed on now serves as well: podwire finds what there is by
+the owner.
+"""
+
+from __future__ import annotations
+
+from cni.commands import VERBS as ATTACHING
+from cni.config.flannel import parse_flannel, parse_subnet_env, render
+from cni.delegate import execute
+from cni.kernel import statefile
+from cni.spec.errors import CniError, InputOutput, InvalidConfig, TryAgain, Unavailable
+from cni.spec.fields import Faults
+from cni.spec.jsontext import dump, parse_object
+from cni.spec.network import Network, valid_attachments
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.call import Call
+    from cni.config.flannel import FlannelConf
+    from cni.spec.jsontext import JsonValue
+
+IN_PROCESS = ("podwire", "bridge", "ptp")
+HANDED_ON = ("prevResult", "cni.dev/valid-attachments", "cni.dev/attachments")
+
+
+def add(call: Call) -> None:
+    """Raises TryAgain where the agent has not written the node's subnet yet."""
+    faults = Faults()
+    conf = parse_flannel(call.network, faults)
+    faults.refuse()
+    delegate = _rendered(call, conf)
+    _save(conf, call.request.container_id, delegate)
+    try:
+        _hand_on(call, delegate)
+    except BaseException:
+        _forget(conf, call.request.container_id)
+        raise
+
+
+def check(call: Call) -> None:
+    conf = parse_flannel(call.network, Faults())
+    _hand_on(call, _saved(call, conf) or _rendered(call, conf))
+
+
+def delete(call: Call) -> None:
+    """The file goes last: a DEL that failed can be repeated."""
+    conf = parse_flannel(call.network, Faults())
+    saved = _saved(call, conf)
+    _hand_on(call, saved or _guessed(call, conf))
+    if saved is not None:
+        _forget(conf, call.request.container_id)
+
+
+def collect(call: Call) -> None:
+    """GC: files of containers that are not valid go when the delegate has released what they tell of."""
+    conf = parse_flannel(call.network, Faults())
+    valid = valid_attachments(call.network)
+    if valid is None:
+        return
+    _hand_on(call, _guessed(call, conf))
+    living = {container_id for container_id, _ in valid}
+    for container_id in statefile.names(conf.data_dir):
+        if container_id not in living and _read(conf, container_id, call.network.name) is not None:
+            _forget(conf, container_id)
+
+
+def status(call: Call) -> None:
+    """Raises Unavailable where an ADD could not be served."""
+    faults = Faults()
+    conf = parse_flannel(call.network, faults)
+    faults.refuse()
+    try:
+        delegate = _rendered(call, conf)
+    except TryAgain as error:
+        raise Unavailable(error.message, error.details) from None
+    _hand_on(call, delegate)
+
+
+VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": status}
+
+
+def _rendered(call: Call, conf: FlannelConf) -> dict[str, JsonValue]:
+    """Raises TryAgain, InputOutput, InvalidConfig."""
+    try:
+        data = statefile.read(conf.subnet_file)
+    except OSError as error:
+        raise InputOutput(f"cannot read {conf.subnet_file}: {error.strerror}") from None
+    if data is None:
+        raise TryAgain(f"{conf.subnet_file} is not there yet: is the node agent (podwired, flanneld) running?")
+    try:
+        return render(call.network, conf, parse_subnet_env(data.decode("utf-8", "replace"), conf.subnet_file))
+    except ValueError as error:
+        raise InvalidConfig(str(error)) from None
+
+
+def _guessed(call: Call, conf: FlannelConf) -> dict[str, JsonValue]:
+    """For a release: without the agent's word there is still the owner."""
+    try:
+        return _rendered(call, conf)
+    except CniError:
+        kind = conf.delegate.get("type", "bridge")
+        ipam: dict[str, JsonValue] = {"type": "host-local", **conf.ipam}
+        return {
+            **conf.delegate,
+            "type": kind,
+            "name": call.network.name,
+            "cniVersion": call.network.version,
+            "ipam": ipam,
+        }
+
+
+def _hand_on(call: Call, delegate: dict[str, JsonValue]) -> None:
+    """To the verbs of this process, or to another program (SPEC, section 4)."""
+    fields = call.network.fields(Faults())
+    members = {**delegate, **{key: fields.raw(key) for key in HANDED_ON if fields.has(key)}}
+    data = dump(members).encode("utf-8", "backslashreplace")
+    network = Network(call.network.name, call.network.version, members, data)
+    kind = str(delegate["type"])
+    if kind in IN_PROCESS:
+        ATTACHING[call.request.command](call._replace(program=kind, network=network))
+        return
+    answer = execute(kind, call.request, network, call.request.command)
+    if call.request.command == "ADD":
+        call.answer(answer.decode("utf-8", "replace").rstrip("\n"))
+
+
+def _path(conf: FlannelConf, container_id: str) -> str:
+    return f"{conf.data_dir}/{container_id}"
+
+
+def _saved(call: Call, conf: FlannelConf) -> dict[str, JsonValue] | None:
+    return _read(conf, call.request.container_id, call.network.name)
+
+
+def _read(conf: FlannelConf, container_id: str, network: str) -> dict[str, JsonValue] | None:
+    """None where there is no such file, where it is torn, and where another network's attachment has written it."""
+    try:
+        members = parse_object(statefile.read(_path(conf, container_id)) or b"", "the saved configuration")
+    except (CniError, OSError):
+        return None
+    return members if members.get("name") == network and isinstance(members.get("type"), str) else None
+
+
+def _save(conf: FlannelConf, container_id: str, delegate: dict[str, JsonValue]) -> None:
+    """Raises InputOutput."""
+    path = _path(conf, container_id)
+    try:
+        statefile.write(path, dump(delegate).encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        remedy = "set dataDir to a folder on a writable disk"
+        raise InputOutput(f"cannot write {path}: {error.strerror}; {remedy}") from None
+
+
+def _forget(conf: FlannelConf, container_id: str) -> None:
+    """Raises InputOutput."""
+    path = _path(conf, container_id)
+    try:
+        statefile.remove(path)
+    except OSError as error:
+        raise InputOutput(f"cannot remove {path}: {error.strerror}") from None
