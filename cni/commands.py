@@ -15,13 +15,12 @@ from cni.kernel.veth import refuse_attached
 from cni.plan.address import with_gateways
 from cni.plan.alias import Alias, parse_alias
 from cni.plan.attachment import Attachment, Facts, Names, names_of
-from cni.plan.operations import Masquerade, SpoofGuard
 from cni.plan.plan import plan_attachment
 from cni.spec.address import Net, parse_mac
 from cni.spec.errors import InvalidConfig, MachineRefused, NotAsAttached, Unavailable
 from cni.spec.fields import Faults
 from cni.spec.network import previous_result, valid_attachments
-from cni.spec.owner import Owner, stale
+from cni.spec.owner import Owner, host_interface_of, stale
 from cni.spec.result import IPConfig, Result
 
 TYPE_CHECKING = False
@@ -66,12 +65,11 @@ def check(call: Call) -> None:
     machine.open_container(request.netns, request.netns_override)
     owner = owner_of(call)
     names = _answered_names(previous, owner, conf, request.netns)
-    attachment = Attachment(owner, request.netns, conf, _facts(machine, conf), names, previous)
-    operations = plan_attachment(attachment).operations
     if names.host_interface != owner.host_interface:
-        # Attached by another plugin, whose rules are not in podwire's tables.
-        operations = tuple([op for op in operations if not isinstance(op, (Masquerade, SpoofGuard))])
-    found = differences(machine, operations)
+        # Attached by another plugin, whose rules are not podwire's.
+        conf = conf._replace(ip_masq=False, mac_spoof_check=False, accept=False)
+    attachment = Attachment(owner, request.netns, conf, _facts(machine, conf), names, previous)
+    found = differences(machine, plan_attachment(attachment).operations)
     try:
         ipam.check(request, network, previous)
     except NotAsAttached as error:
@@ -85,10 +83,11 @@ def delete(call: Call) -> None:
     request, network, machine = call.request, call.network, call.machine
     conf = parse_netconf(network, request.args, Faults(), call.program)
     ipam = allocator(conf.ipam_type, request)
-    open_if_there(machine, request)
     machine.lock.share()
     owner = owner_of(call)
     alias = _alias(machine, owner)
+    if not alias.label:  # else the container's end goes with ours
+        open_if_there(machine, request)
     conf = _as_attached(conf, alias)
     addresses = alias.addresses
     if conf.ip_masq or conf.mac_spoof_check or conf.ports.mappings:
@@ -97,13 +96,15 @@ def delete(call: Call) -> None:
     attachment = Attachment(
         owner, request.netns, conf, Facts("", None, ipv6=False), names_of(owner, conf.mac, lease), lease
     )
-    failed = release(machine, reversed(plan_attachment(attachment).operations))
+    failed = release(machine, plan_attachment(attachment).operations)
     unknown = conf.ports_given and not (alias.label or conf.ports.mappings)
     if unknown or not alias.whole or (not addresses and (conf.ip_masq or conf.ports.mappings)):
         from cni.kernel import hostports, nft
 
         collecting(failed, lambda: nft.forget(machine, owner.has))
         collecting(failed, lambda: hostports.release_all(machine, owner.has))
+    if failed and machine.route.find(owner.host_interface) is not None:
+        report(failed, "the container still has its interface, so its addresses stay leased")
     machine.lock.release()
     collecting(failed, lambda: ipam.delete(request, network, alive_in(network.name)))
     report(failed, "not everything of the attachment could be released")
@@ -139,6 +140,11 @@ def status(call: Call) -> None:
         raise Unavailable(f'"{conf.bridge}" exists but is not a bridge: choose another name for the bridge')
     if conf.ip_masq or conf.mac_spoof_check or conf.ports_given:
         require_nft(call)
+    if conf.accept and conf.ipam_type:
+        from cni.config.firewall import families_of
+        from cni.kernel import firewalls
+
+        firewalls.refuse_drops(call.machine, families_of(call.network), _arrival(conf))
     ipam.status(call.network, alive_in(call.network.name))
 
 
@@ -171,6 +177,13 @@ def _facts(machine: Machine, conf: NetConf) -> Facts:
     return Facts(node_identity(), mac, has_ipv6())
 
 
+def _arrival(conf: NetConf) -> str:
+    """The interface by which the host gets what containers send; each its own where there is no bridge."""
+    if conf.routed:
+        return f"{host_interface_of('')}*"
+    return f"{conf.bridge}.{conf.vlan}" if conf.vlan else conf.bridge
+
+
 def _answered_names(previous: Result, owner: Owner, conf: NetConf, netns: str) -> Names:
     """The names of ADD's answer: another plugin may have chosen them, or added interfaces after the first."""
     names = names_of(owner, conf.mac, previous)
@@ -192,7 +205,7 @@ def _mac(text: str) -> bytes:
 
 def _alias(machine: Machine, owner: Owner) -> Alias:
     """What the attachment's own link says of the rules that were made for it; nothing where it is gone."""
-    link = machine.route.find(owner.host_interface)
+    link = machine.departing or machine.route.find(owner.host_interface)
     return parse_alias(link.alias if link is not None else "")
 
 

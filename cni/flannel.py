@@ -11,7 +11,7 @@ from cni.commands import VERBS as ATTACHING
 from cni.config.flannel import parse_flannel, parse_subnet_env, render
 from cni.delegate import execute
 from cni.kernel import statefile
-from cni.spec.errors import CniError, InputOutput, InvalidConfig, TryAgain, Unavailable
+from cni.spec.errors import CniError, InvalidConfig, TryAgain, Unavailable
 from cni.spec.fields import Faults
 from cni.spec.jsontext import dump, parse_object
 from cni.spec.network import Network, valid_attachments
@@ -32,11 +32,11 @@ def add(call: Call) -> None:
     conf = parse_flannel(call.network, faults)
     faults.refuse()
     delegate = _rendered(call, conf)
-    _save(conf, call.request.container_id, delegate)
+    statefile.write(_path(conf, call.request.container_id), dump(delegate).encode("utf-8", "backslashreplace"))
     try:
         _hand_on(call, delegate)
     except BaseException:
-        _forget(conf, call.request.container_id)
+        statefile.remove(_path(conf, call.request.container_id))
         raise
 
 
@@ -51,7 +51,7 @@ def delete(call: Call) -> None:
     saved = _saved(call, conf)
     _hand_on(call, saved or _guessed(call, conf))
     if saved is not None:
-        _forget(conf, call.request.container_id)
+        statefile.remove(_path(conf, call.request.container_id))
 
 
 def collect(call: Call) -> None:
@@ -64,7 +64,7 @@ def collect(call: Call) -> None:
     living = {container_id for container_id, _ in valid}
     for container_id in statefile.names(conf.data_dir):
         if container_id not in living and _read(conf, container_id, call.network.name) is not None:
-            _forget(conf, container_id)
+            statefile.remove(_path(conf, container_id))
 
 
 def status(call: Call) -> None:
@@ -84,10 +84,7 @@ VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": sta
 
 def _rendered(call: Call, conf: FlannelConf) -> dict[str, JsonValue]:
     """Raises TryAgain, InputOutput, InvalidConfig."""
-    try:
-        data = statefile.read(conf.subnet_file)
-    except OSError as error:
-        raise InputOutput(f"cannot read {conf.subnet_file}: {error.strerror}") from None
+    data = statefile.read(conf.subnet_file)
     if data is None:
         raise TryAgain(f"{conf.subnet_file} is not there yet: is the node agent (podwired, flanneld) running?")
     try:
@@ -139,25 +136,6 @@ def _read(conf: FlannelConf, container_id: str, network: str) -> dict[str, JsonV
     """None where there is no such file, where it is torn, and where another network's attachment has written it."""
     try:
         members = parse_object(statefile.read(_path(conf, container_id)) or b"", "the saved configuration")
-    except (CniError, OSError):
+    except CniError:
         return None
     return members if members.get("name") == network and isinstance(members.get("type"), str) else None
-
-
-def _save(conf: FlannelConf, container_id: str, delegate: dict[str, JsonValue]) -> None:
-    """Raises InputOutput."""
-    path = _path(conf, container_id)
-    try:
-        statefile.write(path, dump(delegate).encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        remedy = "set dataDir to a folder on a writable disk"
-        raise InputOutput(f"cannot write {path}: {error.strerror}; {remedy}") from None
-
-
-def _forget(conf: FlannelConf, container_id: str) -> None:
-    """Raises InputOutput."""
-    path = _path(conf, container_id)
-    try:
-        statefile.remove(path)
-    except OSError as error:
-        raise InputOutput(f"cannot remove {path}: {error.strerror}") from None

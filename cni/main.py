@@ -40,6 +40,10 @@ PODWIRE = "podwire"
 HOST_LOCAL = "host-local"
 FLANNEL = "flannel"
 CHAINED = ("portmap", "bandwidth", "firewall", "tuning", "loopback")
+# The version of the reference plugins that these names stand in for: nerdctl asks `firewall` for it, and lets networks
+# have what that version can do. Semantic versioning leaves what follows the plus sign to us.
+REFERENCE = "1.9.1"
+DROP_INS = (HOST_LOCAL, *CHAINED, "bridge", "ptp")
 PIPE_BYTES = 1 << 16
 
 
@@ -69,7 +73,8 @@ def run(
     if not command and name == PODWIRE and len(argv) > 1:
         return _use_tool(argv[1:], stdout, stderr)
     if not command:
-        _tell(stderr, f"CNI {name} plugin v{VERSION}\nCNI protocol versions supported: {', '.join(SUPPORTED)}")
+        version = f"{REFERENCE}+{PODWIRE}.{VERSION}" if name in DROP_INS else VERSION
+        _tell(stderr, f"CNI {name} plugin v{version}\nCNI protocol versions supported: {', '.join(SUPPORTED)}")
         return 0
     try:
         if command == "VERSION":
@@ -124,22 +129,31 @@ def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: W
 
 def _attach(name: str, request: Request, network: Network, answer: Callable[[str], None], stderr: Writable) -> None:
     """`type: podwire`, `bridge` and `ptp`, and what is chained behind them."""
-    from cni.call import Call
-    from cni.kernel.apply import explain
     from cni.kernel.journal import FAILURES
     from cni.kernel.machine import Machine
+    from cni.spec.owner import Owner
 
     def render(result: Result) -> str:
         return _render(result, network)
 
+    def warn(text: str) -> None:
+        _tell(stderr, text)
+
     machine: Machine | None = None
     try:
-        machine = opened = Machine(request.environment)
+        machine = opened = Machine(request.environment, warn)
         for number in (SIGINT, SIGTERM):
             signal(number, lambda *_: opened.stop())
+        if request.command == "DEL" and name not in CHAINED:
+            # The kernel takes its time, in which everything else is loaded.
+            machine.depart(Owner(network.name, request.container_id, request.ifname))
         verbs = _verbs(name)
-        verbs[request.command](Call(name, request, network, opened, render, answer, lambda text: _tell(stderr, text)))
+        from cni.call import Call
+
+        verbs[request.command](Call(name, request, network, opened, render, answer, warn))
     except FAILURES as error:  # between the operations, as when the machine is asked for facts
+        from cni.kernel.apply import explain
+
         raise explain(request.command, error) from None
     finally:
         if machine is not None:

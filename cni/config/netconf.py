@@ -104,7 +104,7 @@ def parse_netconf(network: Network, args: Mapping[str, str], faults: Faults, pro
         port_isolation=fields.flag("portIsolation"),
         mac=_mac(fields, args),
         macs_chosen=capabilities.flag("mac"),
-        dns=_dns(fields),
+        dns=(_runtime_dns(fields) if alone else None) or _dns(fields),
         ports=parse_ports(fields) if alone else Ports(),
         ports_given=alone and capabilities.flag("portMappings"),
         shaping=parse_shaping(fields) if alone else Shaping(),
@@ -155,6 +155,13 @@ def _dns(fields: Fields) -> DNS | None:
     configured = any(dns.raw(key) not in (None, "") for key in DNS._fields)
     parsed = parse_dns(dns)
     return parsed if configured else None
+
+
+def _runtime_dns(fields: Fields) -> DNS | None:
+    """The capability dns, which has words of its own."""
+    told = fields.object("runtimeConfig").object("dns")
+    dns = DNS(told.texts("servers"), search=told.texts("searches"), options=told.texts("options"))
+    return dns if any(dns) else None
 
 
 def _mac(fields: Fields, args: Mapping[str, str]) -> bytes | None:

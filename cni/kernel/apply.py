@@ -31,10 +31,12 @@ REMEDIES = {
 
 
 class Effect(Record):
-    """`release` is DEL's: what is gone already is success, what is shared or goes with the interface stays."""
+    """`release` is DEL's: what is gone already is success, what is shared or goes with the interface stays. What takes
+    the kernel some time is begun, and what waits for it returned.
+    """
 
     apply: Callable[[Machine, Any, Journal], None]
-    release: Callable[[Machine, Any], None]
+    release: Callable[[Machine, Any], Callable[[], None] | None]
     differs: Callable[[Machine, Any], str]
 
 
@@ -84,6 +86,9 @@ EFFECTS: dict[str, Effect] = {
     "HostAddress": _later("routed", "address", shared=True),
     "HostRoute": _later("routed", "route", shared=True),
     "Masquerade": _later("masquerade"),
+    "Accept": _later("accept", shared=True),
+    "Isolation": _later("isolation", shared=True),
+    "IsolatedPort": _later("isolation", "port", shared=True),
     "Hairpin": _later("hostports", "hairpin"),
     "Condition": _later("hostports", "condition"),
     "HostPort": _later("hostports", "port"),
@@ -92,6 +97,9 @@ EFFECTS: dict[str, Effect] = {
     "Ifb": _later("shaping", "ifb"),
     "Redirect": _later("shaping", "redirect", shared=True),
     "LoopbackUp": _later("loopback"),
+    "Originals": _later("tuning", "originals")._replace(differs=nothing_differs),
+    "TunedSysctl": _later("tuning", "sysctl", shared=True),
+    "TunedLink": _later("tuning", "link", shared=True),
     "Readiness": Effect(container.await_ready, stay, nothing_differs),
 }
 
@@ -121,13 +129,21 @@ def apply(machine: Machine, operations: Iterable[Operation], journal: Journal) -
 
 
 def release(machine: Machine, operations: Iterable[Operation]) -> list[str]:
-    """Releases whatever there is, and returns what could not be."""
-    failed = []
-    for op in operations:
+    """Releases whatever there is, and returns what could not be. What takes time is waited for at the end."""
+    failed: list[str] = []
+    begun = []
+
+    def note(op: Operation, step: Callable[[], Callable[[], None] | None]) -> None:
         try:
-            EFFECTS[type(op).__name__].release(machine, op)
+            if wait := step():
+                begun.append((op, wait))
         except FAILURES as error:
             failed.append(explain(op.describe(), error).message)
+
+    for op in operations:
+        note(op, lambda: EFFECTS[type(op).__name__].release(machine, op))  # noqa: B023  # called before the next turn
+    for op, wait in begun[:]:
+        note(op, wait)
     return failed
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 
 from cni.kernel import sysctl
+from cni.kernel.netlink import NETLINK_NETFILTER, Netlink
 from cni.kernel.netns import OWN, HostLock, Netns, Visit
 from cni.kernel.route import Route
 from cni.spec.errors import InvalidNetns, TryAgain
@@ -15,28 +16,43 @@ from cni.spec.owner import label_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from cni.kernel.nft import Nft
+    from cni.kernel.rtinfo import Link
+    from cni.spec.owner import Owner
 
 
 class Machine:
-    """One call's view of host and container. `container` is None where DEL finds none."""
+    """One call's view of host and container. `container` is None where DEL finds none. `warn` tells people what is no
+    error.
+    """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], warn: Callable[[str], None]) -> None:
         self.environment = environment
+        self.warn = warn
         self.host = Netns(OWN)
         self.route = Route()
         self.lock = HostLock(self.host)
         self.container: Netns | None = None
         self._container_route: Route | None = None
+        self._netfilter: Netlink | None = None
         self._nft: Nft | None = None
+        self.departing: Link | None = None
         self.stopped = False
 
     def close(self) -> None:
-        for one in (self.route, self._container_route, self._nft, self.container, self.host):
+        for one in (self.route, self._container_route, self._netfilter, self._nft, self.container, self.host):
             if one is not None:
                 one.close()
+
+    def depart(self, owner: Owner) -> None:
+        """DEL's first step: the attachment's own link begins to go, if it is there. `departing` tells what it was."""
+        self.lock.share()
+        link = self.route.find(owner.host_interface)
+        if link is not None and owner.has(link.alias):
+            self.departing = link
+            self.route.start_deleting(link.name)
 
     def stop(self) -> None:
         """From a signal handler: the next step that asks will not be taken."""
@@ -83,6 +99,13 @@ class Machine:
         if self._container_route is None:
             raise InvalidNetns("the container's network namespace is gone")
         return self._container_route
+
+    @property
+    def netfilter(self) -> Netlink:
+        """Opened on demand, for bare messages: the kernel may be without. `nft` brings all that own tables need."""
+        if self._netfilter is None:
+            self._netfilter = Netlink(NETLINK_NETFILTER)
+        return self._netfilter
 
     @property
     def nft(self) -> Nft:

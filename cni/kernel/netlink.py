@@ -160,6 +160,23 @@ class Netlink:
             return content
         raise AssertionError("a socket's messages have no end")
 
+    def ask_each(self, questions: Iterable[tuple[int, int, bytes]]) -> list[bytes | Refused]:
+        """Sends questions in one datagram; returns for each in turn its one answer, or its refusal. Raises OSError."""
+        frames = []
+        for kind, flags, payload in questions:
+            self._sequence += 1
+            frames.append(frame(kind, flags | NLM_F_REQUEST, self._sequence, payload))
+        self._socket.send(b"".join(frames))
+        first = self._sequence - len(frames) + 1
+        found: dict[int, bytes | Refused] = {}
+        answers = self._messages()
+        while len(found) < len(frames):
+            answer, answer_flags, sequence, content = next(answers)
+            if sequence >= first:
+                refusal = _refusal(answer_flags, content) if answer == NLMSG_ERROR else None
+                found[sequence] = refusal or content
+        return [found[sequence] for sequence in sorted(found)]
+
     def dump(self, kind: int, payload: bytes) -> list[bytes]:
         """All objects of a kind. Tried again where the kernel says that they changed meanwhile.
 

@@ -1,7 +1,8 @@
-"""nfnetlink messages of nftables: elements of maps and sets, and the dumps that tell what is there.
+"""nfnetlink messages of nftables: elements of maps and sets, and the questions that tell what is there.
 
 Only elements come and go with containers; tables, chains and rules are text for nft (cni.plan.ruleset), loaded when
-they are missing. Building and reading only, as in cni.kernel.rtnl (kernel include/uapi/linux/netfilter/nf_tables.h).
+they are missing; those for other people's tables are in cni.kernel.nfrule. Building and reading only, as in
+cni.kernel.rtnl (kernel include/uapi/linux/netfilter/nf_tables.h).
 """
 
 from __future__ import annotations
@@ -27,9 +28,16 @@ if TYPE_CHECKING:
 
 NFNL_SUBSYS_NFTABLES = 10
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 16, 17
-NFT_MSG_GETRULE, NFT_MSG_NEWSETELEM, NFT_MSG_GETSETELEM, NFT_MSG_DELSETELEM = 7, 12, 13, 14
-NFPROTO_INET, NFPROTO_BRIDGE = 1, 7
+NFT_MSG_GETCHAIN, NFT_MSG_GETRULE = 4, 7
+NFT_MSG_NEWSETELEM, NFT_MSG_GETSETELEM, NFT_MSG_DELSETELEM = 12, 13, 14
+NFPROTO_INET, NFPROTO_IPV4, NFPROTO_BRIDGE, NFPROTO_IPV6 = 1, 2, 7, 10
+FAMILY_NAMES = {NFPROTO_INET: "inet", NFPROTO_IPV4: "ip", NFPROTO_IPV6: "ip6"}
+PROTOCOLS = {4: NFPROTO_IPV4, 6: NFPROTO_IPV6}
+NF_INET_FORWARD = 2
+NF_DROP = 0
 
+NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 1, 3, 4, 5
+NFTA_HOOK_HOOKNUM = 1
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN = 1, 2
 NFTA_LIST_TABLE, NFTA_LIST_SET, NFTA_LIST_ELEMENTS, NFTA_LIST_ELEM = 1, 2, 3, 1
 NFTA_ELEM_KEY, NFTA_ELEM_DATA, NFTA_ELEM_USERDATA = 1, 2, 6
@@ -40,6 +48,21 @@ UDATA_COMMENT = 0  # libnftnl: NFTNL_UDATA_SET_ELEM_COMMENT
 
 NFGENMSG = Struct(">BBH")  # family, version, resource
 VERDICT = Struct(">i")
+BE32 = Struct(">I")
+
+
+class Chain(Record):
+    """A chain, by nfproto family, table and name. `drops_forwarded`: what is forwarded, and no rule of it judges."""
+
+    family: int
+    table: str
+    name: str
+    drops_forwarded: bool = False
+
+    @property
+    def table_text(self) -> str:
+        """The table as nft names it."""
+        return f"{FAMILY_NAMES.get(self.family, self.family)} {self.table}"
 
 
 class Place(Record):
@@ -62,7 +85,7 @@ class Element(Record):
     leaves: bool = False
 
 
-def _message(kind: int, flags: int, family: int, payload: bytes) -> Message:
+def message(kind: int, flags: int, family: int, payload: bytes) -> Message:
     return NFNL_SUBSYS_NFTABLES << 8 | kind, flags, NFGENMSG.pack(family, 0, 0) + payload
 
 
@@ -88,33 +111,57 @@ def add_element(place: Place, element: Element) -> Message:
     comment = element.label.encode() + b"\0"
     parts += attribute(NFTA_ELEM_USERDATA, bytes([UDATA_COMMENT, len(comment)]) + comment)
     flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK
-    return _message(NFT_MSG_NEWSETELEM, flags, place.family, _list(place, parts))
+    return message(NFT_MSG_NEWSETELEM, flags, place.family, _list(place, parts))
 
 
 def delete_element(place: Place, element: Element) -> Message:
-    return _message(NFT_MSG_DELSETELEM, NLM_F_ACK, place.family, _list(place, _key(element)))
+    return message(NFT_MSG_DELSETELEM, NLM_F_ACK, place.family, _list(place, _key(element)))
 
 
 def get_element(place: Place, element: Element) -> Message:
     """Refused with ENOENT where the key is not there."""
-    return _message(NFT_MSG_GETSETELEM, 0, place.family, _list(place, _key(element)))
+    return message(NFT_MSG_GETSETELEM, 0, place.family, _list(place, _key(element)))
 
 
 def all_elements(place: Place) -> tuple[int, bytes]:
-    kind, _, payload = _message(NFT_MSG_GETSETELEM, 0, place.family, _list(place))
+    kind, _, payload = message(NFT_MSG_GETSETELEM, 0, place.family, _list(place))
     return kind, payload
 
 
-def rules_of(family: int, table: str) -> tuple[int, bytes]:
-    kind, _, payload = _message(NFT_MSG_GETRULE, 0, family, text(NFTA_RULE_TABLE, table))
+def get_chain(chain: Chain) -> Message:
+    """Refused with ENOENT where there is none."""
+    payload = text(NFTA_CHAIN_TABLE, chain.table) + text(NFTA_CHAIN_NAME, chain.name)
+    return message(NFT_MSG_GETCHAIN, 0, chain.family, payload)
+
+
+def all_chains() -> tuple[int, bytes]:
+    kind, _, payload = message(NFT_MSG_GETCHAIN, 0, 0, b"")
+    return kind, payload
+
+
+def parse_chain(data: bytes) -> Chain:
+    family, _, _ = NFGENMSG.unpack_from(data)
+    found = attributes(data, NFGENMSG.size)
+    hook = attributes(found.get(NFTA_CHAIN_HOOK, b"")).get(NFTA_HOOK_HOOKNUM)
+    drops = hook == BE32.pack(NF_INET_FORWARD) and found.get(NFTA_CHAIN_POLICY) == BE32.pack(NF_DROP)
+    return Chain(family, name_of(found.get(NFTA_CHAIN_TABLE)), name_of(found.get(NFTA_CHAIN_NAME)), drops)
+
+
+def name_of(payload: bytes | None) -> str:
+    return (payload or b"").rstrip(b"\0").decode("utf-8", "replace")
+
+
+def rules_of(family: int, table: str, chain: str = "") -> tuple[int, bytes]:
+    """Those of the whole table where no chain is named."""
+    names = text(NFTA_RULE_TABLE, table) + (text(NFTA_RULE_CHAIN, chain) if chain else b"")
+    kind, _, payload = message(NFT_MSG_GETRULE, 0, family, names)
     return kind, payload
 
 
 def parse_rule(data: bytes) -> tuple[str, str]:
     """(table, chain) of a rule: which chains have rules is all that is asked."""
     found = attributes(data, NFGENMSG.size)
-    table, chain = (found.get(kind, b"").rstrip(b"\0") for kind in (NFTA_RULE_TABLE, NFTA_RULE_CHAIN))
-    return table.decode("utf-8", "replace"), chain.decode("utf-8", "replace")
+    return name_of(found.get(NFTA_RULE_TABLE)), name_of(found.get(NFTA_RULE_CHAIN))
 
 
 def transaction(messages: list[Message]) -> list[Message]:
@@ -138,10 +185,10 @@ def _parse_element(data: bytes) -> Element:
     chain = verdict.get(NFTA_VERDICT_CHAIN, b"").rstrip(b"\0").decode("utf-8", "replace")
     leaves = verdict.get(NFTA_VERDICT_CODE) == VERDICT.pack(NFT_GOTO)
     value = target.get(NFTA_DATA_VALUE, b"")
-    return Element(key, chain, _comment(found.get(NFTA_ELEM_USERDATA, b"")), value, leaves)
+    return Element(key, chain, comment_of(found.get(NFTA_ELEM_USERDATA, b"")), value, leaves)
 
 
-def _comment(userdata: bytes) -> str:
+def comment_of(userdata: bytes) -> str:
     """User data is a list of (type, length, value) with one byte each for type and length."""
     position = 0
     while position + 2 <= len(userdata):

@@ -29,6 +29,7 @@ from cni.kernel.rtnl import (
     IFLA_MASTER,
     IFLA_MTU,
     IFLA_OPERSTATE,
+    IFLA_TXQLEN,
     IPV6_BYTES,
     NEXTHOP,
     RTA_DST,
@@ -64,6 +65,7 @@ class Link(Record):
     vlan_filtering: bool
     hairpin: bool
     isolated: bool
+    txqlen: int
 
     @property
     def up(self) -> bool:
@@ -110,6 +112,7 @@ def parse_link(data: bytes) -> Link:
         vlan_filtering=bridge.get(IFLA_BR_VLAN_FILTERING, b"\0") != b"\0",
         hairpin=port.get(IFLA_BRPORT_MODE, b"\0") != b"\0",
         isolated=port.get(IFLA_BRPORT_ISOLATED, b"\0") != b"\0",
+        txqlen=_u32(found.get(IFLA_TXQLEN)),
     )
 
 

@@ -1,60 +1,96 @@
-"""Small files that outlive a call: written whole or not at all, and missing ones are no fault."""
+"""Small files that outlive a call: written whole or not at all, and missing ones are no fault.
+
+Everything raises InputOutput, with the path and a remedy, where the disk refuses.
+"""
 
 from __future__ import annotations
 
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 from errno import ENOSPC
 
+from cni.spec.errors import InputOutput
+
 PIECE = 1 << 16  # bytes
+ABSENT = (FileNotFoundError, NotADirectoryError)
+
+
+def _error(path: str, error: OSError) -> InputOutput:
+    remedy = "dataDir must name a folder on a writable disk, which this user may write to"
+    return InputOutput(f"{path}: {error.strerror}", remedy)
 
 
 def read(path: str) -> bytes | None:
-    """None where there is no such file. Raises OSError."""
+    """None where there is no such file."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
+        try:
+            parts = []
+            while part := os.read(descriptor, PIECE):
+                parts.append(part)
+            return b"".join(parts)
+        finally:
+            os.close(descriptor)
+    except ABSENT:
         return None
-    try:
-        parts = []
-        while part := os.read(descriptor, PIECE):
-            parts.append(part)
-        return b"".join(parts)
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        raise _error(path, error) from None
+
+
+def _beside(path: str) -> str:
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/.{name}.new"
 
 
 def write(path: str, data: bytes) -> None:
-    """In place of what is there; readable by the owner alone, as is the folder if it has to be made. Raises OSError."""
-    folder, _, name = path.rpartition("/")
-    beside = f"{folder}/.{name}"
+    """In place of what is there; readable by the owner alone, as is the folder if it has to be made."""
+    new = _beside(path)
     try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = _create(new)
+        try:
+            if os.write(descriptor, data) != len(data):
+                raise OSError(ENOSPC, os.strerror(ENOSPC))  # as the next attempt to write would
+        finally:
+            os.close(descriptor)
+        os.rename(new, path)
+    except OSError as error:
+        _try_to_unlink(new)
+        raise _error(path, error) from None
+
+
+def _create(path: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    try:
+        return os.open(path, flags, 0o600)
     except FileNotFoundError:
         from os import makedirs  # once in a machine's life
 
-        makedirs(folder, 0o700, exist_ok=True)
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        written = os.write(descriptor, data)
-    finally:
-        os.close(descriptor)
-    if written != len(data):
-        os.unlink(beside)
-        raise OSError(ENOSPC, os.strerror(ENOSPC))
-    os.rename(beside, path)
+        makedirs(path.rpartition("/")[0], 0o700, exist_ok=True)
+        return os.open(path, flags, 0o600)
 
 
-def remove(path: str) -> None:
-    """A file that is gone already is success. Raises OSError."""
+def _try_to_unlink(path: str) -> None:
     try:
         os.unlink(path)
-    except FileNotFoundError:
+    except OSError:
         return
 
 
+def remove(path: str) -> None:
+    """With what a writer that was killed may have left beside it."""
+    for one in (path, _beside(path)):
+        try:
+            os.unlink(one)
+        except ABSENT:
+            continue
+        except OSError as error:
+            raise _error(one, error) from None
+
+
 def names(folder: str) -> list[str]:
-    """The files of a folder, those half written left out; a folder that is not there has none. Raises OSError."""
+    """The files of a folder, those half written left out; a folder that is not there has none."""
     try:
         return [name for name in os.listdir(folder) if not name.startswith(".")]
-    except FileNotFoundError:
+    except ABSENT:
         return []
+    except OSError as error:
+        raise _error(folder, error) from None

@@ -47,10 +47,10 @@ class Alias(Record):
 
     def _phrases(self) -> list[list[str]]:
         found = [[GUARDED, mac_text(self.guarded)]] if self.guarded else []
-        if self.addresses:
-            found.append([ADDRESSES, *[address.text for address in self.addresses]])
         if self.masqueraded:
             found.append([MASQUERADED])
+        if self.addresses:
+            found.append([ADDRESSES, *[address.text for address in self.addresses]])
         if self.ports:
             found.append([PORTS, self.hairpin, *[mapping.text for mapping in self.ports]])
         return found

@@ -30,6 +30,7 @@ def plan_attachment(attachment: Attachment) -> Plan:
     operations = (
         connection.operations(attachment)
         + masquerade.operations(attachment)
+        + _accept(attachment)
         + _ports(attachment)
         + _shaping(attachment)
         + address.operations(attachment)
@@ -43,7 +44,15 @@ def plan_attachment(attachment: Attachment) -> Plan:
     return Plan(operations, result)
 
 
-# Two features that few containers have are loaded for these.
+# The features below are loaded where they are needed.
+
+
+def _accept(attachment: Attachment) -> tuple[Operation, ...]:
+    if not (attachment.conf.accept and attachment.lease.ips):
+        return ()
+    from cni.plan import accept
+
+    return accept.operations(attachment.addresses, inbound=True)
 
 
 def _ports(attachment: Attachment) -> tuple[Operation, ...]:

@@ -64,12 +64,10 @@ def link_local(mac: bytes) -> Net:
 def ways_out(attachment: Attachment) -> list[Operation]:
     """To the gateway directly, to the subnet through it; the other routes then find their gateway."""
     ifname = attachment.owner.ifname
-    found: list[Operation] = []
+    found: dict[Route, Operation] = {}  # each once, from the first address: the kernel has one way or the last
     for ip in attachment.lease.ips:
         if ip.gateway is None:
             continue
         for route in (Route(Net(ip.gateway, ip.gateway.bits)), Route(ip.address.network, ip.gateway)):
-            operation = ContainerRoute(ifname, route, ip.address.ip)
-            if operation not in found:
-                found.append(operation)
-    return found
+            found.setdefault(route, ContainerRoute(ifname, route, ip.address.ip))
+    return list(found.values())

@@ -29,6 +29,8 @@ ADDRESS = {4: "ipv4_addr", 6: "ipv6_addr"}
 POSTROUTING = "postrouting"
 GUARD_CHAIN = "prerouting"
 ALLOWED, GUARDED = "allowed", "guarded"
+ISOLATION = "isolation"
+ISOLATING, SAME_BRIDGE, ISOLATED = "isolating", "same_bridge", "isolated"
 
 
 class Part(Record):
@@ -94,6 +96,29 @@ def guard_elements(port: str, mac: bytes, label: str) -> list[str]:
         f'add element {BRIDGE} {ALLOWED} {{ {port} . {mac_text(mac)} comment "{label}" }}',
         f'add element {BRIDGE} {GUARDED} {{ {port} comment "{label}" }}',
     ]
+
+
+def isolation() -> Part:
+    """Bridges that isolate, and pairs of a bridge with itself: what stays on one may pass, unless it is isolated.
+
+    A drop here is final, whatever other chains accept (nftables(8), verdict statements).
+    """
+
+    def lines() -> list[str]:
+        pair = "type ifname . ifname"
+        return [
+            f"add set {INET} {ISOLATING} {{ type ifname ; }}",
+            *[f"add set {INET} {name} {{ {pair} ; }}" for name in (SAME_BRIDGE, ISOLATED)],
+            *_chain(
+                ISOLATION,
+                f"iifname . oifname @{ISOLATED} drop",
+                f"iifname . oifname @{SAME_BRIDGE} return",
+                f"iifname @{ISOLATING} oifname @{ISOLATING} drop",
+                hook="filter hook forward priority filter",
+            ),
+        ]
+
+    return Part(INET, (ISOLATION,), lines)
 
 
 def host_ports(hairpins: Sequence[Hairpin], conditions: Sequence[Condition]) -> Part:

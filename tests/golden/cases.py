@@ -1,7 +1,7 @@
 """A golden case is a folder: input.json is what podwire is told, plan.txt what it would do, result.json its answer.
 
-input.json holds `environment` (CNI_*), `stdin` (the network configuration), `facts` (of the machine) and `lease`
-(what the IPAM answered, in the shape of the current version).
+input.json holds `environment` (CNI_*), `stdin` (the network configuration), `facts` (of the machine), `lease` (what the
+IPAM answered, in the shape of the current version) and, where it is another than podwire, the `program` that is called.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cni.config.netconf import parse_netconf
+from cni.config.netconf import PODWIRE, parse_netconf
 from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.plan import Plan, plan_attachment
 from cni.spec.address import parse_mac
@@ -47,7 +47,7 @@ def case(name: str) -> Case:
     request = parse_request({"CNI_COMMAND": "ADD"} | told["environment"])
     network = parse_network(json.dumps(told["stdin"]).encode(), "ADD")
     faults = Faults()
-    conf = parse_netconf(network, request.args, faults)
+    conf = parse_netconf(network, request.args, faults, told.get("program", PODWIRE))
     lease = parse_result(Fields(told["lease"], "lease", faults), CURRENT)
     faults.refuse()
     bridge_mac = told["facts"]["bridge_mac"]

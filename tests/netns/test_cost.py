@@ -22,12 +22,14 @@ class Exchange(NamedTuple):
 
 
 class Counting:
-    """A socket that notes what passes."""
+    """A socket that notes what passes; each is one thread's."""
 
-    seen: list[Exchange] = []  # noqa: RUF012 - of this process, which makes one call
+    all: list[Counting] = []  # noqa: RUF012 - of this process, which makes one call
 
     def __init__(self, *arguments: Any) -> None:
         self._socket = _SOCKET(*arguments)
+        self.seen: list[Exchange] = []
+        self.all.append(self)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
@@ -51,8 +53,12 @@ def exchanges(verb: str, config: Json, who: Attachment) -> list[Exchange]:
     """Serve a call and tell what it cost; waiting, which is asking the same again, counts once. To be called inside."""
     vars(netlink)["socket"] = Counting
     serve(who.environment(verb), config).succeeded()
-    seen = Counting.seen
-    return [one for number, one in enumerate(seen) if number == 0 or one != seen[number - 1]]
+    return sorted(
+        one
+        for counting in Counting.all
+        for number, one in enumerate(counting.seen)
+        if number == 0 or one != counting.seen[number - 1]
+    )
 
 
 def cost(machine: Machine, config: Json, who: Attachment) -> dict[str, list[Exchange]]:

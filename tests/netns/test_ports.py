@@ -188,7 +188,7 @@ def test_another_mark_bit_serves_as_well(world: World) -> None:
 
 
 def test_conditions_keep_others_out(world: World) -> None:
-    told = {"conditionsV4": ["ip", "saddr", "192.0.2.0/24"], "conditionsV6": ["tcp", "dport", "1"]}
+    told: Json = {"conditionsV4": ["ip", "saddr", "192.0.2.0/24"], "conditionsV6": ["tcp", "dport", "1"]}
     attached(world, mapped(mapping(8080, 80), **told))
     assert world.outside.ask(NODE4, 8080) == OUTSIDE4
     for pod, host in ((world.outside, NODE6), (world.neighbour, NODE4)):

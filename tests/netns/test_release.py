@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from errno import EPERM
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cni.kernel import rtnl
+from cni.kernel.netlink import Netlink, Refused
 from tests.machine import Machine
 from tests.netns.runtime import (
     GONE,
@@ -253,3 +256,27 @@ def test_what_pods_share_stays(machine: Machine, node: Node) -> None:
     assert link(machine, "cni0")["operstate"] in ("UP", "DOWN")
     assert elements(machine) == {}
     assert [item for item in shown(machine, "nft", "-j", "list", "tables")["nftables"] if "table" in item]
+
+
+def refuse_link_deletion() -> None:
+    """The kernel lets no link go, for the rest of this process."""
+    request = Netlink.request
+
+    def refusing(socket: Netlink, kind: int, flags: int, payload: bytes) -> None:
+        if kind == rtnl.RTM_DELLINK:
+            raise Refused(EPERM, "as the test asks")
+        request(socket, kind, flags, payload)
+
+    setattr(Netlink, "request", refusing)  # noqa: B010 - a method of its own would be another type
+
+
+def test_the_lease_stays_with_an_interface_that_stays(machine: Machine, node: Node) -> None:
+    """Else the address would be given to the next container while this one still has it."""
+    who = attachment(machine.pod("pod"))
+    node.add(PLAIN, who)
+    answer = node.call("DEL", PLAIN, who, prepare=refuse_link_deletion)
+    assert answer.code == 100
+    assert "stay leased" in answer.message
+    assert leases(machine) == {"10.1.2.2": "pod/eth0"}
+    node.delete(PLAIN, who)
+    assert leases(machine) == {}

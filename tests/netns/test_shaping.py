@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.machine import Machine, Pod
 from tests.netns.runtime import IPV4, AnsweredError, Attachment, attachment, host_local, network
 from tests.netns.state import difference, held_by, link, links, shown, whole
+from tests.traffic import rate
 
 if TYPE_CHECKING:
+    from tests.machine import Machine
     from tests.netns.runtime import Json, Node
 
 MEGABIT = 1_000_000
@@ -31,53 +31,11 @@ def limited(**bandwidth: int) -> Json:
 
 LIMITED = limited(**BOTH)
 
-SINK = """
-import socket, sys, time
-server = socket.create_server(("0.0.0.0", 5001))
-print("ready", flush=True)
-peer, _ = server.accept()
-peer.recv(1)
-time.sleep(0.5)  # the burst is over
-peer.setblocking(False)
-try:
-    while peer.recv(1 << 20):
-        pass
-except BlockingIOError:
-    pass
-peer.setblocking(True)
-start, seen = time.monotonic(), 0
-while time.monotonic() - start < 1.5:
-    seen += len(peer.recv(1 << 16))
-print(seen * 8 / (time.monotonic() - start), flush=True)
-"""
-SOURCE = """
-import socket, sys
-peer = socket.create_connection((sys.argv[1], 5001), 5)
-try:
-    while True:
-        peer.sendall(bytes(1 << 16))
-except OSError:
-    pass
-"""
-
-
-def rate(source: Pod | Machine, sink: Pod | Machine, address: str, machine: Machine) -> float:
-    """Give the bits a second that pass between two namespaces, once the burst is over."""
-    server = machine.start(*entering(sink), sys.executable, "-I", "-S", "-c", SINK)
-    assert server.stdout
-    assert server.stdout.readline() == "ready\n"
-    machine.start(*entering(source), sys.executable, "-I", "-S", "-c", SOURCE, address)
-    return float(server.stdout.readline())
-
-
-def entering(where: Pod | Machine) -> list[str]:
-    return ["nsenter", f"--net={where.path}", "--"] if isinstance(where, Pod) else []
-
 
 def test_what_passes_is_what_was_asked_for(machine: Machine, node: Node) -> None:
     pod = machine.pod("pod")
     node.add(LIMITED, attachment(pod))
-    into, out = rate(machine, pod, "10.1.2.2", machine), rate(pod, machine, "10.1.2.1", machine)
+    into, out = rate(machine, pod, "10.1.2.2"), rate(pod, machine, "10.1.2.1")
     assert RATE * 0.85 < into < RATE * 1.15
     assert RATE * 0.85 < out < RATE * 1.15
 
@@ -85,8 +43,8 @@ def test_what_passes_is_what_was_asked_for(machine: Machine, node: Node) -> None
 def test_a_limit_of_one_direction_leaves_the_other_free(machine: Machine, node: Node) -> None:
     pod = machine.pod("pod")
     node.add(limited(ingressRate=RATE, ingressBurst=BURST), attachment(pod))
-    assert rate(machine, pod, "10.1.2.2", machine) < RATE * 1.15
-    assert rate(pod, machine, "10.1.2.1", machine) > RATE * 2
+    assert rate(machine, pod, "10.1.2.2") < RATE * 1.15
+    assert rate(pod, machine, "10.1.2.1") > RATE * 2
 
 
 def test_two_interfaces_of_a_container_are_limited_independently(machine: Machine, node: Node) -> None:
@@ -193,8 +151,8 @@ def test_the_chained_plugin_limits_what_another_attached(machine: Machine, node:
     chained.pop("ipam")
     answer = node.call("ADD", chained, who, program="bandwidth").succeeded().content
     assert answer["interfaces"][:-1] == result["interfaces"]
-    assert rate(machine, pod, "10.1.2.2", machine) < RATE * 1.15
-    assert rate(pod, machine, "10.1.2.1", machine) < RATE * 1.15
+    assert rate(machine, pod, "10.1.2.2") < RATE * 1.15
+    assert rate(pod, machine, "10.1.2.1") < RATE * 1.15
     assert node.call("CHECK", {**chained, "prevResult": answer}, who, program="bandwidth").code == 0
     chained.pop("prevResult")
     chained.pop("runtimeConfig")

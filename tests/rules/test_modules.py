@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,19 +26,24 @@ COMMON = PROTOCOL | {
 KERNEL = {
     "cni.kernel", "cni.kernel.alive", "cni.kernel.apply", "cni.kernel.bridge", "cni.kernel.container",
     "cni.kernel.forwarding", "cni.kernel.journal", "cni.kernel.machine", "cni.kernel.netlink", "cni.kernel.netns",
-    "cni.kernel.nfnl", "cni.kernel.nft", "cni.kernel.route", "cni.kernel.rtinfo",
-    "cni.kernel.rtnl", "cni.kernel.sysctl", "cni.kernel.veth",
+    "cni.kernel.route", "cni.kernel.rtinfo", "cni.kernel.rtnl", "cni.kernel.sysctl", "cni.kernel.veth",
 }  # fmt: skip
 PLAN = {
-    "cni.config", "cni.config.netconf", "cni.plan", "cni.plan.address", "cni.plan.alias", "cni.plan.attachment",
-    "cni.plan.link",
-    "cni.plan.masquerade", "cni.plan.operations", "cni.plan.plan",
+    "cni.config", "cni.config.netconf", "cni.config.ports", "cni.config.shaping", "cni.plan", "cni.plan.address",
+    "cni.plan.alias", "cni.plan.attachment", "cni.plan.link", "cni.plan.masquerade", "cni.plan.operations",
+    "cni.plan.plan", "cni.plan.routed",
 }  # fmt: skip
 ALLOCATOR = {
     "ipam", "ipam.allocate", "ipam.boot", "ipam.config", "ipam.index", "ipam.lease", "ipam.ledger", "ipam.main",
     "ipam.ranges", "ipam.resolv", "ipam.store",
 }  # fmt: skip
-ATTACHING = COMMON | KERNEL | PLAN | ALLOCATOR | {"cni.commands", "cni.delegate", "cni.proc", "cni.plan.ruleset"}
+LINKING = COMMON | KERNEL | PLAN | {"cni.call", "cni.commands", "cni.delegate"}
+ATTACHING = LINKING | ALLOCATOR
+# podwire looks after the host's firewall, which its drop-ins leave to the plugin chained behind them.
+ACCEPTING = {"cni.plan.accept", "cni.kernel.accept", "cni.kernel.nfnl"}
+RULES = {"cni.kernel.nfnl", "cni.kernel.nft", "cni.plan.ruleset", "cni.proc"}
+PORTS = RULES | {"cni.plan.ports", "cni.kernel.hostports", "cni.kernel.conntrack"}
+SHAPING = {"cni.plan.shaping", "cni.kernel.shaping", "cni.kernel.tc"}
 
 CALL = f"""
 import sys
@@ -54,7 +59,6 @@ NETWORK = {
     "name": "net",
     "type": "podwire",
     "isDefaultGateway": True,
-    "ipMasq": True,
     "hairpinMode": True,
     "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.2.0/24"}], [{"subnet": "2001:db8::/64"}]]},
 }
@@ -89,7 +93,7 @@ def test_version_loads_next_to_nothing() -> None:
     assert others - FIRST == set()
 
 
-def call(machine: Machine, verb: str, program: str, **network: object) -> tuple[set[str], set[str]]:
+def run(machine: Machine, verb: str, program: str, **network: object) -> subprocess.CompletedProcess[str]:
     environment = {
         "CNI_COMMAND": verb,
         "CNI_CONTAINERID": "c1",
@@ -98,25 +102,49 @@ def call(machine: Machine, verb: str, program: str, **network: object) -> tuple[
         "CNI_PATH": "/nowhere",
     }
     told = json.dumps(NETWORK | network)
-    done = machine.run(*arguments(program), stdin=told, env=environment, check=False)
-    return loaded(done.stderr)
+    return machine.run(*arguments(program), stdin=told, env=environment, check=False)
 
 
-def test_attaching_and_releasing_load_what_is_listed(machine: Machine) -> None:
-    """But for the first call after boot, which has nft load the rules."""
-    call(machine, "ADD", "podwire")
-    call(machine, "DEL", "podwire")
+def call(machine: Machine, verb: str, program: str, **network: object) -> tuple[set[str], set[str]]:
+    return loaded(run(machine, verb, program, **network).stderr)
+
+
+MAPPINGS = [{"hostPort": 80, "containerPort": 8080}, {"hostPort": 53, "containerPort": 53, "protocol": "udp"}]
+LIMITS = {"ingressRate": 8_000_000, "ingressBurst": 8_000_000, "egressRate": 8_000_000, "egressBurst": 8_000_000}
+# What a network asks for beyond the least, and the modules that are loaded for that and for nothing else.
+FEATURES: dict[str, tuple[str, dict[str, Any], set[str]]] = {
+    "nothing": ("podwire", {}, ACCEPTING),
+    "nothing, as bridge": ("bridge", {}, set()),
+    "nothing, as ptp": ("ptp", {}, {"cni.kernel.routed"}),
+    "routed": ("podwire", {"mode": "routed", "hairpinMode": False}, ACCEPTING | {"cni.kernel.routed"}),
+    "masquerading": ("podwire", {"ipMasq": True}, ACCEPTING | RULES | {"cni.kernel.masquerade"}),
+    "masquerading, as bridge": ("bridge", {"ipMasq": True}, RULES | {"cni.kernel.masquerade"}),
+    "guard": ("podwire", {"macspoofchk": True}, ACCEPTING | RULES | {"cni.kernel.guard"}),
+    "ports": ("podwire", {"runtimeConfig": {"portMappings": MAPPINGS}}, ACCEPTING | PORTS),
+    "limits": ("podwire", LIMITS, ACCEPTING | SHAPING),
+}
+
+
+@pytest.mark.parametrize(("program", "members", "modules"), FEATURES.values(), ids=FEATURES)
+def test_attaching_and_releasing_load_what_the_network_asks_for(
+    machine: Machine, program: str, members: dict[str, Any], modules: set[str]
+) -> None:
+    """All that is listed and nothing else, but for the first call after boot, which has nft load the rules."""
+    call(machine, "ADD", program, **members)
+    call(machine, "DEL", program, **members)
+    seen = set[str]()
     for verb in ("ADD", "DEL"):
-        own, others = call(machine, verb, "podwire")
-        assert own - ATTACHING == set(), verb
+        own, others = call(machine, verb, program, **members)
         assert others - STANDARD == set(), verb
         assert {"cni.commands", "ipam.main"} <= own
+        seen |= own
+    assert seen == ATTACHING | modules
 
 
-def test_without_rules_to_care_for_their_room_is_not_entered(machine: Machine) -> None:
-    for verb in ("ADD", "DEL"):
-        own, _ = call(machine, verb, "podwire", ipMasq=False)
-        assert own & {"cni.kernel.nft", "cni.kernel.nfnl", "cni.plan.ruleset", "cni.proc"} == set(), verb
+def test_releasing_asks_no_rules_of_a_network_that_has_none(machine: Machine) -> None:
+    call(machine, "ADD", "podwire")
+    own, _ = call(machine, "DEL", "podwire")
+    assert own & (RULES | ACCEPTING) == set()
 
 
 def test_the_allocator_alone_loads_no_network(machine: Machine) -> None:
@@ -132,5 +160,27 @@ def test_the_allocator_alone_loads_no_network(machine: Machine) -> None:
 def test_a_network_without_addresses_loads_no_allocator(machine: Machine) -> None:
     for verb in ("ADD", "DEL"):
         own, others = call(machine, verb, "podwire", ipam={}, isDefaultGateway=False)
-        assert own & ALLOCATOR == set(), verb
+        assert own - LINKING == set(), verb
         assert others - STANDARD == set(), verb
+
+
+# What a chained plugin is loaded for; the rules' first call after boot has nft load them.
+CHAINED: dict[str, set[str]] = {"portmap": PORTS, "bandwidth": SHAPING, "loopback": set()}
+REFERENCE_NAMES = {"hashlib", "_hashlib"}  # bandwidth's DEL finds what the reference made
+
+
+@pytest.mark.parametrize("program", CHAINED)
+def test_a_plugin_that_is_chained_loads_nothing_of_attachments_and_of_other_plugins(
+    machine: Machine, program: str
+) -> None:
+    members: dict[str, Any] = {"runtimeConfig": {"portMappings": MAPPINGS, "bandwidth": LIMITS}}
+    answer = json.loads(run(machine, "ADD", "bridge").stdout)
+    if program == "portmap":
+        call(machine, "ADD", program, prevResult=answer, **members)
+        call(machine, "DEL", program, prevResult=answer, **members)
+    foreign = ALLOCATOR | RULES | PORTS | SHAPING | {"cni.commands", "cni.config.netconf", "cni.delegate"}
+    for verb in ("ADD", "DEL"):
+        own, others = call(machine, verb, program, prevResult=answer, **members)
+        assert own & (foreign - CHAINED[program]) == set(), verb
+        assert {name for name in own if name.startswith("cni.chain.")} == {f"cni.chain.{program}", "cni.chain.verbs"}
+        assert others - STANDARD - (REFERENCE_NAMES if (program, verb) == ("bandwidth", "DEL") else set()) == set()

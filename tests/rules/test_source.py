@@ -19,7 +19,9 @@ ROOMS = {
     "cni.proc": ["cni.spec"],
     "cni.delegate": ["cni.spec", "cni.proc", "ipam"],
     "cni.kernel": ["cni.spec", "cni.config", "cni.plan", "cni.proc", "cni.kernel"],
-    "cni.commands": ["cni.spec", "cni.config", "cni.plan", "cni.proc", "cni.delegate", "cni.kernel", "cni.commands"],
+    "cni.call": ["cni.spec", "cni.kernel", "cni.proc"],
+    "cni.chain": ["cni.spec", "cni.config", "cni.plan", "cni.kernel", "cni.call", "cni.proc", "cni.chain"],
+    "cni.commands": ["cni.spec", "cni.config", "cni.plan", "cni.proc", "cni.delegate", "cni.kernel", "cni.call"],
     "cni.main": ["cni", "ipam"],
     "ipam": ["ipam", "cni.spec"],
     "cni": [],
@@ -28,9 +30,12 @@ ROOMS = {
 TYPES_ALONE = {"cni.delegate": ["ipam.lease"], "cni.kernel": ["ipam.lease"]}
 # Loaded at every call: built into the interpreter, or there before the first line of podwire runs.
 CHEAP = {
-    "__future__", "_blake2", "_json", "_operator", "_signal", "_socket", "_struct", "errno", "fcntl", "posix", "sys",
+    "__future__", "_blake2", "_thread", "_json", "_operator", "_signal", "_socket", "_struct", "errno", "fcntl", "posix", "sys",
     "time",
 }  # fmt: skip
+
+# Lines of tuning's allowlist are regular expressions.
+PATTERNS = ("cni/config/tuning.py",)
 
 
 def begins(module: str, room: str) -> bool:
@@ -127,9 +132,10 @@ def test_nothing_ends_the_process_below_the_entry(file: str) -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_patterns_match_the_whole_text(file: str) -> None:
-    """`re.match` with `$` lets a newline through; there is no need of patterns at all."""
+    """`re.match` with `$` lets a newline through; there is no need of patterns but where a user writes them."""
     assert [name for name, _ in calls(file) if name in ("re.match", "re.search")] == []
-    assert [one for one in imports(file) if one.module == "re"] == []
+    early = [one for one in imports(file) if one.module == "re" and not (one.lazy and file in PATTERNS)]
+    assert early == []
 
 
 @pytest.mark.parametrize("file", FILES)

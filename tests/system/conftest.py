@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cni import install
 from tests.machine import Machine, missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CHECKOUT = Path(__file__).parents[2]
-NAMES = ("podwire", "bridge", "host-local")
+NAMES = ("podwire", *install.NAMES)
 
 
 @pytest.fixture(params=["root", "rootless"])

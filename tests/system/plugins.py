@@ -67,14 +67,22 @@ class CniTool(NamedTuple):
     config: Path
     network: str
 
-    def command(self, verb: str, pod: Pod) -> tuple[str, ...]:
-        """Give the whole command line, to be run in the machine."""
-        where = [f"CNI_PATH={self.plugins}", f"NETCONFPATH={self.config}"]
-        return ("env", *where, str(self.program), verb, self.network, pod.path)
+    @classmethod
+    def with_network(cls, machine: Machine, program: Path, plugins: Path, conflist: Json, config: Path) -> CniTool:
+        """Write the network into a folder of its own, and give cnitool for it."""
+        config.mkdir(exist_ok=True)
+        (config / "10-network.conflist").write_text(json.dumps(conflist))
+        return cls(machine, program, plugins, config, conflist["name"])
 
-    def __call__(self, verb: str, pod: Pod) -> Json:
+    def command(self, verb: str, pod: Pod, told: Json | None = None) -> tuple[str, ...]:
+        """Give the whole command line, to be run in the machine. `told`: the capabilities' arguments."""
+        where = [f"CNI_PATH={self.plugins}", f"NETCONFPATH={self.config}"]
+        capabilities = [f"CAP_ARGS={json.dumps(told)}"] if told else []
+        return ("env", *where, *capabilities, str(self.program), verb, self.network, pod.path)
+
+    def __call__(self, verb: str, pod: Pod, told: Json | None = None) -> Json:
         """Run one verb and give what it printed; MachineError when it fails."""
-        printed = self.machine.run(*self.command(verb, pod)).stdout
+        printed = self.machine.run(*self.command(verb, pod, told)).stdout
         answer: Json = json.loads(printed) if printed.startswith("{") else {}
         return answer
 

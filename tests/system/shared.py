@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.machine import Snapshot
+    from tests.machine import Machine, Pod, Snapshot
     from tests.system.plugins import Json
 
 CONFLIST = Path(__file__).parents[2] / "conf/10-podwire.conflist"
+STATE = ("/var/lib/cni", "/run/cni", "/run/podwire", "/run/cni-ipam-state", "/run/flannel")
 LIBCNI = "/var/lib/cni/results/"  # what libcni remembers for DEL; plugins have no part in it
 
 _ONE_POD = re.compile(r"10\.88\.0\.[1-9]|cnitool-|podwire-\d+-")  # an address, or a container ID of these tests
@@ -45,3 +46,20 @@ def without_marks(snapshot: Snapshot) -> Snapshot:
     """Leave out where the allocator goes on, which moves with every ADD, and the stamp of its cache."""
     marks = ("last_reserved_ip", "/run/podwire/ipam/")
     return {**snapshot, "files": [line for line in snapshot["files"] if not any(mark in line for mark in marks)]}
+
+
+def seen(machine: Machine) -> Snapshot:
+    """Give all that plugins may change or write, without these marks."""
+    return without_marks(machine.snapshot(STATE))
+
+
+def without_pod(snapshot: Snapshot, pod: Pod) -> Snapshot:
+    """Leave out what was inside a pod."""
+    return {
+        section: [line for line in lines if not line.startswith(f"{pod.name}: ")] for section, lines in snapshot.items()
+    }
+
+
+def links_of(where: Machine | Pod) -> list[str]:
+    """Give the names of all links."""
+    return [link["ifname"] for link in json.loads(where.run("ip", "-j", "link").stdout)]

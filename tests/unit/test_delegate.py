@@ -227,7 +227,7 @@ def test_a_program_that_is_not_there_is_named_with_the_path(scene: Scene) -> Non
 def test_without_a_path_no_program_can_be_executed(scene: Scene) -> None:
     ipam_ = Executed("dhcp", scene.request._replace(path=()))
     with pytest.raises(
-        InvalidEnvironment, match=r"^required env variables \[CNI_PATH\] missing: ipam.type dhcp is executed$"
+        InvalidEnvironment, match=r"^required env variables \[CNI_PATH\] missing: the plugin dhcp is executed$"
     ):
         ipam_.add(scene.request, scene.network, alive)
 

@@ -34,11 +34,14 @@ def inside(program: str) -> list[str]:
     return campaign(random.Random(5), program, ["ADD", "CHECK", "DEL", "GC", "STATUS"], 600)
 
 
-@pytest.mark.parametrize("program", ["podwire", "host-local"])
+SHARING = ["portmap", "firewall"]  # what needs no namespace is attached now and then, and leaves its rules
+
+
+@pytest.mark.parametrize("program", ["podwire", "ptp", "host-local", "bandwidth", "loopback", "tuning", *SHARING])
 def test_damaged_calls_of_every_verb_have_one_answer(program: str) -> None:
     if reason := missing():
         pytest.skip(reason)
     with Machine() as machine:
         before = machine.snapshot(())
         assert machine.call(inside, program) == []
-        assert machine.snapshot(()) == before
+        assert (machine.snapshot(()) == before) is (program not in SHARING)

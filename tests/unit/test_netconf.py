@@ -1,4 +1,4 @@
-"""The configuration of podwire and bridge: every key, every fault with its path."""
+"""The configuration of podwire, bridge and ptp: every key, every fault with its path."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from cni.config.netconf import NetConf, VlanRange, parse_netconf
+from cni.config.ports import PortMapping, Ports
+from cni.config.shaping import Rate, Shaping
 from cni.spec.fields import Faults
 from cni.spec.network import parse_network
 from cni.spec.result import DNS
 
 DEFAULTS: dict[str, Any] = {
+    "routed": False,
     "bridge": "cni0",
     "is_gateway": False,
     "is_default_gateway": False,
@@ -31,21 +34,27 @@ DEFAULTS: dict[str, Any] = {
     "mac": None,
     "macs_chosen": False,
     "dns": None,
+    "ports": Ports(),
+    "ports_given": False,
+    "shaping": Shaping(),
+    "shaping_given": False,
+    "accept": True,
     "ipam_type": "",
     "notices": (),
 }
 MAC = "0a:58:0a:01:02:03"
 MAC_BYTES = b"\x0a\x58\x0a\x01\x02\x03"
+BANDWIDTH = {"ingressRate": 8000, "ingressBurst": 16000}
 
 
-def conf(text: str, mac: str = "") -> tuple[NetConf, list[str]]:
+def conf(text: str, mac: str = "", program: str = "podwire") -> tuple[NetConf, list[str]]:
     data = '{"name": "net", "cniVersion": "1.1.0", ' + text.strip().removeprefix("{")
-    faults = Faults()
-    return parse_netconf(parse_network(data.encode(), "ADD"), {"MAC": mac} if mac else {}, faults), faults.texts
+    network, faults = parse_network(data.encode(), "ADD"), Faults()
+    return parse_netconf(network, {"MAC": mac} if mac else {}, faults, program), faults.texts
 
 
-def conf_of(members: dict[str, Any], mac: str = "") -> tuple[NetConf, list[str]]:
-    return conf(json.dumps({"type": "podwire"} | members), mac)
+def conf_of(members: dict[str, Any], mac: str = "", program: str = "podwire") -> tuple[NetConf, list[str]]:
+    return conf(json.dumps({"type": "podwire"} | members), mac, program)
 
 
 def test_without_keys_all_is_the_default() -> None:
@@ -87,9 +96,25 @@ KEYS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "ipam": ({"type": "host-local"}, {"ipam_type": "host-local"}),
     "ipMasqBackend": ("nftables", {}),
-    "runtimeConfig": ({"mac": MAC}, {"mac": MAC_BYTES}),
+    "mode": ("routed", {"routed": True}),
+    "snat": (False, {"ports": Ports(masqueraded="nobody")}),
+    "masqAll": (True, {"ports": Ports(masqueraded="all")}),
+    "markMasqBit": (7, {"ports": Ports(mark_bit=7)}),
+    "conditionsV4": (["ip", "saddr", "192.0.2.0/24"], {"ports": Ports(conditions4="ip saddr 192.0.2.0/24")}),
+    "conditionsV6": (["ip6 saddr 2001:db8::/32"], {"ports": Ports(conditions6="ip6 saddr 2001:db8::/32")}),
+    "runtimeConfig": (
+        {"mac": MAC, "portMappings": [{"hostPort": 80, "containerPort": 8080}], "bandwidth": BANDWIDTH},
+        {
+            "mac": MAC_BYTES,
+            "ports": Ports((PortMapping("tcp", None, 0, 80, 8080),)),
+            "shaping": Shaping(Rate(1000, 2000)),
+        },
+    ),
     "args": ({"cni": {"mac": MAC}}, {"mac": MAC_BYTES}),
-    "capabilities": ({"mac": True}, {"macs_chosen": True}),
+    "capabilities": (
+        {"mac": True, "portMappings": True, "bandwidth": True},
+        {"macs_chosen": True, "ports_given": True, "shaping_given": True},
+    ),
 }
 
 
@@ -100,6 +125,60 @@ def test_each_key_has_its_meaning_in_any_case(key: str, spell: Any) -> None:
     found, faults = conf_of({spell(key): value})
     assert faults == []
     assert found._asdict() == DEFAULTS | meaning
+
+
+def test_limits_of_the_configuration_itself_are_known() -> None:
+    found, faults = conf_of(BANDWIDTH)
+    assert faults == []
+    assert found._asdict() == DEFAULTS | {"shaping": Shaping(Rate(1000, 2000)), "shaping_given": True}
+
+
+EVERYTHING: dict[str, Any] = {
+    "mode": "routed",
+    "isDefaultGateway": True,
+    "macspoofchk": True,
+    "capabilities": {"portMappings": True, "bandwidth": True},
+    "runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 8080}], "bandwidth": BANDWIDTH},
+} | BANDWIDTH
+
+
+def test_a_drop_in_for_bridge_knows_what_the_reference_knows() -> None:
+    """Its ports and limits are those of the plugins that are chained behind it."""
+    found, faults = conf_of(EVERYTHING, program="bridge")
+    assert faults == []
+    known = {"is_gateway": True, "is_default_gateway": True, "mac_spoof_check": True, "accept": False}
+    assert found._asdict() == DEFAULTS | known
+
+
+def test_a_drop_in_for_ptp_is_routed_and_has_no_bridge_to_guard() -> None:
+    found, faults = conf_of(EVERYTHING, program="ptp")
+    assert faults == []
+    assert found._asdict() == DEFAULTS | {"routed": True, "accept": False}
+
+
+@pytest.mark.parametrize("program", ["bridge", "ptp"])
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"mode": "sideways"},
+        {"mode": "routed", "vlan": 5},
+        {"ingressRate": 8},
+        {"markMasqBit": 99},
+        {"runtimeConfig": {"portMappings": [{}]}},
+    ],
+)
+def test_a_key_that_the_reference_has_not_is_no_fault_of_a_drop_in(members: dict[str, Any], program: str) -> None:
+    assert conf_of(members)[1] != []
+    assert conf_of(members, program=program)[1] == []
+
+
+@pytest.mark.parametrize("program", ["podwire", "podwire-0.1", "anything"])
+def test_under_any_other_name_the_program_is_podwire(program: str) -> None:
+    found, faults = conf_of(EVERYTHING | {"macspoofchk": False}, program=program)
+    assert faults == []
+    assert found.routed
+    assert found.accept
+    assert found.ports.mappings
 
 
 @pytest.mark.parametrize("key", ["vlan", "vlanTrunk"])
@@ -129,6 +208,30 @@ def test_an_empty_list_on_dns_is_a_word(value: dict[str, Any]) -> None:
 
 def test_an_empty_dns_is_no_word() -> None:
     assert conf_of({"dns": {"other": 1}})[0].dns is None
+
+
+SAID = {"nameservers": ["192.0.2.1"], "domain": "a", "search": ["b"], "options": ["c"]}
+BY_RUNTIME = {"servers": ["192.0.2.9"], "searches": ["x", "y"], "options": ["z"]}
+
+
+def test_the_runtimes_word_on_dns_wins_entirely_and_has_keys_of_its_own() -> None:
+    found, faults = conf_of({"dns": SAID, "runtimeConfig": {"dns": BY_RUNTIME}})
+    assert faults == []
+    assert found.dns == DNS(("192.0.2.9",), "", ("x", "y"), ("z",))
+    assert conf_of({"dns": SAID, "runtimeConfig": {"dns": {"Searches": ["x"]}}})[0].dns == DNS(search=("x",))
+
+
+@pytest.mark.parametrize("told", [None, {}, {"servers": [], "searches": None}, {"nameservers": ["192.0.2.9"]}])
+def test_without_a_word_of_the_runtime_the_configurations_counts(told: Any) -> None:
+    found, faults = conf_of({"dns": SAID, "runtimeConfig": {"dns": told}})
+    assert faults == []
+    assert found.dns == DNS(("192.0.2.1",), "a", ("b",), ("c",))
+
+
+@pytest.mark.parametrize("program", ["bridge", "ptp"])
+def test_a_drop_in_has_the_configurations_dns_as_the_reference_has(program: str) -> None:
+    found, _ = conf_of({"dns": SAID, "runtimeConfig": {"dns": BY_RUNTIME}}, program=program)
+    assert found.dns == DNS(("192.0.2.1",), "a", ("b",), ("c",))
 
 
 @pytest.mark.parametrize(
@@ -173,6 +276,8 @@ TRUNK_FAULT = "minID and maxID should be configured simultaneously"
         ({"forceAddress": 0}, "forceAddress: expected true or false"),
         ({"ipMasq": []}, "ipMasq: expected true or false"),
         ({"ipMasqBackend": "pf"}, "ipMasqBackend: 'pf' is neither iptables nor nftables"),
+        ({"mode": "l2"}, "mode: 'l2' is neither bridged nor routed"),
+        ({"mode": True}, "mode: expected a text"),
         ({"mtu": -1}, "mtu: -1 is not between 0 and 65535"),
         ({"mtu": 65536}, "mtu: 65536 is not between 0 and 65535"),
         ({"mtu": True}, "mtu: expected an integer"),
@@ -197,12 +302,35 @@ TRUNK_FAULT = "minID and maxID should be configured simultaneously"
         ({"ipam": {"type": 1}}, "ipam.type: expected a text"),
         ({"dns": []}, "dns: expected an object"),
         ({"dns": {"search": [1]}}, "dns.search[0]: expected a text"),
+        ({"runtimeConfig": {"dns": []}}, "runtimeConfig.dns: expected an object"),
+        ({"runtimeConfig": {"dns": {"servers": [1]}}}, "runtimeConfig.dns.servers[0]: expected a text"),
         ({"runtimeConfig": {"mac": "x"}}, "runtimeConfig.mac: 'x' is not a MAC address (as in 0a:58:0a:01:02:03)"),
         ({"args": {"cni": {"mac": 1}}}, "args.cni.mac: expected a text"),
     ],
 )  # fmt: skip
 def test_each_fault_names_its_path(members: dict[str, Any], fault: str) -> None:
     assert conf_of(members)[1] == [fault]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("vlan", 5),
+        ("vlanTrunk", [{"id": 7}]),
+        ("hairpinMode", True),
+        ("promiscMode", True),
+        ("portIsolation", True),
+        ("macspoofchk", True),
+    ],
+)
+def test_what_needs_a_bridge_is_a_fault_without_one(key: str, value: Any) -> None:
+    assert conf_of({key: value, "mode": "bridged"})[1] == []
+    assert conf_of({key: value, "mode": "routed"})[1] == [f"{key}: needs a bridge, which the mode routed has not"]
+
+
+def test_what_needs_a_bridge_and_is_switched_off_is_no_fault() -> None:
+    off = {"vlan": 0, "vlanTrunk": [], "hairpinMode": False, "macspoofchk": None}
+    assert conf_of(off | {"mode": "routed"})[1] == []
 
 
 def test_a_mac_address_of_the_environment_at_fault_is_named() -> None:

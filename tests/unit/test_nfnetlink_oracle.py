@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.kernel import nfnl
-from cni.kernel.netlink import frame
 from cni.kernel.nfnl import Element, Place
 from cni.spec.address import parse_ip
+from tests.unit.oracle import WHY, framed, plain, slot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from cni.kernel.rtnl import Message
 
-WHY = "pyroute2 is the oracle (pip install pyroute2)"
-slot: Any = pytest.importorskip("pyroute2.netlink", reason=WHY).nla_slot
 oracle: Any = pytest.importorskip("pyroute2.netlink.nfnetlink.nftsocket", reason=WHY)
 NESTED = 0x8000
 LABEL = "podwire 0123456789abcdef 0123456789abcdef net/c1/eth0"
@@ -27,11 +23,10 @@ SET = Place(7, "podwire", "guarded")
 ADDRESS = Element(parse_ip("10.1.2.3").packed, "masquerade-10.1.2.0/24", LABEL)
 ADDRESS6 = Element(parse_ip("2001:db8::3").packed, "masquerade-2001_db8__/64", LABEL)
 PORT = Element(b"veth0".ljust(16, b"\0"), "", LABEL)
-
-
-def framed(message: Message) -> bytes:
-    kind, flags, payload = message
-    return frame(kind, flags, 1, payload)
+VALUES = Place(1, "podwire", "hostports4")
+VALUE = Element(b"\x06\0\0\0\0\x50\0\0", "", LABEL, parse_ip("10.1.2.3").packed + b"\x1f\x90\0\0")
+LEAVES = Element(VALUE.key, "condition-437d624d262f", LABEL, leaves=True)
+ELEMENTS = [ADDRESS, ADDRESS6, VALUE, LEAVES]
 
 
 def told(kind: Any, message: Message) -> Any:
@@ -43,6 +38,10 @@ def told(kind: Any, message: Message) -> Any:
 
 def key(element: Element) -> tuple[str, Any]:
     return ("NFTA_SET_ELEM_KEY", {"attrs": [("NFTA_DATA_VALUE", element.key)]})
+
+
+def value(element: Element) -> tuple[str, Any]:
+    return ("NFTA_SET_ELEM_DATA", {"attrs": [("NFTA_DATA_VALUE", element.value)]})
 
 
 def jump(element: Element, code: Any = "NFT_JUMP") -> tuple[str, Any]:
@@ -60,17 +59,6 @@ def listed(place: Place, elements: list[Any]) -> list[tuple[str, Any]]:
         ("NFTA_SET_ELEM_LIST_SET", place.name),
     ]
     return names + ([("NFTA_SET_ELEM_LIST_ELEMENTS", elements)] if elements else [])
-
-
-def plain(value: Any) -> Any:
-    """A decoded message as lists, tuples and values; pyroute2 keeps attributes in slots that decode when asked."""
-    if isinstance(value, slot):
-        return (value.name, plain(value.value))
-    if isinstance(value, list):
-        return [plain(one) for one in value]
-    if isinstance(value, dict):
-        return {name: plain(one) for name, one in value.items()}
-    return value
 
 
 def without_flag(value: Any) -> list[str]:
@@ -93,6 +81,13 @@ CASES: dict[str, tuple[Message, int, int, Place, list[Any]]] = {
         [{"attrs": [key(ADDRESS6), jump(ADDRESS6), comment(ADDRESS6)]}],
     ),
     "add to a set": (nfnl.add_element(SET, PORT), 12, 0x604, SET, [{"attrs": [key(PORT), comment(PORT)]}]),
+    "add to a map to values": (
+        nfnl.add_element(VALUES, VALUE), 12, 0x604, VALUES, [{"attrs": [key(VALUE), value(VALUE), comment(VALUE)]}],
+    ),
+    "add to a map, leaving": (
+        nfnl.add_element(VALUES, LEAVES), 12, 0x604, VALUES,
+        [{"attrs": [key(LEAVES), jump(LEAVES, "NFT_GOTO"), comment(LEAVES)]}],
+    ),
     "delete": (nfnl.delete_element(MAP, ADDRESS), 14, 0x4, MAP, [{"attrs": [key(ADDRESS)]}]),
     "get": (nfnl.get_element(MAP, ADDRESS), 13, 0, MAP, [{"attrs": [key(ADDRESS)]}]),
     "all": ((nfnl.all_elements(MAP)[0], 0, nfnl.all_elements(MAP)[1]), 13, 0, MAP, []),
@@ -111,6 +106,11 @@ def test_an_element_is_understood_as_it_is_meant(
 
 def test_every_nest_says_that_it_is_one() -> None:
     """Kernels refuse a nest without its flag where they check strictly (lib/nlattr.c, since 5.2)."""
+    for element in (VALUE, LEAVES, PORT):
+        assert (
+            without_flag(told(oracle.nft_set_elem_list_msg, nfnl.add_element(VALUES, element)).getvalue()["attrs"])
+            == []
+        )
     kind, flags, payload = nfnl.add_element(MAP, ADDRESS)
     assert without_flag(told(oracle.nft_set_elem_list_msg, (kind, flags, payload)).getvalue()["attrs"]) == []
     assert struct.pack("=H", 1 | NESTED) in payload  # NFTA_LIST_ELEM, which pyroute2 does not show
@@ -119,11 +119,70 @@ def test_every_nest_says_that_it_is_one() -> None:
     assert shown == ["NFTA_SET_ELEM_DATA", "NFTA_DATA_VERDICT"]
 
 
-def test_the_rules_of_a_chain_are_asked_for() -> None:
-    kind, payload = nfnl.rules_of(1, "podwire", "postrouting")
+@pytest.mark.parametrize(
+    ("question", "names"),
+    [
+        (nfnl.rules_of(1, "podwire"), [("NFTA_RULE_TABLE", "podwire")]),
+        (nfnl.rules_of(1, "filter", "FORWARD"), [("NFTA_RULE_TABLE", "filter"), ("NFTA_RULE_CHAIN", "FORWARD")]),
+    ],
+)
+def test_the_rules_of_a_table_or_chain_are_asked_for(question: tuple[int, bytes], names: list[tuple[str, Any]]) -> None:
+    kind, payload = question
     found = told(oracle.nft_rule_msg, (kind, 0, payload))
     assert (kind, found["nfgen_family"]) == (10 << 8 | 7, 1)
-    assert plain(found.getvalue()["attrs"]) == [("NFTA_RULE_TABLE", "podwire"), ("NFTA_RULE_CHAIN", "postrouting")]
+    assert plain(found.getvalue()["attrs"]) == names
+
+
+def test_chains_are_asked_for() -> None:
+    found = told(oracle.nft_chain_msg, nfnl.get_chain(nfnl.Chain(2, "filter", "FORWARD")))
+    assert (found["header"]["type"], found["header"]["flags"], found["nfgen_family"]) == (10 << 8 | 4, 0, 2)
+    assert plain(found.getvalue()["attrs"]) == [("NFTA_CHAIN_TABLE", "filter"), ("NFTA_CHAIN_NAME", "FORWARD")]
+    kind, payload = nfnl.all_chains()
+    every = told(oracle.nft_chain_msg, (kind, 0, payload))
+    assert (kind, every["nfgen_family"], every.getvalue()["attrs"]) == (10 << 8 | 4, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("hook", "policy", "drops"),
+    [
+        (2, 0, True),
+        (2, 1, False),
+        (1, 0, False),
+        (3, 0, False),
+        (2, None, False),
+        (None, 0, False),
+        (None, None, False),
+    ],
+)
+def test_a_chain_is_read_as_pyroute2_writes_it(hook: int | None, policy: int | None, drops: bool) -> None:
+    message = oracle.nft_chain_msg()
+    message["nfgen_family"] = 2
+    message["attrs"] = [("NFTA_CHAIN_TABLE", "filter"), ("NFTA_CHAIN_NAME", "FORWARD")]
+    if hook is not None:
+        told_hook = [("NFTA_HOOK_HOOKNUM", hook), ("NFTA_HOOK_PRIORITY", 0)]
+        message["attrs"].append(("NFTA_CHAIN_HOOK", {"attrs": told_hook}))
+    if policy is not None:
+        message["attrs"].append(("NFTA_CHAIN_POLICY", policy))
+    message.encode()
+    assert nfnl.parse_chain(bytes(message.data)[16:]) == nfnl.Chain(2, "filter", "FORWARD", drops)
+
+
+@pytest.mark.parametrize(
+    ("attrs", "found"),
+    [
+        (
+            [("NFTA_RULE_TABLE", "podwire"), ("NFTA_RULE_CHAIN", "hairpin-2001_db8__/64"), ("NFTA_RULE_HANDLE", 9)],
+            ("podwire", "hairpin-2001_db8__/64"),
+        ),
+        ([("NFTA_RULE_CHAIN", "input")], ("", "input")),
+        ([], ("", "")),
+    ],
+)
+def test_a_rule_is_read_as_pyroute2_writes_it(attrs: list[tuple[str, Any]], found: tuple[str, str]) -> None:
+    message = oracle.nft_rule_msg()
+    message["attrs"] = attrs
+    message.encode()
+    assert nfnl.parse_rule(bytes(message.data)[16:]) == found
 
 
 def test_a_transaction_has_its_edges() -> None:
@@ -135,24 +194,23 @@ def test_a_transaction_has_its_edges() -> None:
 
 
 @pytest.mark.parametrize("place", [MAP, SET])
-@pytest.mark.parametrize(("make", "element"), [(nfnl.add_element, ADDRESS), (nfnl.add_element, PORT)])
-def test_an_element_reads_back_as_it_was_added(
-    make: Callable[[Place, Element], Message], element: Element, place: Place
-) -> None:
-    assert nfnl.parse_elements(make(place, element)[2]) == [element]
+@pytest.mark.parametrize("element", [ADDRESS, ADDRESS6, PORT, VALUE, LEAVES])
+def test_an_element_reads_back_as_it_was_added(element: Element, place: Place) -> None:
+    assert nfnl.parse_elements(nfnl.add_element(place, element)[2]) == [element]
 
 
 def test_several_elements_are_read_as_pyroute2_writes_them() -> None:
     """It counts the members of a list, where the kernel calls each of them NFTA_LIST_ELEM."""
     listed_elements = b""
-    for element in (ADDRESS, ADDRESS6):
+    data = [jump(ADDRESS, -3), jump(ADDRESS6, -3), value(VALUE), jump(LEAVES, -4)]
+    for element, target in zip(ELEMENTS, data, strict=True):
         message = oracle.nft_set_elem_list_msg.set_elem()
-        message["attrs"] = [key(element), jump(element, -3), comment(element)]
+        message["attrs"] = [key(element), target, comment(element)]
         message.encode()
         content = bytes(message.data)[4:]
         listed_elements += struct.pack("=HH", 4 + len(content), 1 | NESTED) + content
     payload = struct.pack("=HH", 4 + len(listed_elements), 3 | NESTED) + listed_elements
-    assert nfnl.parse_elements(struct.pack(">BBH", 1, 0, 0) + payload) == [ADDRESS, ADDRESS6]
+    assert nfnl.parse_elements(struct.pack(">BBH", 1, 0, 0) + payload) == ELEMENTS
 
 
 def test_an_answer_without_elements_is_empty() -> None:
@@ -172,4 +230,17 @@ def test_an_answer_without_elements_is_empty() -> None:
     ],
 )
 def test_a_comment_is_found_among_user_data(userdata: bytes, label: str) -> None:
-    assert nfnl._comment(userdata) == label
+    assert nfnl.comment_of(userdata) == label
+
+
+def test_every_builder_and_reader_is_held_to_the_oracle() -> None:
+    with open(__file__, encoding="ascii") as file:
+        text = file.read()
+    made = {
+        name
+        for name, value in vars(nfnl).items()
+        if callable(value) and getattr(value, "__module__", "") == nfnl.__name__ and name.islower() and name[0] != "_"
+    }
+    assert len(made) > 7
+    parts = {"message", "name_of"}
+    assert {name for name in made - parts if f"nfnl.{name}(" not in text} == set()

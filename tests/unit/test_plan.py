@@ -10,7 +10,7 @@ from cni.config.netconf import NetConf, parse_netconf
 from cni.plan import address
 from cni.plan import operations as ops
 from cni.plan.attachment import Attachment, Facts, Names, names_of
-from cni.plan.plan import FEATURES, plan_attachment
+from cni.plan.plan import plan_attachment
 from cni.spec.address import parse_ip, parse_net
 from cni.spec.fields import Faults
 from cni.spec.network import Network
@@ -43,13 +43,28 @@ def only(kind: type, found: Sequence[Operation]) -> list[Any]:
     return [one for one in found if isinstance(one, kind)]
 
 
+EVERYTHING: dict[str, Any] = {
+    "isDefaultGateway": True,
+    "ipMasq": True,
+    "vlan": 5,
+    "hairpinMode": True,
+    "macspoofchk": True,
+    "ingressRate": 8000,
+    "ingressBurst": 8000,
+    "egressRate": 8000,
+    "egressBurst": 8000,
+    "runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 8080}]},
+}
+
+
 def test_every_operation_describes_itself_in_one_line() -> None:
-    kinds = [kind for kind in vars(ops).values() if isinstance(kind, type) and "describe" in vars(kind)]
-    found = operations(
-        "10.1.2.3/24", "2001:db8::3/64", isDefaultGateway=True, ipMasq=True, vlan=5, hairpinMode=True, macspoofchk=True
-    )
-    assert {type(one) for one in found} == set(kinds)
-    assert all(one.describe().isprintable() for one in found)
+    found = operations("10.1.2.3/24", "2001:db8::3/64", **EVERYTHING)
+    routed = operations("10.1.2.3/24", mode="routed")
+    kinds = {kind for kind in vars(ops).values() if isinstance(kind, type) and "describe" in vars(kind)}
+    assert kinds <= {type(one) for one in found + routed}
+    lines = [one.describe() for one in found + routed]
+    assert all(line.isprintable() and line == line.strip() for line in lines)
+    assert len({one.describe() for one in found}) == len(found)
 
 
 def test_the_same_attachment_has_the_same_plan() -> None:
@@ -223,7 +238,7 @@ def test_an_ipv6_address_cannot_do_without_its_settings() -> None:
 
 def test_the_link_says_whose_it_is_and_what_is_masqueraded() -> None:
     (veth,) = only(ops.Veth, operations("10.1.2.3/24", ipMasq=True))
-    assert veth.alias == f"{OWNER.label}; masquerade 10.1.2.3/24"
+    assert veth.alias == f"{OWNER.label}; masqueraded; addresses 10.1.2.3/24"
     (masquerade,) = only(ops.Masquerade, operations("10.1.2.3/24", ipMasq=True))
     assert masquerade.label == OWNER.label
     assert only(ops.Veth, operations("10.1.2.3/24"))[0].alias == OWNER.label
@@ -232,11 +247,6 @@ def test_the_link_says_whose_it_is_and_what_is_masqueraded() -> None:
 def test_the_guard_says_whose_it_is() -> None:
     (guard,) = only(ops.SpoofGuard, operations(macspoofchk=True))
     assert (guard.host_interface, guard.mac, guard.label) == (OWNER.host_interface, OWNER.container_mac, OWNER.label)
-
-
-def test_every_feature_has_the_same_door() -> None:
-    for feature in FEATURES:
-        assert isinstance(feature.operations(attachment()), tuple)
 
 
 @pytest.mark.parametrize(("family", "key"), [(4, "net/ipv4/ip_forward"), (6, "net/ipv6/conf/all/forwarding")])

@@ -28,7 +28,7 @@ ALL = {"cniVersion": "1.1.0", "supportedVersions": ["0.1.0", "0.2.0", "0.3.0", "
 
 
 @pytest.mark.parametrize("document", [b"", b'{"cniVersion": "0.4.0"}', b"no JSON"])
-@pytest.mark.parametrize("program", ["podwire", "bridge", "host-local"])
+@pytest.mark.parametrize("program", ["podwire", "bridge", "ptp", "host-local", "portmap", "loopback", "flannel"])
 def test_version_answers_whatever_stdin_holds(document: bytes, program: str) -> None:
     answer = call(document, {"CNI_COMMAND": "VERSION"}, program)
     assert (answer.status, answer.json, answer.stderr.writes) == (0, ALL, [])
@@ -40,15 +40,29 @@ def test_version_needs_no_other_variable() -> None:
     assert json.loads(out.text) == ALL
 
 
-@pytest.mark.parametrize(
-    ("argv", "name"), [(["/opt/cni/bin/bridge"], "bridge"), (["podwire"], "podwire"), ([], "podwire")]
-)
-def test_a_person_who_calls_it_is_told_what_it_is(argv: list[str], name: str) -> None:
+DROP_INS = ["bridge", "ptp", "host-local", "portmap", "bandwidth", "firewall", "tuning", "loopback"]
+
+
+def told_without_a_command(*argv: str) -> str:
     out, err = Sink(), Sink()
     assert run(argv, {}, Source(b"", GONE), out, err) == 0
-    versions = ", ".join(SUPPORTED)
-    assert err.text == f"CNI {name} plugin v{VERSION}\nCNI protocol versions supported: {versions}\n"
     assert out.writes == []
+    return err.text
+
+
+SUPPORTS = f"CNI protocol versions supported: {', '.join(SUPPORTED)}\n"
+
+
+@pytest.mark.parametrize("argv", [["/opt/cni/bin/podwire"], ["podwire"], []])
+def test_a_person_who_calls_it_is_told_what_it_is(argv: list[str]) -> None:
+    assert told_without_a_command(*argv) == f"CNI podwire plugin v{VERSION}\n{SUPPORTS}"
+
+
+@pytest.mark.parametrize("name", DROP_INS)
+def test_a_drop_in_has_the_version_that_it_stands_in_for(name: str) -> None:
+    """As nerdctl asks `firewall` for it: semantic versioning, what follows the plus sign does not count."""
+    expected = f"CNI {name} plugin v1.9.1+podwire.{VERSION}\n{SUPPORTS}"
+    assert told_without_a_command(f"/opt/cni/bin/{name}") == expected
 
 
 def test_a_person_without_stderr_is_told_nothing() -> None:

@@ -1,0 +1,83 @@
+"""firewall: traffic of a container that others have attached is accepted, or kept within its bridge."""
+
+from __future__ import annotations
+
+from cni.call import require_nft
+from cni.config.firewall import ISOLATED, OPEN, parse_firewall
+from cni.plan import accept
+from cni.plan.accept import IsolatedPort, Isolation
+from cni.spec.errors import InvalidConfig
+from cni.spec.request import ifname_fault
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.call import Call
+    from cni.plan.operations import Operation
+    from cni.spec.fields import Faults
+    from cni.spec.result import Result
+
+ANY_INTERFACE = "*"
+
+
+class Firewall:
+    enters = False
+    begins = False
+
+    def __init__(self, call: Call, faults: Faults) -> None:
+        self._call = call
+        self._conf = parse_firewall(call.network.fields(faults))
+        if call.request.command == "ADD":
+            for notice in self._conf.notices:
+                call.warn(notice)
+
+    def operations(self, previous: Result) -> tuple[Operation, ...]:
+        """Isolation comes first: what must not pass never could."""
+        policy = self._conf.policy
+        accepted = accept.operations([ip.address for ip in previous.ips], inbound=policy == OPEN)
+        if policy == OPEN:
+            return accepted
+        bridge, within = self._bridge(previous), policy == ISOLATED
+        ports = self._ports(previous, bridge) if within else []
+        return (Isolation(bridge, within), *map(IsolatedPort, ports), *accepted)
+
+    def _bridge(self, previous: Result) -> str:
+        """The host's first interface that was answered, as bridge names them. Raises InvalidConfig."""
+        names = [interface.name for interface in previous.interfaces if not interface.sandbox]
+        fault = ifname_fault(names[0]) if names and names[0] else "no interface of the host is named"
+        if fault:
+            raise InvalidConfig(
+                f"prevResult.interfaces: {fault}, ingressPolicy {self._conf.policy} needs the bridge there:"
+                " chain firewall behind bridge"
+            )
+        return names[0]
+
+    def _ports(self, previous: Result, bridge: str) -> list[str]:
+        """The host's interfaces that were answered and are ports of the bridge."""
+        route = self._call.machine.route
+        found = [route.find(interface.name) for interface in previous.interfaces if not interface.sandbox]
+        masters = [link.ifindex for link in found if link is not None and link.name == bridge]
+        return [link.name for link in found if link is not None and link.master in masters]
+
+    def answer(self, previous: Result) -> Result:
+        return previous
+
+    def leftovers(self, previous: Result) -> tuple[Operation, ...]:
+        """Subnet and bridge are shared with other containers."""
+        del previous
+        return ()
+
+    def forget(self, doomed: Callable[[str], bool]) -> None:
+        """Nothing bears the label of one container."""
+
+    def status(self) -> None:
+        """The container's interface and families are known only to the plugin before; IPv4 is assumed."""
+        from cni.kernel import firewalls
+
+        if self._conf.policy != OPEN:
+            require_nft(self._call)
+        firewalls.refuse_drops(self._call.machine, [4], ANY_INTERFACE)
+
+
+PLUGIN = Firewall

@@ -1,0 +1,54 @@
+"""tuning: settings of an interface that others have attached, and of its container's kernel."""
+
+from __future__ import annotations
+
+from cni.call import owner_of
+from cni.config.tuning import parse_tuning
+from cni.kernel import tuning as kernel
+from cni.plan import tuning
+from cni.plan.tuning import Originals, file_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.call import Call
+    from cni.plan.operations import Operation
+    from cni.spec.fields import Faults
+    from cni.spec.result import Result
+
+BEFORE_A_CHANGE = ("ADD", "STATUS")  # the verbs that ask what is allowed
+
+
+class Tuning:
+    enters = True
+    begins = False
+
+    def __init__(self, call: Call, faults: Faults) -> None:
+        allowlist = kernel.read_allowlist() if call.request.command in BEFORE_A_CHANGE else None
+        self._call = call
+        self._owner = owner_of(call)
+        self._conf = parse_tuning(call.network, call.request, faults, allowlist)
+
+    def operations(self, previous: Result) -> tuple[Operation, ...]:
+        del previous
+        return tuning.operations(self._conf, self._owner)
+
+    def answer(self, previous: Result) -> Result:
+        return tuning.answered(self._conf.settings.link, self._owner.ifname, previous)
+
+    def leftovers(self, previous: Result) -> tuple[Operation, ...]:
+        """All that is in the file, whatever the configuration says by now."""
+        del previous
+        return (Originals(file_of(self._conf.data_dir, self._owner), self._owner.label, self._owner.ifname),)
+
+    def forget(self, doomed: Callable[[str], bool]) -> None:
+        """Files of containers that are gone; that of an attachment is known by its name."""
+        if self._call.request.command == "GC":
+            kernel.release_all(self._conf.data_dir, doomed)
+
+    def status(self) -> None:
+        """Always ready."""
+
+
+PLUGIN = Tuning

@@ -1,0 +1,71 @@
+"""Whether the host's firewall drops what it forwards: the question that every attaching asks, hence in one datagram.
+
+What is to be done then is in cni.kernel.overrule, entered where the answer is yes, as it is on few machines.
+"""
+
+from __future__ import annotations
+
+from errno import EAFNOSUPPORT, EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
+from posix import strerror
+
+from cni.kernel import nfnl
+from cni.kernel.netlink import Refused
+from cni.kernel.nfnl import NFPROTO_INET, PROTOCOLS, Chain
+from cni.plan.accept import dropped
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cni.kernel.journal import Journal
+    from cni.kernel.machine import Machine
+    from cni.plan.accept import Accept
+
+# No such chain, or nothing of nftables at all (nfnetlink answers EINVAL for a subsystem that it has not).
+ABSENT = (ENOENT, EINVAL, EOPNOTSUPP, EPROTONOSUPPORT, EAFNOSUPPORT)
+TABLE = "filter"
+NAMES = ("FORWARD", "forward")  # iptables' (Docker, ufw), and what the examples of nftables use
+
+
+def well_known(families: Iterable[int]) -> list[Chain]:
+    """The chains that podwire looks for, whatever their policy."""
+    protocols = [NFPROTO_INET, *[PROTOCOLS[family] for family in families]]
+    return [Chain(protocol, TABLE, name) for protocol in protocols for name in NAMES]
+
+
+def dropping(machine: Machine, families: Iterable[int]) -> list[Chain]:
+    """Of the well-known chains those that drop what is forwarded. Raises Refused, OSError."""
+    try:
+        answers = machine.netfilter.ask_each([nfnl.get_chain(chain) for chain in well_known(families)])
+    except OSError as error:
+        if error.errno in ABSENT:
+            return []
+        raise
+    chains = []
+    for answer in answers:
+        if isinstance(answer, bytes):
+            chains.append(nfnl.parse_chain(answer))
+        elif answer.errno not in ABSENT:
+            raise answer
+    return [chain for chain in chains if chain.drops_forwarded]
+
+
+def apply(machine: Machine, op: Accept, journal: Journal) -> None:
+    """A rule that the kernel refuses is no reason to refuse the container: people are told."""
+    for chain in dropping(machine, op.families):
+        from cni.kernel import overrule
+
+        try:
+            overrule.ensure(machine, chain, op, journal)
+        except Refused as refused:
+            machine.warn(f"{dropped(chain.name, chain.table_text)}; podwire was refused it ({strerror(refused.errno)})")
+
+
+def differs(machine: Machine, op: Accept) -> str:
+    """Only a chain that drops needs the rules."""
+    for chain in dropping(machine, op.families):
+        from cni.kernel import overrule
+
+        if overrule.lacking(machine, chain, op):
+            return dropped(chain.name, chain.table_text)
+    return ""

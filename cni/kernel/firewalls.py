@@ -1,0 +1,150 @@
+"""What the machine's firewalls do with containers' traffic, in all their tables: dear, and asked by STATUS alone."""
+
+from __future__ import annotations
+
+from cni import proc
+from cni.kernel import nfnl, nfrule, sysctl
+from cni.kernel.accept import ABSENT, well_known
+from cni.kernel.netlink import U32, Refused
+from cni.kernel.nfnl import BE32, NFPROTO_INET, PROTOCOLS, Place
+from cni.plan.accept import dropped
+from cni.plan.firewalls import ACCEPT, Rule, drops, may_pass, read_iptables
+from cni.spec.errors import Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cni.kernel.machine import Machine
+    from cni.kernel.nfnl import Chain
+
+LEGACY = {4: ("ip_tables_names", "iptables-legacy"), 6: ("ip6_tables_names", "ip6tables-legacy")}
+WHAT, NFTA_PAYLOAD_OFFSET = 2, 3  # NFTA_META_KEY, NFTA_CT_KEY, NFTA_PAYLOAD_BASE
+NFTA_LOOKUP_SET, NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS = 1, 3, 5
+NFT_META_IIF, NFT_META_IIFNAME = 4, 6
+EQUAL, NOT_INVERTED = BE32.pack(nfrule.NFT_CMP_EQ), BE32.pack(0)
+ALL_BITS = (1 << 32) - 1
+INDEX, NAME, STATE, DESTINATION = "iif", "iifname", "ct state", "daddr"
+LOADED = {
+    ("meta", BE32.pack(NFT_META_IIF)): INDEX,
+    ("meta", BE32.pack(NFT_META_IIFNAME)): NAME,
+    ("ct", BE32.pack(nfrule.NFT_CT_STATE)): STATE,
+}
+GONE = "(no interface)"
+
+
+def refuse_drops(machine: Machine, families: Iterable[int], interface: str) -> None:
+    """Raises Unavailable where a firewall drops what containers send to the host by `interface` (which may end in *,
+    for all that begin so), and an attaching would not mend it.
+    """
+    families = tuple(families)
+    for chain in _unknown(machine, families):
+        if not may_pass(_rules(machine, chain), chain.name, interface):
+            raise Unavailable(dropped(chain.name, chain.table_text))
+    for family in families:
+        listed = _legacy(machine, family)
+        if drops(listed, "FORWARD") and not may_pass(read_iptables(listed), "FORWARD", interface):
+            raise Unavailable(dropped("FORWARD", f"filter of {LEGACY[family][1]}"))
+
+
+def _unknown(machine: Machine, families: tuple[int, ...]) -> list[Chain]:
+    """Those that drop what is forwarded but for those that ADD knows, and mends."""
+    try:
+        answers = machine.netfilter.dump(*nfnl.all_chains())
+    except (Refused, OSError) as error:
+        if error.errno in ABSENT:
+            return []
+        raise
+    concerned = (NFPROTO_INET, *[PROTOCOLS[family] for family in families])
+    known = [chain._replace(drops_forwarded=True) for chain in well_known(families)]
+    chains = [nfnl.parse_chain(answer) for answer in answers]
+    return [one for one in chains if one.drops_forwarded and one.family in concerned and one not in known]
+
+
+def _legacy(machine: Machine, family: int) -> str:
+    """The rules of iptables in its own part of the kernel; nothing where that has no such table, or nobody tells."""
+    names, name = LEGACY[family]
+    if "filter" not in (sysctl.read_text(f"/proc/net/{names}") or "").split():
+        return ""
+    program = proc.find_system(name, machine.environment)
+    if program is None:
+        return ""
+    return proc.run([program, "-S"], b"", machine.environment, capture_stderr=True).stdout.decode("utf-8", "replace")
+
+
+def _rules(machine: Machine, chain: Chain) -> dict[str, list[Rule]]:
+    """Those of the chain's table, by chain."""
+    names = {link.ifindex: link.name for link in machine.route.links()}
+
+    def keys(name: str) -> list[bytes]:
+        return [element.key for element in machine.nft.elements(Place(chain.family, chain.table, name))]
+
+    found: dict[str, list[Rule]] = {}
+    for answer in machine.netfilter.dump(*nfnl.rules_of(chain.family, chain.table)):
+        rule = nfrule.parse_rule(answer)
+        found.setdefault(rule.chain, []).append(understand(rule, names, keys))
+    return found
+
+
+def understand(rule: nfrule.Rule, names: dict[int, str], keys: Callable[[str], list[bytes]]) -> Rule:
+    """What cni.plan.firewalls wants to know of a rule. `names`: the interfaces by index; `keys`: a set's, by its name.
+
+    An expression asks for what the one before it has loaded; what else there may be in registers is not understood.
+    """
+    found, loaded, mask = Rule(""), "", ALL_BITS
+    for name, data in rule.expressions:
+        if name == "bitwise":
+            mask = _number(nfrule.value_of(data, nfrule.NFTA_BITWISE_MASK))
+        elif name == "cmp":
+            value = nfrule.value_of(data, nfrule.NFTA_CMP_DATA)
+            equal = data.get(nfrule.NFTA_CMP_OP) == EQUAL
+            if loaded == STATE:
+                found = found._replace(answers=found.answers or (nfrule.NEW & mask == _number(value)) != equal)
+            elif equal:
+                found = _asked(found, loaded, value, names)
+        elif name == "lookup":
+            found = _looked_up(found, loaded, data, keys)
+        elif name == "immediate":
+            code, chain = nfrule.verdict_of(data)
+            found = found._replace(target=ACCEPT if code == nfrule.NF_ACCEPT else chain)
+        elif name == "queue":  # who reads it may accept
+            found = found._replace(target=ACCEPT)
+        else:
+            loaded, mask = _loads(name, data), ALL_BITS
+    return found
+
+
+def _loads(name: str, data: dict[int, bytes]) -> str:
+    """What an expression loads, if it is one of those that count."""
+    what = data.get(WHAT, b"")
+    if name == "payload" and what == BE32.pack(nfrule.NFT_PAYLOAD_NETWORK_HEADER):
+        offset = data.get(NFTA_PAYLOAD_OFFSET, b"")
+        return DESTINATION if offset in map(BE32.pack, nfrule.DESTINATION.values()) else ""
+    return LOADED.get((name, what), "")
+
+
+def _asked(found: Rule, loaded: str, value: bytes, names: dict[int, str]) -> Rule:
+    if loaded == INDEX:
+        return found._replace(incoming=names.get(_number(value), GONE))
+    if loaded == NAME:
+        whole = value.endswith(b"\0")  # else all names that begin so
+        return found._replace(incoming=value.rstrip(b"\0").decode("utf-8", "replace") + ("" if whole else "*"))
+    return found._replace(bound=found.bound or loaded == DESTINATION)
+
+
+def _looked_up(found: Rule, loaded: str, data: dict[int, bytes], keys: Callable[[str], list[bytes]]) -> Rule:
+    """A set, or a map of verdicts, which may accept."""
+    if NFTA_LOOKUP_DREG in data:
+        found = found._replace(target=ACCEPT)
+    if data.get(NFTA_LOOKUP_FLAGS, NOT_INVERTED) != NOT_INVERTED:
+        return found
+    if loaded == STATE:
+        states = keys(nfnl.name_of(data.get(NFTA_LOOKUP_SET)))
+        return found._replace(answers=found.answers or not any(_number(state) & nfrule.NEW for state in states))
+    return found._replace(bound=found.bound or loaded == DESTINATION)
+
+
+def _number(value: bytes) -> int:
+    """In the machine's byte order; of what is longer, the first part."""
+    (number,) = U32.unpack_from(value.ljust(U32.size, b"\0"))
+    return int(number)

@@ -1,0 +1,113 @@
+"""podwire's rules in the table of a chain that drops what is forwarded: in a chain of their own, two for each subnet.
+
+A jump at the end of the dropping chain leads there, so whatever its owner drops or rejects is dropped: only the policy
+is overruled. The rules are the subnets', not the containers', and DEL leaves them.
+"""
+
+from __future__ import annotations
+
+from cni.kernel import nfnl, nfrule
+from cni.kernel.nfnl import NFPROTO_INET, PROTOCOLS, Chain
+from cni.plan.accept import CHAIN, JUMP
+from cni.spec.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.kernel.journal import Journal
+    from cni.kernel.machine import Machine
+    from cni.kernel.rtnl import Message
+    from cni.plan.accept import Accept
+    from cni.spec.address import Net
+
+
+class Wanted(Record):
+    """A rule at the end of `chain`, known again by its comment."""
+
+    chain: Chain
+    comment: str
+    expressions: bytes
+
+
+def _own(chain: Chain) -> Chain:
+    return Chain(chain.family, chain.table, CHAIN)
+
+
+def _wanted(chain: Chain, op: Accept) -> list[Wanted]:
+    """All that concern the family of the chain's table."""
+    found = []
+    for subnet in op.subnets:
+        if chain.family in (NFPROTO_INET, PROTOCOLS[subnet.family]):
+            found += _of_subnet(_own(chain), subnet, inbound=op.inbound)
+    return found
+
+
+def _of_subnet(own: Chain, subnet: Net, *, inbound: bool) -> list[Wanted]:
+    said = f"podwire: from {subnet.text}"
+    found = [Wanted(own, said, nfrule.from_subnet(own, subnet) + nfrule.accept())]
+    into = nfrule.to_subnet(own, subnet)
+    if inbound:
+        found.append(Wanted(own, f"podwire: to {subnet.text}", into + nfrule.accept()))
+        return found
+    for number, condition in enumerate(nfrule.answers(own)):
+        said = f"podwire: answers to {subnet.text}{f' ({number})' if number else ''}"
+        found.append(Wanted(own, said, into + condition + nfrule.accept()))
+    return found
+
+
+def rules(machine: Machine, chain: Chain) -> list[nfrule.Rule]:
+    """None where there is no such chain."""
+    answers = machine.netfilter.dump(*nfnl.rules_of(chain.family, chain.table, chain.name))
+    return [nfrule.parse_rule(answer) for answer in answers]
+
+
+def lacking(machine: Machine, chain: Chain, op: Accept) -> list[Wanted]:
+    """What is not there, the jump included, wherever in the chain the administrator may have moved it."""
+    there = {rule.comment for rule in rules(machine, _own(chain))}
+    found = [one for one in _wanted(chain, op) if one.comment not in there]
+    if not any(rule.target == CHAIN for rule in rules(machine, chain)):
+        found.append(Wanted(chain, JUMP, nfrule.jump(CHAIN)))
+    return found
+
+
+def ensure(machine: Machine, chain: Chain, op: Accept, journal: Journal) -> None:
+    """Alone; whoever had to wait looks again, since another may have added them. Raises Refused, OSError."""
+    if not lacking(machine, chain, op):
+        return
+    machine.lock.alone()
+    try:
+        if lack := lacking(machine, chain, op):
+            _add(machine, chain, lack, journal)
+    finally:
+        machine.lock.share()
+
+
+def _add(machine: Machine, chain: Chain, lack: list[Wanted], journal: Journal) -> None:
+    own = _own(chain)
+    (before,) = machine.netfilter.ask_each([nfnl.get_chain(own)])
+    made = not isinstance(before, bytes)
+    added = [nfrule.append_rule(one.chain, one.expressions, one.comment) for one in lack]
+    journal.take(
+        lambda: _change(machine, [nfrule.add_chain(own), *added]),
+        lambda: _take_back(machine, lack, own if made else None),
+        shared=True,
+    )
+
+
+def _take_back(machine: Machine, added: list[Wanted], made: Chain | None) -> None:
+    """Rules that somebody else has removed by now are no obstacle."""
+    messages = []
+    for chain in dict.fromkeys([one.chain for one in reversed(added)]):
+        comments = {one.comment for one in added if one.chain == chain}
+        found = [rule for rule in rules(machine, chain) if rule.comment in comments]
+        messages += [nfrule.delete_rule(chain, rule.handle) for rule in found]
+    if made is not None and isinstance(machine.netfilter.ask_each([nfnl.get_chain(made)])[0], bytes):
+        messages.append(nfrule.delete_chain(made))
+    if messages:
+        _change(machine, messages)
+
+
+def _change(machine: Machine, messages: list[Message]) -> None:
+    """All of them or none take effect. Raises Refused."""
+    refusal = machine.netfilter.batch(nfnl.transaction(messages))
+    if refusal is not None:
+        raise refusal

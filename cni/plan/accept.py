@@ -1,0 +1,74 @@
+"""The accept feature: where the host's firewall drops what it forwards, the containers' traffic is accepted.
+
+An accept in podwire's own table would not do: the packet still meets the other chain, whose drop is final
+(nftables(8), verdict statements). So podwire's rules go into the table of the chain that drops.
+"""
+
+from __future__ import annotations
+
+from cni.spec.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cni.plan.operations import Operation
+    from cni.spec.address import Net
+
+CHAIN = "PODWIRE-FORWARD"
+JUMP = "podwire containers"  # the comment of the rule that leads there
+
+
+class Accept(Record):
+    """Shared by the containers of a subnet, so DEL leaves it. `inbound`: new connections to the containers are
+    accepted as well, otherwise only answers and what came through a host port.
+    """
+
+    subnets: tuple[Net, ...]
+    inbound: bool
+
+    @property
+    def families(self) -> tuple[int, ...]:
+        return tuple(sorted({subnet.family for subnet in self.subnets}))
+
+    def describe(self) -> str:
+        subnets = ", ".join([subnet.text for subnet in self.subnets])
+        into = "" if self.inbound else " and answers to it"
+        return f"where chain FORWARD drops: nft add rule ip filter {CHAIN} accept {subnets}{into}"
+
+
+class Isolation(Record):
+    """What comes from `bridge` cannot enter another bridge that isolates, nor does the reverse; with `within`, what
+    comes from it cannot return to it either. Shared by the containers of the bridge, so DEL leaves it.
+    """
+
+    bridge: str
+    within: bool
+
+    def describe(self) -> str:
+        within = f", isolated {{ {self.bridge} . {self.bridge} }}" if self.within else ""
+        return f"nft add element inet podwire isolating {{ {self.bridge} }}{within}"
+
+
+class IsolatedPort(Record):
+    """A port of a bridge exchanges no frames with other isolated ones, which rules see only where br_netfilter shows
+    them frames; it goes with the interface.
+    """
+
+    port: str
+
+    def describe(self) -> str:
+        return f"bridge link set dev {self.port} isolated on"
+
+
+def operations(addresses: Iterable[Net], *, inbound: bool) -> tuple[Operation, ...]:
+    subnets = tuple(sorted({address.network for address in addresses}))
+    return (Accept(subnets, inbound),) if subnets else ()
+
+
+def dropped(chain: str, table: str) -> str:
+    """What a person is told who has to see to it; `table` with its family."""
+    return (
+        f"chain {chain} of table {table} drops what is forwarded (policy drop):"
+        " accept traffic of the containers there, or set its policy to accept"
+    )

@@ -1,0 +1,216 @@
+"""The plugin firewall behind bridge: what its policies accept, and whom they keep apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from cni.plan.accept import CHAIN
+from tests.netns.forwarding import (
+    FIREWALLS,
+    NEEDS_IPTABLES,
+    ONE,
+    OUTSIDE4,
+    TWO,
+    crossing,
+    drop,
+    no_programs,
+    paths,
+    reaches,
+    rules,
+    settle,
+)
+from tests.netns.runtime import Attachment, Closed, attachment, host_local, network
+from tests.netns.state import difference, whole
+
+if TYPE_CHECKING:
+    from tests.machine import Machine, Pod
+    from tests.netns.forwarding import World
+    from tests.netns.runtime import Json, Node
+
+
+@pytest.fixture
+def world(machine: Machine, node: Node) -> World:
+    return crossing(machine, node)
+
+
+def firewalled(policy: str = "") -> Json:
+    return network("fw", type="firewall", **({"ingressPolicy": policy} if policy else {}))
+
+
+def chain_behind(node: Node, config: Json, who: Attachment, policy: str = "") -> Json:
+    """Attach by the plugin bridge and have firewall see to the container; give its configuration for other verbs."""
+    result = node.add(config, who, program="bridge")
+    called = {**firewalled(policy), "name": config["name"], "prevResult": result}
+    assert node.call("ADD", called, who, program="firewall").succeeded().content == result
+    return called
+
+
+@pytest.mark.parametrize("firewall", FIREWALLS)
+@pytest.mark.parametrize("policy", ["", "open", "same-bridge", "isolated"])
+def test_firewall_accepts_as_much_as_its_policy_says(world: World, firewall: str, policy: str) -> None:
+    """Inbound connections are accepted by the policy open alone; what a container has begun is answered under all."""
+    drop(world.machine, firewall)
+    for config, pod in zip((ONE, TWO), world.pods, strict=True):
+        chain_behind(world.node, config, attachment(pod), policy)
+    settle(world.machine)
+    opened = policy in ("", "open")
+    assert paths(world) == [True, True, opened, opened, opened, opened]
+
+
+@NEEDS_IPTABLES
+def test_what_came_through_a_host_port_is_no_new_connection(world: World) -> None:
+    drop(world.machine, "iptables")
+    chain_behind(world.node, ONE, attachment(world.pods[0]), "same-bridge")
+    assert not reaches(world.outside, "192.0.2.1", 81)
+    world.machine.run(
+        "nft",
+        "add table ip ports; add chain ip ports pre { type nat hook prerouting priority dstnat; };"
+        " add rule ip ports pre tcp dport 81 dnat to 10.1.2.2:8080",
+    )
+    assert reaches(world.outside, "192.0.2.1", 81)
+    assert not reaches(world.outside, "10.1.2.2")
+    assert "--ctstate RELATED,ESTABLISHED,DNAT" in world.machine.run("iptables-nft", "-S").stdout
+
+
+def test_firewall_checks_releases_and_collects(world: World) -> None:
+    drop(world.machine, "inet")
+    who = attachment(world.pods[0])
+    called = chain_behind(world.node, ONE, who, "isolated")
+    before = rules(world.machine)
+    world.node.call("CHECK", called, who, program="firewall").succeeded()
+    world.node.call("DEL", called, who, program="firewall").succeeded()
+    world.node.call("DEL", firewalled("isolated"), who, program="firewall").succeeded()
+    gc = {**firewalled("isolated"), "cni.dev/valid-attachments": []}
+    world.node.call("GC", gc, program="firewall").succeeded()
+    assert rules(world.machine) == before  # the bridge's and the subnet's
+    for damage, word in (
+        ("flush set inet podwire isolating", "br-one"),
+        ("flush set inet podwire isolated", "br-one"),
+        ("flush chain inet podwire isolation", "lost its rules"),
+        (f"flush chain inet filter {CHAIN}", "chain forward of table inet filter"),
+    ):
+        world.machine.run("nft", damage)
+        missed = world.node.call("CHECK", called, who, program="firewall")
+        assert (missed.code, word in missed.message) == (101, True), damage
+        world.node.call("ADD", called, who, program="firewall").succeeded()
+        world.node.call("CHECK", called, who, program="firewall").succeeded()
+
+
+@pytest.mark.parametrize("policy", ["same-bridge", "isolated"])
+@pytest.mark.parametrize(
+    ("result", "word"),
+    [
+        ({"ips": [{"address": "10.1.2.3/24"}]}, "no interface of the host"),
+        ({"interfaces": [{"name": "eth0", "sandbox": "/run/netns/x"}]}, "no interface of the host"),
+        ({"interfaces": [{"name": ""}]}, "no interface of the host"),
+        ({"interfaces": [{"name": "much-too-long-for-a-name"}]}, "too long"),
+    ],
+)
+def test_isolation_needs_a_bridge(machine: Machine, node: Node, policy: str, result: Json, word: str) -> None:
+    called = {**firewalled(policy), "prevResult": {"cniVersion": "1.1.0", **result}}
+    answer = node.call("ADD", called, attachment(machine.pod()), program="firewall")
+    assert answer.code == 7
+    assert "prevResult.interfaces" in answer.message
+    assert word in answer.message
+
+
+def test_firewall_says_what_is_wrong_and_what_has_no_effect(machine: Machine, node: Node) -> None:
+    who = attachment(machine.pod())
+    answer = node.call("ADD", {**firewalled("closed"), "backend": "x"}, who, program="firewall")
+    assert answer.code == 7
+    assert "ingressPolicy: " in answer.message
+    assert "backend: " in answer.message
+    result = node.add(ONE, who)
+    called = {**firewalled(), "prevResult": result, "backend": "firewalld", "iptablesAdminChainName": "ADMIN"}
+    assert "ADMIN" in node.call("ADD", called, who, program="firewall").succeeded().stderr
+    assert node.call("DEL", called, who, program="firewall").succeeded().stderr == ""
+
+
+# --- Isolation
+
+
+class Street(NamedTuple):
+    """Two containers on one bridge, one each on two others; the last of them does not isolate."""
+
+    first: Pod
+    second: Pod
+    beyond: Pod
+    stranger: Pod
+
+
+def street(machine: Machine, node: Node, policy: str) -> Street:
+    found = Street(*[machine.pod(name) for name in Street._fields])
+    free = network("free", bridge="br-free", isDefaultGateway=True, ipam=host_local([{"subnet": "10.7.0.0/24"}]))
+    for pod, config in zip(found, (ONE, ONE, TWO, free), strict=True):
+        pod.serve(8080)
+        chain_behind(node, config, attachment(pod), "" if config is free else policy)
+    settle(machine)
+    return found
+
+
+@pytest.mark.parametrize("filtering", [False, True], ids=["frames", "br_netfilter"])
+@pytest.mark.parametrize("policy", ["open", "same-bridge", "isolated"])
+def test_who_is_kept_from_whom(machine: Machine, node: Node, policy: str, filtering: bool) -> None:
+    key = "net.bridge.bridge-nf-call-iptables"
+    if machine.run("sysctl", "-qw", f"{key}={int(filtering)}", check=False).returncode and filtering:
+        pytest.skip("br_netfilter is not loaded")
+    outside = machine.outside()
+    outside.serve(8080)
+    outside.run("ip", "route", "add", "default", "via", "192.0.2.1")
+    first, _, beyond, stranger = street(machine, node, policy)
+    talk = {
+        "a neighbour": reaches(first, "10.1.2.3"),
+        "a neighbour by IPv6": reaches(first, "2001:db8:1::3"),
+        "another bridge that isolates": reaches(first, "10.5.0.2"),
+        "and back": reaches(beyond, "10.1.2.2"),
+        "and back by IPv6": reaches(beyond, "2001:db8:1::2"),
+        "one that does not": reaches(first, "10.7.0.2"),
+        "from there": reaches(stranger, "10.1.2.2"),
+        "the host": reaches(first, "10.1.2.1", 8081),
+        "outside": reaches(first, OUTSIDE4),
+        "from outside": reaches(outside, "10.1.2.2"),
+    }
+    del talk["the host"]
+    apart = {
+        "open": set(),
+        "same-bridge": {"another bridge that isolates", "and back", "and back by IPv6"},
+    }
+    apart["isolated"] = apart["same-bridge"] | {"a neighbour", "a neighbour by IPv6"}
+    assert {name for name, passes in talk.items() if not passes} == apart[policy]
+
+
+def test_isolated_containers_still_know_their_gateway(machine: Machine, node: Node) -> None:
+    first = street(machine, node, "isolated").first
+    machine.serve(8081)
+    assert reaches(first, "10.1.2.1", 8081)
+    assert reaches(first, "2001:db8:1::1", 8081)
+
+
+@pytest.mark.parametrize("order", [("same-bridge", "isolated"), ("isolated", "same-bridge")])
+def test_the_stricter_of_two_policies_of_a_bridge_counts(machine: Machine, node: Node, order: tuple[str, str]) -> None:
+    first, second = machine.pod(), machine.pod()
+    second.serve(8080)
+    for pod, policy in zip((first, second), order, strict=True):
+        chain_behind(node, ONE, attachment(pod), policy)
+    assert not reaches(first, "10.1.2.3")
+
+
+def test_a_failed_isolation_leaves_the_machine_as_before(machine: Machine, node: Node) -> None:
+    who = attachment(machine.pod())
+    result = node.call("ADD", ONE, who, program="bridge").succeeded().content
+    machine.run("ip", "link", "set", result["interfaces"][1]["name"], "alias", "not podwire's")
+    before = whole(machine)
+    called = {**firewalled("isolated"), "prevResult": result}
+    assert node.call("ADD", called, who, program="firewall", stdout=Closed()).status == 1
+    assert difference(before, whole(machine)) == []
+
+
+def test_a_second_container_runs_no_program_for_its_isolation(machine: Machine, node: Node) -> None:
+    chain_behind(node, ONE, attachment(machine.pod()), "isolated")
+    before = rules(machine)
+    who = attachment(machine.pod())
+    called = {**firewalled("isolated"), "prevResult": node.add(ONE, who)}
+    node.call("ADD", called, who, program="firewall", prepare=no_programs).succeeded()
+    assert rules(machine) == before

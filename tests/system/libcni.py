@@ -1,0 +1,102 @@
+"""A runtime as libcni makes it: what it writes on a plugin's stdin and into its environment, and nothing besides.
+
+Unlike cnitool it can say what containerd, CRI-O and nerdctl say, and can have lost its memory.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.system.plugins import Json, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from tests.machine import Machine
+
+PLUGIN_VARIABLES = ("CONTAINERID", "NETNS", "ARGS", "IFNAME", "PATH")
+CURRENT = "1.1.0"
+
+
+class Container(NamedTuple):
+    """What a runtime knows of a container. `told`: the arguments of capabilities, by their names."""
+
+    id: str
+    netns: str
+    ifname: str = "eth0"
+    args: str = ""
+    told: Json = {}  # noqa: RUF012  # never written to
+
+
+NOBODY = Container("", "", "")
+
+
+class Libcni(NamedTuple):
+    """`environment`: what the runtime's own process has, which plugins inherit."""
+
+    machine: Machine
+    plugins: Path
+    environment: tuple[str, ...] = ()
+
+    def execute(self, plugin: str, command: str, request: Json, who: Container = NOBODY, path: str = "") -> Json:
+        """Execute one plugin and give its answer; or RefusedError."""
+        values = (who.id, who.netns, who.args, who.ifname, path or str(self.plugins))
+        said = [f"CNI_{name}={value}" for name, value in zip(PLUGIN_VARIABLES, values, strict=True)]
+        program = str(self.plugins / plugin)
+        words = ("env", "-i", *self.environment, f"CNI_COMMAND={command}", *said, program)
+        done = self.machine.run(*words, stdin=json.dumps(request, sort_keys=True), check=False)
+        answer: Json = json.loads(done.stdout or "{}")
+        if done.returncode:
+            raise RefusedError(answer["code"], f"{plugin} {command}: {answer['msg']} {done.stderr}")
+        return answer
+
+    def add(self, conflist: Json, who: Container) -> Json:
+        """Attach by each plugin in turn, and give the last one's answer."""
+        result: Json = {}
+        for plugin in conflist["plugins"]:
+            result = self.execute(plugin["type"], "ADD", _request(conflist, plugin, who, result), who)
+        return result
+
+    def check(self, conflist: Json, who: Container, result: Json) -> None:
+        for plugin in conflist["plugins"]:
+            self.execute(plugin["type"], "CHECK", _request(conflist, plugin, who, result), who)
+
+    def delete(self, conflist: Json, who: Container, result: Json | None = None) -> None:
+        """In reverse; `result` is what ADD answered, where it is still known, and old versions hand nothing on."""
+        known = result if conflist["cniVersion"] >= "0.4.0" else None
+        for plugin in reversed(conflist["plugins"]):
+            self.execute(plugin["type"], "DEL", _request(conflist, plugin, who, known), who)
+
+    def collect(self, conflist: Json, valid: Iterable[Container] | None) -> None:
+        """GC. Of a network without containers, runtimes in Go say null."""
+        listed = None if valid is None else [{"containerID": one.id, "ifname": one.ifname} for one in valid]
+        for plugin in conflist["plugins"]:
+            request = _request(conflist, plugin, NOBODY, None)
+            self.execute(plugin["type"], "GC", {**request, **dict.fromkeys(VALID, listed)})
+
+    def status(self, conflist: Json) -> None:
+        for plugin in conflist["plugins"]:
+            self.execute(plugin["type"], "STATUS", _request(conflist, plugin, NOBODY, None))
+
+    def supported(self, plugin: str) -> list[str]:
+        """Ask for the plugin's versions, as ValidateNetworkList does."""
+        dummy = Container("", "dummy", "dummy")
+        versions: list[str] = self.execute(plugin, "VERSION", {"cniVersion": CURRENT}, dummy, "dummy")[
+            "supportedVersions"
+        ]
+        return versions
+
+
+VALID = ("cni.dev/valid-attachments", "cni.dev/attachments")  # the second for what was written after a draft
+
+
+def _request(conflist: Json, plugin: Json, who: Container, result: Json | None) -> Json:
+    request = {**plugin, "name": conflist["name"], "cniVersion": conflist["cniVersion"]}
+    if result:
+        request["prevResult"] = result
+    asked = [name for name, given in plugin.get("capabilities", {}).items() if given and name in who.told]
+    if asked:
+        request["runtimeConfig"] = {name: who.told[name] for name in asked}
+    return request

@@ -1,0 +1,151 @@
+"""The networks that people run, unchanged, with podwire in the place of every plugin: traffic, and what stays."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.machine import MachineError
+from tests.system.networks import MTU, NETWORKS, RATE, TUNED, told
+from tests.system.plugins import CniTool, address_of
+from tests.system.reach import PORT, cnitool_for, expected, measured, populate
+from tests.system.shared import links_of, seen, without_pod
+from tests.traffic import rate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.machine import Machine
+    from tests.system.networks import Network
+
+NEAR = 0.15  # of a rate
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request: pytest.FixtureRequest) -> Network:
+    return NETWORKS[request.param]
+
+
+@pytest.fixture
+def cnitool(machine: Machine, peers: Path, plugins: Path, network: Network, tmp_path: Path) -> CniTool:
+    return cnitool_for(machine, (peers / "cnitool", plugins), network.chain, tmp_path)
+
+
+@pytest.fixture
+def podman(machine: Machine, peers: Path, plugins: Path, tmp_path: Path) -> CniTool:
+    """Give the longest of the chains: bridge, portmap, bandwidth, firewall, tuning."""
+    return cnitool_for(machine, (peers / "cnitool", plugins), NETWORKS["podman"].chain, tmp_path)
+
+
+def test_everybody_reaches_whom_he_should_and_is_seen_as_he_should(cnitool: CniTool, network: Network) -> None:
+    world = populate(cnitool, network)
+    assert measured(world, network) == expected(network)
+
+
+@pytest.mark.parametrize("family", ["iptables", "ip6tables"])
+def test_containers_are_reached_although_the_node_drops_what_it_forwards(
+    machine: Machine, peers: Path, plugins: Path, tmp_path: Path, family: str
+) -> None:
+    """As it is on a node with Docker. podwire's bridge alone says nothing of it, firewall does."""
+    network = NETWORKS["podman"] if family == "iptables" else with_firewall(NETWORKS["containerd"])
+    machine.run(family, "-P", "FORWARD", "DROP")
+    cnitool = cnitool_for(machine, (peers / "cnitool", plugins), network.chain, tmp_path)
+    world = populate(cnitool, network)
+    assert measured(world, network) == expected(network)
+
+
+def with_firewall(network: Network) -> Network:
+    chain = {**network.chain, "plugins": [*network.chain["plugins"], {"type": "firewall"}]}
+    return network._replace(chain=chain)
+
+
+def test_what_passes_is_what_the_runtime_allows(podman: CniTool) -> None:
+    pod = podman.machine.pod()
+    answer = podman("add", pod, told(PORT))
+    into = rate(podman.machine, pod, address_of(answer))
+    out = rate(pod, podman.machine, answer["ips"][0]["gateway"])
+    assert {"into": into, "out": out} == {
+        "into": pytest.approx(RATE, rel=NEAR),
+        "out": pytest.approx(RATE, rel=NEAR),
+    }
+
+
+def test_a_container_is_tuned(podman: CniTool) -> None:
+    pod = podman.machine.pod()
+    answer = podman("add", pod, told(PORT))
+    settings = [TUNED.replace("IFNAME", name) for name in ("eth0", "lo")]
+    assert pod.run("sysctl", "-n", *settings).stdout.split() == ["1", "0"]
+    (link,) = json.loads(pod.run("ip", "-j", "link", "show", "eth0").stdout)
+    assert link["mtu"] == MTU
+    assert link["address"] == next(one["mac"] for one in answer["interfaces"] if one["name"] == "eth0")
+
+
+@pytest.mark.parametrize("name", [name for name, network in NETWORKS.items() if network.checks])
+def test_check_finds_the_chain_as_add_left_it(
+    machine: Machine, peers: Path, plugins: Path, tmp_path: Path, name: str
+) -> None:
+    cnitool = cnitool_for(machine, (peers / "cnitool", plugins), NETWORKS[name].chain, tmp_path)
+    pod = machine.pod()
+    cnitool("add", pod, told(PORT))
+    cnitool("check", pod, told(PORT))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "nft delete element inet podwire hostports4 {{ tcp . 8080 }}",
+        "tc qdisc delete dev {host} root",
+        "ip -n pod1 link set eth0 mtu 1500",
+        "ip netns exec pod1 sysctl -w net.ipv4.conf.eth0.arp_filter=0",
+    ],
+    ids=["portmap", "bandwidth", "tuning", "tuning's sysctl"],
+)
+def test_check_finds_what_one_of_the_chain_misses(podman: CniTool, damage: str) -> None:
+    pod = podman.machine.pod("pod1")
+    answer = podman("add", pod, told(PORT))
+    podman.machine.run("sh", "-c", damage.format(host=answer["interfaces"][1]["name"]))
+    with pytest.raises(MachineError, match="not as ADD made it"):
+        podman("check", pod, told(PORT))
+
+
+@pytest.mark.parametrize("how", ["told all", "told nothing of capabilities", "after the namespace has gone"])
+def test_del_undoes_add_while_another_pod_lives(cnitool: CniTool, how: str) -> None:
+    machine, pod = cnitool.machine, cnitool.machine.pod("goes")
+    cnitool("add", machine.pod("stays"), told(8081))
+    before, links = seen(machine), links_of(machine)
+    cnitool("add", pod, told(PORT))
+    assert pod.addresses()
+    if how == "after the namespace has gone":
+        pod.remove()
+        before = without_pod(before, pod)
+    for _ in range(2):
+        cnitool("del", pod, told(PORT) if how == "told all" else None)
+        machine.wait_for_links(*links)
+        assert seen(machine) == before
+
+
+def test_gc_takes_all_that_nobody_claims(cnitool: CniTool) -> None:
+    """By cnitool, which names no valid attachment: libcni deletes all that its cache holds, then asks the plugins."""
+    machine = cnitool.machine
+    first, second = machine.pod(), machine.pod()
+    cnitool("add", first, told(PORT))
+    cnitool("del", first, told(PORT))
+    before = seen(machine)
+    cnitool("add", first, told(PORT))
+    cnitool("add", second, told(8081))
+    cnitool("gc", first)
+    assert seen(machine) == before
+
+
+def test_an_add_that_the_chain_refuses_half_way_is_undone_by_del(cnitool: CniTool) -> None:
+    """The port is taken: the first plugin has attached the container already when portmap says no."""
+    machine = cnitool.machine
+    first, second = machine.pod(), machine.pod()
+    cnitool("add", first, told(PORT))
+    before = seen(machine)
+    with pytest.raises(MachineError, match="8080 is taken"):
+        cnitool("add", second, told(PORT))
+    cnitool("del", second, told(PORT))
+    assert seen(machine) == before

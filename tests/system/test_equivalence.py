@@ -1,0 +1,84 @@
+"""A chain of plugins, the same network as one plugin of type podwire, and the reference's chain: the same for a pod."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from tests.machine import Machine
+from tests.system.networks import NETWORKS, told
+from tests.system.reach import PORT, cnitool_for, measured, populate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.system.networks import Network
+    from tests.system.plugins import CniTool, Json
+    from tests.system.reach import Reach
+
+PEERS = ("bridge", "ptp", "host-local", "portmap", "bandwidth", "firewall", "tuning")
+KEPT_NAMES = ("eth0", "cni0", "cni-podman0")
+REFERENCES = {name: network for name, network in NETWORKS.items() if network.reference}
+MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+class Served(NamedTuple):
+    """What a runtime is told, and what traffic can do."""
+
+    result: Json
+    reach: Reach
+
+
+@pytest.fixture(scope="module")
+def cnitool(peers: Path, plugins: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., CniTool]:
+    """Give a function that makes cnitool on a machine, for podwire in the place of every plugin or for the peers."""
+
+    def make(machine: Machine, conflist: Json, *, reference: bool = False) -> CniTool:
+        programs = peers / "cnitool", peers if reference else plugins
+        return cnitool_for(machine, programs, conflist, tmp_path_factory.mktemp("network"))
+
+    return make
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_one_plugin_does_what_the_chain_does(cnitool: Callable[..., CniTool], network: Network) -> None:
+    def served(kind: str) -> Served:
+        with Machine() as machine:
+            world = populate(cnitool(machine, network.conflist(kind)), network)
+            return Served(without_names(world.result), measured(world, network))
+
+    chain, single = served("chain"), served("single")
+    assert single.result == chain.result
+    assert single.reach == chain.reach
+
+
+@pytest.mark.parametrize("network", REFERENCES.values(), ids=REFERENCES)
+def test_the_references_chain_answers_the_same(cnitool: Callable[..., CniTool], peers: Path, network: Network) -> None:
+    if absent := [name for name in PEERS if not (peers / name).exists()]:
+        pytest.skip(f"absent: {', '.join(absent)} (hack/peers brings them)")
+
+    def result(*, reference: bool) -> Json:
+        with Machine() as machine:
+            served = cnitool(machine, network.chain, reference=reference)
+            return without_names(served("add", machine.pod(), told(PORT)))
+
+    assert result(reference=False) == result(reference=True)
+
+
+def without_names(result: Json) -> Json:
+    """Make alike what each program chooses itself: names of the host's interfaces and MAC addresses.
+
+    The order of the interfaces stays, and with it which of them an address belongs to.
+    """
+    interfaces = [
+        {
+            **interface,
+            "name": interface["name"] if interface["name"] in KEPT_NAMES else "chosen",
+            "mac": "some" if MAC.fullmatch(interface["mac"]) else interface["mac"],
+        }
+        for interface in result["interfaces"]
+    ]
+    return {**result, "interfaces": interfaces}

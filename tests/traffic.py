@@ -1,0 +1,149 @@
+"""Traffic between the namespaces of a machine: who answers and whom he sees, and how much passes in a second."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.machine import Machine, MachineError, Pod
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterable
+
+NOBODY = "nobody"
+PROTOCOLS = ("tcp", "udp")
+
+# Answers every caller, of either family, with its own name and the address that the call came from; by UDP from the
+# address that was called, which of several the kernel would choose itself.
+_SERVER = """
+import selectors, socket, sys
+name, ports = sys.argv[1], [int(port) for port in sys.argv[2:]]
+selector = selectors.DefaultSelector()
+for port in ports:
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        server = socket.socket(socket.AF_INET6, kind)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        server.bind(("::", port))
+        if kind == socket.SOCK_STREAM:
+            server.listen()
+        selector.register(server, selectors.EVENT_READ)
+print("ready", flush=True)
+def said(address):
+    return (name + " " + address[0].removeprefix("::ffff:")).encode()
+while True:
+    for key, _ in selector.select():
+        if key.fileobj.type == socket.SOCK_STREAM:
+            caller, address = key.fileobj.accept()
+            caller.sendall(said(address))
+            caller.close()
+        else:
+            _, [(level, kind, called)], _, address = key.fileobj.recvmsg(64, 64)
+            any_interface = called[:16] + bytes(4)
+            key.fileobj.sendmsg([said(address)], [(level, kind, any_interface)], 0, address)
+"""
+
+# Asks all targets at once, so that those out of reach cost the time of one.
+_CLIENT = """
+import json, socket, sys, threading
+targets, seconds = json.loads(sys.argv[1]), float(sys.argv[2])
+answers = [""] * len(targets)
+def ask(number, protocol, host, port):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    client = socket.socket(family, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM)
+    client.settimeout(seconds)
+    try:
+        client.connect((host, port))
+        client.send(b"?")
+        answers[number] = client.recv(128).decode()
+    except OSError:
+        pass
+threads = [threading.Thread(target=ask, args=(number, *target)) for number, target in enumerate(targets)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(json.dumps(answers))
+"""
+
+_SINK = """
+import socket, sys, time
+server = socket.create_server(("0.0.0.0", 5001))
+print("ready", flush=True)
+peer, _ = server.accept()
+peer.recv(1)
+time.sleep(0.5)  # the burst is over
+peer.setblocking(False)
+try:
+    while peer.recv(1 << 20):
+        pass
+except BlockingIOError:
+    pass
+peer.setblocking(True)
+start, seen = time.monotonic(), 0
+while time.monotonic() - start < 1.5:
+    seen += len(peer.recv(1 << 16))
+print(seen * 8 / (time.monotonic() - start), flush=True)
+"""
+_SOURCE = """
+import socket, sys
+peer = socket.create_connection((sys.argv[1], 5001), 5)
+try:
+    while True:
+        peer.sendall(bytes(1 << 16))
+except OSError:
+    pass
+"""
+
+
+class Target(NamedTuple):
+    """Whom to ask; `host` is an address."""
+
+    protocol: str
+    host: str
+    port: int
+
+
+class Answer(NamedTuple):
+    """Who answered, and the address that he saw; NOBODY and nothing where no answer came."""
+
+    name: str
+    source: str
+
+
+def listen(where: Machine | Pod, name: str, *ports: int) -> None:
+    """Answer by TCP and UDP on these ports of either family until the machine ends."""
+    server = _start(where, _SERVER, name, *map(str, ports))
+    _await_ready(server)
+
+
+def ask_each(where: Machine | Pod, targets: Iterable[Target], seconds: float = 1.0) -> list[Answer]:
+    """Ask all targets at once, and give their answers in the same order."""
+    done = where.run(sys.executable, "-I", "-S", "-c", _CLIENT, json.dumps(list(targets)), str(seconds))
+    return [Answer(*said.split()) if said else Answer(NOBODY, "") for said in json.loads(done.stdout)]
+
+
+def rate(source: Machine | Pod, sink: Machine | Pod, address: str) -> float:
+    """Give the bits a second that pass from one namespace to another, once the burst is over."""
+    server = _start(sink, _SINK)
+    _await_ready(server)
+    _start(source, _SOURCE, address)
+    assert server.stdout
+    return float(server.stdout.readline())
+
+
+def _start(where: Machine | Pod, program: str, *arguments: str) -> subprocess.Popen[str]:
+    python = [sys.executable, "-I", "-S", "-c", program, *arguments]
+    if isinstance(where, Pod):
+        return where.machine.start("nsenter", f"--net={where.path}", "--", *python)
+    return where.start(*python)
+
+
+def _await_ready(server: subprocess.Popen[str]) -> None:
+    assert server.stdout
+    said = server.stdout.readline()
+    if said != "ready\n":
+        raise MachineError(f"no server: {said}{server.stdout.read()}")

@@ -1,0 +1,381 @@
+"""Accepting and isolating: what is configured, what is planned, how messages are built, how firewalls are judged."""
+
+from __future__ import annotations
+
+import struct
+from errno import ENOENT
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cni.config.firewall import ISOLATED, OPEN, SAME_BRIDGE, families_of, parse_firewall
+from cni.config.netconf import parse_netconf
+from cni.kernel import nfrule, overrule
+from cni.kernel.firewalls import GONE, understand
+from cni.kernel.netlink import Netlink, Refused, attribute, frame, text
+from cni.kernel.nfnl import Chain
+from cni.plan import accept, firewalls, ruleset
+from cni.plan.accept import Accept, IsolatedPort, Isolation, dropped
+from cni.plan.attachment import Attachment, Facts, names_of
+from cni.plan.firewalls import ACCEPT, Rule, may_pass, read_iptables
+from cni.plan.plan import plan_attachment
+from cni.spec.address import parse_net
+from cni.spec.fields import Faults
+from cni.spec.network import Network
+from cni.spec.owner import Owner, label_keys
+from cni.spec.result import IPConfig, Result
+
+if TYPE_CHECKING:
+    from cni.config.firewall import Firewall
+    from cni.spec.jsontext import JsonValue
+
+FORWARD = Chain(2, "filter", "FORWARD")
+INET = Chain(1, "filter", "forward")
+NET4, NET6 = parse_net("10.1.2.0/24"), parse_net("2001:db8:1::/64")
+
+
+def parsed(**members: JsonValue) -> tuple[Firewall, list[str]]:
+    faults = Faults()
+    found = parse_firewall(Network("net", "1.1.0", members, b"").fields(faults))
+    return found, faults.texts
+
+
+# --- Configuration
+
+
+@pytest.mark.parametrize(
+    ("members", "policy"),
+    [
+        ({}, OPEN),
+        ({"ingressPolicy": None}, OPEN),
+        ({"ingressPolicy": ""}, OPEN),
+        ({"IngressPolicy": "open"}, OPEN),
+        ({"ingressPolicy": "same-bridge"}, SAME_BRIDGE),
+        ({"ingressPolicy": "isolated", "backend": "iptables"}, ISOLATED),
+    ],
+)
+def test_the_policies_of_the_reference(members: dict[str, JsonValue], policy: str) -> None:
+    found, faults = parsed(**members)
+    assert (found.policy, found.notices, faults) == (policy, (), [])
+
+
+def test_every_fault_has_its_path() -> None:
+    _, faults = parsed(ingressPolicy="Open", backend="ipchains")
+    assert faults == [
+        "ingressPolicy: 'Open' is none of open, same-bridge, isolated",
+        "backend: 'ipchains' is neither iptables nor firewalld",
+    ]
+    assert parsed(ingressPolicy=1, backend=[])[1] == ["ingressPolicy: expected a text", "backend: expected a text"]
+
+
+@pytest.mark.parametrize(
+    ("members", "word"),
+    [
+        ({"backend": "firewalld"}, "firewall-cmd --zone=trusted"),
+        ({"firewalldZone": "public"}, "firewall-cmd --zone=trusted"),
+        ({"iptablesAdminChainName": "NOMAD-ADMIN"}, "the chain NOMAD-ADMIN"),
+    ],
+)
+def test_what_has_no_effect_is_said(members: dict[str, JsonValue], word: str) -> None:
+    found, faults = parsed(**members)
+    assert word in found.notices[0]
+    assert faults == []
+
+
+@pytest.mark.parametrize(
+    ("ipam", "families"),
+    [
+        ({}, (4,)),
+        ({"type": "dhcp"}, (4,)),
+        ({"subnet": "10.1.0.0/16"}, (4,)),
+        ({"subnet": "fd00::/64"}, (6,)),
+        ({"ranges": [[{"subnet": "fd00::/64"}], [{"subnet": "10.1.0.0/16"}]]}, (4, 6)),
+        ({"ranges": [[{"Subnet": "x"}, {}, 1], 2, None]}, (4,)),
+        ({"ranges": [[{"subnet": 7}]]}, (4,)),
+    ],
+)
+def test_the_families_of_a_network(ipam: dict[str, JsonValue], families: tuple[int, ...]) -> None:
+    assert families_of(Network("net", "1.1.0", {"ipam": ipam}, b"")) == families
+
+
+# --- Plan
+
+
+def planned(program: str, *addresses: str) -> list[Accept]:
+    conf = parse_netconf(Network("net", "1.1.0", {}, b""), {}, Faults(), program)
+    lease = Result(ips=tuple([IPConfig(parse_net(address)) for address in addresses]))
+    owner = Owner("net", "c1", "eth0")
+    attachment = Attachment(owner, "", conf, Facts("node", None, ipv6=True), names_of(owner, None, lease), lease)
+    return [one for one in plan_attachment(attachment).operations if isinstance(one, Accept)]
+
+
+def test_podwire_accepts_by_subnet_and_bridge_as_its_reference_does_not() -> None:
+    assert planned("podwire", "10.1.2.3/24", "2001:db8:1::3/64", "10.1.2.4/24") == [Accept((NET4, NET6), inbound=True)]
+    assert planned("podwire") == planned("bridge", "10.1.2.3/24") == planned("ptp", "10.1.2.3/24") == []
+
+
+def test_what_a_person_would_do() -> None:
+    (one,) = accept.operations([NET4, NET6], inbound=True)
+    assert "10.1.2.0/24, 2001:db8:1::/64" in one.describe()
+    assert "answers" not in one.describe()
+    (other,) = accept.operations([NET4], inbound=False)
+    assert "answers" in other.describe()
+    assert Isolation("br0", within=False).describe() == "nft add element inet podwire isolating { br0 }"
+    assert Isolation("br0", within=True).describe().endswith("{ br0 }, isolated { br0 . br0 }")
+    assert IsolatedPort("veth1").describe() == "bridge link set dev veth1 isolated on"
+
+
+def test_a_chain_is_named_as_nft_does() -> None:
+    assert dropped("forward", "inet myfw") == (
+        "chain forward of table inet myfw drops what is forwarded (policy drop):"
+        " accept traffic of the containers there, or set its policy to accept"
+    )
+    assert [Chain(family, "t", "c").table_text for family in (1, 2, 10)] == ["inet t", "ip t", "ip6 t"]
+
+
+def test_the_table_of_isolation() -> None:
+    assert ruleset.isolation().text([]) == (
+        "add table inet podwire\n"
+        "add set inet podwire isolating { type ifname ; }\n"
+        "add set inet podwire same_bridge { type ifname . ifname ; }\n"
+        "add set inet podwire isolated { type ifname . ifname ; }\n"
+        "add chain inet podwire isolation { type filter hook forward priority filter ; }\n"
+        "flush chain inet podwire isolation\n"
+        "add rule inet podwire isolation iifname . oifname @isolated drop\n"
+        "add rule inet podwire isolation iifname . oifname @same_bridge return\n"
+        "add rule inet podwire isolation iifname @isolating oifname @isolating drop\n"
+    )
+
+
+def test_elements_of_bridges_are_nobodys() -> None:
+    from cni.kernel.isolation import LABEL
+
+    assert label_keys(LABEL) is None
+
+
+# --- Messages
+
+
+def answered(expressions: bytes, comment: str = "", chain: str = "c") -> nfrule.Rule:
+    """A rule as the kernel would tell of it."""
+    _, _, payload = nfrule.append_rule(Chain(2, "t", chain), expressions, comment)
+    return nfrule.parse_rule(payload + attribute(nfrule.NFTA_RULE_HANDLE, struct.pack(">Q", 9)))
+
+
+def test_a_rule_reads_back_as_it_was_built() -> None:
+    found = answered(nfrule.from_subnet(FORWARD, NET4) + nfrule.accept(), "podwire: from 10.1.2.0/24")
+    assert (found.chain, found.comment, found.target) == ("c", "podwire: from 10.1.2.0/24", "")
+    assert found.handle == struct.pack(">Q", 9)
+    assert [name for name, _ in found.expressions] == ["payload", "cmp", "counter", "immediate"]
+    assert answered(nfrule.jump("PODWIRE-FORWARD")).target == "PODWIRE-FORWARD"
+
+
+def test_the_comment_of_a_restored_rule_is_found() -> None:
+    """iptables-restore writes it as an expression of 256 bytes."""
+    said = nfrule._match("comment", 0, b"podwire: to 10.1.2.0/24".ljust(256, b"\0"))
+    assert answered(said + nfrule.accept()).comment == "podwire: to 10.1.2.0/24"
+    assert answered(nfrule._match("mark", 0, b"x") + nfrule.accept()).comment == ""
+
+
+@pytest.mark.parametrize(
+    ("chain", "subnet", "names"),
+    [
+        (FORWARD, "10.0.0.0/8", ["payload", "cmp"]),
+        (FORWARD, "10.1.2.0/23", ["payload", "bitwise", "cmp"]),
+        (FORWARD, "10.1.2.3/32", ["payload", "cmp"]),
+        (INET, "10.1.2.0/24", ["meta", "cmp", "payload", "cmp"]),
+        (INET, "2001:db8::/63", ["meta", "cmp", "payload", "bitwise", "cmp"]),
+    ],
+)
+def test_a_subnet_is_matched_as_nft_does(chain: Chain, subnet: str, names: list[str]) -> None:
+    built = nfrule.to_subnet(chain, parse_net(subnet))
+    assert [name for name, _ in answered(built).expressions] == names
+
+
+def comments(chain: Chain, op: Accept) -> list[str]:
+    return [one.comment for one in overrule._wanted(chain, op)]
+
+
+def test_each_table_gets_the_rules_of_its_family() -> None:
+    both = Accept((NET4, NET6), inbound=True)
+    four = ["podwire: from 10.1.2.0/24", "podwire: to 10.1.2.0/24"]
+    six = ["podwire: from 2001:db8:1::/64", "podwire: to 2001:db8:1::/64"]
+    assert comments(FORWARD, both) == four
+    assert comments(FORWARD._replace(family=10), both) == six
+    assert comments(INET, both) == four + six
+
+
+def test_answers_alone_are_accepted_in_the_language_of_the_table() -> None:
+    """With `ct state` in it, iptables gives up a table; of several conditions nftables needs a rule for each."""
+    closed = Accept((NET4,), inbound=False)
+    assert comments(FORWARD, closed) == ["podwire: from 10.1.2.0/24", "podwire: answers to 10.1.2.0/24"]
+    assert comments(INET, closed)[1:] == ["podwire: answers to 10.1.2.0/24", "podwire: answers to 10.1.2.0/24 (1)"]
+    names = {name for part in nfrule.answers(FORWARD) for name, _ in answered(part).expressions}
+    assert names == {"match"}
+    assert len(nfrule.CONNTRACK.pack(1, 0, 1, 0)) == 168  # XT_ALIGN(sizeof(struct xt_conntrack_mtinfo3))
+
+
+class Script:
+    """A socket that answers as it was told."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self.answers = list(answers)
+        self.sent: list[bytes] = []
+
+    def send(self, data: bytes) -> int:
+        self.sent.append(data)
+        return len(data)
+
+    def recv(self, size: int) -> bytes:
+        del size
+        return self.answers.pop(0)
+
+
+def scripted(*answers: bytes) -> tuple[Netlink, Script]:
+    found, script = Netlink.__new__(Netlink), Script(*answers)
+    members: Any = found
+    members._socket, members._sequence = script, 0
+    return found, script
+
+
+def refusal(number: int, errno: int) -> bytes:
+    return frame(2, 0, number, struct.pack("=i", -errno) + bytes(16))
+
+
+def test_questions_go_in_one_datagram_and_find_their_answers() -> None:
+    found, script = scripted(
+        frame(99, 0, 0, b"an older call's"), refusal(2, ENOENT), frame(5, 0, 3, b"last") + frame(5, 0, 1, b"once")
+    )
+    one, two, three = found.ask_each([(4, 0, b"a"), (4, 0, b"b"), (4, 0, b"c")])
+    assert (one, three) == (b"once", b"last")
+    assert isinstance(two, Refused)
+    assert two.errno == ENOENT
+    assert len(script.sent) == 1
+
+
+# --- Other people's firewalls
+
+
+DOCKER = """\
+-P INPUT ACCEPT
+-P FORWARD DROP
+-P OUTPUT ACCEPT
+-N DOCKER
+-N DOCKER-ISOLATION-STAGE-1
+-N DOCKER-ISOLATION-STAGE-2
+-N DOCKER-USER
+-A FORWARD -j DOCKER-USER
+-A FORWARD -j DOCKER-ISOLATION-STAGE-1
+-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -o docker0 -j DOCKER
+-A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+-A FORWARD -i docker0 -o docker0 -j ACCEPT
+-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT
+-A DOCKER-ISOLATION-STAGE-1 -i docker0 ! -o docker0 -j DOCKER-ISOLATION-STAGE-2
+-A DOCKER-ISOLATION-STAGE-1 -j RETURN
+-A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP
+-A DOCKER-ISOLATION-STAGE-2 -j RETURN
+-A DOCKER-USER -j RETURN
+"""
+
+
+@pytest.mark.parametrize(
+    ("added", "passes"),
+    [
+        ("", False),
+        ("-A DOCKER-USER -i cni0 -j ACCEPT", True),
+        ("-A DOCKER-USER -i cni+ -j ACCEPT", True),
+        ("-A DOCKER-USER -i eth+ -j ACCEPT", False),
+        ("-A DOCKER-USER ! -i eth0 -j ACCEPT", True),
+        ("-A FORWARD -s 10.0.0.0/8 -j ACCEPT", True),
+        ("-A FORWARD -d 10.0.0.0/8 -j ACCEPT", False),
+        ("-A FORWARD -i cni0 -d 10.0.0.0/8 -j ACCEPT", True),
+        ("-A FORWARD ! -d 10.0.0.0/8 -j ACCEPT", True),
+        ("-A FORWARD -m state --state ESTABLISHED -j ACCEPT", False),
+        ("-A FORWARD -m state --state NEW,ESTABLISHED -j ACCEPT", True),
+        ("-A FORWARD -m conntrack ! --ctstate INVALID -j ACCEPT", True),
+        ("-A FORWARD -j NFQUEUE --queue-num 1", True),
+        ("-A FORWARD -j REJECT --reject-with icmp-port-unreachable", False),
+        ("-A FORWARD -j LOG", False),
+        ("-N PODS\n-A FORWARD -i cni0 -g PODS\n-A PODS -d 10.0.0.0/8 -j ACCEPT", True),
+        ("-N PODS\n-A FORWARD -g PODS\n-A PODS -d 10.0.0.0/8 -j ACCEPT", False),
+    ],
+)
+def test_iptables_rules_are_judged(added: str, passes: bool) -> None:
+    listed = f"{DOCKER}{added}\n"
+    assert firewalls.drops(listed, "FORWARD")
+    assert may_pass(read_iptables(listed), "FORWARD", "cni0") is passes
+
+
+def test_a_policy_is_read_whole() -> None:
+    assert not firewalls.drops("-P FORWARD ACCEPT\n-N FORWARD2\n-A FORWARD2 -j DROP", "FORWARD")
+    assert not firewalls.drops("-P FORWARD2 DROP", "FORWARD")
+    assert not firewalls.drops("", "FORWARD")
+
+
+@pytest.mark.parametrize(
+    ("asked", "interface", "same"),
+    [
+        ("cni0", "cni0", True),
+        ("cni0", "cni01", False),
+        ("cni*", "cni0", True),
+        ("veth12", "veth*", True),
+        ("veth*", "veth1*", True),
+        ("veth1*", "veth*", True),
+        ("eth*", "veth*", False),
+        ("eth0", "*", True),
+        ("", "cni0", True),
+    ],
+)
+def test_names_of_interfaces_are_compared(asked: str, interface: str, same: bool) -> None:
+    assert may_pass({"c": [Rule(ACCEPT, incoming=asked)]}, "c", interface) is same
+
+
+IIFNAME = nfrule._load("meta", 6)
+NAMED = nfrule._compare(0, b"eth0".ljust(16, b"\0"))
+STATE = nfrule._load("ct", 0)
+MAPPED = nfrule._expression("lookup", text(1, "__map0"), attribute(2, b"\0\0\0\1"), attribute(3, bytes(4)))
+LISTED = nfrule._expression("lookup", text(1, "__set0"), attribute(2, b"\0\0\0\1"), attribute(5, bytes(4)))
+UNLISTED = nfrule._expression("lookup", text(1, "__set0"), attribute(2, b"\0\0\0\1"), attribute(5, b"\0\0\0\1"))
+DESTINATION4 = nfrule.to_subnet(FORWARD, NET4)
+
+
+@pytest.mark.parametrize(
+    ("expressions", "rule"),
+    [
+        (nfrule.accept(), Rule(ACCEPT)),
+        (nfrule.jump("other"), Rule("other")),
+        (nfrule._verdict(attribute(1, struct.pack(">i", 0))), Rule("")),
+        (nfrule._expression("queue"), Rule(ACCEPT)),
+        (IIFNAME + NAMED + nfrule.accept(), Rule(ACCEPT, incoming="eth0")),
+        (IIFNAME + nfrule._compare(0, b"veth") + nfrule.accept(), Rule(ACCEPT, incoming="veth*")),
+        (IIFNAME + nfrule._compare(1, b"eth0".ljust(16, b"\0")) + nfrule.accept(), Rule(ACCEPT)),
+        (nfrule._load("meta", 7) + NAMED + nfrule.accept(), Rule(ACCEPT)),
+        (nfrule._load("meta", 4) + nfrule._compare(0, struct.pack("=I", 3)) + nfrule.accept(), Rule(ACCEPT, "eth3")),
+        (nfrule._load("meta", 4) + nfrule._compare(0, struct.pack("=I", 4)) + nfrule.accept(), Rule(ACCEPT, GONE)),
+        (nfrule.from_subnet(INET, NET4) + nfrule.accept(), Rule(ACCEPT)),
+        (nfrule.from_subnet(INET, NET6) + nfrule.accept(), Rule(ACCEPT)),
+        (DESTINATION4 + nfrule.accept(), Rule(ACCEPT, bound=True)),
+        (nfrule.to_subnet(INET, NET6) + nfrule.accept(), Rule(ACCEPT, bound=True)),
+        (nfrule.answers(INET)[0] + nfrule.accept(), Rule(ACCEPT, answers=True)),
+        (STATE + nfrule._compare(1, struct.pack("=I", 8)) + nfrule.accept(), Rule(ACCEPT, answers=True)),
+        (STATE + nfrule._compare(0, struct.pack("=I", 8)) + nfrule.accept(), Rule(ACCEPT)),
+        (STATE + nfrule._compare(0, struct.pack("=I", 2)) + nfrule.accept(), Rule(ACCEPT, answers=True)),
+        (
+            STATE + nfrule._mask(struct.pack("=I", 10)) + nfrule._compare(1, bytes(4)) + nfrule.accept(),
+            Rule(ACCEPT),
+        ),
+        (STATE + LISTED + nfrule.accept(), Rule(ACCEPT, answers=True)),
+        (STATE + UNLISTED + nfrule.accept(), Rule(ACCEPT)),
+        (STATE + MAPPED, Rule(ACCEPT)),
+        (IIFNAME + LISTED + nfrule.accept(), Rule(ACCEPT)),
+        (IIFNAME + MAPPED, Rule(ACCEPT)),
+        (nfrule._load("payload", 1, 16, 4) + LISTED + nfrule.accept(), Rule(ACCEPT, bound=True)),
+        (nfrule._load("payload", 1, 16, 4) + UNLISTED + nfrule.accept(), Rule(ACCEPT)),
+        (nfrule._load("payload", 2, 16, 4) + LISTED + nfrule.accept(), Rule(ACCEPT)),
+        (nfrule._match("conntrack", 3, bytes(168)) + nfrule.accept(), Rule(ACCEPT)),
+    ],
+)
+def test_rules_of_nftables_are_understood(expressions: bytes, rule: Rule) -> None:
+    sets = {"__set0": [struct.pack("=I", 2), struct.pack("=I", 4)], "__map0": [struct.pack("=I", 8)]}
+    assert understand(answered(expressions), {3: "eth3"}, lambda name: sets[name]) == rule

@@ -1,0 +1,296 @@
+"""Chained plugins: what they refuse, what they make of an earlier answer, what they pass on."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from cni import proc
+from cni.call import Call
+from cni.chain.bandwidth import Bandwidth
+from cni.chain.loopback import Loopback
+from cni.chain.portmap import Portmap
+from cni.config.ports import PortMapping
+from cni.plan.loopback import LoopbackUp
+from cni.plan.ports import HostPort, LoopbackRouting
+from cni.plan.shaping import Ifb, TokenBucket, ifb_name
+from cni.spec.address import IP, parse_ip, parse_net
+from cni.spec.errors import MachineRefused
+from cni.spec.fields import Faults
+from cni.spec.network import Network
+from cni.spec.owner import Owner
+from cni.spec.request import parse_request
+from cni.spec.result import Interface, IPConfig, Result
+from tests.unit.calls import ENVIRONMENT, NETWORK, NOWHERE, call
+
+if TYPE_CHECKING:
+    from cni.kernel.machine import Machine
+
+CHAINED = ["portmap", "bandwidth", "firewall", "tuning"]
+PREVIOUS: dict[str, Any] = {
+    "cniVersion": "1.1.0",
+    "interfaces": [{"name": "veth0"}, {"name": "eth0", "mac": "0a:00:00:00:00:01", "sandbox": NOWHERE}],
+    "ips": [{"address": "10.1.2.3/24", "gateway": "10.1.2.1", "interface": 1}],
+    "routes": [{"dst": "0.0.0.0/0"}],
+    "dns": {"nameservers": ["10.1.2.1"]},
+}
+MAPPED = {"portMappings": [{"hostPort": 80, "containerPort": 8080}]}
+LIMITED = {"ingressRate": 8000, "ingressBurst": 8000, "egressRate": 8000, "egressBurst": 8000}
+OWNER = Owner("net", "c1", "eth0")
+CONTAINER, HOST = Interface("eth0", "", NOWHERE), Interface("veth0", "")
+
+
+@pytest.mark.parametrize("program", CHAINED)
+@pytest.mark.parametrize("command", ["ADD", "CHECK"])
+def test_a_chained_plugin_is_not_the_first(program: str, command: str) -> None:
+    expected = f"prevResult: missing, {program} must be called as chained plugin, after another"
+    assert call(environment={"CNI_COMMAND": command}, program=program).error == (7, expected)
+
+
+@pytest.mark.parametrize(
+    ("program", "members", "faults"),
+    [
+        (
+            "portmap",
+            {"backend": "pf", "snat": 1, "runtimeConfig": {"portMappings": [{}]}, "prevResult": {"ips": 1}},
+            [
+                "backend: 'pf' is neither iptables nor nftables;",
+                "snat: expected",
+                "portMappings[0].hostPort: missing",
+                "prevResult.ips: ",
+            ],
+        ),
+        (
+            "bandwidth",
+            {"ingressRate": 8000, "egressBurst": "x", "prevResult": {"dns": 1}},
+            ["ingressBurst: if ingressRate is set", "egressBurst: expected", "prevResult.dns: "],
+        ),
+        ("loopback", {"prevResult": {"cniVersion": "0.4.0"}}, ["prevResult.cniVersion: 0.4.0 is not"]),
+    ],
+)
+def test_all_faults_are_told_at_once_with_their_paths(program: str, members: dict[str, Any], faults: list[str]) -> None:
+    for command in ("ADD", "CHECK"):
+        code, message = call(NETWORK | members, {"CNI_COMMAND": command}, program).error
+        assert code == 7
+        assert [fault for fault in faults if fault not in message] == []
+
+
+@pytest.mark.parametrize("program", ["portmap", "bandwidth"])
+def test_status_tells_the_faults_of_the_configuration(program: str) -> None:
+    told = NETWORK | {"snat": 1, "ingressRate": "x"}
+    assert call(told, {"CNI_COMMAND": "STATUS"}, program).error[0] == 7
+
+
+def test_status_of_portmap_needs_nft_and_that_of_bandwidth_and_loopback_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(proc, "find_system", lambda *_: None)
+    for program, code in (("portmap", 50), ("bandwidth", 0), ("loopback", 0)):
+        answer = call(environment={"CNI_COMMAND": "STATUS"}, program=program)
+        assert (answer.error[0] if answer.status else 0) == code
+
+
+@pytest.mark.parametrize("program", ["bandwidth", "loopback"])
+def test_who_enters_the_container_needs_its_namespace(program: str) -> None:
+    gone = (8, f"cannot open CNI_NETNS '{NOWHERE}': No such file or directory")
+    assert call(NETWORK | {"prevResult": PREVIOUS}, program=program).error == gone
+
+
+def test_loopback_may_be_the_first() -> None:
+    assert call(program="loopback").error[0] == 8
+
+
+@pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0", "1.1.0"])
+def test_without_ports_the_earlier_answer_is_passed_on(version: str) -> None:
+    previous = PREVIOUS | {"cniVersion": version}
+    if version < "1":
+        previous["ips"] = [one | {"version": "4"} for one in PREVIOUS["ips"]]
+    answer = call(NETWORK | {"cniVersion": version, "prevResult": previous}, program="portmap")
+    assert answer.status == 0
+    assert answer.json == previous
+
+
+def test_a_collection_without_a_list_touches_nothing() -> None:
+    for program in (*CHAINED, "loopback"):
+        answer = call(environment={"CNI_COMMAND": "GC"}, program=program)
+        assert (answer.status, answer.stdout.writes) == (0, [])
+
+
+NOTICE = "backend iptables: podwire maps ports in nftables, which serves the same traffic\n"
+
+
+@pytest.mark.parametrize(("backend", "notice"), [("", ""), ("nftables", ""), ("iptables", NOTICE)])
+def test_the_backend_iptables_is_served_with_a_notice(backend: str, notice: str) -> None:
+    answer = call(NETWORK | {"prevResult": PREVIOUS, "backend": backend}, program="portmap")
+    assert (answer.status, answer.stderr.text) == (0, notice)
+
+
+class Routes:
+    """The links of host and container as they are asked for: a pair of veth0 and eth0, and a bridge."""
+
+    def __init__(self) -> None:
+        self.route = self.container_route = self
+        self.asked: list[IP] = []
+        self.deleted: list[str] = []
+        self.held: list[str] = []
+
+    def way_to(self, ip: IP) -> str:
+        self.asked.append(ip)
+        return "veth0"
+
+    def need(self, name: str) -> Any:
+        return SimpleNamespace(peer={"eth0": 7}.get(name, 0))
+
+    def find(self, name: str) -> Any:
+        kinds = {"veth0": (7, "veth"), "cni0": (3, "bridge"), "other": (9, "veth"), "macvlan": (7, "macvlan")}
+        return SimpleNamespace(ifindex=kinds[name][0], kind=kinds[name][1]) if name in kinds else None
+
+    def links(self) -> list[Any]:
+        told = [("ifb0", "ifb", "mine"), ("ifb1", "ifb", "other"), ("veth0", "veth", "mine"), ("cni0", "bridge", "")]
+        return [SimpleNamespace(name=name, kind=kind, alias=alias) for name, kind, alias in told]
+
+    def delete(self, name: str) -> None:
+        self.deleted.append(name)
+
+    def addresses(self, name: str) -> list[Any]:
+        assert name == "lo"
+        return [SimpleNamespace(address=parse_net(text)) for text in self.held]
+
+
+def made(kind: type, routes: Routes, **members: Any) -> Any:
+    """The plugin of one call, without a fault."""
+    faults = Faults()
+    request = parse_request(ENVIRONMENT)
+    network = Network("net", "1.1.0", members, b"")
+    plugin = kind(Call("", request, network, cast("Machine", routes), str, print, print), faults)
+    assert faults.texts == []
+    return plugin
+
+
+@pytest.mark.parametrize(
+    ("ips", "chosen"),
+    [
+        ([("10.1.2.3/24", 1), ("10.1.2.4/24", 1)], "10.1.2.3"),
+        ([("10.1.2.9/24", 0), ("10.1.2.3/24", 1)], "10.1.2.3"),
+        ([("10.1.2.9/24", 2), ("10.1.2.3/24", 1)], "10.1.2.3"),
+        ([("10.1.2.9/24", 3), ("10.1.2.3/24", 1)], "10.1.2.3"),
+        ([("10.1.2.3/24", None)], "10.1.2.3"),
+        ([("10.1.2.3/24", 4)], "10.1.2.3"),
+        ([("10.1.2.3/24", -1)], "10.1.2.3"),
+        ([("10.1.2.9/24", 0)], ""),
+        ([], ""),
+    ],
+)
+def test_ports_lead_to_the_containers_own_address(ips: list[tuple[str, int | None]], chosen: str) -> None:
+    """What is known to be another interface's, on the host or in the container, is passed over."""
+    another, outside = Interface("eth1", "", NOWHERE), Interface("eth0", "")
+    interfaces = (HOST, CONTAINER, another, outside)
+    previous = Result(interfaces, tuple([IPConfig(parse_net(ip), interface=index) for ip, index in ips]))
+    plugin = made(Portmap, Routes(), runtimeConfig=MAPPED)
+    ports = [op.ip.text for op in plugin.operations(previous) if isinstance(op, HostPort)]
+    assert ports == ([chosen] if chosen else [])
+
+
+BOTH = Result((HOST, CONTAINER), (IPConfig(parse_net("2001:db8::3/64")), IPConfig(parse_net("10.1.2.3/24"))))
+
+
+def test_ports_are_mapped_for_the_owner_and_loopback_is_routed_the_hosts_way() -> None:
+    routes = Routes()
+    found = made(Portmap, routes, runtimeConfig=MAPPED).operations(BOTH)
+    mapping = PortMapping("tcp", None, 0, 80, 8080)
+    ports = [op for op in found if isinstance(op, HostPort)]
+    assert ports == [HostPort(mapping, parse_ip(ip), OWNER.label) for ip in ("10.1.2.3", "2001:db8::3")]
+    assert [op.interface for op in found if isinstance(op, LoopbackRouting)] == ["veth0"]
+    assert routes.asked == [parse_ip("10.1.2.3")]
+
+
+def test_a_release_asks_no_way_and_leaves_what_is_shared() -> None:
+    routes = Routes()
+    plugin = made(Portmap, routes, runtimeConfig=MAPPED)
+    found = plugin.leftovers(BOTH)
+    assert [type(op).__name__ for op in found] == ["Hairpin", "HostPort", "Hairpin", "HostPort"]
+    assert (routes.asked, plugin.leftovers(Result())) == ([], ())
+
+
+def test_without_mappings_no_way_is_asked() -> None:
+    routes = Routes()
+    assert made(Portmap, routes).operations(BOTH) == ()
+    assert routes.asked == []
+
+
+@pytest.mark.parametrize("names", [["veth0"], ["cni0", "other", "gone", "veth0"]])
+def test_limits_are_set_on_the_containers_other_end(names: list[str]) -> None:
+    previous = Result((*[Interface(name, "") for name in names], CONTAINER))
+    plugin = made(Bandwidth, Routes(), **LIMITED)
+    found = plugin.operations(previous)
+    assert [op.interface for op in found if isinstance(op, TokenBucket)] == ["veth0", ifb_name(OWNER)]
+    assert [(op.host_interface, op.paired) for op in found if isinstance(op, Ifb)] == [("veth0", False)]
+    answered = plugin.answer(previous).interfaces
+    assert answered[:-1] == previous.interfaces
+    assert answered[-1].name == ifb_name(OWNER)
+
+
+@pytest.mark.parametrize(
+    "interfaces", [(), (CONTAINER,), (Interface("cni0", ""), CONTAINER), (Interface("macvlan", ""),)]
+)
+def test_what_is_no_pair_cannot_be_limited(interfaces: tuple[Interface, ...]) -> None:
+    with pytest.raises(MachineRefused, match=r"names no veth peer of eth0 on the host"):
+        made(Bandwidth, Routes(), **LIMITED).operations(Result(interfaces))
+
+
+def test_without_limits_the_pair_is_not_looked_for() -> None:
+    plugin = made(Bandwidth, Routes())
+    assert plugin.operations(Result()) == ()
+    assert plugin.answer(BOTH) == BOTH
+
+
+def test_a_release_takes_the_detour_and_the_one_that_the_reference_made() -> None:
+    """Whatever DEL is told. The reference's name: sha512 of network and container."""
+    found = made(Bandwidth, Routes()).leftovers(Result())
+    assert [(op.name, op.paired) for op in found] == [(ifb_name(OWNER), False), ("bwp623e1c388032", False)]
+
+
+def test_a_collection_takes_detours_alone() -> None:
+    """A pair with such a label is of the plugin that made it."""
+    routes = Routes()
+    made(Bandwidth, routes).forget(lambda label: label == "mine")
+    assert routes.deleted == ["ifb0"]
+
+
+def test_one_limit_is_enough() -> None:
+    previous = Result((HOST, CONTAINER))
+    assert len(made(Bandwidth, Routes(), ingressRate=8000, ingressBurst=8000).operations(previous)) == 1
+    assert len(made(Bandwidth, Routes(), egressRate=8000, egressBurst=8000).operations(previous)) == 3
+
+
+def test_loopback_is_one_operation() -> None:
+    plugin = made(Loopback, Routes())
+    assert plugin.operations(Result()) == plugin.leftovers(Result()) == (LoopbackUp("lo"),)
+    assert LoopbackUp("lo").describe() == "ip -n CONTAINER link set lo up"
+    assert plugin.answer(BOTH) == BOTH
+
+
+@pytest.mark.parametrize("previous", [Result((HOST,)), Result(ips=BOTH.ips)])
+def test_loopback_repeats_an_earlier_answer(previous: Result) -> None:
+    assert made(Loopback, Routes()).answer(previous) == previous
+
+
+@pytest.mark.parametrize(
+    ("held", "answered"),
+    [
+        (["127.0.0.1/8", "127.0.0.2/8", "::1/128"], ["127.0.0.1/8", "::1/128"]),
+        (["::1/128", "127.0.0.1/8"], ["127.0.0.1/8", "::1/128"]),
+        (["127.0.0.1/8"], ["127.0.0.1/8"]),
+        ([], []),
+    ],
+)
+def test_loopback_answers_with_the_first_address_of_each_family(held: list[str], answered: list[str]) -> None:
+    routes = Routes()
+    routes.held = held
+    found = made(Loopback, routes).answer(Result())
+    assert found == Result(
+        (Interface("lo", "00:00:00:00:00:00", NOWHERE),),
+        tuple([IPConfig(parse_net(text), interface=0) for text in answered]),
+    )

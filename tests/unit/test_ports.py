@@ -1,0 +1,253 @@
+"""Port mappings: what runtimes and configurations say, with every fault; and their words in an alias."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cni.config.ports import ALL, NOBODY, SUBNET, PortMapping, Ports, parse_ports, read_mappings
+from cni.spec.address import parse_ip
+from cni.spec.fields import Faults, Fields
+
+HTTP = {"hostPort": 80, "containerPort": 8080}
+WHERE = "runtimeConfig.portMappings[0]"
+
+
+def parsed(*mappings: Any, **members: Any) -> tuple[Ports, list[str]]:
+    faults = Faults()
+    told = {"runtimeConfig": {"portMappings": list(mappings)}} | members
+    return parse_ports(Fields(told, "", faults)), faults.texts
+
+
+def mapping(host: str = "", protocol: str = "tcp", host_port: int = 80, port: int = 8080) -> PortMapping:
+    """`host`: an address; 4 or 6 for any of that family."""
+    if not host or host in "46":
+        return PortMapping(protocol, None, int(host or 0), host_port, port)
+    ip = parse_ip(host)
+    return PortMapping(protocol, ip, ip.family, host_port, port)
+
+
+@pytest.mark.parametrize(
+    ("members", "found"),
+    [
+        ({}, mapping()),
+        ({"protocol": None, "hostIP": None}, mapping()),
+        ({"protocol": "", "hostIP": ""}, mapping()),
+        ({"protocol": "tcp"}, mapping()),
+        ({"protocol": "TCP"}, mapping()),
+        ({"protocol": "udp"}, mapping(protocol="udp")),
+        ({"protocol": "SCTP"}, mapping(protocol="sctp")),
+        ({"hostIP": "0.0.0.0"}, mapping("4")),
+        ({"hostIP": "::"}, mapping("6")),
+        ({"hostIP": "::ffff:0.0.0.0"}, mapping("4")),
+        ({"hostIP": "192.0.2.1"}, mapping("192.0.2.1")),
+        ({"hostIP": "::ffff:192.0.2.1"}, mapping("192.0.2.1")),
+        ({"hostIP": "2001:DB8:2:0::1"}, mapping("2001:db8:2::1")),
+        ({"hostPort": 1, "containerPort": 65535}, mapping(host_port=1, port=65535)),
+        ({"other": "x"}, mapping()),
+    ],
+)
+def test_a_mapping_is_read(members: dict[str, Any], found: PortMapping) -> None:
+    assert parsed(HTTP | members) == (Ports((found,)), [])
+
+
+def test_containerd_spells_keys_in_pascal_case() -> None:
+    told = {"HostPort": 80, "ContainerPort": 8080, "Protocol": "udp", "HostIP": "192.0.2.1"}
+    assert parsed(told) == (Ports((mapping("192.0.2.1", "udp"),)), [])
+
+
+@pytest.mark.parametrize(
+    ("told", "faults"),
+    [
+        ({"containerPort": 1}, ["hostPort: missing"]),
+        ({"hostPort": 1}, ["containerPort: missing"]),
+        (HTTP | {"hostPort": None}, ["hostPort: missing"]),
+        ({}, ["hostPort: missing", "containerPort: missing"]),
+        (HTTP | {"hostPort": 0}, ["hostPort: 0 is not between 1 and 65535"]),
+        (HTTP | {"hostPort": -80}, ["hostPort: -80 is not between 1 and 65535"]),
+        (HTTP | {"hostPort": 65536}, ["hostPort: 65536 is not between 1 and 65535"]),
+        (HTTP | {"containerPort": 70000}, ["containerPort: 70000 is not between 1 and 65535"]),
+        (HTTP | {"hostPort": "80"}, ["hostPort: expected an integer"]),
+        (HTTP | {"hostPort": True}, ["hostPort: expected an integer"]),
+        (HTTP | {"containerPort": 80.0}, ["containerPort: expected an integer"]),
+        (HTTP | {"protocol": "icmp"}, ["protocol: 'icmp' is none of tcp, udp, sctp"]),
+        (HTTP | {"protocol": "tcp }"}, ["protocol: 'tcp }' is none of tcp, udp, sctp"]),
+        (HTTP | {"protocol": 6}, ["protocol: expected a text"]),
+        (HTTP | {"hostIP": "localhost"}, ["hostIP: 'localhost' is not an IP address"]),
+        (HTTP | {"hostIP": "192.0.2.1/32"}, ["hostIP: '192.0.2.1/32' is not an IP address"]),
+        (HTTP | {"hostIP": "192.0.2"}, ["hostIP: '192.0.2' is not an IP address"]),
+        (HTTP | {"hostIP": "[::1]"}, ["hostIP: '[::1]' is not an IP address"]),
+        (HTTP | {"hostIP": 1}, ["hostIP: expected a text"]),
+        (
+            {"hostPort": 0, "protocol": "x", "hostIP": "y"},
+            [
+                "protocol: 'x' is none of tcp, udp, sctp",
+                "hostIP: 'y' is not an IP address",
+                "hostPort: 0 is not between 1 and 65535",
+                "containerPort: missing",
+            ],
+        ),
+    ],
+)
+def test_a_mapping_at_fault_is_left_out_with_each_faults_path(told: dict[str, Any], faults: list[str]) -> None:
+    assert parsed(told, HTTP) == (Ports((mapping(),)), [f"{WHERE}.{fault}" for fault in faults])
+
+
+@pytest.mark.parametrize(
+    ("runtime", "fault"),
+    [
+        ({"portMappings": {}}, "runtimeConfig.portMappings: expected a list"),
+        ({"portMappings": [80]}, f"{WHERE}: expected an object"),
+        ([], "runtimeConfig: expected an object"),
+    ],
+)
+def test_what_is_no_list_of_mappings_is_a_fault(runtime: Any, fault: str) -> None:
+    assert parsed(runtimeConfig=runtime) == (Ports(), [fault])
+
+
+@pytest.mark.parametrize("runtime", [None, {}, {"portMappings": None}, {"portMappings": []}])
+def test_without_mappings_there_are_none(runtime: Any) -> None:
+    assert parsed(runtimeConfig=runtime) == (Ports(), [])
+
+
+def test_what_is_said_twice_is_mapped_once() -> None:
+    """In other letters, or in none."""
+    again = {"HOSTPORT": 80, "containerPort": 8080, "protocol": "TCP", "hostIP": ""}
+    assert parsed(HTTP, again, HTTP | {"protocol": "udp"}) == (Ports((mapping(), mapping(protocol="udp"))), [])
+
+
+ELSEWHERE = {"hostPort": 80, "containerPort": 9090}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("", ""), ("0.0.0.0", "0.0.0.0"), ("192.0.2.1", "::ffff:192.0.2.1"), ("", "::"), ("0.0.0.0", "")]
+)
+def test_one_port_cannot_lead_to_two(one: str, other: str) -> None:
+    found, faults = parsed(HTTP | {"hostIP": one}, ELSEWHERE | {"hostIP": other})
+    assert [one.container_port for one in found.mappings] == [8080]
+    assert faults == ["runtimeConfig.portMappings[1].hostPort: 80/tcp is mapped twice"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"hostIP": "0.0.0.0"}, {"hostIP": "::"}),
+        ({"hostIP": "192.0.2.1"}, {"hostIP": "192.0.2.2"}),
+        ({}, {"hostIP": "192.0.2.1"}),
+        ({}, {"protocol": "udp"}),
+        ({}, {"hostPort": 81}),
+    ],
+)
+def test_ports_that_differ_in_what_they_serve_are_two(one: dict[str, Any], other: dict[str, Any]) -> None:
+    found, faults = parsed(HTTP | one, ELSEWHERE | other)
+    assert faults == []
+    assert [one.container_port for one in found.mappings] == [8080, 9090]
+
+
+@pytest.mark.parametrize(
+    ("members", "masqueraded"),
+    [
+        ({}, SUBNET),
+        ({"snat": None, "masqAll": None}, SUBNET),
+        ({"snat": True}, SUBNET),
+        ({"masqAll": True}, ALL),
+        ({"snat": False}, NOBODY),
+        ({"snat": False, "masqAll": True}, NOBODY),
+    ],
+)
+def test_who_is_masqueraded_is_chosen(members: dict[str, Any], masqueraded: str) -> None:
+    assert parsed(**members) == (Ports(masqueraded=masqueraded), [])
+
+
+@pytest.mark.parametrize("bit", [0, 13, 31])
+def test_any_bit_of_the_mark_may_be_chosen(bit: int) -> None:
+    found, faults = parsed(markMasqBit=bit)
+    assert (found.mark_bit, found.special, faults) == (bit, bit != 13, [])
+
+
+@pytest.mark.parametrize(
+    ("key", "words", "text"),
+    [
+        ("conditionsV4", None, ""),
+        ("conditionsV4", [], ""),
+        ("conditionsV4", ["ip", "saddr", "!=", "192.0.2.0/24"], "ip saddr != 192.0.2.0/24"),
+        (
+            "conditionsV6",
+            ["ip6 saddr { ::1 }", "tcp flags & (syn|ack) == syn"],
+            "ip6 saddr { ::1 } tcp flags & (syn|ack) == syn",
+        ),
+        ("conditionsV6", ['iifname "eth0" meta mark and 0x1 == 0x1'], 'iifname "eth0" meta mark and 0x1 == 0x1'),
+    ],
+)
+def test_conditions_are_words_of_one_expression(key: str, words: list[str] | None, text: str) -> None:
+    found, faults = parsed(**{key: words})
+    assert {4: found.conditions(4), 6: found.conditions(6)} == {4: "", 6: "", int(key[-1]): text}
+    assert (faults, found.special) == ([], bool(text))
+
+
+IPTABLES = "is in iptables' syntax, podwire takes nft's (as in ip saddr 192.0.2.0/24)"
+EXTERNAL = (
+    "externalSetMarkChain: names a chain of iptables, podwire masquerades in nftables: remove it, or set markMasqBit"
+)
+UNFIT = "is one nft expression, without ; and # and control characters"
+
+
+@pytest.mark.parametrize("key", ["conditionsV4", "conditionsV6"])
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["-s", "192.0.2.0/24"], IPTABLES),
+        (["!", "-s", "192.0.2.0/24"], IPTABLES),
+        (["!-s 192.0.2.0/24"], IPTABLES),
+        (["--dport", "80"], IPTABLES),
+        (["ip saddr 192.0.2.1; flush ruleset;"], UNFIT),
+        (["ip", "saddr", "192.0.2.1", ";", "add", "table", "x"], UNFIT),
+        (["ip saddr 192.0.2.1\nflush ruleset"], UNFIT),
+        (["ip saddr 192.0.2.1 # rest"], UNFIT),
+        (["ip saddr\t192.0.2.1"], UNFIT),
+        (["ip saddr 192.0.2.1\r"], UNFIT),
+        (["ip saddr 192.0.2.1\u2028"], UNFIT),
+        (["ip saddr 192.0.2.1\x85"], UNFIT),
+    ],
+)
+def test_what_is_no_expression_of_nft_is_refused(key: str, words: list[str], fault: str) -> None:
+    assert parsed(**{key: words}) == (Ports(), [f"{key}: {fault}"])
+
+
+@pytest.mark.parametrize(
+    ("members", "fault"),
+    [
+        ({"snat": "no"}, "snat: expected true or false"),
+        ({"masqAll": 1}, "masqAll: expected true or false"),
+        ({"markMasqBit": 32}, "markMasqBit: 32 is not between 0 and 31"),
+        ({"markMasqBit": -1}, "markMasqBit: -1 is not between 0 and 31"),
+        ({"markMasqBit": "13"}, "markMasqBit: expected an integer"),
+        ({"conditionsV4": "ip saddr 192.0.2.1"}, "conditionsV4: expected a list"),
+        ({"conditionsV6": [1]}, "conditionsV6[0]: expected a text"),
+        ({"externalSetMarkChain": "KUBE-MARK-MASQ"}, EXTERNAL),
+    ],
+)
+def test_each_fault_names_its_key(members: dict[str, Any], fault: str) -> None:
+    assert parsed(**members)[1] == [fault]
+
+
+TEXTS = {
+    "80:8080/tcp": mapping(),
+    "65535:1/udp": mapping("", "udp", 65535, 1),
+    "0.0.0.0:80:8080/sctp": mapping("4", "sctp"),
+    "[::]:80:8080/tcp": mapping("6"),
+    "192.0.2.1:80:8080/tcp": mapping("192.0.2.1"),
+    "[2001:db8:2::1]:80:8080/udp": mapping("2001:db8:2::1", "udp"),
+    "[::1]:80:8080/tcp": mapping("::1"),
+}
+
+
+@pytest.mark.parametrize(("text", "meant"), TEXTS.items())
+def test_a_mapping_is_a_word_that_reads_back(text: str, meant: PortMapping) -> None:
+    assert meant.text == text
+    assert read_mappings([text]) == (meant,)
+
+
+def test_a_list_of_words_reads_back_in_its_order() -> None:
+    assert read_mappings(list(TEXTS)) == tuple(TEXTS.values())

@@ -1,0 +1,202 @@
+"""Port mappings as operations: which there are, for which family, in which order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cni.config.netconf import parse_netconf
+from cni.config.ports import ALL, NOBODY, SUBNET, PortMapping, Ports, parse_ports
+from cni.plan import operations as ops
+from cni.plan import ports
+from cni.plan.attachment import Attachment, Facts, names_of
+from cni.plan.plan import plan_attachment
+from cni.plan.ports import Condition, Hairpin, HostPort, LoopbackRouting
+from cni.spec.address import parse_ip, parse_net
+from cni.spec.fields import Faults, Fields
+from cni.spec.network import Network
+from cni.spec.owner import Owner
+from cni.spec.result import IPConfig, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cni.plan.operations import Operation
+    from cni.spec.address import Net
+
+OWNER = Owner("net", "c1", "eth0")
+V4, V6 = parse_net("10.1.2.3/24"), parse_net("2001:db8::3/64")
+HTTP = {"hostPort": 80, "containerPort": 8080}
+BOTH, ONLY4, ONLY6 = (PortMapping("tcp", None, family, 80, 8080) for family in (0, 4, 6))
+
+
+def on(address: str) -> PortMapping:
+    ip = parse_ip(address)
+    return PortMapping("tcp", ip, ip.family, 80, 8080)
+
+
+def planned(*mappings: PortMapping, toward: str = "cni0", **conf: Any) -> tuple[Operation, ...]:
+    return ports.operations(Ports(mappings, **conf), (V4, V6), OWNER.label, toward)
+
+
+def attached(*addresses: str, **members: Any) -> list[Operation]:
+    """The whole plan of an attachment whose runtime maps a port, in its order."""
+    told = {"runtimeConfig": {"portMappings": [HTTP]}} | members
+    conf = parse_netconf(Network("net", "1.1.0", told, b""), {}, Faults())
+    lease = Result(ips=tuple([IPConfig(parse_net(one)) for one in addresses]))
+    names = names_of(OWNER, None, lease)
+    return list(plan_attachment(Attachment(OWNER, "", conf, Facts("node", None, ipv6=True), names, lease)).operations)
+
+
+def kinds(found: Sequence[Operation]) -> list[str]:
+    return [type(one).__name__ for one in found]
+
+
+def test_without_mappings_nothing_is_done() -> None:
+    assert planned(masqueraded=ALL, mark_bit=5, conditions4="iif lo") == ()
+    assert not {"Hairpin", "HostPort", "LoopbackRouting"} & set(
+        kinds(attached("10.1.2.3/24", runtimeConfig={}, masqAll=True))
+    )
+
+
+def test_a_port_of_both_families_leads_to_both_addresses() -> None:
+    assert planned(BOTH) == (
+        Hairpin(V4, everybody=False, label=OWNER.label),
+        HostPort(BOTH, V4.ip, OWNER.label),
+        LoopbackRouting("cni0"),
+        Hairpin(V6, everybody=False, label=OWNER.label),
+        HostPort(BOTH, V6.ip, OWNER.label),
+    )
+
+
+@pytest.mark.parametrize(
+    ("mapping", "ip"), [(ONLY4, V4), (ONLY6, V6), (on("192.0.2.1"), V4), (on("2001:db8:2::1"), V6), (on("::1"), V6)]
+)
+def test_a_port_of_one_family_leads_to_the_address_of_that_family(mapping: PortMapping, ip: Net) -> None:
+    found = planned(mapping)
+    assert [one.ip for one in found if isinstance(one, HostPort)] == [ip.ip]
+    assert [one.address for one in found if isinstance(one, Hairpin)] == [ip]
+
+
+@pytest.mark.parametrize(("addresses", "families"), [((V4,), [4]), ((V6,), [6]), ((), []), ((V6, V4), [4, 6])])
+def test_a_family_that_the_container_has_not_is_passed_over(addresses: tuple[Net, ...], families: list[int]) -> None:
+    found = ports.operations(Ports((BOTH,)), addresses, OWNER.label, "cni0")
+    assert [one.ip.family for one in found if isinstance(one, HostPort)] == families
+
+
+def test_of_several_addresses_of_a_family_the_first_is_used() -> None:
+    several = tuple(map(parse_net, ("2001:db8::9/64", "10.1.2.9/24", "10.1.2.4/16", "2001:db8::4/64")))
+    found = ports.operations(Ports((BOTH,)), several, OWNER.label, "cni0")
+    assert [one.ip for one in found if isinstance(one, HostPort)] == [several[1].ip, several[0].ip]
+    assert [one.address for one in found if isinstance(one, Hairpin)] == [several[1], several[0]]
+
+
+def test_a_family_has_one_hairpin_for_all_its_ports() -> None:
+    more = [BOTH._replace(host_port=port) for port in (80, 81, 82)]
+    found = planned(*more, on("192.0.2.1"))
+    assert kinds(found).count("Hairpin") == 2
+    assert kinds(found).count("HostPort") == 7
+    assert kinds(found).count("LoopbackRouting") == 1
+
+
+@pytest.mark.parametrize(("masqueraded", "everybody"), [(SUBNET, [False, False]), (ALL, [True, True]), (NOBODY, [])])
+def test_who_is_masqueraded_goes_through_a_hairpin(masqueraded: str, everybody: list[bool]) -> None:
+    found = planned(BOTH, masqueraded=masqueraded)
+    assert [one.everybody for one in found if isinstance(one, Hairpin)] == everybody
+    assert kinds(found).count("HostPort") == 2
+
+
+@pytest.mark.parametrize(
+    ("mapping", "masqueraded", "toward", "routed"),
+    [
+        (BOTH, SUBNET, "cni0", True),
+        (BOTH, ALL, "cni0", True),
+        (ONLY4, SUBNET, "veth0", True),
+        (on("127.0.0.1"), SUBNET, "cni0", True),
+        (on("127.9.9.9"), SUBNET, "cni0", True),
+        (on("192.0.2.1"), SUBNET, "cni0", False),
+        (on("::1"), SUBNET, "cni0", False),
+        (ONLY6, SUBNET, "cni0", False),
+        (BOTH, NOBODY, "cni0", False),
+        (BOTH, SUBNET, "", False),
+    ],
+)
+def test_loopback_is_routed_where_a_port_can_be_reached_by_it_and_answers_come_back(
+    mapping: PortMapping, masqueraded: str, toward: str, routed: bool
+) -> None:
+    found = planned(mapping, toward=toward, masqueraded=masqueraded)
+    assert [one for one in found if isinstance(one, LoopbackRouting)] == [LoopbackRouting(toward)] * routed
+
+
+def test_what_restrains_a_port_is_there_before_the_port() -> None:
+    found = planned(BOTH, BOTH._replace(host_port=81), conditions4="ip saddr 192.0.2.0/24", conditions6="iif lo")
+    order = kinds(found)
+    for position, one in enumerate(found):
+        if isinstance(one, HostPort):
+            assert found[position - 1] == Condition(one, "ip saddr 192.0.2.0/24" if one.ip == V4.ip else "iif lo", 13)
+    assert order.index("Hairpin") < order.index("Condition")
+    assert order.count("Condition") == order.count("HostPort") == 4
+
+
+def test_a_condition_of_one_family_leaves_the_other_alone() -> None:
+    found = planned(BOTH, conditions6="iif lo")
+    assert [(one.port.ip, one.expression) for one in found if isinstance(one, Condition)] == [(V6.ip, "iif lo")]
+
+
+def test_another_bit_of_the_mark_is_a_condition_without_an_expression() -> None:
+    """Its ports go through chains of that bit, in both families."""
+    found = [one for one in planned(BOTH, mark_bit=5) if isinstance(one, Condition)]
+    assert [(one.port.ip, one.expression, one.mark_bit) for one in found] == [(V4.ip, "", 5), (V6.ip, "", 5)]
+    assert len({one.chain for one in found}) == 1
+
+
+def test_each_expression_and_bit_has_its_own_chain() -> None:
+    port = HostPort(BOTH, V4.ip, OWNER.label)
+    told = [(expression, bit) for expression in ("", "iif lo", "iif lo 1", "iif lo1") for bit in (1, 3, 13)]
+    chains = {Condition(port, *one).chain for one in told}
+    assert len(chains) == len(told)
+    assert Condition(port, "iif lo", 13).chain == Condition(port._replace(ip=V6.ip), "iif lo", 13).chain
+    assert all(chain.removeprefix("condition-").isalnum() and len(chain) < 32 for chain in chains)
+
+
+@pytest.mark.parametrize("members", [{}, {"conditionsV4": ["iif lo"]}, {"masqAll": True}, {"markMasqBit": 5}])
+@pytest.mark.parametrize("mode", ["bridged", "routed"])
+def test_ports_are_open_before_the_first_packet_may_leave(members: dict[str, Any], mode: str) -> None:
+    order = kinds(attached("10.1.2.3/24", "2001:db8::3/64", mode=mode, isGateway=True, ipMasq=True, **members))
+    last = len(order) - 1 - order[::-1].index("HostPort")
+    assert order.index("Veth") < order.index("Hairpin") < order.index("HostPort") <= last < order.index("ContainerUp")
+
+
+@pytest.mark.parametrize(
+    ("members", "interface"),
+    [
+        ({"isGateway": True}, "cni0"),
+        ({"isGateway": True, "bridge": "br0"}, "br0"),
+        ({"isGateway": True, "vlan": 5}, "cni0.5"),
+        ({"mode": "routed"}, OWNER.host_interface),
+    ],
+)
+def test_loopback_is_routed_over_the_interface_that_has_the_gateway_once_it_is_there(
+    members: dict[str, Any], interface: str
+) -> None:
+    found = attached("10.1.2.3/24", **members)
+    routing = found.index(LoopbackRouting(interface))
+    made = [
+        position
+        for position, one in enumerate(found)
+        if interface in (getattr(one, name, "") for name in ("name", "host_interface"))
+        and isinstance(one, (ops.Bridge, ops.Veth, ops.VlanGateway))
+    ]
+    assert made
+    assert made[0] < routing
+
+
+def test_a_mapping_as_a_runtime_sends_it_ends_as_an_element() -> None:
+    told: dict[str, Any] = {"HostPort": 53, "ContainerPort": 5353, "Protocol": "UDP", "HostIP": "2001:db8:2::1"}
+    conf = parse_ports(Fields({"runtimeConfig": {"portMappings": [told]}}, "", Faults()))
+    found = ports.operations(conf, (V4, V6), OWNER.label, "cni0")
+    assert [one.describe() for one in found] == [
+        "nft add element inet podwire hairpin6 { 2001:db8::3 : jump hairpin-2001_db8__/64 }",
+        "nft add element inet podwire hostip_hostports6 { 2001:db8:2::1 . udp . 53 : 2001:db8::3 . 5353 }",
+    ]

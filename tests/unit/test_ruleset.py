@@ -1,0 +1,272 @@
+"""The rules as text: what nft is given, that it takes it, and that elements are the same by text and by netlink."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cni.config.ports import PortMapping
+from cni.kernel import guard, hostports, masquerade
+from cni.kernel.nft import Nft
+from cni.plan import ruleset
+from cni.plan.operations import Masquerade, SpoofGuard, masquerade_chain
+from cni.plan.ports import Condition, Hairpin, HostPort
+from cni.spec.address import parse_ip, parse_net
+from cni.spec.owner import Owner
+from tests.machine import Machine, MachineError, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cni.kernel.nfnl import Element, Place
+    from cni.plan.ruleset import Part
+
+V4, V6 = parse_net("10.1.2.3/24"), parse_net("2001:db8::3/64")
+LABEL = Owner("net", "c1", "eth0").label
+HTTP = HostPort(PortMapping("tcp", None, 0, 80, 8080), V4.ip, LABEL)
+PORTS = [
+    HTTP,
+    HostPort(PortMapping("udp", parse_ip("192.0.2.1"), 4, 53, 5353), V4.ip, LABEL),
+    HostPort(PortMapping("sctp", None, 6, 65535, 1), V6.ip, LABEL),
+    HostPort(PortMapping("tcp", parse_ip("2001:db8:2::1"), 6, 1, 65535), V6.ip, LABEL),
+]
+HAIRPINS = [Hairpin(V4, everybody=False, label=LABEL), Hairpin(V6, everybody=True, label=LABEL)]
+CONDITIONS = [Condition(PORTS[0], "ip saddr 192.0.2.0/24", 13), Condition(PORTS[3], "", 5)]
+MASQUERADES = [Masquerade(V4, LABEL), Masquerade(V6, LABEL)]
+GUARD = SpoofGuard("veth888cf680c74", b"\x0a\0\0\0\0\x01", LABEL)
+PARTS = {
+    "masquerade, empty": ruleset.masquerade([]),
+    "masquerade": ruleset.masquerade([V4, V6, V4]),
+    "guard": ruleset.spoof_guard(),
+    "ports, empty": ruleset.host_ports([], []),
+    "ports": ruleset.host_ports([*HAIRPINS, HAIRPINS[0]], [*CONDITIONS, CONDITIONS[0]]),
+}
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Machine]:
+    if reason := missing():
+        pytest.skip(reason)
+    with Machine() as machine:
+        yield machine
+
+
+@pytest.fixture
+def machine(kernel: Machine) -> Machine:
+    kernel.run("nft", "flush", "ruleset")
+    return kernel
+
+
+def load(machine: Machine, text: str) -> None:
+    machine.run("nft", "-f", "-", stdin=text)
+
+
+def listed(machine: Machine) -> list[dict[str, Any]]:
+    """What the kernel has, each object by itself, without what nft counts."""
+    objects = json.loads(machine.run("nft", "-j", "list", "ruleset").stdout)["nftables"]
+    bodies = [(kind, body) for one in objects for kind, body in one.items() if kind != "metainfo"]
+    return [{"is": kind} | {key: body[key] for key in body if key not in ("handle", "index")} for kind, body in bodies]
+
+
+def chains_with_rules(machine: Machine) -> set[str]:
+    return {one["chain"] for one in listed(machine) if one["is"] == "rule"}
+
+
+def told(place: Place) -> list[dict[str, Any]]:
+    """To be called inside a machine."""
+    nft = Nft()
+    try:
+        return [element._asdict() for element in nft.elements(place)]
+    finally:
+        nft.close()
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+def test_a_part_is_whole_when_it_is_loaded_and_not_without_any_of_its_chains(machine: Machine, part: Part) -> None:
+    """The chains that it names are those that its text fills, all of them."""
+    load(machine, part.text([]))
+    assert chains_with_rules(machine) == set(part.chains)
+    assert {f"{one['family']} {one['name']}" for one in listed(machine) if one["is"] == "table"} == {part.table}
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+def test_a_part_that_is_loaded_again_changes_nothing(machine: Machine, part: Part) -> None:
+    load(machine, part.text([]))
+    before = listed(machine)
+    load(machine, part.text([]))
+    assert listed(machine) == before
+
+
+def test_elements_stay_when_rules_are_loaded_anew(machine: Machine) -> None:
+    """Also where another's part is loaded into the same table, and where somebody has flushed its rules."""
+    ports = PARTS["ports"].text([ruleset.host_port_element(HTTP), ruleset.hairpin_element(HAIRPINS[0])])
+    load(machine, ports)
+    load(machine, ruleset.masquerade([V4]).text([ruleset.masquerade_element(V4, LABEL)]))
+    before = sorted(map(str, listed(machine)))
+    machine.run("nft", "flush", "table", "inet", "podwire")
+    assert chains_with_rules(machine) == set()
+    for part in (ruleset.masquerade([V4]), PARTS["ports"]):
+        load(machine, part.text([]))
+    assert sorted(map(str, listed(machine))) == before
+
+
+WORDS: list[tuple[Part, list[str], list[tuple[Place, Element]]]] = [
+    (
+        ruleset.masquerade([V4, V6]),
+        [ruleset.masquerade_element(one.address, one.label) for one in MASQUERADES],
+        [masquerade._element(one) for one in MASQUERADES],
+    ),
+    (ruleset.spoof_guard(), ruleset.guard_elements(*GUARD), guard._elements(GUARD)),
+    (
+        PARTS["ports"],
+        [ruleset.host_port_element(one) for one in PORTS],
+        [hostports._port_element(one) for one in PORTS],
+    ),
+    (
+        PARTS["ports"],
+        [ruleset.hairpin_element(one) for one in HAIRPINS],
+        [hostports._hairpin_element(one) for one in HAIRPINS],
+    ),
+]
+
+
+@pytest.mark.parametrize(("part", "texts", "built"), WORDS, ids=["masquerade", "guard", "ports", "hairpins"])
+def test_an_element_that_nft_writes_is_the_one_that_is_sent(
+    machine: Machine, part: Part, texts: Sequence[str], built: Sequence[tuple[Place, Element]]
+) -> None:
+    """So that what was restored from an alias is found, compared and removed as if it had been added."""
+    load(machine, part.text(texts))
+    for place, element in built:
+        assert machine.call(told, place) == [element._asdict()]
+
+
+@pytest.mark.parametrize("op", [*MASQUERADES, GUARD, *PORTS, *HAIRPINS, *CONDITIONS], ids=lambda op: op.describe())
+def test_an_operation_describes_itself_as_a_command_that_nft_takes(
+    machine: Machine, op: Masquerade | SpoofGuard | HostPort | Hairpin | Condition
+) -> None:
+    for part in (ruleset.masquerade([V4, V6]), ruleset.spoof_guard(), PARTS["ports"]):
+        load(machine, part.text([]))
+    before = listed(machine)
+    machine.run("sh", "-c", op.describe().replace("nft ", "nft '", 1) + "'")
+    assert listed(machine) != before
+
+
+def test_a_condition_that_nft_writes_is_the_one_that_is_sent(machine: Machine) -> None:
+    load(machine, PARTS["ports"].text([]))
+    for op in CONDITIONS:
+        machine.run("nft", op.describe().removeprefix("nft "))
+        place, element = hostports._condition_element(op)
+        assert machine.call(told, place) == [element._asdict() | {"label": ""}]
+
+
+@pytest.mark.parametrize(
+    ("address", "chain"),
+    [("10.1.2.3/24", "masquerade-10.1.2.0/24"), ("2001:db8::3/64", "masquerade-2001_db8__/64")],
+)
+def test_a_subnet_has_one_chain(address: str, chain: str) -> None:
+    assert masquerade_chain(parse_net(address)) == chain
+
+
+MASQUERADE = """\
+add table inet podwire
+add map inet podwire masquerade4 { type ipv4_addr : verdict ; }
+add map inet podwire masquerade6 { type ipv6_addr : verdict ; }
+add chain inet podwire postrouting { type nat hook postrouting priority srcnat ; }
+flush chain inet podwire postrouting
+add rule inet podwire postrouting ip saddr vmap @masquerade4
+add rule inet podwire postrouting ip6 saddr vmap @masquerade6
+"""
+SUBNETS = """\
+add chain inet podwire masquerade-10.1.2.0/24
+flush chain inet podwire masquerade-10.1.2.0/24
+add rule inet podwire masquerade-10.1.2.0/24 ip daddr { 10.1.2.0/24, 224.0.0.0/4 } return
+add rule inet podwire masquerade-10.1.2.0/24 masquerade
+add chain inet podwire masquerade-2001_db8__/64
+flush chain inet podwire masquerade-2001_db8__/64
+add rule inet podwire masquerade-2001_db8__/64 ip6 daddr { 2001:db8::/64, ff00::/8 } return
+add rule inet podwire masquerade-2001_db8__/64 masquerade
+"""
+ELEMENTS = f"""\
+add element inet podwire masquerade4 {{ 10.1.2.3 comment "{LABEL}" : jump masquerade-10.1.2.0/24 }}
+add element inet podwire masquerade6 {{ 2001:db8::3 comment "{LABEL}" : jump masquerade-2001_db8__/64 }}
+"""
+
+
+def test_the_rules_of_masquerading() -> None:
+    assert ruleset.masquerade([]).text([]) == MASQUERADE
+    neighbours = [V4, parse_net("10.1.2.4/24"), V6]
+    assert ruleset.masquerade(neighbours).text(WORDS[0][1]) == MASQUERADE + SUBNETS + ELEMENTS
+
+
+def test_the_rules_of_the_guard() -> None:
+    assert ruleset.spoof_guard().text(ruleset.guard_elements(*GUARD)) == (
+        "add table bridge podwire\n"
+        "add set bridge podwire guarded { type ifname ; }\n"
+        "add set bridge podwire allowed { type ifname . ether_addr ; }\n"
+        "add chain bridge podwire prerouting { type filter hook prerouting priority dstnat ; }\n"
+        "flush chain bridge podwire prerouting\n"
+        "add rule bridge podwire prerouting iifname @guarded iifname . ether saddr != @allowed drop\n"
+        f'add element bridge podwire allowed {{ veth888cf680c74 . 0a:00:00:00:00:01 comment "{LABEL}" }}\n'
+        f'add element bridge podwire guarded {{ veth888cf680c74 comment "{LABEL}" }}\n'
+    )
+
+
+def rules(part: Part, chain: str) -> list[str]:
+    lines = part.text([]).splitlines()
+    assert lines.index(f"flush chain {part.table} {chain}") < min(
+        [number for number, line in enumerate(lines) if line.startswith(f"add rule {part.table} {chain} ")]
+    )
+    front = f"add rule {part.table} {chain} "
+    return [line.removeprefix(front) for line in lines if line.startswith(front)]
+
+
+def test_a_host_port_is_looked_for_by_its_address_first_and_what_finds_none_loses_its_mark() -> None:
+    first, *searches, last = rules(PARTS["ports"], "hostports-13")
+    assert (first, last) == ("meta mark set meta mark | 0x2000", "meta mark set meta mark & 0xffffdfff")
+    assert [line.rpartition("@")[2] for line in searches] == [
+        "hostip_hostports4", "hostports4", "hostip_hostports6", "hostports6",
+    ]  # fmt: skip
+
+
+def test_conditions_come_before_the_ports_that_have_none() -> None:
+    *conditional, last = rules(PARTS["ports"], "hostports")
+    assert last == "goto hostports-13"
+    assert [line.rpartition("@")[2] for line in conditional] == [
+        "condition_hostip_hostports4", "condition_hostports4", "condition_hostip_hostports6", "condition_hostports6",
+    ]  # fmt: skip
+
+
+def test_a_condition_leads_to_the_ports_of_its_mark() -> None:
+    assert rules(PARTS["ports"], CONDITIONS[0].chain) == ["ip saddr 192.0.2.0/24 goto hostports-13"]
+    assert [line.strip() for line in rules(PARTS["ports"], CONDITIONS[1].chain)] == ["goto hostports-5"]
+    assert rules(PARTS["ports"], "hostports-5")[0] == "meta mark set meta mark | 0x20"
+    assert rules(PARTS["ports"], "hairpin-bit5")[0] == "meta mark & 0x20 == 0x20 ip daddr vmap @hairpin4"
+
+
+def test_who_goes_through_a_hairpin_takes_the_hosts_address() -> None:
+    assert rules(PARTS["ports"], HAIRPINS[0].chain) == ["ip saddr { 10.1.2.0/24, 127.0.0.0/8 } masquerade"]
+    assert rules(PARTS["ports"], HAIRPINS[1].chain) == ["masquerade"]
+    six = Hairpin(V6, everybody=False, label=LABEL)
+    assert rules(ruleset.host_ports([six], []), six.chain) == ["ip6 saddr { 2001:db8::/64, ::1 } masquerade"]
+
+
+def test_loopback_addresses_are_not_for_the_wire() -> None:
+    assert rules(PARTS["ports, empty"], "loopback") == ['iifname != "lo" ip daddr 127.0.0.0/8 drop']
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        'iifname "', 'ip saddr 192.0.2.1 comment "', "ip saddr { 192.0.2.1", "}", "{ }", "\\", "accept", "drop", "$x",
+        "goto prerouting", "@x", 'include "/etc/hosts"', "ip saddr 192.0.2.1 drop", "flush ruleset", "| reset", "'",
+        "add table ip evil", "ip saddr 192.0.2.1 goto x }", "(", "é",
+    ],
+)  # fmt: skip
+def test_a_condition_that_is_no_expression_changes_nothing(machine: Machine, expression: str) -> None:
+    load(machine, PARTS["ports"].text([ruleset.host_port_element(HTTP)]))
+    before = listed(machine)
+    with pytest.raises(MachineError):
+        load(machine, ruleset.host_ports([], [Condition(HTTP, expression, 13)]).text([]))
+    assert listed(machine) == before
