@@ -155,6 +155,8 @@ def _validated(call: Call) -> tuple[NetConf, Ipam]:
     """The configuration without a fault, the allocator's part included. Raises InvalidConfig."""
     faults = Faults()
     conf = parse_netconf(call.network, call.request.args, faults, call.program)
+    if conf.routed and not conf.ipam_type:
+        faults.add("ipam.type", "missing, a routed container needs addresses")
     ipam = allocator(conf.ipam_type, call.request)
     ipam.faults(call.request, call.network, faults)
     faults.refuse()
@@ -164,8 +166,8 @@ def _validated(call: Call) -> tuple[NetConf, Ipam]:
 
 
 def _require_address(conf: NetConf, lease: Result) -> None:
-    if (conf.ipam_type or conf.routed) and not lease.ips:
-        raise MachineRefused(f"the IPAM plugin {conf.ipam_type or '(none)'} returned no address")
+    if conf.ipam_type and not lease.ips:
+        raise MachineRefused(f"the IPAM plugin {conf.ipam_type} returned no address")
     for ip in with_gateways(lease.ips) if conf.routed else ():
         if ip.gateway is None:
             raise MachineRefused(f"{ip.address.text} has no gateway, which a routed container needs: set it in ipam")

@@ -38,7 +38,8 @@ class Portmap:
         addresses = self._addresses(previous)
         first = next((one.ip for one in addresses if one.family == 4), None)
         toward = self._call.machine.route.way_to(first) if first is not None else ""
-        return ports.operations(self._conf, addresses, owner_of(self._call).label, toward)
+        label = owner_of(self._call).label
+        return ports.operations(self._conf, addresses, label) + ports.ways_from_loopback(self._conf, addresses, toward)
 
     def _addresses(self, previous: Result) -> tuple[Net, ...]:
         """The container's; what is known to be of another interface is passed over, as in the reference."""
@@ -55,8 +56,7 @@ class Portmap:
         return previous
 
     def leftovers(self, previous: Result) -> tuple[Operation, ...]:
-        label = owner_of(self._call).label
-        return ports.operations(self._conf, self._addresses(previous), label, "")
+        return ports.operations(self._conf, self._addresses(previous), owner_of(self._call).label)
 
     def forget(self, doomed: Callable[[str], bool]) -> None:
         hostports.release_all(self._call.machine, doomed)

@@ -64,7 +64,7 @@ def _ensure(machine: Machine, hairpins: list[Hairpin], conditions: list[Conditio
 
 
 def _remembered(alias: Alias) -> tuple[Operation, ...]:
-    return plan.operations(Ports(alias.ports, alias.hairpin), alias.addresses, alias.label, "")
+    return plan.operations(Ports(alias.ports, alias.hairpin), alias.addresses, alias.label)
 
 
 def apply_hairpin(machine: Machine, op: Hairpin, journal: Journal) -> None:

@@ -29,6 +29,7 @@ FIRST_PRIORITY = 1 << 16
 UINT32 = (1 << 32) - 1
 
 TCMSG = Struct("=BxxxiIII")  # family, index, handle, parent, info
+RATE64 = Struct("=Q")
 # struct tc_tbf_qopt: two of tc_ratespec (cell_log, linklayer, overhead, cell_align, mpu, rate), limit, buffer, mtu
 TBF = Struct("=BBHhHI BBHhHI III")
 U32_SELECTOR = Struct("=BBBxHHhhI IIii")  # struct tc_u32_sel with one key that matches everything
@@ -50,7 +51,7 @@ def new_token_bucket(index: int, rate: int, burst: int, limit: int) -> Message:
         u32(TCA_TBF_BURST, burst),
     ]
     if rate > short:
-        options.append(attribute(TCA_TBF_RATE64, rate.to_bytes(8, "little")))
+        options.append(attribute(TCA_TBF_RATE64, RATE64.pack(rate)))
     payload = TCMSG.pack(AF_UNSPEC, index, ROOT_HANDLE, TC_H_ROOT, 0) + text(TCA_KIND, "tbf")
     return RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, payload + nest(TCA_OPTIONS, *options)
 
@@ -91,7 +92,7 @@ def parse_token_bucket(data: bytes, index: int) -> Bucket | None:
     options = attributes(found.get(TCA_OPTIONS, b""))
     parameters = TBF.unpack_from(options[TCA_TBF_PARMS])
     long = options.get(TCA_TBF_RATE64)
-    return Bucket(int.from_bytes(long, "little") if long else parameters[5], parameters[12])
+    return Bucket(RATE64.unpack(long)[0] if long else parameters[5], parameters[12])
 
 
 def redirects_to(data: bytes) -> int:

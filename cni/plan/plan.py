@@ -34,6 +34,7 @@ def plan_attachment(attachment: Attachment) -> Plan:
         + _ports(attachment)
         + _shaping(attachment)
         + address.operations(attachment)
+        + _ways_from_loopback(attachment)
     )
     result = Result(
         interfaces=connection.interfaces(attachment) + address.interfaces(attachment) + _detour(attachment),
@@ -60,8 +61,16 @@ def _ports(attachment: Attachment) -> tuple[Operation, ...]:
         return ()
     from cni.plan import ports
 
+    return ports.operations(attachment.conf.ports, attachment.addresses, attachment.owner.label)
+
+
+def _ways_from_loopback(attachment: Attachment) -> tuple[Operation, ...]:
+    if not attachment.conf.ports.mappings:
+        return ()
+    from cni.plan import ports
+
     place = address.gateway_interface(attachment)
-    return ports.operations(attachment.conf.ports, attachment.addresses, attachment.owner.label, place)
+    return ports.ways_from_loopback(attachment.conf.ports, attachment.addresses, place)
 
 
 def _shaping(attachment: Attachment) -> tuple[Operation, ...]:

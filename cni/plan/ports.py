@@ -84,11 +84,8 @@ def host_port_key(port: HostPort) -> str:
     return f"{ip}{port.mapping.protocol} . {port.mapping.host_port}"
 
 
-def operations(conf: Ports, addresses: tuple[Net, ...], label: str, toward: str) -> tuple[Operation, ...]:
-    """`addresses`: the container's, of which each family's first is used; `toward`: the interface that leads there.
-
-    What restrains a port is there before the port.
-    """
+def operations(conf: Ports, addresses: tuple[Net, ...], label: str) -> tuple[Operation, ...]:
+    """`addresses`: the container's, of which each family's first is used. What restrains a port comes before it."""
     found: list[Operation] = []
     for family in (4, 6):
         address = next((one for one in addresses if one.family == family), None)
@@ -102,9 +99,14 @@ def operations(conf: Ports, addresses: tuple[Net, ...], label: str, toward: str)
             if conf.conditions(family) or conf.mark_bit != MARK_BIT:
                 found.append(Condition(port, conf.conditions(family), conf.mark_bit))
             found.append(port)
-        if family == 4 and toward and conf.masqueraded != NOBODY and any(map(_from_loopback, mappings)):
-            found.append(LoopbackRouting(toward))
     return tuple(found)
+
+
+def ways_from_loopback(conf: Ports, addresses: tuple[Net, ...], toward: str) -> tuple[Operation, ...]:
+    """`toward`: the interface that leads to the container, which has to be there already; empty for none."""
+    reachable = any(mapping.serves(4) and _from_loopback(mapping) for mapping in conf.mappings)
+    needed = reachable and conf.masqueraded != NOBODY and any(address.family == 4 for address in addresses)
+    return (LoopbackRouting(toward),) if needed and toward else ()
 
 
 def _from_loopback(mapping: PortMapping) -> bool:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cni.install import NAMES
 from tests.frozen.test_bundle import VERSION, assert_answers, call
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FOREIGN = "#!/bin/sh\necho another\n"
 

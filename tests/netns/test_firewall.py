@@ -22,7 +22,7 @@ from tests.netns.forwarding import (
     settle,
 )
 from tests.netns.runtime import Attachment, Closed, attachment, host_local, network
-from tests.netns.state import difference, whole
+from tests.netns.state import difference, link, whole
 
 if TYPE_CHECKING:
     from tests.machine import Machine, Pod
@@ -128,6 +128,16 @@ def test_firewall_says_what_is_wrong_and_what_has_no_effect(machine: Machine, no
     assert node.call("DEL", called, who, program="firewall").succeeded().stderr == ""
 
 
+def test_status_of_isolation_where_nft_is_missing(machine: Machine, node: Node) -> None:
+    for folder in ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"):
+        if machine.run("test", "-e", f"{folder}/nft", check=False).returncode == 0:
+            machine.run("mount", "--bind", "/dev/null", f"{folder}/nft")
+    elsewhere = {"PATH": "/nowhere"}
+    refused = node.call("STATUS", firewalled("isolated"), program="firewall", extra=elsewhere)
+    assert (refused.code, "nft" in refused.message) == (50, True)
+    node.call("STATUS", firewalled("open"), program="firewall", extra=elsewhere).succeeded()
+
+
 # --- Isolation
 
 
@@ -197,14 +207,48 @@ def test_the_stricter_of_two_policies_of_a_bridge_counts(machine: Machine, node:
     assert not reaches(first, "10.1.2.3")
 
 
-def test_a_failed_isolation_leaves_the_machine_as_before(machine: Machine, node: Node) -> None:
+def disowned(machine: Machine, result: Json) -> Json:
+    """Let the host's interface look like another plugin's: then nobody is attached, and what is shared may go."""
+    machine.run("ip", "link", "set", result["interfaces"][1]["name"], "alias", "another's")
+    return result
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_failed_isolation_leaves_the_machine_as_before(machine: Machine, node: Node, others: int) -> None:
+    for _ in range(others):
+        disowned(machine, chain_behind(node, TWO, attachment(machine.pod()), "isolated")["prevResult"])
     who = attachment(machine.pod())
-    result = node.call("ADD", ONE, who, program="bridge").succeeded().content
-    machine.run("ip", "link", "set", result["interfaces"][1]["name"], "alias", "not podwire's")
+    result = disowned(machine, node.add(ONE, who, program="bridge"))
     before = whole(machine)
     called = {**firewalled("isolated"), "prevResult": result}
     assert node.call("ADD", called, who, program="firewall", stdout=Closed()).status == 1
     assert difference(before, whole(machine)) == []
+
+
+def test_a_port_is_isolated_and_stays_what_else_it_is(machine: Machine, node: Node) -> None:
+    who = attachment(machine.pod())
+    called = chain_behind(node, {**ONE, "hairpinMode": True}, who, "isolated")
+    port = called["prevResult"]["interfaces"][1]["name"]
+    told = link(machine, port)["linkinfo"]["info_slave_data"]
+    assert (told["hairpin"], told["isolated"]) == (True, True)
+    machine.run("bridge", "link", "set", "dev", port, "isolated", "off")
+    missed = node.call("CHECK", called, who, program="firewall")
+    assert (missed.code, f"{port} is no isolated port" in missed.message) == (101, True)
+
+
+def _always_absent() -> None:
+    """As if another container of the bridge added its elements between question and answer."""
+    from cni.kernel.nft import Nft
+
+    Nft.find = lambda *_: None  # type: ignore[method-assign]
+
+
+def test_two_containers_of_a_bridge_may_come_together(machine: Machine, node: Node) -> None:
+    called = chain_behind(node, ONE, attachment(machine.pod()), "isolated")
+    before = rules(machine)
+    who = attachment(machine.pod())
+    node.call("ADD", called, who, program="firewall", prepare=_always_absent).succeeded()
+    assert rules(machine) == before
 
 
 def test_a_second_container_runs_no_program_for_its_isolation(machine: Machine, node: Node) -> None:

@@ -69,7 +69,9 @@ def _late_port() -> None:
     def apply(*arguments: Any) -> None:
         subprocess.run(["bridge", "link", "set", "dev", port, "state", "0"], check=True)
         effect.apply(*arguments)
-        subprocess.run(["bridge", "link", "set", "dev", port, "state", "3"], check=True)
+        forward = ["bridge", "link", "set", "dev", port, "state", "3"]
+        # Refused as long as the kernel has not noticed the carrier.
+        until(lambda: subprocess.run(forward, stderr=subprocess.DEVNULL, check=False).returncode == 0, "it forwards")
 
     EFFECTS["ContainerUp"] = effect._replace(apply=apply)
 

@@ -52,9 +52,9 @@ class Libcni(NamedTuple):
             raise RefusedError(answer["code"], f"{plugin} {command}: {answer['msg']} {done.stderr}")
         return answer
 
-    def add(self, conflist: Json, who: Container) -> Json:
-        """Attach by each plugin in turn, and give the last one's answer."""
-        result: Json = {}
+    def add(self, conflist: Json, who: Container, result: Json | None = None) -> Json:
+        """Attach by each plugin in turn, and give the last one's answer. `result`: of what was there before."""
+        result = result or {}
         for plugin in conflist["plugins"]:
             result = self.execute(plugin["type"], "ADD", _request(conflist, plugin, who, result), who)
         return result

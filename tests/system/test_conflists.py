@@ -44,21 +44,26 @@ def test_everybody_reaches_whom_he_should_and_is_seen_as_he_should(cnitool: CniT
     assert measured(world, network) == expected(network)
 
 
-@pytest.mark.parametrize("family", ["iptables", "ip6tables"])
+@pytest.mark.parametrize(
+    ("program", "kind", "name"),
+    [
+        ("iptables", "chain", "podman"),
+        ("iptables", "single", "podman"),
+        ("ip6tables", "chain", "containerd"),
+        ("ip6tables", "single", "kind"),
+    ],
+)
 def test_containers_are_reached_although_the_node_drops_what_it_forwards(
-    machine: Machine, peers: Path, plugins: Path, tmp_path: Path, family: str
+    machine: Machine, peers: Path, plugins: Path, tmp_path: Path, program: str, kind: str, name: str
 ) -> None:
-    """As it is on a node with Docker. podwire's bridge alone says nothing of it, firewall does."""
-    network = NETWORKS["podman"] if family == "iptables" else with_firewall(NETWORKS["containerd"])
-    machine.run(family, "-P", "FORWARD", "DROP")
-    cnitool = cnitool_for(machine, (peers / "cnitool", plugins), network.chain, tmp_path)
-    world = populate(cnitool, network)
+    """As on a node with Docker. Of a chain it is firewall that sees to it, podwire does by itself."""
+    network = NETWORKS[name]
+    conflist = network.conflist(kind)
+    if kind == "chain" and {"type": "firewall"} not in conflist["plugins"]:
+        conflist = {**conflist, "plugins": [*conflist["plugins"], {"type": "firewall"}]}
+    machine.run(program, "-P", "FORWARD", "DROP")
+    world = populate(cnitool_for(machine, (peers / "cnitool", plugins), conflist, tmp_path), network)
     assert measured(world, network) == expected(network)
-
-
-def with_firewall(network: Network) -> Network:
-    chain = {**network.chain, "plugins": [*network.chain["plugins"], {"type": "firewall"}]}
-    return network._replace(chain=chain)
 
 
 def test_what_passes_is_what_the_runtime_allows(podman: CniTool) -> None:

@@ -223,6 +223,24 @@ def test_crio_collects_after_it_has_lost_its_memory(machine: Machine, crio: Libc
         assert reached(machine, stays) == Answer("stays", OUTSIDE[4])
 
 
+def test_crio_has_each_plugin_collect_what_it_made_itself(machine: Machine, crio: Libcni) -> None:
+    """As where bridge is another's program, which does not do it for the others."""
+    first, *others = CRIO["plugins"]
+    stays, goes = (crio_container(IDS[number], machine.pod().path, 8080 + number) for number in range(2))
+    crio.add(CRIO, stays)
+    result = crio.add({**CRIO, "plugins": [first]}, goes)
+    before = seen(machine)
+    crio.add({**CRIO, "plugins": others}, goes, result)
+    crio.collect({**CRIO, "plugins": others}, [stays])
+    after = seen(machine)
+    # Queues go with the interface, and what is inside the container is nobody's any more.
+    assert [after[section] for section in ("links", "nft", "files")] == [
+        before["links"],
+        before["nft"],
+        before["files"],
+    ]
+
+
 # nerdctl: go-cni as well, from a hook of the OCI runtime, with firewall and tuning in every network.
 
 

@@ -185,6 +185,21 @@ def test_a_rule_is_read_as_pyroute2_writes_it(attrs: list[tuple[str, Any]], foun
     assert nfnl.parse_rule(bytes(message.data)[16:]) == found
 
 
+@pytest.mark.parametrize(
+    ("family", "number", "text"),
+    [
+        (nfnl.NFPROTO_INET, 1, "inet filter"),
+        (nfnl.NFPROTO_IPV4, 2, "ip filter"),
+        (nfnl.NFPROTO_IPV6, 10, "ip6 filter"),
+        (nfnl.NFPROTO_BRIDGE, 7, "7 filter"),
+    ],
+)
+def test_a_family_has_its_number_and_the_name_that_nft_knows(family: int, number: int, text: str) -> None:
+    assert family == number
+    assert nfnl.Chain(family, "filter", "FORWARD").table_text == text
+    assert not nfnl.Chain(family, "filter", "FORWARD").drops_forwarded
+
+
 def test_a_transaction_has_its_edges() -> None:
     inner = nfnl.delete_element(MAP, ADDRESS)
     first, middle, last = nfnl.transaction([inner])

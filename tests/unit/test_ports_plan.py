@@ -37,7 +37,8 @@ def on(address: str) -> PortMapping:
 
 
 def planned(*mappings: PortMapping, toward: str = "cni0", **conf: Any) -> tuple[Operation, ...]:
-    return ports.operations(Ports(mappings, **conf), (V4, V6), OWNER.label, toward)
+    made = Ports(mappings, **conf)
+    return ports.operations(made, (V4, V6), OWNER.label) + ports.ways_from_loopback(made, (V4, V6), toward)
 
 
 def attached(*addresses: str, **members: Any) -> list[Operation]:
@@ -64,9 +65,9 @@ def test_a_port_of_both_families_leads_to_both_addresses() -> None:
     assert planned(BOTH) == (
         Hairpin(V4, everybody=False, label=OWNER.label),
         HostPort(BOTH, V4.ip, OWNER.label),
-        LoopbackRouting("cni0"),
         Hairpin(V6, everybody=False, label=OWNER.label),
         HostPort(BOTH, V6.ip, OWNER.label),
+        LoopbackRouting("cni0"),
     )
 
 
@@ -81,13 +82,13 @@ def test_a_port_of_one_family_leads_to_the_address_of_that_family(mapping: PortM
 
 @pytest.mark.parametrize(("addresses", "families"), [((V4,), [4]), ((V6,), [6]), ((), []), ((V6, V4), [4, 6])])
 def test_a_family_that_the_container_has_not_is_passed_over(addresses: tuple[Net, ...], families: list[int]) -> None:
-    found = ports.operations(Ports((BOTH,)), addresses, OWNER.label, "cni0")
+    found = ports.operations(Ports((BOTH,)), addresses, OWNER.label)
     assert [one.ip.family for one in found if isinstance(one, HostPort)] == families
 
 
 def test_of_several_addresses_of_a_family_the_first_is_used() -> None:
     several = tuple(map(parse_net, ("2001:db8::9/64", "10.1.2.9/24", "10.1.2.4/16", "2001:db8::4/64")))
-    found = ports.operations(Ports((BOTH,)), several, OWNER.label, "cni0")
+    found = ports.operations(Ports((BOTH,)), several, OWNER.label)
     assert [one.ip for one in found if isinstance(one, HostPort)] == [several[1].ip, several[0].ip]
     assert [one.address for one in found if isinstance(one, Hairpin)] == [several[1], several[0]]
 
@@ -195,7 +196,7 @@ def test_loopback_is_routed_over_the_interface_that_has_the_gateway_once_it_is_t
 def test_a_mapping_as_a_runtime_sends_it_ends_as_an_element() -> None:
     told: dict[str, Any] = {"HostPort": 53, "ContainerPort": 5353, "Protocol": "UDP", "HostIP": "2001:db8:2::1"}
     conf = parse_ports(Fields({"runtimeConfig": {"portMappings": [told]}}, "", Faults()))
-    found = ports.operations(conf, (V4, V6), OWNER.label, "cni0")
+    found = ports.operations(conf, (V4, V6), OWNER.label)
     assert [one.describe() for one in found] == [
         "nft add element inet podwire hairpin6 { 2001:db8::3 : jump hairpin-2001_db8__/64 }",
         "nft add element inet podwire hostip_hostports6 { 2001:db8:2::1 . udp . 53 : 2001:db8::3 . 5353 }",

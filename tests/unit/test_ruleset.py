@@ -40,6 +40,7 @@ PARTS = {
     "masquerade, empty": ruleset.masquerade([]),
     "masquerade": ruleset.masquerade([V4, V6, V4]),
     "guard": ruleset.spoof_guard(),
+    "isolation": ruleset.isolation(),
     "ports, empty": ruleset.host_ports([], []),
     "ports": ruleset.host_ports([*HAIRPINS, HAIRPINS[0]], [*CONDITIONS, CONDITIONS[0]]),
 }
