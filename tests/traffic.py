@@ -120,7 +120,7 @@ def listen(where: Machine | Pod, name: str, *ports: int) -> None:
     _await_ready(server)
 
 
-def ask_each(where: Machine | Pod, targets: Iterable[Target], seconds: float = 1.0) -> list[Answer]:
+def ask_each(where: Machine | Pod, targets: Iterable[Target], seconds: float = 5.0) -> list[Answer]:
     """Ask all targets at once, and give their answers in the same order."""
     done = where.run(sys.executable, "-I", "-S", "-c", _CLIENT, json.dumps(list(targets)), str(seconds))
     return [Answer(*said.split()) if said else Answer(NOBODY, "") for said in json.loads(done.stdout)]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from cni.call import require_nft
 from cni.config.firewall import ISOLATED, OPEN, parse_firewall
+from cni.kernel import legacy
 from cni.plan import accept
 from cni.plan.accept import IsolatedPort, Isolation
-from cni.spec.errors import InvalidConfig
+from cni.spec.errors import InvalidConfig, Unavailable
 from cni.spec.request import ifname_fault
 
 TYPE_CHECKING = False
@@ -61,6 +62,11 @@ class Firewall:
         return [link.name for link in found if link is not None and link.master in masters]
 
     def answer(self, previous: Result) -> Result:
+        """What the reference would accept there, and podwire does not, is told; the container is not refused for it."""
+        try:
+            legacy.refuse_drops(self._call.machine, {ip.address.family for ip in previous.ips}, ANY_INTERFACE)
+        except Unavailable as unavailable:
+            self._call.warn(unavailable.message)
         return previous
 
     def leftovers(self, previous: Result) -> tuple[Operation, ...]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from cni import proc
-from cni.kernel import nfnl, nfrule, sysctl
+from cni.kernel import legacy, nfnl, nfrule
 from cni.kernel.accept import ABSENT, well_known
 from cni.kernel.netlink import U32, Refused
 from cni.kernel.nfnl import BE32, NFPROTO_INET, PROTOCOLS, Place
 from cni.plan.accept import dropped
-from cni.plan.firewalls import ACCEPT, Rule, drops, may_pass, read_iptables
+from cni.plan.firewalls import ACCEPT, Rule, may_pass
 from cni.spec.errors import Unavailable
 
 TYPE_CHECKING = False
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from cni.kernel.machine import Machine
     from cni.kernel.nfnl import Chain
 
-LEGACY = {4: ("ip_tables_names", "iptables-legacy"), 6: ("ip6_tables_names", "ip6tables-legacy")}
 WHAT, NFTA_PAYLOAD_OFFSET = 2, 3  # NFTA_META_KEY, NFTA_CT_KEY, NFTA_PAYLOAD_BASE
 NFTA_LOOKUP_SET, NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS = 1, 3, 5
 NFT_META_IIF, NFT_META_IIFNAME = 4, 6
@@ -41,10 +39,7 @@ def refuse_drops(machine: Machine, families: Iterable[int], interface: str) -> N
     for chain in _unknown(machine, families):
         if not may_pass(_rules(machine, chain), chain.name, interface):
             raise Unavailable(dropped(chain.name, chain.table_text))
-    for family in families:
-        listed = _legacy(machine, family)
-        if drops(listed, "FORWARD") and not may_pass(read_iptables(listed), "FORWARD", interface):
-            raise Unavailable(dropped("FORWARD", f"filter of {LEGACY[family][1]}"))
+    legacy.refuse_drops(machine, families, interface)
 
 
 def _unknown(machine: Machine, families: tuple[int, ...]) -> list[Chain]:
@@ -59,17 +54,6 @@ def _unknown(machine: Machine, families: tuple[int, ...]) -> list[Chain]:
     known = [chain._replace(drops_forwarded=True) for chain in well_known(families)]
     chains = [nfnl.parse_chain(answer) for answer in answers]
     return [one for one in chains if one.drops_forwarded and one.family in concerned and one not in known]
-
-
-def _legacy(machine: Machine, family: int) -> str:
-    """The rules of iptables in its own part of the kernel; nothing where that has no such table, or nobody tells."""
-    names, name = LEGACY[family]
-    if "filter" not in (sysctl.read_text(f"/proc/net/{names}") or "").split():
-        return ""
-    program = proc.find_system(name, machine.environment)
-    if program is None:
-        return ""
-    return proc.run([program, "-S"], b"", machine.environment, capture_stderr=True).stdout.decode("utf-8", "replace")
 
 
 def _rules(machine: Machine, chain: Chain) -> dict[str, list[Rule]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cni.kernel import nft
 from cni.kernel.nfnl import Element
+from cni.kernel.nftables import GUARDS
 from cni.plan import ruleset
 from cni.plan.operations import SpoofGuard
 
@@ -20,7 +21,7 @@ def _elements(op: SpoofGuard) -> list[tuple[Place, Element]]:
     """In a concatenation every part is padded to four bytes (libnftnl)."""
     name = op.host_interface.encode().ljust(IFNAME_BYTES, b"\0")
     allowed = Element(name + op.mac.ljust(8, b"\0"), "", op.label)
-    return [(nft.GUARDS[ruleset.ALLOWED], allowed), (nft.GUARDS[ruleset.GUARDED], Element(name, "", op.label))]
+    return [(GUARDS[ruleset.ALLOWED], allowed), (GUARDS[ruleset.GUARDED], Element(name, "", op.label))]
 
 
 def apply(machine: Machine, op: SpoofGuard, journal: Journal) -> None:

@@ -8,6 +8,7 @@ from errno import EEXIST
 from cni.config.ports import PROTOCOLS, Ports
 from cni.kernel import alive, conntrack, nfnl, nft, sysctl
 from cni.kernel.nfnl import Element
+from cni.kernel.nftables import PORT_MAPS, PORTS
 from cni.plan import ports as plan
 from cni.plan import ruleset
 from cni.plan.ports import Condition, Hairpin, HostPort, host_port_map
@@ -36,16 +37,16 @@ def _key(op: HostPort, *, any_address: bool = False) -> bytes:
 
 def _port_element(op: HostPort) -> tuple[Place, Element]:
     target = op.ip.packed + PORT.pack(op.mapping.container_port)
-    return nft.PORTS[host_port_map(op)], Element(_key(op), "", op.label, target)
+    return PORTS[host_port_map(op)], Element(_key(op), "", op.label, target)
 
 
 def _condition_element(op: Condition) -> tuple[Place, Element]:
     element = Element(_key(op.port), op.chain, op.port.label, leaves=True)
-    return nft.PORTS[f"condition_{host_port_map(op.port)}"], element
+    return PORTS[f"condition_{host_port_map(op.port)}"], element
 
 
 def _hairpin_element(op: Hairpin) -> tuple[Place, Element]:
-    return nft.PORTS[f"hairpin{op.address.family}"], Element(op.address.ip.packed, op.chain, op.label)
+    return PORTS[f"hairpin{op.address.family}"], Element(op.address.ip.packed, op.chain, op.label)
 
 
 def _ensure(machine: Machine, hairpins: list[Hairpin], conditions: list[Condition], journal: Journal) -> None:
@@ -113,10 +114,10 @@ def _refuse_overlap(machine: Machine, op: HostPort) -> None:
     """
     family, key = op.ip.family, _key(op, any_address=True)
     if op.mapping.host_ip is not None:
-        found = machine.nft.find(nft.PORTS[f"hostports{family}"], Element(key, "", ""))
+        found = machine.nft.find(PORTS[f"hostports{family}"], Element(key, "", ""))
         others = [found] if found is not None else []
     else:
-        others = [one for one in machine.nft.elements(nft.PORTS[f"hostip_hostports{family}"]) if one.key.endswith(key)]
+        others = [one for one in machine.nft.elements(PORTS[f"hostip_hostports{family}"]) if one.key.endswith(key)]
     for other in others:
         if other.label != op.label and _lives(machine, other):
             raise _taken(op, other.label)
@@ -146,9 +147,9 @@ def release_port(machine: Machine, op: HostPort) -> None:
 
 def release_all(machine: Machine, doomed: Callable[[str], bool]) -> None:
     """Whatever has a doomed label, with the connections that it brought; the cost grows with all mapped ports."""
-    for name, place in nft.PORTS.items():
+    for name, place in PORTS.items():
         for element in machine.nft.elements(place):
-            if doomed(element.label) and machine.nft.remove(place, element) and name in nft.PORT_MAPS:
+            if doomed(element.label) and machine.nft.remove(place, element) and name in PORT_MAPS:
                 _forget_mapped(machine, element)
 
 

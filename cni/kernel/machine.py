@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from cni.kernel.nft import Nft
+    from cni.kernel.nftables import Nft
     from cni.kernel.rtinfo import Link
     from cni.spec.owner import Owner
 
@@ -111,7 +111,7 @@ class Machine:
     def nft(self) -> Nft:
         """Opened on demand: a kernel without nftables is no obstacle where no feature asks for it."""
         if self._nft is None:
-            from cni.kernel.nft import Nft
+            from cni.kernel.nftables import Nft
 
             self._nft = Nft()
         return self._nft

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cni.kernel import nft
 from cni.kernel.nfnl import Element
+from cni.kernel.nftables import MASQUERADES
 from cni.plan import ruleset
 from cni.plan.operations import Masquerade, masquerade_chain
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _element(op: Masquerade) -> tuple[Place, Element]:
-    place = nft.MASQUERADES[ruleset.masquerade_map(op.ip.family)]
+    place = MASQUERADES[ruleset.masquerade_map(op.ip.family)]
     return place, Element(op.ip.packed, masquerade_chain(op.address), op.label)
 
 

@@ -133,15 +133,19 @@ def _address(chain: Chain, offset: int, subnet: Net) -> bytes:
     return family + whole + _mask(netmask) + _compare(NFT_CMP_EQ, packed)
 
 
-def answers(chain: Chain) -> list[bytes]:
-    """Expressions for what belongs to a known connection, or has come through a port of the host."""
+def answers(chain: Chain) -> dict[str, bytes]:
+    """Expressions for what belongs to a known connection, and for what has come through a port of the host: one rule
+    for each, by a name.
+    """
     if chain.family != NFPROTO_INET:
         states = ESTABLISHED | RELATED | XT_CONNTRACK_STATE_DNAT
-        return [_match("conntrack", CONNTRACK_REVISION, CONNTRACK.pack(XT_CONNTRACK_STATE, 0, states, 0))]
-    return [
-        _load("ct", key) + _mask(U32.pack(bits)) + _compare(NFT_CMP_NEQ, U32.pack(0))
-        for key, bits in ((NFT_CT_STATE, ESTABLISHED | RELATED), (NFT_CT_STATUS, IPS_DST_NAT))
-    ]
+        info = CONNTRACK.pack(XT_CONNTRACK_STATE, 0, states, 0)
+        return {"answers to": _match("conntrack", CONNTRACK_REVISION, info)}
+    bits = {"answers to": (NFT_CT_STATE, ESTABLISHED | RELATED), "host ports of": (NFT_CT_STATUS, IPS_DST_NAT)}
+    return {
+        name: _load("ct", key) + _mask(U32.pack(mask)) + _compare(NFT_CMP_NEQ, U32.pack(0))
+        for name, (key, mask) in bits.items()
+    }
 
 
 def accept() -> bytes:

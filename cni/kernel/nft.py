@@ -1,13 +1,12 @@
-"""The nftables socket: elements added, found and removed over netlink; rules loaded by nft when they are missing."""
+"""podwire's nftables: elements held for a container, and rules loaded by nft when they are missing."""
 
 from __future__ import annotations
 
-from errno import EEXIST, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
+from errno import EEXIST
 
 from cni import proc
 from cni.kernel import nfnl
-from cni.kernel.netlink import NETLINK_NETFILTER, Netlink, Refused
-from cni.plan import ruleset
+from cni.kernel.nftables import GUARDS, MASQUERADES, PORTS
 from cni.plan.alias import parse_alias
 from cni.spec.errors import MachineRefused
 from cni.spec.owner import label_keys
@@ -21,76 +20,6 @@ if TYPE_CHECKING:
     from cni.kernel.nfnl import Element, Place
     from cni.plan.alias import Alias
     from cni.plan.ruleset import Part
-
-ABSENT = (ENOENT, EOPNOTSUPP, EPROTONOSUPPORT)  # the table is not there, or nothing of nftables is
-FAMILIES = {ruleset.INET: nfnl.NFPROTO_INET, ruleset.BRIDGE: nfnl.NFPROTO_BRIDGE}
-
-
-def _places(table: str, *names: str) -> dict[str, Place]:
-    return {name: nfnl.Place(FAMILIES[table], ruleset.TABLE, name) for name in names}
-
-
-MASQUERADES = _places(ruleset.INET, *[ruleset.masquerade_map(family) for family in (4, 6)])
-PORT_MAPS = [f"{name}{family}" for name in ("hostip_hostports", "hostports") for family in (4, 6)]
-PORTS = _places(ruleset.INET, *PORT_MAPS, *[f"condition_{name}" for name in PORT_MAPS], "hairpin4", "hairpin6")
-GUARDS = _places(ruleset.BRIDGE, ruleset.ALLOWED, ruleset.GUARDED)
-
-
-class Nft(Netlink):
-    """Every method raises Refused and OSError for what the kernel refuses, beyond what its own line says."""
-
-    def __init__(self) -> None:
-        super().__init__(NETLINK_NETFILTER)
-        self._chains: dict[str, set[str]] = {}
-
-    def chains(self, table: str) -> set[str]:
-        """The chains that have rules: one that somebody flushed is as good as none. Asked for once, until `forget`."""
-        if table not in self._chains:
-            try:
-                answers = self.dump(*nfnl.rules_of(FAMILIES[table], ruleset.TABLE))
-            except (Refused, OSError) as error:
-                if error.errno not in ABSENT:
-                    raise
-                answers = []
-            self._chains[table] = {chain for of, chain in map(nfnl.parse_rule, answers) if of == ruleset.TABLE}
-        return self._chains[table]
-
-    def forget_chains(self) -> None:
-        self._chains.clear()
-
-    def change(self, *messages: tuple[int, int, bytes]) -> Refused | None:
-        """All of them or none take effect."""
-        return self.batch(nfnl.transaction(list(messages)))
-
-    def find(self, place: Place, element: Element) -> Element | None:
-        """Whatever has the element's key."""
-        try:
-            answer = self.ask(*nfnl.get_element(place, element))
-        except (Refused, OSError) as error:
-            if error.errno in ABSENT:
-                return None
-            raise
-        return nfnl.parse_elements(answer)[0]
-
-    def remove(self, place: Place, element: Element) -> bool:
-        """Absence is success, and so is a key that by now is another's. Tells whether the element was there."""
-        found = self.find(place, element)
-        if found is None or found.label != element.label:
-            return False
-        refusal = self.change(nfnl.delete_element(place, element))
-        if refusal is not None and refusal.errno not in ABSENT:
-            raise refusal
-        return True
-
-    def elements(self, place: Place) -> list[Element]:
-        """The cost grows with their number."""
-        try:
-            answers = self.dump(*nfnl.all_elements(place))
-        except (Refused, OSError) as error:
-            if error.errno in ABSENT:
-                return []
-            raise
-        return [one for answer in answers for one in nfnl.parse_elements(answer)]
 
 
 def hold(machine: Machine, place: Place, element: Element, journal: Journal) -> None:

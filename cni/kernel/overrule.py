@@ -42,16 +42,13 @@ def _wanted(chain: Chain, op: Accept) -> list[Wanted]:
 
 
 def _of_subnet(own: Chain, subnet: Net, *, inbound: bool) -> list[Wanted]:
-    said = f"podwire: from {subnet.text}"
-    found = [Wanted(own, said, nfrule.from_subnet(own, subnet) + nfrule.accept())]
     into = nfrule.to_subnet(own, subnet)
-    if inbound:
-        found.append(Wanted(own, f"podwire: to {subnet.text}", into + nfrule.accept()))
-        return found
-    for number, condition in enumerate(nfrule.answers(own)):
-        said = f"podwire: answers to {subnet.text}{f' ({number})' if number else ''}"
-        found.append(Wanted(own, said, into + condition + nfrule.accept()))
-    return found
+    conditions = {"to": into} if inbound else {name: into + what for name, what in nfrule.answers(own).items()}
+    conditions = {"from": nfrule.from_subnet(own, subnet), **conditions}
+    return [
+        Wanted(own, f"podwire: {name} {subnet.text}", condition + nfrule.accept())
+        for name, condition in conditions.items()
+    ]
 
 
 def rules(machine: Machine, chain: Chain) -> list[nfrule.Rule]:

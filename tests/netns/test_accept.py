@@ -412,7 +412,7 @@ def test_rules_are_those_that_iptables_makes(machine: Machine, subnet: str) -> N
     machine.run("iptables-nft", "-N", "other")
     machine.run("iptables-nft", "-A", "FORWARD", "-j", "other")
     theirs = expressions(machine, chain)
-    (answers,) = nfrule.answers(chain)
+    (answers,) = nfrule.answers(chain).values()
     for rule in (
         nfrule.from_subnet(chain, net) + nfrule.accept(),
         nfrule.to_subnet(chain, net) + answers + nfrule.accept(),
@@ -435,7 +435,7 @@ def test_rules_are_those_that_nft_makes(machine: Machine, subnet: str) -> None:
     commands = ["add table inet t", "add chain inet t c", "add chain inet t other"]
     machine.run("nft", "; ".join([*commands, *[f"add rule inet t c {text}" for text in texts]]))
     theirs = expressions(machine, chain)
-    answers = [nfrule.to_subnet(chain, net) + answer for answer in nfrule.answers(chain)]
+    answers = [nfrule.to_subnet(chain, net) + answer for answer in nfrule.answers(chain).values()]
     for front in (nfrule.from_subnet(chain, net), *answers):
         machine.call(_append, chain, front + nfrule.accept())
     machine.call(_append, chain, nfrule.jump("other"))
@@ -511,5 +511,10 @@ def test_status_asks_the_older_iptables(machine: Machine, node: Node) -> None:
     answer = node.call("STATUS", ONE)
     assert answer.message == f"chain FORWARD of table filter of iptables-legacy {BLAME}"
     assert node.call("STATUS", network(), program="firewall").message == answer.message
+    who = attachment(machine.pod())
+    result = node.add(ONE, who, program="bridge")
+    called = node.call("ADD", network(prevResult=result), who, program="firewall").succeeded()
+    assert called.stderr == f"{answer.message}\n"
     machine.run("iptables-legacy", "-A", "FORWARD", "-i", "br-one", "-j", "ACCEPT")
     node.call("STATUS", ONE).succeeded()
+    assert node.call("ADD", network(prevResult=result), who, program="firewall").succeeded().stderr == ""

@@ -238,7 +238,7 @@ def test_a_port_is_isolated_and_stays_what_else_it_is(machine: Machine, node: No
 
 def _always_absent() -> None:
     """As if another container of the bridge added its elements between question and answer."""
-    from cni.kernel.nft import Nft
+    from cni.kernel.nftables import Nft
 
     Nft.find = lambda *_: None  # type: ignore[method-assign]
 

@@ -41,7 +41,7 @@ LINKING = COMMON | KERNEL | PLAN | {"cni.call", "cni.commands", "cni.delegate"}
 ATTACHING = LINKING | ALLOCATOR
 # podwire looks after the host's firewall, which its drop-ins leave to the plugin chained behind them.
 ACCEPTING = {"cni.plan.accept", "cni.kernel.accept", "cni.kernel.nfnl"}
-RULES = {"cni.kernel.nfnl", "cni.kernel.nft", "cni.plan.ruleset", "cni.proc"}
+RULES = {"cni.kernel.nfnl", "cni.kernel.nft", "cni.kernel.nftables", "cni.plan.ruleset", "cni.proc"}
 PORTS = RULES | {"cni.plan.ports", "cni.kernel.hostports", "cni.kernel.conntrack"}
 SHAPING = {"cni.plan.shaping", "cni.kernel.shaping", "cni.kernel.tc"}
 

@@ -36,6 +36,11 @@ LOOPBACK: Json = {"cniVersion": "0.3.1", "name": "cni-loopback", "plugins": [{"t
 MAX_UINT32 = (1 << 32) - 1  # containerd's burst
 
 
+@pytest.fixture
+def runtime(machine: Machine, plugins: Path) -> Libcni:
+    return Libcni(machine, plugins, SERVICE)
+
+
 def network(version: str, name: str, bridge: Json, *others: Json) -> Json:
     settings = {"type": "bridge", "isGateway": True, "ipMasq": True, "hairpinMode": True, **bridge}
     return {"cniVersion": version, "name": name, "plugins": [settings, *others]}
@@ -176,62 +181,59 @@ def crio_container(container: str, netns: str, port: int) -> Container:
     return Container(container, netns, "eth0", kubernetes(container), told)
 
 
-@pytest.fixture
-def crio(machine: Machine, plugins: Path) -> Libcni:
-    return Libcni(machine, plugins, SERVICE)
-
-
 @pytest.mark.parametrize("name", ["podwire", *install.NAMES])
-def test_crio_finds_that_every_plugin_knows_its_version(crio: Libcni, name: str) -> None:
-    assert {"0.3.1", "0.4.0", "1.0.0", "1.1.0"} <= set(crio.supported(name))
+def test_crio_finds_that_every_plugin_knows_its_version(runtime: Libcni, name: str) -> None:
+    assert {"0.3.1", "0.4.0", "1.0.0", "1.1.0"} <= set(runtime.supported(name))
 
 
-def test_crio_finds_its_network_ready_and_its_pod_in_order(machine: Machine, crio: Libcni) -> None:
-    crio.status(CRIO)
+def test_crio_finds_its_network_ready_and_its_pod_in_order(machine: Machine, runtime: Libcni) -> None:
+    runtime.status(CRIO)
     pod = machine.pod("pod")
     who = crio_container(IDS[0], pod.path, 8080)
-    result = crio.add(CRIO, who)
+    result = runtime.add(CRIO, who)
     assert [ip["address"] for ip in result["ips"]] == ["fd00:85::2/64", "10.85.0.2/16"]
-    crio.check(CRIO, who, result)
-    crio.status(CRIO)
+    runtime.check(CRIO, who, result)
+    runtime.status(CRIO)
     assert reached(machine, pod) == Answer("pod", OUTSIDE[4])
 
 
-def test_crio_finds_a_network_ready_whose_ranges_it_will_bring(crio: Libcni) -> None:
+def test_crio_finds_a_network_ready_whose_ranges_it_will_bring(runtime: Libcni) -> None:
     """STATUS knows nothing of a pod, hence nothing of its ranges."""
-    crio.status(network("1.1.0", "crio", {"bridge": "cni0", "capabilities": {"ipRanges": True}, "ipam": host_local()}))
+    runtime.status(
+        network("1.1.0", "crio", {"bridge": "cni0", "capabilities": {"ipRanges": True}, "ipam": host_local()})
+    )
 
 
 @pytest.mark.parametrize("valid", ["none", "one"])
-def test_crio_collects_after_it_has_lost_its_memory(machine: Machine, crio: Libcni, valid: str) -> None:
+def test_crio_collects_after_it_has_lost_its_memory(machine: Machine, runtime: Libcni, valid: str) -> None:
     """GC alone, without a DEL before: what libcni remembered is gone, as is one of the namespaces."""
     stays, lost, gone = machine.pod("stays"), machine.pod("lost"), machine.pod("gone")
     others = [crio_container("b8" * 32, lost.path, 8082), crio_container("c9" * 32, gone.path, 8083)]
     living = crio_container(IDS[0], stays.path, 8080)
-    result = crio.add(CRIO, living)
+    result = runtime.add(CRIO, living)
     if valid == "none":
-        crio.delete(CRIO, living, result)
+        runtime.delete(CRIO, living, result)
     before, links = without_pod(seen(machine), gone), links_of(machine)
     for one in others:
-        crio.add(CRIO, one)
+        runtime.add(CRIO, one)
     gone.remove()
-    crio.collect(CRIO, [living] if valid == "one" else None)
+    runtime.collect(CRIO, [living] if valid == "one" else None)
     machine.wait_for_links(*links)
     assert seen(machine) == before
     if valid == "one":
-        crio.check(CRIO, living, result)
+        runtime.check(CRIO, living, result)
         assert reached(machine, stays) == Answer("stays", OUTSIDE[4])
 
 
-def test_crio_has_each_plugin_collect_what_it_made_itself(machine: Machine, crio: Libcni) -> None:
+def test_crio_has_each_plugin_collect_what_it_made_itself(machine: Machine, runtime: Libcni) -> None:
     """As where bridge is another's program, which does not do it for the others."""
     first, *others = CRIO["plugins"]
     stays, goes = (crio_container(IDS[number], machine.pod().path, 8080 + number) for number in range(2))
-    crio.add(CRIO, stays)
-    result = crio.add({**CRIO, "plugins": [first]}, goes)
+    runtime.add(CRIO, stays)
+    result = runtime.add({**CRIO, "plugins": [first]}, goes)
     before = seen(machine)
-    crio.add({**CRIO, "plugins": others}, goes, result)
-    crio.collect({**CRIO, "plugins": others}, [stays])
+    runtime.add({**CRIO, "plugins": others}, goes, result)
+    runtime.collect({**CRIO, "plugins": others}, [stays])
     after = seen(machine)
     # Queues go with the interface, and what is inside the container is nobody's any more.
     assert [after[section] for section in ("links", "nft", "files")] == [
@@ -261,11 +263,6 @@ def nerdctl_container(pod: Pod, port: int, netns: str | None = None) -> Containe
     return Container(f"default-{pod.name * 16:.64}", pod.path if netns is None else netns, "eth0", args, told)
 
 
-@pytest.fixture
-def nerdctl(machine: Machine, plugins: Path) -> Libcni:
-    return Libcni(machine, plugins, SERVICE)
-
-
 def test_nerdctl_learns_that_firewall_can_isolate(machine: Machine, plugins: Path) -> None:
     """Called with no command, and asked for nothing; what it says is for people, but nerdctl reads it."""
     done = machine.run("env", "-i", str(plugins / "firewall"))
@@ -275,28 +272,28 @@ def test_nerdctl_learns_that_firewall_can_isolate(machine: Machine, plugins: Pat
     assert tuple(map(int, found.groups())) >= (1, 7, 1)
 
 
-def test_nerdctl_removes_a_container_before_it_starts_and_after_its_end(machine: Machine, nerdctl: Libcni) -> None:
+def test_nerdctl_removes_a_container_before_it_starts_and_after_its_end(machine: Machine, runtime: Libcni) -> None:
     first, pod = machine.pod("first"), machine.pod("pod")
-    nerdctl.add(NERDCTL, nerdctl_container(first, 8081))
+    runtime.add(NERDCTL, nerdctl_container(first, 8081))
     before, links = seen(machine), links_of(machine)
-    nerdctl.delete(NERDCTL, nerdctl_container(pod, 8080, ""))
+    runtime.delete(NERDCTL, nerdctl_container(pod, 8080, ""))
     assert seen(machine) == before
-    result = nerdctl.add(NERDCTL, nerdctl_container(pod, 8080))
+    result = runtime.add(NERDCTL, nerdctl_container(pod, 8080))
     assert reached(machine, pod) == Answer("pod", OUTSIDE[4])
     machine.pods.pop("outside").remove()
     pod.remove()
-    nerdctl.delete(NERDCTL, nerdctl_container(pod, 8080, ""), result)
+    runtime.delete(NERDCTL, nerdctl_container(pod, 8080, ""), result)
     machine.wait_for_links(*links)
     assert seen(machine) == without_pod(before, pod)
 
 
-def test_nerdctl_keeps_its_networks_apart(machine: Machine, nerdctl: Libcni) -> None:
+def test_nerdctl_keeps_its_networks_apart(machine: Machine, runtime: Libcni) -> None:
     outside, one, two, other = machine.outside(), machine.pod("one"), machine.pod("two"), machine.pod("other")
     addresses = {}
     for number, (pod, conflist) in enumerate(((one, NERDCTL), (two, NERDCTL), (other, OTHER))):
-        addresses[pod] = address_of(nerdctl.add(conflist, nerdctl_container(pod, 8080 + number)))
+        addresses[pod] = address_of(runtime.add(conflist, nerdctl_container(pod, 8080 + number)))
         listen(pod, pod.name, 80)
     listen(outside, "outside", 80)
     targets = [Target("tcp", address, 80) for address in (*addresses.values(), OUTSIDE[4])]
-    heard = {pod.name: [answer.name for answer in ask_each(pod, targets)] for pod in (one, other)}
+    heard = {pod.name: [answer.name for answer in ask_each(pod, targets, seconds=1.0)] for pod in (one, other)}
     assert [names[1:] for names in heard.values()] == [["two", NOBODY, "outside"], [NOBODY, NOBODY, "outside"]]

@@ -209,8 +209,8 @@ def test_answers_alone_are_accepted_in_the_language_of_the_table() -> None:
     """With `ct state` in it, iptables gives up a table; of several conditions nftables needs a rule for each."""
     closed = Accept((NET4,), inbound=False)
     assert comments(FORWARD, closed) == ["podwire: from 10.1.2.0/24", "podwire: answers to 10.1.2.0/24"]
-    assert comments(INET, closed)[1:] == ["podwire: answers to 10.1.2.0/24", "podwire: answers to 10.1.2.0/24 (1)"]
-    names = {name for part in nfrule.answers(FORWARD) for name, _ in answered(part).expressions}
+    assert comments(INET, closed)[1:] == ["podwire: answers to 10.1.2.0/24", "podwire: host ports of 10.1.2.0/24"]
+    names = {name for part in nfrule.answers(FORWARD).values() for name, _ in answered(part).expressions}
     assert names == {"match"}
     assert len(nfrule.CONNTRACK.pack(1, 0, 1, 0)) == 168  # XT_ALIGN(sizeof(struct xt_conntrack_mtinfo3))
 
@@ -357,7 +357,7 @@ DESTINATION4 = nfrule.to_subnet(FORWARD, NET4)
         (nfrule.from_subnet(INET, NET6) + nfrule.accept(), Rule(ACCEPT)),
         (DESTINATION4 + nfrule.accept(), Rule(ACCEPT, bound=True)),
         (nfrule.to_subnet(INET, NET6) + nfrule.accept(), Rule(ACCEPT, bound=True)),
-        (nfrule.answers(INET)[0] + nfrule.accept(), Rule(ACCEPT, answers=True)),
+        (nfrule.answers(INET)["answers to"] + nfrule.accept(), Rule(ACCEPT, answers=True)),
         (STATE + nfrule._compare(1, struct.pack("=I", 8)) + nfrule.accept(), Rule(ACCEPT, answers=True)),
         (STATE + nfrule._compare(0, struct.pack("=I", 8)) + nfrule.accept(), Rule(ACCEPT)),
         (STATE + nfrule._compare(0, struct.pack("=I", 2)) + nfrule.accept(), Rule(ACCEPT, answers=True)),

@@ -9,7 +9,7 @@ import pytest
 
 from cni.config.ports import PortMapping
 from cni.kernel import guard, hostports, masquerade
-from cni.kernel.nft import Nft
+from cni.kernel.nftables import Nft
 from cni.plan import ruleset
 from cni.plan.operations import Masquerade, SpoofGuard, masquerade_chain
 from cni.plan.ports import Condition, Hairpin, HostPort

@@ -1,0 +1,41 @@
+"""iptables in its own part of the kernel, older than nftables: podwire adds no rules there, and says where it drops."""
+
+from __future__ import annotations
+
+from cni import proc
+from cni.kernel import sysctl
+from cni.plan.accept import dropped
+from cni.spec.errors import Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cni.kernel.machine import Machine
+
+PROGRAMS = {4: ("ip_tables_names", "iptables-legacy"), 6: ("ip6_tables_names", "ip6tables-legacy")}
+CHAIN = "FORWARD"
+
+
+def refuse_drops(machine: Machine, families: Iterable[int], interface: str) -> None:
+    """Raises Unavailable where the chain drops what containers send to the host by `interface` (which may end in *, for
+    all that begin so).
+    """
+    for family in families:
+        if not (listed := _listed(machine, family)):
+            continue
+        from cni.plan.firewalls import drops, may_pass, read_iptables
+
+        if drops(listed, CHAIN) and not may_pass(read_iptables(listed), CHAIN, interface):
+            raise Unavailable(dropped(CHAIN, f"filter of {PROGRAMS[family][1]}"))
+
+
+def _listed(machine: Machine, family: int) -> str:
+    """All rules; nothing where the kernel has no such table, or no program tells."""
+    names, name = PROGRAMS[family]
+    if "filter" not in (sysctl.read_text(f"/proc/net/{names}") or "").split():
+        return ""
+    program = proc.find_system(name, machine.environment)
+    if program is None:
+        return ""
+    return proc.run([program, "-S"], b"", machine.environment, capture_stderr=True).stdout.decode("utf-8", "replace")
