@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 NOBODY = "nobody"
 PROTOCOLS = ("tcp", "udp")
+ATTEMPTS = 4
 
 # Answers every caller, of either family, with its own name and the address that the call came from; by UDP from the
 # address that was called, which of several the kernel would choose itself.
@@ -126,8 +127,20 @@ def ask_each(where: Machine | Pod, targets: Iterable[Target], seconds: float = 5
     return [Answer(*said.split()) if said else Answer(NOBODY, "") for said in json.loads(done.stdout)]
 
 
-def rate(source: Machine | Pod, sink: Machine | Pod, address: str) -> float:
-    """Give the bits a second that pass from one namespace to another, once the burst is over."""
+def rate(source: Machine | Pod, sink: Machine | Pod, address: str, least: float = 0.0) -> float:
+    """Give the bits a second that pass from one namespace to another, once the burst is over.
+
+    A busy machine may let less pass than a limit allows, though never more: then it is measured again.
+    """
+    found = 0.0
+    for _ in range(ATTEMPTS):
+        found = max(found, _rate(source, sink, address))
+        if found >= least:
+            break
+    return found
+
+
+def _rate(source: Machine | Pod, sink: Machine | Pod, address: str) -> float:
     server = _start(sink, _SINK)
     _await_ready(server)
     _start(source, _SOURCE, address)

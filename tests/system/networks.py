@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tests.system.plugins import Json
 
 MEGABIT = 1_000_000
-RATE, BURST = 10 * MEGABIT, MEGABIT  # slow and with patience, for machines that have more to do than tests
+RATE, BURST = 10 * MEGABIT, MEGABIT // 10
 MTU = 1400
 TUNED = "net.ipv4.conf.IFNAME.arp_filter"
 SUBNET_ENV = "/run/flannel/subnet.env"

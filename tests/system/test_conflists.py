@@ -69,12 +69,9 @@ def test_containers_are_reached_although_the_node_drops_what_it_forwards(
 def test_what_passes_is_what_the_runtime_allows(podman: CniTool) -> None:
     pod = podman.machine.pod()
     answer = podman("add", pod, told(PORT))
-    into = rate(podman.machine, pod, address_of(answer))
-    out = rate(pod, podman.machine, answer["ips"][0]["gateway"])
-    assert {"into": into, "out": out} == {
-        "into": pytest.approx(RATE, rel=NEAR),
-        "out": pytest.approx(RATE, rel=NEAR),
-    }
+    least, most = RATE * (1 - NEAR), RATE * (1 + NEAR)
+    assert least < rate(podman.machine, pod, address_of(answer), least) < most
+    assert least < rate(pod, podman.machine, answer["ips"][0]["gateway"], least) < most
 
 
 def test_a_container_is_tuned(podman: CniTool) -> None:
