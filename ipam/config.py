@@ -84,14 +84,14 @@ def _sets(fields: Fields, key: str, flat_allowed: bool) -> list[RangeSet]:
     return sets
 
 
-def _all_sets(version: str, runtime: Fields, ipam: Fields) -> tuple[RangeSet, ...]:
+def _all_sets(version: str, runtime: Fields, ipam: Fields, *, may_be_none: bool) -> tuple[RangeSet, ...]:
     faults = ipam.faults
     before = len(faults.texts)
     sets = _sets(runtime, "ipRanges", flat_allowed=True)
     if ipam.text("subnet"):
         sets.append(_set(ipam.path, [ipam]))
     sets += _sets(ipam, "ranges", flat_allowed=False)
-    if not sets and len(faults.texts) == before:
+    if not (sets or may_be_none) and len(faults.texts) == before:
         faults.add("ipam", "no IP ranges specified")
     sets = [one for one in sets if one.ranges]  # the others are faults already
     for one in sets:
@@ -129,24 +129,30 @@ def _requested(sources: tuple[Fields, Fields], args: Mapping[str, str]) -> tuple
     return tuple([ip for ips in found.values() for ip in ips])
 
 
-def read_settings(network: Network, args: Mapping[str, str], faults: Faults) -> Settings:
-    """`args` are those of CNI_ARGS. Where there are faults, the settings are not to be used."""
+def read_settings(network: Network, args: Mapping[str, str], faults: Faults, *, of_container: bool = True) -> Settings:
+    """`args` are those of CNI_ARGS. Where there are faults, the settings are not to be used.
+
+    `of_container`: the call is about one, for which the runtime brings ranges if the network has none of its own.
+    """
     fields = network.fields(faults)
+    waits = not of_container and fields.object("capabilities").flag("ipRanges")
     if fields.raw("ipam") is None:
         faults.add("ipam", "IPAM config missing 'ipam' key")
     ipam, runtime = fields.object("ipam"), fields.object("runtimeConfig")
     return Settings(
         folder=_folder(network, ipam),
-        sets=_all_sets(network.version, runtime, ipam) if isinstance(fields.raw("ipam"), dict) else (),
+        sets=_all_sets(network.version, runtime, ipam, may_be_none=waits)
+        if isinstance(fields.raw("ipam"), dict)
+        else (),
         requested=_requested((fields.object("args").object("cni"), runtime), args),
         routes=parse_routes(ipam.objects("routes")),
         resolv_conf=ipam.text("resolvConf"),
     )
 
 
-def parse_settings(network: Network, args: Mapping[str, str]) -> Settings:
+def parse_settings(network: Network, args: Mapping[str, str], *, of_container: bool = True) -> Settings:
     """Raises InvalidConfig."""
     faults = Faults()
-    settings = read_settings(network, args, faults)
+    settings = read_settings(network, args, faults, of_container=of_container)
     faults.refuse()
     return settings

@@ -30,7 +30,7 @@ __all__ = ["Lease", "add", "check", "collect", "delete", "faults", "leased", "st
 
 def faults(request: Request, network: Network, found: Faults) -> None:
     """Gather what is wrong with the allocator's part of a configuration."""
-    read_settings(network, request.args, found)
+    read_settings(network, request.args, found, of_container=request.command != "STATUS")
 
 
 def add(request: Request, network: Network, alive: Alive) -> Result:
@@ -183,7 +183,7 @@ def status(network: Network, alive: Alive) -> None:
     Gives back what earlier boots left, as ADD does: a runtime that is told "exhausted" never comes to ADD.
     Raises Unavailable, InvalidConfig, InputOutput.
     """
-    settings = parse_settings(network, {})
+    settings = parse_settings(network, {}, of_container=False)
     folder = settings.folder
     import os
 

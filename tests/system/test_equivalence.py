@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.machine import Pod
     from tests.system.networks import Network
     from tests.system.plugins import CniTool, Json
     from tests.system.reach import Reach
@@ -26,9 +28,10 @@ MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 class Served(NamedTuple):
-    """What a runtime is told, and what traffic can do."""
+    """What a runtime is told, what a pod has, and what traffic can do."""
 
     result: Json
+    inside: list[str]
     reach: Reach
 
 
@@ -48,10 +51,11 @@ def test_one_plugin_does_what_the_chain_does(cnitool: Callable[..., CniTool], ne
     def served(kind: str) -> Served:
         with Machine() as machine:
             world = populate(cnitool(machine, network.conflist(kind)), network)
-            return Served(without_names(world.result), measured(world, network))
+            return Served(without_names(world.result), inside(world.server), measured(world, network))
 
     chain, single = served("chain"), served("single")
     assert single.result == chain.result
+    assert single.inside == chain.inside
     assert single.reach == chain.reach
 
 
@@ -66,6 +70,14 @@ def test_the_references_chain_answers_the_same(cnitool: Callable[..., CniTool], 
             return without_names(served("add", machine.pod(), told(PORT)))
 
     assert result(reference=False) == result(reference=True)
+
+
+def inside(pod: Pod) -> list[str]:
+    """Give addresses and routes of a pod, and its interface's MTU."""
+    shown = pod.machine.snapshot(())
+    (link,) = json.loads(pod.run("ip", "-j", "link", "show", "eth0").stdout)
+    lines = [line for line in shown["addresses"] + shown["routes"] if line.startswith(f"{pod.name}: ")]
+    return [f"mtu {link['mtu']}", *lines]
 
 
 def without_names(result: Json) -> Json:

@@ -173,3 +173,10 @@ def test_requests_add_up_but_args_outrank_cni_args(
 @pytest.mark.parametrize("text", ["10.1.2.5,10.1.2.6", "10.1.2.5/33", "pod"])
 def test_a_malformed_request_of_cni_args_is_named(text: str) -> None:
     assert faults_of({"ranges": RANGES}, {"IP": text})[0].startswith("CNI_ARGS.IP: ")
+
+
+def test_ranges_that_the_runtime_will_bring_are_missed_only_where_a_container_is_served() -> None:
+    waiting = network({}, capabilities={"ipRanges": True})
+    assert parse_settings(waiting, {}, of_container=False).sets == ()
+    assert "no IP ranges specified" in error_of(lambda: parse_settings(waiting, {})).message
+    assert "no IP ranges specified" in error_of(lambda: parse_settings(network({}), {}, of_container=False)).message
