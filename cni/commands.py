@@ -96,7 +96,7 @@ def delete(call: Call) -> None:
     attachment = Attachment(
         owner, request.netns, conf, Facts("", None, ipv6=False), names_of(owner, conf.mac, lease), lease
     )
-    failed = release(machine, plan_attachment(attachment).operations)
+    failed = release(machine, reversed(plan_attachment(attachment).operations))
     unknown = conf.ports_given and not (alias.label or conf.ports.mappings)
     if unknown or not alias.whole or (not addresses and (conf.ip_masq or conf.ports.mappings)):
         from cni.kernel import hostports, nft
@@ -207,7 +207,7 @@ def _mac(text: str) -> bytes:
 
 def _alias(machine: Machine, owner: Owner) -> Alias:
     """What the attachment's own link says of the rules that were made for it; nothing where it is gone."""
-    link = machine.departing or machine.route.find(owner.host_interface)
+    link = machine.route.find(owner.host_interface)
     return parse_alias(link.alias if link is not None else "")
 
 

@@ -129,9 +129,9 @@ def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: W
 
 def _attach(name: str, request: Request, network: Network, answer: Callable[[str], None], stderr: Writable) -> None:
     """`type: podwire`, `bridge` and `ptp`, and what is chained behind them."""
+    from cni.call import Call
     from cni.kernel.journal import FAILURES
     from cni.kernel.machine import Machine
-    from cni.spec.owner import Owner
 
     def render(result: Result) -> str:
         return _render(result, network)
@@ -144,12 +144,7 @@ def _attach(name: str, request: Request, network: Network, answer: Callable[[str
         machine = opened = Machine(request.environment, warn)
         for number in (SIGINT, SIGTERM):
             signal(number, lambda *_: opened.stop())
-        if request.command == "DEL" and name not in CHAINED:
-            # The kernel takes its time, in which everything else is loaded.
-            machine.depart(Owner(network.name, request.container_id, request.ifname))
         verbs = _verbs(name)
-        from cni.call import Call
-
         verbs[request.command](Call(name, request, network, opened, render, answer, warn))
     except FAILURES as error:  # between the operations, as when the machine is asked for facts
         from cni.kernel.apply import explain

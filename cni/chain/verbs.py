@@ -97,7 +97,7 @@ def delete(call: Call) -> None:
     if plugin.enters:
         open_if_there(call.machine, call.request)
     call.machine.lock.share()
-    failed = release(call.machine, plugin.leftovers(previous))
+    failed = release(call.machine, reversed(plugin.leftovers(previous)))
     collecting(failed, lambda: plugin.forget(owner_of(call).has))
     report(failed, "not everything of the attachment could be released")
 

@@ -31,12 +31,10 @@ REMEDIES = {
 
 
 class Effect(Record):
-    """`release` is DEL's: what is gone already is success, what is shared or goes with the interface stays. What takes
-    the kernel some time is begun, and what waits for it returned.
-    """
+    """`release` is DEL's: what is gone already is success, what is shared or goes with the interface stays."""
 
     apply: Callable[[Machine, Any, Journal], None]
-    release: Callable[[Machine, Any], Callable[[], None] | None]
+    release: Callable[[Machine, Any], None]
     differs: Callable[[Machine, Any], str]
 
 
@@ -129,21 +127,13 @@ def apply(machine: Machine, operations: Iterable[Operation], journal: Journal) -
 
 
 def release(machine: Machine, operations: Iterable[Operation]) -> list[str]:
-    """Releases whatever there is, and returns what could not be. What takes time is waited for at the end."""
-    failed: list[str] = []
-    begun = []
-
-    def note(op: Operation, step: Callable[[], Callable[[], None] | None]) -> None:
+    """Releases whatever there is, and returns what could not be."""
+    failed = []
+    for op in operations:
         try:
-            if wait := step():
-                begun.append((op, wait))
+            EFFECTS[type(op).__name__].release(machine, op)
         except FAILURES as error:
             failed.append(explain(op.describe(), error).message)
-
-    for op in operations:
-        note(op, lambda: EFFECTS[type(op).__name__].release(machine, op))  # noqa: B023  # called before the next turn
-    for op, wait in begun[:]:
-        note(op, wait)
     return failed
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cni.kernel.nftables import Nft
-    from cni.kernel.rtinfo import Link
-    from cni.spec.owner import Owner
 
 
 class Machine:
@@ -38,21 +36,12 @@ class Machine:
         self._container_route: Route | None = None
         self._netfilter: Netlink | None = None
         self._nft: Nft | None = None
-        self.departing: Link | None = None
         self.stopped = False
 
     def close(self) -> None:
         for one in (self.route, self._container_route, self._netfilter, self._nft, self.container, self.host):
             if one is not None:
                 one.close()
-
-    def depart(self, owner: Owner) -> None:
-        """DEL's first step: the attachment's own link begins to go, if it is there. `departing` tells what it was."""
-        self.lock.share()
-        link = self.route.find(owner.host_interface)
-        if link is not None and owner.has(link.alias):
-            self.departing = link
-            self.route.start_deleting(link.name)
 
     def stop(self) -> None:
         """From a signal handler: the next step that asks will not be taken."""

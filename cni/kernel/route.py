@@ -5,7 +5,6 @@ An index is asked for once: within one call the links that it is about keep thei
 
 from __future__ import annotations
 
-from _thread import allocate_lock, start_new_thread
 from errno import ENODEV
 
 from cni.kernel import rtinfo, rtnl
@@ -13,8 +12,6 @@ from cni.kernel.netlink import Netlink, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from cni.kernel.rtnl import Message
     from cni.spec.address import IP
 
@@ -26,7 +23,6 @@ class Route(Netlink):
         super().__init__(rtnl.NETLINK_ROUTE)
         self._indexes: dict[str, int] = {}
         self._groups: dict[str, int] = {}
-        self._leaving: dict[str, Callable[[], None]] = {}
 
     def find(self, name: str) -> rtinfo.Link | None:
         """None where there is no link of that name."""
@@ -52,42 +48,6 @@ class Route(Netlink):
         self._indexes.pop(name, None)
         grouped, group = self.in_group(name), self._groups.pop(name, 0)
         self.tolerate(ENODEV, rtnl.delete_group(group) if grouped else rtnl.delete_link(name))
-
-    def start_deleting(self, name: str) -> Callable[[], None]:
-        """As `delete`, but returns at once what waits for it: the kernel takes 15 to 40 ms, in which other things can
-        be done. What it refuses is raised then.
-        """
-        if name not in self._leaving:
-            self._leaving[name] = self._delete_beside(name)
-        return self._leaving[name]
-
-    def _delete_beside(self, name: str) -> Callable[[], None]:
-        beside = Route()  # a socket is one thread's at a time
-        beside._groups = dict(self._groups)
-        self._indexes.pop(name, None)
-        deleting = allocate_lock()
-        failed: list[Exception] = []
-
-        def work() -> None:
-            try:
-                beside.delete(name)
-            except (Refused, OSError) as error:
-                failed.append(error)
-            finally:
-                deleting.release()
-
-        def wait() -> None:
-            with deleting:
-                beside.close()
-            for error in failed:
-                raise error
-
-        deleting.acquire()
-        try:
-            start_new_thread(work, ())
-        except RuntimeError:  # no more threads are allowed: then one after the other
-            work()
-        return wait
 
     def in_group(self, name: str) -> bool:
         """The link, when it was last seen, had others that go with it."""

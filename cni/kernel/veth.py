@@ -11,8 +11,6 @@ from cni.spec.errors import MachineRefused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from cni.kernel.journal import Journal
     from cni.kernel.machine import Machine
     from cni.plan.operations import Veth
@@ -42,16 +40,14 @@ def refuse_attached(machine: Machine, host_interface: str, ifname: str) -> None:
         raise MachineRefused(f"an interface {host_interface!r} already exists on the host: {remedy}")
 
 
-def release(machine: Machine, op: Veth) -> Callable[[], None]:
+def release(machine: Machine, op: Veth) -> None:
     """The pair goes with either end; the container's is looked for too, since others may have named the host's.
 
     In the host's own namespace (CNI_NETNS_OVERRIDE) an interface of that name may be the host's.
     """
-    gone = machine.route.start_deleting(op.host_interface)
+    machine.route.delete(op.host_interface)
     if machine.container is not None and not machine.container.same_as(machine.host):
-        gone()
         machine.container_route.delete(op.ifname)
-    return gone
 
 
 def differs(machine: Machine, op: Veth) -> str:

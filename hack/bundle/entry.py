@@ -4,8 +4,8 @@ import posix
 
 import start  # type: ignore[import-not-found]  # the bundle has it; it makes the imports after it possible
 
-if posix.environ.get(b"CNI_COMMAND", b"") in (b"", b"VERSION"):
-    start.Code.groups = {}
+if posix.environ.get(b"CNI_COMMAND", b"") not in (b"", b"VERSION"):
+    start.preload()
 
 from cni.main import main  # only now: it was not there before
 

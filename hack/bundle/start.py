@@ -34,7 +34,7 @@ class Code:
     fd = -1
     hot: Index  # what a plugin may import
     extensions: dict[str, str]  # C modules: path in the bundle
-    groups: dict[str, tuple[int, int]]  # a module, and where all lie that its import brings along
+    attachment: tuple[int, int]  # what every verb but VERSION imports
     rest_index: tuple[int, int]
     rest: Index | None = None  # what anything else may import
 
@@ -43,7 +43,7 @@ class Code:
         cls.fd = posix.open(f"{HOME}/podwire.code", posix.O_RDONLY)
         head = posix.pread(cls.fd, 8, 0)
         header = int.from_bytes(head[:4], "little"), int.from_bytes(head[4:], "little")
-        cls.hot, cls.extensions, cls.groups, cls.rest_index = cls.read(*header)
+        cls.hot, cls.extensions, cls.attachment, cls.rest_index = cls.read(*header)
 
     @classmethod
     def read(cls, offset: int, size: int) -> Any:
@@ -64,15 +64,13 @@ class Code:
         return code
 
 
-def preload(group: str) -> None:
-    """Run the modules of a group in the order in which they import each other.
+def preload() -> None:
+    """Run the modules of an attachment in the order in which they import each other.
 
     They lie together, so this is one read, and the interpreter's import system, which takes 1 ms for the lot, is not
     asked for any of them.
     """
-    for name, is_package, code in Code.read(*Code.groups[group]):
-        if name in sys.modules:
-            continue
+    for name, is_package, code in Code.read(*Code.attachment):
         module = type(sys)(name)
         parent, _, last = name.rpartition(".")
         module.__package__ = name if is_package else parent
@@ -88,19 +86,13 @@ class Loader:
     """Runs code from podwire.code; its place comes with the specification."""
 
     @staticmethod
-    def create_module(spec: ModuleSpec) -> ModuleType | None:
-        """A group is run before the import system has a module to run; else an ordinary module will do."""
-        if spec.name not in Code.groups:
-            return None
-        preload(spec.name)
-        return sys.modules[spec.name]
+    def create_module(_spec: ModuleSpec) -> None:
+        """An ordinary module will do."""
 
     @staticmethod
     def exec_module(module: ModuleType) -> None:
         spec = module.__spec__
         assert spec is not None
-        if spec.name in Code.groups:
-            return
         exec(Code.of(spec.loader_state), vars(module))  # noqa: S102  # what a loader is for
 
 

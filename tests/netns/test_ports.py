@@ -76,6 +76,16 @@ def test_a_port_leads_to_the_container_from_everywhere(world: World, mode: str) 
     assert world.server.ask(NODE6, 8080) == GATEWAY6
 
 
+@pytest.mark.parametrize("mode", ["bridged", "routed"])
+def test_the_host_may_ask_for_its_neighbours_at_once(world: World, mode: str) -> None:
+    """It needs an address of the link for that; while the kernel looks for a duplicate of it, containers are cut off."""
+    world.node.add({**MAPPED, "mode": mode}, attachment(world.server))
+    links = shown(world.machine, "ip", "-j", "-6", "address", "show", "scope", "link")
+    found = [address for one in links if one["ifname"] != "uplink" for address in one["addr_info"]]
+    assert found
+    assert not [address for address in found if "tentative" in address]
+
+
 def test_pods_of_another_subnet_keep_their_address(world: World) -> None:
     attached(world, MAPPED)
     stranger = world.machine.pod("stranger")

@@ -32,7 +32,7 @@ ROOMS = {
 TYPES_ALONE = {"cni.delegate": ["ipam.lease"], "cni.kernel": ["ipam.lease"]}
 # Loaded at every call: built into the interpreter, or there before the first line of podwire runs.
 CHEAP = {
-    "__future__", "_blake2", "_json", "_operator", "_signal", "_socket", "_struct", "_thread", "errno", "fcntl",
+    "__future__", "_blake2", "_json", "_operator", "_signal", "_socket", "_struct", "errno", "fcntl",
     "posix", "sys", "time",
 }  # fmt: skip
 
