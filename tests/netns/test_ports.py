@@ -78,7 +78,7 @@ def test_a_port_leads_to_the_container_from_everywhere(world: World, mode: str) 
 
 @pytest.mark.parametrize("mode", ["bridged", "routed"])
 def test_the_host_may_ask_for_its_neighbours_at_once(world: World, mode: str) -> None:
-    """It needs an address of the link for that; while the kernel looks for a duplicate of it, containers are cut off."""
+    """It needs an address of the link for that; while the kernel looks for a duplicate of it, nothing gets through."""
     world.node.add({**MAPPED, "mode": mode}, attachment(world.server))
     links = shown(world.machine, "ip", "-j", "-6", "address", "show", "scope", "link")
     found = [address for one in links if one["ifname"] != "uplink" for address in one["addr_info"]]
