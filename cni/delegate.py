@@ -91,15 +91,8 @@ class Executed:
             answer = self._run(network, "ADD")
             return self._result(answer, network)
         except Exception:
-            self._clean_up(network)
+            clean_up(self.name, self.request, network)
             raise
-
-    def _clean_up(self, network: Network) -> None:
-        """SPEC: a delegate whose ADD failed gets a DEL, and the ADD's error is the one that counts."""
-        try:
-            self._run(network, "DEL")
-        except (Delegated, InvalidEnvironment, MachineRefused):
-            return
 
     def _result(self, answer: bytes, network: Network) -> Result:
         faults = Faults()
@@ -154,6 +147,14 @@ def execute(name: str, request: Request, network: Network, command: str) -> byte
     if ended.status != 0:
         raise _failure(name, ended)
     return ended.stdout
+
+
+def clean_up(name: str, request: Request, network: Network) -> None:
+    """SPEC: a delegate whose ADD failed gets a DEL, and the ADD's error is the one that counts."""
+    try:
+        execute(name, request, network, "DEL")
+    except (Delegated, InvalidEnvironment, MachineRefused):
+        return
 
 
 def _failure(name: str, ended: proc.Ended) -> Delegated | MachineRefused:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from cni.commands import VERBS as ATTACHING
 from cni.config.flannel import parse_flannel, parse_subnet_env, render
-from cni.delegate import execute
+from cni.delegate import clean_up, execute
 from cni.kernel import statefile
 from cni.spec.errors import CniError, InvalidConfig, TryAgain, Unavailable
 from cni.spec.fields import Faults
@@ -32,11 +32,16 @@ def add(call: Call) -> None:
     conf = parse_flannel(call.network, faults)
     faults.refuse()
     delegate = _rendered(call, conf)
-    statefile.write(_path(conf, call.request.container_id), dump(delegate).encode("utf-8", "backslashreplace"))
+    path = _path(conf, call.request.container_id)
+    earlier = statefile.read(path)  # of an attachment that lives, which may be why this one will be refused
+    statefile.write(path, dump(delegate).encode("utf-8", "backslashreplace"))
     try:
         _hand_on(call, delegate)
     except BaseException:
-        statefile.remove(_path(conf, call.request.container_id))
+        if earlier is None:
+            statefile.remove(path)
+        else:
+            statefile.write(path, earlier)
         raise
 
 
@@ -119,9 +124,14 @@ def _hand_on(call: Call, delegate: dict[str, JsonValue]) -> None:
     if kind in IN_PROCESS:
         ATTACHING[call.request.command](call._replace(program=kind, network=network))
         return
-    answer = execute(kind, call.request, network, call.request.command)
-    if call.request.command == "ADD":
-        call.answer(answer.decode("utf-8", "replace").rstrip("\n"))
+    if call.request.command != "ADD":
+        execute(kind, call.request, network, call.request.command)
+        return
+    try:
+        call.answer(execute(kind, call.request, network, "ADD").decode("utf-8", "replace").rstrip("\n"))
+    except BaseException:
+        clean_up(kind, call.request, network)
+        raise
 
 
 def _path(conf: FlannelConf, container_id: str) -> str:

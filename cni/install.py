@@ -67,6 +67,7 @@ def install(order: Order) -> list[str]:
         if refused and not order.force:
             named = ", ".join(f"{order.folder}/{name}" for name in refused)
             raise InvalidConfig(f"not podwire's, so left alone: {named}; --force replaces it")
+        before = _installed(order.folder)
         unpacked = os.path.isfile(f"{order.folder}/{PROGRAM}") and not os.path.islink(f"{order.folder}/{PROGRAM}")
         version = _place_version(os.path.dirname(source), order.folder)
         said = _link(order.folder, PROGRAM, f"{VERSIONS}/{version}/{PROGRAM}")
@@ -75,7 +76,7 @@ def install(order: Order) -> list[str]:
                 said.append(f"{order.folder}/{name}: another program's, left alone (--force replaces it)")
             else:
                 said += _link(order.folder, name, PROGRAM)
-        _remove_old(order.folder, version)
+        _remove_old(order.folder, (version, before))
         if not unpacked:  # else its processes may still be running
             shutil.rmtree(f"{order.folder}/{CONTENTS}", ignore_errors=True)
     except OSError as error:
@@ -101,9 +102,16 @@ def _place_version(source: str, folder: str) -> str:
     while os.path.exists(f"{versions}/{VERSION}-{number}"):
         number += 1
     version = f"{VERSION}-{number}"
-    os.mkdir(f"{versions}/{version}")
-    shutil.copy2(f"{source}/{PROGRAM}", f"{versions}/{version}/{PROGRAM}")
-    shutil.copytree(f"{source}/{CONTENTS}", f"{versions}/{version}/{CONTENTS}", symlinks=True)
+    copying = f"{versions}/.{version}"
+    try:
+        shutil.rmtree(copying, ignore_errors=True)
+        os.mkdir(copying)
+        shutil.copy2(f"{source}/{PROGRAM}", f"{copying}/{PROGRAM}")
+        shutil.copytree(f"{source}/{CONTENTS}", f"{copying}/{CONTENTS}", symlinks=True)
+        os.rename(copying, f"{versions}/{version}")
+    except OSError:
+        shutil.rmtree(copying, ignore_errors=True)
+        raise
     return version
 
 
@@ -117,9 +125,15 @@ def _link(folder: str, name: str, target: str) -> list[str]:
     return [f"{folder}/{name} -> {target}"]
 
 
-def _remove_old(folder: str, version: str) -> None:
+def _remove_old(folder: str, keep: tuple[str, ...]) -> None:
     """All versions but this one and the one before it, whose processes may still be running."""
     versions = f"{folder}/{VERSIONS}"
-    by_age = sorted(os.listdir(versions), key=lambda name: os.stat(f"{versions}/{name}").st_ctime_ns)
-    for name in [one for one in by_age if one != version][:-1]:
-        shutil.rmtree(f"{versions}/{name}")
+    for name in os.listdir(versions):
+        if name not in keep:
+            shutil.rmtree(f"{versions}/{name}")
+
+
+def _installed(folder: str) -> str:
+    """The version that the executable is a link to; empty where it is none."""
+    path = f"{folder}/{PROGRAM}"
+    return os.path.basename(os.path.dirname(os.readlink(path))) if os.path.islink(path) else ""

@@ -6,7 +6,7 @@ from cni.call import owner_of
 from cni.config.shaping import parse_shaping
 from cni.plan import shaping
 from cni.plan.shaping import Ifb, ifb_mac, ifb_name
-from cni.spec.errors import MachineRefused
+from cni.spec.errors import MachineRefused, NotAsAttached
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ REFERENCE_PREFIX, REFERENCE_LENGTH = "bwp", 15
 class Bandwidth:
     enters = True
     begins = False
+    traceless = False
 
     def __init__(self, call: Call, faults: Faults) -> None:
         self._call = call
@@ -37,12 +38,14 @@ class Bandwidth:
     def _host_interface(self, previous: Result) -> str:
         """Of the host's interfaces that were answered, the one that is the container's other end."""
         machine, ifname = self._call.machine, self._call.request.ifname
-        peer = machine.container_route.need(ifname).peer
+        inside = machine.container_route.find(ifname)
+        peer = inside.peer if inside is not None else -1
         for interface in previous.interfaces:
             link = machine.route.find(interface.name) if not interface.sandbox else None
             if link is not None and link.ifindex == peer and link.kind == "veth":
                 return interface.name
-        raise MachineRefused(
+        checking = self._call.request.command == "CHECK"
+        raise (NotAsAttached if checking else MachineRefused)(
             f"prevResult.interfaces names no veth peer of {ifname} on the host: bandwidth can limit veth pairs only"
         )
 

@@ -25,6 +25,7 @@ ANY_INTERFACE = "*"
 class Firewall:
     enters = False
     begins = False
+    traceless = True
 
     def __init__(self, call: Call, faults: Faults) -> None:
         self._call = call
@@ -36,12 +37,16 @@ class Firewall:
     def operations(self, previous: Result) -> tuple[Operation, ...]:
         """Isolation comes first: what must not pass never could."""
         policy = self._conf.policy
-        accepted = accept.operations([ip.address for ip in previous.ips], inbound=policy == OPEN)
+        accepted = self._accepted(previous)
         if policy == OPEN:
             return accepted
         bridge, within = self._bridge(previous), policy == ISOLATED
         ports = self._ports(previous, bridge) if within else []
         return (Isolation(bridge, within), *map(IsolatedPort, ports), *accepted)
+
+    def _accepted(self, previous: Result) -> tuple[Operation, ...]:
+        """What comes new from outside is the host's firewall's to judge, but for what comes through a host port."""
+        return accept.operations([ip.address for ip in previous.ips], inbound=False)
 
     def _bridge(self, previous: Result) -> str:
         """The host's first interface that was answered, as bridge names them. Raises InvalidConfig."""
@@ -70,9 +75,8 @@ class Firewall:
         return previous
 
     def leftovers(self, previous: Result) -> tuple[Operation, ...]:
-        """Subnet and bridge are shared with other containers."""
-        del previous
-        return ()
+        """Subnet and bridge are shared with other containers, but for a subnet of one address."""
+        return self._accepted(previous)
 
     def forget(self, doomed: Callable[[str], bool]) -> None:
         """Nothing bears the label of one container."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Loopback:
     enters = True
     begins = True
+    traceless = False
 
     def __init__(self, call: Call, faults: Faults) -> None:
         del faults

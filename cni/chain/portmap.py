@@ -21,15 +21,17 @@ if TYPE_CHECKING:
 class Portmap:
     enters = False
     begins = False
+    traceless = False
 
     def __init__(self, call: Call, faults: Faults) -> None:
         fields = call.network.fields(faults)
         self._call = call
         self._conf = parse_ports(fields)
+        self._told = False
         backend = fields.text("backend")
         if backend not in BACKENDS:
             fields.fault("backend", f"{backend!r} is neither iptables nor nftables")
-        if backend == "iptables":
+        if backend == "iptables" and call.request.command == "ADD":
             call.warn("backend iptables: podwire maps ports in nftables, which serves the same traffic")
 
     def operations(self, previous: Result) -> tuple[Operation, ...]:
@@ -56,9 +58,14 @@ class Portmap:
         return previous
 
     def leftovers(self, previous: Result) -> tuple[Operation, ...]:
-        return ports.operations(self._conf, self._addresses(previous), owner_of(self._call).label)
+        found = ports.operations(self._conf, self._addresses(previous), owner_of(self._call).label)
+        self._told = bool(found)
+        return found
 
     def forget(self, doomed: Callable[[str], bool]) -> None:
+        """A DEL that was told all has released all: then nobody else's ports need be read."""
+        if self._call.request.command == "DEL" and self._told:
+            return
         hostports.release_all(self._call.machine, doomed)
 
     def status(self) -> None:

@@ -23,6 +23,7 @@ BEFORE_A_CHANGE = ("ADD", "STATUS")  # the verbs that ask what is allowed
 class Tuning:
     enters = True
     begins = False
+    traceless = False
 
     def __init__(self, call: Call, faults: Faults) -> None:
         allowlist = kernel.read_allowlist() if call.request.command in BEFORE_A_CHANGE else None

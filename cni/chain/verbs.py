@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     class Plugin(Protocol):
         """Made for one call; what is wrong with its configuration goes to the faults that it is given.
 
-        `enters`: it needs the container's namespace. `begins`: it can do without an earlier plugin.
+        `enters`: it needs the container's namespace. `begins`: it can do without an earlier plugin. `traceless`:
+        nothing tells afterwards which containers it has served.
         """
 
         enters: bool
         begins: bool
+        traceless: bool
 
         def __init__(self, call: Call, faults: Faults) -> None: ...
 
@@ -76,7 +78,7 @@ def add(call: Call) -> None:
     """What earlier plugins answered, with what this one adds; on any failure, nothing of its own is left."""
     plugin, previous = _prepared(call)
     machine = call.machine
-    with Journal(machine) as journal:
+    with Journal(machine, shared_stays=plugin.traceless) as journal:
         machine.lock.share()
         apply(machine, plugin.operations(previous), journal)
         call.answer(call.render(plugin.answer(previous)))

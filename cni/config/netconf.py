@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PODWIRE, BRIDGE, PTP = "podwire", "bridge", "ptp"
 DROP_INS = (BRIDGE, PTP)
+PTP_KEYS = ("ipmasq", "ipmasqbackend", "mtu", "dns", "ipam", "args", "runtimeconfig", "capabilities")
 DEFAULT_BRIDGE = "cni0"
 VLAN_LIMIT = 4094  # IEEE 802.1Q: 4095 is reserved
 MTU_LIMIT = 65535  # kernel drivers/net/veth.c: ETH_MAX_MTU
@@ -78,10 +79,10 @@ def parse_netconf(network: Network, args: Mapping[str, str], faults: Faults, pro
 
     `program`: bridge and ptp know what the reference plugins of these names know, anything else is podwire.
     """
-    fields = network.fields(faults)
+    fields = _known(network, program).fields(faults)
     alone = program not in DROP_INS
     backend = fields.text("ipMasqBackend")
-    is_default_gateway = fields.flag("isDefaultGateway") and program != PTP
+    is_default_gateway = fields.flag("isDefaultGateway")
     mode = fields.text("mode") if alone else ""
     capabilities = fields.object("capabilities")
     routed = program == PTP or mode == "routed"
@@ -115,6 +116,13 @@ def parse_netconf(network: Network, args: Mapping[str, str], faults: Faults, pro
     )
     _judge(fields, conf, backend, mode)
     return conf
+
+
+def _known(network: Network, program: str) -> Network:
+    """With the keys that the program has; ptp has few."""
+    if program != PTP:
+        return network
+    return network._replace(members={key: value for key, value in network.members.items() if key.lower() in PTP_KEYS})
 
 
 def _judge(fields: Fields, conf: NetConf, backend: str, mode: str) -> None:

@@ -13,6 +13,7 @@ PORT_LIMIT = 65535
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}  # IANA's protocol numbers
 MARK_BIT = 13  # the reference's: Kubernetes uses 14 and 15, Calico 20 to 31
 BACKENDS = ("", "iptables", "nftables")
+VERDICTS = ("accept", "drop", "reject", "queue", "continue", "return", "jump", "goto")
 SUBNET, ALL, NOBODY = "subnet", "all", "nobody"
 
 
@@ -123,8 +124,11 @@ def _conditions(fields: Fields, key: str) -> str:
     if text[:1] in ("-", "!"):
         fields.fault(key, "is in iptables' syntax, podwire takes nft's (as in ip saddr 192.0.2.0/24)")
         return ""
-    if any(character in ";#" or not character.isprintable() for character in text):
-        fields.fault(key, "is one nft expression, without ; and # and control characters")
+    if any(character in ";#" or not character.isprintable() for character in text) or text.count('"') % 2:
+        fields.fault(key, "is one nft expression, without ; and # and control characters, quotes in pairs")
+        return ""
+    if verdicts := [word for word in text.split() if word in VERDICTS]:
+        fields.fault(key, f"says what to ask of a connection, not what to do with it ({', '.join(verdicts)})")
         return ""
     return text
 

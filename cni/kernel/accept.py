@@ -61,6 +61,15 @@ def apply(machine: Machine, op: Accept, journal: Journal) -> None:
             machine.warn(f"{dropped(chain.name, chain.table_text)}; podwire was refused it ({strerror(refused.errno)})")
 
 
+def release(machine: Machine, op: Accept) -> None:
+    """The rules of a subnet are its other containers' as well, unless it has room for this one alone."""
+    alone = tuple([subnet for subnet in op.subnets if subnet.prefix == subnet.ip.bits])
+    for chain in dropping(machine, op.families) if alone else ():
+        from cni.kernel import overrule
+
+        overrule.remove(machine, chain, op._replace(subnets=alone))
+
+
 def differs(machine: Machine, op: Accept) -> str:
     """Only a chain that drops needs the rules."""
     for chain in dropping(machine, op.families):

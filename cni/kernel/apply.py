@@ -84,7 +84,7 @@ EFFECTS: dict[str, Effect] = {
     "HostAddress": _later("routed", "address", shared=True),
     "HostRoute": _later("routed", "route", shared=True),
     "Masquerade": _later("masquerade"),
-    "Accept": _later("accept", shared=True),
+    "Accept": _later("accept"),
     "Isolation": _later("isolation", shared=True),
     "IsolatedPort": _later("isolation", "port", shared=True),
     "Hairpin": _later("hostports", "hairpin"),

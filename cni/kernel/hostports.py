@@ -49,11 +49,13 @@ def _hairpin_element(op: Hairpin) -> tuple[Place, Element]:
     return PORTS[f"hairpin{op.address.family}"], Element(op.address.ip.packed, op.chain, op.label)
 
 
-def _ensure(machine: Machine, hairpins: list[Hairpin], conditions: list[Condition], journal: Journal) -> None:
-    """The rules; where they were lost, also what the host interfaces' aliases tell of others' ports."""
+def _ensure(
+    machine: Machine, label: str, hairpins: list[Hairpin], conditions: list[Condition], journal: Journal
+) -> None:
+    """The rules; where they were lost, also what the host interfaces' aliases tell of ports that are not `label`'s."""
     if nft.is_whole(machine, ruleset.host_ports(hairpins, conditions)):
         return
-    held = [op for _, alias in nft.attached(machine) for op in _remembered(alias)]
+    held = [op for _, alias in nft.attached(machine) if alias.label != label for op in _remembered(alias)]
     others = [op for op in held if isinstance(op, Hairpin)]
 
     def lost() -> list[str]:
@@ -69,36 +71,46 @@ def _remembered(alias: Alias) -> tuple[Operation, ...]:
 
 
 def apply_hairpin(machine: Machine, op: Hairpin, journal: Journal) -> None:
-    _ensure(machine, [op], [], journal)
+    _ensure(machine, op.label, [op], [], journal)
     nft.hold(machine, *_hairpin_element(op), journal)
 
 
 def apply_condition(machine: Machine, op: Condition, journal: Journal) -> None:
-    _ensure(machine, [], [op], journal)
-    _take(machine, op.port, _condition_element(op), journal)
+    """Alone to the end: nobody else may take the port while it is bound, or bind it while it is taken."""
+    _ensure(machine, op.port.label, [], [op], journal)
+    machine.lock.alone()
+    _refuse_taken(machine, op.port)
+    nft.hold(machine, *_condition_element(op), journal)
 
 
 def apply_port(machine: Machine, op: HostPort, journal: Journal) -> None:
     """Raises MachineRefused naming who has the port already."""
-    _ensure(machine, [], [], journal)
-    _take(machine, op, _port_element(op), journal)
+    _ensure(machine, op.label, [], [], journal)
+    _take(machine, op, journal)
     _refuse_overlap(machine, op)
     if op.mapping.protocol == "udp":
         conntrack.forget_unmapped(machine, op.mapping, op.ip.family)
 
 
-def _take(machine: Machine, op: HostPort, where: tuple[Place, Element], journal: Journal) -> None:
-    place, element = where
+def _take(machine: Machine, op: HostPort, journal: Journal) -> None:
+    place, element = _port_element(op)
     journal.add(lambda: machine.nft.remove(place, element))
     added = nfnl.add_element(place, element)
     refusal = machine.nft.change(added)
     if refusal is not None and refusal.errno == EEXIST:
-        holder = machine.nft.find(place, element)
-        if holder is not None and holder.label != op.label and _lives(machine, holder):
-            raise _taken(op, holder.label)
-        refusal = machine.nft.change(nfnl.delete_element(place, element), added)
+        machine.lock.alone()  # to the end: of two that find the same holder dead, one would take the other's port
+        _refuse_taken(machine, op)
+        left = machine.nft.find(place, element)
+        refusal = machine.nft.change(*([nfnl.delete_element(place, element)] if left else []), added)
     if refusal is not None:
         raise refusal
+
+
+def _refuse_taken(machine: Machine, op: HostPort) -> None:
+    """Raises MachineRefused where the port is another container's that lives."""
+    holder = machine.nft.find(*_port_element(op))
+    if holder is not None and holder.label != op.label and _lives(machine, holder):
+        raise _taken(op, holder.label)
 
 
 def _lives(machine: Machine, holder: Element) -> bool:
@@ -114,13 +126,17 @@ def _refuse_overlap(machine: Machine, op: HostPort) -> None:
     """
     family, key = op.ip.family, _key(op, any_address=True)
     if op.mapping.host_ip is not None:
-        found = machine.nft.find(PORTS[f"hostports{family}"], Element(key, "", ""))
+        place = PORTS[f"hostports{family}"]
+        found = machine.nft.find(place, Element(key, "", ""))
         others = [found] if found is not None else []
     else:
-        others = [one for one in machine.nft.elements(PORTS[f"hostip_hostports{family}"]) if one.key.endswith(key)]
+        place = PORTS[f"hostip_hostports{family}"]
+        others = [one for one in machine.nft.elements(place) if one.key.endswith(key)]
     for other in others:
         if other.label != op.label and _lives(machine, other):
             raise _taken(op, other.label)
+        if other.label != op.label:  # or a dead container would go on getting its share
+            machine.nft.remove(place, other)
 
 
 def _taken(op: HostPort, label: str) -> MachineRefused:
@@ -184,7 +200,8 @@ def apply_loopback(machine: Machine, op: LoopbackRouting, journal: Journal) -> N
     del machine
     before = sysctl.read(op.key)
     if before == "0":
-        journal.add_shared(lambda: sysctl.write(op.key, before))
+        # The interface may be the attachment's own, and gone by then.
+        journal.add_shared(lambda: sysctl.write(op.key, before) if sysctl.read(op.key) else None)
         sysctl.write(op.key, "1")
 
 

@@ -19,8 +19,10 @@ FAILURES = (CniError, Refused, Interrupted, OSError)  # all that an effect may r
 class Journal:
     """The ways back, to be gone in reverse: first from what is the attachment's own, then from what it shares."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, *, shared_stays: bool = False) -> None:
+        """`shared_stays`: nobody can tell who else has come to depend on what is shared."""
         self._machine = machine
+        self._shared_stays = shared_stays
         self._own: list[Callable[[], object]] = []
         self._shared: list[Callable[[], object]] = []
 
@@ -59,7 +61,7 @@ class Journal:
         failed: list[str] = []
         self._go(self._own, failed)
         try:
-            if self._shared and self._machine.unshared():
+            if self._shared and not self._shared_stays and self._machine.unshared():
                 self._go(self._shared, failed)
         except FAILURES as error:
             failed.append(str(error))

@@ -31,7 +31,8 @@ def release(machine: Machine, op: LoopbackUp) -> None:
 
 
 def differs(machine: Machine, op: LoopbackUp) -> str:
-    return "" if machine.container_route.need(op.ifname).up else f"{op.ifname} is down"
+    link = machine.container_route.find(op.ifname)
+    return "" if link is not None and link.up else f"{op.ifname} is down"
 
 
 def addresses(machine: Machine, ifname: str) -> list[Net]:

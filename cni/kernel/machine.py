@@ -108,9 +108,12 @@ class Machine:
     def unshared(self) -> bool:
         """Nobody else is attached, attaching or detaching, so what attachments share may be taken back.
 
-        Own links must be gone already. The lock stays ours alone until the process ends.
+        Own links and elements must be gone already. Ports may be a container's that another plugin has attached. The
+        lock stays ours alone until the process ends.
         """
-        return self.lock.try_alone() and not any(label_keys(link.alias) for link in self.route.links())
+        if not self.lock.try_alone() or any(label_keys(link.alias) for link in self.route.links()):
+            return False
+        return self._nft is None or not self._nft.has_elements()
 
 
 def node_identity() -> str:

@@ -31,7 +31,7 @@ def _restore(machine: Machine, op: Masquerade, journal: Journal) -> None:
     held = [
         Masquerade(address, alias.label)
         for _, alias in nft.attached(machine)
-        if alias.masqueraded
+        if alias.masqueraded and alias.label != op.label
         for address in alias.addresses
     ]
 

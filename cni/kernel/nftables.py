@@ -7,6 +7,7 @@ from errno import ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
 from cni.kernel import nfnl
 from cni.kernel.netlink import NETLINK_NETFILTER, Netlink, Refused
 from cni.plan import ruleset
+from cni.spec.owner import label_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ class Nft(Netlink):
         if refusal is not None and refusal.errno not in ABSENT:
             raise refusal
         return True
+
+    def has_elements(self) -> bool:
+        """Of any container."""
+        places = (*MASQUERADES.values(), *GUARDS.values(), *PORTS.values())
+        return any(label_keys(element.label) for place in places for element in self.elements(place))
 
     def elements(self, place: Place) -> list[Element]:
         """The cost grows with their number."""

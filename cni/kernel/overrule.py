@@ -1,4 +1,4 @@
-"""podwire's rules in the table of a chain that drops what is forwarded: in a chain of their own, two for each subnet.
+"""podwire's rules in the table of a chain that drops what is forwarded: in a chain of their own, a few for each subnet.
 
 A jump at the end of the dropping chain leads there, so whatever its owner drops or rejects is dropped: only the policy
 is overruled. The rules are the subnets', not the containers', and DEL leaves them.
@@ -52,7 +52,7 @@ def _of_subnet(own: Chain, subnet: Net, *, inbound: bool) -> list[Wanted]:
 
 
 def rules(machine: Machine, chain: Chain) -> list[nfrule.Rule]:
-    """None where there is no such chain."""
+    """An empty list where there is no such chain."""
     answers = machine.netfilter.dump(*nfnl.rules_of(chain.family, chain.table, chain.name))
     return [nfrule.parse_rule(answer) for answer in answers]
 
@@ -64,6 +64,15 @@ def lacking(machine: Machine, chain: Chain, op: Accept) -> list[Wanted]:
     if not any(rule.target == CHAIN for rule in rules(machine, chain)):
         found.append(Wanted(chain, JUMP, nfrule.jump(CHAIN)))
     return found
+
+
+def remove(machine: Machine, chain: Chain, op: Accept) -> None:
+    """The rules of the subnets, not the jump. Raises Refused, OSError."""
+    own = _own(chain)
+    comments = {one.comment for one in _wanted(chain, op)}
+    found = [rule for rule in rules(machine, own) if rule.comment in comments]
+    if found:
+        _change(machine, [nfrule.delete_rule(own, rule.handle) for rule in found])
 
 
 def ensure(machine: Machine, chain: Chain, op: Accept, journal: Journal) -> None:

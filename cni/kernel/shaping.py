@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from errno import ENODEV
+
 from cni.kernel import rtnl, tc
 from cni.kernel.rtnl import GROUPS
 
@@ -13,10 +15,9 @@ if TYPE_CHECKING:
 
 
 def apply_bucket(machine: Machine, op: TokenBucket, journal: Journal) -> None:
-    """The way back is the interface's own end; where others made that, this is a later plugin's affair."""
-    del journal
     index = machine.route.ifindex(op.interface)
-    machine.route.request(*tc.new_token_bucket(index, op.rate, op.burst, op.limit))
+    message, way_back = tc.new_token_bucket(index, op.rate, op.burst, op.limit), tc.delete_token_bucket(index)
+    journal.take(lambda: machine.route.request(*message), lambda: machine.route.tolerate(ENODEV, way_back))
 
 
 def bucket_differs(machine: Machine, op: TokenBucket) -> str:
@@ -33,11 +34,11 @@ def bucket_differs(machine: Machine, op: TokenBucket) -> str:
 def apply_ifb(machine: Machine, op: Ifb, journal: Journal) -> None:
     host = machine.route.need(op.host_interface)
     group = GROUPS + host.ifindex if op.paired else 0
+    if op.paired:  # first, so that a DEL finds even an ifb of which nothing more is known
+        machine.route.request(*rtnl.set_group(op.host_interface, group))
     message = rtnl.new_ifb(op.name, op.mac, host.mtu, group)
     journal.take(lambda: machine.route.request(*message), lambda: machine.route.delete(op.name))
     machine.route.request(*rtnl.set_alias(op.name, op.label))
-    if op.paired:
-        machine.route.request(*rtnl.set_group(op.host_interface, group))
 
 
 def release_ifb(machine: Machine, op: Ifb) -> None:
@@ -54,9 +55,9 @@ def ifb_differs(machine: Machine, op: Ifb) -> str:
 
 
 def apply_redirect(machine: Machine, op: Redirect, journal: Journal) -> None:
-    del journal
     index = machine.route.ifindex(op.host_interface)
-    machine.route.request(*tc.new_ingress(index))
+    message, way_back = tc.new_ingress(index), tc.delete_ingress(index)
+    journal.take(lambda: machine.route.request(*message), lambda: machine.route.tolerate(ENODEV, way_back))
     machine.route.request(*tc.new_redirect(index, machine.route.ifindex(op.ifb)))
 
 

@@ -58,14 +58,17 @@ def write(path: str, data: bytes) -> None:
 
 
 def _create(path: str) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    """Where the folder is others' to write to, what they have put there is not written through."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
         return os.open(path, flags, 0o600)
+    except FileExistsError:  # of a writer that was killed
+        os.unlink(path)
     except FileNotFoundError:
         from os import makedirs  # once in a machine's life
 
         makedirs(path.rpartition("/")[0], 0o700, exist_ok=True)
-        return os.open(path, flags, 0o600)
+    return os.open(path, flags, 0o600)
 
 
 def _try_to_unlink(path: str) -> None:

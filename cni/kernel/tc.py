@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.kernel.rtnl import Message
 
-RTM_NEWQDISC, RTM_GETQDISC = 36, 38
+RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
 RTM_NEWTFILTER, RTM_GETTFILTER = 44, 46
 TC_H_ROOT, TC_H_INGRESS = 0xFFFFFFFF, 0xFFFFFFF1
 ROOT_HANDLE, INGRESS_HANDLE, FILTER_CLASS = 1 << 16, 0xFFFF << 16, 1 << 16 | 1
@@ -60,6 +60,15 @@ def new_ingress(index: int) -> Message:
     """The place for filters of what the link receives."""
     payload = TCMSG.pack(AF_UNSPEC, index, INGRESS_HANDLE, TC_H_INGRESS, 0) + text(TCA_KIND, "ingress")
     return RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, payload
+
+
+def delete_token_bucket(index: int) -> Message:
+    return RTM_DELQDISC, 0, TCMSG.pack(AF_UNSPEC, index, ROOT_HANDLE, TC_H_ROOT, 0)
+
+
+def delete_ingress(index: int) -> Message:
+    """With the filters there."""
+    return RTM_DELQDISC, 0, TCMSG.pack(AF_UNSPEC, index, INGRESS_HANDLE, TC_H_INGRESS, 0)
 
 
 def new_redirect(index: int, to: int) -> Message:

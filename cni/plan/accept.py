@@ -20,8 +20,10 @@ JUMP = "podwire containers"  # the comment of the rule that leads there
 
 
 class Accept(Record):
-    """Shared by the containers of a subnet, so DEL leaves it. `inbound`: new connections to the containers are
-    accepted as well, otherwise only answers and what came through a host port.
+    """Shared by the containers of a subnet, so DEL leaves it, unless the subnet is one address.
+
+    `inbound`: new connections to the containers are accepted as well, otherwise only answers and what came through a
+    host port.
     """
 
     subnets: tuple[Net, ...]

@@ -190,7 +190,7 @@ IPTABLES = "is in iptables' syntax, podwire takes nft's (as in ip saddr 192.0.2.
 EXTERNAL = (
     "externalSetMarkChain: names a chain of iptables, podwire masquerades in nftables: remove it, or set markMasqBit"
 )
-UNFIT = "is one nft expression, without ; and # and control characters"
+UNFIT = "is one nft expression, without ; and # and control characters, quotes in pairs"
 
 
 @pytest.mark.parametrize("key", ["conditionsV4", "conditionsV6"])
