@@ -55,6 +55,22 @@ RICH = network(
     ),
 )
 
+# All that a container may be given at once; one container, for a host port is one's.
+RICHEST = {
+    **RICH,
+    "capabilities": {"portMappings": True, "bandwidth": True},
+    "runtimeConfig": {
+        "portMappings": [
+            {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+            {"hostPort": 5353, "containerPort": 53, "protocol": "udp", "hostIP": "127.0.0.1"},
+        ],
+        "bandwidth": {"ingressRate": 10**8, "ingressBurst": 10**6, "egressRate": 10**8, "egressBurst": 10**6},
+    },
+}
+ROUTED = {key: value for key, value in RICHEST.items() if key not in ("macspoofchk", "hairpinMode")} | {
+    "mode": "routed"
+}
+
 
 class AnsweredError(Exception):
     """podwire answered with an error where the test asked for success."""

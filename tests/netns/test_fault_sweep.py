@@ -8,7 +8,7 @@ import pytest
 
 from tests.machine import Machine
 from tests.netns.faults import STORE, Case, count, lose, refuse, sweep, terminate, wrap_effects, wrap_operations
-from tests.netns.runtime import RICH, Attachment, Node, attachment
+from tests.netns.runtime import RICH, RICHEST, ROUTED, Attachment, Node, attachment
 from tests.netns.state import difference, whole
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ class Scene(NamedTuple):
 
 
 FRESH = Scene(RICH, clean_up=SHARED)
+MAPPED = Scene(RICHEST, clean_up=SHARED)
+BOUND = Scene({**RICHEST, "conditionsV4": ["tcp", "sport", "!=", "1"], "markMasqBit": 7}, clean_up=SHARED)
+UNBRIDGED = Scene(ROUTED, clean_up=SHARED[1:])
 CROWDED = Scene(RICH, others=1)
 # The bridge is somebody else's: down, with another address, which has to come back.
 THEIRS = ("ip link add cni0 address 02:00:00:00:00:77 type bridge", "ip address add 10.1.2.99/24 dev cni0")
@@ -108,6 +111,10 @@ def changes(name: str) -> bool:
     ("install", "fault", "concerns", "scene"),
     [
         pytest.param(wrap_effects, refuse, anything, FRESH, id="an effect refused on a fresh machine"),
+        pytest.param(wrap_effects, refuse, anything, MAPPED, id="an effect refused with ports and limits"),
+        pytest.param(wrap_effects, lose, changes, BOUND, id="an answer lost with ports under conditions"),
+        pytest.param(wrap_effects, lose, changes, UNBRIDGED, id="an answer lost without a bridge"),
+        pytest.param(wrap_effects, terminate, changes, UNBRIDGED, id="SIGTERM without a bridge"),
         pytest.param(wrap_effects, refuse, anything, CROWDED, id="an effect refused beside another pod"),
         pytest.param(wrap_effects, lose, changes, FRESH, id="an answer lost on a fresh machine"),
         pytest.param(wrap_effects, lose, changes, CROWDED, id="an answer lost beside another pod"),

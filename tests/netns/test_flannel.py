@@ -209,3 +209,34 @@ def test_any_other_plugin_is_executed(machine: Machine, node: Node) -> None:
     flannel(node, "DEL", attachment(pod), delegate={"type": "other"})
     told = json.loads(machine.run("cat", "/run/delegated.DEL").stdout)
     assert (told["type"], told["vlan"], told["name"]) == ("other", 5, "cbr0")
+
+
+@pytest.mark.usefixtures("agent")
+def test_a_repeated_add_is_refused_and_keeps_what_the_first_has_saved(machine: Machine, node: Node) -> None:
+    who = attachment(machine.pod("pod"))
+    flannel(node, "ADD", who)
+    before = saved(machine, "pod")
+    with pytest.raises(AnsweredError, match="already exists"):
+        flannel(node, "ADD", who, delegate={"mtu": 1300})
+    assert saved(machine, "pod") == before
+
+
+FAILING = """#!/bin/sh
+cat > /dev/null
+echo $CNI_COMMAND >> /run/called
+test $CNI_COMMAND = DEL && exit
+echo '{"code": 123, "msg": "not today"}'
+exit 1
+"""
+
+
+@pytest.mark.usefixtures("agent")
+def test_an_executed_plugin_whose_add_failed_gets_a_delete(machine: Machine, node: Node) -> None:
+    """SPEC, section 4."""
+    place = "mkdir -p /opt/cni/bin && cat > /opt/cni/bin/other && chmod +x /opt/cni/bin/other"
+    machine.run("sh", "-c", place, stdin=FAILING)
+    with pytest.raises(AnsweredError, match="not today") as refused:
+        flannel(node, "ADD", attachment(machine.pod("pod")), delegate={"type": "other"})
+    assert refused.value.code == 123
+    assert machine.run("cat", "/run/called").stdout.split() == ["ADD", "DEL"]
+    assert machine.run("ls", "-A", STATE).stdout == ""

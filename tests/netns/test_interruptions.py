@@ -14,7 +14,7 @@ import pytest
 
 from tests.machine import MachineError
 from tests.netns.faults import Saboteur, count, crash, wrap_effects
-from tests.netns.runtime import PROGRAM, RICH, Answer, Attachment, Closed, Json, attachment, serve
+from tests.netns.runtime import PROGRAM, RICH, RICHEST, ROUTED, Answer, Attachment, Closed, Json, attachment, serve
 from tests.netns.state import difference, held_by, whole
 
 if TYPE_CHECKING:
@@ -92,19 +92,23 @@ def _killed_at(number: int, config: Json, who: Attachment) -> None:
     serve(who.environment("ADD"), config)
 
 
-def test_a_delete_releases_what_a_killed_add_left(machine: Machine, node: Node) -> None:
+@pytest.mark.parametrize("config", [RICHEST, ROUTED], ids=["bridged", "routed"])
+def test_a_delete_releases_what_a_killed_add_left(machine: Machine, node: Node, config: Json) -> None:
     """Killed at any effect, as by SIGKILL or a loss of power to the process: nobody undoes it but DEL."""
-    node.add(RICH, attachment(machine.pod("other")))
+    others = {key: value for key, value in config.items() if key != "runtimeConfig"}
+    node.add(others, attachment(machine.pod("other")))
     pod = machine.pod("victim")
-    names = machine.call(count, wrap_effects, RICH, attachment(pod))
-    node.delete(RICH, attachment(pod))
+    node.add(config, attachment(pod))  # what containers share is there from now on
+    node.delete(config, attachment(pod))
+    names = machine.call(count, wrap_effects, config, attachment(pod))
+    node.delete(config, attachment(pod))
     before = whole(machine)
     changing = [number for number, name in enumerate(names) if not name.endswith(("read", "ask", "dump", "stat"))]
     for number in changing:
         who = Attachment(f"killed{number}", pod.path)
         with pytest.raises(MachineError, match="without an answer"):
-            machine.call(_killed_at, number, RICH, who)
-        node.delete(RICH, who)
+            machine.call(_killed_at, number, config, who)
+        node.delete(config, who)
         assert held_by(machine, f"{who.container}/eth0") == [], names[number]
     assert difference(before, whole(machine)) == []
-    node.add(RICH, attachment(pod))
+    node.add(config, attachment(pod))

@@ -11,7 +11,7 @@ from cni.config.netconf import NetConf, VlanRange, parse_netconf
 from cni.config.ports import PortMapping, Ports
 from cni.config.shaping import Rate, Shaping
 from cni.spec.fields import Faults
-from cni.spec.network import parse_network
+from cni.spec.network import Network, parse_network
 from cni.spec.result import DNS
 
 DEFAULTS: dict[str, Any] = {
@@ -148,6 +148,18 @@ def test_a_drop_in_for_bridge_knows_what_the_reference_knows() -> None:
     assert faults == []
     known = {"is_gateway": True, "is_default_gateway": True, "mac_spoof_check": True, "accept": False}
     assert found._asdict() == DEFAULTS | known
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{"bridge": ""}, {"hairpinMode": True, "promiscMode": True}, {"disableContainerInterface": True, "vlan": 9999}],
+)
+def test_keys_of_bridge_mean_nothing_to_ptp(members: dict[str, Any]) -> None:
+    faults = Faults()
+    told = {"ipam": {"type": "host-local"}, **members}
+    conf = parse_netconf(Network("net", "1.1.0", told, b""), {}, faults, "ptp")
+    assert faults.texts == []
+    assert (conf.hairpin, conf.vlan, conf.disable_container_interface) == (False, 0, False)
 
 
 def test_a_drop_in_for_ptp_is_routed_and_has_no_bridge_to_guard() -> None:
