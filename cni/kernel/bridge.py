@@ -197,6 +197,5 @@ def _conflict(wanted: Net, present: Net) -> bool:
 
 
 def gateway_differs(machine: Machine, op: GatewayAddress) -> str:
-    link = machine.route.find(op.bridge)
-    present = [] if link is None else [one.address for one in machine.route.addresses(op.bridge)]
-    return "" if op.address in present else f"{op.bridge} has lost the gateway address {op.address.text}"
+    there = machine.route.has_address(op.bridge, op.address)
+    return "" if there else f"{op.bridge} has lost the gateway address {op.address.text}"

@@ -57,9 +57,8 @@ def apply_address(machine: Machine, op: ContainerAddress, journal: Journal) -> N
 
 
 def address_differs(machine: Machine, op: ContainerAddress) -> str:
-    link = machine.container_route.find(op.ifname)
-    present = [] if link is None else [one.address for one in machine.container_route.addresses(op.ifname)]
-    return "" if op.address in present else f"{op.ifname} has lost the address {op.address.text}"
+    there = machine.container_route.has_address(op.ifname, op.address)
+    return "" if there else f"{op.ifname} has lost the address {op.address.text}"
 
 
 def apply_up(machine: Machine, op: ContainerUp, journal: Journal) -> None:

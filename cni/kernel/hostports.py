@@ -76,7 +76,7 @@ def apply_hairpin(machine: Machine, op: Hairpin, journal: Journal) -> None:
 
 
 def apply_condition(machine: Machine, op: Condition, journal: Journal) -> None:
-    """Alone to the end: nobody else may take the port while it is bound, or bind it while it is taken."""
+    """Alone until the port is taken, too: nobody else may take it while it is bound, or bind it while it is taken."""
     _ensure(machine, op.port.label, [], [op], journal)
     machine.lock.alone()
     _refuse_taken(machine, op.port)

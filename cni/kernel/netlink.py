@@ -35,7 +35,7 @@ NLA_TYPE_MASK = 0x3FFF
 HEADER = Struct("=IHHII")  # length, type, flags, sequence, port
 ATTRIBUTE = Struct("=HH")  # length, type
 ERROR = Struct("=i")
-U8, U16, U32 = Struct("=B"), Struct("=H"), Struct("=I")
+U8, U32 = Struct("=B"), Struct("=I")
 
 RECEIVE_BYTES = 1 << 16  # a dump's answers come in pieces of at most 32 KiB (net/netlink/af_netlink.c)
 DUMP_TRIES = 8
@@ -61,10 +61,6 @@ def attribute(kind: int, payload: bytes) -> bytes:
 
 def u8(kind: int, value: int) -> bytes:
     return attribute(kind, U8.pack(value))
-
-
-def u16(kind: int, value: int) -> bytes:
-    return attribute(kind, U16.pack(value))
 
 
 def u32(kind: int, value: int) -> bytes:

@@ -13,7 +13,7 @@ from cni.kernel.netlink import Netlink, Refused
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.kernel.rtnl import Message
-    from cni.spec.address import IP
+    from cni.spec.address import IP, Net
 
 
 class Route(Netlink):
@@ -78,3 +78,7 @@ class Route(Netlink):
     def addresses(self, name: str) -> list[rtinfo.AddressInfo]:
         """The addresses of one link; the kernel filters."""
         return [rtinfo.parse_address(answer) for answer in self.dump(*rtnl.addresses_of(self.ifindex(name)))]
+
+    def has_address(self, name: str, address: Net) -> bool:
+        """False also where there is no such link."""
+        return self.find(name) is not None and any(one.address == address for one in self.addresses(name))

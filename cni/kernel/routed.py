@@ -22,9 +22,8 @@ def apply_address(machine: Machine, op: HostAddress, journal: Journal) -> None:
 
 
 def address_differs(machine: Machine, op: HostAddress) -> str:
-    link = machine.route.find(op.interface)
-    present = [] if link is None else [one.address for one in machine.route.addresses(op.interface)]
-    return "" if op.address in present else f"{op.interface} has lost the gateway address {op.address.text}"
+    there = machine.route.has_address(op.interface, op.address)
+    return "" if there else f"{op.interface} has lost the gateway address {op.address.text}"
 
 
 def apply_route(machine: Machine, op: HostRoute, journal: Journal) -> None:

@@ -429,7 +429,7 @@ def test_garbage_is_no_obstacle(tuned: Tuned, content: str) -> None:
 
 @pytest.mark.parametrize("settings", [{"mtu": "x"}, {"sysctl": {"vm.a": 1}}, {"dataDir": "/etc/hostname/x"}, {}])
 def test_release_needs_no_valid_configuration(tuned: Tuned, settings: Json) -> None:
-    tuned.call("DEL", **settings).succeeded()
+    assert tuned.call("DEL", **settings).code == 0
 
 
 def test_what_cannot_be_restored_is_told_once_and_keeps_nothing_else_from_it(tuned: Tuned) -> None:
