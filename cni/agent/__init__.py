@@ -1,0 +1,1 @@
+"""podwired, the node agent: a subnet for this node, and ways to the subnets of all others."""

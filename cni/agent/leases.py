@@ -1,0 +1,134 @@
+"""Leases: which node has which subnet and how it is reached; in flannel's words, byte for byte.
+
+A lease's key in etcd is `10.5.52.0-24`, or with IPv6 `10.5.34.0-24&fc00:0:0:1::-64`; its value is JSON as Go writes it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from cni.agent.network import VXLAN
+from cni.spec.address import IP, Net, mac_text, parse_net
+from cni.spec.errors import CniError
+from cni.spec.fields import Faults, Fields
+from cni.spec.jsontext import parse_object
+from cni.spec.owner import mac_of
+from cni.spec.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cni.spec.jsontext import JsonValue
+
+
+class Way(Record):
+    """How one family of a node is reached: its address on the wire, and with vxlan its VTEP's MAC address."""
+
+    subnet: Net
+    public_ip: IP
+    mac: bytes | None = None
+
+
+class End(Record):
+    """One family of a node without its subnet: the address on the wire, and with vxlan the VTEP's MAC address."""
+
+    public_ip: IP
+    mac: bytes | None = None
+
+
+class Node(Record):
+    """What this node's lease has to say. `ends`: one for each family of the network; `vni` is vxlan's."""
+
+    backend: str
+    vni: int
+    ends: tuple[End, ...]
+
+    def lease(self, subnets: Iterable[Net], found: Lease | None = None) -> Lease:
+        """A lease of these subnets, one for each end in its order. The MAC addresses of one that was found stay: a
+        device that other nodes know lives on.
+        """
+        ways = []
+        for subnet, end in zip(subnets, self.ends, strict=True):
+            known = found.way(subnet.family) if found is not None and found.backend == self.backend else None
+            mac = known.mac if known is not None and known.mac is not None else end.mac
+            ways.append(Way(subnet, end.public_ip, mac))
+        return Lease(tuple(ways), self.backend, self.vni)
+
+
+class Lease(Record):
+    """One node's. `ways` has one entry for each family that the node has; `vni` is that of vxlan."""
+
+    ways: tuple[Way, ...]
+    backend: str
+    vni: int = 0
+
+    def way(self, family: int) -> Way | None:
+        return next((way for way in self.ways if way.subnet.family == family), None)
+
+    @property
+    def subnets(self) -> tuple[Net, ...]:
+        return tuple([way.subnet for way in self.ways])
+
+    @property
+    def key(self) -> str:
+        return lease_key(self.subnets)
+
+
+def derived_mac(public_ip: IP, vni: int) -> bytes:
+    """The MAC address of a VTEP that nobody has told another: nodes agree on it without talking."""
+    return mac_of("vtep", str(vni), public_ip.text)
+
+
+def lease_key(subnets: Iterable[Net]) -> str:
+    """The part behind `<prefix>/subnets/`."""
+    return "&".join(f"{subnet.ip.text}-{subnet.prefix}" for subnet in subnets)
+
+
+def parse_key(key: str) -> tuple[Net, ...]:
+    """IPv4 first, then perhaps IPv6. Raises ValueError."""
+    subnets = [parse_net("/".join(part.rsplit("-", 1))) for part in key.split("&")]
+    if [subnet.family for subnet in subnets] not in ([4], [4, 6]):
+        raise ValueError(f"{key!r} is not the key of a subnet (as in 10.5.52.0-24)")
+    if any(subnet.network != subnet for subnet in subnets):
+        raise ValueError(f"{key!r} is not the first address of its subnet")
+    return tuple(subnets)
+
+
+def lease_value(lease: Lease) -> bytes:
+    """The members in the order of flannel's struct; PublicIPv6 is there even if it is null."""
+    ipv4, ipv6 = lease.way(4), lease.way(6)
+    members: dict[str, JsonValue] = {
+        "PublicIP": ipv4.public_ip.text if ipv4 else "0.0.0.0",  # noqa: S104  # Go's zero value
+        "PublicIPv6": ipv6.public_ip.text if ipv6 else None,
+        "BackendType": lease.backend,
+    }
+    for key, way in (("BackendData", ipv4), ("BackendV6Data", ipv6)):
+        if way is not None and way.mac is not None:
+            members[key] = {"VNI": lease.vni, "VtepMAC": mac_text(way.mac)}
+    return json.dumps(members, separators=(",", ":")).encode()
+
+
+def parse_lease(subnets: tuple[Net, ...], value: bytes) -> Lease:
+    """Raises ValueError telling what is wrong with the value."""
+    faults = Faults()
+    try:
+        fields = Fields(parse_object(value, "the lease"), "", faults)
+    except CniError as error:
+        raise ValueError(error.message) from None
+    backend = fields.text("BackendType")
+    ways = []
+    for subnet in subnets:
+        ip_key, data_key = ("PublicIP", "BackendData") if subnet.family == 4 else ("PublicIPv6", "BackendV6Data")
+        ip = fields.ip(ip_key)
+        if ip is None or not ip.value:
+            faults.add(ip_key, "missing")
+            continue
+        mac = fields.object(data_key).mac("VtepMAC") if backend == VXLAN else None
+        if backend == VXLAN and mac is None:
+            faults.add(f"{data_key}.VtepMAC", "missing")
+        ways.append(Way(subnet, ip, mac))
+    vni = fields.object("BackendData").integer("VNI", 0, (1 << 24) - 1, 1) if backend == VXLAN else 0
+    if faults.texts:
+        raise ValueError("; ".join(dict.fromkeys(faults.texts)))
+    return Lease(tuple(ways), backend, vni)
