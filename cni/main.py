@@ -39,6 +39,7 @@ except ImportError:
 PODWIRE = "podwire"
 HOST_LOCAL = "host-local"
 FLANNEL = "flannel"
+AGENT = "podwired"
 CHAINED = ("portmap", "bandwidth", "firewall", "tuning", "loopback")
 # The version of the reference plugins that these names stand in for: nerdctl asks `firewall` for it, and lets networks
 # have what that version can do. Semantic versioning leaves what follows the plus sign to us.
@@ -69,6 +70,10 @@ def run(
 ) -> int:
     """Serves one call, returns the exit status. Every call gets exactly one answer, every failure one JSON object."""
     name = argv[0].rpartition("/")[2] if argv else "podwire"
+    if name == AGENT:
+        from cni.agent.main import main as serve
+
+        return serve()
     command = environment.get("CNI_COMMAND", "")
     if not command and name == PODWIRE and len(argv) > 1:
         return _use_tool(argv[1:], stdout, stderr)

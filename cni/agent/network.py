@@ -71,6 +71,12 @@ class NetworkConfig(Record):
     def space(self, family: int) -> Space | None:
         return self.ipv4 if family == 4 else self.ipv6
 
+    def network(self, family: int) -> Net:
+        """Of a family that is used."""
+        space = self.space(family)
+        assert space is not None
+        return space.network
+
     @property
     def families(self) -> tuple[int, ...]:
         return tuple([family for family in (4, 6) if self.space(family) is not None])
@@ -79,18 +85,22 @@ class NetworkConfig(Record):
 def parse_network_config(data: bytes, what: str) -> NetworkConfig:
     """Raises Undecodable, InvalidConfig naming every fault with its JSON path."""
     faults = Faults()
-    fields = Fields(parse_object(data, what), "", faults)
+    config = read_network(Fields(parse_object(data, what), "", faults))
+    faults.refuse()
+    return config
+
+
+def read_network(fields: Fields) -> NetworkConfig:
+    """Notes every fault."""
     ipv4 = fields.raw("EnableIPv4") is None or fields.flag("EnableIPv4")
     ipv6 = fields.flag("EnableIPv6")
     if not (ipv4 or ipv6):
         fields.fault("EnableIPv4", "neither IPv4 nor IPv6 is enabled")
-    config = NetworkConfig(
+    return NetworkConfig(
         ipv4=_space(fields, 4, "") if ipv4 else None,
         ipv6=_space(fields, 6, "IPv6") if ipv6 else None,
         backend=_backend(fields.object("Backend")),
     )
-    faults.refuse()
-    return config
 
 
 def _backend(fields: Fields) -> Backend:

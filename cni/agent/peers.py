@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Peers:
-    """Leases by their key. `faults` tells of every key that is not served why."""
+    """Leases by their key: those that are `served`, and of every other one the fault."""
 
     def __init__(self, config: NetworkConfig, own: Lease) -> None:
         self._config = config
@@ -29,26 +29,25 @@ class Peers:
         self._unread: dict[str, str] = {}
         self._claims: dict[Claim, set[str]] = {}
         self._wide: set[str] = set()
+        self.served: dict[str, Lease] = {}
         self.faults: dict[str, str] = {}
-
-    def __len__(self) -> int:
-        return len(self._leases)
-
-    @property
-    def keys(self) -> set[str]:
-        return {*self._leases, *self._unread}
 
     def put(self, key: str, lease: Lease | str | None) -> dict[str, Lease | None]:
         """What the store says of a key now: a lease, a text that tells why it has none, or nothing any more.
 
-        Returns the lease to serve, or None, of every key for which that may have changed.
+        Returns of every key for which that may have changed the lease that was served. The own key is no peer's.
         """
+        if key == self._own.key:
+            return {}
         affected = {key} | self._forget(key)
         if isinstance(lease, Lease):
             affected |= self._claim(key, lease)
         elif lease is not None:
             self._unread[key] = lease
-        return {one: self._judged(one) for one in affected}
+        before = {one: self.served.pop(one, None) for one in affected}
+        for one in affected:
+            self._judge(one)
+        return before
 
     def _forget(self, key: str) -> set[str]:
         self._unread.pop(key, None)
@@ -94,13 +93,14 @@ class Peers:
                 found.append((f"MAC address {family}", way.mac))
         return found
 
-    def _judged(self, key: str) -> Lease | None:
+    def _judge(self, key: str) -> None:
         lease = self._leases.get(key)
         fault = self._unread.get(key, "") if lease is None else self._fault(key, lease)
         self.faults.pop(key, None)
         if fault:
             self.faults[key] = fault
-        return None if fault else lease
+        elif lease is not None:
+            self.served[key] = lease
 
     def _fault(self, key: str, lease: Lease) -> str:
         if lease.backend != self._config.backend.kind:

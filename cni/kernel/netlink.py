@@ -27,7 +27,7 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK, NLM_F_DUMP_INTR = 0x1, 0x2, 0x4, 0x10
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 NLM_F_DUMP = 0x300
-NLM_F_EXCL, NLM_F_CREATE = 0x200, 0x400
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 NLMSGERR_ATTR_MSG = 1
 NLA_F_NESTED = 0x8000
 NLA_TYPE_MASK = 0x3FFF
@@ -125,6 +125,14 @@ class Netlink:
 
     def close(self) -> None:
         self._socket.close()
+
+    @property
+    def port(self) -> int:
+        """The address by which the kernel names who asked for a change, in what it tells everybody about it."""
+        if self._socket.getsockname()[0] == 0:  # nothing was sent yet
+            self._socket.bind((0, 0))
+        number: int = self._socket.getsockname()[0]
+        return number
 
     def _messages(self) -> Iterator[tuple[int, int, int, bytes]]:
         """(type, flags, sequence, payload) of each message of the next datagrams, without end."""

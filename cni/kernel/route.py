@@ -5,7 +5,7 @@ An index is asked for once: within one call the links that it is about keep thei
 
 from __future__ import annotations
 
-from errno import ENODEV
+from errno import ENODEV, ENOENT
 
 from cni.kernel import rtinfo, rtnl
 from cni.kernel.netlink import Netlink, Refused
@@ -61,13 +61,29 @@ class Route(Netlink):
             if refused.errno != errno:
                 raise
 
+    def way(self, ip: IP) -> rtinfo.RouteInfo | None:
+        """How the host would send to this address; None where it knows no way."""
+        try:
+            return rtinfo.parse_route(self.ask(*rtnl.way_to(ip)))
+        except Refused:
+            return None
+
     def way_to(self, ip: IP) -> str:
         """The name of the link that the host would send to this address by; empty where it knows no way."""
+        way = self.way(ip)
+        return next((link.name for link in self.links() if link.ifindex == way.ifindex), "") if way else ""
+
+    def defaults(self, family: int) -> list[rtinfo.RouteInfo]:
+        """The main table's default routes, the preferred one first; of several next hops the first."""
         try:
-            index = rtinfo.parse_route(self.ask(*rtnl.way_to(ip))).ifindex
-        except Refused:
-            return ""
-        return next((link.name for link in self.links() if link.ifindex == index), "")
+            answers = self.dump(*rtnl.main_routes(family))
+        except Refused as refused:
+            if refused.errno == ENOENT:  # the table is made with its first route
+                return []
+            raise
+        ways = [rtinfo.parse_ways(answer)[0] for answer in answers if not rtnl.RTMSG.unpack_from(answer)[1]]
+        # Where the kernel has no IPv6, it answers with IPv4.
+        return sorted([way for way in ways if way.dst.family == family], key=lambda way: way.priority)
 
     def links(self) -> list[rtinfo.Link]:
         """All links; the cost grows with their number."""
@@ -78,6 +94,10 @@ class Route(Netlink):
     def addresses(self, name: str) -> list[rtinfo.AddressInfo]:
         """The addresses of one link; the kernel filters."""
         return [rtinfo.parse_address(answer) for answer in self.dump(*rtnl.addresses_of(self.ifindex(name)))]
+
+    def all_addresses(self) -> list[rtinfo.AddressInfo]:
+        """The addresses of all links; the cost grows with their number."""
+        return [rtinfo.parse_address(answer) for answer in self.dump(*rtnl.addresses_of(0))]
 
     def has_address(self, name: str, address: Net) -> bool:
         """False also where there is no such link."""

@@ -37,6 +37,7 @@ from cni.kernel.rtnl import (
     RTA_METRICS,
     RTA_MULTIPATH,
     RTA_OIF,
+    RTA_PREFSRC,
     RTA_PRIORITY,
     RTA_TABLE,
     RTAX_ADVMSS,
@@ -79,7 +80,7 @@ class AddressInfo(Record):
 
 
 class RouteInfo(Record):
-    """A unicast route; `ifindex` 0 where it has several next hops."""
+    """A unicast route; `ifindex` 0 where it has several next hops; `source`: the address that the host speaks from."""
 
     dst: Net
     gw: IP | None
@@ -89,6 +90,7 @@ class RouteInfo(Record):
     scope: int
     mtu: int
     advmss: int
+    source: IP | None = None
 
 
 def parse_link(data: bytes) -> Link:
@@ -135,7 +137,7 @@ def parse_route(data: bytes) -> RouteInfo:
     family, prefix, _, _, table, _, scope, _, _ = RTMSG.unpack_from(data)
     found = attributes(data, RTMSG.size)
     metrics = attributes(found.get(RTA_METRICS, b""))
-    gw = found.get(RTA_GATEWAY)
+    gw, source = found.get(RTA_GATEWAY), found.get(RTA_PREFSRC)
     empty = bytes(4 if family == AF_INET else 16)
     return RouteInfo(
         dst=Net(_ip(family, found.get(RTA_DST, empty)), prefix),
@@ -146,6 +148,7 @@ def parse_route(data: bytes) -> RouteInfo:
         scope=scope,
         mtu=_u32(metrics.get(RTAX_MTU)),
         advmss=_u32(metrics.get(RTAX_ADVMSS)),
+        source=_ip(family, source) if source else None,
     )
 
 

@@ -48,7 +48,8 @@ IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN, RTEXT_FILTER_SKIP_STATS = 29, 0x2, 0x8
 OPERSTATE_UP = 6  # RFC 2863
 
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
-IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x02, 0x08, 0x40, 0x80, 0x200
+IFA_F_TEMPORARY, IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_DEPRECATED = 0x01, 0x02, 0x08, 0x20
+IFA_F_TENTATIVE, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x40, 0x80, 0x200
 
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 4, 5, 6, 7
 RTA_METRICS, RTA_MULTIPATH, RTA_TABLE = 8, 9, 15
@@ -213,7 +214,7 @@ def delete_address(index: int, net: Net) -> Message:
 
 
 def addresses_of(index: int) -> tuple[int, bytes]:
-    """A dump of one link's addresses; strict checking makes the kernel filter."""
+    """A dump of one link's addresses, or with index 0 of all; strict checking makes the kernel filter."""
     return RTM_GETADDR, IFADDR.pack(AF_UNSPEC, 0, 0, 0, index)
 
 
@@ -252,6 +253,11 @@ def way_to(ip: IP) -> Message:
 def routes_of(index: int, family: int) -> tuple[int, bytes]:
     """A dump of the routes of one family (4 or 6) out of one link, all tables; the kernel filters."""
     return RTM_GETROUTE, RTMSG.pack(_family(family), 0, 0, 0, 0, 0, 0, 0, 0) + u32(RTA_OIF, index)
+
+
+def main_routes(family: int) -> tuple[int, bytes]:
+    """A dump of one family's unicast routes in the main table; the kernel filters."""
+    return RTM_GETROUTE, RTMSG.pack(_family(family), 0, 0, 0, RT_TABLE_MAIN, 0, 0, RTN_UNICAST, 0)
 
 
 def _family(family: int) -> int:

@@ -1,0 +1,180 @@
+"""The tunnel's device on this node: what it has to be, and how it gets there.
+
+What can be set is set, so that a device that other nodes know keeps its tables and its traffic.
+"""
+
+from __future__ import annotations
+
+from errno import EEXIST, ENODEV, EOPNOTSUPP
+from typing import TYPE_CHECKING
+
+from cni.agent.network import VXLAN
+from cni.kernel import overlaynl, rtnl, sysctl
+from cni.kernel.netlink import Refused
+from cni.spec.address import IP, Net, mac_text
+from cni.spec.errors import InvalidConfig
+from cni.spec.record import Record
+
+if TYPE_CHECKING:
+    from cni.agent.leases import Way
+    from cni.agent.network import Backend
+    from cni.agent.underlay import Underlay
+    from cni.kernel.overlaynl import VxlanInfo
+    from cni.kernel.route import Route
+    from cni.kernel.rtinfo import Link
+
+ALIAS = "podwired"  # by which a device is known as the agent's, whatever the network is by then
+
+
+OVERHEAD = {4: 50, 6: 70}  # bytes that VXLAN adds to a packet, by the family of the wire (RFC 7348, section 5)
+LEAST_MTU = {4: 68, 6: 1280}  # RFC 791, RFC 8200
+
+
+class Device(Record):
+    """The tunnel's end on this node: `address` is its own, of the subnet's first; `mtu` in bytes."""
+
+    name: str
+    mac: bytes
+    mtu: int
+    info: VxlanInfo
+    address: Net
+
+
+class Look(Record):
+    """How a link of the agent's has to be."""
+
+    name: str
+    mac: bytes
+    mtu: int
+    up: bool
+    addresses: tuple[Net, ...]
+
+    def fits(self, link: Link) -> bool:
+        return (link.name, link.mac, link.mtu, link.up) == (self.name, self.mac, self.mtu, self.up)
+
+
+def pod_mtu(backend: Backend, underlay: Underlay, family: int) -> int:
+    """Bytes of a pod's packet that other nodes' pods get in one piece. Raises InvalidConfig where they are too few."""
+    wire = min(backend.mtu or underlay.mtu, underlay.mtu)
+    mtu = wire - OVERHEAD[family] if backend.kind == VXLAN else wire
+    if mtu < LEAST_MTU[family]:
+        raise InvalidConfig(f"an MTU of {wire} leaves {mtu} bytes for pods, IPv{family} needs {LEAST_MTU[family]}")
+    return mtu
+
+
+def device_of(backend: Backend, underlay: Underlay, own: Way) -> Device:
+    """Raises InvalidConfig."""
+    family = own.subnet.family
+    local = next(net.ip for net in underlay.addresses if net.family == family)
+    info = overlaynl.VxlanInfo(
+        vni=backend.vni,
+        link=underlay.ifindex,
+        local=local,
+        port=backend.port,
+        learning=backend.learning,
+        gbp=backend.gbp,
+    )
+    name = f"flannel.{backend.vni}" if family == 4 else f"flannel-v6.{backend.vni}"
+    return Device(name, own.mac or b"", pod_mtu(backend, underlay, family), info, own.subnet.network.host)
+
+
+def look_of(route: Route, name: str) -> Look:
+    """How a link is now. Raises Refused where there is none."""
+    link = route.need(name)
+    return Look(name, link.mac, link.mtu, link.up, tuple([one.address for one in route.addresses(name)]))
+
+
+def ensure_device(route: Route, device: Device) -> tuple[int, list[str]]:
+    """The device's index, and what had to be done to it, in words. Raises Refused."""
+    link, done = _tunnel(route, device)
+    if link.mac != device.mac:
+        route.request(*rtnl.set_mac(device.name, device.mac))
+        done.append(f"{device.name} had the MAC address {mac_text(link.mac)}")
+    if link.mtu != device.mtu:
+        route.request(*rtnl.set_mtu(device.name, device.mtu))
+        done.append(f"{device.name} had an MTU of {link.mtu}")
+    if link.alias != ALIAS:
+        route.request(*rtnl.set_alias(device.name, ALIAS))
+    _refuse_advertisements(device.name)
+    done += _set_address(route, link.ifindex, device)
+    if not link.up:
+        route.request(*rtnl.set_flags(device.name, rtnl.IFF_UP, rtnl.IFF_UP))
+        done.append(f"{device.name} was down")
+    return link.ifindex, done
+
+
+def _tunnel(route: Route, device: Device) -> tuple[Link, list[str]]:
+    """The link, of the right tunnel: as it was, changed or made anew."""
+    done = []
+    if route.find(device.name) is not None:
+        found = overlaynl.parse_vxlan(route.ask(*rtnl.get_link(device.name)))
+        # Where no port is asked for, the kernel has chosen one.
+        wanted = device.info if found is None or device.info.port else device.info._replace(port=found.port)
+        if found == wanted:
+            return route.need(device.name), []
+        if found is not None and _is_changed(route, device, found):
+            return route.need(device.name), [f"{device.name} had another wire"]
+        route.request(*rtnl.delete_link(device.name))
+        done.append(f"{device.name} was not this network's tunnel: made anew")
+    else:
+        done.append(f"{device.name} was not there")
+    try:
+        route.request(*overlaynl.new_vxlan(device.name, device.mac, device.mtu, device.info))
+    except Refused as refused:
+        if refused.errno == EEXIST and route.find(device.name) is None:
+            raise Refused(EEXIST, f"another VXLAN device has VNI {device.info.vni} on this port already") from None
+        raise
+    return route.need(device.name), done
+
+
+def _is_changed(route: Route, device: Device, found: VxlanInfo) -> bool:
+    """Tries to make the tunnel the wanted one in place."""
+    info = device.info
+    if (found.vni, found.gbp, found.local.family) != (info.vni, info.gbp, info.local.family):
+        return False
+    if info.port and found.port != info.port:
+        return False
+    try:
+        route.request(*overlaynl.set_vxlan(device.name, info))
+    except Refused as refused:
+        if refused.errno == EOPNOTSUPP:
+            return False
+        raise
+    return True
+
+
+def _refuse_advertisements(name: str) -> None:
+    """A container of the agent's may have to live with what it cannot write."""
+    key = f"net/ipv6/conf/{name}/accept_ra"
+    try:
+        if sysctl.read(key) not in (None, "0"):
+            sysctl.write(key, "0")
+    except OSError:
+        return
+
+
+def _set_address(route: Route, index: int, device: Device) -> list[str]:
+    """Its own address, and no other of the family but for that of the link."""
+    present = [one.address for one in route.addresses(device.name)]
+    done = []
+    if device.address not in present:
+        flags = rtnl.IFA_F_NODAD if device.address.family == 6 else 0
+        route.request(*rtnl.new_address(index, device.address, flags))
+        done.append(f"{device.name} had no address {device.address.text}")
+    for other in present:
+        if other.family == device.address.family and other != device.address and not is_link_local(other.ip):
+            route.request(*rtnl.delete_address(index, other))
+            done.append(f"{device.name} had the address {other.text}")
+    return done
+
+
+def is_link_local(ip: IP) -> bool:
+    return ip.family == 6 and ip.value >> 118 == 0xFE80 >> 6
+
+
+def retire(route: Route, keep: tuple[str, ...]) -> list[str]:
+    """Removes the agent's devices but these, with all that their tables hold; returns their names."""
+    doomed = [link.name for link in route.links() if link.alias == ALIAS and link.name not in keep]
+    for name in doomed:
+        route.tolerate(ENODEV, rtnl.delete_link(name))
+    return doomed

@@ -1,0 +1,117 @@
+"""The agent's rules, in a table of its own that is made whole in one transaction, or not touched.
+
+What they say is flannel's (pkg/trafficmngr): pods keep their source address among each other, and leave the cluster's
+network with the node's. Connections that kube-proxy has marked are its own to masquerade.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from os import environ
+from typing import TYPE_CHECKING
+
+from cni import proc
+from cni.kernel import accept, nfnl, nfrule, overrule
+from cni.kernel.journal import Journal
+from cni.kernel.netlink import Refused
+from cni.plan.accept import Accept
+from cni.spec.errors import MachineRefused
+from cni.spec.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cni.kernel.machine import Machine
+    from cni.spec.address import Net
+
+TABLE = "podwired"
+REMOVED = (f"add table inet {TABLE}", f"delete table inet {TABLE}")  # nft 1.0.6 has no "destroy"
+KUBE_PROXY_MARK = "0x4000"
+MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
+WORDS = {4: "ip", 6: "ip6"}
+
+
+class Rules(Record):
+    """`spaces`: by family the network and this node's subnet of it. `forwards`: pods' traffic passes a firewall that
+    drops what the host forwards.
+    """
+
+    spaces: tuple[tuple[Net, Net], ...]
+    masquerades: bool
+    fully_random: bool
+    forwards: bool
+
+
+def text_of(rules: Rules) -> tuple[str, list[str]]:
+    """The whole table for nft, and the comments that its rules bear: what they are made of, so that others differ."""
+    conditions = [line for space in rules.spaces for line in _masquerading(*space, rules)] if rules.masquerades else []
+    mark = blake2b("\n".join(conditions).encode(), digest_size=6).hexdigest()
+    comments = [f"podwired {mark} {number}" for number in range(len(conditions))]
+    lines = [f'    {line} comment "{comment}"' for line, comment in zip(conditions, comments, strict=True)]
+    hook = "type nat hook postrouting priority srcnat; policy accept;"
+    chain = [f"table inet {TABLE} {{", "  chain postrouting {", f"    {hook}", *lines, "  }", "}"] if lines else []
+    return "\n".join([*REMOVED, *chain, ""]), comments
+
+
+def _masquerading(network: Net, subnet: Net, rules: Rules) -> list[str]:
+    ip, net, own = WORDS[network.family], network.text, subnet.text
+    masquerade = "masquerade fully-random" if rules.fully_random else "masquerade"
+    return [
+        f"meta nfproto ipv{network.family} meta mark & {KUBE_PROXY_MARK} == {KUBE_PROXY_MARK} return",
+        f"{ip} saddr {own} {ip} daddr {net} return",
+        f"{ip} saddr {net} {ip} daddr {own} return",
+        f"{ip} saddr != {net} {ip} daddr {own} return",
+        f"{ip} saddr {net} {ip} daddr != {MULTICAST[network.family]} {masquerade}",
+        f"{ip} saddr != {net} {ip} daddr {net} {masquerade}",
+    ]
+
+
+def ensure(machine: Machine, rules: Rules) -> list[str]:
+    """Makes the rules whole where they are not; returns what had to be done. Raises MachineRefused, Refused."""
+    text, comments = text_of(rules)
+    done = []
+    if _present(machine) != comments:
+        _load(text)
+        done.append(f"table inet {TABLE} was not whole")
+    if rules.forwards and (op := _accepted(rules)).subnets:
+        lacking = accept.differs(machine, op)
+        if lacking:
+            with Journal(machine) as journal:
+                accept.apply(machine, op, journal)
+            machine.lock.release()
+            done.append(lacking)
+    return done
+
+
+def _accepted(rules: Rules) -> Accept:
+    return Accept(tuple([network for network, _ in rules.spaces]), inbound=True)
+
+
+def _present(machine: Machine) -> list[str]:
+    """The comments of the rules that are there."""
+    try:
+        answers = machine.netfilter.dump(*nfnl.rules_of(nfnl.NFPROTO_INET, TABLE))
+    except (Refused, OSError) as error:
+        if error.errno not in accept.ABSENT:
+            raise
+        return []
+    found = [nfrule.parse_rule(answer) for answer in answers]
+    return [rule.comment for rule in found]
+
+
+def remove(machine: Machine, networks: Iterable[Net]) -> None:
+    """The table, and what lets these networks through others' tables. Raises MachineRefused, Refused."""
+    if _present(machine):
+        _load("\n".join([*REMOVED, ""]))
+    op = Accept(tuple(networks), inbound=True)
+    for chain in accept.well_known(op.families):
+        overrule.remove(machine, chain, op)
+
+
+def _load(text: str) -> None:
+    program = proc.find_system("nft", environ)
+    if program is None:
+        raise MachineRefused("the program nft is missing: install nftables")
+    ended = proc.run([program, "-f", "-"], text.encode(), environ, capture_stderr=True)
+    if ended.status != 0:
+        raise MachineRefused(f"nft refused the rules: {ended.stderr.decode('utf-8', 'replace').strip()}")

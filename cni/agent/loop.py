@@ -1,0 +1,140 @@
+"""The agent's one loop: what the store tells, what the kernel tells, and the time are all that it waits for."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from cni.agent.logs import log
+from cni.agent.watch import rules_disturbed
+from cni.kernel.events import (
+    NFNLGRP_NFTABLES,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_LINK,
+    RTNLGRP_NEIGH,
+    Events,
+    Overflowed,
+)
+from cni.kernel.netlink import NETLINK_NETFILTER
+from cni.kernel.rtnl import NETLINK_ROUTE
+
+if TYPE_CHECKING:
+    from cni.agent.reconcile import Reconciler
+    from cni.agent.stores.store import News, Store
+    from cni.kernel.netlink import Netlink
+
+GROUPS = (
+    RTNLGRP_LINK,
+    RTNLGRP_NEIGH,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV6_ROUTE,
+)
+GATHER_SECONDS = 0.05  # what is broken is seldom broken by one message
+LOOK_SECONDS = 300.0  # after all, even if nothing was heard
+RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 15.0)
+
+
+class Inbox:
+    """News from other threads, and a descriptor that becomes readable with them."""
+
+    def __init__(self) -> None:
+        self._news: deque[News] = deque()
+        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def put(self, news: News) -> None:
+        self._news.append(news)
+        os.eventfd_write(self._descriptor, 1)
+
+    def wake(self) -> None:
+        os.eventfd_write(self._descriptor, 1)
+
+    def take(self) -> list[News]:
+        try:
+            os.eventfd_read(self._descriptor)
+        except BlockingIOError:
+            return []
+        return [self._news.popleft() for _ in range(len(self._news))]
+
+
+class Loop:
+    def __init__(self, reconciler: Reconciler, store: Store, inbox: Inbox, route: Netlink) -> None:
+        """`route`: the socket of the reconciler, whose changes are no news."""
+        self._reconciler, self._store, self._inbox = reconciler, store, inbox
+        self._links = Events(NETLINK_ROUTE, GROUPS, route)
+        self._rules = Events(NETLINK_NETFILTER, (NFNLGRP_NFTABLES,))
+        self._stopping = False
+        self._due: float | None = None  # when to look after all
+        self._failures = 0
+
+    def run(self) -> None:
+        """Until SIGTERM or SIGINT; SIGHUP looks after all at once."""
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        signal.signal(signal.SIGHUP, self._look)
+        waiting = select.poll()
+        for one in (self._inbox, self._links, self._rules):
+            waiting.register(one, select.POLLIN)
+        self._store.start(self._inbox.put)
+        self._due = time.monotonic()
+        while not self._stopping:
+            waiting.poll(self._milliseconds())
+            self._listen()
+            self._settle()
+        self._store.close()
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+        self._inbox.wake()
+
+    def _look(self, *_: object) -> None:
+        self._due = time.monotonic()
+        self._inbox.wake()
+
+    def _milliseconds(self) -> float:
+        due = self._due if self._due is not None else time.monotonic() + LOOK_SECONDS
+        return max(0.0, due - time.monotonic()) * 1000 + 1
+
+    def _listen(self) -> None:
+        for news in self._inbox.take():
+            self._reconciler.hear(news)
+        watch = self._reconciler.watch
+        try:
+            disturbed = [words for kind, payload in self._links.read() if (words := watch.disturbed(kind, payload))]
+        except Overflowed:
+            disturbed = ["more has changed than could be told"]
+        try:
+            disturbed += ["rules have changed" for kind, _ in self._rules.read() if rules_disturbed(kind)]
+        except Overflowed:
+            disturbed.append("more rules have changed than could be told")
+        if disturbed:
+            log.debug("%s", "; ".join(dict.fromkeys(disturbed)))
+            self._at(time.monotonic() + GATHER_SECONDS)
+
+    def _at(self, moment: float) -> None:
+        self._due = moment if self._due is None else min(self._due, moment)
+
+    def _settle(self) -> None:
+        now = time.monotonic()
+        if self._due is not None and self._due <= now:
+            self._reconciler.look_after_all()
+        if not self._reconciler.due:
+            return
+        whole = self._reconciler.is_all_due
+        if self._reconciler.settle():
+            if whole:
+                self._due, self._failures = time.monotonic() + LOOK_SECONDS, 0
+            return
+        self._due = time.monotonic() + RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)]
+        self._failures += 1

@@ -1,0 +1,117 @@
+"""podwired's entry: from a command line to the running agent."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from cni import VERSION
+from cni.agent import device, firewall, overlay, subnetenv
+from cni.agent.flags import InvalidOptions
+from cni.agent.health import Health, notify
+from cni.agent.logs import log, set_up, tell_more
+from cni.agent.loop import Inbox, Loop
+from cni.agent.metrics import Metrics
+from cni.agent.options import Asked, parse_options
+from cni.agent.reconcile import Reconciler, Settings
+from cni.agent.underlay import local_addresses
+from cni.kernel.machine import Machine
+from cni.kernel.netlink import Interrupted, Refused
+from cni.kernel.route import Route
+from cni.spec.errors import CniError
+
+if TYPE_CHECKING:
+    from cni.agent.options import Options
+    from cni.agent.stores.store import Store
+    from cni.spec.address import IP
+
+USAGE = 2  # the exit status for a command line that cannot be followed
+
+
+def main() -> int:
+    """Raises nothing: what goes wrong before the agent runs is its exit status and a line for people."""
+    set_up()
+    try:
+        options = parse_options(sys.argv[1:], os.environ)
+    except Asked as asked:
+        sys.stdout.write(f"{asked}\n")
+        return 0
+    except InvalidOptions as invalid:
+        log.error("%s", invalid)
+        return USAGE
+    if options.debug:
+        tell_more()
+    for notice in options.notices:
+        log.warning("%s", notice)
+    machine = Machine(dict(os.environ), log.warning)
+    try:
+        return clean_up(options, machine) if options.cleanup else serve(options, machine)
+    except (CniError, Refused, Interrupted, OSError) as error:
+        log.error("%s", error)
+        return 1
+    finally:
+        machine.close()
+
+
+def serve(options: Options, machine: Machine) -> int:
+    """Until it is told to end; what it made in the kernel stays."""
+    log.info("podwired %s", VERSION)
+    metrics = Metrics()
+    health = Health(metrics)
+    if options.healthz_port:
+        health.start(options.healthz_ip.text, options.healthz_port)
+
+    def ready() -> None:
+        metrics.ready.set(1)
+        health.ready = True
+        notify("READY=1")
+        log.info("ready: pods can be attached")
+
+    settings = Settings(
+        wish=options.wish,
+        masquerades=options.ip_masq,
+        fully_random=options.random_fully,
+        forwards=options.forward_rules,
+        subnet_file=options.subnet_file,
+    )
+    store = open_store(options)
+    inbox = Inbox()
+    reconciler = Reconciler(settings, machine, metrics, store.present, ready)
+    Loop(reconciler, store, inbox, machine.route).run()
+    notify("STOPPING=1")
+    log.info("ends; the data plane stays")
+    return 0
+
+
+def open_store(options: Options) -> Store:
+    if options.etcd is None:
+        from cni.agent.stores.static import StaticStore
+
+        return StaticStore(options.nodes_file, options.node_name, addresses_now)
+    from cni.agent.stores.etcd import EtcdStore
+
+    before = subnetenv.read(options.subnet_file)
+    return EtcdStore(options.etcd, before.subnets if before is not None else ())
+
+
+def addresses_now() -> set[IP]:
+    """Of this host, asked by a socket of its own: another thread wants to know."""
+    route = Route()
+    try:
+        return local_addresses(route)
+    finally:
+        route.close()
+
+
+def clean_up(options: Options, machine: Machine) -> int:
+    """Removes what the agent has made on this node, in the kernel and on disk; the lease stays in the store."""
+    before = subnetenv.read(options.subnet_file)
+    for name in device.retire(machine.route, ()):
+        log.info("removed %s", name)
+    refused = [text for family in (4, 6) for text in overlay.clear(machine.route, family)]
+    for text in refused:
+        log.error("%s", text)
+    firewall.remove(machine, before.networks if before is not None else ())
+    subnetenv.remove(options.subnet_file)
+    return 1 if refused else 0

@@ -1,0 +1,168 @@
+"""podwired's command line, checked: what is to be done on this node, and where its store is."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from cni import VERSION
+from cni.agent.flags import BY_NAME, Given, explained
+from cni.agent.underlay import Wish
+from cni.spec.address import IP
+from cni.spec.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cni.agent.stores.gateway import EtcdOptions
+
+PROGRAM = "podwired"
+INTEGERS = (-(1 << 31), (1 << 31) - 1)
+PORT_LIMIT = 65535
+DAY = 24 * 60  # minutes: what a lease lasts
+PAIRS = (("etcd-certfile", "etcd-keyfile"), ("etcd-username", "etcd-password"))
+WITHOUT_EFFECT = ("iptables-resync", "vmodule", "log_backtrace_at")
+
+
+class Asked(Exception):
+    """The text is all that was asked for: help, or the version."""
+
+
+class Kube(Record):
+    api_url: str
+    kubeconfig: str
+    annotation_prefix: str
+    network_config: str
+    set_network_unavailable: bool
+
+
+class Options(Record):
+    """`etcd` is None where the nodes file is the store. `healthz_port` 0: none. `notices` are to be logged."""
+
+    etcd: EtcdOptions | None
+    nodes_file: str
+    node_name: str
+    kube: Kube
+    wish: Wish
+    subnet_file: str
+    ip_masq: bool
+    random_fully: bool
+    forward_rules: bool
+    blackhole_route: bool
+    healthz_ip: IP
+    healthz_port: int
+    debug: bool
+    cleanup: bool
+    notices: tuple[str, ...]
+
+
+def parse_options(arguments: list[str], environment: Mapping[str, str]) -> Options:
+    """What flags say goes before the environment. Raises Asked, InvalidOptions."""
+    given = Given(arguments, environment)
+    if given.switch("help"):
+        raise Asked(explained(PROGRAM))
+    if given.switch("version"):
+        raise Asked(f"{PROGRAM} {VERSION}")
+    if given.switch("kube-subnet-mgr"):
+        given.fault("kube-subnet-mgr", "not served yet; etcd and --nodes-file are")
+    options = Options(
+        etcd=_etcd(given),
+        nodes_file=given.text("nodes-file"),
+        node_name=given.text("node-name") or environment.get("NODE_NAME") or os.uname().nodename,
+        kube=Kube(
+            api_url=given.text("kube-api-url"),
+            kubeconfig=given.text("kubeconfig-file"),
+            annotation_prefix=given.text("kube-annotation-prefix"),
+            network_config=given.text("net-config-path"),
+            set_network_unavailable=given.switch("set-node-network-unavailable"),
+        ),
+        wish=_wish(given),
+        subnet_file=given.needed("subnet-file"),
+        ip_masq=given.switch("ip-masq"),
+        random_fully=not given.switch("ip-masq-fully-random-disable"),
+        forward_rules=given.switch("iptables-forward-rules"),
+        blackhole_route=given.switch("ip-blackhole-route"),
+        healthz_ip=given.ip("healthz-ip") or IP(4, 0),
+        healthz_port=given.number("healthz-port", 0, PORT_LIMIT),
+        debug=given.number("v", *INTEGERS) > 0,
+        cleanup=given.switch("cleanup"),
+        notices=_notices(given),
+    )
+    given.refuse()
+    return options
+
+
+def _wish(given: Given) -> Wish:
+    import re
+
+    patterns = given.texts("iface-regex")
+    named_class = re.compile(r"\[:\^?[a-z]+:\]")  # Python would read it as a set of letters
+    for pattern in patterns:
+        if named_class.search(pattern):
+            given.fault("iface-regex", f"{pattern!r} has a class such as [:digit:], which is not known: write 0-9")
+            continue
+        try:
+            re.compile(pattern, re.ASCII)
+        except (re.error, OverflowError, RecursionError) as error:
+            given.fault("iface-regex", f"{pattern!r} is not a regular expression: {error}")
+    publics = given.ip("public-ip", 4), given.ip("public-ipv6", 6)
+    return Wish(
+        names=given.texts("iface"),
+        patterns=patterns,
+        can_reach=given.ip("iface-can-reach"),
+        public_ips=tuple([ip for ip in publics if ip is not None]),
+    )
+
+
+def _etcd(given: Given) -> EtcdOptions | None:
+    if given.text("nodes-file"):
+        for name in [name for name in BY_NAME if name.startswith("etcd-") and given.where(name)]:
+            given.fault(name, f"does not go together with {given.where('nodes-file')}, which stands in for etcd")
+        return None
+    from cni.agent.stores.gateway import EtcdOptions
+
+    for one, other in PAIRS:
+        if bool(given.text(one)) != bool(given.text(other)):
+            present, absent = (one, other) if given.text(one) else (other, one)
+            given.fault(present, f"needs --{absent} as well")
+    prefix = given.needed("etcd-prefix")
+    cleaned = "".join([f"/{part}" for part in prefix.split("/") if part])
+    secure = bool(given.text("etcd-cafile") or given.text("etcd-certfile"))
+    texts = [text.strip() for text in given.text("etcd-endpoints").split(",")]
+    return EtcdOptions(
+        endpoints=tuple([_endpoint(given, text, secure) for text in texts]),
+        prefix=cleaned if prefix.startswith("/") else cleaned[1:],
+        cafile=given.text("etcd-cafile"),
+        certfile=given.text("etcd-certfile"),
+        keyfile=given.text("etcd-keyfile"),
+        username=given.text("etcd-username"),
+        password=given.text("etcd-password"),
+        renew_margin=given.number("subnet-lease-renew-margin", 1, DAY - 1),
+    )
+
+
+def _endpoint(given: Given, text: str, secure: bool) -> str:
+    """Where the scheme is left out, certificates decide, as for etcd's own client."""
+    url = text.rstrip("/") if "://" in text else f"{'https' if secure else 'http'}://{text.rstrip('/')}"
+    try:
+        parts = urlsplit(url)
+        whole = bool(parts.hostname) and parts.port != 0 and url == f"{parts.scheme}://{parts.netloc}"
+    except ValueError:
+        whole = False
+    if "@" in url:  # a password perhaps, not to be shown
+        given.fault("etcd-endpoints", "has a user: that is for --etcd-username and --etcd-password")
+    elif not whole or not url.startswith(("http://", "https://")):
+        given.fault("etcd-endpoints", f"{text!r} is not a server, as http://10.0.0.1:2379 or https://etcd:2379 are")
+    elif secure and url.startswith("http://"):
+        given.notice("etcd-endpoints", f"{url} is not encrypted, whatever certificates there are; https:// is")
+    return url
+
+
+def _notices(given: Given) -> tuple[str, ...]:
+    """To be called last."""
+    given.number("iptables-resync", *INTEGERS)
+    for name in WITHOUT_EFFECT:
+        if given.where(name):
+            given.notice(name, "has no effect")
+    return tuple(given.notices)

@@ -1,0 +1,81 @@
+"""The tables that lead to other nodes, as they are in the kernel, and as they are changed there.
+
+One family each. Messages go many to a datagram, for there may be thousands of nodes.
+"""
+
+from __future__ import annotations
+
+from errno import ENODEV, ENOENT, ESRCH
+from os import strerror
+from typing import TYPE_CHECKING
+
+from cni.agent.plane import PROTOCOL, RouteRow, Tables
+from cni.kernel import overlaynl, rtnl
+from cni.kernel.netlink import NLM_F_ACK, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cni.kernel.route import Route
+    from cni.kernel.rtnl import Message
+    from cni.spec.address import Net
+
+AT_A_TIME = 128  # messages in one datagram: their acknowledgements have to fit the socket's buffer
+GONE = (ENOENT, ESRCH, ENODEV)  # of what is to be deleted
+RTPROT_BOOT = 3  # what flannel's routes bear
+
+
+def near_networks(route: Route, ifindex: int, family: int) -> tuple[Net, ...]:
+    """What is on a wire itself: the destinations of its routes that need no gateway."""
+    found = [overlaynl.parse_made_route(answer) for answer in route.dump(*rtnl.routes_of(ifindex, family))]
+    return tuple(sorted({one.dst for one in found if one.main and one.gw is None and one.dst.prefix}))
+
+
+def tables(route: Route, family: int, device: int) -> Tables:
+    """What is there: all of the device, and elsewhere the routes that podwired made. Raises Refused, Interrupted."""
+    found = Tables()
+    if device:
+        for answer in route.dump(*overlaynl.neighbours_of(device, family)):
+            neighbour = overlaynl.parse_neighbour(answer)
+            if neighbour is not None and neighbour.permanent:
+                found.neighbours[neighbour.ip] = neighbour.mac
+        for answer in route.dump(*overlaynl.forwarding_of(device)):
+            entry = overlaynl.parse_neighbour(answer)
+            if entry is not None and entry.permanent:
+                found.forwarding.add((entry.mac, entry.ip))
+        _note_routes(found, route.dump(*rtnl.routes_of(device, family)), device)
+    _note_routes(found, route.dump(*overlaynl.routes_by(PROTOCOL, family)), device)
+    return found
+
+
+def _note_routes(found: Tables, answers: list[bytes], device: int) -> None:
+    for answer in answers:
+        one = overlaynl.parse_made_route(answer)
+        ours = one.protocol == PROTOCOL or (one.ifindex == device and one.protocol == RTPROT_BOOT)
+        if ours and one.main and one.gw is not None:
+            found.routes[one.dst] = RouteRow(one.gw, one.ifindex, one.on_link)
+
+
+def apply(route: Route, messages: Sequence[Message]) -> list[str]:
+    """Sends all of them, and returns what the kernel refused, in words."""
+    failed = []
+    waiting = [(kind, flags | NLM_F_ACK, payload) for kind, flags, payload in messages]
+    for start in range(0, len(waiting), AT_A_TIME):
+        part = waiting[start : start + AT_A_TIME]
+        for message, answer in zip(part, route.ask_each(part), strict=True):
+            if isinstance(answer, Refused) and not _is_gone(message, answer):
+                failed.append(f"{overlaynl.described(message)}: {answer.words or strerror(answer.errno)}")
+    return failed
+
+
+def _is_gone(message: Message, refused: Refused) -> bool:
+    return message[0] in (overlaynl.RTM_DELROUTE, overlaynl.RTM_DELNEIGH) and refused.errno in GONE
+
+
+def clear(route: Route, family: int) -> list[str]:
+    """Removes the routes that podwired made; returns what the kernel refused. It may be without the family."""
+    try:
+        routes = tables(route, family, 0).routes
+    except Refused:
+        return []
+    return apply(route, [overlaynl.delete_route(dst, row.gw, row.ifindex, PROTOCOL) for dst, row in routes.items()])

@@ -1,0 +1,118 @@
+"""The data plane as values: what the kernel has to hold so that other nodes' pods are reached, and how it gets there.
+
+For each subnet behind a tunnel there are the three entries that flannel makes: a route through the subnet's first
+address, that address's neighbour entry, and where the tunnel's other end is. For one on the same wire: a route.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cni.kernel import overlaynl
+from cni.spec.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cni.agent.leases import Way
+    from cni.kernel.rtnl import Message
+    from cni.spec.address import IP, Net
+
+PROTOCOL = 80  # rtnetlink(7): who made a route; from 17 on the numbers are free to use
+
+
+class Links(Record):
+    """Interface indexes: of the tunnel's device, 0 for none, and of the wire. Nodes in networks that are `near` need no
+    tunnel.
+    """
+
+    device: int
+    wire: int
+    near: tuple[Net, ...]
+
+    def is_near(self, ip: IP) -> bool:
+        return any(network.contains(ip) for network in self.near)
+
+
+class RouteRow(Record):
+    gw: IP
+    ifindex: int
+    on_link: bool
+
+
+class Tables:
+    """One family's part: routes by destination; of the tunnel's device the neighbours by address, and the forwarding
+    database, in which a MAC address may have more than one place.
+    """
+
+    def __init__(self) -> None:
+        self.routes: dict[Net, RouteRow] = {}
+        self.neighbours: dict[IP, bytes] = {}
+        self.forwarding: set[tuple[bytes, IP]] = set()
+        self.far: list[Way] = []  # without a tunnel they cannot be reached
+
+    def add(self, way: Way, links: Links) -> None:
+        if links.is_near(way.public_ip):
+            self.routes[way.subnet] = RouteRow(way.public_ip, links.wire, on_link=False)
+        elif way.mac is None or not links.device:
+            self.far.append(way)
+        else:
+            self.routes[way.subnet] = RouteRow(way.subnet.ip, links.device, on_link=True)
+            self.neighbours[way.subnet.ip] = way.mac
+            self.forwarding.add((way.mac, way.public_ip))
+
+    def replace(self, old: Tables, new: Tables) -> None:
+        for dst in old.routes:
+            self.routes.pop(dst, None)
+        for ip in old.neighbours:
+            self.neighbours.pop(ip, None)
+        self.routes |= new.routes
+        self.neighbours |= new.neighbours
+        self.forwarding -= old.forwarding
+        self.forwarding |= new.forwarding
+
+
+def tables_of(ways: Iterable[Way], links: Links) -> Tables:
+    tables = Tables()
+    for way in ways:
+        tables.add(way, links)
+    return tables
+
+
+def changes(actual: Tables, wanted: Tables, links: Links) -> list[Message]:
+    """What makes the one the other: first what new routes need, then the routes, then what is no longer needed.
+
+    So no packet meets a route whose tunnel end is unknown.
+    """
+    found = [
+        overlaynl.set_neighbour(links.device, ip, mac)
+        for ip, mac in wanted.neighbours.items()
+        if actual.neighbours.get(ip) != mac
+    ]
+    found += [overlaynl.set_forwarding(links.device, ip, mac) for mac, ip in wanted.forwarding - actual.forwarding]
+    found += [
+        overlaynl.set_route(dst, row.gw, row.ifindex, PROTOCOL, row.on_link)
+        for dst, row in wanted.routes.items()
+        if actual.routes.get(dst) != row
+    ]
+    return found + _removals(actual, wanted, links)
+
+
+def _removals(actual: Tables, wanted: Tables, links: Links) -> list[Message]:
+    found = [
+        overlaynl.delete_route(dst, row.gw, row.ifindex, 0)
+        for dst, row in actual.routes.items()
+        if dst not in wanted.routes
+    ]
+    found += [
+        overlaynl.delete_neighbour(links.device, ip, mac)
+        for ip, mac in actual.neighbours.items()
+        if ip not in wanted.neighbours
+    ]
+    placed = {mac for mac, _ in wanted.forwarding - actual.forwarding}  # which takes the place of any other
+    found += [
+        overlaynl.delete_forwarding(links.device, ip, mac)
+        for mac, ip in actual.forwarding - wanted.forwarding
+        if mac not in placed
+    ]
+    return found

@@ -1,0 +1,281 @@
+"""The reconciler: what the store tells and this node is, made so in the kernel, as often as anything of it changes.
+
+Everything is judged by its level, not by what has happened: a comparison of all leaves nothing to remember. Only that a
+peer's lease has changed is dealt with alone, so that it costs the same however many peers there are.
+"""
+
+from __future__ import annotations
+
+import time
+from os import strerror
+from typing import TYPE_CHECKING
+
+from cni.agent import device, firewall, overlay, subnetenv
+from cni.agent.known import Known
+from cni.agent.leases import End, Node, derived_mac
+from cni.agent.logs import log
+from cni.agent.network import VXLAN
+from cni.agent.plane import Links, Tables, changes, tables_of
+from cni.agent.stores.store import Failed, Held
+from cni.agent.underlay import NoUnderlay, choose
+from cni.agent.watch import Watch
+from cni.kernel.netlink import Interrupted, Refused
+from cni.spec.errors import CniError
+from cni.spec.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cni.agent.leases import Lease, Way
+    from cni.agent.metrics import Metrics
+    from cni.agent.network import NetworkConfig
+    from cni.agent.peers import Peers
+    from cni.agent.stores.store import Configured, News
+    from cni.agent.underlay import Underlay, Wish
+    from cni.kernel.machine import Machine
+    from cni.kernel.rtnl import Message
+
+TOLD_ONE_BY_ONE = 20  # changes of peers; of more only their number is told
+
+
+class Settings(Record):
+    """What the user says of this node."""
+
+    wish: Wish
+    masquerades: bool
+    fully_random: bool
+    forwards: bool
+    subnet_file: str
+
+
+class Reconciler:
+    """One node's. `present` tells the store what the own lease has to say; `ready` is for when pods can be attached."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        machine: Machine,
+        metrics: Metrics,
+        present: Callable[[Node], None],
+        ready: Callable[[], None],
+    ) -> None:
+        self.watch = Watch()
+        self.is_ready = False
+        self._settings, self._machine, self._metrics = settings, machine, metrics
+        self._present, self._ready = present, ready
+        self._known = Known()
+        self._peers: Peers | None = None
+        self._links: dict[int, Links] = {}
+        self._underlay: Underlay | None = None
+        self._node: Node | None = None
+        self._all_due = False
+        self._failed = False
+
+    @property
+    def due(self) -> bool:
+        return self._all_due or self._known.has_changes
+
+    @property
+    def is_all_due(self) -> bool:
+        return self._all_due
+
+    def hear(self, news: News) -> None:
+        """Takes in what the store tells; `settle` acts on it."""
+        held, configured = self._known.held, self._known.configured
+        if self._known.hear(news):
+            self._all_due = True
+        if isinstance(news, Held):
+            self._metrics.lease_expiry.set(news.expires or 0)
+            if held is None or held.lease != news.lease:
+                log.info("this node's lease: %s", _described(news.lease))
+        if self._known.configured != configured:
+            self._underlay = None
+        self._metrics.store_up.set(not isinstance(news, Failed))
+        if isinstance(news, Failed):
+            self._metrics.errors.labels("store").inc()
+
+    def look_after_all(self) -> None:
+        self._all_due = True
+
+    def settle(self) -> bool:
+        """Does what is due. False: not all of it could be done, and it has to be tried again."""
+        began = time.monotonic()
+        what = "all" if self._all_due else "peers"
+        self._failed = False
+        try:
+            if self._all_due:
+                self._all_due = False
+                self._reconcile()
+            else:
+                self._follow()
+        except NoUnderlay as error:
+            self._fail("interface", str(error))
+        except (Refused, Interrupted, CniError, OSError) as error:
+            self._fail("kernel", _words(error))
+        self._metrics.sync_seconds.labels(what).observe(time.monotonic() - began)
+        return not self._failed
+
+    def _fail(self, where: str, text: str) -> None:
+        self._failed = True
+        self._metrics.errors.labels(where).inc()
+        log.error("%s", text)
+
+    def _reconcile(self) -> None:
+        """All of it, against what the kernel says."""
+        configured = self._known.configured
+        if configured is None:
+            return
+        config = configured.config
+        underlay = self._find_underlay(config, configured)
+        node = _node(config, underlay)
+        if node != self._node:
+            self._node = node
+            self._present(node)
+        own = self._known.lease_of(node)
+        peers = self._known.peers(config, own) if own is not None else None
+        if own is None or peers is None:
+            return
+        if peers is not self._peers:
+            self._peers = peers
+            self._report(peers, [*peers.faults])
+            log.info("%d peers", len(peers.served))
+        self.watch.searches = False
+        self.watch.links = {underlay.ifindex: device.look_of(self._machine.route, underlay.name)}
+        self.watch.devices.clear()
+        names = [self._reconcile_family(config, underlay, way, peers) for way in own.ways]
+        self._retire(tuple(names), config.families)
+        self._open(config, underlay, own)
+
+    def _retire(self, names: tuple[str, ...], families: tuple[int, ...]) -> None:
+        """What the network had before it was changed, and has no more."""
+        for name in device.retire(self._machine.route, names):
+            log.info("removed %s, which the network does not have any more", name)
+        for family in (4, 6):
+            if family not in families:
+                self._links.pop(family, None)
+                self.watch.tables.pop(family, None)
+                overlay.clear(self._machine.route, family)
+
+    def _find_underlay(self, config: NetworkConfig, configured: Configured) -> Underlay:
+        """The one that was found stays as long as it is there with its addresses; what the store says of these counts
+        where the user says nothing. Raises NoUnderlay.
+        """
+        if self._underlay is not None and (kept := self._still(self._underlay)) is not None:
+            return kept
+        wish, told = self._settings.wish, configured.public_ips
+        if wish.public_ips or not told:
+            found = choose(self._machine.route, config.families, wish)
+        else:
+            try:
+                found = choose(self._machine.route, config.families, wish._replace(public_ips=told))
+            except NoUnderlay:  # none has these addresses: they are translated on the way
+                found = choose(self._machine.route, config.families, wish)
+            found = found._replace(public_ips=told)
+        if config.backend.kind != VXLAN and found.public_ips != tuple([net.ip for net in found.addresses]):
+            raise NoUnderlay(f"host-gw needs a public address that {found.name} itself has: choose backend vxlan")
+        log.info("other nodes are reached by %s", found.reason)
+        self._underlay = found
+        return found
+
+    def _still(self, underlay: Underlay) -> Underlay | None:
+        """As it is now; None where it is another one."""
+        link = self._machine.route.find(underlay.name)
+        if link is None or link.ifindex != underlay.ifindex:
+            return None
+        present = {one.address for one in self._machine.route.addresses(underlay.name)}
+        return underlay._replace(mtu=link.mtu) if present.issuperset(underlay.addresses) else None
+
+    def _report(self, peers: Peers, keys: Iterable[str]) -> None:
+        self._metrics.peers.set(len(peers.served))
+        self._metrics.refused_peers.set(len(peers.faults))
+        for key in keys:
+            if fault := peers.faults.get(key):
+                log.warning("lease %s is not served: %s", key, fault)
+
+    def _reconcile_family(self, config: NetworkConfig, underlay: Underlay, own: Way, peers: Peers) -> str:
+        """Returns the name of the tunnel's device, if there is one."""
+        route, family, name, index = self._machine.route, own.subnet.family, "", 0
+        if config.backend.kind == VXLAN:
+            tunnel = device.device_of(config.backend, underlay, own)
+            index, done = device.ensure_device(route, tunnel)
+            name = tunnel.name
+            self._note_healed(done)
+            self.watch.links[index] = device.look_of(route, name)
+            self.watch.devices[index] = family
+        direct = config.backend.kind != VXLAN or config.backend.direct_routing
+        near = overlay.near_networks(route, underlay.ifindex, family) if direct else ()
+        links = Links(index, underlay.ifindex, near)
+        self._links[family] = links
+        wanted = self._tables(peers.served.values(), links, family)
+        self.watch.tables[family] = wanted
+        messages = changes(overlay.tables(route, family, index), wanted, links)
+        if messages:
+            self._note_healed([f"{len(messages)} entries of IPv{family} differed"])
+        self._apply(messages)
+        return name
+
+    def _tables(self, leases: Iterable[Lease], links: Links, family: int) -> Tables:
+        ways = [way for way in [lease.way(family) for lease in leases] if way is not None]
+        found = tables_of(ways, links)
+        for way in found.far:
+            log.warning("%s is behind %s, which is on no network of ours", way.subnet.text, way.public_ip.text)
+        return found
+
+    def _apply(self, messages: list[Message]) -> None:
+        self._metrics.writes.inc(len(messages))
+        for failed in overlay.apply(self._machine.route, messages):
+            self._fail("kernel", failed)
+
+    def _note_healed(self, done: list[str]) -> None:
+        for one in done:
+            log.info("healed: %s" if self.is_ready else "%s", one)
+        if done and self.is_ready:
+            self._metrics.healed.inc()
+
+    def _follow(self) -> None:
+        """The peers that changed, without asking the kernel what is there."""
+        before, peers = self._known.take_changes()
+        if peers is None:
+            return
+        after = {key: peers.served.get(key) for key in before}
+        for family, links in self._links.items():
+            old, new = (self._tables(filter(None, leases.values()), links, family) for leases in (before, after))
+            self._apply(changes(old, new, links))
+            self.watch.tables[family].replace(old, new)
+        self._report(peers, before)
+        if len(before) > TOLD_ONE_BY_ONE:
+            log.info("%d leases changed, %d peers now", len(before), len(peers.served))
+            return
+        for key, lease in after.items():
+            if lease != before[key]:
+                log.info("peer %s: %s", key, "gone" if lease is None else _described(lease))
+
+    def _open(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> None:
+        """Rules and the file for plugins: then pods can be attached."""
+        settings = self._settings
+        spaces = tuple([(config.network(way.subnet.family), way.subnet) for way in own.ways])
+        rules = firewall.Rules(spaces, settings.masquerades, settings.fully_random, settings.forwards)
+        self._note_healed(firewall.ensure(self._machine, rules))
+        mtu = min(device.pod_mtu(config.backend, underlay, way.subnet.family) for way in own.ways)
+        if subnetenv.write(settings.subnet_file, subnetenv.text_of(spaces, mtu, masquerades=settings.masquerades)):
+            log.info("wrote %s", settings.subnet_file)
+        if not self.is_ready:
+            self.is_ready = True
+            self._ready()
+
+
+def _node(config: NetworkConfig, underlay: Underlay) -> Node:
+    if config.backend.kind != VXLAN:
+        return Node(config.backend.kind, 0, tuple([End(ip) for ip in underlay.public_ips]))
+    vni = config.backend.vni
+    return Node(VXLAN, vni, tuple([End(ip, derived_mac(ip, vni)) for ip in underlay.public_ips]))
+
+
+def _described(lease: Lease) -> str:
+    return ", ".join([f"{way.subnet.text} at {way.public_ip.text}" for way in lease.ways])
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, Refused):
+        return f"the kernel refused a step: {error.words or strerror(error.errno)}"
+    return error.message if isinstance(error, CniError) else str(error)

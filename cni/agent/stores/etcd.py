@@ -1,0 +1,177 @@
+"""The etcd v3 store: flannel's keys and values, so that nodes of both can share one network.
+
+Two threads: one follows what etcd says, the other keeps the own lease. Both sleep while nothing happens.
+"""
+
+from __future__ import annotations
+
+import time
+from threading import Condition, Event, Thread, current_thread
+from typing import TYPE_CHECKING
+
+from cni.agent.network import parse_network_config
+from cni.agent.stores.following import Follower, Hooks, Trouble, log
+from cni.agent.stores.gateway import Gateway
+from cni.agent.stores.ownlease import Aim, OwnLease, Times
+from cni.agent.stores.store import Configured, Failed, Held
+from cni.spec.errors import CniError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.agent.leases import Node
+    from cni.agent.network import NetworkConfig
+    from cni.agent.stores.gateway import EtcdOptions
+    from cni.agent.stores.store import News
+    from cni.spec.address import Net
+
+LONGEST_FAULT = 1000
+CLOSING_SECONDS = 1.0
+
+
+class EtcdStore:
+    """A new configuration takes effect on the own lease once a node is presented that has its families and backend."""
+
+    def __init__(self, options: EtcdOptions, previous: tuple[Net, ...], times: Times | None = None) -> None:
+        """`previous`: the subnets that this node had, wished for again."""
+        times = times or Times(margin=60.0 * options.renew_margin)
+        prefix = options.prefix.rstrip("/")
+        self._config_key = f"{prefix}/config"
+        self._stop = Event()
+        self._wake = Condition()  # of the five below
+        self._config: NetworkConfig | None = None
+        self._node: Node | None = None
+        self._aim: Aim | None = None
+        self._disturbed = False
+        self._failing = False
+        self._config_fault = ""
+        self._said = ""  # the fault, where nothing was told since
+        gateway = Gateway(options)
+        folder = f"{prefix}/subnets/".encode()
+        self._own = OwnLease(gateway, folder, times, previous, self._say, self._stop)
+        hooks = Hooks(self._configured, self._disturb, self._connected, self._fail, self._say)
+        self._follower = Follower(gateway, prefix.encode(), self._own, hooks, self._stop)
+        self._threads = [
+            Thread(target=self._follower.run, name="etcd-follower", daemon=True),
+            Thread(target=self._keep, name="etcd-keeper", daemon=True),
+        ]
+
+    def start(self, tell: Callable[[News], None]) -> None:
+        self._tell = tell
+        for thread in self._threads:
+            thread.start()
+
+    def present(self, node: Node) -> None:
+        with self._wake:
+            self._node = node
+            self._aim_anew()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._follower.list_again()
+        with self._wake:
+            self._wake.notify_all()
+        for thread in self._threads:
+            if thread is not current_thread() and thread.is_alive():
+                thread.join(CLOSING_SECONDS)  # a request that is under way may take longer
+
+    def _say(self, news: News) -> None:
+        if not self._stop.is_set():
+            self._said = news.why if isinstance(news, Failed) else ""
+            self._tell(news)
+
+    def _fail(self, why: str) -> None:
+        self._say(Failed(why))
+
+    def _configured(self, value: bytes | None) -> None:
+        """What the key holds now; of what cannot be used the last before stays."""
+        try:
+            config = self._read(value)
+        except CniError as error:
+            fault = error.message[:LONGEST_FAULT]
+            if fault != self._config_fault:
+                log.warning("%s%s", fault, "; the one before stays" if self._config is not None else "")
+                self._config_fault = fault
+                self._fail(fault)
+            return
+        if config != self._config or self._config_fault:
+            self._config_fault = ""
+            self._say(Configured(config))
+            with self._wake:
+                self._config = config
+                self._aim_anew()
+
+    def _read(self, value: bytes | None) -> NetworkConfig:
+        """Raises CniError."""
+        if value is None:
+            raise CniError(f"etcd has no network configuration: the key {self._config_key} is missing")
+        config = parse_network_config(value, f"{self._config_key} in etcd")
+        if config.ipv4 is None:
+            raise CniError(
+                f"{self._config_key} in etcd: a network of IPv6 alone cannot be in etcd, keys need an IPv4 subnet"
+            )
+        return config
+
+    def _aim_anew(self) -> None:
+        """With the lock held. Until configuration and node agree, the lease is kept as it was."""
+        config, node = self._config, self._node
+        if config is None or node is None:
+            return
+        families = tuple([end.public_ip.family for end in node.ends])
+        if families == config.families and node.backend == config.backend.kind:
+            self._aim = Aim(config, node)
+            self._disturbed = True
+            self._wake.notify_all()
+
+    def _disturb(self) -> None:
+        with self._wake:
+            self._disturbed = True
+            self._wake.notify_all()
+
+    def _connected(self) -> None:
+        """What was in vain while etcd was away is tried now, and said is what stands."""
+        with self._wake:
+            if self._failing:
+                self._disturbed = True
+                self._wake.notify_all()
+        if self._said in ("", self._config_fault):
+            return
+        with self._own.lock:
+            held = self._own.held
+            if held is not None:
+                self._say(Held(held.lease, held.grant.expires))
+        if held is None and self._config_fault:
+            self._fail(self._config_fault)
+        elif held is None and self._config is not None:
+            self._say(Configured(self._config))
+
+    def _keep(self) -> None:
+        trouble = Trouble(1.0, 60.0)
+        pause: float | None = None
+        while (aim := self._awaited(pause)) is not None:
+            before = self._own.held
+            try:
+                self._own.settle(aim)
+            except Exception as error:  # noqa: BLE001  # not even a defect may end the thread
+                self._failing = True
+                pause = trouble.again(error)
+                self._fail(str(error))
+                continue
+            self._failing = False
+            trouble.over()
+            pause = self._own.renewal
+            held = self._own.held
+            if held is not None and (before is None or before.lease.key != held.lease.key):
+                self._follower.list_again()
+
+    def _awaited(self, pause: float | None) -> Aim | None:
+        """What to settle when there is need, at the latest after the pause; None at the end."""
+        end = None if pause is None else time.monotonic() + pause
+        with self._wake:
+            while not self._stop.is_set():
+                left = None if end is None else end - time.monotonic()
+                if self._aim is not None and (self._disturbed or (left is not None and left <= 0)):
+                    self._disturbed = False
+                    return self._aim
+                self._wake.wait(left)
+        return None

@@ -1,0 +1,282 @@
+"""A client of etcd's JSON gateway (etcd 3.4 and newer, under /v3): what the store needs, and nothing else.
+
+Endpoints are tried in turn, from the one that answered last. A request may so be made twice: only those are made for
+which that does no harm. A dead server is noticed by TCP keepalives, so a quiet watch costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import urllib3
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
+
+from cni.agent.stores.messages import Json, KeyValue, below, key_value, revision_of, text64
+from cni.spec.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from urllib3 import BaseHTTPResponse
+
+CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 10.0  # etcd itself gives up after 7 where it has no leader
+PAGE = 2000  # keys in one answer
+LONGEST_TEXT = 300
+# A server that is silent for 30 s is asked three times, 10 s apart; what was sent is acknowledged within 30 s.
+KEEPALIVE = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
+]
+NO_GATEWAY = "it has no JSON gateway under /v3, which needs etcd 3.4 or newer without --enable-grpc-gateway=false"
+STALE_TOKEN = ("invalid auth token", "user name is empty", "revision of auth store is old", "revision in header is old")
+
+
+class EtcdOptions(Record):
+    """`renew_margin`: minutes before its end at which the own lease is renewed."""
+
+    endpoints: tuple[str, ...]
+    prefix: str = "/coreos.com/network"
+    cafile: str = ""
+    certfile: str = ""
+    keyfile: str = ""
+    username: str = ""
+    password: str = ""
+    renew_margin: int = 60
+
+    def __repr__(self) -> str:
+        return f"EtcdOptions({self.endpoints!r}, {self.prefix!r}, {self.username!r})"  # never the password
+
+
+class Grant(Record):
+    """A lease of etcd's that keys are bound to; `expires` in seconds since the epoch, None for never."""
+
+    lease: int
+    expires: float | None
+
+
+class GatewayError(Exception):
+    """etcd cannot be asked, or refuses; the text is for people."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}...")
+
+
+class Refused(GatewayError):
+    """etcd has answered that it does not do it; any other error leaves that open."""
+
+
+class Stream:
+    """What a watch tells, message by message."""
+
+    def __init__(self, response: BaseHTTPResponse) -> None:
+        self._response = response
+
+    def __iter__(self) -> Iterator[Json]:
+        """Ends with GatewayError alone."""
+        rest: list[bytes] = []
+        try:
+            for chunk in self._response.stream(1 << 16):
+                first, *others = chunk.split(b"\n")
+                rest.append(first)
+                for one in others:
+                    line = b"".join(rest)
+                    rest = [one]
+                    if line:
+                        yield _streamed(line)
+        except (HTTPError, OSError, ValueError) as error:
+            raise GatewayError(f"the watch ended: {_reason(error)}") from None
+        raise GatewayError("the watch ended: etcd closed the connection")
+
+    def be_patient(self) -> None:
+        """From now on silence is no fault."""
+        connection = self._response.connection
+        wire = getattr(connection, "sock", None)
+        if wire is not None:
+            wire.settimeout(None)
+
+    def interrupt(self) -> None:
+        """From another thread: whoever iterates gets GatewayError."""
+        with suppress(OSError, RuntimeError, ValueError):  # has just ended by itself
+            self._response.shutdown()
+
+    def close(self) -> None:
+        self._response.close()
+
+
+class Gateway:
+    def __init__(self, options: EtcdOptions) -> None:
+        self._options = options
+        self._endpoints = tuple([_url(endpoint) for endpoint in options.endpoints])
+        self._turn = 0
+        self._token = ""
+        self._pool: urllib3.PoolManager | None = None
+
+    def get(self, key: bytes) -> tuple[int, KeyValue | None]:
+        """The revision of the store, and the key if it is there."""
+        answer = self.call("kv/range", {"key": text64(key)})
+        return revision_of(answer), next(map(key_value, answer.get("kvs", ())), None)
+
+    def listed(self, folder: bytes) -> tuple[int, list[KeyValue]]:
+        """All keys in it as they were at one revision."""
+        request = {**below(folder), "limit": str(PAGE)}
+        answer = self.call("kv/range", request)
+        revision, found = revision_of(answer), [key_value(one) for one in answer.get("kvs", ())]
+        while answer.get("more"):
+            answer = self.call("kv/range", {**request, "key": text64(found[-1].key + b"\0"), "revision": str(revision)})
+            found += [key_value(one) for one in answer.get("kvs", ())]
+        return revision, found
+
+    def transact(self, compare: list[Json], success: list[Json], failure: list[Json]) -> Json:
+        """The answer has `succeeded` where every comparison held."""
+        return self.call("kv/txn", {"compare": compare, "success": success, "failure": failure})
+
+    def grant(self, seconds: int) -> Grant:
+        now = time.time()
+        answer = self.call("lease/grant", {"TTL": str(seconds)})
+        return Grant(int(answer["ID"]), now + int(answer["TTL"]))
+
+    def revoke(self, grant: Grant) -> None:
+        self.call("lease/revoke", {"ID": str(grant.lease)})
+
+    def granted(self, lease: int) -> Grant:
+        """A lease of etcd's as it is now; one that is gone has expired."""
+        now = time.time()
+        return Grant(lease, now + int(self.call("lease/timetolive", {"ID": str(lease)}).get("TTL", 0)))
+
+    def watch(self, creates: list[Json]) -> Stream:
+        """Several watches in one stream. A member of the cluster that has lost the leader ends it."""
+        body = b"\n".join([json.dumps({"create_request": create}).encode() for create in creates])
+        headers = {**self._authorization(), "Grpc-Metadata-hasleader": "true"}
+        return Stream(self._post("watch", body, headers, whole=False))
+
+    def call(self, path: str, request: Json) -> Json:
+        body = json.dumps(request).encode()
+        try:
+            return _decoded(self._post(path, body, self._authorization()))
+        except Refused as error:
+            if not (self._options.username and any(text in str(error) for text in STALE_TOKEN)):
+                raise
+        self.forget_token()
+        return _decoded(self._post(path, body, self._authorization()))
+
+    def forget_token(self) -> None:
+        self._token = ""
+
+    def turn_away(self) -> None:
+        """Next time another endpoint is tried first."""
+        self._turn += 1
+
+    def _authorization(self) -> dict[str, str]:
+        if not self._options.username:
+            return {}
+        if not self._token:
+            names = {"name": self._options.username, "password": self._options.password}
+            try:
+                answer = _decoded(self._post("auth/authenticate", json.dumps(names).encode(), {}))
+            except Refused as error:
+                if "authentication is not enabled" in str(error):
+                    return {}
+                raise Refused(f"user {self._options.username!r}: {error}") from None
+            self._token = answer["token"]
+        return {"Authorization": self._token}
+
+    def _post(self, path: str, body: bytes, headers: dict[str, str], *, whole: bool = True) -> BaseHTTPResponse:
+        faults: dict[str, str] = {}
+        for turn in range(self._turn, self._turn + len(self._endpoints)):
+            endpoint = self._endpoints[turn % len(self._endpoints)]
+            try:
+                response = self._connected().request(
+                    "POST", f"{endpoint}/v3/{path}", body=body, headers=headers, preload_content=whole, redirect=False
+                )
+            except (HTTPError, OSError) as error:
+                self._pool = None  # renewed certificates are read at the next attempt
+                faults[endpoint] = _reason(error)
+                continue
+            if response.status == 200:
+                self._turn = turn
+                return response
+            fault = _fault(response)
+            if response.status < 500:
+                raise Refused(f"etcd at {endpoint}: {fault}")
+            faults[endpoint] = fault
+        raise GatewayError("; ".join(f"etcd at {endpoint}: {faults[endpoint]}" for endpoint in sorted(faults)))
+
+    def _connected(self) -> urllib3.PoolManager:
+        if self._pool is None:
+            self._pool = urllib3.PoolManager(
+                retries=False,
+                maxsize=2,
+                ssl_context=_tls(self._options) if any(one.startswith("https:") for one in self._endpoints) else None,
+                socket_options=KEEPALIVE,
+                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS),
+            )
+        return self._pool
+
+
+def _url(endpoint: str) -> str:
+    return (endpoint if "://" in endpoint else f"http://{endpoint}").rstrip("/")
+
+
+def _tls(options: EtcdOptions) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=options.cafile or None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # as Go: certificates without key identifiers are common
+        if options.certfile:
+            context.load_cert_chain(options.certfile, options.keyfile or None, password="")  # never asks the terminal
+    except OSError as error:
+        files = ", ".join(file for file in (options.cafile, options.certfile, options.keyfile) if file)
+        raise GatewayError(f"the files for TLS ({files}): {error}") from None
+    return context
+
+
+def _decoded(response: BaseHTTPResponse) -> Json:
+    try:
+        answer = json.loads(response.data)
+    except ValueError:
+        answer = None
+    if not (isinstance(answer, dict) and isinstance(answer.get("header"), dict)):
+        raise GatewayError(f"{response.url} answers in other words than etcd's")
+    return answer
+
+
+def _streamed(line: bytes) -> Json:
+    message = json.loads(line)
+    if "result" not in message:
+        error = message.get("error")
+        raise GatewayError(f"the watch ended: {error.get('message') if isinstance(error, dict) else error}")
+    result: Json = message["result"]
+    return result
+
+
+def _fault(response: BaseHTTPResponse) -> str:
+    text = response.data.decode("utf-8", "replace").strip()
+    try:
+        said = json.loads(text)
+        return str(said.get("message") or said["error"]).removeprefix("etcdserver: ")
+    except (ValueError, LookupError, AttributeError):
+        return NO_GATEWAY if response.status == 404 else f"HTTP {response.status}: {text[:LONGEST_TEXT]}"
+
+
+def _reason(error: Exception) -> str:
+    """The cause alone; urllib3 wraps it in names of its classes."""
+    if isinstance(error, ConnectTimeoutError) and not isinstance(error, NewConnectionError):
+        return f"no connection within {CONNECT_SECONDS:g} s"
+    if isinstance(error, ReadTimeoutError):
+        return f"no answer within {ANSWER_SECONDS:g} s"
+    causes = [one for one in (*error.args, error.__cause__, error) if isinstance(one, Exception)]
+    cause = next((one for one in causes if isinstance(one, OSError)), causes[0])
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is not to be trusted: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS fails: {cause.reason or cause}"
+    return (cause.strerror or str(cause)) if isinstance(cause, OSError) else str(cause)

@@ -1,0 +1,99 @@
+"""Which of the kernel's changes disturb what the agent wants: a question asked of every change on the machine.
+
+Most are of containers that come and go; and one's own changes have echoes, which say just what is wanted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cni.agent.device import is_link_local
+from cni.agent.plane import PROTOCOL
+from cni.kernel import nfnl, nfrule, overlaynl, rtinfo, rtnl
+from cni.kernel.rtnl import AF_BRIDGE, AF_INET, IFINFO
+
+if TYPE_CHECKING:
+    from cni.agent.device import Look
+    from cni.agent.plane import Tables
+
+# What changes in nftables as containers come and go are elements; these are rules', chains' and tables' messages.
+NFT_RULES = (nfrule.NFT_MSG_NEWCHAIN, nfrule.NFT_MSG_DELCHAIN, nfrule.NFT_MSG_DELRULE, nfnl.NFT_MSG_DELTABLE)
+
+
+class Watch:
+    """What is wanted of the kernel, as it was last made so."""
+
+    def __init__(self) -> None:
+        self.searches = True  # for an interface: any that gets an address may be it
+        self.links: dict[int, Look] = {}
+        self.devices: dict[int, int] = {}  # the family of a tunnel's device, by its index
+        self.tables: dict[int, Tables] = {}
+
+    def disturbed(self, kind: int, payload: bytes) -> str:
+        """In words, or empty. Of rtnetlink's messages."""
+        if kind in (rtnl.RTM_NEWLINK, rtnl.RTM_DELLINK):
+            return self._link(kind, payload)
+        if kind in (rtnl.RTM_NEWADDR, rtnl.RTM_DELADDR):
+            return self._address(kind, payload)
+        if kind in (overlaynl.RTM_NEWNEIGH, overlaynl.RTM_DELNEIGH):
+            return self._entry(kind, payload)
+        if kind in (rtnl.RTM_NEWROUTE, overlaynl.RTM_DELROUTE):
+            return self._route(kind, payload)
+        return ""
+
+    def _link(self, kind: int, payload: bytes) -> str:
+        index = IFINFO.unpack_from(payload)[2]
+        look = self.links.get(index)
+        if look is None:
+            named = {one.name for one in self.links.values()}
+            return "a link came" if kind == rtnl.RTM_NEWLINK and rtinfo.parse_link(payload).name in named else ""
+        if kind == rtnl.RTM_DELLINK:
+            return f"{look.name} is gone"
+        link = rtinfo.parse_link(payload)
+        return "" if look.fits(link) else f"{look.name} has changed"
+
+    def _address(self, kind: int, payload: bytes) -> str:
+        info = rtinfo.parse_address(payload)
+        look = self.links.get(info.ifindex)
+        if look is None or is_link_local(info.address.ip):  # those come and go by themselves
+            return "an address came" if self.searches else ""
+        came = kind == rtnl.RTM_NEWADDR
+        if came == (info.address in look.addresses):
+            return ""
+        return f"{look.name} has {'got' if came else 'lost'} {info.address.text}"
+
+    def _entry(self, kind: int, payload: bytes) -> str:
+        family, index, _, _, _ = overlaynl.NDMSG.unpack_from(payload)
+        device_family = self.devices.get(index)
+        entry = overlaynl.parse_neighbour(payload) if device_family is not None else None
+        if device_family is None or entry is None:
+            return ""
+        tables = self.tables[device_family]
+        if family == AF_BRIDGE:
+            wanted = (entry.mac, entry.ip) in tables.forwarding
+        else:
+            wanted = tables.neighbours.get(entry.ip) == entry.mac
+        there = kind == overlaynl.RTM_NEWNEIGH and entry.permanent
+        return "" if there == wanted else f"an entry for {entry.ip.text} has changed"
+
+    def _route(self, kind: int, payload: bytes) -> str:
+        family = 4 if payload[0] == AF_INET else 6
+        tables = self.tables.get(family)
+        if tables is None:
+            return ""
+        route = overlaynl.parse_made_route(payload)
+        row = tables.routes.get(route.dst)
+        if row is None:
+            ours = route.protocol == PROTOCOL or route.ifindex in self.devices
+            return f"a route to {route.dst.text} came" if ours and kind == rtnl.RTM_NEWROUTE and route.gw else ""
+        there = kind == rtnl.RTM_NEWROUTE and (route.gw, route.ifindex, route.on_link) == (
+            row.gw,
+            row.ifindex,
+            row.on_link,
+        )
+        return "" if there or not route.main else f"the route to {route.dst.text} has changed"
+
+
+def rules_disturbed(kind: int) -> bool:
+    """Of nfnetlink's messages: rules may be gone, or a chain may drop what it forwards."""
+    return kind >> 8 == nfnl.NFNL_SUBSYS_NFTABLES and kind & 0xFF in NFT_RULES

@@ -1,0 +1,80 @@
+"""What the kernel tells everybody about its changes (rtnetlink(7), multicast groups), as it comes.
+
+The echo of one's own changes is dropped before it is queued: thousands would overflow the socket.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from errno import EAGAIN, ENOBUFS
+from socket import MSG_DONTWAIT, SO_RCVBUF, SOL_SOCKET, htonl
+from struct import Struct
+
+from cni.kernel.netlink import HEADER, RECEIVE_BYTES, SOL_NETLINK, Netlink
+
+NETLINK_ADD_MEMBERSHIP = 1
+RTNLGRP_LINK, RTNLGRP_NEIGH = 1, 3
+RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE = 5, 7, 9, 11
+NFNLGRP_NFTABLES = 7
+QUEUE_BYTES = 1 << 22
+SO_ATTACH_FILTER, SO_RCVBUFFORCE = 26, 33  # asm-generic/socket.h
+
+INSTRUCTION = Struct("=HBBI")  # struct sock_filter (linux/filter.h): code, jump if true, if false, operand
+LOAD_WORD, JUMP_EQUAL, RETURN = 0x20, 0x15, 0x06
+PORT_OFFSET = 12  # of the sender's port in struct nlmsghdr
+ALL_BYTES = 0xFFFFFFFF
+
+
+class Overflowed(Exception):
+    """Changes were lost: what has changed is not known."""
+
+
+class Events(Netlink):
+    """Changes in the namespace in which it was opened, but for those that `own` asked for."""
+
+    def __init__(self, protocol: int, groups: tuple[int, ...], own: Netlink | None = None) -> None:
+        super().__init__(protocol)
+        self._socket.bind((0, 0))
+        try:
+            self._socket.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, QUEUE_BYTES)
+        except PermissionError:  # without root the administrator's limit holds
+            self._socket.setsockopt(SOL_SOCKET, SO_RCVBUF, QUEUE_BYTES)
+        if own is not None:
+            self._ignore(own.port)
+        for group in groups:
+            self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+
+    def _ignore(self, port: int) -> None:
+        """A filter sees words in network order. The kernel copies it (socket(7), SO_ATTACH_FILTER)."""
+        program = b"".join(
+            [
+                INSTRUCTION.pack(LOAD_WORD, 0, 0, PORT_OFFSET),
+                INSTRUCTION.pack(JUMP_EQUAL, 0, 1, htonl(port)),
+                INSTRUCTION.pack(RETURN, 0, 0, 0),
+                INSTRUCTION.pack(RETURN, 0, 0, ALL_BYTES),
+            ]
+        )
+        held = ctypes.create_string_buffer(program, len(program))
+        header = Struct("HP").pack(len(program) // INSTRUCTION.size, ctypes.addressof(held))
+        self._socket.setsockopt(SOL_SOCKET, SO_ATTACH_FILTER, header)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def read(self) -> list[tuple[int, bytes]]:
+        """(type, payload) of all that has come, without waiting. Raises Overflowed."""
+        found: list[tuple[int, bytes]] = []
+        while True:
+            try:
+                data = self._socket.recv(RECEIVE_BYTES, MSG_DONTWAIT)
+            except OSError as error:
+                if error.errno == EAGAIN:
+                    return found
+                if error.errno == ENOBUFS:
+                    raise Overflowed from None
+                raise
+            position = 0
+            while position < len(data):
+                length, kind, _, _, _ = HEADER.unpack_from(data, position)
+                found.append((kind, data[position + HEADER.size : position + length]))
+                position += (length + 3) & ~3
