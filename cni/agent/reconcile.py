@@ -17,8 +17,9 @@ from cni.agent.logs import log
 from cni.agent.network import VXLAN
 from cni.agent.plane import Links, Tables, changes, tables_of
 from cni.agent.stores.store import Failed, Held
-from cni.agent.underlay import NoUnderlay, choose
+from cni.agent.underlay import NoUnderlay
 from cni.agent.watch import Watch
+from cni.agent.wire import Wire
 from cni.kernel.netlink import Interrupted, Refused
 from cni.spec.errors import CniError
 from cni.spec.record import Record
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from cni.agent.metrics import Metrics
     from cni.agent.network import NetworkConfig
     from cni.agent.peers import Peers
-    from cni.agent.stores.store import Configured, News
+    from cni.agent.stores.store import News
     from cni.agent.underlay import Underlay, Wish
     from cni.kernel.machine import Machine
     from cni.kernel.rtnl import Message
@@ -66,7 +67,7 @@ class Reconciler:
         self._known = Known()
         self._peers: Peers | None = None
         self._links: dict[int, Links] = {}
-        self._underlay: Underlay | None = None
+        self._wire = Wire(machine.route, settings.wish)
         self._node: Node | None = None
         self._all_due = False
         self._failed = False
@@ -89,7 +90,7 @@ class Reconciler:
             if held is None or held.lease != news.lease:
                 log.info("this node's lease: %s", _described(news.lease))
         if self._known.configured != configured:
-            self._underlay = None
+            self._wire.forget()
         self._metrics.store_up.set(not isinstance(news, Failed))
         if isinstance(news, Failed):
             self._metrics.errors.labels("store").inc()
@@ -126,7 +127,11 @@ class Reconciler:
         if configured is None:
             return
         config = configured.config
-        underlay = self._find_underlay(config, configured)
+        self.watch.searches = True
+        underlay = self._wire.find(config, configured.public_ips)
+        self.watch.searches = bool(self._wire.fault)
+        if self._wire.fault:
+            self._fail("interface", self._wire.fault)
         node = _node(config, underlay)
         if node != self._node:
             self._node = node
@@ -139,7 +144,6 @@ class Reconciler:
             self._peers = peers
             self._report(peers, [*peers.faults])
             log.info("%d peers", len(peers.served))
-        self.watch.searches = False
         self.watch.links = {underlay.ifindex: device.look_of(self._machine.route, underlay.name)}
         self.watch.devices.clear()
         names = [self._reconcile_family(config, underlay, way, peers) for way in own.ways]
@@ -155,35 +159,6 @@ class Reconciler:
                 self._links.pop(family, None)
                 self.watch.tables.pop(family, None)
                 overlay.clear(self._machine.route, family)
-
-    def _find_underlay(self, config: NetworkConfig, configured: Configured) -> Underlay:
-        """The one that was found stays as long as it is there with its addresses; what the store says of these counts
-        where the user says nothing. Raises NoUnderlay.
-        """
-        if self._underlay is not None and (kept := self._still(self._underlay)) is not None:
-            return kept
-        wish, told = self._settings.wish, configured.public_ips
-        if wish.public_ips or not told:
-            found = choose(self._machine.route, config.families, wish)
-        else:
-            try:
-                found = choose(self._machine.route, config.families, wish._replace(public_ips=told))
-            except NoUnderlay:  # none has these addresses: they are translated on the way
-                found = choose(self._machine.route, config.families, wish)
-            found = found._replace(public_ips=told)
-        if config.backend.kind != VXLAN and found.public_ips != tuple([net.ip for net in found.addresses]):
-            raise NoUnderlay(f"host-gw needs a public address that {found.name} itself has: choose backend vxlan")
-        log.info("other nodes are reached by %s", found.reason)
-        self._underlay = found
-        return found
-
-    def _still(self, underlay: Underlay) -> Underlay | None:
-        """As it is now; None where it is another one."""
-        link = self._machine.route.find(underlay.name)
-        if link is None or link.ifindex != underlay.ifindex:
-            return None
-        present = {one.address for one in self._machine.route.addresses(underlay.name)}
-        return underlay._replace(mtu=link.mtu) if present.issuperset(underlay.addresses) else None
 
     def _report(self, peers: Peers, keys: Iterable[str]) -> None:
         self._metrics.peers.set(len(peers.served))
