@@ -15,13 +15,13 @@ from cni.spec.record import Record
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PREFIXES = ("PODWIRE_", "FLANNELD_")  # of variables; the first that is set counts
+PREFIXES = ("PODWIRED_", "FLANNELD_")  # of variables; the first that is set counts
 TRUE, FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")  # Go's
 NOW = ("help", "version", "cleanup")  # orders, which are no variable's: images set FLANNELD_VERSION
 WIDTH = 100
 USAGE = """A flag is written --flag=value, --flag value or -flag value, a switch --switch or --switch=false. What no
 flag says is taken from the environment: from the variable that is named here, or the same with FLANNELD_ in place of
-PODWIRE_. An empty variable does not count."""
+PODWIRED_. An empty variable does not count."""
 
 
 class Flag(Record):

@@ -90,6 +90,8 @@ def parse_key(key: str) -> tuple[Net, ...]:
     subnets = [parse_net("/".join(part.rsplit("-", 1))) for part in key.split("&")]
     if [subnet.family for subnet in subnets] not in ([4], [4, 6]):
         raise ValueError(f"{key!r} is not the key of a subnet (as in 10.5.52.0-24)")
+    if lease_key(subnets) != key:
+        raise ValueError(f"{key!r} is another writing of {lease_key(subnets)}")
     if any(subnet.network != subnet for subnet in subnets):
         raise ValueError(f"{key!r} is not the first address of its subnet")
     return tuple(subnets)
@@ -124,6 +126,8 @@ def parse_lease(subnets: tuple[Net, ...], value: bytes) -> Lease:
         if ip is None or not ip.value:
             faults.add(ip_key, "missing")
             continue
+        if ip.family != subnet.family:
+            faults.add(ip_key, f"{ip.text} is no IPv{subnet.family} address")
         mac = fields.object(data_key).mac("VtepMAC") if backend == VXLAN else None
         if backend == VXLAN and mac is None:
             faults.add(f"{data_key}.VtepMAC", "missing")

@@ -6,6 +6,8 @@ served. A change costs the same however many nodes there are.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from cni.agent.leases import Lease
@@ -26,9 +28,10 @@ class Peers:
         self._config = config
         self._own = own
         self._leases: dict[str, Lease] = {}
-        self._unread: dict[str, str] = {}
-        self._claims: dict[Claim, set[str]] = {}
-        self._wide: set[str] = set()
+        self._unusable: dict[str, str] = {}  # for faults of their own: these claim nothing
+        self._claims: dict[Claim, list[str]] = {}  # who claims it, in order
+        self._subnets: list[Net] = []  # in order
+        self._lengths = Counter[int]()  # of the subnets' prefixes
         self.served: dict[str, Lease] = {}
         self.faults: dict[str, str] = {}
 
@@ -41,68 +44,69 @@ class Peers:
             return {}
         affected = {key} | self._forget(key)
         if isinstance(lease, Lease):
+            lease = self._of_the_network(lease)
+            lease = self._own_fault(lease) or lease
+        if isinstance(lease, Lease):
             affected |= self._claim(key, lease)
         elif lease is not None:
-            self._unread[key] = lease
+            self._unusable[key] = lease
         before = {one: self.served.pop(one, None) for one in affected}
         for one in affected:
             self._judge(one)
         return before
 
     def _forget(self, key: str) -> set[str]:
-        self._unread.pop(key, None)
+        """Returns who may be served now."""
+        self._unusable.pop(key, None)
         lease = self._leases.pop(key, None)
         if lease is None:
             return set()
-        rivals: set[str] = set()
-        for claim in self._claims_of(lease):
-            holders = self._claims[claim]
-            holders.discard(key)
-            rivals |= holders
-            if not holders:
+        for claim in _claims_of(lease):
+            self._claims[claim].remove(key)
+            if not self._claims[claim]:
                 del self._claims[claim]
-        if key in self._wide:
-            self._wide.discard(key)
-            rivals |= set(self._leases)
-        return rivals
+        for subnet in lease.subnets:
+            del self._subnets[bisect_left(self._subnets, subnet)]
+            self._lengths[subnet.prefix] -= 1
+        return self._rivals(lease)
 
     def _claim(self, key: str, lease: Lease) -> set[str]:
+        """Returns who may not be served any more."""
+        rivals = self._rivals(lease)
         self._leases[key] = lease
-        rivals: set[str] = set()
-        for claim in self._claims_of(lease):
-            rivals |= self._claims.setdefault(claim, set())
-            self._claims[claim].add(key)
-        if any(way.subnet.prefix < self._bucket(way.subnet.family) for way in lease.ways):
-            self._wide.add(key)
-            rivals |= set(self._leases)
+        for claim in _claims_of(lease):
+            insort(self._claims.setdefault(claim, []), key)
+        for subnet in lease.subnets:
+            insort(self._subnets, subnet)
+            self._lengths[subnet.prefix] += 1
         return rivals
 
-    def _bucket(self, family: int) -> int:
-        """The prefix length by which subnets are looked up: that of nearly all of them."""
-        space = self._config.space(family)
-        return space.length if space is not None else 0
-
-    def _claims_of(self, lease: Lease) -> list[Claim]:
-        """What no two nodes can have: addresses, MAC addresses, and the stretch of the network that a subnet is in."""
-        found: list[Claim] = []
-        for way in lease.ways:
-            family = way.subnet.family
-            found.append(("address", way.public_ip))
-            found.append(("stretch", Net(way.subnet.ip, min(self._bucket(family), way.subnet.prefix)).network))
-            if way.mac is not None:
-                found.append((f"MAC address {family}", way.mac))
-        return found
+    def _rivals(self, lease: Lease) -> set[str]:
+        """The first of those that claim the same, one for each claim: all others are behind that one already."""
+        claims = set(_claims_of(lease))
+        for subnet in lease.subnets:
+            inner = slice(
+                bisect_left(self._subnets, subnet), bisect_right(self._subnets, Net(subnet.last, subnet.ip.bits))
+            )
+            claims.update(("subnet", one) for one in self._subnets[inner])
+            outer = [length for length, count in self._lengths.items() if count and length < subnet.prefix]
+            claims.update(("subnet", Net(subnet.ip, length).network) for length in outer)
+        return {self._claims[claim][0] for claim in claims if claim in self._claims}
 
     def _judge(self, key: str) -> None:
         lease = self._leases.get(key)
-        fault = self._unread.get(key, "") if lease is None else self._fault(key, lease)
+        fault = self._unusable.get(key, "") if lease is None else self._fault(key, lease)
         self.faults.pop(key, None)
         if fault:
             self.faults[key] = fault
         elif lease is not None:
             self.served[key] = lease
 
-    def _fault(self, key: str, lease: Lease) -> str:
+    def _of_the_network(self, lease: Lease) -> Lease:
+        """Without families that the network does not use, as after it had both."""
+        return lease._replace(ways=tuple([way for way in lease.ways if self._config.space(way.subnet.family)]))
+
+    def _own_fault(self, lease: Lease) -> str:
         if lease.backend != self._config.backend.kind:
             return f"its backend is {lease.backend or 'not told'}, not {self._config.backend.kind}"
         if lease.backend == VXLAN and lease.vni != self._config.backend.vni:
@@ -110,22 +114,30 @@ class Peers:
         for way in lease.ways:
             if fault := self._fault_of(way):
                 return fault
-        rivals = {one for claim in self._claims_of(lease) for one in self._claims[claim]} | self._wide
-        for rival in sorted(rivals):
-            if rival < key and (what := _shared(lease, self._leases[rival])):
-                return f"{what} is {rival}'s already"
-        return ""
+        return "" if lease.ways else "it has no subnet of the network's families"
+
+    def _fault(self, key: str, lease: Lease) -> str:
+        first = min(self._rivals(lease))
+        return f"{_shared(lease, self._leases[first])} is {first}'s already" if first < key else ""
 
     def _fault_of(self, way: Way) -> str:
-        space = self._config.space(way.subnet.family)
-        if space is not None and not (
-            space.network.contains(way.subnet.ip) and way.subnet.prefix > space.network.prefix
-        ):
-            return f"{way.subnet.text} is not in {space.network.text}"
+        network = self._config.network(way.subnet.family)
+        if not network.contains(way.subnet.ip) or way.subnet.prefix <= network.prefix:
+            return f"{way.subnet.text} is not in {network.text}"
         mine = self._own.way(way.subnet.family)
         if mine is not None and (what := _shared_way(way, mine)):
             return f"{what} is this node's"
         return ""
+
+
+def _claims_of(lease: Lease) -> list[Claim]:
+    """What no two nodes can have."""
+    found: list[Claim] = []
+    for way in lease.ways:
+        found += [("subnet", way.subnet), ("address", way.public_ip)]
+        if way.mac is not None:
+            found.append((f"MAC address {way.subnet.family}", way.mac))
+    return found
 
 
 def _shared(one: Lease, other: Lease) -> str:

@@ -63,7 +63,9 @@ class Wire:
             try:
                 found = choose(self._route, config.families, self._wish._replace(public_ips=told))
             except NoUnderlay:  # none has these addresses: they are translated on the way
-                found = choose(self._route, config.families, self._wish)._replace(public_ips=told)
+                found = choose(self._route, config.families, self._wish)
+                by_family = {ip.family: ip for ip in (*found.public_ips, *told)}
+                found = found._replace(public_ips=tuple([by_family[family] for family in config.families]))
         if config.backend.kind != VXLAN and found.public_ips != tuple([net.ip for net in found.addresses]):
             raise NoUnderlay(f"host-gw needs a public address that {found.name} itself has: choose backend vxlan")
         return found

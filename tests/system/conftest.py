@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +12,13 @@ import pytest
 
 from cni import install
 from tests.machine import Machine, missing
+from tests.system.nodes import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CHECKOUT = Path(__file__).parents[2]
-NAMES = ("podwire", *install.NAMES)
+NAMES = {"podwire", "podwired", *install.NAMES}
 
 
 @pytest.fixture(params=["root", "rootless"])
@@ -49,3 +51,27 @@ def plugins(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         own = bundle / name
         (folder / name).symlink_to(own if own.exists() else bundle / "podwire")
     return folder
+
+
+@pytest.fixture
+def cluster(machine: Machine, plugins: Path) -> Iterator[Cluster]:
+    """Give a wire with etcd on it."""
+    if shutil.which("etcd") is None:
+        pytest.skip("absent: etcd (hack/peers brings it)")
+    with Cluster(machine, plugins) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def podwired(plugins: Path) -> Path:
+    """Give podwire's node agent."""
+    return plugins / "podwired"
+
+
+@pytest.fixture(scope="session")
+def flanneld(peers: Path) -> Path:
+    """Give the reference of node agents."""
+    program = peers / "flanneld"
+    if not program.exists():
+        pytest.skip("absent: flanneld (hack/peers brings it)")
+    return program

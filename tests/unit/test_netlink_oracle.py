@@ -156,6 +156,7 @@ ADDRESSES: dict[str, tuple[Message, tuple[int, int], dict[str, int], Attributes]
     "no IPv4": (rtnl.delete_address(7, V4), (21, 0), AT4, LOCAL4),
     "no IPv6": (rtnl.delete_address(7, V6), (21, 0), AT6, LOCAL6),
     "addresses": (dump_of(rtnl.addresses_of(7)), (22, 0), {"index": 7}, []),
+    "all addresses": (dump_of(rtnl.addresses_of(0)), (22, 0), {}, []),
 }
 
 
@@ -215,6 +216,8 @@ ROUTES: dict[str, tuple[Message, tuple[int, int], dict[str, int], Attributes]] =
     ),
     "routes": (dump_of(rtnl.routes_of(7, 4)), (26, 0), {"family": AF_INET}, OUT),
     "IPv6 routes": (dump_of(rtnl.routes_of(7, 6)), (26, 0), {"family": AF_INET6}, OUT),
+    "main routes": (dump_of(rtnl.main_routes(4)), (26, 0), {"family": AF_INET, "table": 254, "type": 1}, []),
+    "IPv6 main routes": (dump_of(rtnl.main_routes(6)), (26, 0), {"family": AF_INET6, "table": 254, "type": 1}, []),
 }  # fmt: skip
 ALL = [
     pytest.param(kind, *case, id=f"{kind.__name__} {name}")
@@ -243,7 +246,16 @@ def test_every_builder_is_held_to_the_oracle() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["IFA_F_NODAD", "IFA_F_DADFAILED", "IFA_F_TENTATIVE", "IFA_F_PERMANENT", "IFA_F_NOPREFIXROUTE"]
+    "name",
+    [
+        "IFA_F_TEMPORARY",
+        "IFA_F_NODAD",
+        "IFA_F_DADFAILED",
+        "IFA_F_DEPRECATED",
+        "IFA_F_TENTATIVE",
+        "IFA_F_PERMANENT",
+        "IFA_F_NOPREFIXROUTE",
+    ],
 )
 def test_a_flag_of_an_address_has_its_number(name: str) -> None:
     module: Any = pytest.importorskip("pyroute2.netlink.rtnl.ifaddrmsg", reason=WHY)

@@ -126,15 +126,18 @@ EVERYTHING = [
         (way(AF_INET, 16, 200, 100), [*TO_NET, *EVERYTHING], ("10.9.0.0/16", "10.1.2.1", 5, 100, 200, 1400, 1360)),
         (way(AF_INET, 16, 0), [*TO_NET, metrics(ADVMSS=1360)], ("10.9.0.0/16", "", 0, 254, 0, 0, 1360)),
         (way(AF_INET, 16, 0, 252), [*TO_NET, ("RTA_TABLE", 70000)], ("10.9.0.0/16", "", 0, 70000, 0, 0, 0)),
+        (way(AF_INET6, 0, 0), [*MAIN, ("RTA_PREFSRC", "2001:db8::3")], ("::/0", "", 0, 254, 0, 0, 0)),
     ],
 )
 def test_a_route_is_read_as_pyroute2_writes_it(
     fields: dict[str, int], attrs: Attributes, found: tuple[str, str, int, int, int, int, int]
 ) -> None:
     dst, gw, priority, table, scope, mtu, advmss = found
+    source = dict(attrs).get("RTA_PREFSRC")
     assert rtinfo.parse_route(answer(rtmsg, fields, attrs)) == rtinfo.RouteInfo(
-        parse_net(dst), parse_ip(gw) if gw else None, 7, priority, table, scope, mtu, advmss
-    )
+        parse_net(dst), parse_ip(gw) if gw else None, 7, priority, table, scope, mtu, advmss,
+        parse_ip(source) if source else None,
+    )  # fmt: skip
 
 
 def test_a_route_of_a_kernel_without_long_tables_is_read() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cni.agent.leases import Lease, parse_key, parse_lease
 from cni.agent.stores.allocation import NoSubnet
-from cni.agent.stores.gateway import GatewayError
+from cni.agent.stores.gatewayerrors import GatewayError
 from cni.agent.stores.messages import KeyValue, below, key_value, revision_of, text64
 from cni.agent.stores.store import Changed, Listed
 from cni.spec.record import Record
@@ -127,9 +127,11 @@ class Follower:
         if not self._places:
             self._list()
         creates = [{"key": text64(self._config)}, below(self._folder)]
+        # From the last revision known, whose events are skipped: where the next one is that of a compaction, etcd
+        # (before 3.5.18) forgets what was deleted by it, and only who asks for an older one is refused.
         stream = self._gateway.watch(
             [
-                {**create, "watch_id": str(number), "start_revision": str(self._places[number] + 1)}
+                {**create, "watch_id": str(number), "start_revision": str(self._places[number])}
                 for number, create in zip((CONFIG, LEASES), creates, strict=True)
                 if number in self._places
             ]
@@ -185,7 +187,9 @@ class Follower:
             raise GatewayError(f"etcd refuses to be watched: {message.get('cancel_reason') or 'it does not say why'}")
         if message.get("created"):
             self._created(number, message, stream)
-        elif events := message.get("events"):
+        elif events := [
+            event for event in message.get("events", ()) if int(event["kv"]["mod_revision"]) > self._places[number]
+        ]:
             (self._configuration if number == CONFIG else self._changes)(events)
             self._places[number] = int(events[-1]["kv"]["mod_revision"])
 

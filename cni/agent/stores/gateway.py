@@ -14,8 +14,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import HTTPError
 
+from cni.agent.stores.gatewayerrors import (
+    ANSWER_SECONDS,
+    CONNECT_SECONDS,
+    GatewayError,
+    Refused,
+    fault_of,
+    hint,
+    reason,
+    said,
+)
 from cni.agent.stores.messages import Json, KeyValue, below, key_value, revision_of, text64
 from cni.spec.record import Record
 
@@ -24,9 +34,7 @@ if TYPE_CHECKING:
 
     from urllib3 import BaseHTTPResponse
 
-CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 10.0  # etcd itself gives up after 7 where it has no leader
 PAGE = 2000  # keys in one answer
-LONGEST_TEXT = 300
 # A server that is silent for 30 s is asked three times, 10 s apart; what was sent is acknowledged within 30 s.
 KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -36,7 +44,6 @@ KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
 ]
-NO_GATEWAY = "it has no JSON gateway under /v3, which needs etcd 3.4 or newer without --enable-grpc-gateway=false"
 STALE_TOKEN = ("invalid auth token", "user name is empty", "revision of auth store is old", "revision in header is old")
 
 
@@ -63,17 +70,6 @@ class Grant(Record):
     expires: float | None
 
 
-class GatewayError(Exception):
-    """etcd cannot be asked, or refuses; the text is for people."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}...")
-
-
-class Refused(GatewayError):
-    """etcd has answered that it does not do it; any other error leaves that open."""
-
-
 class Stream:
     """What a watch tells, message by message."""
 
@@ -93,7 +89,7 @@ class Stream:
                     if line:
                         yield _streamed(line)
         except (HTTPError, OSError, ValueError) as error:
-            raise GatewayError(f"the watch ended: {_reason(error)}") from None
+            raise GatewayError(f"the watch ended: {reason(error)}") from None
         raise GatewayError("the watch ended: etcd closed the connection")
 
     def be_patient(self) -> None:
@@ -199,12 +195,12 @@ class Gateway:
                 )
             except (HTTPError, OSError) as error:
                 self._pool = None  # renewed certificates are read at the next attempt
-                faults[endpoint] = _reason(error)
+                faults[endpoint] = f"{reason(error)}{hint(error, endpoint, self._options.certfile)}"
                 continue
             if response.status == 200:
                 self._turn = turn
                 return response
-            fault = _fault(response)
+            fault = fault_of(response.status, response.data)
             if response.status < 500:
                 raise Refused(f"etcd at {endpoint}: {fault}")
             faults[endpoint] = fault
@@ -252,31 +248,6 @@ def _decoded(response: BaseHTTPResponse) -> Json:
 def _streamed(line: bytes) -> Json:
     message = json.loads(line)
     if "result" not in message:
-        error = message.get("error")
-        raise GatewayError(f"the watch ended: {error.get('message') if isinstance(error, dict) else error}")
+        raise GatewayError(f"the watch ended: {said(message)}")
     result: Json = message["result"]
     return result
-
-
-def _fault(response: BaseHTTPResponse) -> str:
-    text = response.data.decode("utf-8", "replace").strip()
-    try:
-        said = json.loads(text)
-        return str(said.get("message") or said["error"]).removeprefix("etcdserver: ")
-    except (ValueError, LookupError, AttributeError):
-        return NO_GATEWAY if response.status == 404 else f"HTTP {response.status}: {text[:LONGEST_TEXT]}"
-
-
-def _reason(error: Exception) -> str:
-    """The cause alone; urllib3 wraps it in names of its classes."""
-    if isinstance(error, ConnectTimeoutError) and not isinstance(error, NewConnectionError):
-        return f"no connection within {CONNECT_SECONDS:g} s"
-    if isinstance(error, ReadTimeoutError):
-        return f"no answer within {ANSWER_SECONDS:g} s"
-    causes = [one for one in (*error.args, error.__cause__, error) if isinstance(one, Exception)]
-    cause = next((one for one in causes if isinstance(one, OSError)), causes[0])
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"its certificate is not to be trusted: {cause.verify_message}"
-    if isinstance(cause, ssl.SSLError):
-        return f"TLS fails: {cause.reason or cause}"
-    return (cause.strerror or str(cause)) if isinstance(cause, OSError) else str(cause)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from cni.agent.leases import Lease, lease_value, parse_key, parse_lease
 from cni.agent.stores import messages
 from cni.agent.stores.allocation import NoSubnet, choose, fits
-from cni.agent.stores.gateway import GatewayError, Grant, Refused
+from cni.agent.stores.gateway import Grant
+from cni.agent.stores.gatewayerrors import GatewayError, Refused
 from cni.agent.stores.store import Held
 from cni.spec.record import Record
 

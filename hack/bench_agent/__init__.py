@@ -1,0 +1,1 @@
+"""hack/bench agent: podwired against flanneld."""

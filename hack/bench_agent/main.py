@@ -1,0 +1,124 @@
+"""Measures podwired against flanneld, interleaved in one run, and prints the ratios.
+
+usage: hack/bench agent [--rounds N] [--only WORD] [--podwired PROGRAM]
+
+Every round makes a machine of its own for each agent: an etcd on a tmpfs, with 5,000 leases as flannel writes them, and
+the agent alone. Figures are medians of the rounds. Needs root, or a user namespace, and the peers (hack/peers).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("sync", "change", "changes", "restart", "idle")
+
+
+class Row(NamedTuple):
+    """`goal` is a ratio, or with `absolute` podwired's own figure."""
+
+    part: str
+    figure: str
+    what: str
+    digits: int
+    goal: float | None = None
+    absolute: bool = False
+
+
+ROWS = (
+    Row("sync", "sync", "cold sync of 5,000 leases (s)", 2, 0.4),
+    Row("sync", "subnet.env", "cold sync, until subnet.env (s)", 2),
+    Row("sync", "cpu", "cold sync, CPU (s)", 2),
+    Row("sync", "memory", "cold sync, peak memory (MiB)", 1, 1.2),
+    Row("change", "change", "one change (ms)", 2, 2),
+    Row("changes", "changes", "500 changes, 100 in a transaction (ms)", 1, 0.5),
+    Row("restart", "events", "restart, nothing wrong: kernel changes", 0, 0, absolute=True),
+    Row("restart", "heal", "restart, 300 entries lost: until healed (s)", 2, 0.4),
+    Row("idle", "idle", "20 s idle, CPU (ms)", 1, 0, absolute=True),
+)
+
+Figures = dict[str, list[float]]
+
+
+def measure(program: Path, parts: list[str]) -> Figures:
+    flags = "-mnp" if os.geteuid() == 0 else "-Urmnp"
+    machine = ["unshare", flags, "--fork", "--kill-child", "--mount-proc", "--"]
+    node = [sys.executable, "-B", "-m", "hack.bench_agent.node", str(program), *parts]
+    ended = subprocess.run([*machine, *node], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+    if ended.returncode:
+        raise SystemExit(f"bench: {program} could not be measured")
+    figures: Figures = json.loads(ended.stdout)
+    return figures
+
+
+def line_of(row: Row, ours: float, theirs: float) -> tuple[str, ...]:
+    ratio = "-" if row.absolute or not theirs else f"{ours / theirs:.2f}"
+    goal = "-" if row.goal is None else f"{row.goal}" if row.absolute else f"<= {row.goal}"
+    return row.what, f"{ours:.{row.digits}f}", f"{theirs:.{row.digits}f}", ratio, goal
+
+
+def table(parts: list[str], ours: Figures, theirs: Figures) -> str:
+    head = ("what", "podwired", "flanneld", "ratio", "to reach")
+    rows = [row for row in ROWS if row.part in parts]
+    found = [line_of(row, statistics.median(ours[row.figure]), statistics.median(theirs[row.figure])) for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, tuple("-" * len(word) for word in head), *found))
+
+
+def unpack(folder: Path) -> Path:
+    archive = subprocess.run([ROOT / "hack" / "build"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return folder / "podwired"
+
+
+def tell(name: str, turn: int, figures: Figures) -> None:
+    told = ", ".join(f"{key} {statistics.median(values):.4g}" for key, values in figures.items())
+    sys.stderr.write(f"{name}, round {turn + 1}: {told}\n")
+
+
+def compare(ours: Path, theirs: Path, rounds: int, parts: list[str]) -> str:
+    figures: tuple[Figures, Figures] = ({}, {})
+    for turn in range(rounds):
+        for name, program, all_of_it in zip(("podwired", "flanneld"), (ours, theirs), figures, strict=True):
+            found = measure(program, parts)
+            tell(name, turn, found)
+            for key, values in found.items():
+                all_of_it.setdefault(key, []).extend(values)
+    return table(parts, *figures)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="hack/bench agent", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="how often each agent is measured (default: 3)")
+    parser.add_argument("--only", choices=PARTS, help="measure this part alone")
+    parser.add_argument(
+        "--podwired", type=Path, help="measure this program in its place: flanneld itself shows how much figures vary"
+    )
+    arguments = parser.parse_args()
+    peers = subprocess.run([ROOT / "hack" / "peers"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    flanneld = Path(peers) / "flanneld"
+    missing = [name for name in ("unshare", "etcd", "ip", "bridge", str(flanneld)) if not shutil.which(name)]
+    if missing:
+        sys.exit(f"bench: {', '.join(missing)}: not to be found")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that machine and folder go
+    parts = [arguments.only] if arguments.only else list(PARTS)
+    with tempfile.TemporaryDirectory() as folder:
+        podwired = arguments.podwired.absolute() if arguments.podwired else unpack(Path(folder))
+        sys.stdout.write(compare(podwired, flanneld, arguments.rounds, parts) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Measures one agent on one node whose etcd is full of peers, and prints the figures as JSON.
+
+usage: python -m hack.bench_agent.node PROGRAM [PART...]
+
+It is the first process of a machine of its own (namespaces of processes, network and mounts): whatever it starts and
+writes ends with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from hack.bench_agent.etcd import PORT, Etcd, Peer, is_healthy, last_words
+from hack.bench_agent.mirror import Mirror
+
+PEERS = 5_000
+SINGLE, TOGETHER, TIMES = 50, 500, 3  # changes: one after the other; at once, and how often
+LOST = 100  # of each: routes, neighbours, FDB entries
+IDLE_SECONDS, QUIET_SECONDS, LIMIT_SECONDS = 20, 3, 120
+BULK_PAUSE = 0.002  # between two looks at many events
+
+SUBNET_FILE, LOG = Path("/run/flannel/subnet.env"), Path("/run/agent.log")
+HEALTH_PORT = 8081
+DEVICE = "flannel.1"
+
+
+class Node:
+    """The machine, its etcd and its agent."""
+
+    def __init__(self, program: str) -> None:
+        self.words = [program, "--iface=uplink", "--ip-masq", f"--subnet-file={SUBNET_FILE}"]
+        self.words += [f"--etcd-endpoints=http://127.0.0.1:{PORT}"]
+        self.words += ["--healthz-ip=127.0.0.1", f"--healthz-port={HEALTH_PORT}"]
+        self.cleans = Path(program).name == "podwired"  # flanneld leaves what peers had that went while it was down
+        self.figures: dict[str, list[float]] = {}
+        self.etcd = Etcd()
+        self.etcd.fill([Peer(number) for number in range(PEERS)])
+        self.mirror = Mirror()
+        self.agent: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> float:
+        """When it was."""
+        with LOG.open("ab") as log:
+            began = time.perf_counter()
+            self.agent = subprocess.Popen(self.words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        return began
+
+    def stop(self) -> None:
+        assert self.agent is not None
+        self.agent.terminate()
+        self.agent.wait(LIMIT_SECONDS)
+
+    def until_whole(self, pause: float = 0.0) -> float:
+        """When it was that nothing was wrong any more."""
+        limit = time.perf_counter() + LIMIT_SECONDS
+        while self.mirror.wrong:
+            self.mirror.look(pause)
+            self.check(limit)
+        return time.perf_counter()
+
+    def check(self, limit: float) -> None:
+        if self.agent is not None and self.agent.poll() is not None:
+            self.give_up(f"the agent ended with {self.agent.returncode}")
+        if time.perf_counter() > limit:
+            self.give_up(f"it took more than {LIMIT_SECONDS} s")
+
+    def verify(self) -> None:
+        """Events tell what was done, not that it lasted."""
+        self.mirror.reload()
+        if self.mirror.wrong:
+            self.give_up("it did not last")
+
+    def give_up(self, why: str) -> NoReturn:
+        raise SystemExit(f"{why}; {self.mirror.fault()}; the agent's last words:\n{last_words(LOG)}")
+
+    def note(self, name: str, value: float) -> None:
+        self.figures.setdefault(name, []).append(value)
+
+    def agents(self) -> list[int]:
+        """The agent's processes: all but this one and etcd."""
+        others = (os.getpid(), self.etcd.process.pid)
+        return [int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) not in others]
+
+    def until_ready(self) -> None:
+        limit = time.perf_counter() + LIMIT_SECONDS
+        while not is_healthy(HEALTH_PORT, "/readyz"):
+            self.mirror.look(BULK_PAUSE)
+            self.check(limit)
+
+    def until_quiet(self) -> None:
+        """Until no event has come for some seconds."""
+        limit = time.perf_counter() + LIMIT_SECONDS
+        last, events = time.perf_counter(), self.mirror.events
+        while time.perf_counter() < last + QUIET_SECONDS:
+            self.mirror.look(BULK_PAUSE)
+            if self.mirror.events != events:
+                last, events = time.perf_counter(), self.mirror.events
+            self.check(limit)
+
+    def sync(self) -> None:
+        """Everything from nothing."""
+        for number in range(PEERS):
+            self.mirror.want(Peer(number).facts())
+        began = self.start()
+        limit, told = began + LIMIT_SECONDS, 0.0
+        whole = 0.0
+        while not (whole and told):
+            self.mirror.look(BULK_PAUSE)
+            now = time.perf_counter()
+            whole = whole or (0.0 if self.mirror.wrong else now)
+            told = told or (now if SUBNET_FILE.exists() else 0.0)
+            self.check(limit)
+        self.note("sync", whole - began)
+        self.note("subnet.env", told - began)
+        self.note("cpu", self.cpu_seconds())
+        self.note("memory", self.peak())
+        self.verify()
+        self.until_quiet()
+
+    def change(self) -> None:
+        """A peer moved."""
+        for number in range(SINGLE):
+            body = self.move(Peer(number)).put()
+            began = time.perf_counter()
+            self.etcd.send("kv/put", body)
+            self.note("change", (self.until_whole() - began) * 1000)
+            self.etcd.answer()
+        self.verify()
+
+    def changes(self) -> None:
+        """Many peers moved, others each time."""
+        for first in range(SINGLE, SINGLE + TIMES * TOGETHER, TOGETHER):
+            peers = [self.move(Peer(number)) for number in range(first, first + TOGETHER)]
+            began = time.perf_counter()
+            self.etcd.put_all(peers)
+            self.note("changes", (self.until_whole(BULK_PAUSE) - began) * 1000)
+            self.verify()
+
+    def move(self, peer: Peer) -> Peer:
+        moved = peer._replace(moved=True)
+        self.mirror.ignore(peer.facts())
+        self.mirror.want(moved.facts())
+        return moved
+
+    def restart(self) -> None:
+        """With nothing to do; and after somebody has damaged what there was and a peer has gone."""
+        self.until_quiet()
+        events = self.mirror.events
+        self.stop()
+        self.start()
+        self.until_ready()
+        self.until_quiet()
+        self.note("events", self.mirror.events - events)
+        self.stop()
+        self.damage()
+        gone = Peer(PEERS - 1)
+        self.etcd.ask("kv/deleterange", {"key": gone.key})
+        if self.cleans:
+            self.mirror.refuse(gone.facts())
+        else:
+            self.mirror.ignore(gone.facts())
+        self.mirror.look()
+        assert len(self.mirror.wrong) >= 3 * LOST
+        began = self.start()
+        self.note("heal", self.until_whole(BULK_PAUSE) - began)
+        self.verify()
+
+    def damage(self) -> None:
+        first = PEERS // 2
+        routes, neighbours, entries = (
+            [Peer(number) for number in range(start, start + LOST)] for start in range(first, first + 3 * LOST, LOST)
+        )
+        lines = [f"route del {peer.subnet}/24 dev {DEVICE}" for peer in routes]
+        lines += [f"neigh del {peer.subnet} dev {DEVICE}" for peer in neighbours]
+        subprocess.run(["ip", "-batch", "-"], input="\n".join(lines).encode(), check=True)
+        lines = [f"fdb del {peer.mac} dev {DEVICE} dst {peer.ip} self" for peer in entries]
+        subprocess.run(["bridge", "-batch", "-"], input="\n".join(lines).encode(), check=True)
+
+    def idle(self) -> None:
+        self.until_quiet()
+        before = self.cpu_seconds()
+        time.sleep(IDLE_SECONDS)
+        self.note("idle", (self.cpu_seconds() - before) * 1000)
+
+    def cpu_seconds(self) -> float:
+        """Of the agent, by its own clock since /proc counts in ticks of 10 ms, and of its children that ended."""
+        total = 0.0
+        for number in self.agents():
+            fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+            total += (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+            total += time.clock_gettime(~number << 3 | 2)  # clock_getcpuclockid(3)
+        return total
+
+    def peak(self) -> float:
+        """Peak resident MiB."""
+        lines = [line for number in self.agents() for line in Path(f"/proc/{number}/status").read_text().splitlines()]
+        return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
+
+def make_machine() -> None:
+    """An empty /run, and a wire to nobody with the default route."""
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
+    uplink = ["link add uplink type veth peer name wire", "address add 192.0.2.1/24 dev uplink"]
+    up = [f"link set {name} up" for name in ("lo", "wire", "uplink")]
+    lines = [*uplink, *up, "route add default via 192.0.2.254"]
+    subprocess.run(["ip", "-batch", "-"], input="\n".join(lines).encode(), check=True)
+
+
+def main() -> None:
+    program, *parts = sys.argv[1:]
+    os.chdir("/")
+    make_machine()
+    node = Node(program)
+    node.sync()  # the others need it
+    for part in parts:
+        if part != "sync":
+            getattr(node, part)()
+    sys.stdout.write(json.dumps(node.figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""A real etcd inside a machine, and what a store tells of it. All of it runs in the machine's own processes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+import urllib3
+
+from cni.agent.leases import End, Lease, Node, lease_value
+from cni.agent.stores.etcd import EtcdStore
+from cni.agent.stores.gateway import EtcdOptions
+from cni.agent.stores.messages import below, key_value, put, text64
+from cni.agent.stores.store import Changed, Configured, Failed, Held, Listed
+from cni.spec.address import Net, parse_ip, parse_net
+from tests.machine import Machine, missing, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cni.agent.stores.ownlease import Times
+    from cni.agent.stores.store import News
+
+URL, ELSEWHERE = "http://127.0.0.1:2379", "http://127.0.0.1:2399"
+PREFIX = "/coreos.com/network"
+NETWORK = {"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}
+DUAL = {**NETWORK, "EnableIPv6": True, "IPv6Network": "fd00:5::/56"}
+
+
+class Etcd:
+    """One member; use it with `with`. Started again it has the port and the data of before."""
+
+    def __init__(self, folder: str) -> None:
+        self.url, self.folder = URL, folder
+        self.http = urllib3.PoolManager(retries=False, timeout=10)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, url: str = "", *options: str) -> None:
+        """Perhaps elsewhere: there the store does not find it."""
+        self.url = url or URL
+        urls = ["--listen-client-urls", self.url, "--advertise-client-urls", self.url]
+        peers = ["--listen-peer-urls", "http://127.0.0.1:0"]
+        command = ["etcd", "--data-dir", self.folder, *urls, *peers, "--log-level", "error", *options]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until(self._healthy, "etcd serves")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def _healthy(self) -> bool:
+        with suppress(urllib3.exceptions.HTTPError):
+            return b"true" in self.http.request("GET", f"{self.url}/health").data
+        return False
+
+    def call(self, path: str, request: dict[str, Any], **headers: str) -> dict[str, Any]:
+        response = self.http.request("POST", f"{self.url}/v3/{path}", body=json.dumps(request), headers=headers)
+        answer: dict[str, Any] = json.loads(response.data)
+        assert response.status == 200, answer
+        return answer
+
+    def put(self, key: str, value: str | bytes, lease: int = 0) -> int:
+        data = value if isinstance(value, bytes) else value.encode()
+        answer = self.call("kv/put", put(f"{PREFIX}/{key}".encode(), data, lease)["request_put"])
+        return int(answer["header"]["revision"])
+
+    def configure(self, network: object) -> int:
+        return self.put("config", json.dumps(network))
+
+    def compact(self) -> None:
+        self.call("kv/compaction", {"revision": str(self.revision), "physical": True})
+
+    def delete(self, key: str) -> None:
+        self.call("kv/deleterange", {"key": text64(f"{PREFIX}/{key}".encode())})
+
+    def grant(self, seconds: int) -> int:
+        return int(self.call("lease/grant", {"TTL": str(seconds)})["ID"])
+
+    @property
+    def revision(self) -> int:
+        return int(self.call("kv/range", {"key": text64(b"none")})["header"]["revision"])
+
+    def leases(self) -> dict[str, bytes]:
+        """Values by the part of the key behind `subnets/`."""
+        return {name: entry.value for name, entry in self.entries().items()}
+
+    def entries(self) -> dict[str, Any]:
+        answer = self.call("kv/range", below(f"{PREFIX}/subnets/".encode()))
+        found = [key_value(one) for one in answer.get("kvs", ())]
+        return {entry.key.decode().rpartition("/subnets/")[2]: entry for entry in found}
+
+    def etcd_leases(self) -> int:
+        """How many leases of etcd's are there, with keys or without."""
+        return len(self.call("lease/leases", {}).get("leases", ()))
+
+
+class Told:
+    """A store that runs, all it has told, and what follows from it."""
+
+    def __init__(self, store: EtcdStore, node: Node | None) -> None:
+        self.store, self._node = store, node
+        self.news: list[News] = []
+        self.leases: dict[str, Lease | str] = {}
+        self.held: Held | None = None
+        self.fault = ""
+        self._lock = threading.Lock()
+
+    def tell(self, news: News) -> None:
+        with self._lock:
+            self.news.append(news)
+            self.fault = news.why if isinstance(news, Failed) else ""
+            if isinstance(news, Configured) and self._node is not None:
+                self.store.present(self._node)
+                self._node = None
+            elif isinstance(news, Held):
+                self.held = news
+            elif isinstance(news, Listed):
+                self.leases = dict(news.leases)
+            elif isinstance(news, Changed):
+                self.leases.pop(news.key, None)
+                if news.lease is not None:
+                    self.leases[news.key] = news.lease
+
+    def count(self, kind: type[News]) -> int:
+        return sum(isinstance(one, kind) for one in self.news)
+
+    @property
+    def faults(self) -> list[str]:
+        return [one.why for one in self.news if isinstance(one, Failed)]
+
+    def wait_held(self, key: str = "") -> Lease:
+        """The lease that is held, once it is that of this key and all leases were listed."""
+        until(lambda: self.held is not None and (not key or self.held.lease.key == key), f"{key or 'a lease'} is held")
+        assert self.held is not None
+        held = self.held.lease
+        until(lambda: held.key in self.leases, "the own lease is listed")
+        return held
+
+    def wait_fault(self, *words: str) -> str:
+        return until(lambda: next((one for one in self.faults if all(word in one for word in words)), ""), f"{words}")
+
+
+@contextmanager
+def store_of(
+    node: Node | None, *previous: str, times: Times | None = None, url: str = URL, **options: str
+) -> Iterator[Told]:
+    """A store that runs; the node is presented as soon as the network is known."""
+    settings: Any = {"endpoints": tuple(url.split(",")), **options}
+    store = EtcdStore(EtcdOptions(**settings), tuple([parse_net(one) for one in previous]), times)
+    told = Told(store, node)
+    store.start(told.tell)
+    try:
+        yield told
+    finally:
+        store.close()
+
+
+def against_etcd(scenario: Callable[[Etcd], None]) -> Callable[[], None]:
+    """A test of what happens inside a machine of its own, where an etcd serves."""
+
+    def test() -> None:
+        reason = missing() or ("" if shutil.which("etcd") else "absent: etcd (hack/peers brings it)")
+        if reason:
+            pytest.skip(reason)
+        with Machine() as machine:
+            machine.call(_beside_etcd, scenario)
+
+    test.__doc__ = scenario.__doc__
+    return test
+
+
+def _beside_etcd(scenario: Callable[[Etcd], None]) -> None:
+    with Etcd("/run/etcd") as server:
+        scenario(server)
+
+
+def node_of(number: int, *, dual: bool = False, mac: int = 0) -> Node:
+    """The node 192.0.2.NUMBER, and 2001:db8::NUMBER in hex."""
+    hardware = bytes([2, 0, 0, 0, 0, mac or number])
+    ends = [End(parse_ip(f"192.0.2.{number}"), hardware)]
+    if dual:
+        ends.append(End(parse_ip(f"2001:db8::{number:x}"), hardware))
+    return Node("vxlan", 1, tuple(ends))
+
+
+def lease_of(number: int, *subnets: str) -> Lease:
+    """What the node with that number would hold."""
+    return node_of(number, dual=len(subnets) == 2).lease([parse_net(one) for one in subnets])
+
+
+def rival(server: Etcd, number: int, *subnets: str, lease: int = 0) -> str:
+    """Writes another node's lease, as flannel does; its key."""
+    written = lease_of(number, *subnets)
+    server.put(f"subnets/{written.key}", lease_value(written), lease)
+    return written.key
+
+
+def nets(leases: dict[str, bytes]) -> list[Net]:
+    return [parse_net("/".join(part.rsplit("-", 1))) for key in leases for part in key.split("&")]

@@ -1,0 +1,282 @@
+"""Nodes of a cluster on one wire: each a machine in the machine, with an agent and pods of its own.
+
+The machine is the world outside: its bridge is the wire, and etcd listens there.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from tests.machine import Machine, MachineError, Pod
+from tests.system.plugins import Attachment, call
+from tests.system.programs import Etcd, Program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from tests.system.plugins import Json
+
+WIRE = {4: "192.168.100.1", 6: "fd00:100::1"}  # the world outside, and the nodes' way to it
+NETWORK = {4: "10.244.0.0/16", 6: "fd00:244::/56"}
+SUBNET_ENV = "/run/flannel/subnet.env"
+HEALTH_PORT = 8081
+POD_PORT = 8000  # where pods listen, and the world outside
+MASQUERADE = "--ip-masq"
+DEADLINE, PAUSE = 30.0, 0.04  # seconds
+
+# As that of tests.machine. Two numbers are told, the first process's outside of all machines and in the cluster's.
+_INIT = """
+set -e
+read -r outside rest < "/proc/self/fd/$1/self/stat"
+read -r number rest < /proc/self/stat
+mount -t proc proc /proc
+mount -t tmpfs tmpfs /run
+mkdir -p /run/netns /run/.sysfs
+mount -t sysfs sysfs /run/.sysfs
+mount --rbind /sys/fs/cgroup /run/.sysfs/fs/cgroup
+mount --move /run/.sysfs /sys
+rmdir /run/.sysfs
+mount -t tmpfs tmpfs /var/lib
+mount -t tmpfs tmpfs /etc/cni
+ip link set lo up
+echo "$outside $number"
+exec cat
+"""
+
+_REPORT = """
+ip -d link; ip address; ip route; ip -6 route; ip neighbour; bridge fdb; nft list ruleset; cat /run/flannel/subnet.env
+"""
+
+
+class Guest(NamedTuple):
+    """A pod on a node; `addresses` by family."""
+
+    pod: Pod
+    addresses: dict[int, str]
+
+    def reaches(self, other: Guest) -> bool:
+        """By TCP, in each family that it has, and seen under its own address."""
+        return all(self.source_at(other.addresses[family]) == own for family, own in self.addresses.items())
+
+    def source_at(self, host: str, seconds: float = 0.5) -> str:
+        """Give the address that a server sees, nothing when it is out of reach."""
+        try:
+            return self.pod.ask(host, POD_PORT, seconds=seconds)
+        except MachineError:
+            return ""
+
+
+class Node(Machine):
+    """A host on the wire. What lies below /run, /var/lib and /etc/cni is its own."""
+
+    def __init__(self, cluster: Cluster, name: str, number: int) -> None:
+        super().__init__(user_namespace=cluster.machine.user_namespace)
+        self.cluster = cluster
+        self.name = name
+        self.number = number
+        self.mac = f"02:00:c0:a8:64:{number:02x}"
+        self.agent: Program | None = None
+        self.guests: list[Guest] = []
+
+    @property
+    def guest(self) -> Guest:
+        """The first pod."""
+        return self.guests[0]
+
+    def __enter__(self) -> Self:
+        # A folder /proc of outside, to read what the first process is called there.
+        outside = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+        enter = ["unshare", "--net", "--mount", "--pid", "--fork", "sh", "-c", _INIT, "sh", str(outside)]
+        init = self._end.enter_context(
+            subprocess.Popen(
+                self.cluster.machine.command(*enter),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                pass_fds=[outside],
+            )
+        )
+        os.close(outside)
+        assert init.stdin
+        assert init.stdout
+        said = init.stdout.readline()
+        try:
+            self._number, self._inside = map(int, said.split())
+        except ValueError:
+            raise MachineError(said + init.stdout.read()) from None
+        self._input = init.stdin
+        return self
+
+    def address(self, family: int = 4) -> str:
+        return WIRE[family] + str(self.number)
+
+    def plug(self, mtu: int = 1500) -> None:
+        """Join the wire as eth0; the MAC address is the same each time, as a machine's is."""
+        port = f"port-{self.name}"
+        self.cluster.machine.run(
+            *f"ip link add {port} mtu {mtu} master wire type veth peer name eth0".split(),
+            *f"mtu {mtu} address {self.mac} netns {self._inside}".split(),
+        )
+        self.cluster.machine.run("ip", "link", "set", port, "up")
+        self.run("ip", "link", "set", "eth0", "up")
+        self.address_wire()
+
+    def unplug(self) -> None:
+        self.run("ip", "link", "del", "eth0")
+
+    def address_wire(self) -> None:
+        """Give eth0 its addresses and the ways that lead out, of which some may be there."""
+        commands = "".join(
+            f"ip -{family} address replace {self.address(family)}/{length} dev eth0 {flag}\n"
+            f"ip -{family} route replace default via {WIRE[family]}\n"
+            for family, length, flag in ((4, 24, ""), (6, 64, "nodad"))
+        )
+        self.run("sh", "-ec", commands)
+
+    def start_agent(self, program: Path, *flags: str, ready: bool = True) -> Program:
+        """Start flanneld, or what stands in for it."""
+        where = [f"--etcd-endpoints={self.cluster.etcd.endpoint}", "--iface=eth0"]
+        health = ["--healthz-ip=127.0.0.1", f"--healthz-port={HEALTH_PORT}"]
+        self.agent = Program(self, "agent", str(program), *where, *health, *flags)
+        if ready:
+            self.until(lambda: self.probe("readyz")[0] == http.client.OK, f"the agent of {self.name} is ready")
+        return self.agent
+
+    def probe(self, path: str) -> tuple[int, str]:
+        """Give status and text of the agent's answer, 0 where there is none."""
+        return self.call(_get, path)
+
+    def subnet_env(self) -> str:
+        return self.run("cat", SUBNET_ENV, check=False).stdout
+
+    def subnet(self) -> str:
+        """Give the node's IPv4 subnet, as routes name it."""
+        line = next(line for line in self.subnet_env().splitlines() if line.startswith("FLANNEL_SUBNET="))
+        address, _, length = line.partition("=")[2].partition("/")
+        return f"{address.rpartition('.')[0]}.0/{length}"
+
+    def lease(self) -> tuple[str, str]:
+        """Give key and value of the node's lease."""
+        found = [(key, value) for key, value in self.cluster.etcd.leases().items() if self._is_mine(value)]
+        assert len(found) == 1, found
+        return found[0]
+
+    def _is_mine(self, value: str) -> bool:
+        try:
+            lease = json.loads(value)
+        except ValueError:
+            return False
+        return isinstance(lease, dict) and lease.get("PublicIP") == self.address()
+
+    def attach(self, name: str = "pod", delegate: Json | None = None) -> Guest:
+        """Add a pod as kube-flannel's network does; it listens on POD_PORT."""
+        pod = self.pod(name)
+        settings = {"hairpinMode": True, "isDefaultGateway": True, **(delegate or {})}
+        config = {"cniVersion": "1.0.0", "name": "cbr0", "type": "flannel", "delegate": settings}
+        who = Attachment(f"{name}-of-{self.name}", pod.path)
+        answer = call(self, self.cluster.plugins / "flannel", "ADD", config, who)
+        addresses = [ip["address"].partition("/")[0] for ip in answer["ips"]]
+        pod.serve(POD_PORT)
+        guest = Guest(pod, {6 if ":" in address else 4: address for address in addresses})
+        self.guests.append(guest)
+        return guest
+
+    def stop_agent(self, signal: str = "TERM") -> int:
+        """Give the exit code, or the signal's number below 0."""
+        assert self.agent
+        return self.agent.end(signal)
+
+    def until(self, condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
+        """Wait for what the agents bring about; an AssertionError shows what they said, and how the nodes are."""
+        self.cluster.until(condition, what, seconds)
+
+
+class Cluster:
+    """The wire, etcd, and the nodes that are added."""
+
+    def __init__(self, machine: Machine, plugins: Path) -> None:
+        self.machine = machine
+        self.plugins = plugins
+        self.etcd = Etcd(machine, WIRE[4])
+        self.nodes: dict[str, Node] = {}
+        self._end = ExitStack()
+
+    def __enter__(self) -> Self:
+        setup = "ip link add wire type bridge\nip link set wire up\n"
+        setup += f"ip address add {WIRE[4]}/24 dev wire\nip address add {WIRE[6]}/64 dev wire nodad\n"
+        self.machine.run("sh", "-ec", setup)
+        self.etcd.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.close()
+
+    def configure(self, backend: Json | None = None, families: tuple[int, ...] = (4,), **others: object) -> None:
+        """Write the network's configuration. flanneld needs `EnableNFTables` where no bridge filters packets.
+
+        Nodes take IPv4 subnets from 10.244.1.0 to 10.244.63.0; those behind are a test's to give away.
+        """
+        ipv6 = {"EnableIPv6": True, "IPv6Network": NETWORK[6]} if 6 in families else {}
+        backend = backend or {"Type": "vxlan"}
+        space = {"Network": NETWORK[4], "SubnetMax": "10.244.63.0", **ipv6}
+        self.etcd.put("config", {**space, "EnableNFTables": True, "Backend": backend, **others})
+
+    def add(self, *names: str) -> list[Node]:
+        """Add nodes that are on the wire and have nothing else yet."""
+        added = []
+        for name in names:
+            node = self._end.enter_context(Node(self, name, len(self.nodes)))
+            node.plug()
+            self.nodes[name] = node
+            added.append(node)
+        return added
+
+    def populate(self, agents: Mapping[str, Path], *flags: str) -> list[Node]:
+        """Add nodes with these agents, by the nodes' names, and a pod on each; all of them reach all others."""
+        nodes = self.add(*agents)
+        for node in nodes:
+            node.start_agent(agents[node.name], *(flags or (MASQUERADE,)))
+            node.attach()
+        self.machine.serve(POD_PORT)
+        self.until(self.is_whole, "all pods reach each other")
+        return nodes
+
+    def is_whole(self) -> bool:
+        """Every first pod reaches all others, seen under its own address."""
+        guests = [node.guest for node in self.nodes.values()]
+        return all(one.reaches(other) for one in guests for other in guests if one is not other)
+
+    def until(self, condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
+        """See Node.until."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                raise AssertionError(f"waited {seconds} s in vain until {what}\n{self.report()}")
+            time.sleep(PAUSE)
+
+    def report(self) -> str:
+        """Say all that may tell why the nodes are not as they should be."""
+        said = []
+        for name, node in self.nodes.items():
+            log = node.agent.log if node.agent else "no agent\n"
+            said.append(f"---- {name}: agent\n{log}---- {name}: state\n")
+            said.append(node.run("sh", "-c", _REPORT, check=False).stdout)
+        return "".join(said)
+
+
+def _get(path: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", HEALTH_PORT, timeout=5)
+    try:
+        connection.request("GET", f"/{path}")
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    except (OSError, http.client.HTTPException):
+        return 0, ""

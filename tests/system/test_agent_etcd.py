@@ -1,0 +1,263 @@
+"""The own lease in a real etcd: how it is found, taken and kept."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from cni.agent.leases import lease_value
+from cni.agent.stores.messages import delete, put
+from cni.agent.stores.ownlease import Times
+from cni.agent.stores.store import Configured, Held, Listed
+from cni.spec.address import parse_net
+from tests.machine import Machine, missing, until
+from tests.system.agent_etcd import (
+    DUAL,
+    NETWORK,
+    PREFIX,
+    Etcd,
+    against_etcd,
+    lease_of,
+    nets,
+    node_of,
+    rival,
+    store_of,
+)
+
+PEERS = Path(__file__).parents[2] / "hack/peers"
+
+
+@against_etcd
+def test_a_lease_is_written_as_flannel_writes_it_and_told_before_the_list(server: Etcd) -> None:
+    server.configure(NETWORK)
+    with store_of(node_of(1)) as told:
+        own = told.wait_held()
+        assert [type(news) for news in told.news[:3]] == [Configured, Held, Listed]
+    key, subnet = own.key, own.subnets[0]
+    assert (subnet.prefix, subnet.network) == (24, subnet)
+    data = '"BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}'
+    value = f'{{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"vxlan",{data}}}'
+    assert server.leases() == {key: value.encode()}
+    left = int(server.call("lease/timetolive", {"ID": str(server.entries()[key].lease)})["TTL"])
+    assert 86300 < left <= 86400
+
+
+@against_etcd
+def test_the_node_s_address_chooses_the_subnet(server: Etcd) -> None:
+    server.configure(NETWORK)
+    chosen = []
+    for _ in range(2):
+        with store_of(node_of(1)) as told:
+            chosen.append(told.wait_held().key)
+            server.delete(f"subnets/{chosen[-1]}")
+            told.store.close()
+        server.delete(f"subnets/{chosen[-1]}")
+    assert chosen[0] == chosen[1]
+
+
+@against_etcd
+def test_a_lease_of_this_node_is_used_as_it_is(server: Etcd) -> None:
+    """Even one of flannel, whose device had another MAC address; nothing is written."""
+    server.configure(NETWORK)
+    found = node_of(1, mac=77).lease([parse_net("10.5.52.0/24")])
+    server.put(f"subnets/{found.key}", lease_value(found), server.grant(80000))
+    before = server.revision
+    with store_of(node_of(1), "10.5.9.1/24") as told:
+        assert told.wait_held() == found
+    assert (server.revision, server.etcd_leases()) == (before, 1)
+
+
+@against_etcd
+def test_a_lease_that_ends_soon_is_renewed_and_again_later(server: Etcd) -> None:
+    server.configure(NETWORK)
+    found = lease_of(1, "10.5.52.0/24")
+    server.put(f"subnets/{found.key}", lease_value(found), server.grant(5))
+    first = server.entries()[found.key]
+    with store_of(node_of(1), times=Times(lease=6, margin=5)) as told:
+        told.wait_held()
+        until(lambda: told.count(Held) >= 3, "the lease is renewed")
+        now = server.entries()[found.key]
+        expiries = [one.expires for one in told.news if isinstance(one, Held) and one.expires is not None]
+    assert expiries == sorted(expiries)
+    assert (now.value, now.created) == (first.value, first.created)
+    assert now.lease != first.lease
+
+
+@against_etcd
+def test_what_is_reserved_stays_reserved(server: Etcd) -> None:
+    server.configure(NETWORK)
+    found = lease_of(1, "10.5.52.0/24")
+    server.put(f"subnets/{found.key}", lease_value(found).replace(b'"VNI":1', b'"VNI":7'))
+    rival(server, 1, "10.5.8.0/24", lease=server.grant(80000))
+    with store_of(node_of(1)) as told:
+        told.wait_held(found.key)
+        assert told.held is not None
+        assert told.held.expires is None
+    assert {name: (one.value, one.lease) for name, one in server.entries().items()} == {
+        found.key: (lease_value(found), 0)
+    }
+
+
+@against_etcd
+def test_the_subnets_of_before_are_wished_for(server: Etcd) -> None:
+    server.configure(DUAL)
+    rival(server, 2, "10.5.9.0/24", "fd00:5:0:4::/64")
+    with store_of(node_of(1, dual=True), "10.5.7.1/24", "fd00:5:0:4::1/64") as told:
+        ipv4, ipv6 = told.wait_held().subnets
+    assert ipv4 == parse_net("10.5.7.0/24")
+    assert ipv6 not in (parse_net("fd00:5:0:4::/64"), parse_net("fd00:5::/64"))
+
+
+@against_etcd
+def test_a_lease_that_no_longer_fits_makes_room_for_one_that_does(server: Etcd) -> None:
+    """The network has two families now: the IPv4 subnet stays, the key changes."""
+    server.configure(DUAL)
+    rival(server, 1, "10.5.52.0/24")
+    rival(server, 1, "10.99.1.0/24")
+    with store_of(node_of(1, dual=True)) as told:
+        own = told.wait_held()
+        assert set(server.leases()) == set(told.leases) == {own.key}
+    assert own.key.startswith("10.5.52.0-24&fd00:5:")
+
+
+@against_etcd
+def test_no_subnet_overlaps_one_of_another_length(server: Etcd) -> None:
+    server.configure({"Network": "10.5.0.0/20", "SubnetLen": 22, "Backend": {"Type": "vxlan"}})
+    rival(server, 2, "10.5.6.128/25")
+    rival(server, 3, "10.5.8.0/21")
+    with store_of(node_of(1)) as told:
+        why = told.wait_fault("no subnet of /22 is free in 10.5.0.0/20")
+        assert why == told.fault
+        server.delete(f"subnets/{lease_of(2, '10.5.6.128/25').key}")
+        assert told.wait_held().key == "10.5.4.0-22"
+    assert server.etcd_leases() == 1
+
+
+@against_etcd
+def test_a_node_that_changes_keeps_its_key(server: Etcd) -> None:
+    server.configure(DUAL)
+    with store_of(node_of(1, dual=True)) as told:
+        key = told.wait_held().key
+        for changed in (node_of(9, dual=True), node_of(9, dual=True, mac=8)):
+            told.store.present(changed)
+            value = lease_value(changed.lease(lease_of(1, "10.5.1.0/24", "fd00:5:0:1::/64").subnets))
+            until(lambda value=value: server.leases() == {key: value}, "the lease tells it")  # type: ignore[misc]
+        until(lambda: told.held is not None and told.held.lease.ways[0].mac == b"\2\0\0\0\0\x08", "it is told")
+
+
+@against_etcd
+def test_a_deleted_lease_is_written_again(server: Etcd) -> None:
+    server.configure(NETWORK)
+    with store_of(node_of(1)) as told:
+        key = told.wait_held().key
+        before = server.leases()
+        server.delete(f"subnets/{key}")
+        until(lambda: server.leases() == before and told.count(Held) == 2, "it is back")
+        assert told.wait_held().key == key
+
+
+@against_etcd
+def test_a_deleted_lease_whose_subnet_is_gone_is_replaced(server: Etcd) -> None:
+    server.configure(NETWORK)
+    with store_of(node_of(1), "10.5.8.1/24") as told:
+        told.wait_held("10.5.8.0-24")
+        folder, wide = f"{PREFIX}/subnets/".encode(), lease_of(2, "10.5.8.0/23")
+        both = [delete(folder + b"10.5.8.0-24"), put(folder + wide.key.encode(), lease_value(wide))]
+        server.call("kv/txn", {"success": both})
+        until(lambda: told.held is not None and told.held.lease.key != "10.5.8.0-24", "another is held")
+        own = told.wait_held()
+        assert set(server.leases()) == set(told.leases) == {own.key, wide.key}
+    assert not wide.subnets[0].contains(own.subnets[0].ip)
+
+
+@against_etcd
+def test_a_stolen_lease_is_left_to_the_thief(server: Etcd) -> None:
+    server.configure(NETWORK)
+    with store_of(node_of(1)) as told:
+        key = told.wait_held().key
+        stolen = lease_value(lease_of(2, "10.5.1.0/24"))
+        server.put(f"subnets/{key}", stolen)
+        until(lambda: told.held is not None and told.held.lease.key != key, "another is held")
+        own = told.wait_held()
+        assert server.leases() == {key: stolen, own.key: lease_value(own)}
+        assert told.leases == {key: lease_of(2, key.replace("-", "/")), own.key: own}
+
+
+@against_etcd
+def test_a_lease_that_something_spoiled_is_mended(server: Etcd) -> None:
+    server.configure(NETWORK)
+    with store_of(node_of(1)) as told:
+        key = told.wait_held().key
+        before = server.leases()
+        server.put(f"subnets/{key}", "{not JSON")
+        until(lambda: server.leases() == before, "it is mended")
+
+
+def race(server: Etcd, network: dict[str, object], *, dual: bool) -> None:
+    """Twenty begin at the same moment, beside the leases that are there; each gets one that nobody else has."""
+    server.configure(network)
+    if dual:
+        rival(server, 99, "10.5.12.0/22", "fd00:5:0:10::/60")
+    with ExitStack() as stores:
+        running = [stores.enter_context(store_of(node_of(number, dual=dual))) for number in range(1, 21)]
+        held = {told.wait_held().key for told in running}
+        leases = server.leases()
+        until(lambda: all(set(told.leases) == set(leases) for told in running), "all know all")
+        assert server.etcd_leases() == 20
+    assert len(held) == 20
+    assert held <= set(leases)
+    taken = nets(leases)
+    for index, one in enumerate(taken):
+        overlapping = [other for other in taken[index + 1 :] if one.contains(other.ip) or other.contains(one.ip)]
+        assert not overlapping, one.text
+
+
+@against_etcd
+def test_nodes_that_race_get_subnets_of_their_own(server: Etcd) -> None:
+    race(server, {**NETWORK, "Network": "10.5.0.0/19"}, dual=False)
+
+
+@against_etcd
+def test_nodes_that_race_get_subnets_of_their_own_in_both_families(server: Etcd) -> None:
+    race(server, {**DUAL, "Network": "10.5.0.0/19"}, dual=True)
+
+
+def test_a_lease_of_flanneld_is_used_as_it_is() -> None:
+    """Key and value of the real one are read, and written by us would be the same bytes."""
+    where = subprocess.run([PEERS, "--where"], capture_output=True, text=True, check=True).stdout.strip()
+    flanneld = Path(where) / "flanneld"
+    reason = missing() or next((f"absent: {one}" for one in ("etcd", str(flanneld)) if shutil.which(one) is None), "")
+    if reason:
+        pytest.skip(f"{reason} (hack/peers brings it)")
+    with Machine() as machine:
+        machine.outside()
+        if machine.run(
+            "ip", "link", "add", "probe", "type", "vxlan", "id", "9", "dev", "uplink", check=False
+        ).returncode:
+            pytest.skip("no VXLAN devices here")
+        machine.run("ip", "link", "del", "probe")
+        machine.call(beside_flanneld, str(flanneld))
+
+
+def beside_flanneld(flanneld: str) -> None:
+    with Etcd("/run/etcd") as server:
+        server.configure({**NETWORK, "EnableNFTables": True})
+        process = subprocess.Popen(
+            [flanneld, f"--etcd-endpoints={server.url}", "--iface=192.0.2.1"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            until(server.leases, "flanneld has a lease")
+        finally:
+            process.kill()
+            process.wait()
+        ((key, value),) = server.leases().items()
+        before = server.revision
+        with store_of(node_of(1)) as told:
+            own = told.wait_held()
+        assert (own.key, lease_value(own), server.revision) == (key, value, before)

@@ -1,0 +1,378 @@
+"""podwired's command line: flanneld's, with every fault told at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cni import VERSION
+from cni.agent.flags import FLAGS, InvalidOptions
+from cni.agent.options import Asked, parse_options
+from cni.spec.address import parse_ip
+
+if TYPE_CHECKING:
+    from cni.agent.options import Options
+    from cni.agent.stores.gateway import EtcdOptions
+
+ROOT = Path(__file__).parents[2]
+ADDITIONAL = {"nodes-file", "node-name", "cleanup", "help"}
+WORDED = re.compile(r"^  -(\S+)(?: (\S+))?\n\s+(.*)$", re.MULTILINE)
+
+
+def parse(*arguments: str, **environment: str) -> Options:
+    return parse_options([*arguments], environment)
+
+
+def etcd(*arguments: str, **environment: str) -> EtcdOptions:
+    found = parse(*arguments, **environment).etcd
+    assert found is not None
+    return found
+
+
+def faults(*arguments: str, **environment: str) -> list[str]:
+    with pytest.raises(InvalidOptions) as caught:
+        parse(*arguments, **environment)
+    return str(caught.value).split("; ")
+
+
+def asked(*arguments: str) -> str:
+    with pytest.raises(Asked) as caught:
+        parse(*arguments)
+    return str(caught.value)
+
+
+def test_what_nothing_is_said_of_is_as_in_flanneld() -> None:
+    options = parse()
+    assert options.etcd is not None
+    assert options.etcd._asdict() == {
+        "endpoints": ("http://127.0.0.1:4001", "http://127.0.0.1:2379"),
+        "prefix": "/coreos.com/network",
+        "cafile": "",
+        "certfile": "",
+        "keyfile": "",
+        "username": "",
+        "password": "",
+        "renew_margin": 60,
+    }
+    assert options.kube._asdict() == {
+        "api_url": "",
+        "kubeconfig": "",
+        "annotation_prefix": "flannel.alpha.coreos.com",
+        "network_config": "/etc/kube-flannel/net-conf.json",
+        "set_network_unavailable": True,
+    }
+    assert options.wish._asdict() == {"names": (), "patterns": (), "can_reach": None, "public_ips": ()}
+    rest = {key: value for key, value in options._asdict().items() if key not in ("etcd", "kube", "wish")}
+    assert rest == {
+        "nodes_file": "",
+        "node_name": os.uname().nodename,
+        "subnet_file": "/run/flannel/subnet.env",
+        "ip_masq": False,
+        "random_fully": True,
+        "forward_rules": True,
+        "blackhole_route": False,
+        "healthz_ip": parse_ip("0.0.0.0"),
+        "healthz_port": 0,
+        "debug": False,
+        "cleanup": False,
+        "notices": (),
+    }
+
+
+def reference_flags() -> dict[str, tuple[bool, str]]:
+    """Whether they take a value, and their default, by the help of flanneld."""
+    where = subprocess.run([ROOT / "hack/peers", "--where"], stdout=subprocess.PIPE, text=True, check=True)
+    program = Path(where.stdout.strip()) / "flanneld"
+    if not program.exists():
+        pytest.skip("absent: flanneld (hack/peers brings it)")
+    told = subprocess.run([program, "--help"], stderr=subprocess.PIPE, text=True, check=False).stderr
+    found = {}
+    for name, value, words in WORDED.findall(told):
+        default = re.search(r'\(default "?([^")]*)"?\)$', words)
+        found[name] = (bool(value), default[1] if default else "")
+    return found
+
+
+def test_every_flag_of_flanneld_is_taken_with_its_default() -> None:
+    theirs = reference_flags()
+    ours = {flag.name: flag for flags in FLAGS.values() for flag in flags}
+    assert len(theirs) > 25
+    assert ours.keys() - theirs.keys() == ADDITIONAL
+    for name, (valued, default) in theirs.items():
+        assert bool(ours[name].value) == valued, name
+        assert default in (ours[name].default, ""), name
+        unsaid = {"", "false", "0"}  # Go's help leaves these out
+        assert default or ours[name].default in unsaid, name
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--etcd-prefix=/a", "--healthz-port=7"),
+        ("-etcd-prefix=/a", "-healthz-port=7"),
+        ("--etcd-prefix", "/a", "-healthz-port", "7"),
+        ("--etcd-prefix", "/b", "--etcd-prefix", "/a", "--healthz-port", "0x7"),
+    ],
+)
+def test_a_flag_has_one_or_two_hyphens_and_its_value_beside_or_behind_it(arguments: tuple[str, ...]) -> None:
+    options = parse(*arguments)
+    assert options.etcd is not None
+    assert (options.etcd.prefix, options.healthz_port) == ("/a", 7)
+
+
+def test_a_value_may_begin_with_a_hyphen_and_hold_an_equals_sign() -> None:
+    options = parse("--iface-regex", "-x=1", "--iface-regex=^-y=2", "--iface", "--iface")
+    assert (options.wish.patterns, options.wish.names) == (("-x=1", "^-y=2"), ("--iface",))
+
+
+@pytest.mark.parametrize("text", ["1", "t", "T", "true", "TRUE", "True"])
+def test_a_switch_is_on_as_in_go(text: str) -> None:
+    assert parse(f"--ip-masq={text}").ip_masq
+    assert parse("--ip-masq").ip_masq
+    assert parse("-ip-masq").ip_masq
+    assert parse(FLANNELD_IP_MASQ=text).ip_masq
+
+
+@pytest.mark.parametrize("text", ["0", "f", "F", "false", "FALSE", "False"])
+def test_a_switch_is_off_as_in_go(text: str) -> None:
+    assert not parse(f"--iptables-forward-rules={text}").forward_rules
+    assert not parse("--ip-masq", f"--ip-masq={text}").ip_masq
+    assert not parse(FLANNELD_IPTABLES_FORWARD_RULES=text).forward_rules
+
+
+def test_a_set_of_a_colon_is_no_named_class() -> None:
+    assert parse("--iface-regex=^fd00[:]").wish.patterns == ("^fd00[:]",)
+
+
+def test_every_flag_reaches_its_option() -> None:
+    options = parse(
+        "--etcd-endpoints=https://10.0.0.1:2379,https://[fd00::1]:2379/", "--etcd-prefix=/a/b", "--etcd-cafile=ca",
+        "--etcd-certfile=cert", "--etcd-keyfile=key", "--etcd-username=who", "--etcd-password=secret",
+        "--subnet-lease-renew-margin=1439", "--iface=eth0", "--iface=10.0.0.2", "--iface-regex=^a", "--iface-regex=b$",
+        "--iface-can-reach=fd00::9", "--public-ip=192.0.2.1", "--public-ipv6=2001:db8::1", "--subnet-file=/s",
+        "--ip-masq", "--ip-masq-fully-random-disable", "--iptables-forward-rules=false", "--ip-blackhole-route",
+        "--healthz-ip=::1", "--healthz-port=65535", "--kube-api-url=u", "--kubeconfig-file=k",
+        "--kube-annotation-prefix=p", "--net-config-path=/n", "--set-node-network-unavailable=false", "-v=2",
+        "--node-name=one", "--cleanup",
+    )  # fmt: skip
+    found = options._asdict() | {"etcd": tuple(options.etcd or ()), "kube": tuple(options.kube)}
+    found["wish"] = tuple(options.wish)
+    assert found == {
+        "etcd": (
+            ("https://10.0.0.1:2379", "https://[fd00::1]:2379"), "/a/b", "ca", "cert", "key", "who", "secret", 1439,
+        ),
+        "nodes_file": "",
+        "node_name": "one",
+        "kube": ("u", "k", "p", "/n", False),
+        "wish": (
+            ("eth0", "10.0.0.2"), ("^a", "b$"), parse_ip("fd00::9"),
+            (parse_ip("192.0.2.1"), parse_ip("2001:db8::1")),
+        ),
+        "subnet_file": "/s",
+        "ip_masq": True,
+        "random_fully": False,
+        "forward_rules": False,
+        "blackhole_route": True,
+        "healthz_ip": parse_ip("::1"),
+        "healthz_port": 65535,
+        "debug": True,
+        "cleanup": True,
+        "notices": (),
+    }  # fmt: skip
+
+
+def test_a_flag_goes_before_the_environment_and_podwires_variable_before_flannelds() -> None:
+    both = {"PODWIRED_ETCD_PREFIX": "/podwire", "FLANNELD_ETCD_PREFIX": "/flannel"}
+    assert etcd("--etcd-prefix=/flag", **both).prefix == "/flag"
+    assert etcd(**both).prefix == "/podwire"
+    assert etcd(FLANNELD_ETCD_PREFIX="/flannel").prefix == "/flannel"
+    assert etcd(PODWIRED_ETCD_PREFIX="", FLANNELD_ETCD_PREFIX="/flannel").prefix == "/flannel"
+    assert etcd(PODWIRED_ETCD_PREFIX="").prefix == "/coreos.com/network"
+
+
+def test_a_variable_of_a_flag_that_may_be_repeated_is_one_value_and_goes_where_the_flag_is_given() -> None:
+    environment = {"FLANNELD_IFACE": "a,b", "FLANNELD_IFACE_REGEX": "x{1,2}"}
+    assert parse(**environment).wish.names == ("a,b",)
+    assert parse("--iface=c", **environment).wish._asdict() == {
+        "names": ("c",),
+        "patterns": ("x{1,2}",),
+        "can_reach": None,
+        "public_ips": (),
+    }
+
+
+def test_orders_are_given_by_flags_alone() -> None:
+    """Images set variables such as FLANNELD_VERSION."""
+    assert not parse(FLANNELD_VERSION="v0.28.10", FLANNELD_CLEANUP="true", FLANNELD_HELP="true").cleanup
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ("--bogus", "--bogus: there is no such flag"),
+        ("-bogus=1", "-bogus: there is no such flag"),
+        ("---ip-masq", "---ip-masq: there is no such flag"),
+        ("--ip-mas", "--ip-mas: there is no such flag"),
+        ("-v5", "-v5: there is no such flag"),
+        ("--ip-masq false", "'false': not a flag; a switch takes a value as in --ip-masq=false"),
+        ("--", "'--': not a flag"),
+        ("-", "'-': not a flag"),
+        ("--=x", "'--=x': not a flag"),
+        ("--iface", "--iface: needs a value, NAME|IP"),
+        ("--ip-masq=maybe", "--ip-masq: 'maybe' is neither true nor false"),
+        ("--ip-masq=", "--ip-masq: '' is neither true nor false"),
+        ("--healthz-port=65536", "--healthz-port: '65536' is not a whole number from 0 to 65535"),
+        ("--healthz-port=-1", "--healthz-port: '-1' is not a whole number from 0 to 65535"),
+        ("--healthz-port=http", "--healthz-port: 'http' is not a whole number"),
+        ("--healthz-ip=here", "--healthz-ip: 'here' is not an IP address"),
+        ("--subnet-lease-renew-margin=0", "--subnet-lease-renew-margin: '0' is not a whole number from 1 to 1439"),
+        ("--subnet-lease-renew-margin=1440", "'1440' is not a whole number from 1 to 1439"),
+        ("--iptables-resync=often", "--iptables-resync: 'often' is not a whole number"),
+        ("-v=high", "--v: 'high' is not a whole number"),
+        ("--public-ip=fd00::1", "--public-ip: 'fd00::1' is not the IPv4 address of a node"),
+        ("--public-ip=0.0.0.0", "--public-ip: '0.0.0.0' is not the IPv4 address of a node"),
+        ("--public-ipv6=10.0.0.1", "--public-ipv6: '10.0.0.1' is not the IPv6 address of a node"),
+        ("--iface-can-reach=gateway", "--iface-can-reach: 'gateway' is not an IP address"),
+        ("--iface-regex=(", "--iface-regex: '(' is not a regular expression: missing )"),
+        ("--iface-regex=eth[[:digit:]]", "has a class such as [:digit:], which is not known: write 0-9"),
+        ("--iface-regex=[^[:^alpha:]]", "has a class such as [:digit:]"),
+        ("--subnet-file=", "--subnet-file: is empty; expected FILE, as in /run/flannel/subnet.env"),
+        ("--etcd-prefix=", "--etcd-prefix: is empty; expected PREFIX"),
+        ("--etcd-endpoints=", "--etcd-endpoints: '' is not a server"),
+        ("--etcd-endpoints=http://a:1,,http://b:2", "--etcd-endpoints: '' is not a server"),
+        ("--etcd-endpoints=unix:///etcd", "'unix:///etcd' is not a server, as http://10.0.0.1:2379"),
+        ("--etcd-endpoints=http://a:b", "'http://a:b' is not a server"),
+        ("--etcd-endpoints=http://a:70000", "'http://a:70000' is not a server"),
+        ("--etcd-endpoints=http://a:1/v3", "'http://a:1/v3' is not a server"),
+        ("--etcd-endpoints=http://:2379", "'http://:2379' is not a server"),
+        ("--etcd-endpoints=http://[fd00::1:2379", "'http://[fd00::1:2379' is not a server"),
+        ("--etcd-certfile=c", "--etcd-certfile: needs --etcd-keyfile as well"),
+        ("--etcd-keyfile=k", "--etcd-keyfile: needs --etcd-certfile as well"),
+        ("--etcd-username=u", "--etcd-username: needs --etcd-password as well"),
+        ("--etcd-password=p", "--etcd-password: needs --etcd-username as well"),
+        ("--nodes-file=n --etcd-prefix=/p", "--etcd-prefix: does not go together with --nodes-file"),
+        ("--kube-subnet-mgr", "--kube-subnet-mgr: not served yet; etcd and --nodes-file are"),
+    ],
+)
+def test_a_fault_names_the_flag_and_what_is_expected(arguments: str, fault: str) -> None:
+    assert fault in "; ".join(faults(*arguments.split(" ")))
+
+
+def test_a_fault_of_the_environment_names_the_variable() -> None:
+    assert faults(FLANNELD_IP_MASQ="maybe") == ["FLANNELD_IP_MASQ: 'maybe' is neither true nor false"]
+    assert faults(PODWIRED_PUBLIC_IP="x") == ["PODWIRED_PUBLIC_IP: 'x' is not an IP address"]
+    assert faults("--nodes-file=n", FLANNELD_ETCD_ENDPOINTS="http://a:1") == [
+        "FLANNELD_ETCD_ENDPOINTS: does not go together with --nodes-file, which stands in for etcd"
+    ]
+
+
+def test_all_faults_are_told_at_once() -> None:
+    found = faults("--bogus", "word", "--healthz-port=x", "--etcd-certfile=c", "--public-ip=y", FLANNELD_V="z")
+    assert [fault.partition(":")[0] for fault in found if "'word'" not in fault and not fault.startswith("a ")] == [
+        "--bogus",
+        "--help tells of all",
+        "--etcd-certfile",
+        "--public-ip",
+        "--healthz-port",
+        "FLANNELD_V",
+    ]
+    assert any(fault.startswith("'word': not a flag") for fault in found)
+
+
+def test_no_password_is_told() -> None:
+    told = "; ".join(faults("--etcd-endpoints=http://who:secret@a:1", "--etcd-password=secret"))
+    assert "--etcd-endpoints: has a user: that is for --etcd-username" in told
+    assert "secret" not in told
+    assert "secret" not in repr(parse("--etcd-username=who", "--etcd-password=secret"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "endpoints"),
+    [
+        ("--etcd-endpoints=a:1", ["http://a:1"]),
+        ("--etcd-endpoints=a:1,10.0.0.1:2 --etcd-cafile=c", ["https://a:1", "https://10.0.0.1:2"]),
+        ("--etcd-endpoints=a:1 --etcd-certfile=c --etcd-keyfile=k", ["https://a:1"]),
+        ("--etcd-endpoints=https://a", ["https://a"]),
+    ],
+)
+def test_certificates_decide_where_an_endpoint_has_no_scheme(arguments: str, endpoints: list[str]) -> None:
+    assert list(etcd(*arguments.split(" ")).endpoints) == endpoints
+
+
+def test_blanks_between_endpoints_are_left_out() -> None:
+    assert etcd("--etcd-endpoints=http://a:1, http://b:2/").endpoints == ("http://a:1", "http://b:2")
+
+
+@pytest.mark.parametrize(
+    ("given", "prefix"), [("/a//b/", "/a/b"), ("a/b", "a/b"), ("//a", "/a"), ("/", ""), ("/coreos.com/", "/coreos.com")]
+)
+def test_a_prefix_is_cleaned_as_flannel_joins_it(given: str, prefix: str) -> None:
+    assert etcd(f"--etcd-prefix={given}").prefix == prefix
+
+
+def test_a_nodes_file_stands_in_for_etcd() -> None:
+    options = parse("--nodes-file=/etc/nodes.json", FLANNELD_ETCD_PREFIX="")
+    assert (options.etcd, options.nodes_file) == (None, "/etc/nodes.json")
+    assert parse(PODWIRED_NODES_FILE="/n").etcd is None
+
+
+def test_the_nodes_name_is_the_flags_the_variables_or_the_hosts() -> None:
+    assert parse("--node-name=a", NODE_NAME="b").node_name == "a"
+    assert parse(PODWIRED_NODE_NAME="a", NODE_NAME="b").node_name == "a"
+    assert parse(NODE_NAME="b").node_name == "b"
+    assert parse(NODE_NAME="").node_name == os.uname().nodename
+
+
+def test_empty_texts_are_as_if_they_had_not_been_said() -> None:
+    """As a template leaves them that has nothing to say."""
+    options = parse("--iface=", "--iface-regex=", "--public-ip=", "--iface-can-reach=", "--healthz-ip=")
+    assert options.wish == parse().wish
+    assert options.healthz_ip == parse_ip("0.0.0.0")
+
+
+def test_what_has_no_effect_is_noticed_where_it_was_said() -> None:
+    assert parse("--iptables-resync=10", FLANNELD_VMODULE="a=1").notices == (
+        "--iptables-resync: has no effect",
+        "FLANNELD_VMODULE: has no effect",
+    )
+    assert parse("-log_backtrace_at=a:1").notices == ("--log_backtrace_at: has no effect",)
+
+
+def test_certificates_for_a_server_without_tls_are_noticed() -> None:
+    (notice,) = parse("--etcd-endpoints=http://a:1,https://b:2", "--etcd-cafile=c").notices
+    assert notice.startswith("--etcd-endpoints: http://a:1 is not encrypted")
+
+
+@pytest.mark.parametrize(("level", "debug"), [("0", False), ("1", True), ("10", True), ("-1", False)])
+def test_a_level_above_0_means_details(level: str, debug: bool) -> None:
+    assert parse(f"-v={level}").debug is debug
+    assert parse("-v", level).debug is debug
+
+
+@pytest.mark.parametrize("word", ["--help", "-help", "-h", "--h"])
+def test_the_help_tells_of_every_flag_its_variable_and_default(word: str) -> None:
+    told = asked("--bogus", word)
+    lines = told.splitlines()
+    for flag in [flag for flags in FLAGS.values() for flag in flags]:
+        place = lines.index(f"  --{flag.name} {flag.value}".rstrip())
+        assert flag.help in lines[place + 1]
+        if flag.name not in ("help", "version", "cleanup"):
+            assert f"PODWIRED_{flag.variable}" in lines[place + 2]
+            assert not flag.default or f"(default {flag.default})" in lines[place + 2]
+    assert max(map(len, lines)) <= 100
+
+
+def test_the_version_is_told() -> None:
+    assert asked("--version") == asked("-version", "--bogus") == f"podwired {VERSION}"
+
+
+def test_a_variable_is_spelled_as_flannelds() -> None:
+    values: dict[str, Any] = {"FLANNELD_SUBNET_LEASE_RENEW_MARGIN": "7", "FLANNELD_V": "1"}
+    options = parse(**values)
+    assert options.etcd is not None
+    assert (options.etcd.renew_margin, options.debug) == (7, True)

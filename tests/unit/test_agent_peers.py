@@ -1,0 +1,293 @@
+"""Which of the other nodes' leases podwired serves: held to a reference that compares each with each."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cni.agent.leases import Lease, Way
+from cni.agent.network import parse_network_config
+from cni.agent.peers import Peers
+from cni.spec.address import IP, Net, parse_ip, parse_mac, parse_net
+
+if TYPE_CHECKING:
+    from cni.agent.network import NetworkConfig
+
+SINGLE = parse_network_config(b'{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}', "single")
+DUAL = parse_network_config(
+    b'{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/56", "Backend": {"Type": "vxlan"}}',
+    "dual",
+)
+HOST_GW = parse_network_config(b'{"Network": "10.5.0.0/16", "Backend": {"Type": "host-gw"}}', "host-gw")
+
+
+def lease(subnet: str, ip: str, mac: str = "", *, backend: str = "vxlan", vni: int = 1) -> Lease:
+    """Of the MAC address only the last byte is told."""
+    return Lease((way(subnet, ip, mac),), backend, vni)
+
+
+def way(subnet: str, ip: str, mac: str = "") -> Way:
+    return Way(parse_net(subnet), parse_ip(ip), parse_mac(f"0a:00:00:00:00:{mac}") if mac else None)
+
+
+OWN = lease("10.5.1.0/24", "192.0.2.1", "01")
+TWO = lease("10.5.2.0/24", "192.0.2.2", "02")
+THREE = lease("10.5.3.0/24", "192.0.2.3", "03")
+
+
+def peers_of(*leases: Lease, config: NetworkConfig = SINGLE, own: Lease = OWN) -> Peers:
+    peers = Peers(config, own)
+    for one in leases:
+        peers.put(one.key, one)
+    return peers
+
+
+def test_an_honest_lease_is_served_and_one_that_is_gone_is_not() -> None:
+    peers = peers_of(TWO, THREE)
+    assert (peers.served, peers.faults) == ({TWO.key: TWO, THREE.key: THREE}, {})
+    assert peers.put(TWO.key, None) == {TWO.key: TWO}
+    assert (peers.served, peers.faults) == ({THREE.key: THREE}, {})
+
+
+def test_of_a_lease_that_changed_the_one_served_before_is_reported() -> None:
+    peers = peers_of(TWO)
+    moved = lease("10.5.2.0/24", "192.0.2.99", "02")
+    assert peers.put(moved.key, moved) == {TWO.key: TWO}
+    assert peers.served == {TWO.key: moved}
+
+
+def test_the_own_key_is_no_peers_whatever_it_says() -> None:
+    peers = peers_of(TWO)
+    for value in (OWN, lease("10.5.1.0/24", "192.0.2.66", "66"), "not JSON", None):
+        assert peers.put(OWN.key, value) == {}
+    assert (peers.served, peers.faults) == ({TWO.key: TWO}, {})
+
+
+def test_what_cannot_be_read_is_a_fault_of_its_own_alone() -> None:
+    peers = peers_of(TWO, THREE)
+    assert peers.put("nonsense", "'nonsense' is not the key of a subnet") == {"nonsense": None}
+    assert peers.put(TWO.key, "the lease is not JSON") == {TWO.key: TWO}
+    assert peers.served == {THREE.key: THREE}
+    assert peers.faults == {"nonsense": "'nonsense' is not the key of a subnet", TWO.key: "the lease is not JSON"}
+    peers.put("nonsense", None)
+    peers.put(TWO.key, TWO)
+    assert (peers.served, peers.faults) == ({TWO.key: TWO, THREE.key: THREE}, {})
+
+
+@pytest.mark.parametrize(
+    ("faulty", "fault"),
+    [
+        (lease("10.5.9.0/24", "192.0.2.9", "09", backend="udp"), "its backend is udp, not vxlan"),
+        (lease("10.5.9.0/24", "192.0.2.9", "09", backend=""), "its backend is not told, not vxlan"),
+        (lease("10.5.9.0/24", "192.0.2.9", "09", vni=2), "its VNI is 2, not 1"),
+        (lease("10.6.9.0/24", "192.0.2.9", "09"), "10.6.9.0/24 is not in 10.5.0.0/16"),
+        (lease("0.0.0.0/0", "192.0.2.9", "09"), "0.0.0.0/0 is not in 10.5.0.0/16"),
+        (lease("10.5.0.0/16", "192.0.2.9", "09"), "10.5.0.0/16 is not in 10.5.0.0/16"),
+        (lease("10.4.0.0/15", "192.0.2.9", "09"), "10.4.0.0/15 is not in 10.5.0.0/16"),
+        (lease("10.5.0.0/17", "192.0.2.9", "09"), "subnet 10.5.1.0/24 is this node's"),
+        (lease("10.5.1.128/25", "192.0.2.9", "09"), "subnet 10.5.1.0/24 is this node's"),
+        (lease("10.5.9.0/24", "192.0.2.1", "09"), "address 192.0.2.1 is this node's"),
+        (lease("10.5.9.0/24", "192.0.2.9", "01"), "MAC address 0a:00:00:00:00:01 is this node's"),
+    ],
+)
+def test_a_lease_with_a_fault_of_its_own_is_not_served_and_harms_nobody(faulty: Lease, fault: str) -> None:
+    behind = lease("10.5.99.0/24", "192.0.2.9", "09")  # whose key comes later, with the same address and MAC address
+    for order in ((faulty, behind), (behind, faulty)):
+        peers = peers_of(*order)
+        assert peers.faults == {faulty.key: fault}
+        assert peers.served == {behind.key: behind}
+
+
+def test_a_host_gw_network_knows_neither_vni_nor_mac_address() -> None:
+    own = lease("10.5.1.0/24", "192.0.2.1", backend="host-gw", vni=0)
+    peer = lease("10.5.2.0/24", "192.0.2.2", backend="host-gw", vni=0)
+    tunnel = lease("10.5.3.0/24", "192.0.2.3", "03")
+    peers = peers_of(peer, tunnel, config=HOST_GW, own=own)
+    assert peers.served == {peer.key: peer}
+    assert peers.faults == {tunnel.key: "its backend is vxlan, not host-gw"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "what"),
+    [
+        (TWO, lease("10.5.3.0/24", "192.0.2.2", "03"), "address 192.0.2.2"),
+        (TWO, lease("10.5.3.0/24", "192.0.2.3", "02"), "MAC address 0a:00:00:00:00:02"),
+        (TWO, lease("10.5.2.128/25", "192.0.2.3", "03"), "subnet 10.5.2.0/24"),
+        (lease("10.5.128.0/17", "192.0.2.3", "03"), lease("10.5.2.0/24", "192.0.2.3", "02"), "address 192.0.2.3"),
+        (lease("10.5.128.0/17", "192.0.2.3", "03"), lease("10.5.200.0/24", "192.0.2.2", "02"), "subnet 10.5.128.0/17"),
+        (
+            lease("10.5.128.0/17", "192.0.2.3", "03"),
+            lease("10.5.192.0/18", "192.0.2.2", "02"),
+            "subnet 10.5.128.0/17",
+        ),
+    ],
+)
+def test_of_two_that_claim_the_same_the_one_whose_key_comes_first_is_served(
+    first: Lease, second: Lease, what: str
+) -> None:
+    for order in ((first, second), (second, first)):
+        peers = peers_of(*order)
+        assert peers.served == {first.key: first}
+        assert peers.faults == {second.key: f"{what} is {first.key}'s already"}
+        assert peers.put(first.key, None) == {first.key: first, second.key: None}
+        assert (peers.served, peers.faults) == ({second.key: second}, {})
+
+
+def test_equal_subnets_under_different_keys_are_served_once() -> None:
+    peers = Peers(DUAL, OWN)
+    alone, both = TWO, Lease((way("10.5.2.0/24", "192.0.2.3", "03"), way("fd00:5:0:2::/64", "fd01::3", "03")), "vxlan")
+    both = both._replace(vni=1)
+    peers.put(both.key, both)
+    assert peers.put(alone.key, alone) == {alone.key: None, both.key: both}
+    assert (peers.served, [*peers.faults]) == ({alone.key: alone}, [both.key])
+
+
+def test_the_families_of_a_node_are_judged_together() -> None:
+    peers = Peers(DUAL, OWN)
+    one = Lease((way("10.5.2.0/24", "192.0.2.2", "02"), way("fd00:5:0:2::/64", "fd01::2", "02")), "vxlan", 1)
+    other = Lease((way("10.5.3.0/24", "192.0.2.3", "03"), way("fd00:5:0:3::/64", "fd01::2", "03")), "vxlan", 1)
+    strange = Lease((way("10.5.4.0/24", "192.0.2.4", "04"), way("fd00:6::/64", "fd01::4", "04")), "vxlan", 1)
+    for peer in (one, other, strange):
+        peers.put(peer.key, peer)
+    assert peers.served == {one.key: one}
+    assert peers.faults[other.key] == f"address fd01::2 is {one.key}'s already"
+    assert peers.faults[strange.key] == "fd00:6::/64 is not in fd00:5::/56"
+
+
+def test_the_device_of_each_family_may_have_the_same_mac_address() -> None:
+    peers = Peers(DUAL, OWN)
+    one = Lease((way("10.5.2.0/24", "192.0.2.2", "02"), way("fd00:5:0:2::/64", "fd01::2", "03")), "vxlan", 1)
+    other = Lease((way("10.5.3.0/24", "192.0.2.3", "03"), way("fd00:5:0:3::/64", "fd01::3", "02")), "vxlan", 1)
+    for peer in (one, other):
+        peers.put(peer.key, peer)
+    assert len(peers.served) == 2
+
+
+def test_of_a_family_that_the_network_does_not_use_nothing_counts() -> None:
+    """Such are left from a network that had both families."""
+    one = Lease((way("10.5.2.0/24", "192.0.2.2", "02"), way("fd00:5:0:2::/64", "fd01::2", "02")), "vxlan", 1)
+    other = Lease((way("10.5.3.0/24", "192.0.2.3", "03"), way("fd00:5:0:2::/64", "fd01::2", "02")), "vxlan", 1)
+    peers = peers_of(one, other)
+    assert peers.served == {one.key: used(SINGLE, one), other.key: used(SINGLE, other)}
+    assert not peers.faults
+
+
+def test_a_node_of_another_family_alone_is_not_served() -> None:
+    six = parse_network_config(
+        b'{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:5::/56", "Backend": {"Type": "vxlan"}}', "six"
+    )
+    own = Lease((way("fd00:5:0:1::/64", "fd01::1", "01"),), "vxlan", 1)
+    assert peers_of(TWO, config=six, own=own).faults == {TWO.key: "it has no subnet of the network's families"}
+
+
+def used(config: NetworkConfig, one: Lease) -> Lease:
+    return one._replace(ways=tuple(way for way in one.ways if way.subnet.family in config.families))
+
+
+def reference(config: NetworkConfig, own: Lease, told: dict[str, Lease | str]) -> dict[str, Lease]:
+    """Served is who has no fault of its own, and conflicts with nobody of these whose key comes first."""
+    sound = {
+        key: one
+        for key, one in told.items()
+        if isinstance(one, Lease) and key != own.key and not is_faulty(config, own, one)
+    }
+    return {
+        key: used(config, one)
+        for key, one in sound.items()
+        if not any(other < key and conflict(config, one, theirs) for other, theirs in sound.items())
+    }
+
+
+def is_faulty(config: NetworkConfig, own: Lease, one: Lease) -> bool:
+    inside = all(
+        config.network(way.subnet.family).contains(way.subnet.ip)
+        and way.subnet.prefix > config.network(way.subnet.family).prefix
+        for way in one.ways
+        if way.subnet.family in config.families
+    )
+    kind = config.backend.kind
+    return (
+        one.backend != kind
+        or (kind == "vxlan" and one.vni != config.backend.vni)
+        or not inside
+        or conflict(config, one, own)
+    )
+
+
+def conflict(config: NetworkConfig, one: Lease, other: Lease) -> bool:
+    return any(
+        overlap(mine.subnet, theirs.subnet)
+        or mine.public_ip == theirs.public_ip
+        or (mine.mac is not None and mine.mac == theirs.mac)
+        for mine in one.ways
+        for theirs in other.ways
+        if mine.subnet.family == theirs.subnet.family and mine.subnet.family in config.families
+    )
+
+
+def overlap(one: Net, other: Net) -> bool:
+    return one.ip.value <= other.last.value and other.ip.value <= one.last.value
+
+
+def any_lease(dice: random.Random, *, dual: bool) -> Lease:
+    """From so few of everything that there are conflicts of every kind."""
+    ways = [any_way(dice, 4, IP(4, 10 << 24 | 5 << 16), (17, 20, 24, 24, 24, 24, 26))]
+    if dual and dice.random() < 0.7:
+        ways.append(any_way(dice, 6, parse_ip("fd00:5::"), (57, 60, 64, 64, 64, 64)))
+    return Lease(tuple(ways), dice.choice(("vxlan",) * 15 + ("host-gw",)), dice.choice((1,) * 15 + (2,)))
+
+
+def any_way(dice: random.Random, family: int, network: IP, lengths: tuple[int, ...]) -> Way:
+    length = dice.choice(lengths)
+    places = dice.choice((8, 8, 8, 300))  # 300: also outside the network
+    step = 1 << (8 if family == 4 else 64)
+    subnet = Net(IP(family, network.value + dice.randrange(places) * step), length).network
+    return Way(subnet, IP(family, network.value + dice.randrange(1, 12)), bytes([2, 0, 0, 0, 0, dice.randrange(1, 12)]))
+
+
+def any_news(dice: random.Random, told: dict[str, Lease | str], *, dual: bool) -> tuple[str, Lease | str | None]:
+    if told and dice.random() < 0.3:
+        key = dice.choice(sorted(told))
+        del told[key]
+        return key, None
+    one = any_lease(dice, dual=dual)
+    told[one.key] = one if dice.random() < 0.9 else "cannot be read"
+    return one.key, told[one.key]
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize(("config", "dual"), [(SINGLE, False), (DUAL, True), (SINGLE, True)])
+def test_after_any_news_just_those_are_served_that_the_reference_serves(
+    seed: int, config: NetworkConfig, *, dual: bool
+) -> None:
+    dice = random.Random(seed)
+    own = Lease((way("10.5.1.0/24", "10.5.0.1", "01"),), "vxlan", 1)
+    if dual:
+        own = own._replace(ways=(*own.ways, way("fd00:5:0:1::/64", "fd00:5::1", "01")))
+    peers, told = Peers(config, own), dict[str, Lease | str]()
+    for _ in range(60):
+        before = dict(peers.served)
+        key, news = any_news(dice, told, dual=dual)
+        reported = peers.put(key, news)
+        after = peers.served
+        assert after == reference(config, own, told)
+        assert set(peers.faults) == {one for one in told if one not in after and one != own.key}
+        changed = {one for one in before.keys() | after.keys() if before.get(one) != after.get(one)}
+        assert changed <= reported.keys()
+        assert reported == {one: before.get(one) for one in reported}
+        assert key in reported or key == own.key
+
+
+@pytest.mark.parametrize("prefix", [20, 24])
+def test_however_many_peers_there_are_a_change_is_about_a_few(prefix: int) -> None:
+    """Also where the length of subnets was changed, or a machine was copied with its MAC address many times."""
+    wide = parse_network_config(b'{"Network": "10.0.0.0/8", "SubnetLen": 24, "Backend": {"Type": "vxlan"}}', "wide")
+    peers = Peers(wide, lease("10.255.1.0/24", "192.0.2.1", "01"))
+    for number in range(300):
+        subnet = Net(IP(4, (10 << 24) + (number << 32 - prefix)), prefix)
+        mac = bytes([2, 0, 0, 0, 0, max(0, number - 200)])
+        one = Lease((Way(subnet, IP(4, (198 << 24) + number), mac),), "vxlan", 1)
+        assert len(peers.put(one.key, one)) <= 2
+    assert len(peers.served) == 100

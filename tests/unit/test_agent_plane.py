@@ -1,0 +1,253 @@
+"""The data plane's tables, and the messages that make one of them another: tried on a model of the kernel's."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cni.agent.leases import Way
+from cni.agent.plane import PROTOCOL, Links, RouteRow, Tables, changes, tables_of
+from cni.kernel import overlaynl, rtnl
+from cni.kernel.netlink import NLM_F_REPLACE
+from cni.kernel.rtnl import AF_BRIDGE
+from cni.spec.address import IP, Net, parse_ip, parse_mac, parse_net
+
+if TYPE_CHECKING:
+    from cni.kernel.rtnl import Message
+
+DEVICE, WIRE = 7, 3
+FAR = Links(DEVICE, WIRE, ())
+MIXED = Links(DEVICE, WIRE, (parse_net("192.0.2.0/24"),))
+WIRE_ALONE = Links(0, WIRE, MIXED.near)
+
+
+def way(subnet: str, ip: str, mac: str = "02") -> Way:
+    return Way(parse_net(subnet), parse_ip(ip), parse_mac(f"0a:00:00:00:00:{mac}") if mac else None)
+
+
+class Kernel:
+    """What the kernel does with the messages: each replaces or deletes one entry."""
+
+    def __init__(self, start: Tables) -> None:
+        self.tables = Tables()
+        self.tables.replace(self.tables, start)
+
+    def take(self, message: Message) -> None:
+        kind, flags, payload = message
+        assert bool(flags & NLM_F_REPLACE) == (kind in (rtnl.RTM_NEWROUTE, overlaynl.RTM_NEWNEIGH))
+        if kind in (rtnl.RTM_NEWROUTE, overlaynl.RTM_DELROUTE):
+            self._take_route(kind, payload)
+        elif payload[0] == AF_BRIDGE:
+            self._take_forwarding(kind, payload)
+        else:
+            self._take_neighbour(kind, payload)
+
+    def _take_route(self, kind: int, payload: bytes) -> None:
+        route = overlaynl.parse_made_route(payload)
+        assert route.main
+        assert route.gw is not None
+        if kind == rtnl.RTM_NEWROUTE:
+            assert route.protocol == PROTOCOL
+            self.tables.routes[route.dst] = RouteRow(route.gw, route.ifindex, route.on_link)
+            return
+        found = self.tables.routes[route.dst]
+        if (found.gw, found.ifindex) == (route.gw, route.ifindex):
+            del self.tables.routes[route.dst]
+
+    def _take_neighbour(self, kind: int, payload: bytes) -> None:
+        entry = overlaynl.parse_neighbour(payload)
+        assert entry is not None
+        assert (entry.ifindex, entry.permanent) == (DEVICE, True)
+        if kind == overlaynl.RTM_NEWNEIGH:
+            self.tables.neighbours[entry.ip] = entry.mac
+        else:
+            del self.tables.neighbours[entry.ip]
+
+    def _take_forwarding(self, kind: int, payload: bytes) -> None:
+        """A unicast address has one place at most (drivers/net/vxlan, vxlan_fdb_update_existing)."""
+        entry = overlaynl.parse_neighbour(payload)
+        assert entry is not None
+        assert (entry.ifindex, entry.permanent) == (DEVICE, True)
+        if kind == overlaynl.RTM_DELNEIGH:
+            self.tables.forwarding.remove((entry.mac, entry.ip))
+            return
+        assert any(entry.mac)
+        self.tables.forwarding = {one for one in self.tables.forwarding if one[0] != entry.mac}
+        self.tables.forwarding.add((entry.mac, entry.ip))
+
+
+def same(one: Tables, other: Tables) -> bool:
+    return (one.routes, one.neighbours, one.forwarding) == (other.routes, other.neighbours, other.forwarding)
+
+
+def made(actual: Tables, wanted: Tables, links: Links = FAR) -> Tables:
+    """What is there after the changes."""
+    kernel = Kernel(actual)
+    for message in changes(actual, wanted, links):
+        kernel.take(message)
+    return kernel.tables
+
+
+def test_a_subnet_behind_the_tunnel_has_the_three_entries_of_flannel() -> None:
+    tables = tables_of([way("10.5.2.0/24", "192.0.2.2")], FAR)
+    first, mac = parse_ip("10.5.2.0"), parse_mac("0a:00:00:00:00:02")
+    assert tables.routes == {parse_net("10.5.2.0/24"): RouteRow(first, DEVICE, on_link=True)}
+    assert tables.neighbours == {first: mac}
+    assert tables.forwarding == {(mac, parse_ip("192.0.2.2"))}
+    assert tables.far == []
+
+
+def test_a_subnet_on_the_same_wire_has_a_route_alone() -> None:
+    for links, mac in ((MIXED, "02"), (WIRE_ALONE, "")):
+        tables = tables_of([way("10.5.2.0/24", "192.0.2.2", mac)], links)
+        assert tables.routes == {parse_net("10.5.2.0/24"): RouteRow(parse_ip("192.0.2.2"), WIRE, on_link=False)}
+        assert (tables.neighbours, tables.forwarding, tables.far) == ({}, set(), [])
+
+
+def test_without_a_tunnel_what_is_on_no_wire_is_told_and_left_out() -> None:
+    far = way("10.5.2.0/24", "198.51.100.2", "")
+    tables = tables_of([far], WIRE_ALONE)
+    assert tables.far == [far]
+    assert same(tables, Tables())
+
+
+def test_where_all_is_as_it_should_be_nothing_is_sent() -> None:
+    tables = tables_of([way("10.5.2.0/24", "192.0.2.2"), way("10.5.3.0/24", "198.51.100.3", "03")], MIXED)
+    assert changes(tables, tables, MIXED) == []
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        way("10.5.2.0/24", "192.0.2.2", "22"),
+        way("10.5.2.0/24", "192.0.2.22", "02"),
+        way("10.5.2.0/24", "192.0.2.22", "22"),
+        way("10.5.22.0/24", "192.0.2.2", "02"),
+    ],
+)
+def test_a_peer_that_changed_leaves_no_old_entry(after: Way) -> None:
+    before, other = way("10.5.2.0/24", "192.0.2.2", "02"), way("10.5.3.0/24", "192.0.2.3", "03")
+    old, new = tables_of([before, other], FAR), tables_of([after, other], FAR)
+    assert same(made(old, new), new)
+    alone = tables_of([before], FAR), tables_of([after], FAR)
+    assert len(changes(*alone, FAR)) <= 6
+    assert [overlaynl.described(one) for one in changes(*alone, FAR)] == [
+        overlaynl.described(one) for one in changes(old, new, FAR)
+    ]
+
+
+def test_a_peer_that_comes_nearer_leaves_the_tunnel() -> None:
+    behind, near = (
+        tables_of([way("10.5.2.0/24", "198.51.100.2")], MIXED),
+        tables_of([way("10.5.2.0/24", "192.0.2.2")], MIXED),
+    )
+    assert same(made(behind, near, MIXED), near)
+    assert same(made(near, behind, MIXED), behind)
+
+
+def test_nothing_is_flooded() -> None:
+    """Frames whose address is not known go to the places of the null address."""
+    wanted = tables_of([way("10.5.2.0/24", "192.0.2.2")], FAR)
+    actual = tables_of([way("10.5.2.0/24", "192.0.2.2")], FAR)
+    actual.forwarding |= {(bytes(6), parse_ip("192.0.2.2")), (bytes(6), parse_ip("192.0.2.9"))}
+    assert same(made(actual, wanted), wanted)
+
+
+def test_a_route_is_made_after_its_entries_and_goes_before_them() -> None:
+    old, new = (
+        tables_of([way("10.5.2.0/24", "192.0.2.2", "02")], FAR),
+        tables_of([way("10.5.3.0/24", "192.0.2.3", "03")], FAR),
+    )
+    assert [overlaynl.described(one) for one in changes(old, new, FAR)] == [
+        "ip neighbour replace 10.5.3.0 lladdr 0a:00:00:00:00:03",
+        "bridge fdb replace 0a:00:00:00:00:03 dst 192.0.2.3",
+        "ip route replace 10.5.3.0/24 via 10.5.3.0",
+        "ip route delete 10.5.2.0/24 via 10.5.2.0",
+        "ip neighbour delete 10.5.2.0 lladdr 0a:00:00:00:00:02",
+        "bridge fdb delete 0a:00:00:00:00:02 dst 192.0.2.2",
+    ]
+
+
+def test_a_route_is_deleted_whoever_made_it() -> None:
+    """Those of flannel on the tunnel's device are taken over."""
+    old = tables_of([way("10.5.2.0/24", "192.0.2.2", "02")], FAR)
+    (deletion,) = [payload for kind, _, payload in changes(old, Tables(), FAR) if kind == overlaynl.RTM_DELROUTE]
+    assert overlaynl.parse_made_route(deletion).protocol == 0
+
+
+def any_actual(dice: random.Random, family: int) -> Tables:
+    """What may be found: also what nobody has made on purpose."""
+    tables = Tables()
+    for _ in range(dice.randrange(12)):
+        gw, index = any_ip(dice, family), dice.choice((DEVICE, WIRE, 99))
+        tables.routes[Net(any_ip(dice, family), dice.choice((24, 25)))] = RouteRow(gw, index, dice.random() < 0.5)
+        tables.neighbours[any_ip(dice, family)] = any_mac(dice)
+        tables.forwarding.add((bytes(6), any_ip(dice, family)))
+    macs = {any_mac(dice) for _ in range(dice.randrange(8))}
+    tables.forwarding |= {(mac, any_ip(dice, family)) for mac in macs}
+    return tables
+
+
+def any_ip(dice: random.Random, family: int) -> IP:
+    return IP(family, (10 << (24 if family == 4 else 120)) + (dice.randrange(8) << 8))
+
+
+def any_mac(dice: random.Random) -> bytes:
+    return bytes([2, 0, 0, 0, 0, dice.randrange(8)])
+
+
+def any_wanted(dice: random.Random, family: int, links: Links) -> Tables:
+    """Of peers that are served, which have nothing in common."""
+    places = dice.sample(range(8), dice.randrange(8))
+    macs, ips = dice.sample(range(8), len(places)), dice.sample(range(8), len(places))
+    base = 10 << (24 if family == 4 else 120)
+    return tables_of(
+        [
+            Way(Net(IP(family, base + (place << 8)), 24), IP(family, base + (ip << 8)), bytes([2, 0, 0, 0, 0, mac]))
+            for place, mac, ip in zip(places, macs, ips, strict=True)
+        ],
+        links,
+    )
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("seed", range(50))
+def test_whatever_is_there_the_changes_make_it_what_is_wanted(seed: int, family: int) -> None:
+    dice = random.Random(seed)
+    for _ in range(20):
+        near = (Net(IP(family, 10 << (24 if family == 4 else 120)), 22 if family == 4 else 118),)
+        links = Links(DEVICE, WIRE, near if dice.random() < 0.5 else ())
+        actual, wanted = any_actual(dice, family), any_wanted(dice, family, links)
+        kernel = Kernel(actual)
+        for message in changes(actual, wanted, links):
+            kernel.take(message)
+            assert message[0] != rtnl.RTM_NEWROUTE or is_complete(kernel.tables, message[2])
+        assert same(kernel.tables, wanted)
+        assert changes(kernel.tables, wanted, links) == []
+
+
+def is_complete(tables: Tables, payload: bytes) -> bool:
+    """A route into the tunnel leads to a neighbour whose place is known."""
+    route = overlaynl.parse_made_route(payload)
+    assert route.gw is not None
+    mac = tables.neighbours.get(route.gw)
+    return route.ifindex != DEVICE or any(one == mac for one, _ in tables.forwarding)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_tables_that_follow_changes_are_those_of_all_peers(seed: int) -> None:
+    dice = random.Random(seed)
+    ways: dict[int, Way] = {}
+    tables = Tables()
+    for _ in range(40):
+        numbers = dice.sample(range(6), dice.randrange(1, 4))
+        before = [ways.pop(number) for number in numbers if number in ways]
+        for number in numbers:
+            if dice.random() < 0.7:
+                ip = f"{dice.choice(('192.0.2', '198.51.100'))}.{number + 1}"
+                ways[number] = way(f"10.5.{number}.0/24", ip, f"{dice.randrange(2)}{number}")
+        after = [ways[number] for number in numbers if number in ways]
+        tables.replace(tables_of(before, MIXED), tables_of(after, MIXED))
+        assert same(tables, tables_of(ways.values(), MIXED))
