@@ -71,9 +71,9 @@ def run(
     """Serves one call, returns the exit status. Every call gets exactly one answer, every failure one JSON object."""
     name = argv[0].rpartition("/")[2] if argv else "podwire"
     if name == AGENT:
-        from cni.agent.main import main as serve
+        from cni.agent.main import run as serve_node
 
-        return serve()
+        return serve_node(argv[1:], environment, lambda text: _tell(stdout, text))
     command = environment.get("CNI_COMMAND", "")
     if not command and name == PODWIRE and len(argv) > 1:
         return _use_tool(argv[1:], stdout, stderr)

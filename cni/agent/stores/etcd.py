@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cni.agent.leases import Node
     from cni.agent.network import NetworkConfig
-    from cni.agent.stores.gateway import EtcdOptions
+    from cni.agent.stores.access import EtcdOptions
     from cni.agent.stores.store import News
     from cni.spec.address import Net
 

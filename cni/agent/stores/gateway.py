@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from urllib3 import BaseHTTPResponse
 
+    from cni.agent.stores.access import EtcdOptions
+
 PAGE = 2000  # keys in one answer
 # A server that is silent for 30 s is asked three times, 10 s apart; what was sent is acknowledged within 30 s.
 KEEPALIVE = [
@@ -45,22 +47,6 @@ KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
 ]
 STALE_TOKEN = ("invalid auth token", "user name is empty", "revision of auth store is old", "revision in header is old")
-
-
-class EtcdOptions(Record):
-    """`renew_margin`: minutes before its end at which the own lease is renewed."""
-
-    endpoints: tuple[str, ...]
-    prefix: str = "/coreos.com/network"
-    cafile: str = ""
-    certfile: str = ""
-    keyfile: str = ""
-    username: str = ""
-    password: str = ""
-    renew_margin: int = 60
-
-    def __repr__(self) -> str:
-        return f"EtcdOptions({self.endpoints!r}, {self.prefix!r}, {self.username!r})"  # never the password
 
 
 class Grant(Record):
