@@ -69,12 +69,13 @@ class Watch:
         if device_family is None or entry is None:
             return ""
         tables = self.tables[device_family]
-        if family == AF_BRIDGE:
-            wanted = (entry.mac, entry.ip) in tables.forwarding
-        else:
-            wanted = tables.neighbours.get(entry.ip) == entry.mac
         there = kind == overlaynl.RTM_NEWNEIGH and entry.permanent
-        return "" if there == wanted else f"an entry for {entry.ip.text} has changed"
+        if family == AF_BRIDGE:
+            whole = there == ((entry.mac, entry.ip) in tables.forwarding)
+        else:  # what is deleted is told without its MAC address, as an entry that failed
+            mac = tables.neighbours.get(entry.ip)
+            whole = not there if mac is None else there and entry.mac == mac
+        return "" if whole else f"an entry for {entry.ip.text} has changed"
 
     def _route(self, kind: int, payload: bytes) -> str:
         family = 4 if payload[0] == AF_INET else 6

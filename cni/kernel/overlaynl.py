@@ -178,13 +178,11 @@ def forwarding_of(ifindex: int) -> tuple[int, bytes]:
 
 
 def parse_neighbour(data: bytes) -> Neighbour | None:
-    """None for entries without an address of either kind."""
+    """None for entries without an IP address; the MAC address is empty where it is not known (any more)."""
     _, ifindex, state, _, _ = NDMSG.unpack_from(data)
     found = attributes(data, NDMSG.size)
-    ip, mac = found.get(NDA_DST), found.get(NDA_LLADDR)
-    if ip is None or mac is None:
-        return None
-    return Neighbour(ifindex, _ip(ip), mac, bool(state & NUD_PERMANENT))
+    ip = found.get(NDA_DST)
+    return None if ip is None else Neighbour(ifindex, _ip(ip), found.get(NDA_LLADDR, b""), bool(state & NUD_PERMANENT))
 
 
 def set_route(dst: Net, gw: IP, ifindex: int, protocol: int, on_link: bool) -> Message:

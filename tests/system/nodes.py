@@ -210,7 +210,8 @@ class Cluster:
         self._end = ExitStack()
 
     def __enter__(self) -> Self:
-        setup = "ip link add wire type bridge\nip link set wire up\n"
+        # Without an address of its own a bridge takes one of its ports', another each time that one joins.
+        setup = "ip link add wire address 02:00:c0:a8:64:ff type bridge\nip link set wire up\n"
         setup += f"ip address add {WIRE[4]}/24 dev wire\nip address add {WIRE[6]}/64 dev wire nodad\n"
         self.machine.run("sh", "-ec", setup)
         self.etcd.start()

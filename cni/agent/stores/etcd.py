@@ -46,7 +46,7 @@ class EtcdStore:
         self._failing = False
         self._config_fault = ""
         self._said = ""  # the fault, where nothing was told since
-        gateway = Gateway(options)
+        self._gateway = gateway = Gateway(options)
         folder = f"{prefix}/subnets/".encode()
         self._own = OwnLease(gateway, folder, times, previous, self._say, self._stop)
         hooks = Hooks(self._configured, self._disturb, self._connected, self._fail, self._say)
@@ -62,6 +62,11 @@ class EtcdStore:
             thread.start()
 
     def present(self, node: Node) -> None:
+        before = self._node
+        if before is not None and [end.public_ip for end in before.ends] != [end.public_ip for end in node.ends]:
+            # Connections may be from an address that the node has no more: nothing would tell them for half a minute.
+            self._gateway.connect_anew()
+            self._follower.list_again()
         with self._wake:
             self._node = node
             self._aim_anew()

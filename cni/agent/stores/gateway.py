@@ -153,6 +153,10 @@ class Gateway:
     def forget_token(self) -> None:
         self._token = ""
 
+    def connect_anew(self) -> None:
+        """What is open is left to those that use it; certificates are read again."""
+        self._pool = None
+
     def turn_away(self) -> None:
         """Next time another endpoint is tried first."""
         self._turn += 1
@@ -180,7 +184,7 @@ class Gateway:
                     "POST", f"{endpoint}/v3/{path}", body=body, headers=headers, preload_content=whole, redirect=False
                 )
             except (HTTPError, OSError) as error:
-                self._pool = None  # renewed certificates are read at the next attempt
+                self.connect_anew()
                 faults[endpoint] = f"{reason(error)}{hint(error, endpoint, self._options.certfile)}"
                 continue
             if response.status == 200:

@@ -1,0 +1,409 @@
+"""The tunnel's device, its tables and what the kernel tells of changes, on the real kernel."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cni.agent import device, overlay
+from cni.agent.leases import Way
+from cni.agent.plane import Links, changes, tables_of
+from cni.kernel import events, overlaynl
+from cni.kernel.events import Events, Overflowed
+from cni.kernel.netlink import Refused
+from cni.kernel.route import Route
+from cni.kernel.rtnl import NETLINK_ROUTE
+from cni.spec.address import parse_ip, parse_mac, parse_net
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.machine import Machine
+
+GROUPS = (
+    events.RTNLGRP_LINK,
+    events.RTNLGRP_NEIGH,
+    events.RTNLGRP_IPV4_IFADDR,
+    events.RTNLGRP_IPV4_ROUTE,
+    events.RTNLGRP_IPV6_IFADDR,
+    events.RTNLGRP_IPV6_ROUTE,
+)
+NAMES = {4: "flannel.1", 6: "flannel-v6.1"}
+MAC = parse_mac("0a:00:00:00:00:01")
+PEERS = {
+    4: (
+        Way(parse_net("10.5.2.0/24"), parse_ip("192.0.2.2"), parse_mac("0a:00:00:00:00:02")),
+        Way(parse_net("10.5.3.0/24"), parse_ip("192.0.2.3"), parse_mac("0a:00:00:00:00:03")),
+    ),
+    6: (
+        Way(parse_net("fd00:5:0:2::/64"), parse_ip("2001:db8:2::2"), parse_mac("0a:00:00:00:00:02")),
+        Way(parse_net("fd00:5:0:3::/64"), parse_ip("2001:db8:2::3"), parse_mac("0a:00:00:00:00:03")),
+    ),
+}
+
+
+def wanted(route: Route, family: int, **info: Any) -> device.Device:
+    """The device of this test's network."""
+    local = parse_ip("192.0.2.1" if family == 4 else "2001:db8:2::1")
+    made = overlaynl.VxlanInfo(1, route.ifindex("uplink"), local, 0, learning=False, gbp=False)._replace(**info)
+    address = parse_net("10.5.1.0/32" if family == 4 else "fd00:5:0:1::/128")
+    return device.Device(NAMES[family], MAC, 1450 if family == 4 else 1430, made, address)
+
+
+@contextmanager
+def listening(*groups: int) -> Iterator[tuple[Route, Events]]:
+    """Inside the machine: a socket for changes, and one that hears of all of them."""
+    route, heard = Route(), Events(NETLINK_ROUTE, groups or GROUPS)
+    try:
+        yield route, heard
+    finally:
+        route.close()
+        heard.close()
+
+
+def ensure(family: int, info: dict[str, Any]) -> tuple[int, list[str], int]:
+    """Inside: the device's index, what was done, and how many changes the kernel told of."""
+    with listening() as (route, heard):
+        index, done = device.ensure_device(route, wanted(route, family, **info))
+        return index, done, len(heard.read())
+
+
+def synchronize(family: int) -> list[str]:
+    """Inside: makes the tables what they should be, and returns the changes in words."""
+    with listening() as (route, heard):
+        links = Links(route.ifindex(NAMES[family]), route.ifindex("uplink"), ())
+        wish = tables_of(PEERS[family], links)
+        messages = changes(overlay.tables(route, family, links.device), wish, links)
+        assert overlay.apply(route, messages) == []
+        assert bool(heard.read()) == bool(messages)
+        assert changes(overlay.tables(route, family, links.device), wish, links) == []
+        return [overlaynl.described(message) for message in messages]
+
+
+def shown(machine: Machine, family: int) -> dict[str, Any]:
+    (link,) = json.loads(machine.run("ip", "-j", "-d", "address", "show", "dev", NAMES[family]).stdout)
+    found: dict[str, Any] = link
+    return found
+
+
+def entries(machine: Machine, family: int) -> list[str]:
+    """All that leads to peers, as ip and bridge show it."""
+    name = NAMES[family]
+    questions = [
+        ["ip", f"-{family}", "route", "show", "dev", name],
+        ["ip", f"-{family}", "neighbour", "show", "dev", name, "nud", "permanent"],
+        ["bridge", "fdb", "show", "dev", name],
+    ]
+    lines = [line.strip() for question in questions for line in machine.run(*question).stdout.splitlines()]
+    return sorted(line for line in lines if "proto kernel" not in line)
+
+
+@pytest.fixture
+def host(machine: Machine) -> Machine:
+    """Give a host with a wire to another, and on it complete tunnels of both families."""
+    machine.outside()
+    for family in (4, 6):
+        machine.call(ensure, family, {})
+        machine.call(synchronize, family)
+    return machine
+
+
+FAMILIES = pytest.mark.parametrize("family", [4, 6])
+
+
+@FAMILIES
+def test_a_device_is_made_as_flannel_makes_it(machine: Machine, family: int) -> None:
+    machine.outside()
+    _, done, _ = machine.call(ensure, family, {})
+    link = shown(machine, family)
+    data = link["linkinfo"]["info_data"]
+    assert done[0] == f"{NAMES[family]} was not there"
+    assert (link["address"], link["mtu"], link["ifalias"]) == (
+        "0a:00:00:00:00:01",
+        1450 if family == 4 else 1430,
+        "podwired",
+    )
+    assert "UP" in link["flags"]
+    assert (data["id"], data["port"], data["learning"], data["link"]) == (1, 8472, False, "uplink")
+    assert "gbp" not in data
+    own = [f"{one['local']}/{one['prefixlen']}" for one in link["addr_info"] if one["scope"] == "global"]
+    assert own == ["10.5.1.0/32" if family == 4 else "fd00:5:0:1::/128"]
+    assert machine.run("cat", f"/proc/sys/net/ipv6/conf/{NAMES[family]}/accept_ra").stdout == "0\n"
+
+
+@FAMILIES
+def test_where_all_is_as_it_should_be_nothing_changes(host: Machine, family: int) -> None:
+    before = entries(host, family)
+    index, done, heard = host.call(ensure, family, {})
+    assert (index, done, heard) == (shown(host, family)["ifindex"], [], 0)
+    assert host.call(synchronize, family) == []
+    assert entries(host, family) == before
+    assert len(before) == 6
+
+
+@FAMILIES
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        ("ip link set {name} mtu 1400", "had an MTU of 1400"),
+        ("ip address add {other} dev {name}", "had the address {other}"),
+        ("ip link set {name} type vxlan id 1 learning", "had another wire"),
+        ("ip link set {name} type vxlan id 1 local {local}", "had another wire"),
+        ("ip link set {name} type vxlan id 1 dev spare", "had another wire"),
+    ],
+)
+def test_what_can_be_set_is_set_and_the_tables_stay(host: Machine, family: int, spoil: str, told: str) -> None:
+    words = {
+        4: {"other": "10.5.77.1/32", "local": "192.0.2.77"},
+        6: {"other": "fd00:5:0:77::1/128", "local": "2001:db8:2::77"},
+    }[family] | {"name": NAMES[family]}
+    host.run("ip", "link", "add", "spare", "type", "bridge")
+    before, index = entries(host, family), shown(host, family)["ifindex"]
+    host.run(*spoil.format(**words).split())
+    found, done, _ = host.call(ensure, family, {})
+    assert (found, done) == (index, [f"{NAMES[family]} {told.format(**words)}"])
+    assert entries(host, family) == before
+    assert host.call(ensure, family, {})[1:] == ([], 0)
+
+
+@FAMILIES
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        ("ip link set {name} down", "was down"),
+        ("ip link set {name} address 0a:00:00:00:00:99", "had the MAC address 0a:00:00:00:00:99"),
+        ("ip address del {own} dev {name}", "had no address {own}"),
+    ],
+)
+def test_what_the_kernel_drops_with_a_change_is_made_again(host: Machine, family: int, spoil: str, told: str) -> None:
+    words = {"own": "10.5.1.0/32" if family == 4 else "fd00:5:0:1::/128", "name": NAMES[family]}
+    before, index = entries(host, family), shown(host, family)["ifindex"]
+    host.run(*spoil.format(**words).split())
+    found, done, _ = host.call(ensure, family, {})
+    assert (found, done[-1]) == (index, f"{NAMES[family]} {told.format(**words)}")
+    host.call(synchronize, family)
+    assert entries(host, family) == before
+
+
+@FAMILIES
+@pytest.mark.parametrize(
+    "other",
+    [
+        "type vxlan id 2 dev uplink local {local} dstport 8472",
+        "type vxlan id 1 dev uplink local {local} dstport 8472 gbp",
+        "type bridge",
+    ],
+)
+def test_what_cannot_be_set_is_made_anew(host: Machine, family: int, other: str) -> None:
+    local, name, before = "192.0.2.1" if family == 4 else "2001:db8:2::1", NAMES[family], entries(host, family)
+    host.run("ip", "link", "del", name)
+    host.run("ip", "link", "add", name, *other.format(local=local).split())
+    index = shown(host, family)["ifindex"]
+    found, done, _ = host.call(ensure, family, {})
+    assert found != index
+    assert done[0] == f"{name} was not this network's tunnel: made anew"
+    host.call(synchronize, family)
+    assert entries(host, family) == before
+
+
+def test_a_port_that_was_asked_for_is_had(host: Machine) -> None:
+    index = shown(host, 4)["ifindex"]
+    assert host.call(ensure, 4, {"port": 8472})[:2] == (index, [])
+    found, done, _ = host.call(ensure, 4, {"port": 4789})
+    assert (found != index, done[0]) == (True, "flannel.1 was not this network's tunnel: made anew")
+    assert shown(host, 4)["linkinfo"]["info_data"]["port"] == 4789
+
+
+def test_what_another_device_has_is_told(machine: Machine) -> None:
+    machine.outside()
+    machine.run("ip", "link", "add", "other", "type", "vxlan", "id", "1", "dev", "uplink", "dstport", "8472")
+    with pytest.raises(Refused, match="another VXLAN device has VNI 1 on this port already"):
+        machine.call(ensure_plain, 4)
+
+
+def ensure_plain(family: int) -> None:
+    with listening() as (route, _):
+        try:
+            device.ensure_device(route, wanted(route, family))
+        except Refused as refused:
+            raise Refused(refused.errno, refused.words) from None
+
+
+def test_devices_of_the_agent_that_nobody_wants_go_and_others_stay(host: Machine) -> None:
+    host.run("ip", "link", "add", "theirs", "type", "vxlan", "id", "9", "dev", "uplink", "dstport", "4789")
+    assert host.call(retired, ("flannel-v6.1",)) == ["flannel.1"]
+    assert host.call(retired, ("flannel-v6.1",)) == []
+    names = {link["ifname"] for link in json.loads(host.run("ip", "-j", "link").stdout)}
+    assert names == {"lo", "uplink", "theirs", "flannel-v6.1"}
+
+
+def retired(keep: tuple[str, ...]) -> list[str]:
+    with listening() as (route, _):
+        return device.retire(route, keep)
+
+
+@FAMILIES
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "ip route del {net} dev {name}",
+        "ip route replace {net} via {gw} dev {name} onlink proto 80 {metric}",
+        "ip route replace {net} via {wire} dev uplink {metric}",
+        "ip route replace {strange} via {first} dev {name} onlink proto 80",
+        "ip route replace {strange} via {first} dev {name} onlink",
+        "ip route replace {strange} via {wire} dev uplink proto 80",
+        "ip neighbour del {first} dev {name}",
+        "ip neighbour replace {first} lladdr 0a:00:00:00:00:77 dev {name} nud permanent",
+        "ip neighbour replace {first} lladdr 0a:00:00:00:00:02 dev {name} nud stale",
+        "ip neighbour add {gw} lladdr 0a:00:00:00:00:77 dev {name} nud permanent",
+        "bridge fdb del 0a:00:00:00:00:02 dev {name} dst {wire} self",
+        "bridge fdb replace 0a:00:00:00:00:02 dev {name} dst {other} self permanent",
+        "bridge fdb replace 0a:00:00:00:00:02 dev {name} dst {wire} self dynamic",
+        "bridge fdb append 0a:00:00:00:00:77 dev {name} dst {wire} self permanent",
+        "bridge fdb append 00:00:00:00:00:00 dev {name} dst {wire} self permanent",
+    ],
+)
+def test_every_deviation_is_mended(host: Machine, family: int, spoil: str) -> None:
+    words = {
+        4: {"net": "10.5.2.0/24", "first": "10.5.2.0", "gw": "10.5.2.9", "wire": "192.0.2.2", "other": "192.0.2.9"},
+        6: {
+            "net": "fd00:5:0:2::/64",
+            "first": "fd00:5:0:2::",
+            "gw": "fd00:5:0:2::9",
+            "wire": "2001:db8:2::2",
+            "other": "2001:db8:2::9",
+        },
+    }[family] | {"name": NAMES[family], "metric": "" if family == 4 else "metric 1024"}
+    words["strange"] = "10.5.66.0/24" if family == 4 else "fd00:5:0:66::/64"
+    before = entries(host, family), everything(host, family)
+    host.run(*spoil.replace("ip ", f"ip -{family} ", 1).format(**words).split())
+    assert everything(host, family) != before[1]
+    assert len(host.call(synchronize, family)) in (1, 2)
+    assert (entries(host, family), everything(host, family)) == before
+
+
+def everything(machine: Machine, family: int) -> list[str]:
+    """Routes, neighbours and places of all links."""
+    questions = [["ip", f"-{family}", "route"], ["ip", f"-{family}", "neighbour"], ["bridge", "fdb", "show"]]
+    return sorted(line.strip() for question in questions for line in machine.run(*question).stdout.splitlines())
+
+
+@FAMILIES
+def test_what_others_made_stays(host: Machine, family: int) -> None:
+    net, gw = ("10.99.0.0/24", "192.0.2.2") if family == 4 else ("fd99::/64", "2001:db8:2::2")
+    name = NAMES[family]
+    for command in (
+        f"ip -{family} route add {net} via {gw} dev uplink proto static",
+        f"ip -{family} route add {net} via {gw} dev uplink proto 80 table 100",
+        f"ip -{family} neighbour add {gw} lladdr 0a:00:00:00:00:88 dev uplink nud permanent",
+        f"bridge fdb add 0a:00:00:00:00:99 dev {name} dst {gw} self dynamic",
+        f"ip -{family} neighbour add {gw} lladdr 0a:00:00:00:00:88 dev {name} nud reachable",
+    ):
+        host.run(*command.split())
+    before = host.run("ip", f"-{family}", "route", "show", "table", "all").stdout, everything(host, family)
+    assert host.call(synchronize, family) == []
+    assert host.call(ensure, family, {})[1:] == ([], 0)
+    after = host.run("ip", f"-{family}", "route", "show", "table", "all").stdout, everything(host, family)
+    assert after == before
+
+
+@FAMILIES
+def test_what_the_agent_made_elsewhere_can_be_cleared(host: Machine, family: int) -> None:
+    before = entries(host, family)
+    assert host.call(cleared, family) == []
+    assert [line for line in before if "proto 80" not in line] == entries(host, family)
+    assert host.call(cleared, family) == []
+
+
+def cleared(family: int) -> list[str]:
+    with listening() as (route, _):
+        return overlay.clear(route, family)
+
+
+@FAMILIES
+def test_what_the_kernel_refuses_is_told_and_the_rest_is_done(host: Machine, family: int) -> None:
+    failed, number = host.call(refused, family)
+    bad = "10.5.200.0/24 via 203.0.113.9" if family == 4 else "fd00:5:0:200::/64 via 2001:db8:ff::9"
+    assert [one.partition(":")[0] if family == 4 else one[: len(bad) + 17] for one in failed] == [
+        f"ip route replace {bad}"
+    ]
+    assert number == 300
+
+
+def refused(family: int) -> tuple[list[str], int]:
+    """Inside: 301 routes more than fit a datagram, of which one is impossible, and what is gone already."""
+    with listening() as (route, _):
+        index = route.ifindex("uplink")
+        gw = parse_ip("192.0.2.2" if family == 4 else "2001:db8:2::2")
+        far = parse_ip("203.0.113.9" if family == 4 else "2001:db8:ff::9")
+        nets = [parse_net(f"10.6.{n}.0/24" if family == 4 else f"fd00:6:0:{n}::/64") for n in range(200)]
+        nets += [parse_net(f"10.7.{n}.0/24" if family == 4 else f"fd00:7:0:{n}::/64") for n in range(100)]
+        messages = [overlaynl.set_route(net, gw, index, 80, on_link=False) for net in nets]
+        bad = parse_net("10.5.200.0/24" if family == 4 else "fd00:5:0:200::/64")
+        messages.insert(150, overlaynl.set_route(bad, far, index, 80, on_link=False))
+        gone = [overlaynl.delete_route(bad, far, index, 0), overlaynl.delete_neighbour(index, far, MAC)]
+        gone.append(overlaynl.delete_forwarding(route.ifindex(NAMES[family]), far, MAC))
+        failed = overlay.apply(route, [*messages, *gone])
+        routes = overlay.tables(route, family, 0).routes
+        return failed, len([one for one in routes if one in nets])
+
+
+def heard_of(change: Callable[[Route, int], None], *, own: bool) -> int:
+    """Inside: how many messages tell of what a socket did, by one that ignores it or another."""
+    acting, other = Route(), Route()
+    heard = Events(NETLINK_ROUTE, GROUPS, acting if own else other)
+    try:
+        index = acting.ifindex("flannel.1")
+        heard.read()
+        change(acting, index)
+        return len(heard.read())
+    finally:
+        for one in (acting, other, heard):
+            one.close()
+
+
+def add_route(route: Route, index: int) -> None:
+    route.request(*overlaynl.set_route(parse_net("10.5.9.0/24"), parse_ip("10.5.9.0"), index, 80, on_link=True))
+
+
+def add_neighbour(route: Route, index: int) -> None:
+    route.request(*overlaynl.set_neighbour(index, parse_ip("10.5.9.0"), MAC))
+
+
+def add_place(route: Route, index: int) -> None:
+    route.request(*overlaynl.set_forwarding(index, parse_ip("192.0.2.9"), parse_mac("0a:00:00:00:00:09")))
+
+
+@pytest.mark.parametrize("change", [add_route, add_neighbour, add_place])
+def test_others_changes_are_heard_of_and_ones_own_are_not(host: Machine, change: Callable[[Route, int], None]) -> None:
+    assert host.call(lambda: heard_of(change, own=False)) == 1
+    host.run("ip", "route", "flush", "proto", "80")
+    host.run("ip", "neighbour", "flush", "dev", "flannel.1", "nud", "permanent")
+    host.run("bridge", "fdb", "flush", "dev", "flannel.1")
+    assert host.call(lambda: heard_of(change, own=True)) == 0
+
+
+def test_more_changes_than_fit_are_told_as_lost_and_what_follows_is_heard(host: Machine) -> None:
+    assert host.call(overflowed) == ["lost", 1]
+
+
+def overflowed() -> list[object]:
+    """Inside: a queue so small that it cannot hold what happens."""
+    events.QUEUE_BYTES = 1 << 12
+    found: list[object] = []
+    with listening(events.RTNLGRP_IPV4_ROUTE) as (route, heard):
+        index = route.ifindex("flannel.1")
+        for _ in range(400):
+            add_route(route, index)
+        try:
+            while True:
+                heard.read()
+        except Overflowed:
+            found.append("lost")
+        heard.read()
+        add_route(route, index)
+        found.append(len(heard.read()))
+    return found
