@@ -22,12 +22,20 @@ if TYPE_CHECKING:
     from cni.spec.jsontext import JsonValue
 
 
+NOT_OF_NODES = tuple(map(parse_net, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::/127", "ff00::/8")))  # RFC 6890
+
+
 class Way(Record):
     """How one family of a node is reached: its address on the wire, and with vxlan its VTEP's MAC address."""
 
     subnet: Net
     public_ip: IP
     mac: bytes | None = None
+
+    @property
+    def is_reachable(self) -> bool:
+        """The address is one that a node can have."""
+        return not any(net.contains(self.public_ip) for net in NOT_OF_NODES)
 
 
 class End(Record):

@@ -124,6 +124,8 @@ class Peers:
         network = self._config.network(way.subnet.family)
         if not network.contains(way.subnet.ip) or way.subnet.prefix <= network.prefix:
             return f"{way.subnet.text} is not in {network.text}"
+        if not way.is_reachable:
+            return f"{way.public_ip.text} is no address of a node"
         mine = self._own.way(way.subnet.family)
         if mine is not None and (what := _shared_way(way, mine)):
             return f"{what} is this node's"

@@ -90,11 +90,13 @@ def changes(actual: Tables, wanted: Tables, links: Links) -> list[Message]:
         if actual.neighbours.get(ip) != mac
     ]
     found += [overlaynl.set_forwarding(links.device, ip, mac) for mac, ip in wanted.forwarding - actual.forwarding]
-    found += [
-        overlaynl.set_route(dst, row.gw, row.ifindex, PROTOCOL, row.on_link)
-        for dst, row in wanted.routes.items()
-        if actual.routes.get(dst) != row
-    ]
+    for dst, row in wanted.routes.items():
+        there = actual.routes.get(dst)
+        if there is not None and there.ifindex != row.ifindex and row.on_link and dst.family == 6:
+            # A gateway on this link is refused while a route leads to it elsewhere (net/ipv6/route.c).
+            found.append(overlaynl.delete_route(dst, there.gw, there.ifindex, 0))
+        if there != row:
+            found.append(overlaynl.set_route(dst, row.gw, row.ifindex, PROTOCOL, row.on_link))
     return found + _removals(actual, wanted, links)
 
 

@@ -69,10 +69,9 @@ class Found(Record):
     lease: Lease
     matches: int
 
-    @property
-    def rank(self) -> tuple[int, bool, bytes]:
-        """The first is used: of most addresses, before others what was reserved."""
-        return -self.matches, bool(self.entry.lease), self.entry.key
+    def rank(self, previous: tuple[Net, ...]) -> tuple[int, bool, bool, bytes]:
+        """The first is used: of most addresses, then the one that pods here have addresses of, then a reserved one."""
+        return -self.matches, self.lease.subnets != previous, bool(self.entry.lease), self.entry.key
 
 
 class OwnLease:
@@ -124,10 +123,11 @@ class OwnLease:
         """Among all keys one that is this node's already, else a new one."""
         revision, entries = self._gateway.listed(self._folder)
         keyed = self._keyed(entries)
-        own = sorted(_own(keyed, aim.node), key=lambda one: one.rank)
+        own = sorted(_own(keyed, aim.node), key=lambda one: one.rank(self._previous))
         used = next((one for one in own if fits(aim.config, one.lease.subnets)), None)
         gone = [one.entry for one in own if one is not used and one.matches == len(one.lease.ways)]
-        known = self.held.lease if self.held is not None else own[0].lease if own else None
+        likely = used or next(iter(own), None)
+        known = self.held.lease if self.held is not None else likely.lease if likely is not None else None
         if used is not None:
             return self._take(aim, used, known, gone)
         taken = [net for entry, subnets in keyed if entry not in gone for net in subnets]
