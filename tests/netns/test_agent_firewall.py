@@ -105,9 +105,9 @@ def test_who_calls_a_pod_keeps_his_address(cluster: Cluster) -> None:
 
 def test_what_kube_proxy_has_marked_is_its_own_to_masquerade(cluster: Cluster) -> None:
     ensured(cluster.machine)
-    hook = "type filter hook prerouting priority mangle;"
-    mark = 'iifname "pair" meta mark set 0x4008;'
-    cluster.machine.run("nft", f"table inet proxy {{ chain marking {{ {hook} {mark} }} }}")
+    hook = "{ type filter hook prerouting priority mangle; }"
+    rule = "add rule inet proxy marking iifname pair meta mark set 0x4008"
+    cluster.machine.run("nft", f"add table inet proxy; add chain inet proxy marking {hook}; {rule}")
     assert seen(cluster.pod, OUTSIDE4, *PEER) == [OWN[0], *OWN]
 
 
