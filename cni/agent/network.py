@@ -123,7 +123,7 @@ def _space(fields: Fields, family: int, front: str) -> Space | None:
     key = f"{front}Network"
     given = fields.net(key)
     if given is None or given.family != family:
-        if given is not None or not fields.text(key):
+        if given is not None or fields.raw(key) in (None, ""):
             fields.fault(
                 key, f"needs an IPv{family} network (as in {'10.244.0.0/16' if family == 4 else 'fd00:244::/56'})"
             )

@@ -133,7 +133,8 @@ def test_the_first_subnet_is_used_where_it_is_asked_for() -> None:
 def test_what_is_wrong_is_told_with_its_path(keys: dict[str, Any], told: str) -> None:
     message = refused({"Network": "10.5.0.0/16", "Backend": VXLAN, **keys})
     assert told in message
-    assert message.count(told.partition(":")[0] + ":") == 1 + ("Backend" in told and isinstance(keys["Backend"], str))
+    faults = message.removeprefix("invalid network configuration: ").split("; ")
+    assert len(faults) == len({*faults})
 
 
 @pytest.mark.parametrize("backend", [None, {}, {"Type": "udp"}, {"Type": "UDP"}])
