@@ -9,6 +9,10 @@ NAME = "podwired"
 REPEAT_SECONDS = 60.0  # the same line is written once in this time
 REMEMBERED = 1000  # different lines
 
+# Keys of a store may hold anything: it is shown as in Python, so that a line stays one.
+QUOTED = {number: repr(chr(number))[1:-1] for number in (*range(0x20), *range(0x7F, 0xA0), 0x5C, 0x2028, 0x2029)}
+QUOTED[ord('"')] = '\\"'
+
 log = logging.getLogger(NAME)
 
 
@@ -19,7 +23,7 @@ class _Lines(logging.Formatter):
         text = record.getMessage()
         if record.exc_info:
             text = f"{text}: {self.formatException(record.exc_info)}"
-        quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        quoted = text.translate(QUOTED)
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         return (
             f'time={moment}.{int(record.msecs):03d}Z level={record.levelname.lower()} from={record.name} msg="{quoted}"'
@@ -36,7 +40,7 @@ class _Bound(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
         since, held_back = self._seen.get(text, (-REPEAT_SECONDS, 0))
-        if record.created - since < REPEAT_SECONDS:
+        if 0 <= record.created - since < REPEAT_SECONDS:  # clocks are set back
             self._seen[text] = since, held_back + 1
             return False
         if len(self._seen) >= REMEMBERED:

@@ -73,6 +73,7 @@ def serve(options: Options, machine: Machine) -> int:
         masquerades=options.ip_masq,
         fully_random=options.random_fully,
         forwards=options.forward_rules,
+        blackholes=options.blackhole_route,
         subnet_file=options.subnet_file,
     )
     store = open_store(options)

@@ -5,7 +5,7 @@ One family each. Messages go many to a datagram, for there may be thousands of n
 
 from __future__ import annotations
 
-from errno import ENODEV, ENOENT, ESRCH
+from errno import EEXIST, ENODEV, ENOENT, ESRCH
 from os import strerror
 from typing import TYPE_CHECKING
 
@@ -72,9 +72,20 @@ def _is_gone(message: Message, refused: Refused) -> bool:
     return message[0] in (overlaynl.RTM_DELROUTE, overlaynl.RTM_DELNEIGH) and refused.errno in GONE
 
 
+def keep_blackholes(route: Route, family: int, wanted: tuple[Net, ...]) -> None:
+    """What is for these networks and no better route takes is dropped, of no other any more. Raises Refused."""
+    found = [overlaynl.parse_made_route(answer) for answer in route.dump(*overlaynl.routes_by(PROTOCOL, family))]
+    present = {one.dst for one in found if one.is_blackhole}
+    for dst in present.difference(wanted):
+        route.tolerate(ESRCH, overlaynl.delete_blackhole(dst, PROTOCOL))
+    for dst in set(wanted) - present:
+        route.tolerate(EEXIST, overlaynl.new_blackhole(dst, PROTOCOL))
+
+
 def clear(route: Route, family: int) -> list[str]:
     """Removes the routes that podwired made; returns what the kernel refused. It may be without the family."""
     try:
+        keep_blackholes(route, family, ())
         routes = tables(route, family, 0).routes
     except Refused:
         return []

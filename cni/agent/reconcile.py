@@ -46,6 +46,7 @@ class Settings(Record):
     masquerades: bool
     fully_random: bool
     forwards: bool
+    blackholes: bool
     subnet_file: str
 
 
@@ -187,6 +188,7 @@ class Reconciler:
         if messages:
             self._note_healed([f"{len(messages)} entries of IPv{family} differed"])
         self._apply(messages)
+        overlay.keep_blackholes(route, family, (own.subnet,) if self._settings.blackholes else ())
         return name
 
     def _tables(self, leases: Iterable[Lease], links: Links, family: int) -> Tables:

@@ -36,6 +36,7 @@ from cni.kernel.rtnl import (
     RTA_DST,
     RTA_GATEWAY,
     RTA_OIF,
+    RTA_PRIORITY,
     RTM_GETROUTE,
     RTM_NEWLINK,
     RTM_NEWROUTE,
@@ -54,7 +55,8 @@ RTM_DELROUTE = 25
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 NDA_DST, NDA_LLADDR, NDA_IFINDEX, NDA_MASTER = 1, 2, 8, 9
 NUD_PERMANENT, NTF_SELF = 0x80, 0x02
-RTNH_F_ONLINK = 4
+RTNH_F_ONLINK, RTN_BLACKHOLE = 4, 6
+LAST_METRIC = 0xFFFFFFFE  # behind every other route to the same destination
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING = 1, 3, 4, 7
 IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_GBP = 15, 17, 23
 IPV4_BYTES = 4
@@ -92,6 +94,7 @@ class MadeRoute(Record):
     main: bool
     protocol: int
     on_link: bool
+    is_blackhole: bool
 
 
 def new_vxlan(name: str, mac: bytes, mtu: int, info: VxlanInfo) -> Message:
@@ -195,6 +198,20 @@ def delete_route(dst: Net, gw: IP | None, ifindex: int, protocol: int) -> Messag
     return RTM_DELROUTE, 0, _route(dst, gw, ifindex, protocol, on_link=False)
 
 
+def new_blackhole(dst: Net, protocol: int) -> Message:
+    """What no better route takes is dropped; refused with EEXIST where it is there."""
+    return RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, _blackhole(dst, protocol)
+
+
+def delete_blackhole(dst: Net, protocol: int) -> Message:
+    return RTM_DELROUTE, 0, _blackhole(dst, protocol)
+
+
+def _blackhole(dst: Net, protocol: int) -> bytes:
+    head = RTMSG.pack(_family(dst.ip), dst.prefix, 0, 0, RT_TABLE_MAIN, protocol, SCOPE_UNIVERSE, RTN_BLACKHOLE, 0)
+    return head + address(RTA_DST, dst.ip) + u32(RTA_PRIORITY, LAST_METRIC)
+
+
 def _route(dst: Net, gw: IP | None, ifindex: int, protocol: int, on_link: bool) -> bytes:
     flags = RTNH_F_ONLINK if on_link else 0
     head = RTMSG.pack(_family(dst.ip), dst.prefix, 0, 0, RT_TABLE_MAIN, protocol, SCOPE_UNIVERSE, RTN_UNICAST, flags)
@@ -202,7 +219,7 @@ def _route(dst: Net, gw: IP | None, ifindex: int, protocol: int, on_link: bool) 
 
 
 def parse_made_route(data: bytes) -> MadeRoute:
-    family, prefix, _, _, table, protocol, _, _, flags = RTMSG.unpack_from(data)
+    family, prefix, _, _, table, protocol, _, kind, flags = RTMSG.unpack_from(data)
     found = attributes(data, RTMSG.size)
     gw, link = found.get(RTA_GATEWAY), found.get(RTA_OIF)
     dst = Net(_ip(found.get(RTA_DST) or bytes(4 if family == AF_INET else 16)), prefix)
@@ -213,6 +230,7 @@ def parse_made_route(data: bytes) -> MadeRoute:
         main=table == RT_TABLE_MAIN,
         protocol=protocol,
         on_link=bool(flags & RTNH_F_ONLINK),
+        is_blackhole=kind == RTN_BLACKHOLE,
     )
 
 
