@@ -89,19 +89,24 @@ def _accepted(rules: Rules) -> Accept:
 
 def _present(machine: Machine) -> list[str]:
     """The comments of the rules that are there."""
+    answers = _asked(machine, nfnl.rules_of(nfnl.NFPROTO_INET, TABLE))
+    return [rule.comment for rule in map(nfrule.parse_rule, answers)]
+
+
+def _asked(machine: Machine, question: tuple[int, bytes]) -> list[bytes]:
+    """A kernel without nftables has nothing of it."""
     try:
-        answers = machine.netfilter.dump(*nfnl.rules_of(nfnl.NFPROTO_INET, TABLE))
+        return machine.netfilter.dump(*question)
     except (Refused, OSError) as error:
         if error.errno not in accept.ABSENT:
             raise
         return []
-    found = [nfrule.parse_rule(answer) for answer in answers]
-    return [rule.comment for rule in found]
 
 
 def remove(machine: Machine, networks: Iterable[Net]) -> None:
     """The table, and what lets these networks through others' tables. Raises MachineRefused, Refused."""
-    if _present(machine):
+    chains = [nfnl.parse_chain(answer) for answer in _asked(machine, nfnl.all_chains())]
+    if any((chain.family, chain.table) == (nfnl.NFPROTO_INET, TABLE) for chain in chains):
         _load("\n".join([*REMOVED, ""]))
     op = Accept(tuple(networks), inbound=True)
     for chain in accept.well_known(op.families):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cni.agent.metrics import Metrics
 
 TEXT = "text/plain; charset=utf-8"
+SILENT_SECONDS = 10.0  # as long as a caller may be, who has a thread of ours
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -29,6 +30,8 @@ class Health:
         health = self
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = SILENT_SECONDS
+
             def do_GET(self) -> None:
                 status, kind, body = health.answer(self.path)
                 self.send_response(status)

@@ -28,7 +28,8 @@ RTPROT_BOOT = 3  # what flannel's routes bear
 def near_networks(route: Route, ifindex: int, family: int) -> tuple[Net, ...]:
     """What is on a wire itself: the destinations of its routes that need no gateway."""
     found = [overlaynl.parse_made_route(answer) for answer in route.dump(*rtnl.routes_of(ifindex, family))]
-    return tuple(sorted({one.dst for one in found if one.main and one.gw is None and one.dst.prefix}))
+    direct = [one for one in found if one.main and one.gw is None and one.ifindex == ifindex]
+    return tuple(sorted({one.dst for one in direct if one.dst.prefix}))
 
 
 def tables(route: Route, family: int, device: int) -> Tables:

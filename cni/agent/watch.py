@@ -64,11 +64,10 @@ class Watch:
 
     def _entry(self, kind: int, payload: bytes) -> str:
         family, index, _, _, _ = overlaynl.NDMSG.unpack_from(payload)
-        device_family = self.devices.get(index)
-        entry = overlaynl.parse_neighbour(payload) if device_family is not None else None
-        if device_family is None or entry is None:
+        tables = self.tables.get(self.devices.get(index, 0))
+        entry = overlaynl.parse_neighbour(payload) if tables is not None else None
+        if tables is None or entry is None:
             return ""
-        tables = self.tables[device_family]
         there = kind == overlaynl.RTM_NEWNEIGH and entry.permanent
         if family == AF_BRIDGE:
             whole = there == ((entry.mac, entry.ip) in tables.forwarding)

@@ -1,6 +1,7 @@
 """What the kernel tells everybody about its changes (rtnetlink(7), multicast groups), as it comes.
 
-The echo of one's own changes is dropped before it is queued: thousands would overflow the socket.
+The echo of one's own changes is dropped before it is queued: thousands would overflow the socket. Of changes in
+forwarding databases the kernel does not tell whose they are (drivers/net/vxlan, vxlan_fdb_notify), so these are echoed.
 """
 
 from __future__ import annotations

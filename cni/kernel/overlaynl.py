@@ -56,6 +56,7 @@ RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 NDA_DST, NDA_LLADDR, NDA_IFINDEX, NDA_MASTER = 1, 2, 8, 9
 NUD_PERMANENT, NTF_SELF = 0x80, 0x02
 RTNH_F_ONLINK, RTN_BLACKHOLE = 4, 6
+RTA_VIA, VIA_FAMILY_BYTES = 18, 2  # a gateway of the other family
 LAST_METRIC = 0xFFFFFFFE  # behind every other route to the same destination
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING = 1, 3, 4, 7
 IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_GBP = 15, 17, 23
@@ -86,7 +87,7 @@ class Neighbour(Record):
 
 
 class MadeRoute(Record):
-    """A route with who made it; `main`: in the main table."""
+    """A route with who made it; `main`: in the main table. Index 0: it has several next hops, or none."""
 
     dst: Net
     gw: IP | None
@@ -94,7 +95,7 @@ class MadeRoute(Record):
     main: bool
     protocol: int
     on_link: bool
-    is_blackhole: bool
+    is_blackhole: bool = False
 
 
 def new_vxlan(name: str, mac: bytes, mtu: int, info: VxlanInfo) -> Message:
@@ -221,7 +222,7 @@ def _route(dst: Net, gw: IP | None, ifindex: int, protocol: int, on_link: bool) 
 def parse_made_route(data: bytes) -> MadeRoute:
     family, prefix, _, _, table, protocol, _, kind, flags = RTMSG.unpack_from(data)
     found = attributes(data, RTMSG.size)
-    gw, link = found.get(RTA_GATEWAY), found.get(RTA_OIF)
+    gw, link = found.get(RTA_GATEWAY) or found.get(RTA_VIA, b"")[VIA_FAMILY_BYTES:], found.get(RTA_OIF)
     dst = Net(_ip(found.get(RTA_DST) or bytes(4 if family == AF_INET else 16)), prefix)
     return MadeRoute(
         dst=dst,
@@ -240,7 +241,8 @@ def described(message: Message) -> str:
     verb = {RTM_NEWROUTE: "ip route replace", RTM_DELROUTE: "ip route delete"}.get(kind)
     if verb is not None:
         route = parse_made_route(payload)
-        return f"{verb} {route.dst.text}" + (f" via {route.gw.text}" if route.gw else "")
+        what = "blackhole " if route.is_blackhole else ""
+        return f"{verb} {what}{route.dst.text}" + (f" via {route.gw.text}" if route.gw else "")
     entry = parse_neighbour(payload)
     verb = "replace" if kind == RTM_NEWNEIGH else "delete"
     if entry is None:

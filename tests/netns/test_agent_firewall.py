@@ -218,7 +218,6 @@ def test_removing_what_is_not_there_is_no_error(machine: Machine) -> None:
     assert rules(machine) == ""
 
 
-@pytest.mark.xfail(reason="remove looks for rules, not for the table")
 def test_a_table_that_was_emptied_is_removed_as_well(machine: Machine) -> None:
     ensured(machine)
     machine.run("nft", "flush", "table", "inet", "podwired")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
+from socketserver import StreamRequestHandler
 from typing import TYPE_CHECKING
 
 import pytest
 
 pytest.importorskip("prometheus_client", reason="the agent's part (pip install podwire[agent]) counts by it")
 
-from cni.agent.health import Health, notify
+from cni.agent.health import SILENT_SECONDS, Health, notify
 from cni.agent.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -86,6 +87,9 @@ def test_another_path_or_method_is_told_so(served: Served) -> None:
 
 
 def test_a_caller_that_says_nothing_or_nonsense_harms_no_other(served: Served) -> None:
+    assert isinstance(served.server.RequestHandlerClass, type)
+    assert issubclass(served.server.RequestHandlerClass, StreamRequestHandler)
+    assert served.server.RequestHandlerClass.timeout == SILENT_SECONDS
     silent = socket.create_connection((served.ip, served.port))
     with silent, socket.create_connection((served.ip, served.port)) as strange:
         strange.sendall(b"\x16\x03\x01nonsense\r\n\r\n")

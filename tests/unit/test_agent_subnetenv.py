@@ -97,5 +97,5 @@ def test_where_there_is_no_file_nothing_is_read_and_nothing_removed(path: Path) 
 
 def test_a_file_that_cannot_be_written_is_an_error(path: Path) -> None:
     path.parent.write_text("no folder")
-    with pytest.raises(OSError, match="subnet.env|flannel"):
+    with pytest.raises(OSError, match=r"/flannel"):
         subnetenv.write(str(path), TEXT)

@@ -171,7 +171,6 @@ def test_before_anything_is_wanted_nothing_disturbs() -> None:
     assert watch.disturbed(12345, b"") == ""
 
 
-@pytest.mark.xfail(reason="a device is watched before its tables are known", raises=KeyError)
 def test_a_device_whose_tables_could_not_be_asked_for_yet_disturbs_nothing() -> None:
     watch = Watch()
     watch.devices[DEVICE] = 4

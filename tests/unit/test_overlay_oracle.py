@@ -90,6 +90,9 @@ NEIGHBOURS: dict[str, tuple[Message, tuple[int, int], dict[str, int], Attributes
 NET4, NET6 = parse_net("10.5.2.0/24"), parse_net("fd00:5:0:2::/64")
 
 
+BLACKHOLE, LAST = {"type": 6}, ("RTA_PRIORITY", 0xFFFFFFFE)
+
+
 def made(family: int, prefix: int, proto: int, flags: int = 0) -> dict[str, int]:
     return {"family": family, "dst_len": prefix, "table": 254, "proto": proto, "scope": 0, "type": 1, "flags": flags}
 
@@ -117,6 +120,14 @@ ROUTES: dict[str, tuple[Message, tuple[int, int], dict[str, int], Attributes]] =
     "no route without a gateway": (
         overlaynl.delete_route(NET6, None, 7, 80), (25, 0), made(AF_INET6, 64, 80), through("fd00:5:0:2::", ""),
     ),
+    "blackhole": (
+        overlaynl.new_blackhole(NET4, 80),
+        (24, CREATE), made(AF_INET, 24, 80) | BLACKHOLE, [("RTA_DST", "10.5.2.0"), LAST],
+    ),
+    "no IPv6 blackhole": (
+        overlaynl.delete_blackhole(NET6, 80),
+        (25, 0), made(AF_INET6, 64, 80) | BLACKHOLE, [("RTA_DST", "fd00:5:0:2::"), LAST],
+    ),
     "routes": (dump_of(overlaynl.routes_by(80, 4)), (26, 0), {"family": AF_INET, "proto": 80}, []),
     "IPv6 routes": (dump_of(overlaynl.routes_by(80, 6)), (26, 0), {"family": AF_INET6, "proto": 80}, []),
 }  # fmt: skip
@@ -141,7 +152,7 @@ def test_every_builder_is_held_to_the_oracle() -> None:
         if callable(value) and getattr(value, "__module__", "") == overlaynl.__name__ and name[0].islower()
     }
     builders = {name for name in builders if not name.startswith("parse_") and name != "described"}
-    assert len(builders) == 11
+    assert len(builders) == 13
     with open(__file__, encoding="ascii") as file:
         text = file.read()
     assert {name for name in builders if f"overlaynl.{name}(" not in text} == set()
@@ -171,7 +182,12 @@ def test_an_entry_is_read_as_pyroute2_writes_it(attrs: Attributes, ip: IP, state
     assert overlaynl.parse_neighbour(data) == Neighbour(7, ip, ONE, permanent)
 
 
-@pytest.mark.parametrize("attrs", [[], ENTRY4[:1], ENTRY4[1:]])
+def test_an_entry_that_failed_has_no_mac_address() -> None:
+    data = answer(ndmsg, {"family": AF_INET, "ifindex": 7, "state": 0x20}, ENTRY4[:1])
+    assert overlaynl.parse_neighbour(data) == Neighbour(7, IP4, b"", permanent=False)
+
+
+@pytest.mark.parametrize("attrs", [[], ENTRY4[1:]])
 def test_an_entry_without_an_address_is_none(attrs: Attributes) -> None:
     assert overlaynl.parse_neighbour(answer(ndmsg, {"family": AF_BRIDGE, "ifindex": 7}, attrs)) is None
 
@@ -182,22 +198,27 @@ def test_an_entry_without_an_address_is_none(attrs: Attributes) -> None:
         (
             made(AF_INET, 24, 80, ONLINK),
             through("10.5.2.0", "10.5.2.0"),
-            MadeRoute(NET4, IP4, 7, main=True, protocol=80, on_link=True),
+            MadeRoute(NET4, IP4, 7, main=True, protocol=80, on_link=True, is_blackhole=False),
         ),
         (
             made(AF_INET6, 64, 3),
             through("fd00:5:0:2::", "fd01::2"),
-            MadeRoute(NET6, parse_ip("fd01::2"), 7, main=True, protocol=3, on_link=False),
+            MadeRoute(NET6, parse_ip("fd01::2"), 7, main=True, protocol=3, on_link=False, is_blackhole=False),
         ),
         (
             made(AF_INET, 0, 3) | {"table": 100},
             OUT,
-            MadeRoute(parse_net("0.0.0.0/0"), None, 7, main=False, protocol=3, on_link=False),
+            MadeRoute(parse_net("0.0.0.0/0"), None, 7, main=False, protocol=3, on_link=False, is_blackhole=False),
         ),
         (
             made(AF_INET6, 0, 3),
             [],
-            MadeRoute(parse_net("::/0"), None, 0, main=True, protocol=3, on_link=False),
+            MadeRoute(parse_net("::/0"), None, 0, main=True, protocol=3, on_link=False, is_blackhole=False),
+        ),
+        (
+            made(AF_INET, 24, 80) | BLACKHOLE,
+            [("RTA_DST", "10.5.2.0"), LAST],
+            MadeRoute(NET4, None, 0, main=True, protocol=80, on_link=False, is_blackhole=True),
         ),
     ],
 )
@@ -215,7 +236,7 @@ def test_whatever_is_built_is_read_again() -> None:
         for build in (overlaynl.set_neighbour, overlaynl.set_forwarding):
             assert overlaynl.parse_neighbour(build(index, ip, mac)[2]) == Neighbour(index, ip, mac, permanent=True)
         route = overlaynl.set_route(dst, ip, index, 80, on_link=True)
-        assert overlaynl.parse_made_route(route[2]) == MadeRoute(dst, ip, index, main=True, protocol=80, on_link=True)
+        assert overlaynl.parse_made_route(route[2])[:6] == (dst, ip, index, True, 80, True)
 
 
 def is_question(message: Message) -> bool:
@@ -238,4 +259,6 @@ def test_a_message_is_described_as_people_know_it() -> None:
         "ip route replace fd00:5:0:2::/64 via fd00:5:0:2::",
         "ip route delete 10.5.2.0/24 via 10.5.2.0",
         "ip route delete fd00:5:0:2::/64",
+        "ip route replace blackhole 10.5.2.0/24",
+        "ip route delete blackhole fd00:5:0:2::/64",
     ]

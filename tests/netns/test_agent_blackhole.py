@@ -1,0 +1,45 @@
+"""What is for this node's subnet and for no pod of it (--ip-blackhole-route)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cni.agent import overlay
+from cni.kernel.route import Route
+from cni.spec.address import parse_net
+
+if TYPE_CHECKING:
+    from tests.machine import Machine
+
+
+@pytest.mark.parametrize(("family", "subnet"), [(4, "10.5.1.0/24"), (6, "fd00:5:0:1::/64")])
+def test_it_is_dropped_behind_every_better_route(machine: Machine, family: int, subnet: str) -> None:
+    """Twice the same changes nothing, another subnet takes the first one's place, and all of it goes with the rest."""
+
+    def keep(*subnets: str) -> None:
+        route = Route()
+        overlay.keep_blackholes(route, family, tuple(map(parse_net, subnets)))
+        route.close()
+
+    def clear() -> list[str]:
+        route = Route()
+        refused = overlay.clear(route, family)
+        route.close()
+        return refused
+
+    def dropped() -> list[str]:
+        lines = machine.run("ip", f"-{family}", "route", "show", "type", "blackhole").stdout.splitlines()
+        return [line.split(" dev ")[0].split(" proto ")[0] for line in lines]
+
+    other = subnet.replace("1.0/24", "2.0/24").replace(":1::", ":2::")
+    machine.call(keep, subnet)
+    machine.call(keep, subnet)
+    assert dropped() == [f"blackhole {subnet}"]
+    machine.call(keep, other)
+    assert dropped() == [f"blackhole {other}"]
+    machine.run("ip", f"-{family}", "route", "add", other, "dev", "lo")
+    assert "dev lo" in machine.run("ip", f"-{family}", "route", "get", other.replace("/", "7/").split("/")[0]).stdout
+    assert machine.call(clear) == []
+    assert dropped() == []
