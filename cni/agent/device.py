@@ -9,7 +9,7 @@ from errno import EEXIST, ENODEV, EOPNOTSUPP
 from typing import TYPE_CHECKING
 
 from cni.agent.network import VXLAN
-from cni.kernel import overlaynl, rtnl, sysctl
+from cni.kernel import overlaynl, rtinfo, rtnl, sysctl
 from cni.kernel.netlink import Refused
 from cni.spec.address import IP, Net, mac_text
 from cni.spec.errors import InvalidConfig
@@ -41,16 +41,24 @@ class Device(Record):
 
 
 class Look(Record):
-    """How a link of the agent's has to be."""
+    """How a link of the agent's has to be. `tunnel` is None where it is none."""
 
     name: str
     mac: bytes
     mtu: int
     up: bool
+    master: int
+    tunnel: VxlanInfo | None
     addresses: tuple[Net, ...]
 
-    def fits(self, link: Link) -> bool:
-        return (link.name, link.mac, link.mtu, link.up) == (self.name, self.mac, self.mtu, self.up)
+    def fits(self, answer: bytes) -> bool:
+        """The kernel says the same of the link now."""
+        return look(answer, self.addresses) == self
+
+
+def look(answer: bytes, addresses: tuple[Net, ...]) -> Look:
+    link = rtinfo.parse_link(answer)
+    return Look(link.name, link.mac, link.mtu, link.up, link.master, overlaynl.parse_vxlan(answer), addresses)
 
 
 def pod_mtu(backend: Backend, underlay: Underlay, family: int) -> int:
@@ -60,6 +68,10 @@ def pod_mtu(backend: Backend, underlay: Underlay, family: int) -> int:
     if mtu < LEAST_MTU[family]:
         raise InvalidConfig(f"an MTU of {wire} leaves {mtu} bytes for pods, IPv{family} needs {LEAST_MTU[family]}")
     return mtu
+
+
+def name_of(backend: Backend, family: int) -> str:
+    return f"flannel.{backend.vni}" if family == 4 else f"flannel-v6.{backend.vni}"
 
 
 def device_of(backend: Backend, underlay: Underlay, own: Way) -> Device:
@@ -74,14 +86,13 @@ def device_of(backend: Backend, underlay: Underlay, own: Way) -> Device:
         learning=backend.learning,
         gbp=backend.gbp,
     )
-    name = f"flannel.{backend.vni}" if family == 4 else f"flannel-v6.{backend.vni}"
+    name = name_of(backend, family)
     return Device(name, own.mac or b"", pod_mtu(backend, underlay, family), info, own.subnet.network.host)
 
 
 def look_of(route: Route, name: str) -> Look:
     """How a link is now. Raises Refused where there is none."""
-    link = route.need(name)
-    return Look(name, link.mac, link.mtu, link.up, tuple([one.address for one in route.addresses(name)]))
+    return look(route.ask(*rtnl.get_link(name)), tuple([one.address for one in route.addresses(name)]))
 
 
 def ensure_device(route: Route, device: Device) -> tuple[int, list[str]]:
@@ -93,6 +104,9 @@ def ensure_device(route: Route, device: Device) -> tuple[int, list[str]]:
     if link.mtu != device.mtu:
         route.request(*rtnl.set_mtu(device.name, device.mtu))
         done.append(f"{device.name} had an MTU of {link.mtu}")
+    if link.master:
+        route.request(*overlaynl.set_free(device.name))
+        done.append(f"{device.name} was a port of another link")
     if link.alias != ALIAS:
         route.request(*rtnl.set_alias(device.name, ALIAS))
     _refuse_advertisements(device.name)
@@ -118,13 +132,29 @@ def _tunnel(route: Route, device: Device) -> tuple[Link, list[str]]:
         done.append(f"{device.name} was not this network's tunnel: made anew")
     else:
         done.append(f"{device.name} was not there")
+    made = overlaynl.new_vxlan(device.name, device.mac, device.mtu, device.info)
     try:
-        route.request(*overlaynl.new_vxlan(device.name, device.mac, device.mtu, device.info))
+        route.request(*made)
     except Refused as refused:
-        if refused.errno == EEXIST and route.find(device.name) is None:
-            raise Refused(EEXIST, f"another VXLAN device has VNI {device.info.vni} on this port already") from None
-        raise
+        if refused.errno != EEXIST:
+            raise
+        if not (renamed := _retire_twins(route, device)):
+            remedy = f"remove it, or choose another VNI or Port than {device.info.vni} and {device.info.port or 8472}"
+            raise Refused(EEXIST, f"another VXLAN device has the VNI of {device.name} on its port: {remedy}") from None
+        done.append(f"{', '.join(renamed)} had been {device.name}")
+        route.request(*made)
     return route.need(device.name), done
+
+
+def _retire_twins(route: Route, device: Device) -> list[str]:
+    """Removes a device of the agent's that somebody has given another name."""
+    ours = [link.name for link in route.links() if link.alias == ALIAS and link.name != device.name]
+    found = {name: overlaynl.parse_vxlan(route.ask(*rtnl.get_link(name))) for name in ours}
+    mine = (device.info.vni, device.info.local.family)
+    twins = [name for name, info in found.items() if info is not None and (info.vni, info.local.family) == mine]
+    for name in twins:
+        route.tolerate(ENODEV, rtnl.delete_link(name))
+    return twins
 
 
 def _is_changed(route: Route, device: Device, found: VxlanInfo) -> bool:

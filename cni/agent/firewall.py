@@ -6,8 +6,8 @@ network with the node's. Connections that kube-proxy has marked are its own to m
 
 from __future__ import annotations
 
+import os
 from hashlib import blake2b
-from os import environ
 from typing import TYPE_CHECKING
 
 from cni import proc
@@ -15,7 +15,7 @@ from cni.kernel import accept, nfnl, nfrule, overrule
 from cni.kernel.journal import Journal
 from cni.kernel.netlink import Refused
 from cni.plan.accept import Accept
-from cni.spec.errors import MachineRefused
+from cni.spec.errors import MachineRefused, TryAgain
 from cni.spec.record import Record
 
 if TYPE_CHECKING:
@@ -66,25 +66,32 @@ def _masquerading(network: Net, subnet: Net, rules: Rules) -> list[str]:
     ]
 
 
-def ensure(machine: Machine, rules: Rules) -> list[str]:
-    """Makes the rules whole where they are not; returns what had to be done. Raises MachineRefused, Refused."""
+def ensure(rules: Rules, machine: Machine) -> list[str]:
+    """Makes the table whole where it is not; returns what had to be done. Raises MachineRefused, Refused."""
     text, comments = text_of(rules)
-    done = []
-    if _present(machine) != comments:
-        _load(text)
-        done.append(f"table inet {TABLE} was not whole")
-    if rules.forwards and (op := _accepted(rules)).subnets:
-        lacking = accept.differs(machine, op)
-        if lacking:
-            with Journal(machine) as journal:
-                accept.apply(machine, op, journal)
-            machine.lock.release()
-            done.append(lacking)
-    return done
+    if _present(machine) == comments:
+        return []
+    _load(text)
+    return [f"table inet {TABLE} was not whole"]
 
 
-def _accepted(rules: Rules) -> Accept:
-    return Accept(tuple([network for network, _ in rules.spaces]), inbound=True)
+def let_through(rules: Rules, machine: Machine) -> list[str]:
+    """Lets the network's traffic pass where a chain drops what the host forwards; returns what had to be done.
+
+    Raises TryAgain while containers are being attached, Refused.
+    """
+    op = Accept(tuple([network for network, _ in rules.spaces]), inbound=True)
+    lacking = accept.differs(machine, op) if rules.forwards else ""
+    if not lacking:
+        return []
+    if not machine.lock.try_alone():
+        raise TryAgain(f"{lacking}: while containers are attached or detached, that has to wait")
+    try:
+        with Journal(machine) as journal:
+            accept.apply(machine, op, journal)
+    finally:
+        machine.lock.release()
+    return [lacking]
 
 
 def _present(machine: Machine) -> list[str]:
@@ -114,9 +121,9 @@ def remove(machine: Machine, networks: Iterable[Net]) -> None:
 
 
 def _load(text: str) -> None:
-    program = proc.find_system("nft", environ)
+    program = proc.find_system("nft", os.environ)
     if program is None:
         raise MachineRefused("the program nft is missing: install nftables")
-    ended = proc.run([program, "-f", "-"], text.encode(), environ, capture_stderr=True)
+    ended = proc.run([program, "-f", "-"], text.encode(), {}, capture_stderr=True)
     if ended.status != 0:
         raise MachineRefused(f"nft refused the rules: {ended.stderr.decode('utf-8', 'replace').strip()}")

@@ -49,7 +49,7 @@ FLAGS = {
         Flag("etcd-password", "the user's password; a variable shows it to fewer than a flag", "PASSWORD"),
         Flag("subnet-lease-renew-margin", "how long before its end the lease is renewed, 1 to 1439", "MINUTES", "60"),
         Flag("nodes-file", "no etcd: this file has the network and all its nodes; changes to it are followed", "FILE"),
-        Flag("node-name", "this node's name in the nodes file; without it NODE_NAME, else the host name", "NAME"),
+        Flag("node-name", "this node's name in the nodes file or Kubernetes; else NODE_NAME, host name or pod", "NAME"),
     ),
     "The interface that carries the traffic between nodes (default: that of the default route)": (
         Flag("iface", "its name or one of its addresses; may be repeated, the first that fits is taken", "NAME|IP"),
@@ -60,6 +60,8 @@ FLAGS = {
     ),
     "What is done on this node": (
         Flag("subnet-file", "file that tells CNI plugins subnet and MTU", "FILE", "/run/flannel/subnet.env"),
+        Flag("conflist", "the runtime's network configuration; copied once pods can be attached, and followed", "FILE"),
+        Flag("conflist-dir", "the folder where the runtime looks for it", "DIR", "/etc/cni/net.d"),
         Flag("ip-masq", "masquerade what leaves the network", "", "false"),
         Flag("ip-masq-fully-random-disable", "with --ip-masq: do not choose source ports at random", "", "false"),
         Flag(
@@ -71,13 +73,13 @@ FLAGS = {
         Flag("healthz-port", "port of that server; 0: there is none", "PORT", "0"),
         Flag("cleanup", "remove what podwired made on this node, and end", "", "false"),
     ),
-    "Kubernetes (not served yet)": (
-        Flag("kube-subnet-mgr", "keep leases in Kubernetes instead of etcd: refused at present", "", "false"),
-        Flag("kube-api-url", "the API server, where podwired is not in a pod", "URL"),
-        Flag("kubeconfig-file", "access to the API server, where podwired is not in a pod", "FILE"),
+    "Kubernetes": (
+        Flag("kube-subnet-mgr", "no etcd: leases are the pod CIDRs and annotations of Kubernetes' nodes", "", "false"),
+        Flag("kube-api-url", "the API server, instead of the one that the kubeconfig or the pod names", "URL"),
+        Flag("kubeconfig-file", "access to the API server; without it the service account of the pod", "FILE"),
         Flag("kube-annotation-prefix", "prefix of the nodes' annotations", "PREFIX", "flannel.alpha.coreos.com"),
         Flag("net-config-path", "file with the network's configuration", "FILE", "/etc/kube-flannel/net-conf.json"),
-        Flag("set-node-network-unavailable", "report to Kubernetes that the node's network is ready", "", "true"),
+        Flag("set-node-network-unavailable", "tell Kubernetes when the node's network is available", "", "true"),
     ),
     "Logging and information": (
         Flag("v", "above 0: log details", "LEVEL", "0"),

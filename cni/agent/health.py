@@ -6,14 +6,18 @@ import os
 import socket
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from socketserver import TCPServer
+from threading import BoundedSemaphore, Thread
 from typing import TYPE_CHECKING, Any
+
+from cni.spec.errors import InputOutput
 
 if TYPE_CHECKING:
     from cni.agent.metrics import Metrics
 
 TEXT = "text/plain; charset=utf-8"
 SILENT_SECONDS = 10.0  # as long as a caller may be, who has a thread of ours
+CALLERS = 16  # at a time
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -26,7 +30,7 @@ class Health:
         self._server: ThreadingHTTPServer | None = None
 
     def start(self, ip: str, port: int) -> None:
-        """Raises OSError where the address cannot be had."""
+        """Raises InputOutput where the address cannot be had."""
         health = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -46,11 +50,33 @@ class Health:
         class Server(ThreadingHTTPServer):
             address_family = socket.AF_INET6 if ":" in ip else socket.AF_INET
             daemon_threads = True
+            free = BoundedSemaphore(CALLERS)
+
+            def server_bind(self) -> None:
+                """Without the library's question for the host's name, which may wait for a name server."""
+                TCPServer.server_bind(self)
+                self.server_name, self.server_port = ip, port
+
+            def process_request(self, request: Any, client_address: Any) -> None:
+                """Those beyond the limit are sent away: descriptors are needed elsewhere."""
+                if self.free.acquire(blocking=False):
+                    super().process_request(request, client_address)
+                else:
+                    self.shutdown_request(request)
+
+            def process_request_thread(self, request: Any, client_address: Any) -> None:
+                try:
+                    super().process_request_thread(request, client_address)
+                finally:
+                    self.free.release()
 
             def handle_error(self, *_: object) -> None:
                 """A caller that goes away is no matter of ours."""
 
-        self._server = Server((ip, port), Handler)
+        try:
+            self._server = Server((ip, port), Handler)
+        except OSError as error:
+            raise InputOutput(f"cannot serve health on {ip} port {port}: {error.strerror}") from None
         Thread(target=self._server.serve_forever, kwargs={"poll_interval": 3600}, name="health", daemon=True).start()
 
     def answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cni.agent.leases import Lease, Node
     from cni.agent.network import NetworkConfig
     from cni.agent.stores.store import News
+    from cni.spec.address import Net
 
     Before = dict[str, Lease | None]
 
@@ -24,6 +25,7 @@ class Known:
         self._leases: dict[str, Lease | str] | None = None
         self._peers: Peers | None = None
         self._before: Before = {}
+        self._connected: tuple[Net, ...] = ()
 
     def hear(self, news: News) -> bool:
         """Whether more has changed than single peers."""
@@ -55,18 +57,20 @@ class Known:
         if self._peers is not None:
             self._before = self._peers.put(news.key, news.lease) | self._before
 
-    def lease_of(self, node: Node) -> Lease | None:
+    def lease_of(self, config: NetworkConfig, node: Node) -> Lease | None:
         """The own one, if it is of the network that the node is in; what else it says may lag behind."""
         if self.held is None:
             return None
         lease = self.held.lease
+        if any(way.subnet.family not in config.families or config.fault_of(way.subnet) for way in lease.ways):
+            return None
         theirs = (lease.backend, lease.vni, [way.subnet.family for way in lease.ways])
         return lease if theirs == (node.backend, node.vni, [end.public_ip.family for end in node.ends]) else None
 
-    def peers(self, config: NetworkConfig, own: Lease) -> Peers | None:
-        """None: they are not known yet."""
-        if self._peers is None and self._leases is not None:
-            self._peers = Peers(config, own)
+    def peers(self, config: NetworkConfig, own: Lease, connected: tuple[Net, ...]) -> Peers | None:
+        """None: they are not known yet. `connected`: the networks that this node itself is in."""
+        if self._leases is not None and (self._peers is None or self._connected != connected):
+            self._peers, self._connected = Peers(config, own, connected), connected
             for key, lease in self._leases.items():
                 self._peers.put(key, lease)
         self._before = {}

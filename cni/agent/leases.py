@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from cni.spec.jsontext import JsonValue
 
 
-NOT_OF_NODES = tuple(map(parse_net, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::/127", "ff00::/8")))  # RFC 6890
+NOT_OF_NODES = tuple(
+    map(parse_net, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::/127", "fe80::/10", "ff00::/8"))
+)  # RFC 6890
 
 
 class Way(Record):

@@ -40,7 +40,7 @@ GROUPS = (
 )
 GATHER_SECONDS = 0.05  # what is broken is seldom broken by one message
 LOOK_SECONDS = 300.0  # after all, even if nothing was heard
-RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 15.0)
+RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)  # what can be healed is so within 5 s
 
 
 class Inbox:
@@ -75,7 +75,7 @@ class Loop:
         self._links = Events(NETLINK_ROUTE, GROUPS, route)
         self._rules = Events(NETLINK_NETFILTER, (NFNLGRP_NFTABLES,))
         self._stopping = False
-        self._due: float | None = None  # when to look after all
+        self._due = 0.0  # when to look after all
         self._failures = 0
 
     def run(self) -> None:
@@ -87,7 +87,6 @@ class Loop:
         for one in (self._inbox, self._links, self._rules):
             waiting.register(one, select.POLLIN)
         self._store.start(self._inbox.put)
-        self._due = time.monotonic()
         while not self._stopping:
             waiting.poll(self._milliseconds())
             self._listen()
@@ -99,12 +98,11 @@ class Loop:
         self._inbox.wake()
 
     def _look(self, *_: object) -> None:
-        self._due = time.monotonic()
+        self._due = 0.0
         self._inbox.wake()
 
     def _milliseconds(self) -> float:
-        due = self._due if self._due is not None else time.monotonic() + LOOK_SECONDS
-        return max(0.0, due - time.monotonic()) * 1000 + 1
+        return max(0.0, self._due - time.monotonic()) * 1000 + 1
 
     def _listen(self) -> None:
         for news in self._inbox.take():
@@ -114,27 +112,29 @@ class Loop:
             disturbed = [words for kind, payload in self._links.read() if (words := watch.disturbed(kind, payload))]
         except Overflowed:
             disturbed = ["more has changed than could be told"]
-        try:
-            disturbed += ["rules have changed" for kind, _ in self._rules.read() if rules_disturbed(kind)]
-        except Overflowed:
-            disturbed.append("more rules have changed than could be told")
         if disturbed:
             log.debug("%s", "; ".join(dict.fromkeys(disturbed)))
             self._at(time.monotonic() + GATHER_SECONDS)
+        try:
+            rules = any(rules_disturbed(kind, payload) for kind, payload in self._rules.read())
+        except Overflowed:
+            rules = True
+        if rules:
+            self._reconciler.look_after_rules()
 
     def _at(self, moment: float) -> None:
-        self._due = moment if self._due is None else min(self._due, moment)
+        """At the latest."""
+        self._due = min(self._due, moment)
 
     def _settle(self) -> None:
         now = time.monotonic()
-        if self._due is not None and self._due <= now:
+        if self._due <= now:
+            self._due = now + LOOK_SECONDS
             self._reconciler.look_after_all()
         if not self._reconciler.due:
             return
-        whole = self._reconciler.is_all_due
         if self._reconciler.settle():
-            if whole:
-                self._due, self._failures = time.monotonic() + LOOK_SECONDS, 0
+            self._failures = 0
             return
-        self._due = time.monotonic() + RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)]
+        self._at(time.monotonic() + RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)])
         self._failures += 1

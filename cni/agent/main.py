@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cni import VERSION
-from cni.agent import device, firewall, overlay, subnetenv
+from cni.agent import conflist, device, firewall, overlay, subnetenv
 from cni.agent.flags import InvalidOptions
 from cni.agent.health import Health, notify
 from cni.agent.logs import log, set_up, tell_more
 from cni.agent.loop import Inbox, Loop
 from cni.agent.metrics import Metrics
+from cni.agent.opening import Settings
 from cni.agent.options import Asked, parse_options
-from cni.agent.reconcile import Reconciler, Settings
+from cni.agent.reconcile import Reconciler, words_of
 from cni.agent.underlay import local_addresses
 from cni.kernel.machine import Machine
 from cni.kernel.netlink import Interrupted, Refused
@@ -48,7 +49,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str], answer: Callab
     try:
         return clean_up(options, machine) if options.cleanup else serve(options, machine)
     except (CniError, Refused, Interrupted, OSError) as error:
-        log.error("%s", error)
+        log.error("%s (podwired needs CAP_NET_ADMIN)" if isinstance(error, PermissionError) else "%s", words_of(error))
         return 1
     finally:
         machine.close()
@@ -67,6 +68,7 @@ def serve(options: Options, machine: Machine) -> int:
         health.ready = True
         notify("READY=1")
         log.info("ready: pods can be attached")
+        store.ready()
 
     settings = Settings(
         wish=options.wish,
@@ -75,6 +77,7 @@ def serve(options: Options, machine: Machine) -> int:
         forwards=options.forward_rules,
         blackholes=options.blackhole_route,
         subnet_file=options.subnet_file,
+        conflist=options.conflist,
     )
     store = open_store(options)
     inbox = Inbox()
@@ -86,6 +89,10 @@ def serve(options: Options, machine: Machine) -> int:
 
 
 def open_store(options: Options) -> Store:
+    if options.kube is not None:
+        from cni.agent.stores.kube import KubeStore
+
+        return KubeStore(options.kube)
     if options.etcd is None:
         from cni.agent.stores.static import StaticStore
 
@@ -107,10 +114,11 @@ def addresses_now() -> set[IP]:
 
 def clean_up(options: Options, machine: Machine) -> int:
     """Removes what the agent has made on this node, in the kernel and on disk; the lease stays in the store."""
+    refused = conflist.remove(options.conflist) if options.conflist is not None else []
     before = subnetenv.read(options.subnet_file)
     for name in device.retire(machine.route, ()):
         log.info("removed %s", name)
-    refused = [text for family in (4, 6) for text in overlay.clear(machine.route, family)]
+    refused += [text for family in (4, 6) for text in overlay.clear(machine.route, family)]
     for text in refused:
         log.error("%s", text)
     firewall.remove(machine, before.networks if before is not None else ())

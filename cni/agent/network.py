@@ -71,6 +71,12 @@ class NetworkConfig(Record):
     def space(self, family: int) -> Space | None:
         return self.ipv4 if family == 4 else self.ipv6
 
+    def fault_of(self, subnet: Net) -> str:
+        """Why it cannot be one of the network's subnets; empty where it can."""
+        network = self.network(subnet.family)
+        inside = network.contains(subnet.ip) and subnet.prefix > network.prefix
+        return "" if inside else f"{subnet.text} is not in {network.text}"
+
     def network(self, family: int) -> Net:
         """Of a family that is used."""
         space = self.space(family)

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cni import VERSION
+from cni.agent.conflist import SUFFIX, Conflist
 from cni.agent.flags import BY_NAME, Given, explained
 from cni.agent.stores.access import EtcdOptions
+from cni.agent.stores.kubenode import whole_prefix
+from cni.agent.stores.kubeoptions import KubeOptions
 from cni.agent.underlay import Wish
 from cni.spec.address import IP
 from cni.spec.record import Record
@@ -23,29 +26,25 @@ PORT_LIMIT = 65535
 DAY = 24 * 60  # minutes: what a lease lasts
 PAIRS = (("etcd-certfile", "etcd-keyfile"), ("etcd-username", "etcd-password"))
 WITHOUT_EFFECT = ("iptables-resync", "vmodule", "log_backtrace_at")
+KUBE = ("kube-api-url", "kubeconfig-file", "kube-annotation-prefix", "net-config-path", "set-node-network-unavailable")
 
 
 class Asked(Exception):
     """The text is all that was asked for: help, or the version."""
 
 
-class Kube(Record):
-    api_url: str
-    kubeconfig: str
-    annotation_prefix: str
-    network_config: str
-    set_network_unavailable: bool
-
-
 class Options(Record):
-    """`etcd` is None where the nodes file is the store. `healthz_port` 0: none. `notices` are to be logged."""
+    """Where neither `kube` nor `etcd` is the store, the nodes file is. `conflist` is None where the runtime is told by
+    somebody else. `healthz_port` 0: none. `notices` are to be logged.
+    """
 
+    kube: KubeOptions | None
     etcd: EtcdOptions | None
     nodes_file: str
     node_name: str
-    kube: Kube
     wish: Wish
     subnet_file: str
+    conflist: Conflist | None
     ip_masq: bool
     random_fully: bool
     forward_rules: bool
@@ -64,21 +63,15 @@ def parse_options(arguments: list[str], environment: Mapping[str, str]) -> Optio
         raise Asked(explained(PROGRAM))
     if given.switch("version"):
         raise Asked(f"{PROGRAM} {VERSION}")
-    if given.switch("kube-subnet-mgr"):
-        given.fault("kube-subnet-mgr", "not served yet; etcd and --nodes-file are")
+    in_kube = given.switch("kube-subnet-mgr")
     options = Options(
-        etcd=_etcd(given),
+        kube=_kube(given, environment) if in_kube else None,
+        etcd=None if in_kube else _etcd(given),
         nodes_file=given.text("nodes-file"),
         node_name=given.text("node-name") or environment.get("NODE_NAME") or os.uname().nodename,
-        kube=Kube(
-            api_url=given.text("kube-api-url"),
-            kubeconfig=given.text("kubeconfig-file"),
-            annotation_prefix=given.text("kube-annotation-prefix"),
-            network_config=given.text("net-config-path"),
-            set_network_unavailable=given.switch("set-node-network-unavailable"),
-        ),
         wish=_wish(given),
         subnet_file=given.needed("subnet-file"),
+        conflist=_conflist(given),
         ip_masq=given.switch("ip-masq"),
         random_fully=not given.switch("ip-masq-fully-random-disable"),
         forward_rules=given.switch("iptables-forward-rules"),
@@ -87,7 +80,7 @@ def parse_options(arguments: list[str], environment: Mapping[str, str]) -> Optio
         healthz_port=given.number("healthz-port", 0, PORT_LIMIT),
         debug=given.number("v", *INTEGERS) > 0,
         cleanup=given.switch("cleanup"),
-        notices=_notices(given),
+        notices=_notices(given, in_kube=in_kube),
     )
     given.refuse()
     return options
@@ -113,6 +106,20 @@ def _wish(given: Given) -> Wish:
         can_reach=given.ip("iface-can-reach"),
         public_ips=tuple([ip for ip in publics if ip is not None]),
     )
+
+
+def _conflist(given: Given) -> Conflist | None:
+    source = given.text("conflist")
+    if not source:
+        if given.where("conflist-dir"):
+            given.fault("conflist-dir", "needs --conflist as well")
+        return None
+    path = os.path.join(given.needed("conflist-dir"), os.path.basename(source))
+    if not source.endswith(SUFFIX):
+        given.fault("conflist", f"{source!r} does not end in {SUFFIX}, by which a runtime knows a list of plugins")
+    elif os.path.abspath(path) == os.path.abspath(source):
+        given.fault("conflist", f"{source} is where the runtime looks already")
+    return Conflist(source, path)
 
 
 def _etcd(given: Given) -> EtcdOptions | None:
@@ -141,6 +148,36 @@ def _etcd(given: Given) -> EtcdOptions | None:
     )
 
 
+def _kube(given: Given, environment: Mapping[str, str]) -> KubeOptions:
+    if given.text("nodes-file"):
+        given.fault("nodes-file", f"does not go together with {given.where('kube-subnet-mgr')}")
+    kubeconfig, server = given.text("kubeconfig-file"), given.text("kube-api-url")
+    host, port = environment.get("KUBERNETES_SERVICE_HOST", ""), environment.get("KUBERNETES_SERVICE_PORT") or "443"
+    if not (kubeconfig or server or host):
+        given.fault("kubeconfig-file", "missing: outside of a pod it, or --kube-api-url, says where the API server is")
+    if server and not server.startswith(("http://", "https://")):
+        given.fault("kube-api-url", f"{server!r} is not a server, as https://10.0.0.1:6443 is")
+    name = given.text("node-name") or environment.get("NODE_NAME", "")
+    pod = environment.get("POD_NAMESPACE", ""), environment.get("POD_NAME", "")
+    if not (name or all(pod)):
+        given.fault("node-name", "missing, and no variable says it: NODE_NAME, or POD_NAMESPACE and POD_NAME")
+    prefix = given.needed("kube-annotation-prefix")
+    try:
+        prefix = whole_prefix(prefix) if prefix else ""
+    except ValueError as error:
+        given.fault("kube-annotation-prefix", str(error))
+    return KubeOptions(
+        node_name=name,
+        pod=("", "") if name else pod,
+        server=server,
+        kubeconfig=kubeconfig,
+        service=f"https://{f'[{host}]' if ':' in host else host}:{port}" if host else "",
+        prefix=prefix,
+        network_file=given.needed("net-config-path"),
+        tells_available=given.switch("set-node-network-unavailable"),
+    )
+
+
 def _endpoint(given: Given, text: str, secure: bool) -> str:
     """Where the scheme is left out, certificates decide, as for etcd's own client."""
     url = text.rstrip("/") if "://" in text else f"{'https' if secure else 'http'}://{text.rstrip('/')}"
@@ -158,10 +195,13 @@ def _endpoint(given: Given, text: str, secure: bool) -> str:
     return url
 
 
-def _notices(given: Given) -> tuple[str, ...]:
+def _notices(given: Given, *, in_kube: bool) -> tuple[str, ...]:
     """To be called last."""
     given.number("iptables-resync", *INTEGERS)
     for name in WITHOUT_EFFECT:
         if given.where(name):
             given.notice(name, "has no effect")
+    others = [name for name in BY_NAME if name.startswith("etcd-")] if in_kube else KUBE
+    for name in filter(given.where, others):
+        given.notice(name, f"has no effect with{'' if in_kube else 'out'} --kube-subnet-mgr")
     return tuple(given.notices)

@@ -9,6 +9,7 @@ from errno import EEXIST, ENODEV, ENOENT, ESRCH
 from os import strerror
 from typing import TYPE_CHECKING
 
+from cni.agent.device import is_link_local
 from cni.agent.plane import PROTOCOL, RouteRow, Tables
 from cni.kernel import overlaynl, rtnl
 from cni.kernel.netlink import NLM_F_ACK, Refused
@@ -16,20 +17,29 @@ from cni.kernel.netlink import NLM_F_ACK, Refused
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cni.kernel.overlaynl import MadeRoute
     from cni.kernel.route import Route
     from cni.kernel.rtnl import Message
     from cni.spec.address import Net
 
 AT_A_TIME = 128  # messages in one datagram: their acknowledgements have to fit the socket's buffer
 GONE = (ENOENT, ESRCH, ENODEV)  # of what is to be deleted
-RTPROT_BOOT = 3  # what flannel's routes bear
+RTPROT_KERNEL, RTPROT_BOOT = 2, 3  # the latter is what flannel's routes bear
 
 
-def near_networks(route: Route, ifindex: int, family: int) -> tuple[Net, ...]:
-    """What is on a wire itself: the destinations of its routes that need no gateway."""
-    found = [overlaynl.parse_made_route(answer) for answer in route.dump(*rtnl.routes_of(ifindex, family))]
-    direct = [one for one in found if one.main and one.gw is None and one.ifindex == ifindex]
-    return tuple(sorted({one.dst for one in direct if one.dst.prefix}))
+def ways_out(route: Route, wire: int, device: int, family: int) -> tuple[tuple[Net, bool], ...]:
+    """The host's own routes, the longest prefix first, and whether they need no gateway on the wire."""
+    found = [overlaynl.parse_made_route(answer) for answer in route.dump(*rtnl.main_routes(family))]
+    theirs = [one for one in found if one.main and one.dst.prefix and not _is_ours(one, device)]
+    ways = [(one.dst, one.gw is None and one.ifindex == wire) for one in theirs]
+    return tuple(sorted(ways, key=lambda way: -way[0].prefix))
+
+
+def connected_networks(route: Route, family: int) -> tuple[Net, ...]:
+    """What this node itself is in, by the routes that the kernel has made for its addresses."""
+    found = [overlaynl.parse_made_route(answer) for answer in route.dump(*overlaynl.routes_by(RTPROT_KERNEL, family))]
+    shared = {one.dst for one in found if one.main and 0 < one.dst.prefix < one.dst.ip.bits}
+    return tuple(sorted(net for net in shared if not is_link_local(net.ip)))
 
 
 def tables(route: Route, family: int, device: int) -> Tables:
@@ -42,7 +52,7 @@ def tables(route: Route, family: int, device: int) -> Tables:
                 found.neighbours[neighbour.ip] = neighbour.mac
         for answer in route.dump(*overlaynl.forwarding_of(device)):
             entry = overlaynl.parse_neighbour(answer)
-            if entry is not None and entry.permanent:
+            if entry is not None and entry.permanent and entry.is_plain:
                 found.forwarding.add((entry.mac, entry.ip))
         _note_routes(found, route.dump(*rtnl.routes_of(device, family)), device)
     _note_routes(found, route.dump(*overlaynl.routes_by(PROTOCOL, family)), device)
@@ -52,9 +62,12 @@ def tables(route: Route, family: int, device: int) -> Tables:
 def _note_routes(found: Tables, answers: list[bytes], device: int) -> None:
     for answer in answers:
         one = overlaynl.parse_made_route(answer)
-        ours = one.protocol == PROTOCOL or (one.ifindex == device and one.protocol == RTPROT_BOOT)
-        if ours and one.main and one.gw is not None:
-            found.routes[one.dst] = RouteRow(one.gw, one.ifindex, one.on_link)
+        if _is_ours(one, device) and one.main and one.gw is not None:
+            found.routes[one.dst] = RouteRow(one.gw, one.ifindex, one.on_link, one.is_plain)
+
+
+def _is_ours(one: MadeRoute, device: int) -> bool:
+    return one.protocol == PROTOCOL or (one.ifindex == device and one.protocol == RTPROT_BOOT)
 
 
 def apply(route: Route, messages: Sequence[Message]) -> list[str]:

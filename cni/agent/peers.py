@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 class Peers:
     """Leases by their key: those that are `served`, and of every other one the fault."""
 
-    def __init__(self, config: NetworkConfig, own: Lease) -> None:
+    def __init__(self, config: NetworkConfig, own: Lease, connected: tuple[Net, ...] = ()) -> None:
+        """`connected`: the networks that this node itself is in."""
         self._config = config
+        self._connected = connected
         self._own = own
         self._leases: dict[str, Lease] = {}
         self._unusable: dict[str, str] = {}  # for faults of their own: these claim nothing
@@ -121,11 +123,15 @@ class Peers:
         return f"{_shared(lease, self._leases[first])} is {first}'s already" if first < key else ""
 
     def _fault_of(self, way: Way) -> str:
-        network = self._config.network(way.subnet.family)
-        if not network.contains(way.subnet.ip) or way.subnet.prefix <= network.prefix:
-            return f"{way.subnet.text} is not in {network.text}"
+        if fault := self._config.fault_of(way.subnet):
+            return fault
         if not way.is_reachable:
             return f"{way.public_ip.text} is no address of a node"
+        if way.subnet.contains(way.public_ip):
+            return f"its own address {way.public_ip.text} is in {way.subnet.text}"
+        for net in self._connected:
+            if _takes(way.subnet, net, self._config.network(way.subnet.family)):
+                return f"{way.subnet.text} would take {net.text}, which this node is in"
         mine = self._own.way(way.subnet.family)
         if mine is not None and (what := _shared_way(way, mine)):
             return f"{what} is this node's"
@@ -140,6 +146,13 @@ def _claims_of(lease: Lease) -> list[Claim]:
         if way.mac is not None:
             found.append((f"MAC address {way.subnet.family}", way.mac))
     return found
+
+
+def _takes(subnet: Net, net: Net, network: Net) -> bool:
+    """Traffic for (a part of) a node's network would go to the peer. Where pods' network is a part of the nodes', a
+    subnet in both is meant.
+    """
+    return subnet.contains(net.ip) or (net.contains(subnet.ip) and network.contains(net.ip))
 
 
 def _shared(one: Lease, other: Lease) -> str:

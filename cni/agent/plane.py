@@ -22,22 +22,23 @@ PROTOCOL = 80  # rtnetlink(7): who made a route; from 17 on the numbers are free
 
 
 class Links(Record):
-    """Interface indexes: of the tunnel's device, 0 for none, and of the wire. Nodes in networks that are `near` need no
-    tunnel.
+    """Interface indexes: of the tunnel's device, 0 for none, and of the wire. `ways`: the host's routes, the longest
+    prefix first, and whether they lead to the wire itself: a node behind such a one needs no tunnel.
     """
 
     device: int
     wire: int
-    near: tuple[Net, ...]
+    ways: tuple[tuple[Net, bool], ...]
 
     def is_near(self, ip: IP) -> bool:
-        return any(network.contains(ip) for network in self.near)
+        return next((direct for network, direct in self.ways if network.contains(ip)), False)
 
 
 class RouteRow(Record):
     gw: IP
     ifindex: int
     on_link: bool
+    is_plain: bool = True
 
 
 class Tables:

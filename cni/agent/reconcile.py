@@ -7,14 +7,16 @@ peer's lease has changed is dealt with alone, so that it costs the same however 
 from __future__ import annotations
 
 import time
+from functools import partial
 from os import strerror
 from typing import TYPE_CHECKING
 
-from cni.agent import device, firewall, overlay, subnetenv
+from cni.agent import device, overlay
 from cni.agent.known import Known
 from cni.agent.leases import End, Node, derived_mac
 from cni.agent.logs import log
 from cni.agent.network import VXLAN
+from cni.agent.opening import Opening
 from cni.agent.plane import Links, Tables, changes, tables_of
 from cni.agent.stores.store import Failed, Held
 from cni.agent.underlay import NoUnderlay
@@ -22,7 +24,6 @@ from cni.agent.watch import Watch
 from cni.agent.wire import Wire
 from cni.kernel.netlink import Interrupted, Refused
 from cni.spec.errors import CniError
-from cni.spec.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,24 +31,15 @@ if TYPE_CHECKING:
     from cni.agent.leases import Lease, Way
     from cni.agent.metrics import Metrics
     from cni.agent.network import NetworkConfig
+    from cni.agent.opening import Settings
     from cni.agent.peers import Peers
     from cni.agent.stores.store import News
-    from cni.agent.underlay import Underlay, Wish
+    from cni.agent.underlay import Underlay
     from cni.kernel.machine import Machine
     from cni.kernel.rtnl import Message
 
+LONGEST_KEY = 200  # letters of what others write
 TOLD_ONE_BY_ONE = 20  # changes of peers; of more only their number is told
-
-
-class Settings(Record):
-    """What the user says of this node."""
-
-    wish: Wish
-    masquerades: bool
-    fully_random: bool
-    forwards: bool
-    blackholes: bool
-    subnet_file: str
 
 
 class Reconciler:
@@ -70,16 +62,12 @@ class Reconciler:
         self._links: dict[int, Links] = {}
         self._wire = Wire(machine.route, settings.wish)
         self._node: Node | None = None
-        self._all_due = False
-        self._failed = False
+        self._opening = Opening(settings, machine)
+        self._all_due = self._rules_due = self._failed = False
 
     @property
     def due(self) -> bool:
-        return self._all_due or self._known.has_changes
-
-    @property
-    def is_all_due(self) -> bool:
-        return self._all_due
+        return self._all_due or self._rules_due or self._known.has_changes
 
     def hear(self, news: News) -> None:
         """Takes in what the store tells; `settle` acts on it."""
@@ -99,23 +87,36 @@ class Reconciler:
     def look_after_all(self) -> None:
         self._all_due = True
 
+    def look_after_rules(self) -> None:
+        self._rules_due = True
+
     def settle(self) -> bool:
         """Does what is due. False: not all of it could be done, and it has to be tried again."""
         began = time.monotonic()
-        what = "all" if self._all_due else "peers"
+        what = "all" if self._all_due else "part"
         self._failed = False
+        self._try(self._do_all if self._all_due else self._do_part)
+        self._metrics.sync_seconds.labels(what).observe(time.monotonic() - began)
+        return not self._failed
+
+    def _do_all(self) -> None:
+        self._all_due = self._rules_due = False
+        self._reconcile()
+
+    def _do_part(self) -> None:
+        self._follow()
+        if self._rules_due:
+            self._rules_due = False
+            self._note_healed(self._opening.keep_rules())
+
+    def _try(self, step: Callable[[], None]) -> None:
+        """What fails is told, and does not keep other steps from being taken."""
         try:
-            if self._all_due:
-                self._all_due = False
-                self._reconcile()
-            else:
-                self._follow()
+            step()
         except NoUnderlay as error:
             self._fail("interface", str(error))
         except (Refused, Interrupted, CniError, OSError) as error:
-            self._fail("kernel", _words(error))
-        self._metrics.sync_seconds.labels(what).observe(time.monotonic() - began)
-        return not self._failed
+            self._fail("kernel", words_of(error))
 
     def _fail(self, where: str, text: str) -> None:
         self._failed = True
@@ -137,26 +138,42 @@ class Reconciler:
         if node != self._node:
             self._node = node
             self._present(node)
-        own = self._known.lease_of(node)
-        peers = self._known.peers(config, own) if own is not None else None
-        if own is None or peers is None:
+        own = self._known.lease_of(config, node)
+        if own is None:
             return
+        route = self._machine.route
+        connected = [net for family in config.families for net in overlay.connected_networks(route, family)]
+        peers = self._known.peers(config, own, tuple(connected))
+        if peers is None:
+            return
+        self._report(peers, [*peers.faults] if peers is not self._peers else [])
         if peers is not self._peers:
             self._peers = peers
-            self._report(peers, [*peers.faults])
             log.info("%d peers", len(peers.served))
-        self.watch.links = {underlay.ifindex: device.look_of(self._machine.route, underlay.name)}
+        self.watch.links = {underlay.ifindex: device.look_of(route, underlay.name)}
         self.watch.devices.clear()
-        names = [self._reconcile_family(config, underlay, way, peers) for way in own.ways]
-        self._retire(tuple(names), config.families)
+        for way in own.ways:
+            self._try(partial(self._reconcile_family, config, underlay, way, peers))
+        self._retire(config)
         self._open(config, underlay, own)
 
-    def _retire(self, names: tuple[str, ...], families: tuple[int, ...]) -> None:
+    def _open(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> None:
+        self._note_healed(self._opening.open(config, underlay, own))
+        for fault in self._opening.faults:
+            self._fail("conflist", fault)
+        if self._opening.is_open and not self.is_ready:
+            self.is_ready = True
+            self._ready()
+        self._note_healed(self._opening.keep_rules())
+
+    def _retire(self, config: NetworkConfig) -> None:
         """What the network had before it was changed, and has no more."""
+        tunnels = config.backend.kind == VXLAN
+        names = tuple([device.name_of(config.backend, family) for family in config.families if tunnels])
         for name in device.retire(self._machine.route, names):
             log.info("removed %s, which the network does not have any more", name)
         for family in (4, 6):
-            if family not in families:
+            if family not in config.families:
                 self._links.pop(family, None)
                 self.watch.tables.pop(family, None)
                 overlay.clear(self._machine.route, family)
@@ -164,23 +181,23 @@ class Reconciler:
     def _report(self, peers: Peers, keys: Iterable[str]) -> None:
         self._metrics.peers.set(len(peers.served))
         self._metrics.refused_peers.set(len(peers.faults))
-        for key in keys:
-            if fault := peers.faults.get(key):
-                log.warning("lease %s is not served: %s", key, fault)
+        faulty = [key for key in keys if key in peers.faults]
+        for key in faulty[:TOLD_ONE_BY_ONE]:
+            log.warning("lease %s is not served: %s", key[:LONGEST_KEY], peers.faults[key][:LONGEST_KEY])
+        if len(faulty) > TOLD_ONE_BY_ONE:
+            log.warning("%d leases are not served", len(faulty))
 
-    def _reconcile_family(self, config: NetworkConfig, underlay: Underlay, own: Way, peers: Peers) -> str:
-        """Returns the name of the tunnel's device, if there is one."""
-        route, family, name, index = self._machine.route, own.subnet.family, "", 0
+    def _reconcile_family(self, config: NetworkConfig, underlay: Underlay, own: Way, peers: Peers) -> None:
+        route, family, index = self._machine.route, own.subnet.family, 0
         if config.backend.kind == VXLAN:
             tunnel = device.device_of(config.backend, underlay, own)
             index, done = device.ensure_device(route, tunnel)
-            name = tunnel.name
             self._note_healed(done)
-            self.watch.links[index] = device.look_of(route, name)
+            self.watch.links[index] = device.look_of(route, tunnel.name)
             self.watch.devices[index] = family
         direct = config.backend.kind != VXLAN or config.backend.direct_routing
-        near = overlay.near_networks(route, underlay.ifindex, family) if direct else ()
-        links = Links(index, underlay.ifindex, near)
+        ways = overlay.ways_out(route, underlay.ifindex, index, family) if direct else ()
+        links = Links(index, underlay.ifindex, ways)
         self._links[family] = links
         wanted = self._tables(peers.served.values(), links, family)
         self.watch.tables[family] = wanted
@@ -189,7 +206,6 @@ class Reconciler:
             self._note_healed([f"{len(messages)} entries of IPv{family} differed"])
         self._apply(messages)
         overlay.keep_blackholes(route, family, (own.subnet,) if self._settings.blackholes else ())
-        return name
 
     def _tables(self, leases: Iterable[Lease], links: Links, family: int) -> Tables:
         ways = [way for way in [lease.way(family) for lease in leases] if way is not None]
@@ -227,19 +243,6 @@ class Reconciler:
             if lease != before[key]:
                 log.info("peer %s: %s", key, "gone" if lease is None else _described(lease))
 
-    def _open(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> None:
-        """Rules and the file for plugins: then pods can be attached."""
-        settings = self._settings
-        spaces = tuple([(config.network(way.subnet.family), way.subnet) for way in own.ways])
-        rules = firewall.Rules(spaces, settings.masquerades, settings.fully_random, settings.forwards)
-        self._note_healed(firewall.ensure(self._machine, rules))
-        mtu = min(device.pod_mtu(config.backend, underlay, way.subnet.family) for way in own.ways)
-        if subnetenv.write(settings.subnet_file, subnetenv.text_of(spaces, mtu, masquerades=settings.masquerades)):
-            log.info("wrote %s", settings.subnet_file)
-        if not self.is_ready:
-            self.is_ready = True
-            self._ready()
-
 
 def _node(config: NetworkConfig, underlay: Underlay) -> Node:
     if config.backend.kind != VXLAN:
@@ -252,7 +255,7 @@ def _described(lease: Lease) -> str:
     return ", ".join([f"{way.subnet.text} at {way.public_ip.text}" for way in lease.ways])
 
 
-def _words(error: BaseException) -> str:
+def words_of(error: BaseException) -> str:
     if isinstance(error, Refused):
         return f"the kernel refused a step: {error.words or strerror(error.errno)}"
     return error.message if isinstance(error, CniError) else str(error)

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cni.agent import firewall
 from cni.agent.device import is_link_local
-from cni.agent.plane import PROTOCOL
-from cni.kernel import nfnl, nfrule, overlaynl, rtinfo, rtnl
+from cni.agent.plane import PROTOCOL, RouteRow
+from cni.kernel import accept, nfnl, nfrule, overlaynl, rtinfo, rtnl
+from cni.kernel.netlink import attributes
 from cni.kernel.rtnl import AF_BRIDGE, AF_INET, IFINFO
+from cni.spec.address import IP
 
 if TYPE_CHECKING:
     from cni.agent.device import Look
     from cni.agent.plane import Tables
 
+NFTA_TABLE = 1  # the table's name, in the messages of tables, chains and rules alike
 # What changes in nftables as containers come and go are elements; these are rules', chains' and tables' messages.
 NFT_RULES = (nfrule.NFT_MSG_NEWCHAIN, nfrule.NFT_MSG_DELCHAIN, nfrule.NFT_MSG_DELRULE, nfnl.NFT_MSG_DELTABLE)
 
@@ -49,8 +53,7 @@ class Watch:
             return "a link came" if kind == rtnl.RTM_NEWLINK and rtinfo.parse_link(payload).name in named else ""
         if kind == rtnl.RTM_DELLINK:
             return f"{look.name} is gone"
-        link = rtinfo.parse_link(payload)
-        return "" if look.fits(link) else f"{look.name} has changed"
+        return "" if look.fits(payload) else f"{look.name} has changed"
 
     def _address(self, kind: int, payload: bytes) -> str:
         info = rtinfo.parse_address(payload)
@@ -70,6 +73,7 @@ class Watch:
             return ""
         there = kind == overlaynl.RTM_NEWNEIGH and entry.permanent
         if family == AF_BRIDGE:
+            there = there and entry.is_plain
             whole = there == ((entry.mac, entry.ip) in tables.forwarding)
         else:  # what is deleted is told without its MAC address, as an entry that failed
             mac = tables.neighbours.get(entry.ip)
@@ -77,23 +81,25 @@ class Watch:
         return "" if whole else f"an entry for {entry.ip.text} has changed"
 
     def _route(self, kind: int, payload: bytes) -> str:
-        family = 4 if payload[0] == AF_INET else 6
-        tables = self.tables.get(family)
-        if tables is None:
-            return ""
         route = overlaynl.parse_made_route(payload)
+        if self.searches and not route.dst.prefix:
+            return "a default route came or went"
+        tables = self.tables.get(4 if payload[0] == AF_INET else 6)
+        if tables is None or not route.main:
+            return ""
         row = tables.routes.get(route.dst)
-        if row is None:
-            ours = route.protocol == PROTOCOL or route.ifindex in self.devices
-            return f"a route to {route.dst.text} came" if ours and kind == rtnl.RTM_NEWROUTE and route.gw else ""
-        there = kind == rtnl.RTM_NEWROUTE and (route.gw, route.ifindex, route.on_link) == (
-            row.gw,
-            row.ifindex,
-            row.on_link,
-        )
-        return "" if there or not route.main else f"the route to {route.dst.text} has changed"
+        if row is not None:
+            there = RouteRow(route.gw or IP(0, 0), route.ifindex, route.on_link, route.is_plain)
+            return "" if kind == rtnl.RTM_NEWROUTE and there == row else f"the route to {route.dst.text} has changed"
+        if route.gw is None:  # what a wire leads to itself
+            return f"{route.dst.text} came or went" if route.ifindex in self.links.keys() - self.devices.keys() else ""
+        ours = route.protocol == PROTOCOL or route.ifindex in self.devices
+        return f"a route to {route.dst.text} came" if ours and kind == rtnl.RTM_NEWROUTE else ""
 
 
-def rules_disturbed(kind: int) -> bool:
-    """Of nfnetlink's messages: rules may be gone, or a chain may drop what it forwards."""
-    return kind >> 8 == nfnl.NFNL_SUBSYS_NFTABLES and kind & 0xFF in NFT_RULES
+def rules_disturbed(kind: int, payload: bytes) -> bool:
+    """Of nfnetlink's messages: rules of the agent's may be gone, or a chain may drop what it forwards."""
+    if kind >> 8 != nfnl.NFNL_SUBSYS_NFTABLES or kind & 0xFF not in NFT_RULES:
+        return False
+    table = attributes(payload, nfnl.NFGENMSG.size).get(NFTA_TABLE)
+    return nfnl.name_of(table) in (firewall.TABLE, accept.TABLE)

@@ -31,15 +31,19 @@ from cni.kernel.rtnl import (
     IFLA_INFO_DATA,
     IFLA_INFO_KIND,
     IFLA_LINKINFO,
+    IFLA_MASTER,
     IFLA_MTU,
     RT_TABLE_MAIN,
     RTA_DST,
     RTA_GATEWAY,
+    RTA_METRICS,
     RTA_OIF,
+    RTA_PREFSRC,
     RTA_PRIORITY,
     RTM_GETROUTE,
     RTM_NEWLINK,
     RTM_NEWROUTE,
+    RTM_SETLINK,
     RTMSG,
     RTN_UNICAST,
     SCOPE_UNIVERSE,
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
 RTM_DELROUTE = 25
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 NDA_DST, NDA_LLADDR, NDA_IFINDEX, NDA_MASTER = 1, 2, 8, 9
+NDA_PORT, NDA_VNI = 6, 7
 NUD_PERMANENT, NTF_SELF = 0x80, 0x02
 RTNH_F_ONLINK, RTN_BLACKHOLE = 4, 6
 RTA_VIA, VIA_FAMILY_BYTES = 18, 2  # a gateway of the other family
@@ -78,16 +83,21 @@ class VxlanInfo(Record):
 
 
 class Neighbour(Record):
-    """An entry of the neighbour table, or of the forwarding database, where `ip` is the other VTEP's."""
+    """An entry of the neighbour table, or of the forwarding database, where `ip` is the other VTEP's. `is_plain`: with
+    the port, the VNI and the link of the device.
+    """
 
     ifindex: int
     ip: IP
     mac: bytes
     permanent: bool
+    is_plain: bool = True
 
 
 class MadeRoute(Record):
-    """A route with who made it; `main`: in the main table. Index 0: it has several next hops, or none."""
+    """A route with who made it; `main`: in the main table. Index 0: it has several next hops, or none. `is_plain`:
+    without a source address and metrics of its own.
+    """
 
     dst: Net
     gw: IP | None
@@ -96,6 +106,7 @@ class MadeRoute(Record):
     protocol: int
     on_link: bool
     is_blackhole: bool = False
+    is_plain: bool = True
 
 
 def new_vxlan(name: str, mac: bytes, mtu: int, info: VxlanInfo) -> Message:
@@ -125,6 +136,11 @@ def _fixed(info: VxlanInfo) -> bytes:
 def _changeable(info: VxlanInfo) -> bytes:
     data = u32(IFLA_VXLAN_ID, info.vni) + u32(IFLA_VXLAN_LINK, info.link) + u8(IFLA_VXLAN_LEARNING, info.learning)
     return data + address(IFLA_VXLAN_LOCAL if info.local.family == 4 else IFLA_VXLAN_LOCAL6, info.local)
+
+
+def set_free(name: str) -> Message:
+    """The link is no port of another."""
+    return RTM_SETLINK, 0, IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + text(IFLA_IFNAME, name) + u32(IFLA_MASTER, 0)
 
 
 def parse_vxlan(data: bytes) -> VxlanInfo | None:
@@ -186,7 +202,10 @@ def parse_neighbour(data: bytes) -> Neighbour | None:
     _, ifindex, state, _, _ = NDMSG.unpack_from(data)
     found = attributes(data, NDMSG.size)
     ip = found.get(NDA_DST)
-    return None if ip is None else Neighbour(ifindex, _ip(ip), found.get(NDA_LLADDR, b""), bool(state & NUD_PERMANENT))
+    if ip is None:
+        return None
+    plain = found.keys().isdisjoint((NDA_PORT, NDA_VNI, NDA_IFINDEX))
+    return Neighbour(ifindex, _ip(ip), found.get(NDA_LLADDR, b""), bool(state & NUD_PERMANENT), plain)
 
 
 def set_route(dst: Net, gw: IP, ifindex: int, protocol: int, on_link: bool) -> Message:
@@ -232,6 +251,7 @@ def parse_made_route(data: bytes) -> MadeRoute:
         protocol=protocol,
         on_link=bool(flags & RTNH_F_ONLINK),
         is_blackhole=kind == RTN_BLACKHOLE,
+        is_plain=RTA_METRICS not in found and RTA_PREFSRC not in found,
     )
 
 

@@ -88,7 +88,7 @@ class Route(Netlink):
     def links(self) -> list[rtinfo.Link]:
         """All links; the cost grows with their number."""
         found = [rtinfo.parse_link(answer) for answer in self.dump(*rtnl.all_links())]
-        self._groups.update({link.name: link.group for link in found})
+        self._groups = {link.name: link.group for link in found}
         return found
 
     def addresses(self, name: str) -> list[rtinfo.AddressInfo]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cni import VERSION as PODWIRE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -63,8 +65,19 @@ def in_namespace(script: str, bundle: Path) -> subprocess.CompletedProcess[str]:
     return call(Path("/usr/bin/env"), os.environ | VERSION, *namespace, "sh", "-euc", script, str(bundle))
 
 
-def test_is_one_executable_beside_one_folder(bundle: Path) -> None:
-    assert sorted(os.listdir(bundle)) == ["podwire", "podwire.d"]
+def test_is_one_executable_beside_one_folder_and_the_agent_a_link_to_it(bundle: Path) -> None:
+    assert sorted(os.listdir(bundle)) == ["podwire", "podwire.d", "podwired"]
+    assert os.readlink(bundle / "podwired") == "podwire"
+
+
+def test_the_agent_tells_its_version_and_its_flags(bundle: Path) -> None:
+    for flag, said in (("--version", f"podwired {PODWIRE}\n"), ("--help", "usage: podwired [FLAG]...")):
+        done = subprocess.run([bundle / "podwired", flag], env={}, capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(said)
+        assert done.stderr == ""
+    wrong = subprocess.run([bundle / "podwired", "--ifaces=x"], env={}, capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "--ifaces: there is no such flag" in wrong.stderr
 
 
 def test_answers_in_an_empty_environment(bundle: Path) -> None:

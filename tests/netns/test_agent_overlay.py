@@ -288,7 +288,9 @@ def test_every_deviation_is_mended(host: Machine, family: int, spoil: str) -> No
 def everything(machine: Machine, family: int) -> list[str]:
     """Routes, neighbours and places of all links."""
     questions = [["ip", f"-{family}", "route"], ["ip", f"-{family}", "neighbour"], ["bridge", "fdb", "show"]]
-    return sorted(line.strip() for question in questions for line in machine.run(*question).stdout.splitlines())
+    lines = [line.strip() for question in questions for line in machine.run(*question).stdout.splitlines()]
+    learned = ("REACHABLE", "STALE", "DELAY", "PROBE", "INCOMPLETE", "FAILED")  # the kernel's own, of the wire
+    return sorted(line for line in lines if not ("dev uplink" in line and line.endswith(learned)))
 
 
 @FAMILIES

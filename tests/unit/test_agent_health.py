@@ -14,6 +14,7 @@ pytest.importorskip("prometheus_client", reason="the agent's part (pip install p
 
 from cni.agent.health import SILENT_SECONDS, Health, notify
 from cni.agent.metrics import Metrics
+from cni.spec.errors import InputOutput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,7 +105,7 @@ def test_callers_are_not_told_of_anywhere(served: Served, capfd: pytest.CaptureF
 
 
 def test_an_address_that_is_taken_is_an_error(served: Served) -> None:
-    with pytest.raises(OSError, match="in use"):
+    with pytest.raises(InputOutput, match="in use"):
         Health(Metrics()).start(served.ip, served.port)
 
 

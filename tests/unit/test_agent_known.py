@@ -26,7 +26,7 @@ def known(*leases: Lease) -> Known:
     found = Known()
     for news in (Configured(CONFIG), Held(OWN, 100.0), Listed({one.key: one for one in leases})):
         assert found.hear(news)
-    assert found.peers(CONFIG, OWN) is not None
+    assert found.peers(CONFIG, OWN, ()) is not None
     return found
 
 
@@ -76,10 +76,10 @@ def test_who_is_served_in_the_place_of_another_is_told_too() -> None:
 def test_changes_before_all_is_listed_mean_nothing() -> None:
     found = Known()
     assert not found.hear(Changed(TWO.key, TWO))
-    assert found.peers(CONFIG, OWN) is None
+    assert found.peers(CONFIG, OWN, ()) is None
     assert found.take_changes() == ({}, None)
     found.hear(Listed({THREE.key: THREE}))
-    peers = found.peers(CONFIG, OWN)
+    peers = found.peers(CONFIG, OWN, ())
     assert peers is not None
     assert peers.served == {THREE.key: THREE}
 
@@ -90,7 +90,7 @@ def test_changes_while_nobody_asked_for_peers_are_kept() -> None:
     found.hear(Changed(THREE.key, THREE))
     found.hear(Changed(TWO.key, None))
     assert not found.has_changes
-    peers = found.peers(CONFIG, OWN)
+    peers = found.peers(CONFIG, OWN, ())
     assert peers is not None
     assert peers.served == {THREE.key: THREE}
 
@@ -99,7 +99,7 @@ def test_what_is_listed_takes_the_place_of_all_before() -> None:
     found = known(TWO)
     found.hear(Changed(TWO.key, None))
     found.hear(Listed({THREE.key: THREE}))
-    peers = found.peers(CONFIG, OWN)
+    peers = found.peers(CONFIG, OWN, ())
     assert peers is not None
     assert peers.served == {THREE.key: THREE}
     assert not found.has_changes
@@ -115,19 +115,19 @@ def test_what_is_listed_stays_the_tellers() -> None:
 
 def test_peers_are_kept_until_more_than_one_of_them_changes() -> None:
     found = known(TWO)
-    peers = found.peers(CONFIG, OWN)
+    peers = found.peers(CONFIG, OWN, ())
     found.hear(Changed(THREE.key, THREE))
     found.hear(Held(OWN, 300.0))
-    assert found.peers(CONFIG, OWN) is peers
+    assert found.peers(CONFIG, OWN, ()) is peers
     found.hear(Held(lease(1, mac=9)))
-    assert found.peers(CONFIG, lease(1, mac=9)) is not peers
+    assert found.peers(CONFIG, lease(1, mac=9), ()) is not peers
 
 
 def test_the_own_lease_counts_where_it_is_of_the_nodes_network() -> None:
     found = known()
-    assert found.lease_of(NODE) == OWN
-    assert found.lease_of(NODE._replace(ends=(End(parse_ip("192.0.2.99")),))) == OWN
-    assert found.lease_of(NODE._replace(vni=2)) is None
-    assert found.lease_of(Node("host-gw", 0, (End(parse_ip("192.0.2.1")),))) is None
-    assert found.lease_of(NODE._replace(ends=(*NODE.ends, End(parse_ip("fd00::1"))))) is None
-    assert Known().lease_of(NODE) is None
+    assert found.lease_of(CONFIG, NODE) == OWN
+    assert found.lease_of(CONFIG, NODE._replace(ends=(End(parse_ip("192.0.2.99")),))) == OWN
+    assert found.lease_of(CONFIG, NODE._replace(vni=2)) is None
+    assert found.lease_of(CONFIG, Node("host-gw", 0, (End(parse_ip("192.0.2.1")),))) is None
+    assert found.lease_of(CONFIG, NODE._replace(ends=(*NODE.ends, End(parse_ip("fd00::1"))))) is None
+    assert Known().lease_of(CONFIG, NODE) is None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cni.agent.stores.access import EtcdOptions
 
 ROOT = Path(__file__).parents[2]
-ADDITIONAL = {"nodes-file", "node-name", "cleanup", "help"}
+ADDITIONAL = {"nodes-file", "node-name", "conflist", "conflist-dir", "cleanup", "help"}
 WORDED = re.compile(r"^  -(\S+)(?: (\S+))?\n\s+(.*)$", re.MULTILINE)
 
 
@@ -72,6 +72,7 @@ def test_what_nothing_is_said_of_is_as_in_flanneld() -> None:
         "nodes_file": "",
         "node_name": os.uname().nodename,
         "subnet_file": "/run/flannel/subnet.env",
+        "conflist": None,
         "ip_masq": False,
         "random_fully": True,
         "forward_rules": True,
@@ -158,10 +159,10 @@ def test_every_flag_reaches_its_option() -> None:
         "--ip-masq", "--ip-masq-fully-random-disable", "--iptables-forward-rules=false", "--ip-blackhole-route",
         "--healthz-ip=::1", "--healthz-port=65535", "--kube-api-url=u", "--kubeconfig-file=k",
         "--kube-annotation-prefix=p", "--net-config-path=/n", "--set-node-network-unavailable=false", "-v=2",
-        "--node-name=one", "--cleanup",
+        "--node-name=one", "--conflist=/c/one.conflist", "--conflist-dir=/d", "--cleanup",
     )  # fmt: skip
     found = options._asdict() | {"etcd": tuple(options.etcd or ()), "kube": tuple(options.kube)}
-    found["wish"] = tuple(options.wish)
+    found |= {"wish": tuple(options.wish), "conflist": tuple(options.conflist or ())}
     assert found == {
         "etcd": (
             ("https://10.0.0.1:2379", "https://[fd00::1]:2379"), "/a/b", "ca", "cert", "key", "who", "secret", 1439,
@@ -174,6 +175,7 @@ def test_every_flag_reaches_its_option() -> None:
             (parse_ip("192.0.2.1"), parse_ip("2001:db8::1")),
         ),
         "subnet_file": "/s",
+        "conflist": ("/c/one.conflist", "/d/one.conflist"),
         "ip_masq": True,
         "random_fully": False,
         "forward_rules": False,

@@ -100,6 +100,28 @@ def test_a_lease_with_a_fault_of_its_own_is_not_served_and_harms_nobody(faulty: 
         assert peers.served == {behind.key: behind}
 
 
+@pytest.mark.parametrize(
+    ("connected", "subnet", "fault"),
+    [
+        ("10.5.2.0/24", "10.5.2.0/24", "10.5.2.0/24 would take 10.5.2.0/24, which this node is in"),
+        ("10.5.2.0/25", "10.5.2.0/24", "10.5.2.0/24 would take 10.5.2.0/25, which this node is in"),
+        ("10.5.0.0/22", "10.5.2.0/24", "10.5.2.0/24 would take 10.5.0.0/22, which this node is in"),
+        ("10.0.0.0/8", "10.5.2.0/24", ""),  # the pods' network is meant to be a part of the nodes'
+        ("192.0.2.0/24", "10.5.2.0/24", ""),
+    ],
+)
+def test_no_peer_takes_a_network_that_this_node_itself_is_in(connected: str, subnet: str, fault: str) -> None:
+    peers = Peers(SINGLE, OWN, (parse_net(connected),))
+    peers.put("key", lease(subnet, "192.0.2.2", "02"))
+    assert peers.faults.get("key", "") == fault
+    assert bool(peers.served) == (not fault)
+
+
+def test_a_tunnel_cannot_lead_through_itself() -> None:
+    peers = peers_of(lease("10.5.2.0/24", "10.5.2.9", "02"))
+    assert list(peers.faults.values()) == ["its own address 10.5.2.9 is in 10.5.2.0/24"]
+
+
 def test_a_host_gw_network_knows_neither_vni_nor_mac_address() -> None:
     own = lease("10.5.1.0/24", "192.0.2.1", backend="host-gw", vni=0)
     peer = lease("10.5.2.0/24", "192.0.2.2", backend="host-gw", vni=0)
@@ -208,8 +230,14 @@ def is_faulty(config: NetworkConfig, own: Lease, one: Lease) -> bool:
         if way.subnet.family in config.families
     )
     kind = config.backend.kind
+    unreachable = any(
+        not way.is_reachable or way.subnet.contains(way.public_ip)
+        for way in one.ways
+        if way.subnet.family in config.families
+    )
     return (
-        one.backend != kind
+        unreachable
+        or one.backend != kind
         or (kind == "vxlan" and one.vni != config.backend.vni)
         or not inside
         or conflict(config, one, own)

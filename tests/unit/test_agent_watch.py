@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent.device import Look
+from cni.agent.device import look
 from cni.agent.leases import Way
 from cni.agent.plane import PROTOCOL, Links, tables_of
 from cni.agent.watch import Watch, rules_disturbed
@@ -29,31 +29,46 @@ def watch() -> Watch:
     found = Watch()
     found.searches = False
     found.links = {
-        DEVICE: Look("flannel.1", MAC, 1450, up=True, addresses=(OWN,)),
-        WIRE: Look("eth0", PEER_MAC, 1500, up=True, addresses=(parse_net("192.0.2.1/24"),)),
+        DEVICE: look(link(DEVICE, "flannel.1", tunnel=TUNNEL), (OWN,)),
+        WIRE: look(link(WIRE, "eth0", PEER_MAC, 1500), (parse_net("192.0.2.1/24"),)),
     }
     found.devices = {DEVICE: 4}
     found.tables = {4: tables_of([Way(NET, VTEP, PEER_MAC)], Links(DEVICE, WIRE, ()))}
     return found
 
 
-def link(index: int, name: str, mac: bytes = MAC, mtu: int = 1450, *, up: bool = True) -> bytes:
+def link(
+    index: int, name: str, mac: bytes = MAC, mtu: int = 1450, *, up: bool = True, tunnel: bytes = b"", master: int = 0
+) -> bytes:
     head = rtnl.IFINFO.pack(0, 1, index, rtnl.IFF_UP if up else 0, 0)
-    return head + text(rtnl.IFLA_IFNAME, name) + attribute(rtnl.IFLA_ADDRESS, mac) + u32(rtnl.IFLA_MTU, mtu)
+    head += text(rtnl.IFLA_IFNAME, name) + attribute(rtnl.IFLA_ADDRESS, mac) + u32(rtnl.IFLA_MTU, mtu)
+    return head + tunnel + (u32(rtnl.IFLA_MASTER, master) if master else b"")
+
+
+def tunnel_from(local: str) -> bytes:
+    """What tells of the tunnel in a message about its device."""
+    info = overlaynl.VxlanInfo(1, WIRE, parse_ip(local), 8472, learning=False, gbp=False)
+    message = overlaynl.set_vxlan("x", info)[2]
+    return message[len(rtnl.IFINFO.pack(0, 0, 0, 0, 0) + text(rtnl.IFLA_IFNAME, "x")) :]
+
+
+TUNNEL = tunnel_from("192.0.2.1")
 
 
 def test_a_link_that_is_as_wanted_is_an_echo(watch: Watch) -> None:
-    assert watch.disturbed(rtnl.RTM_NEWLINK, link(DEVICE, "flannel.1")) == ""
+    assert watch.disturbed(rtnl.RTM_NEWLINK, link(DEVICE, "flannel.1", tunnel=TUNNEL)) == ""
     assert watch.disturbed(rtnl.RTM_NEWLINK, link(WIRE, "eth0", PEER_MAC, 1500)) == ""
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        link(DEVICE, "flannel.1", up=False),
-        link(DEVICE, "flannel.1", mtu=1400),
-        link(DEVICE, "flannel.1", mac=PEER_MAC),
-        link(DEVICE, "renamed"),
+        link(DEVICE, "flannel.1", tunnel=TUNNEL, up=False),
+        link(DEVICE, "flannel.1", tunnel=TUNNEL, mtu=1400),
+        link(DEVICE, "flannel.1", tunnel=TUNNEL, mac=PEER_MAC),
+        link(DEVICE, "flannel.1", tunnel=TUNNEL, master=9),
+        link(DEVICE, "flannel.1", tunnel=tunnel_from("192.0.2.7")),
+        link(DEVICE, "renamed", tunnel=TUNNEL),
     ],
 )
 def test_a_link_that_is_not_as_wanted_disturbs(watch: Watch, changed: bytes) -> None:
@@ -167,7 +182,7 @@ def test_before_anything_is_wanted_nothing_disturbs() -> None:
     watch = Watch()
     for kind, _, payload in (NEIGHBOUR(DEVICE, FIRST, MAC), overlaynl.set_route(NET, FIRST, DEVICE, 80, on_link=True)):
         assert watch.disturbed(kind, payload) == ""
-    assert watch.disturbed(rtnl.RTM_NEWLINK, link(DEVICE, "flannel.1")) == ""
+    assert watch.disturbed(rtnl.RTM_NEWLINK, link(DEVICE, "flannel.1", tunnel=TUNNEL)) == ""
     assert watch.disturbed(12345, b"") == ""
 
 
@@ -180,7 +195,8 @@ def test_a_device_whose_tables_could_not_be_asked_for_yet_disturbs_nothing() -> 
 def test_of_nftables_what_makes_and_unmakes_rules_disturbs_and_elements_do_not() -> None:
     """A new rule may be a container's own; who adds one to podwired's chain is found when all is looked after."""
     subsystem = nfnl.NFNL_SUBSYS_NFTABLES << 8
-    disturbing = {kind for kind in range(256) if rules_disturbed(subsystem | kind)}
+    own = nfnl.NFGENMSG.pack(1, 0, 0) + text(1, "podwired")
+    disturbing = {kind for kind in range(256) if rules_disturbed(subsystem | kind, own)}
     # nf_tables_msg_types of linux/netfilter/nf_tables.h: tables' 2, chains' 3 and 5, rules' 8
     assert disturbing == {2, 3, 5, 8}
     assert disturbing == {
@@ -189,4 +205,13 @@ def test_of_nftables_what_makes_and_unmakes_rules_disturbs_and_elements_do_not()
         nfrule.NFT_MSG_DELCHAIN,
         nfrule.NFT_MSG_DELRULE,
     }
-    assert not any(rules_disturbed(1 << 8 | kind) for kind in range(256))
+    assert not any(rules_disturbed(1 << 8 | kind, own) for kind in range(256))
+    theirs = nfnl.NFGENMSG.pack(1, 0, 0) + text(1, "kube-proxy")
+    assert not any(rules_disturbed(subsystem | kind, theirs) for kind in range(256))
+
+
+def test_while_an_interface_is_searched_for_a_default_route_may_tell_which(watch: Watch) -> None:
+    default = overlaynl.set_route(parse_net("0.0.0.0/0"), VTEP, WIRE, 3, on_link=False)
+    assert watch.disturbed(rtnl.RTM_NEWROUTE, default[2]) == ""
+    watch.searches = True
+    assert watch.disturbed(rtnl.RTM_NEWROUTE, default[2]) == "a default route came or went"

@@ -71,6 +71,9 @@ class EtcdStore:
             self._node = node
             self._aim_anew()
 
+    def ready(self) -> None:
+        """Others see the lease, and no more."""
+
     def close(self) -> None:
         self._stop.set()
         self._follower.list_again()

@@ -1,16 +1,14 @@
 """A client of etcd's JSON gateway (etcd 3.4 and newer, under /v3): what the store needs, and nothing else.
 
 Endpoints are tried in turn, from the one that answered last. A request may so be made twice: only those are made for
-which that does no harm. A dead server is noticed by TCP keepalives, so a quiet watch costs nothing.
+which that does no harm.
 """
 
 from __future__ import annotations
 
 import json
-import socket
 import ssl
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import urllib3
@@ -27,6 +25,7 @@ from cni.agent.stores.gatewayerrors import (
     said,
 )
 from cni.agent.stores.messages import Json, KeyValue, below, key_value, revision_of, text64
+from cni.agent.stores.streams import KEEPALIVE, Lines
 from cni.spec.record import Record
 
 if TYPE_CHECKING:
@@ -37,15 +36,6 @@ if TYPE_CHECKING:
     from cni.agent.stores.access import EtcdOptions
 
 PAGE = 2000  # keys in one answer
-# A server that is silent for 30 s is asked three times, 10 s apart; what was sent is acknowledged within 30 s.
-KEEPALIVE = [
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
-]
 STALE_TOKEN = ("invalid auth token", "user name is empty", "revision of auth store is old", "revision in header is old")
 
 
@@ -56,42 +46,16 @@ class Grant(Record):
     expires: float | None
 
 
-class Stream:
+class Stream(Lines):
     """What a watch tells, message by message."""
-
-    def __init__(self, response: BaseHTTPResponse) -> None:
-        self._response = response
 
     def __iter__(self) -> Iterator[Json]:
         """Ends with GatewayError alone."""
-        rest: list[bytes] = []
         try:
-            for chunk in self._response.stream(1 << 16):
-                first, *others = chunk.split(b"\n")
-                rest.append(first)
-                for one in others:
-                    line = b"".join(rest)
-                    rest = [one]
-                    if line:
-                        yield _streamed(line)
+            yield from map(_streamed, self.lines())
         except (HTTPError, OSError, ValueError) as error:
             raise GatewayError(f"the watch ended: {reason(error)}") from None
         raise GatewayError("the watch ended: etcd closed the connection")
-
-    def be_patient(self) -> None:
-        """From now on silence is no fault."""
-        connection = self._response.connection
-        wire = getattr(connection, "sock", None)
-        if wire is not None:
-            wire.settimeout(None)
-
-    def interrupt(self) -> None:
-        """From another thread: whoever iterates gets GatewayError."""
-        with suppress(OSError, RuntimeError, ValueError):  # has just ended by itself
-            self._response.shutdown()
-
-    def close(self) -> None:
-        self._response.close()
 
 
 class Gateway:
@@ -197,15 +161,16 @@ class Gateway:
         raise GatewayError("; ".join(f"etcd at {endpoint}: {faults[endpoint]}" for endpoint in sorted(faults)))
 
     def _connected(self) -> urllib3.PoolManager:
-        if self._pool is None:
-            self._pool = urllib3.PoolManager(
+        pool = self._pool  # another thread may take it away
+        if pool is None:
+            pool = self._pool = urllib3.PoolManager(
                 retries=False,
                 maxsize=2,
                 ssl_context=_tls(self._options) if any(one.startswith("https:") for one in self._endpoints) else None,
                 socket_options=KEEPALIVE,
                 timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS),
             )
-        return self._pool
+        return pool
 
 
 def _url(endpoint: str) -> str:

@@ -125,7 +125,9 @@ class OwnLease:
         keyed = self._keyed(entries)
         own = sorted(_own(keyed, aim.node), key=lambda one: one.rank(self._previous))
         used = next((one for one in own if fits(aim.config, one.lease.subnets)), None)
-        gone = [one.entry for one in own if one is not used and one.matches == len(one.lease.ways)]
+        gone = [one.entry for one in own if one is not used and _is_left(one, used, aim)]
+        for entry in gone:
+            log.warning("the lease %s was this node's before: it is removed", entry.key.decode())
         likely = used or next(iter(own), None)
         known = self.held.lease if self.held is not None else likely.lease if likely is not None else None
         if used is not None:
@@ -235,6 +237,17 @@ def _other(entry: KeyValue, subnets: tuple[Net, ...], node: Node) -> str:
     except ValueError:
         return ""
     return "" if _matches(lease, node) else ", ".join(way.public_ip.text for way in lease.ways)
+
+
+def _is_left(one: Found, used: Found | None, aim: Aim) -> bool:
+    """A lease that this node had. One of another VTEP may be another node's that says our address: only where the
+    network has no place for it is it taken for a left one.
+    """
+    if one.matches < len(one.lease.ways):
+        return False
+    macs = [way.mac for way in one.lease.ways]
+    mine = [[*_macs(aim.node)], [way.mac for way in used.lease.ways] if used is not None else macs]
+    return macs in mine or not fits(aim.config, one.lease.subnets)
 
 
 def _matches(lease: Lease, node: Node) -> int:

@@ -81,12 +81,17 @@ def _entry(fields: Fields, config: NetworkConfig) -> Entry:
         for key, value in ((ip_key, ip), (subnet_key, subnet)):
             if value is None or value.family != family:
                 fields.fault(key, f"has to be of IPv{family}" if value is not None else "missing")
-        if ip is None or subnet is None:
+        if ip is None or subnet is None or not ip.family == subnet.family == family:
             continue
         if subnet != subnet.network:
             fields.fault(subnet_key, f"{subnet.text} has bits behind its prefix, is it {subnet.network.text}?")
+        elif fault := config.fault_of(subnet):
+            fields.fault(subnet_key, fault)
         vtep = (mac or derived_mac(ip, vni)) if config.backend.kind == VXLAN else None
-        ways.append(Way(subnet, ip, vtep))
+        way = Way(subnet, ip, vtep)
+        if not way.is_reachable:
+            fields.fault(ip_key, f"{ip.text} is no address of a node")
+        ways.append(way)
     return Entry(name, Lease(tuple(ways), config.backend.kind, vni if config.backend.kind == VXLAN else 0))
 
 
@@ -96,8 +101,10 @@ class StaticStore:
     def __init__(self, path: str, name: str, addresses: Callable[[], set[IP]]) -> None:
         """`addresses` tells those of this host, whenever it is asked."""
         self._path, self._name, self._addresses = path, name, addresses
-        self._presented = Event()
-        self._closed = Event()
+        self._wake = Event()
+        self._presented = self._closed = False
+        self._seen: object = None
+        self._untold: list[News] = []  # until the node is presented
 
     def start(self, tell: Callable[[News], None]) -> None:
         Thread(target=self._look, args=(tell,), name="nodes-file", daemon=True).start()
@@ -105,19 +112,47 @@ class StaticStore:
     def present(self, node: Node) -> None:
         """The file says it all."""
         del node
-        self._presented.set()
+        self._presented = True
+        self._wake.set()
+
+    def ready(self) -> None:
+        """Nobody reads the file for that."""
 
     def close(self) -> None:
-        self._closed.set()
+        self._closed = True
+        self._wake.set()
 
     def _look(self, tell: Callable[[News], None]) -> None:
-        seen: object = None
-        while True:
-            state = self._state()
-            if state != seen:
-                seen = state if self._read(tell) else None
-            if self._closed.wait(LOOK_SECONDS):
-                return
+        while not self._closed:
+            try:
+                self._read_changes(tell)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the file may be readable a moment later
+                self._seen = None
+                self._fail(tell, f"{self._path}: {chain(error)}")
+            while self._presented and self._untold:
+                tell(self._untold.pop(0))
+            self._wake.wait(LOOK_SECONDS)
+            self._wake.clear()
+
+    def _read_changes(self, tell: Callable[[News], None]) -> None:
+        state = self._state()
+        if state == self._seen:
+            return
+        self._seen = state
+        try:
+            with open(self._path, "rb") as file:
+                nodes = parse_nodes(file.read(), self._path)
+        except (OSError, CniError) as error:
+            why = error.message if isinstance(error, CniError) else chain(error)
+            self._fail(tell, why if self._path in why else f"{self._path}: {why}")
+            return
+        own = nodes.own(self._name, self._addresses())
+        if own is None:
+            self._seen = None  # that may change without the file
+            self._fail(tell, f"{self._path} has no node named {self._name!r}, and none with an address of this host")
+            return
+        tell(Configured(nodes.config, tuple([way.public_ip for way in own.lease.ways])))
+        self._untold = [Held(own.lease), Listed(nodes.leases())]
 
     def _state(self) -> object:
         try:
@@ -125,25 +160,6 @@ class StaticStore:
         except OSError as error:
             return error.errno
         return found.st_mtime_ns, found.st_ino, found.st_size
-
-    def _read(self, tell: Callable[[News], None]) -> bool:
-        """Tells what the file says; False where that depends on more than the file."""
-        try:
-            with open(self._path, "rb") as file:
-                nodes = parse_nodes(file.read(), self._path)
-        except (OSError, CniError) as error:
-            why = error.message if isinstance(error, CniError) else chain(error)
-            self._fail(tell, why if self._path in why else f"{self._path}: {why}")
-            return True
-        own = nodes.own(self._name, self._addresses())
-        if own is None:
-            self._fail(tell, f"{self._path} has no node named {self._name!r}, and none with an address of this host")
-            return False
-        tell(Configured(nodes.config, tuple([way.public_ip for way in own.lease.ways])))
-        self._presented.wait()
-        tell(Held(own.lease))
-        tell(Listed(nodes.leases()))
-        return True
 
     def _fail(self, tell: Callable[[News], None], why: str) -> None:
         log.error("%s; what was told before stays", why)

@@ -64,5 +64,8 @@ class Store(Protocol):
     def present(self, node: Node) -> None:
         """What the own lease has to say from now on; the store gets one and keeps it."""
 
+    def ready(self) -> None:
+        """Pods can be attached."""
+
     def close(self) -> None:
         """Ends the threads; the lease stays."""

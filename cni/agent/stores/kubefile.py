@@ -1,0 +1,56 @@
+"""The network's configuration in a file, as Kubernetes mounts a ConfigMap: looked at once a second, and followed."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from cni.agent.network import parse_network_config
+from cni.spec.errors import CniError, chain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from threading import Event
+
+    from cni.agent.network import NetworkConfig
+
+LOOK_SECONDS = 1.0
+
+
+class NetworkFile:
+    """Tells what the file says, or what is wrong with it, whenever it has changed."""
+
+    def __init__(
+        self, path: str, configured: Callable[[NetworkConfig], None], failed: Callable[[str], None], stop: Event
+    ) -> None:
+        self._path, self._configured, self._failed, self._stop = path, configured, failed, stop
+
+    def run(self) -> None:
+        seen: object = None
+        while True:
+            state = self._state()
+            if state != seen:
+                seen = state if self._read() else None
+            if self._stop.wait(LOOK_SECONDS):
+                return
+
+    def _state(self) -> object:
+        try:
+            found = os.stat(self._path)
+        except OSError as error:
+            return error.errno
+        return found.st_mtime_ns, found.st_ino, found.st_size
+
+    def _read(self) -> bool:
+        """False where it has to be read again, although it did not change."""
+        try:
+            with open(self._path, "rb") as file:
+                config = parse_network_config(file.read(), self._path)
+        except OSError as error:
+            self._failed(f"the network's configuration, {self._path}: {chain(error)}")
+            return False
+        except CniError as error:
+            self._failed(error.message if self._path in error.message else f"{self._path}: {error.message}")
+            return True
+        self._configured(config)
+        return True

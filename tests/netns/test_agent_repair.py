@@ -1,0 +1,129 @@
+"""What somebody does to the agent's device and entries beyond deleting them, and locks that others hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cni.agent import device, firewall, overlay
+from cni.agent.leases import Way
+from cni.agent.plane import Links, changes, tables_of
+from cni.kernel import overlaynl
+from cni.kernel.machine import Machine as Host
+from cni.kernel.netlink import Refused
+from cni.kernel.route import Route
+from cni.spec.address import parse_ip, parse_mac, parse_net
+from cni.spec.errors import TryAgain
+
+if TYPE_CHECKING:
+    from tests.machine import Machine
+
+NAME = "flannel.1"
+PEER = Way(parse_net("10.5.2.0/24"), parse_ip("192.0.2.2"), parse_mac("0a:00:00:00:00:02"))
+
+
+def keep() -> list[str]:
+    """Inside: the device and its entries as they have to be; returns what had to be done, in words."""
+    route = Route()
+    try:
+        info = overlaynl.VxlanInfo(1, route.ifindex("uplink"), parse_ip("192.0.2.1"), 0, learning=False, gbp=False)
+        mac = parse_mac("0a:00:00:00:00:01")
+        index, done = device.ensure_device(route, device.Device(NAME, mac, 1450, info, parse_net("10.5.1.0/32")))
+        links = Links(index, route.ifindex("uplink"), ())
+        messages = changes(overlay.tables(route, 4, index), tables_of([PEER], links), links)
+        assert overlay.apply(route, messages) == []
+        return done + [overlaynl.described(message) for message in messages]
+    finally:
+        route.close()
+
+
+def shown(machine: Machine) -> str:
+    lines = [
+        machine.run("ip", "-d", "link", "show", NAME).stdout.partition(": ")[2],
+        machine.run("ip", "route", "show", "dev", NAME).stdout,
+        machine.run("bridge", "fdb", "show", "dev", NAME).stdout,
+    ]
+    return "".join(lines)
+
+
+@pytest.fixture
+def host(machine: Machine) -> Machine:
+    machine.outside()
+    machine.call(keep)
+    assert machine.call(keep) == []
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("ip link add br9 type bridge; ip link set {name} master br9", ["flannel.1 was a port of another link"]),
+        ("ip link set {name} type vxlan id 1 local 192.0.2.77", ["flannel.1 had another wire"]),
+        (
+            "bridge fdb replace 0a:00:00:00:00:02 dev {name} dst 192.0.2.2 port 9999 self permanent",
+            ["bridge fdb replace 0a:00:00:00:00:02 dst 192.0.2.2"],
+        ),
+        (
+            "bridge fdb replace 0a:00:00:00:00:02 dev {name} dst 192.0.2.2 vni 77 self permanent",
+            ["bridge fdb replace 0a:00:00:00:00:02 dst 192.0.2.2"],
+        ),
+        (
+            "ip route replace 10.5.2.0/24 via 10.5.2.0 dev {name} onlink proto 80 mtu 100",
+            ["ip route replace 10.5.2.0/24 via 10.5.2.0"],
+        ),
+    ],
+)
+def test_what_was_changed_is_changed_back(host: Machine, change: str, told: list[str]) -> None:
+    before = shown(host)
+    host.run("sh", "-ec", change.format(name=NAME))
+    assert shown(host) != before
+    assert host.call(keep) == told
+    assert shown(host) == before
+    assert host.call(keep) == []
+
+
+def test_a_device_that_was_renamed_gives_way_to_one_of_the_right_name(host: Machine) -> None:
+    before = shown(host)
+    host.run("sh", "-ec", f"ip link set {NAME} down; ip link set {NAME} name renamed; ip link set renamed up")
+    assert "renamed had been flannel.1" in host.call(keep)
+    assert shown(host) == before
+    assert "renamed" not in host.run("ip", "link").stdout
+
+
+def test_a_device_of_another_in_the_way_is_left_and_told_with_a_remedy(machine: Machine) -> None:
+    machine.outside()
+    machine.run("ip", "link", "add", "foreign", "type", "vxlan", "id", "1", "dstport", "8472", "dev", "uplink")
+    with pytest.raises(Refused, match="choose another VNI or Port than 1 and 8472"):
+        machine.call(keep)
+    assert "foreign" in machine.run("ip", "link").stdout
+
+
+DROP = "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }"
+
+
+def let_through(*, busy: bool) -> list[str]:
+    """Inside, with a container being attached meanwhile, or without."""
+    other, host = Host({}, print), Host({}, print)
+    try:
+        if busy:
+            other.lock.share()
+        spaces = ((parse_net("10.5.0.0/16"), parse_net("10.5.1.0/24")),)
+        rules = firewall.Rules(spaces, masquerades=False, fully_random=False, forwards=True)
+        try:
+            return firewall.let_through(rules, host)
+        finally:
+            assert other.lock.try_alone()  # whatever happened, nothing is held any more
+    finally:
+        other.close()
+        host.close()
+
+
+def test_who_attaches_is_not_waited_for(machine: Machine) -> None:
+    machine.run("nft", DROP)
+    with pytest.raises(TryAgain, match="has to wait"):
+        machine.call(lambda: let_through(busy=True))
+    (told,) = machine.call(lambda: let_through(busy=False))
+    assert "policy drop" in told
+    assert "10.5.0.0/16" in machine.run("nft", "list", "ruleset").stdout
+    assert machine.call(lambda: let_through(busy=False)) == []
