@@ -26,6 +26,7 @@ from cni.kernel.netlink import NETLINK_NETFILTER
 from cni.kernel.rtnl import NETLINK_ROUTE
 
 if TYPE_CHECKING:
+    from cni.agent.files import Files
     from cni.agent.reconcile import Reconciler
     from cni.agent.stores.store import News, Store
     from cni.kernel.netlink import Netlink
@@ -69,11 +70,12 @@ class Inbox:
 
 
 class Loop:
-    def __init__(self, reconciler: Reconciler, store: Store, inbox: Inbox, route: Netlink) -> None:
-        """`route`: the socket of the reconciler, whose changes are no news."""
+    def __init__(self, reconciler: Reconciler, store: Store, inbox: Inbox, route: Netlink, files: Files) -> None:
+        """`route`: the socket of the reconciler, whose changes are no news. `files`: what it writes."""
         self._reconciler, self._store, self._inbox = reconciler, store, inbox
         self._links = Events(NETLINK_ROUTE, GROUPS, route)
         self._rules = Events(NETLINK_NETFILTER, (NFNLGRP_NFTABLES,))
+        self._files = files
         self._stopping = False
         self._due = 0.0  # when to look after all
         self._failures = 0
@@ -84,7 +86,7 @@ class Loop:
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGHUP, self._look)
         waiting = select.poll()
-        for one in (self._inbox, self._links, self._rules):
+        for one in (self._inbox, self._links, self._rules, self._files):
             waiting.register(one, select.POLLIN)
         self._store.start(self._inbox.put)
         while not self._stopping:
@@ -112,6 +114,8 @@ class Loop:
             disturbed = [words for kind, payload in self._links.read() if (words := watch.disturbed(kind, payload))]
         except Overflowed:
             disturbed = ["more has changed than could be told"]
+        if self._files.read():
+            disturbed.append("a file of the agent's was touched")
         if disturbed:
             log.debug("%s", "; ".join(dict.fromkeys(disturbed)))
             self._at(time.monotonic() + GATHER_SECONDS)
@@ -133,7 +137,9 @@ class Loop:
             self._reconciler.look_after_all()
         if not self._reconciler.due:
             return
-        if self._reconciler.settle():
+        settled = self._reconciler.settle()
+        self._files.renew()
+        if settled:
             self._failures = 0
             return
         self._at(time.monotonic() + RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cni import VERSION
 from cni.agent import conflist, device, firewall, overlay, subnetenv
+from cni.agent.files import Files
 from cni.agent.flags import InvalidOptions
 from cni.agent.health import Health, notify
 from cni.agent.logs import log, set_up, tell_more
@@ -82,7 +83,8 @@ def serve(options: Options, machine: Machine) -> int:
     store = open_store(options)
     inbox = Inbox()
     reconciler = Reconciler(settings, machine, metrics, store.present, ready)
-    Loop(reconciler, store, inbox, machine.route).run()
+    files = Files((options.subnet_file, *((options.conflist.path,) if options.conflist is not None else ())))
+    Loop(reconciler, store, inbox, machine.route, files).run()
     notify("STOPPING=1")
     log.info("ends; the data plane stays")
     return 0
