@@ -20,6 +20,12 @@ class Conflist(Record):
     source: str
     path: str
 
+    @property
+    def memory(self) -> str:
+        """Of what was written, so that it is known again whatever the source says by then. No runtime reads it."""
+        folder, name = os.path.split(self.path)
+        return os.path.join(folder, f".{name}.podwired")
+
 
 def install(conflist: Conflist) -> bool:
     """Copies the source where the runtime has something else; tells whether it had.
@@ -29,7 +35,9 @@ def install(conflist: Conflist) -> bool:
     """
     text = _read(conflist.source)
     _refuse_unless_list(text, conflist.source)
-    return subnetenv.write(conflist.path, text)
+    new = subnetenv.write(conflist.path, text)
+    subnetenv.write(conflist.memory, text)
+    return new
 
 
 def is_installed(conflist: Conflist) -> bool:
@@ -38,13 +46,13 @@ def is_installed(conflist: Conflist) -> bool:
 
 
 def remove(conflist: Conflist) -> list[str]:
-    """Removes what `install` has written, which is what the source says; returns in words why it could not."""
-    if not is_installed(conflist):
-        return []
+    """Removes what `install` has written, and nothing else; returns in words what kept it."""
     try:
-        if _read(conflist.path) != _read(conflist.source):
-            return [f"{conflist.path} is not what {conflist.source} says: left alone"]
-        subnetenv.remove(conflist.path)
+        if is_installed(conflist):
+            if _read(conflist.path) not in (_read_if_any(conflist.memory), _read_if_any(conflist.source)):
+                return [f"{conflist.path} is not podwired's: left alone"]
+            subnetenv.remove(conflist.path)
+        subnetenv.remove(conflist.memory)
     except (CniError, OSError) as error:
         return [f"{conflist.path} is left alone: {error}"]
     return []
@@ -76,3 +84,10 @@ def _read(path: str) -> str:
             return file.read()
     except UnicodeDecodeError:
         raise InvalidConfig(f"{path} is no text in UTF-8") from None
+
+
+def _read_if_any(path: str) -> str | None:
+    try:
+        return _read(path)
+    except (FileNotFoundError, InvalidConfig):
+        return None

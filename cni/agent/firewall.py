@@ -66,7 +66,7 @@ def _masquerading(network: Net, subnet: Net, rules: Rules) -> list[str]:
     ]
 
 
-def ensure(rules: Rules, machine: Machine) -> list[str]:
+def ensure(machine: Machine, rules: Rules) -> list[str]:
     """Makes the table whole where it is not; returns what had to be done. Raises MachineRefused, Refused."""
     text, comments = text_of(rules)
     if _present(machine) == comments:
@@ -75,7 +75,7 @@ def ensure(rules: Rules, machine: Machine) -> list[str]:
     return [f"table inet {TABLE} was not whole"]
 
 
-def let_through(rules: Rules, machine: Machine) -> list[str]:
+def let_through(machine: Machine, rules: Rules) -> list[str]:
     """Lets the network's traffic pass where a chain drops what the host forwards; returns what had to be done.
 
     Raises TryAgain while containers are being attached, Refused.

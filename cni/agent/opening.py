@@ -45,7 +45,7 @@ class Opening:
         settings = self._settings
         spaces = tuple([(config.network(way.subnet.family), way.subnet) for way in own.ways])
         self._rules = firewall.Rules(spaces, settings.masquerades, settings.fully_random, settings.forwards)
-        done = firewall.ensure(self._rules, self._machine)
+        done = firewall.ensure(self._machine, self._rules)
         mtu = min(device.pod_mtu(config.backend, underlay, way.subnet.family) for way in own.ways)
         if subnetenv.write(settings.subnet_file, subnetenv.text_of(spaces, mtu, masquerades=settings.masquerades)):
             log.info("wrote %s", settings.subnet_file)
@@ -70,4 +70,4 @@ class Opening:
         """Returns what was not whole. Raises CniError, Refused, OSError."""
         if self._rules is None:
             return []
-        return firewall.ensure(self._rules, self._machine) + firewall.let_through(self._rules, self._machine)
+        return firewall.ensure(self._machine, self._rules) + firewall.let_through(self._machine, self._rules)

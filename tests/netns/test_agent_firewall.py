@@ -39,7 +39,7 @@ def on(act: Callable[[kernel.Machine], list[str] | None]) -> list[str]:
 def ensured(machine: Machine, wanted: Rules = RULES, *, by: Callable[[], None] = lambda: None) -> list[str]:
     def act(host: kernel.Machine) -> list[str]:
         by()
-        return firewall.ensure(host, wanted)
+        return firewall.ensure(host, wanted) + firewall.let_through(host, wanted)
 
     return machine.call(lambda: on(act))
 

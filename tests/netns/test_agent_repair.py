@@ -111,7 +111,7 @@ def let_through(*, busy: bool) -> list[str]:
         spaces = ((parse_net("10.5.0.0/16"), parse_net("10.5.1.0/24")),)
         rules = firewall.Rules(spaces, masquerades=False, fully_random=False, forwards=True)
         try:
-            return firewall.let_through(rules, host)
+            return firewall.let_through(host, rules)
         finally:
             assert other.lock.try_alone()  # whatever happened, nothing is held any more
     finally:

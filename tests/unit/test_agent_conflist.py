@@ -56,7 +56,8 @@ def read(path: str) -> str:
 
 
 def folder(wanted: Conflist) -> list[str]:
-    return os.listdir(os.path.dirname(wanted.path))
+    """What a runtime would take for a network, and what else is there but podwired's own memory."""
+    return [name for name in os.listdir(os.path.dirname(wanted.path)) if name != f".{NAME}.podwired"]
 
 
 def test_the_list_is_copied_into_a_folder_that_may_have_to_be_made(wanted: Conflist) -> None:
@@ -147,11 +148,44 @@ def test_a_source_that_is_gone_is_an_error_and_the_list_stays(wanted: Conflist) 
     assert conflist.is_installed(wanted)
 
 
-def test_what_was_copied_is_removed(wanted: Conflist) -> None:
+def test_what_was_copied_is_removed_without_a_trace(wanted: Conflist) -> None:
     assert conflist.remove(wanted) == []
     conflist.install(wanted)
     assert conflist.remove(wanted) == []
-    assert folder(wanted) == []
+    assert os.listdir(os.path.dirname(wanted.path)) == []
+
+
+@pytest.mark.parametrize("source", [OTHER, "{", "\udcff", None])
+def test_what_was_copied_is_known_again_whatever_the_source_says_by_then(wanted: Conflist, source: str | None) -> None:
+    conflist.install(wanted)
+    os.unlink(wanted.source)
+    if source is not None:
+        with open(wanted.source, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(source)
+    assert conflist.remove(wanted) == []
+    assert os.listdir(os.path.dirname(wanted.path)) == []
+
+
+def test_what_the_source_says_is_removed_though_nobody_remembers_it(wanted: Conflist) -> None:
+    conflist.install(wanted)
+    os.unlink(wanted.memory)
+    assert conflist.remove(wanted) == []
+    assert os.listdir(os.path.dirname(wanted.path)) == []
+
+
+def test_what_is_gone_is_forgotten(wanted: Conflist) -> None:
+    conflist.install(wanted)
+    os.unlink(wanted.path)
+    assert conflist.remove(wanted) == []
+    assert os.listdir(os.path.dirname(wanted.path)) == []
+
+
+def test_memory_that_was_lost_comes_back(wanted: Conflist) -> None:
+    conflist.install(wanted)
+    os.unlink(wanted.memory)
+    assert not conflist.install(wanted)
+    say(wanted.source, OTHER)
+    assert conflist.remove(wanted) == []
 
 
 @pytest.mark.parametrize("theirs", [OTHER, "", "\udcff"])
@@ -163,15 +197,6 @@ def test_what_others_wrote_is_not_removed(wanted: Conflist, theirs: str) -> None
     assert said.startswith(wanted.path)
     assert "left alone" in said
     assert folder(wanted) == [NAME]
-
-
-def test_without_the_source_nobody_knows_whose_it_is(wanted: Conflist) -> None:
-    conflist.install(wanted)
-    os.unlink(wanted.source)
-    (said,) = conflist.remove(wanted)
-    assert "left alone" in said
-    assert wanted.source in said
-    assert conflist.is_installed(wanted)
 
 
 def test_the_list_keeps_its_name_in_the_runtimes_folder() -> None:

@@ -1,0 +1,187 @@
+"""The image that hack/image makes: an archive that runtimes import, a root file system in which its programs run."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cni import VERSION
+from tests.machine import Machine, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.system.plugins import Json
+
+IMAGE = Path(__file__).parents[2] / "hack/image"
+NAME = f"docker.io/library/podwire:{VERSION}"
+SOCKET = "/run/containerd-test.sock"
+CONFIG = f"""
+version = 2
+root = "/run/containerd-test/root"
+state = "/run/containerd-test/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+address = "{SOCKET}"
+"""
+
+
+def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([IMAGE, *words], cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a copy of the archive."""
+    folder = tmp_path_factory.mktemp("image")
+    made = make(folder)
+    if made.returncode:
+        pytest.skip(f"hack/image made no image: {made.stderr.strip().splitlines()[-1]}")
+    return Path(shutil.copy(made.stdout.strip(), folder))
+
+
+@pytest.fixture(scope="session")
+def blobs(archive: Path) -> dict[str, bytes]:
+    """Give all files of the archive."""
+    with tarfile.open(archive) as tar:
+        return {member.name: file.read() for member in tar if (file := tar.extractfile(member))}
+
+
+def blob(blobs: dict[str, bytes], entry: Json) -> bytes:
+    """Give what a descriptor stands for, which is what it says."""
+    kind, _, digest = entry["digest"].partition(":")
+    data = blobs[f"blobs/{kind}/{digest}"]
+    assert (len(data), hashlib.new(kind, data).hexdigest()) == (entry["size"], digest)
+    return data
+
+
+def parts(blobs: dict[str, bytes]) -> tuple[Json, Json]:
+    """Give the manifest and the configuration of the one image."""
+    (entry,) = json.loads(blobs["index.json"])["manifests"]
+    assert entry["annotations"]["io.containerd.image.name"] == NAME
+    manifest = json.loads(blob(blobs, entry))
+    return manifest, json.loads(blob(blobs, manifest["config"]))
+
+
+@pytest.fixture
+def root(machine: Machine, blobs: dict[str, bytes]) -> Iterator[str]:
+    """Give the image's root file system, as it is in the machine."""
+    manifest, _ = parts(blobs)
+    machine.run("mkdir", "/run/image")
+    for entry in manifest["layers"]:
+        name = entry["digest"].partition(":")[2]
+        path = Path(f"{machine.root}/run/{name}")
+        path.write_bytes(blob(blobs, entry))
+        machine.run("tar", "-xzf", f"/run/{name}", "-C", "/run/image")
+    machine.run("mount", "-t", "proc", "proc", "/run/image/proc")
+    yield "/run/image"
+    machine.run("umount", "/run/image/proc")
+
+
+def run_in(machine: Machine, root: str, *command: str, stdin: str = "", **environment: str) -> str:
+    """Run a program of the image with nothing of this machine but its kernel."""
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    return machine.run("env", "-i", *variables, "/usr/sbin/chroot", root, *command, stdin=stdin).stdout
+
+
+def test_the_archive_is_a_whole_image(blobs: dict[str, bytes]) -> None:
+    manifest, config = parts(blobs)
+    layers = [gzip.decompress(blob(blobs, entry)) for entry in manifest["layers"]]
+    assert config["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+    assert config["config"]["Entrypoint"] == ["/opt/podwire/podwired"]
+    assert (config["os"], json.loads(blobs["oci-layout"])) == ("linux", {"imageLayoutVersion": "1.0.0"})
+
+
+def test_docker_finds_the_same_blobs(blobs: dict[str, bytes]) -> None:
+    manifest, _ = parts(blobs)
+    (told,) = json.loads(blobs["manifest.json"])
+    paths = [f"blobs/{entry['digest'].replace(':', '/')}" for entry in (manifest["config"], *manifest["layers"])]
+    assert told == {"Config": paths[0], "Layers": paths[1:], "RepoTags": [NAME]}
+
+
+def test_the_same_bundle_and_packages_make_the_same_bytes(archive: Path, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        again = make(tmp_path)
+    finally:
+        os.umask(before)
+    assert Path(again.stdout.strip()).read_bytes() == archive.read_bytes()
+    assert f"{NAME}, " in again.stderr
+
+
+def test_every_program_runs_on_what_is_in_the_image(machine: Machine, root: str) -> None:
+    assert run_in(machine, root, "/opt/podwire/podwired", "--version") == f"podwired {VERSION}\n"
+    assert "1.1.0" in run_in(machine, root, "/opt/podwire/podwire", CNI_COMMAND="VERSION")
+    assert run_in(machine, root, "/usr/sbin/nft", "--version").startswith("nftables v")
+    run_in(machine, root, "/usr/bin/sleep", "0")
+
+
+def test_the_images_nft_loads_rules(machine: Machine, root: str) -> None:
+    run_in(machine, root, "/usr/sbin/nft", "-f", "-", stdin="table inet probe { set s { type ipv4_addr; }; }\n")
+    assert "set s" in machine.run("nft", "list", "table", "inet", "probe").stdout
+
+
+def test_plugins_are_installed_from_the_image(machine: Machine, root: str) -> None:
+    run_in(machine, root, "/opt/podwire/podwire", "install", "--bin-dir=/opt/cni/bin")
+    plugin = f"{root}/opt/cni/bin/flannel"
+    assert "1.1.0" in machine.run(plugin, env={"CNI_COMMAND": "VERSION"}).stdout
+
+
+def test_the_image_has_no_shell_and_the_licences_of_what_it_has(machine: Machine, root: str) -> None:
+    assert machine.run("ls", f"{root}/bin/").stdout.split() == ["sleep"]
+    assert machine.run("ls", f"{root}/sbin/").stdout.split() == ["nft"]
+    known = machine.run("ls", f"{root}/var/lib/dpkg/status.d").stdout.split()
+    assert {"nftables", "libc6"} <= set(known)
+    for package in known:
+        assert machine.run("test", "-s", f"{root}/usr/share/doc/{package}/copyright", check=False).returncode == 0
+
+
+def test_containerd_has_it_under_the_name_that_kubelet_asks_for(archive: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: containerd")
+    if absent := [name for name in ("containerd", "ctr") if shutil.which(name) is None]:
+        pytest.skip(f"not installed: {', '.join(absent)} (hack/peers brings them)")
+    with Machine(user_namespace=False) as machine:
+        machine.run("cp", "/dev/stdin", "/run/containerd.toml", stdin=CONFIG)
+        log = tmp_path / "containerd.log"
+        machine.start("sh", "-c", f"exec containerd --config /run/containerd.toml >{log} 2>&1")
+        ctr = ("ctr", "--address", SOCKET, "--namespace", "k8s.io")
+        until(lambda: not machine.run(*ctr, "version", check=False).returncode, "containerd answers")
+        machine.run(*ctr, "images", "import", "--snapshotter", "native", str(archive))
+        assert machine.run(*ctr, "images", "list", "--quiet").stdout.split() == [NAME]
+        checked = machine.run(*ctr, "images", "check", "--snapshotter", "native").stdout
+        assert "complete" in checked.splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "full"),
+    [
+        ("podwire", "docker.io/library/podwire:1.2"),
+        ("podwire:test", "docker.io/library/podwire:test"),
+        ("net/podwire", "docker.io/net/podwire:1.2"),
+        ("localhost/podwire", "localhost/podwire:1.2"),
+        ("registry.example/net/podwire", "registry.example/net/podwire:1.2"),
+        ("registry:5000/podwire", "registry:5000/podwire:1.2"),
+        ("registry:5000/podwire:test", "registry:5000/podwire:test"),
+    ],
+)
+def test_a_name_is_completed_as_kubelet_does(given: str, full: str) -> None:
+    assert runpy.run_path(str(IMAGE))["full_name"](given, "1.2") == full
+
+
+def test_what_cannot_be_a_name_is_refused(tmp_path: Path) -> None:
+    for name in ("Podwire", "pod wire", "podwire:", ""):
+        refused = make(tmp_path, "--name", name)
+        assert refused.returncode == 2
+        assert "--name: " in refused.stderr
+    assert "usage: hack/image" in make(tmp_path, "--help").stdout

@@ -1,0 +1,245 @@
+"""What is applied to a cluster: whole, of one version, with no more rights than are used, and understood by podwire."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from cni import VERSION
+from cni.agent.network import VXLAN, parse_network_config
+from cni.agent.options import parse_options
+from cni.config.flannel import parse_flannel, parse_subnet_env, render
+from cni.config.netconf import parse_netconf
+from cni.install import NAMES, parse_order
+from cni.spec.fields import Faults
+from cni.spec.jsontext import dump, parse_object
+from cni.spec.network import Network
+
+if TYPE_CHECKING:
+    from cni.agent.options import Options
+
+Json = dict[str, Any]
+
+CONF = Path(__file__).parents[2] / "conf"
+ENTRYPOINT = ["/opt/podwire/podwired"]
+IN_A_POD = {"NODE_NAME": "node1", "KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+TWO_FAMILIES = re.compile(r"# In flannel's words\..* adds: (.*)$", re.MULTILINE)
+SUBNET_ENV = """FLANNEL_NETWORK=10.244.0.0/16
+FLANNEL_SUBNET=10.244.3.1/24
+FLANNEL_MTU=1450
+FLANNEL_IPMASQ=true
+"""
+
+
+def documents(name: str) -> dict[str, Json]:
+    """Give the objects of a manifest by their kind."""
+    found: dict[str, Json] = {}
+    for one in yaml.safe_load_all((CONF / name).read_text()):
+        assert one["kind"] not in found
+        found[one["kind"]] = one
+    return found
+
+
+INSTALLED, REMOVAL = documents("kubernetes/podwire.yaml"), documents("kubernetes/cleanup.yaml")
+CONFIG: dict[str, str] = INSTALLED["ConfigMap"]["data"]
+DAEMON_SETS = {"podwire.yaml": INSTALLED["DaemonSet"], "cleanup.yaml": REMOVAL["DaemonSet"]}
+CONTAINERS = [
+    pytest.param(daemon_set["spec"]["template"]["spec"], container, id=f"{file}-{container['name']}")
+    for file, daemon_set in DAEMON_SETS.items()
+    for kind in ("initContainers", "containers")
+    for container in daemon_set["spec"]["template"]["spec"][kind]
+]
+
+
+def container(daemon_set: Json, name: str) -> Json:
+    spec = daemon_set["spec"]["template"]["spec"]
+    (found,) = [one for one in spec["initContainers"] + spec["containers"] if one["name"] == name]
+    assert isinstance(found, dict)
+    return found
+
+
+def options(of: Json) -> Options:
+    """Give what the container's podwired is told; all of it is understood."""
+    assert "command" not in of
+    parsed = parse_options(of["args"], IN_A_POD)
+    assert parsed.notices == ()
+    return parsed
+
+
+def mounts(of: Json) -> dict[str, str]:
+    return {one["mountPath"]: one["name"] for one in of.get("volumeMounts", ())}
+
+
+def list_for_runtime() -> Json:
+    found: Json = parse_object(CONFIG["10-podwire.conflist"].encode(), "the list")
+    return found
+
+
+def test_all_that_the_cluster_needs_is_there_and_in_one_namespace() -> None:
+    assert list(INSTALLED) == [
+        "Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet",
+    ]  # fmt: skip
+    namespace = INSTALLED["Namespace"]["metadata"]
+    assert namespace["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
+    placed = [INSTALLED[kind] for kind in ("ServiceAccount", "ConfigMap", "DaemonSet")] + [REMOVAL["DaemonSet"]]
+    assert {one["metadata"]["namespace"] for one in placed} == {namespace["name"]}
+
+
+def test_the_account_may_read_nodes_and_tell_of_its_own() -> None:
+    assert INSTALLED["ClusterRole"]["rules"] == [
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
+    ]
+    binding = INSTALLED["ClusterRoleBinding"]
+    assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) == ("ClusterRole", "podwire")
+    account = INSTALLED["ServiceAccount"]["metadata"]
+    subject = {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
+    assert binding["subjects"] == [subject]
+    assert INSTALLED["DaemonSet"]["spec"]["template"]["spec"]["serviceAccountName"] == account["name"]
+
+
+@pytest.mark.parametrize("daemon_set", DAEMON_SETS.values(), ids=DAEMON_SETS)
+def test_every_linux_node_has_a_pod_on_its_own_network(daemon_set: Json) -> None:
+    template = daemon_set["spec"]["template"]
+    assert daemon_set["spec"]["selector"]["matchLabels"] == template["metadata"]["labels"]
+    spec = template["spec"]
+    assert spec["hostNetwork"]
+    assert spec["priorityClassName"] == "system-node-critical"
+    assert spec["nodeSelector"] == {"kubernetes.io/os": "linux"}
+    assert spec["tolerations"] == [{"operator": "Exists"}]
+
+
+@pytest.mark.parametrize(("spec", "one"), CONTAINERS)
+def test_a_container_has_this_version_and_few_rights(spec: Json, one: Json) -> None:
+    assert (one["image"], one["imagePullPolicy"]) == (f"podwire:{VERSION}", "IfNotPresent")
+    security = one["securityContext"]
+    assert security["readOnlyRootFilesystem"]
+    assert not security["allowPrivilegeEscalation"]
+    assert security["capabilities"]["drop"] == ["ALL"]
+    needed = {"podwired": ["NET_ADMIN"], "cleanup": ["NET_ADMIN"], "done": []}
+    assert security["capabilities"].get("add", []) == needed.get(one["name"], ["DAC_OVERRIDE"])
+    assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+
+
+@pytest.mark.parametrize("daemon_set", DAEMON_SETS.values(), ids=DAEMON_SETS)
+def test_every_volume_is_used_and_every_mount_has_one(daemon_set: Json) -> None:
+    spec = daemon_set["spec"]["template"]["spec"]
+    used = {name for one in spec["initContainers"] + spec["containers"] for name in mounts(one).values()}
+    assert used == {volume["name"] for volume in spec["volumes"]}
+    for volume in spec["volumes"]:
+        if volume["name"] == "config":
+            assert volume["configMap"]["name"] == INSTALLED["ConfigMap"]["metadata"]["name"]
+        else:
+            assert volume["hostPath"]["type"] == "DirectoryOrCreate"
+
+
+def test_the_agent_finds_and_writes_its_files_where_they_are_mounted() -> None:
+    agent = container(INSTALLED["DaemonSet"], "podwired")
+    given, paths = options(agent), mounts(agent)
+    volumes = {one["name"]: one for one in INSTALLED["DaemonSet"]["spec"]["template"]["spec"]["volumes"]}
+    assert given.kube is not None
+    assert given.conflist is not None
+    for path in (given.kube.network_file, given.conflist.source):
+        folder, _, name = path.rpartition("/")
+        assert paths[folder] == "config"
+        assert name in CONFIG
+    for path in (given.subnet_file, given.conflist.path):
+        folder = path.rpartition("/")[0]
+        assert volumes[paths[folder]]["hostPath"]["path"] == folder
+    assert given.ip_masq
+    assert given.kube.node_name == "node1"
+    (variable,) = agent["env"]
+    assert (variable["name"], variable["valueFrom"]["fieldRef"]["fieldPath"]) == ("NODE_NAME", "spec.nodeName")
+
+
+@pytest.mark.parametrize(("probe", "path"), [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")])
+def test_probes_ask_where_the_agent_listens(probe: str, path: str) -> None:
+    agent = container(INSTALLED["DaemonSet"], "podwired")
+    given = options(agent)
+    assert agent[probe]["httpGet"] == {"host": given.healthz_ip.text, "port": given.healthz_port, "path": path}
+
+
+def test_plugins_are_installed_where_the_node_has_them_and_others_stay() -> None:
+    volumes = {one["name"]: one for one in INSTALLED["DaemonSet"]["spec"]["template"]["spec"]["volumes"]}
+    orders = {}
+    for one in INSTALLED["DaemonSet"]["spec"]["template"]["spec"]["initContainers"]:
+        assert one["command"][:2] == ["/opt/podwire/podwire", "install"]
+        order = orders[one["name"]] = parse_order(one["command"][2:])
+        assert volumes[mounts(one)[order.folder]]["hostPath"]["path"] == order.folder
+    (all_names, flannel) = orders.values()
+    assert (all_names.names, all_names.force) == (NAMES, False)
+    assert (flannel.names, flannel.force) == (("flannel",), True)
+
+
+def test_the_network_is_flannels_and_in_each_family_that_is_told_of() -> None:
+    network = parse_network_config(CONFIG["net-conf.json"].encode(), "net-conf.json")
+    assert (network.network(4).text, network.families, network.backend.kind) == ("10.244.0.0/16", (4,), VXLAN)
+    more = TWO_FAMILIES.search((CONF / "kubernetes/podwire.yaml").read_text())
+    assert more
+    both = CONFIG["net-conf.json"].replace("{", f"{{{more[1]},", 1)
+    assert parse_network_config(both.encode(), "net-conf.json").families == (4, 6)
+
+
+def test_one_process_attaches_a_pod_with_its_ports_and_limits() -> None:
+    listed = list_for_runtime()
+    (plugin,) = listed["plugins"]
+    runtime = {
+        "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}],
+        "bandwidth": {"ingressRate": 8000000, "ingressBurst": 8000000},
+    }
+    assert set(runtime) == {name for name, wanted in plugin["capabilities"].items() if wanted}
+    members = {**plugin, "name": listed["name"], "cniVersion": listed["cniVersion"], "runtimeConfig": runtime}
+    network = Network(listed["name"], listed["cniVersion"], members, dump(members).encode())
+    faults = Faults()
+    handed_on = render(network, parse_flannel(network, faults), parse_subnet_env(SUBNET_ENV, "subnet.env"))
+    assert handed_on["type"] == "podwire"
+    told = Network(network.name, network.version, handed_on, dump(handed_on).encode())
+    attached = parse_netconf(told, {}, faults)
+    assert faults.texts == []
+    assert [mapping.host_port for mapping in attached.ports.mappings] == [8080]
+    assert attached.ports_given
+    assert attached.shaping_given
+    assert (attached.hairpin, attached.is_default_gateway, attached.ip_masq, attached.mtu) == (True, True, False, 1450)
+
+
+def test_the_list_has_flannels_name_and_the_versions_that_runtimes_know() -> None:
+    listed = list_for_runtime()
+    assert listed["name"] == parse_object((CONF / "10-flannel.conflist").read_bytes(), "flannel's")["name"]
+    assert (listed["cniVersion"], listed["cniVersions"]) == ("1.0.0", ["1.0.0", "1.1.0"])
+
+
+def test_an_upgrade_takes_one_node_at_a_time_and_the_removal_all() -> None:
+    strategy = {name: one["spec"]["updateStrategy"] for name, one in DAEMON_SETS.items()}
+    assert strategy["podwire.yaml"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}
+    assert strategy["cleanup.yaml"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "100%"}}
+
+
+def test_the_removal_takes_the_agents_place_and_removes_what_it_made() -> None:
+    """The agent would heal what is removed beside it."""
+    ours, theirs = INSTALLED["DaemonSet"], REMOVAL["DaemonSet"]
+    assert list(REMOVAL) == ["DaemonSet"]
+    assert theirs["metadata"] == ours["metadata"]
+    assert theirs["spec"]["selector"] == ours["spec"]["selector"]
+    agent, cleanup = container(ours, "podwired"), container(theirs, "cleanup")
+    assert options(cleanup).cleanup
+    assert options(cleanup).conflist == options(agent).conflist
+    assert options(cleanup).subnet_file == options(agent).subnet_file
+    assert mounts(cleanup) == mounts(agent)
+
+
+def test_the_cluster_of_kind_leaves_the_network_to_podwire() -> None:
+    kind = documents("kind.yaml")["Cluster"]
+    assert kind["networking"]["disableDefaultCNI"]
+    network = parse_network_config(CONFIG["net-conf.json"].encode(), "net-conf.json").network(4)
+    assert kind["networking"]["podSubnet"] == network.text
+    assert [node["role"] for node in kind["nodes"]] == ["control-plane", "worker"]
+
+
+def test_the_image_of_a_container_engine_is_of_this_version_and_starts_the_agent() -> None:
+    text = (CONF / "kubernetes/Dockerfile").read_text()
+    assert f"ARG VERSION={VERSION} " in text
+    assert f"ENTRYPOINT {dump([*ENTRYPOINT])}" in text
