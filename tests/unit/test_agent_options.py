@@ -59,13 +59,7 @@ def test_what_nothing_is_said_of_is_as_in_flanneld() -> None:
         "password": "",
         "renew_margin": 60,
     }
-    assert options.kube._asdict() == {
-        "api_url": "",
-        "kubeconfig": "",
-        "annotation_prefix": "flannel.alpha.coreos.com",
-        "network_config": "/etc/kube-flannel/net-conf.json",
-        "set_network_unavailable": True,
-    }
+    assert options.kube is None
     assert options.wish._asdict() == {"names": (), "patterns": (), "can_reach": None, "public_ips": ()}
     rest = {key: value for key, value in options._asdict().items() if key not in ("etcd", "kube", "wish")}
     assert rest == {
@@ -157,11 +151,10 @@ def test_every_flag_reaches_its_option() -> None:
         "--subnet-lease-renew-margin=1439", "--iface=eth0", "--iface=10.0.0.2", "--iface-regex=^a", "--iface-regex=b$",
         "--iface-can-reach=fd00::9", "--public-ip=192.0.2.1", "--public-ipv6=2001:db8::1", "--subnet-file=/s",
         "--ip-masq", "--ip-masq-fully-random-disable", "--iptables-forward-rules=false", "--ip-blackhole-route",
-        "--healthz-ip=::1", "--healthz-port=65535", "--kube-api-url=u", "--kubeconfig-file=k",
-        "--kube-annotation-prefix=p", "--net-config-path=/n", "--set-node-network-unavailable=false", "-v=2",
+        "--healthz-ip=::1", "--healthz-port=65535", "-v=2",
         "--node-name=one", "--conflist=/c/one.conflist", "--conflist-dir=/d", "--cleanup",
     )  # fmt: skip
-    found = options._asdict() | {"etcd": tuple(options.etcd or ()), "kube": tuple(options.kube)}
+    found = options._asdict() | {"etcd": tuple(options.etcd or ()), "kube": options.kube}
     found |= {"wish": tuple(options.wish), "conflist": tuple(options.conflist or ())}
     assert found == {
         "etcd": (
@@ -169,7 +162,7 @@ def test_every_flag_reaches_its_option() -> None:
         ),
         "nodes_file": "",
         "node_name": "one",
-        "kube": ("u", "k", "p", "/n", False),
+        "kube": None,
         "wish": (
             ("eth0", "10.0.0.2"), ("^a", "b$"), parse_ip("fd00::9"),
             (parse_ip("192.0.2.1"), parse_ip("2001:db8::1")),
@@ -258,7 +251,6 @@ def test_orders_are_given_by_flags_alone() -> None:
         ("--etcd-username=u", "--etcd-username: needs --etcd-password as well"),
         ("--etcd-password=p", "--etcd-password: needs --etcd-username as well"),
         ("--nodes-file=n --etcd-prefix=/p", "--etcd-prefix: does not go together with --nodes-file"),
-        ("--kube-subnet-mgr", "--kube-subnet-mgr: not served yet; etcd and --nodes-file are"),
     ],
 )
 def test_a_fault_names_the_flag_and_what_is_expected(arguments: str, fault: str) -> None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from cni.agent.network import VXLAN
 from cni.agent.stores.kubeaccess import ApiError, access_of
-from cni.agent.stores.kubeapi import Api
+from cni.agent.stores.kubeapi import Api, log
 from cni.agent.stores.kubefile import NetworkFile
-from cni.agent.stores.kubefollower import Follower, Hooks, log
+from cni.agent.stores.kubefollower import Follower, Hooks
 from cni.agent.stores.kubenode import (
     CONDITION,
     MESSAGE,

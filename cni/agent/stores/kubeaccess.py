@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import ssl
-from binascii import Error as NotBase64
 from binascii import a2b_base64
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +75,7 @@ def access_of(options: KubeOptions) -> Access:
     ca, token = os.path.join(SERVICE_ACCOUNT, "ca.crt"), os.path.join(SERVICE_ACCOUNT, "token")
     if options.server and not os.path.exists(token):
         return Access(server)
-    return Access(server, ca=_read(ca, "CA certificates"), token_file=token)
+    return Access(server, ca=_pem(_read(ca, "CA certificates"), ca), token_file=token)
 
 
 def _of_kubeconfig(path: str) -> Access:
@@ -137,13 +136,14 @@ class _Section:
         return os.path.join(os.path.dirname(os.path.abspath(self._path)), name) if name else ""
 
     def pem(self, key: str) -> str:
+        """Empty where there is none."""
         if data := self.text(f"{key}-data"):
             try:
-                return a2b_base64(data).decode("ascii")
-            except (NotBase64, ValueError):
+                return _pem(a2b_base64(data).decode("ascii"), "")
+            except (ValueError, ApiError):
                 raise ApiError(f"{self._path}: {key}-data of {self.what} is not PEM in base64") from None
         name = self.file(key)
-        return _read(name, key) if name else ""
+        return _pem(_read(name, key), f"{key} {name}") if name else ""
 
     def named(self, kind: str, inner: str, name: str) -> _Section:
         """The one of a list that has the name."""
@@ -177,6 +177,13 @@ def _read(path: str, what: str) -> str:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "not a text"
         raise ApiError(f"{what} {path}: {why}") from None
+
+
+def _pem(text: str, what: str) -> str:
+    """Without certificates of its own, those that the system trusts would do."""
+    if "-----BEGIN " not in text:
+        raise ApiError(f"{what} is not PEM")
+    return text
 
 
 def _identify(context: ssl.SSLContext, pem: str) -> None:

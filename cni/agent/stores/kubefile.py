@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from cni.agent.network import parse_network_config
-from cni.spec.errors import CniError, chain
+from cni.spec.errors import CniError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ class NetworkFile:
             with open(self._path, "rb") as file:
                 config = parse_network_config(file.read(), self._path)
         except OSError as error:
-            self._failed(f"the network's configuration, {self._path}: {chain(error)}")
+            self._failed(f"the network's configuration, {self._path}: {error.strerror}")
             return False
         except CniError as error:
             self._failed(error.message if self._path in error.message else f"{self._path}: {error.message}")

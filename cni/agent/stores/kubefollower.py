@@ -5,14 +5,13 @@ Where the API server cannot do that (it remembers less, or was restored to an ol
 
 from __future__ import annotations
 
-import logging
 import time
 from random import SystemRandom
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from cni.agent.stores.kubeaccess import ApiError
-from cni.agent.stores.kubeapi import Expired
+from cni.agent.stores.kubeapi import Expired, log
 from cni.agent.stores.kubenode import is_older, own_node, peer
 from cni.spec.record import Record
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from cni.agent.stores.kubeapi import Api, Watch
     from cni.agent.stores.kubenode import Json, Names, OwnNode
     from cni.agent.stores.kubeoptions import KubeOptions
-
-log = logging.getLogger("podwired.kubernetes")
 
 WATCH_SECONDS = 300, 600  # at random between these, so that not all nodes come back at once
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
@@ -53,6 +50,7 @@ class Follower:
         self._revision = ""
         self._up_since = DOWN
         self._pause = FIRST_PAUSE
+        self._listed = -DOWN  # when
         self._broken = False  # the last watch, or the attempt at one, has failed
         self._vain = 0
         self._lock = Lock()  # of the two below, which other threads touch
@@ -80,14 +78,17 @@ class Follower:
     def _recover(self, error: Exception) -> None:
         """A watch may break: that is told only where it cannot be taken up again."""
         self._broken = True
-        if isinstance(error, Expired):
+        log.debug("%s", error, exc_info=None if isinstance(error, ApiError) else error)
+        if isinstance(error, Expired) and self._revision:
+            log.info("%s: all nodes are listed again", error)
             self._revision = ""
+            if time.monotonic() - self._listed > CALM:
+                self._pause = FIRST_PAUSE
+            return
         if self._up_since == DOWN:
             self._vain += 1
-        level = logging.WARNING if self._vain >= PATIENCE else logging.INFO
-        log.log(level, "%s", error, exc_info=None if isinstance(error, ApiError) else error)
         if self._vain >= PATIENCE:
-            self._hooks.failed(str(error) or repr(error))
+            self._hooks.failed(str(error) if isinstance(error, ApiError) else repr(error))
 
     def _rest(self) -> None:
         """Not as long on all nodes, when all have lost the same server."""
@@ -103,7 +104,7 @@ class Follower:
         if not self.name:
             self.name = self._api.node_of_pod(*self._pod)
         if self._revision and self._broken and is_older(self._api.revision(), self._revision):
-            raise Expired("Kubernetes is at an older state than before, all nodes are listed again")
+            raise Expired("Kubernetes is at an older state than before")
         if not self._revision:
             self._list()
         stream = self._api.watch(self._revision, SystemRandom().randint(*WATCH_SECONDS))
@@ -135,6 +136,7 @@ class Follower:
                 peers[name] = lease
 
         self._revision = self._api.list_nodes(take)
+        self._listed = time.monotonic()
         self._hooks.listed(own, peers)
 
     def _take(self, kind: str, node: Json) -> None:

@@ -1,0 +1,263 @@
+"""Kubernetes nodes as leases: flannel's annotations read and written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cni.agent.leases import End, Lease, Node, Way
+from cni.agent.network import parse_network_config
+from cni.agent.stores.kubenode import (
+    OwnNode,
+    Unfit,
+    is_older,
+    known_lease,
+    names_of,
+    own_node,
+    own_subnets,
+    peer,
+    published,
+    whole_prefix,
+    wished_ips,
+)
+from cni.spec.address import parse_ip, parse_mac, parse_net
+
+if TYPE_CHECKING:
+    from cni.agent.network import NetworkConfig
+
+PREFIX = "flannel.alpha.coreos.com/"
+NAMES = names_of(PREFIX)
+MAC, MAC6 = "0a:00:00:00:00:02", "0a:00:00:00:00:06"
+DATA, DATA6 = f'{{"VNI":1,"VtepMAC":"{MAC}"}}', f'{{"VNI":1,"VtepMAC":"{MAC6}"}}'
+VXLAN = {
+    "backend-type": "vxlan",
+    "backend-data": DATA,
+    "public-ip": "192.0.2.2",
+    "kube-subnet-manager": "true",
+}
+DUAL = {**VXLAN, "backend-v6-data": DATA6, "public-ipv6": "2001:db8::2"}
+WAY = Way(parse_net("10.5.2.0/24"), parse_ip("192.0.2.2"), parse_mac(MAC))
+WAY6 = Way(parse_net("fd00:5:0:2::/64"), parse_ip("2001:db8::2"), parse_mac(MAC6))
+CIDRS = (WAY.subnet.text, WAY6.subnet.text)
+BOTH = '{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/56", "Backend": {"Type": "vxlan"}}'
+
+
+def node(said: dict[str, str], *cidrs: str, **spec: Any) -> dict[str, Any]:
+    annotations = {PREFIX + key: text for key, text in said.items()}
+    return {"metadata": {"name": "two", "annotations": annotations}, "spec": {"podCIDRs": list(cidrs), **spec}}
+
+
+def own(said: dict[str, str] | None = None, *cidrs: str) -> OwnNode:
+    return own_node(node(said or {}, *cidrs), NAMES)
+
+
+def config(text: str = BOTH) -> NetworkConfig:
+    return parse_network_config(text.encode(), "it")
+
+
+def written(lease: Lease, said: dict[str, str] | None = None) -> dict[str, str]:
+    return {key.removeprefix(PREFIX): text for key, text in published(lease, own(said), NAMES).items()}
+
+
+@pytest.mark.parametrize(
+    ("given", "whole"),
+    [
+        ("flannel.alpha.coreos.com", "flannel.alpha.coreos.com/"),
+        ("flannel.alpha.coreos.com/", "flannel.alpha.coreos.com/"),
+        ("flannel.alpha.coreos.com/prefix", "flannel.alpha.coreos.com/prefix-"),
+        ("flannel.alpha.coreos.com/prefix-", "flannel.alpha.coreos.com/prefix-"),
+        ("org9.com", "org9.com/"),
+        ("org.com/9", "org.com/9-"),
+    ],
+)
+def test_a_prefix_is_completed_as_flannel_does_it(given: str, whole: str) -> None:
+    assert whole_prefix(given) == whole
+
+
+@pytest.mark.parametrize(
+    "prefix", ["org", "org/", "org/prefix", "org.COM", "org.com/PREFIX", "org.com/a/b", "", "/a", "a..b", "org.com/-"]
+)
+def test_a_prefix_that_no_annotation_can_have_is_refused(prefix: str) -> None:
+    with pytest.raises(ValueError, match="small letters"):
+        whole_prefix(prefix)
+
+
+def test_a_prefix_with_more_behind_its_slash_is_part_of_all_names() -> None:
+    names = names_of("example.com/a-")
+    assert (names.managed, names.backend) == ("example.com/a-kube-subnet-manager", "example.com/a-backend-type")
+    assert tuple(names.ipv6) == (
+        "example.com/a-backend-v6-data",
+        "example.com/a-public-ipv6",
+        "example.com/a-public-ipv6-overwrite",
+        "example.com/a-node-public-ipv6",
+    )
+
+
+def test_what_is_published_with_vxlan_is_of_the_families_that_there_are() -> None:
+    assert written(Lease((WAY,), "vxlan", 1)) == VXLAN
+    assert written(Lease((WAY, WAY6), "vxlan", 1)) == DUAL
+    assert written(Lease((WAY6,), "vxlan", 1)) == {
+        "backend-type": "vxlan",
+        "backend-v6-data": DATA6,
+        "public-ipv6": "2001:db8::2",
+        "kube-subnet-manager": "true",
+    }
+
+
+def test_with_host_gw_there_is_no_data_and_always_an_ipv4_address() -> None:
+    way, way6 = WAY._replace(mac=None), WAY6._replace(mac=None)
+    told = {"backend-type": "host-gw", "backend-data": "null", "public-ip": "192.0.2.2", "kube-subnet-manager": "true"}
+    told6 = {"backend-v6-data": "null", "public-ipv6": "2001:db8::2"}
+    assert written(Lease((way,), "host-gw")) == told
+    assert written(Lease((way, way6), "host-gw")) == told | told6
+    assert written(Lease((way6,), "host-gw")) == {**told, **told6, "public-ip": "0.0.0.0"}
+
+
+def test_a_replaced_address_is_published_as_it_is() -> None:
+    said = {"public-ip-overwrite": "nat.example", "public-ipv6-overwrite": ""}
+    assert written(Lease((WAY, WAY6), "vxlan", 1), said) == {**DUAL, "public-ip": "nat.example"}
+
+
+def test_what_was_published_is_read_as_the_same_lease() -> None:
+    for ways in ((WAY,), (WAY6,), (WAY, WAY6)):
+        for lease in (Lease(ways, "vxlan", 7), Lease(tuple([way._replace(mac=None) for way in ways]), "host-gw")):
+            assert peer(node(written(lease), *CIDRS), NAMES) == lease
+
+
+@pytest.mark.parametrize("mark", ["", "false", "True", None])
+def test_a_node_without_the_mark_is_none_of_flannel_s(mark: str | None) -> None:
+    said = {key: text for key, text in VXLAN.items() if key != "kube-subnet-manager"}
+    assert peer(node(said if mark is None else {**said, "kube-subnet-manager": mark}, *CIDRS), NAMES) is None
+
+
+def test_a_node_without_annotations_is_none_of_flannel_s() -> None:
+    assert peer({"metadata": {"name": "two"}, "spec": {}}, NAMES) is None
+
+
+def test_the_first_pod_cidr_of_each_family_counts_and_of_old_nodes_the_only_one() -> None:
+    lease = Lease((WAY, WAY6), "vxlan", 1)
+    assert peer(node(DUAL, CIDRS[1], CIDRS[0], "10.5.9.0/24", "fd00:5:0:9::/64"), NAMES) == lease
+    assert peer(node(VXLAN, podCIDR=CIDRS[0]), NAMES) == Lease((WAY,), "vxlan", 1)
+    assert peer(node(VXLAN, "10.5.2.7/24"), NAMES) == Lease((WAY,), "vxlan", 1)
+
+
+def test_a_node_is_reached_by_the_families_of_which_it_has_all() -> None:
+    """A network of both may have nodes of one, and a node may have been in a network of both."""
+    assert peer(node(VXLAN, *CIDRS), NAMES) == Lease((WAY,), "vxlan", 1)
+    assert peer(node(DUAL, CIDRS[0]), NAMES) == Lease((WAY,), "vxlan", 1)
+    assert peer(node({**DUAL, "public-ip": "0.0.0.0"}, *CIDRS), NAMES) == Lease((WAY6,), "vxlan", 1)
+
+
+def test_data_are_read_in_any_case_and_of_any_network() -> None:
+    said = {**VXLAN, "backend-data": f'{{"vni": 42, "VTEPMAC": "{MAC.upper()}", "more": {{}}}}'}
+    assert peer(node(said, CIDRS[0]), NAMES) == Lease((WAY,), "vxlan", 42)
+
+
+@pytest.mark.parametrize(
+    ("changed", "cidrs", "fault"),
+    [
+        ({"public-ip": ""}, CIDRS, "it has no flannel.alpha.coreos.com/public-ip"),
+        ({}, (), "it has no pod CIDR yet"),
+        ({}, ("10.5.2.0",), "'10.5.2.0' has no prefix length"),
+        ({"public-ip": "two"}, CIDRS, "'two' is not an IP address"),
+        ({"public-ip": "2001:db8::2"}, CIDRS, "public-ip: '2001:db8::2' is no IPv4 address"),
+        ({"backend-data": "{"}, CIDRS, "its VTEP is not JSON"),
+        ({"backend-data": "[]"}, CIDRS, "its VTEP is not a JSON object"),
+        ({"backend-data": "null"}, CIDRS, "backend-data: VtepMAC is missing"),
+        ({"backend-data": "{}"}, CIDRS, "backend-data: VtepMAC is missing"),
+        ({"backend-data": '{"VtepMAC":"no"}'}, CIDRS, "VtepMAC: 'no' is not a MAC address"),
+        ({"backend-data": '{"VNI":"1","VtepMAC":"no"}'}, CIDRS, "VNI: expected an integer"),
+    ],
+)
+def test_what_is_wrong_with_a_node_is_told(changed: dict[str, str], cidrs: tuple[str, ...], fault: str) -> None:
+    found = peer(node({**VXLAN, **changed}, *cidrs), NAMES)
+    assert isinstance(found, str)
+    assert fault in found
+
+
+def test_a_fault_is_told_in_short() -> None:
+    assert len(str(peer(node({**VXLAN, "public-ip": "x" * 100_000}, *CIDRS), NAMES))) <= 200
+
+
+def test_the_own_subnets_are_of_the_network_s_families() -> None:
+    assert own_subnets(own({}, *CIDRS), "one", config()) == (WAY.subnet, WAY6.subnet)
+    only = '{"Network": "10.5.2.0/24", "Backend": {"Type": "vxlan"}}'
+    assert own_subnets(own({}, *CIDRS), "one", config(only)) == (WAY.subnet,)
+
+
+@pytest.mark.parametrize(
+    ("cidrs", "fault"),
+    [
+        ((), 'node "one" has no pod CIDR yet'),
+        (CIDRS[:1], 'node "one" has no IPv6 pod CIDR, only 10.5.2.0/24'),
+        (CIDRS[1:], 'node "one" has no IPv4 pod CIDR'),
+        (("10.6.2.0/24", CIDRS[1]), '10.6.2.0/24 of node "one" is not in the network 10.5.0.0/16'),
+        (("10.0.0.0/8", CIDRS[1]), '10.0.0.0/8 of node "one" is not in the network'),
+        (("x", CIDRS[1]), "pod CIDR of node \"one\": 'x'"),
+    ],
+)
+def test_what_keeps_the_own_node_from_a_lease_is_told(cidrs: tuple[str, ...], fault: str) -> None:
+    with pytest.raises(Unfit, match=fault.replace("(", ".")):
+        own_subnets(own({}, *cidrs), "one", config())
+
+
+def test_the_device_that_others_know_is_known_whatever_else_is_said() -> None:
+    """As after somebody has removed the other annotations."""
+    presented = Node("vxlan", 1, (End(WAY.public_ip, b"\2\0\0\0\0\1"), End(WAY6.public_ip, b"\2\0\0\0\0\1")))
+    subnets = (WAY.subnet, WAY6.subnet)
+    left = {"backend-type": "vxlan", "backend-data": DATA, "backend-v6-data": "{"}
+    found = known_lease(own(left), presented, subnets, NAMES)
+    assert [way.mac for way in presented.lease(subnets, found).ways] == [parse_mac(MAC), b"\2\0\0\0\0\1"]
+    other = known_lease(own({**left, "backend-type": "host-gw"}), presented, subnets, NAMES)
+    assert presented.lease(subnets, other) == presented.lease(subnets)
+
+
+def test_addresses_that_are_wished_for_are_told_by_family() -> None:
+    said = {"node-public-ip": "192.0.2.7", "node-public-ipv6": "2001:db8::7"}
+    assert wished_ips(own(said), NAMES) == (parse_ip("192.0.2.7"), parse_ip("2001:db8::7"))
+    assert wished_ips(own({**said, "node-public-ip": ""}), NAMES) == (parse_ip("2001:db8::7"),)
+    assert wished_ips(own(VXLAN), NAMES) == ()
+
+
+@pytest.mark.parametrize("text", ["eth0", "2001:db8::7"])
+def test_a_wish_that_is_no_address_of_its_family_is_refused(text: str) -> None:
+    with pytest.raises(Unfit, match=r"annotation .*/node-public-ip: "):
+        wished_ips(own({"node-public-ip": text}), NAMES)
+
+
+def test_signs_of_life_change_nothing_that_matters() -> None:
+    first, later = node(VXLAN, *CIDRS), node(VXLAN, *CIDRS)
+    later["metadata"]["resourceVersion"] = "2"
+    later["metadata"]["annotations"]["other"] = "x"
+    later["status"] = {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "now"}]}
+    assert own_node(later, NAMES).says_as(own_node(first, NAMES))
+    assert not own_node(node({**VXLAN, "public-ip": ""}, *CIDRS), NAMES).says_as(own_node(first, NAMES))
+    assert not own_node(first, NAMES).says_as(None)
+
+
+@pytest.mark.parametrize(
+    ("condition", "available"),
+    [
+        ({"status": "False", "reason": "FlannelIsUp", "message": "Flannel is running on this node"}, True),
+        ({"status": "True", "reason": "FlannelIsUp", "message": "Flannel is running on this node"}, False),
+        ({"status": "False", "reason": "RouteCreated", "message": "other"}, False),
+    ],
+)
+def test_the_node_is_available_where_just_that_is_said(condition: dict[str, str], available: bool) -> None:
+    found = node({}, *CIDRS)
+    found["status"] = {"conditions": [{"type": "Ready"}, {"type": "NetworkUnavailable", "extra": 1, **condition}]}
+    assert own_node(found, NAMES).available is available
+
+
+@pytest.mark.parametrize(
+    ("revision", "than", "older"), [("9", "10", True), ("10", "9", False), ("9", "9", False), ("a", "b", False)]
+)
+def test_revisions_are_compared_as_numbers(revision: str, than: str, older: bool) -> None:
+    assert is_older(revision, than) is older
+
+
+def test_a_node_made_anew_is_not_an_earlier_one() -> None:
+    before = own()._replace(uid="a", revision="9")
+    assert own()._replace(uid="a", revision="7").is_before(before)
+    assert not own()._replace(uid="b", revision="7").is_before(before)
