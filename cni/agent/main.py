@@ -92,14 +92,14 @@ def serve(options: Options, machine: Machine) -> int:
 
 def open_store(options: Options) -> Store:
     if options.kube is not None:
-        from cni.agent.stores.kube import KubeStore
+        from cni.agent.stores.kube.store import KubeStore
 
         return KubeStore(options.kube)
     if options.etcd is None:
         from cni.agent.stores.static import StaticStore
 
         return StaticStore(options.nodes_file, options.node_name, addresses_now)
-    from cni.agent.stores.etcd import EtcdStore
+    from cni.agent.stores.etcd.store import EtcdStore
 
     before = subnetenv.read(options.subnet_file)
     return EtcdStore(options.etcd, before.subnets if before is not None else ())

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from cni import VERSION
 from cni.agent.conflist import SUFFIX, Conflist
 from cni.agent.flags import BY_NAME, Given, explained
-from cni.agent.stores.access import EtcdOptions
-from cni.agent.stores.kubenode import whole_prefix
-from cni.agent.stores.kubeoptions import KubeOptions
+from cni.agent.stores.etcd.access import EtcdOptions
+from cni.agent.stores.kube.node import whole_prefix
+from cni.agent.stores.kube.options import KubeOptions
 from cni.agent.underlay import Wish
 from cni.spec.address import IP
 from cni.spec.record import Record

@@ -13,9 +13,9 @@ import pytest
 import urllib3
 
 from cni.agent.leases import End, Lease, Node, lease_value
-from cni.agent.stores.access import EtcdOptions
-from cni.agent.stores.etcd import EtcdStore
-from cni.agent.stores.messages import below, key_value, put, text64
+from cni.agent.stores.etcd.access import EtcdOptions
+from cni.agent.stores.etcd.messages import below, key_value, put, text64
+from cni.agent.stores.etcd.store import EtcdStore
 from cni.agent.stores.store import Changed, Configured, Failed, Held, Listed
 from cni.spec.address import Net, parse_ip, parse_net
 from tests.machine import Machine, missing, until
@@ -23,7 +23,7 @@ from tests.machine import Machine, missing, until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cni.agent.stores.ownlease import Times
+    from cni.agent.stores.etcd.ownlease import Times
     from cni.agent.stores.store import News
 
 URL, ELSEWHERE = "http://127.0.0.1:2379", "http://127.0.0.1:2399"

@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from cni.agent.leases import End, Lease, Node
-from cni.agent.stores.kube import KubeStore
-from cni.agent.stores.kubeoptions import KubeOptions
+from cni.agent.stores.kube.options import KubeOptions
+from cni.agent.stores.kube.store import KubeStore
 from cni.agent.stores.store import Changed, Configured, Failed, Held, Listed
 from cni.spec.address import parse_ip, parse_net
 from tests.machine import until

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cni.agent.leases import lease_value
-from cni.agent.stores.messages import delete, put
-from cni.agent.stores.ownlease import Times
+from cni.agent.stores.etcd.messages import delete, put
+from cni.agent.stores.etcd.ownlease import Times
 from cni.agent.stores.store import Configured, Held, Listed
 from cni.spec.address import parse_net
 from tests.machine import Machine, missing, until

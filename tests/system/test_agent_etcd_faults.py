@@ -10,7 +10,7 @@ import pytest
 import urllib3
 
 from cni.agent.leases import lease_value
-from cni.agent.stores.messages import below, text64
+from cni.agent.stores.etcd.messages import below, text64
 from cni.agent.stores.store import Configured, Failed, Held, Listed
 from tests.machine import until
 from tests.system.agent_etcd import (

@@ -17,7 +17,7 @@ from cni.spec.address import parse_ip
 
 if TYPE_CHECKING:
     from cni.agent.options import Options
-    from cni.agent.stores.access import EtcdOptions
+    from cni.agent.stores.etcd.access import EtcdOptions
 
 ROOT = Path(__file__).parents[2]
 ADDITIONAL = {"nodes-file", "node-name", "conflist", "conflist-dir", "cleanup", "help"}

@@ -9,7 +9,7 @@ import pytest
 
 from cni.agent.leases import End, Node
 from cni.agent.network import NetworkConfig, parse_network_config
-from cni.agent.stores.allocation import CHOICE, NoSubnet, choose, fits, free
+from cni.agent.stores.etcd.allocation import CHOICE, NoSubnet, choose, fits, free
 from cni.spec.address import Net, parse_ip, parse_net
 
 SMALL = '{"Network": "10.5.0.0/24", "SubnetLen": 28, "Backend": {"Type": "host-gw"}}'

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cni.agent.stores import kubeaccess
-from cni.agent.stores.kubeaccess import Access, ApiError, access_of
-from cni.agent.stores.kubeoptions import KubeOptions
+from cni.agent.stores.kube import access as kubeaccess
+from cni.agent.stores.kube.access import Access, ApiError, access_of
+from cni.agent.stores.kube.options import KubeOptions
 
 PEM = "-----BEGIN CERTIFICATE-----\n"
 SERVER = "https://10.0.0.1:6443"

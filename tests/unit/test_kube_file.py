@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.agent.network import NetworkConfig
-from cni.agent.stores import kubefile
-from cni.agent.stores.kubefile import NetworkFile
+from cni.agent.stores.kube import file as kubefile
+from cni.agent.stores.kube.file import NetworkFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

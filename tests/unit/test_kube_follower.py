@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from cni.agent.stores import kubefollower
-from cni.agent.stores.kubeaccess import ApiError
-from cni.agent.stores.kubeapi import Expired
-from cni.agent.stores.kubefollower import Follower, Hooks
-from cni.agent.stores.kubenode import names_of
-from cni.agent.stores.kubeoptions import KubeOptions
+from cni.agent.stores.kube import follower as kubefollower
+from cni.agent.stores.kube.access import ApiError
+from cni.agent.stores.kube.api import Expired
+from cni.agent.stores.kube.follower import Follower, Hooks
+from cni.agent.stores.kube.node import names_of
+from cni.agent.stores.kube.options import KubeOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cni.agent.stores.kubeapi import Api
+    from cni.agent.stores.kube.api import Api
 
 OPTIONS = KubeOptions("one", ("", ""), "", "", "", "flannel.alpha.coreos.com/", "/n", tells_available=True)
 PREFIX = "flannel.alpha.coreos.com/"

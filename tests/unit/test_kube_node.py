@@ -8,7 +8,7 @@ import pytest
 
 from cni.agent.leases import End, Lease, Node, Way
 from cni.agent.network import parse_network_config
-from cni.agent.stores.kubenode import (
+from cni.agent.stores.kube.node import (
     OwnNode,
     Unfit,
     is_older,

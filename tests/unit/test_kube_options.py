@@ -11,7 +11,7 @@ from cni.agent.options import parse_options
 
 if TYPE_CHECKING:
     from cni.agent.options import Options
-    from cni.agent.stores.kubeoptions import KubeOptions
+    from cni.agent.stores.kube.options import KubeOptions
 
 POD = {
     "KUBERNETES_SERVICE_HOST": "10.96.0.1",

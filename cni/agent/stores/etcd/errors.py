@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ProtocolError, ReadTimeoutError, SSLError
 
 if TYPE_CHECKING:
-    from cni.agent.stores.messages import Json
+    from cni.agent.stores.etcd.messages import Json
 
 CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 10.0  # etcd itself gives up after 7 where it has no leader
 LONGEST_TEXT = 300

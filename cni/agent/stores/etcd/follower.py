@@ -13,9 +13,9 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from cni.agent.leases import Lease, parse_key, parse_lease
-from cni.agent.stores.allocation import NoSubnet
-from cni.agent.stores.gatewayerrors import GatewayError
-from cni.agent.stores.messages import KeyValue, below, key_value, revision_of, text64
+from cni.agent.stores.etcd.allocation import NoSubnet
+from cni.agent.stores.etcd.errors import GatewayError
+from cni.agent.stores.etcd.messages import KeyValue, below, key_value, revision_of, text64
 from cni.agent.stores.store import Changed, Listed
 from cni.spec.record import Record
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from threading import Event
 
-    from cni.agent.stores.gateway import Gateway, Stream
-    from cni.agent.stores.messages import Json
-    from cni.agent.stores.ownlease import OwnLease
+    from cni.agent.stores.etcd.gateway import Gateway, Stream
+    from cni.agent.stores.etcd.messages import Json
+    from cni.agent.stores.etcd.ownlease import OwnLease
     from cni.agent.stores.store import News
 
 log = logging.getLogger("podwired.etcd")

@@ -14,10 +14,10 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from cni.agent.leases import Lease, lease_value, parse_key, parse_lease
-from cni.agent.stores import messages
-from cni.agent.stores.allocation import NoSubnet, choose, fits
-from cni.agent.stores.gateway import Grant
-from cni.agent.stores.gatewayerrors import GatewayError, Refused
+from cni.agent.stores.etcd import messages
+from cni.agent.stores.etcd.allocation import NoSubnet, choose, fits
+from cni.agent.stores.etcd.errors import GatewayError, Refused
+from cni.agent.stores.etcd.gateway import Grant
 from cni.agent.stores.store import Held
 from cni.spec.record import Record
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from cni.agent.leases import Node
     from cni.agent.network import NetworkConfig
-    from cni.agent.stores.gateway import Gateway
-    from cni.agent.stores.messages import Json, KeyValue
+    from cni.agent.stores.etcd.gateway import Gateway
+    from cni.agent.stores.etcd.messages import Json, KeyValue
     from cni.agent.stores.store import News
     from cni.spec.address import Net
 

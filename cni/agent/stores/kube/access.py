@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cni.spec.record import Record
 
 if TYPE_CHECKING:
-    from cni.agent.stores.kubeoptions import KubeOptions
+    from cni.agent.stores.kube.options import KubeOptions
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 LONGEST_TEXT = 400

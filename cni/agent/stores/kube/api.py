@@ -10,8 +10,8 @@ from urllib.parse import quote, urlencode
 import urllib3
 from urllib3.exceptions import HTTPError, InsecureRequestWarning, ReadTimeoutError
 
-from cni.agent.stores.gatewayerrors import CONNECT_SECONDS, reason
-from cni.agent.stores.kubeaccess import ApiError
+from cni.agent.stores.etcd.errors import CONNECT_SECONDS, reason
+from cni.agent.stores.kube.access import ApiError
 from cni.agent.stores.streams import KEEPALIVE, Lines
 from cni.spec.record import Record
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from urllib3 import BaseHTTPResponse
 
-    from cni.agent.stores.kubeaccess import Access
-    from cni.agent.stores.kubenode import Json
+    from cni.agent.stores.kube.access import Access
+    from cni.agent.stores.kube.node import Json
 
 log = logging.getLogger("podwired.kubernetes")
 

@@ -10,9 +10,9 @@ from threading import Condition, Event, Thread, current_thread
 from typing import TYPE_CHECKING
 
 from cni.agent.network import parse_network_config
-from cni.agent.stores.following import Follower, Hooks, Trouble, log
-from cni.agent.stores.gateway import Gateway
-from cni.agent.stores.ownlease import Aim, OwnLease, Times
+from cni.agent.stores.etcd.follower import Follower, Hooks, Trouble, log
+from cni.agent.stores.etcd.gateway import Gateway
+from cni.agent.stores.etcd.ownlease import Aim, OwnLease, Times
 from cni.agent.stores.store import Configured, Failed, Held
 from cni.spec.errors import CniError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cni.agent.leases import Node
     from cni.agent.network import NetworkConfig
-    from cni.agent.stores.access import EtcdOptions
+    from cni.agent.stores.etcd.access import EtcdOptions
     from cni.agent.stores.store import News
     from cni.spec.address import Net
 

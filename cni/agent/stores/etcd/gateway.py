@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from cni.agent.stores.gatewayerrors import (
+from cni.agent.stores.etcd.errors import (
     ANSWER_SECONDS,
     CONNECT_SECONDS,
     GatewayError,
@@ -24,7 +24,7 @@ from cni.agent.stores.gatewayerrors import (
     reason,
     said,
 )
-from cni.agent.stores.messages import Json, KeyValue, below, key_value, revision_of, text64
+from cni.agent.stores.etcd.messages import Json, KeyValue, below, key_value, revision_of, text64
 from cni.agent.stores.streams import KEEPALIVE, Lines
 from cni.spec.record import Record
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from urllib3 import BaseHTTPResponse
 
-    from cni.agent.stores.access import EtcdOptions
+    from cni.agent.stores.etcd.access import EtcdOptions
 
 PAGE = 2000  # keys in one answer
 STALE_TOKEN = ("invalid auth token", "user name is empty", "revision of auth store is old", "revision in header is old")

@@ -10,9 +10,9 @@ from random import SystemRandom
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from cni.agent.stores.kubeaccess import ApiError
-from cni.agent.stores.kubeapi import Expired, log
-from cni.agent.stores.kubenode import is_older, own_node, peer
+from cni.agent.stores.kube.access import ApiError
+from cni.agent.stores.kube.api import Expired, log
+from cni.agent.stores.kube.node import is_older, own_node, peer
 from cni.spec.record import Record
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from threading import Event
 
     from cni.agent.leases import Lease
-    from cni.agent.stores.kubeapi import Api, Watch
-    from cni.agent.stores.kubenode import Json, Names, OwnNode
-    from cni.agent.stores.kubeoptions import KubeOptions
+    from cni.agent.stores.kube.api import Api, Watch
+    from cni.agent.stores.kube.node import Json, Names, OwnNode
+    from cni.agent.stores.kube.options import KubeOptions
 
 WATCH_SECONDS = 300, 600  # at random between these, so that not all nodes come back at once
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0

@@ -13,11 +13,11 @@ from threading import Condition, Event, Thread, current_thread
 from typing import TYPE_CHECKING
 
 from cni.agent.network import VXLAN
-from cni.agent.stores.kubeaccess import ApiError, access_of
-from cni.agent.stores.kubeapi import Api, log
-from cni.agent.stores.kubefile import NetworkFile
-from cni.agent.stores.kubefollower import Follower, Hooks
-from cni.agent.stores.kubenode import (
+from cni.agent.stores.kube.access import ApiError, access_of
+from cni.agent.stores.kube.api import Api, log
+from cni.agent.stores.kube.file import NetworkFile
+from cni.agent.stores.kube.follower import Follower, Hooks
+from cni.agent.stores.kube.node import (
     CONDITION,
     MESSAGE,
     REASON,
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from cni.agent.leases import Lease, Node
     from cni.agent.network import NetworkConfig
-    from cni.agent.stores.kubenode import Json, OwnNode
-    from cni.agent.stores.kubeoptions import KubeOptions
+    from cni.agent.stores.kube.node import Json, OwnNode
+    from cni.agent.stores.kube.options import KubeOptions
     from cni.agent.stores.store import News
     from cni.spec.address import Net
 

@@ -1,0 +1,1 @@
+"""The etcd v3 store: flannel's keys and values, by etcd's JSON gateway."""

@@ -1,0 +1,1 @@
+"""The Kubernetes store: pod CIDRs and flannel's annotations of nodes."""
