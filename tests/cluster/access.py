@@ -1,0 +1,193 @@
+"""A real cluster as the tests reach it: kubectl, and where the environment says how, its nodes and the world outside.
+
+KUBECONFIG              the cluster; its network has to be podwire's
+PODWIRE_KUBECTL         what runs kubectl, where that is not simply `kubectl`
+PODWIRE_NODE_COMMAND    what runs a program on a node as root, with {node}: `docker exec {node}` for kind
+PODWIRE_NODE_PLUG       what pulls a node's plug and starts it again, with {action}, which is stop or start, and {node}
+PODWIRE_OUTSIDE_COMMAND what runs a program on a machine that is no node, but reaches the nodes; it has ip and python3
+PODWIRE_TEST_IMAGE      agnhost, which the nodes have or can pull
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from tests.cluster.objects import text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+MANAGED = "flannel.alpha.coreos.com/kube-subnet-manager"
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+DEADLINE = 300.0  # seconds; what is waited for is there long before, but on a busy machine
+
+
+class ClusterError(Exception):
+    """A command failed, or what was waited for did not come."""
+
+
+class Node(NamedTuple):
+    """As Kubernetes has it at the moment: one that registers anew may get another range."""
+
+    name: str
+    address: str
+    cidr: str
+    annotations: dict[str, str]
+    conditions: dict[str, Json]
+
+    @property
+    def is_ready(self) -> bool:
+        return self.conditions.get("Ready", {}).get("status") == "True"
+
+
+class Cluster:
+    """Kubernetes, with a namespace of the tests' own."""
+
+    def __init__(self, namespace: str) -> None:
+        env = os.environ.get
+        self.namespace = namespace
+        self._kubectl = shlex.split(env("PODWIRE_KUBECTL", "kubectl"))
+        self.node_command, self.plug_command = env("PODWIRE_NODE_COMMAND", ""), env("PODWIRE_NODE_PLUG", "")
+        self.outside_command = shlex.split(env("PODWIRE_OUTSIDE_COMMAND", ""))
+
+    def kubectl(self, *arguments: str, stdin: str = "") -> str:
+        return finished([*self._kubectl, *arguments], stdin)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen([*self._kubectl, *arguments], stdout=subprocess.PIPE, text=True)
+
+    def get(self, *arguments: str) -> Any:
+        return json.loads(self.kubectl("get", "-o", "json", *arguments))
+
+    def items(self, kind: str) -> list[Json]:
+        """What the tests' namespace has of this kind."""
+        found: list[Json] = self.get(kind, "-n", self.namespace)["items"]
+        return found
+
+    def apply(self, *objects: Json) -> None:
+        self.kubectl("apply", "-n", self.namespace, "-f", "-", stdin=text(*objects))
+
+    def delete(self, kind: str, *names: str, grace: int = 1) -> None:
+        """Wait until they are gone."""
+        wait = ["--wait=true", f"--timeout={DEADLINE:.0f}s", "--ignore-not-found"]
+        self.kubectl("delete", kind, "-n", self.namespace, *wait, f"--grace-period={grace}", *names)
+
+    def nodes(self) -> list[Node]:
+        """Give all, those of the control plane first."""
+        found = sorted(self.get("nodes")["items"], key=lambda one: CONTROL_PLANE not in one["metadata"]["labels"])
+        return [_node(one) for one in found]
+
+    def node(self, name: str) -> Node:
+        return next(one for one in self.nodes() if one.name == name)
+
+    def on(self, node: str, *command: str) -> str:
+        """Run a program on a node."""
+        return finished([word.format(node=node) for word in shlex.split(self.node_command)] + list(command))
+
+    def shell(self, node: str, script: str) -> str:
+        return self.on(node, "sh", "-c", script)
+
+    def pull_plug(self, node: str, action: str) -> None:
+        finished([word.format(node=node, action=action) for word in shlex.split(self.plug_command)])
+
+    def addresses_of_pods(self, node: str) -> set[str]:
+        """Give the addresses of all pods of the node that have a network of their own."""
+        pods = self.get("pods", "-A", f"--field-selector=spec.nodeName={node}")["items"]
+        living = [one for one in pods if one["status"]["phase"] not in ("Succeeded", "Failed")]
+        own = [one for one in living if not one["spec"].get("hostNetwork")]
+        return {each["ip"] for one in own for each in one["status"].get("podIPs", ())}
+
+
+class Pod(NamedTuple):
+    """A pod of the tests' namespace: agnhost, which serves at two ports whom it sees ask."""
+
+    cluster: Cluster
+    name: str
+    port: int = 8080
+
+    def run(self, *command: str) -> str:
+        return self.cluster.kubectl("exec", "-n", self.cluster.namespace, self.name, "--", *command)
+
+    def shell(self, script: str) -> str:
+        return self.run("sh", "-c", script)
+
+    def start(self, script: str) -> subprocess.Popen[str]:
+        """Start a script whose output is read later."""
+        return self.cluster.start("exec", "-n", self.cluster.namespace, self.name, "--", "sh", "-c", script)
+
+    @property
+    def now(self) -> Json:
+        found: Json = self.cluster.get("pod", "-n", self.cluster.namespace, self.name)
+        return found
+
+    @property
+    def address(self) -> str:
+        address: str = self.now["status"]["podIP"]
+        return address
+
+    def ask(self, host: str, port: int, question: str = "clientip") -> str:
+        """Ask another one by TCP. ClusterError where no answer comes."""
+        return self.run("curl", "-sSf", "--max-time", "10", f"http://{host}:{port}/{question}")
+
+    def seen_at(self, host: str, port: int = 8080) -> str:
+        """Give the address that the server sees, as soon as it answers."""
+        answer = until(lambda: self.ask(host, port), f"{self.name} is answered from {host}:{port}")
+        return answer.strip().rpartition(":")[0]
+
+    def answered_from(self, host: str, port: int) -> str:
+        """Give the name of the pod that answers, as soon as one does."""
+        what = f"{self.name} is answered from {host}:{port}"
+        return until(lambda: self.ask(host, port, "hostname"), what).strip()
+
+    def seen_by_udp_at(self, host: str, port: int) -> str:
+        return self.told_by(f"echo clientip | nc -u -w 2 {host} {port}").rpartition(":")[0]
+
+    def told_by(self, script: str) -> str:
+        """Give what the script prints, as soon as it prints anything."""
+        return until(lambda: self.shell(script), f"{self.name}: {script}").strip()
+
+
+def finished(command: Sequence[str], stdin: str = "") -> str:
+    """Give what it printed. ClusterError where it fails."""
+    try:
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=2 * DEADLINE)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ClusterError(str(error)) from error
+    if done.returncode:
+        raise ClusterError(f"{shlex.join(command)[:500]}: exit {done.returncode}: {done.stderr.strip()[-1500:]}")
+    return done.stdout
+
+
+def until(ask: Callable[[], T], what: str, seconds: float = DEADLINE) -> T:
+    """Ask until the answer is true, and give it; a command that fails is not true yet."""
+    end, seen = time.monotonic() + seconds, ""
+    while time.monotonic() < end:
+        try:
+            if answer := ask():
+                return answer
+            seen = repr(answer)
+        except ClusterError as error:
+            seen = str(error)
+        time.sleep(0.5)
+    raise ClusterError(f"waited in vain until {what}; last seen: {seen}")
+
+
+def is_ready(pod: Json) -> bool:
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", ()))
+
+
+def _node(one: Json) -> Node:
+    addresses = {each["type"]: each["address"] for each in reversed(one["status"]["addresses"])}
+    conditions = {each["type"]: each for each in one["status"]["conditions"]}
+    annotations = one["metadata"].get("annotations", {})
+    return Node(
+        one["metadata"]["name"], addresses["InternalIP"], one["spec"].get("podCIDR", ""), annotations, conditions
+    )
