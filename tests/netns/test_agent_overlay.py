@@ -13,7 +13,6 @@ from cni.agent.leases import Way
 from cni.agent.plane import Links, changes, tables_of
 from cni.kernel import events, overlaynl
 from cni.kernel.events import Events, Overflowed
-from cni.kernel.netlink import Refused
 from cni.kernel.route import Route
 from cni.kernel.rtnl import NETLINK_ROUTE
 from cni.spec.address import parse_ip, parse_mac, parse_net
@@ -215,21 +214,6 @@ def test_a_port_that_was_asked_for_is_had(host: Machine) -> None:
     found, done, _ = host.call(ensure, 4, {"port": 4789})
     assert (found != index, done[0]) == (True, "flannel.1 was not this network's tunnel: made anew")
     assert shown(host, 4)["linkinfo"]["info_data"]["port"] == 4789
-
-
-def test_what_another_device_has_is_told(machine: Machine) -> None:
-    machine.outside()
-    machine.run("ip", "link", "add", "other", "type", "vxlan", "id", "1", "dev", "uplink", "dstport", "8472")
-    with pytest.raises(Refused, match="another VXLAN device has VNI 1 on this port already"):
-        machine.call(ensure_plain, 4)
-
-
-def ensure_plain(family: int) -> None:
-    with listening() as (route, _):
-        try:
-            device.ensure_device(route, wanted(route, family))
-        except Refused as refused:
-            raise Refused(refused.errno, refused.words) from None
 
 
 def test_devices_of_the_agent_that_nobody_wants_go_and_others_stay(host: Machine) -> None:
