@@ -1,8 +1,8 @@
 """A real cluster as the tests reach it: kubectl, and where the environment says how, its nodes and the world outside.
 
-KUBECONFIG              the cluster; its network has to be podwire's
+KUBECONFIG              the cluster; its network has to be podwire's. Pods are started there, and nodes stopped
 PODWIRE_KUBECTL         what runs kubectl, where that is not simply `kubectl`
-PODWIRE_NODE_COMMAND    what runs a program on a node as root, with {node}: `docker exec {node}` for kind
+PODWIRE_NODE_COMMAND    needed, too: what runs a program on a node as root, with {node}: `docker exec {node}` for kind
 PODWIRE_NODE_PLUG       what pulls a node's plug and starts it again, with {action}, which is stop or start, and {node}
 PODWIRE_OUTSIDE_COMMAND what runs a program on a machine that is no node, but reaches the nodes; it has ip and python3
 PODWIRE_TEST_IMAGE      agnhost, which the nodes have or can pull
