@@ -144,6 +144,22 @@ def test_no_packet_is_lost_when_the_agents_start_again(cluster: Cluster, nodes: 
         assert ticks.unanswered() == []
 
 
+def test_no_packet_is_lost_by_a_rolling_update(cluster: Cluster, nodes: tuple[Node, Node]) -> None:
+    name, place = "daemonset/podwire", ("-n", "podwire-system")
+    try:
+        cluster.kubectl("get", name, *place)
+    except ClusterError:
+        pytest.skip("podwire is not installed as a DaemonSet")
+    with ticking(cluster, nodes[1].name, nodes[0].name) as ticks:
+        ticks.wait_for(ON)
+        cluster.kubectl("rollout", "restart", name, *place)
+        cluster.kubectl("rollout", "status", name, *place, "--timeout=300s")
+        ticks.wait_for(ON)
+        ticks.stop()
+        assert ticks.lost() == []
+        assert ticks.unanswered() == []
+
+
 def data_plane(cluster: Cluster, node: str, device: str) -> str:
     """What leads to other nodes, and the rules, without what moves by itself."""
     script = f"""

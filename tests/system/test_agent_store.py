@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.system.nodes import Cluster, Node
     from tests.system.plugins import Json
 
-DOWN = 3.0  # seconds
+DOWN, LATE = 30.0, 3.0  # seconds without the store: an outage, and at the agent's start
 FALLEN_SILENT = 90.0  # the longest until a connection without a sign of life is given up
 ELSEWHERE = "127.0.0.1"
 CUT = """
@@ -184,7 +184,7 @@ def test_an_agent_waits_for_the_store_and_the_networks_configuration(cluster: Cl
     assert (node.probe("readyz")[0], node.subnet_env()) == (503, "")
     cluster.etcd.start(WIRE[4])
     cluster.etcd.put("config", {"Network": "nonsense"})
-    time.sleep(DOWN)
+    time.sleep(LATE)
     assert (node.probe("healthz")[0], node.probe("readyz")[0], node.subnet_env()) == (200, 503, "")
     cluster.configure()
     cluster.until(lambda: node.probe("readyz")[0] == 200, "the agent is ready")

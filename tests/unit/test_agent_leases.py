@@ -197,7 +197,7 @@ def test_any_garbage_is_a_value_error_and_nothing_else() -> None:
                 place = dice.randrange(len(broken))
                 broken[place : place + dice.randrange(3)] = dice.randbytes(dice.randrange(3))
             with suppress(ValueError):
-                parse_lease((WAY4.subnet, WAY6.subnet), bytes(broken))
+                assert parse_lease((WAY4.subnet, WAY6.subnet), bytes(broken)).subnets == (WAY4.subnet, WAY6.subnet)
 
 
 def test_a_derived_mac_address_follows_from_address_and_vni_alone() -> None:
