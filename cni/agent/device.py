@@ -174,11 +174,9 @@ def _is_changed(route: Route, device: Device, found: VxlanInfo) -> bool:
 
 
 def _refuse_advertisements(name: str) -> None:
-    """A container of the agent's may have to live with what it cannot write."""
-    key = f"net/ipv6/conf/{name}/accept_ra"
+    """A container of the agent's may have to live with what it cannot read or write."""
     try:
-        if sysctl.read(key) not in (None, "0"):
-            sysctl.write(key, "0")
+        sysctl.ensure(f"net/ipv6/conf/{name}/accept_ra", "0", optional=True)
     except OSError:
         return
 

@@ -48,9 +48,7 @@ def _create(machine: Machine, op: Bridge, journal: Journal) -> rtinfo.Link:
     # A router on the containers' side must not configure the host. Nobody else has the bridge's own address: while it
     # was searched for a duplicate (2 s), the host would ask for no neighbour, and nothing would reach a container.
     for setting in ("accept_ra", "accept_dad"):
-        key = f"net/ipv6/conf/{op.name}/{setting}"
-        if sysctl.read(key) not in (None, "0"):
-            sysctl.write(key, "0")
+        sysctl.ensure(f"net/ipv6/conf/{op.name}/{setting}", "0", optional=True)
     return machine.route.need(op.name)
 
 

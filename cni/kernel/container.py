@@ -24,18 +24,15 @@ STEP_SECONDS = 0.001
 
 def apply_sysctl(machine: Machine, op: ContainerSysctl, journal: Journal) -> None:
     with machine.inside:
-        before = sysctl.read(op.key)
-        if before == op.value:
-            return
-        if before is None:
-            if op.required:
-                raise MachineRefused(f"the container has no {op.key}: is IPv6 switched off (ipv6.disable=1)?")
-            return
-        sysctl.write(op.key, op.value)
+        before = sysctl.ensure(op.key, op.value, optional=not op.required)
+    if before is None and op.required:
+        raise MachineRefused(f"the container has no {sysctl.dotted(op.key)}: is IPv6 switched off (ipv6.disable=1)?")
+    if before in (None, op.value):
+        return
 
     def restore() -> None:
         with machine.inside:
-            sysctl.write(op.key, before)
+            sysctl.ensure(op.key, before, optional=not op.required)
 
     journal.add(restore)
 

@@ -18,8 +18,8 @@ def apply(machine: Machine, op: Forwarding, journal: Journal) -> None:
     if before is None:
         raise MachineRefused(f"the host has no {op.key}: is IPv6 switched off (ipv6.disable=1)?")
     if before == "0":
-        journal.add_shared(lambda: sysctl.write(op.key, before))
-        sysctl.write(op.key, "1")
+        journal.add_shared(lambda: sysctl.ensure(op.key, before))
+        sysctl.ensure(op.key, "1")
 
 
 def differs(machine: Machine, op: Forwarding) -> str:

@@ -201,8 +201,8 @@ def apply_loopback(machine: Machine, op: LoopbackRouting, journal: Journal) -> N
     before = sysctl.read(op.key)
     if before == "0":
         # The interface may be the attachment's own, and gone by then.
-        journal.add_shared(lambda: sysctl.write(op.key, before) if sysctl.read(op.key) else None)
-        sysctl.write(op.key, "1")
+        journal.add_shared(lambda: sysctl.ensure(op.key, before))
+        sysctl.ensure(op.key, "1")
 
 
 def loopback_differs(machine: Machine, op: LoopbackRouting) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
+from errno import EACCES, EPERM, EROFS
+
+from cni.spec.errors import MachineRefused
 
 ROOT = "/proc/sys/"
 SMALL = 4096  # bytes
+UNWRITABLE = (EACCES, EPERM, EROFS)  # a container that runs containers may see /proc/sys so
 
 
 def read_text(path: str) -> str | None:
@@ -43,3 +47,27 @@ def write(key: str, value: str) -> None:
         os.write(descriptor, value.encode())
     finally:
         os.close(descriptor)
+
+
+def ensure(key: str, value: str, *, optional: bool = False) -> str | None:
+    """Returns what a setting was before; None where there is no such key.
+
+    A value that is as wanted is not written: /proc/sys may be read-only, as in containers that run containers, with
+    all set beforehand. Raises MachineRefused where it has to be written and cannot; what is `optional` then stays.
+    """
+    before = read(key)
+    if before in (None, value):
+        return before
+    try:
+        write(key, value)
+    except OSError as error:
+        if not optional or error.errno not in UNWRITABLE:
+            wish = f"{dotted(key)}={value}"
+            remedy = f"it is {before}: set {wish} from where /proc/sys can be written"
+            raise MachineRefused(f"cannot set {wish}: {error.strerror} ({remedy})") from None
+    return before
+
+
+def dotted(key: str) -> str:
+    """Returns a key as sysctl(8) writes it: the dots of an interface's name become slashes."""
+    return key.translate({ord("/"): ".", ord("."): "/"})

@@ -69,11 +69,17 @@ def _restore(machine: Machine, op: TunedLink | TunedSysctl) -> None:
 
 
 def apply_sysctl(machine: Machine, op: TunedSysctl, journal: Journal) -> None:
-    """Also where it has the value already: what is written for all interfaces is handed on to each."""
+    """Also where it has the value already: what is written for all interfaces is handed on to each. There a refusal
+    is none: /proc/sys may be read-only, with all set beforehand.
+    """
     before = _read_sysctl(machine, op.key)
     if before is not None:
         journal.add(lambda: _put_back(machine, op.key, before))
-    _write_sysctl(machine, op.key, op.value)
+    try:
+        _write_sysctl(machine, op.key, op.value)
+    except OSError:
+        if before != op.value:
+            raise
 
 
 def sysctl_differs(machine: Machine, op: TunedSysctl) -> str:
