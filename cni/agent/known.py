@@ -71,8 +71,7 @@ class Known:
         """None: they are not known yet. `connected`: the networks that this node itself is in."""
         if self._leases is not None and (self._peers is None or self._connected != connected):
             self._peers, self._connected = Peers(config, own, connected), connected
-            for key, lease in self._leases.items():
-                self._peers.put(key, lease)
+            self._peers.load(self._leases)
         self._before = {}
         return self._peers
 

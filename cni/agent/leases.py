@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from cni.agent.network import VXLAN
+from cni.agent.network import VNI_LIMIT, VXLAN
 from cni.spec.address import IP, Net, mac_text, parse_net
 from cni.spec.errors import CniError
 from cni.spec.fields import Faults, Fields
@@ -67,11 +67,17 @@ class Node(Record):
 
 
 class Lease(Record):
-    """One node's. `ways` has one entry for each family that the node has; `vni` is that of vxlan."""
+    """One node's. `ways` has one entry for each family that the node has; `vni` is that of vxlan, 0 if none was told.
+
+    The store says whether the node `lives`, and when the lease was `created`, in a number that grows: that decides
+    between two leases that claim the same.
+    """
 
     ways: tuple[Way, ...]
     backend: str
     vni: int = 0
+    lives: bool = True
+    created: int = 0
 
     def way(self, family: int) -> Way | None:
         return next((way for way in self.ways if way.subnet.family == family), None)
@@ -129,7 +135,7 @@ def parse_lease(subnets: tuple[Net, ...], value: bytes) -> Lease:
     except CniError as error:
         raise ValueError(error.message) from None
     backend = fields.text("BackendType")
-    ways = []
+    ways, vni = [], 0
     for subnet in subnets:
         ip_key, data_key = ("PublicIP", "BackendData") if subnet.family == 4 else ("PublicIPv6", "BackendV6Data")
         ip = fields.ip(ip_key)
@@ -138,11 +144,13 @@ def parse_lease(subnets: tuple[Net, ...], value: bytes) -> Lease:
             continue
         if ip.family != subnet.family:
             faults.add(ip_key, f"{ip.text} is no IPv{subnet.family} address")
-        mac = fields.object(data_key).mac("VtepMAC") if backend == VXLAN else None
-        if backend == VXLAN and mac is None:
-            faults.add(f"{data_key}.VtepMAC", "missing")
+        mac = None
+        if backend == VXLAN:
+            data = fields.object(data_key)
+            mac, vni = data.mac("VtepMAC"), vni or data.integer("VNI", 0, VNI_LIMIT)
+            if mac is None:
+                data.fault("VtepMAC", "missing")
         ways.append(Way(subnet, ip, mac))
-    vni = fields.object("BackendData").integer("VNI", 0, (1 << 24) - 1, 1) if backend == VXLAN else 0
     if faults.texts:
         raise ValueError("; ".join(dict.fromkeys(faults.texts)))
     return Lease(tuple(ways), backend, vni)

@@ -233,6 +233,7 @@ class Reconciler:
         after = {key: peers.served.get(key) for key in before}
         for family, links in self._links.items():
             old, new = (self._tables(filter(None, leases.values()), links, family) for leases in (before, after))
+            new.forwarding.update(end for end in old.forwarding if peers.is_used(*end))  # by another lease
             self._apply(changes(old, new, links))
             self.watch.tables[family].replace(old, new)
         self._report(peers, before)
@@ -240,7 +241,7 @@ class Reconciler:
             log.info("%d leases changed, %d peers now", len(before), len(peers.served))
             return
         for key, lease in after.items():
-            if lease != before[key]:
+            if _served(lease) != _served(before[key]):
                 log.info("peer %s: %s", key, "gone" if lease is None else _described(lease))
 
 
@@ -249,6 +250,11 @@ def _node(config: NetworkConfig, underlay: Underlay) -> Node:
         return Node(config.backend.kind, 0, tuple([End(ip) for ip in underlay.public_ips]))
     vni = config.backend.vni
     return Node(VXLAN, vni, tuple([End(ip, derived_mac(ip, vni)) for ip in underlay.public_ips]))
+
+
+def _served(lease: Lease | None) -> object:
+    """What of a lease the data plane is made of."""
+    return lease and lease.ways
 
 
 def _described(lease: Lease) -> str:

@@ -101,10 +101,13 @@ def parse_net(text: str) -> Net:
 
 
 def parse_mac(text: str) -> bytes:
-    """Six bytes of an Ethernet address written with colons or hyphens. Raises ValueError."""
-    parts = text.replace("-", ":").split(":")
+    """Six bytes of an Ethernet address, written as Go reads it: 0a:58:..., 0A-58-..., 0a58.0a01.0203.
+
+    Raises ValueError.
+    """
+    parts, size = (text.split("."), 4) if "." in text else (text.replace("-", ":").split(":"), 2)
     digits = "0123456789abcdefABCDEF"
-    if len(parts) != 6 or any(len(part) != 2 or part.strip(digits) for part in parts):
+    if len(parts) * size != 12 or any(len(part) != size or part.strip(digits) for part in parts):
         raise ValueError(f"{text!r} is not a MAC address (as in 0a:58:0a:01:02:03)")
     mac = bytes.fromhex("".join(parts))
     if mac[0] & 1 or not any(mac):

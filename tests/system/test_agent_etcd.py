@@ -125,6 +125,31 @@ def test_a_lease_that_no_longer_fits_makes_room_for_one_that_does(server: Etcd) 
 
 
 @against_etcd
+def test_a_network_that_loses_ipv6_leaves_each_node_its_ipv4_subnet_and_no_lease_of_before(server: Etcd) -> None:
+    server.configure(DUAL)
+    other = rival(server, 2, "10.5.9.0/24", "fd00:5:0:4::/64")
+    with store_of(node_of(1, dual=True)) as told:
+        before = told.wait_held()
+        server.configure(NETWORK)
+        until(lambda: told.count(Configured) == 2, "the network is known")
+        told.store.present(node_of(1))
+        own = told.wait_held(before.key.partition("&")[0])
+        until(lambda: set(server.leases()) == {own.key, other}, "the lease of before is gone")
+    assert own.ways == before.ways[:1]
+
+
+@against_etcd
+def test_a_node_that_missed_how_its_network_lost_ipv6_keeps_its_ipv4_subnet_too(server: Etcd) -> None:
+    server.configure(NETWORK)
+    rival(server, 1, "10.5.52.0/24", "fd00:5:0:4::/64", lease=server.grant(80000))
+    other = rival(server, 2, "10.5.9.0/24", "fd00:5:0:9::/64")
+    with store_of(node_of(1, mac=9), "10.5.52.1/24", "fd00:5:0:4::1/64") as told:
+        own = told.wait_held("10.5.52.0-24")
+    assert set(server.leases()) == {own.key, other}
+    assert own.ways == lease_of(1, "10.5.52.0/24").ways  # with the device's MAC address
+
+
+@against_etcd
 def test_no_subnet_overlaps_one_of_another_length(server: Etcd) -> None:
     server.configure({"Network": "10.5.0.0/20", "SubnetLen": 22, "Backend": {"Type": "vxlan"}})
     rival(server, 2, "10.5.6.128/25")

@@ -165,15 +165,31 @@ def test_bad_leases_harm_nobody_else(cluster: Cluster, podwired: Path, *, restar
     cluster.until(lambda: seen(node) == before, "nothing is left of it")
 
 
-def test_of_two_nodes_with_one_mac_address_the_first_is_served(cluster: Cluster, podwired: Path) -> None:
+def test_of_two_nodes_with_one_mac_address_the_newer_is_served(cluster: Cluster, podwired: Path) -> None:
     node, _ = pair(cluster, podwired)
     second = "192.168.100.212"
     cluster.etcd.put("subnets/10.244.212.0-24", lease(second, MAC))
     cluster.until(lambda: knows(node, second, MAC), "the one is served while it is alone")
     cluster.etcd.put(f"subnets/{SUBNET}", lease(IP, MAC))
-    cluster.until(lambda: knows(node, IP, MAC) and not knows(node, second), "the first is served")
+    cluster.until(lambda: knows(node, IP, MAC) and not knows(node, second), "the newer is served")
     cluster.etcd.delete(f"subnets/{SUBNET}")
     cluster.until(lambda: knows(node, second, MAC) and not knows(node, IP), "the other is alone again")
+
+
+@pytest.mark.parametrize("mac", [MAC, "02:00:00:00:02:12"], ids=["one device", "two devices"])
+def test_of_a_machine_with_two_leases_both_subnets_are_reached(cluster: Cluster, podwired: Path, mac: str) -> None:
+    """It was given another subnet, or another name, before its old lease has ended."""
+    node, _ = pair(cluster, podwired)
+    before, later = seen(node), "10.244.212.0"
+    cluster.etcd.put(f"subnets/{SUBNET}", lease(IP, MAC))
+    cluster.etcd.put(f"subnets/{later}-24", lease(IP, mac))
+    cluster.until(lambda: knows(node, FIRST, later, MAC, mac), "both are served")
+    cluster.etcd.delete(f"subnets/{SUBNET}")
+    cluster.until(lambda: not knows(node, FIRST), "the old one is gone")
+    assert knows(node, later, mac, IP)
+    assert mac == MAC or not knows(node, MAC)
+    cluster.etcd.delete(f"subnets/{later}-24")
+    cluster.until(lambda: seen(node) == before, "nothing is left of it")
 
 
 def test_an_agent_waits_for_the_store_and_the_networks_configuration(cluster: Cluster, podwired: Path) -> None:

@@ -134,13 +134,14 @@ def test_a_network_keeps_its_host_bits() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["0a:58:0a:01:02:03", "0A-58-0A-01-02-03", "0a:58-0A:01-02:03"])
-def test_a_mac_address_is_read_with_colons_and_hyphens(text: str) -> None:
+@pytest.mark.parametrize("text", ["0a:58:0a:01:02:03", "0A-58-0A-01-02-03", "0a:58-0A:01-02:03", "0A58.0a01.0203"])
+def test_a_mac_address_is_read_in_the_writings_of_go(text: str) -> None:
     assert mac_text(parse_mac(text)) == "0a:58:0a:01:02:03"
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0a:58:0a:01:02", "0a:58:0a:01:02:03:04", "0a:58:0a:01:02:0", "0a:58:0a:01:02:0g", "0a58.0a01.0203",
+    "text", ["", "0a:58:0a:01:02", "0a:58:0a:01:02:03:04", "0a:58:0a:01:02:0", "0a:58:0a:01:02:0g", "0a58.0a01",
+             "0a58.0a01.02.03", "0a58.0a01.203", "0a.58.0a.01.02.03", "0a58:0a01:0203", "0a58.0a01.0203.0405",
              "0a:58:0a:01:02: 3", "0a:58:0a:01:02:٣٣", "0a580a010203"]
 )  # fmt: skip
 def test_what_is_no_mac_address_is_refused(text: str) -> None:

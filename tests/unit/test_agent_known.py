@@ -64,7 +64,7 @@ def test_of_several_changes_the_first_before_counts() -> None:
 
 
 def test_who_is_served_in_the_place_of_another_is_told_too() -> None:
-    same = Lease((THREE.ways[0]._replace(public_ip=TWO.ways[0].public_ip),), "vxlan", 1)
+    same = Lease((THREE.ways[0]._replace(mac=TWO.ways[0].mac),), "vxlan", 1)
     found = known(TWO, same)
     found.hear(Changed(TWO.key, None))
     before, peers = found.take_changes()

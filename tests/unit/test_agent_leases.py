@@ -32,6 +32,20 @@ def test_a_value_is_flannels_byte_for_byte_and_is_read_again(value: bytes, lease
     assert parse_lease(lease.subnets, value) == lease
 
 
+def test_older_programs_tell_no_vni_and_others_write_mac_addresses_in_other_ways() -> None:
+    value = b'{"publicip":"192.168.64.3","BackendType":"vxlan","BackendData":{"vtepmac":"%s","Extra":[1,{"x":null}]}}'
+    for text in (b"C6:D2:32:6F:8F:44", b"c6-d2-32-6f-8f-44", b"c6d2.326f.8f44"):
+        assert parse_lease((WAY4.subnet,), value % text) == Lease((WAY4,), "vxlan", 0)
+
+
+def test_the_vni_may_be_told_with_either_family() -> None:
+    value = (
+        b'{"PublicIP":"192.168.64.3","PublicIPv6":"fd00::3","BackendType":"vxlan","BackendData":'
+        b'{"VtepMAC":"c6:d2:32:6f:8f:44"},"BackendV6Data":{"VNI":7,"VtepMAC":"0a:58:00:00:00:01"}}'
+    )
+    assert parse_lease((WAY4.subnet, WAY6.subnet), value) == Lease((WAY4, WAY6), "vxlan", 7)
+
+
 def test_without_ipv4_its_address_is_gos_zero_value() -> None:
     lease = Lease((WAY6,), "vxlan", 1)
     assert lease_value(lease).startswith(b'{"PublicIP":"0.0.0.0","PublicIPv6":"fd00::3","BackendType":"vxlan",')
@@ -99,11 +113,6 @@ def test_keys_are_read_in_any_case(change: Any) -> None:
 def test_unknown_members_and_white_space_do_not_matter() -> None:
     text = b' {"PublicIP": "192.168.64.3", "BackendType": "host-gw", "BackendData": null, "Since": [1, {}]}\n'
     assert parse_lease((WAY4.subnet,), text) == Lease((BARE4,), "host-gw")
-
-
-def test_a_vni_that_is_not_told_is_the_usual_one() -> None:
-    text = b'{"PublicIP":"192.168.64.3","BackendType":"vxlan","BackendData":{"VtepMAC":"c6:d2:32:6f:8f:44"}}'
-    assert parse_lease((WAY4.subnet,), text) == Lease((WAY4,), "vxlan", 1)
 
 
 def test_an_ipv4_key_is_an_ipv4_lease_whatever_else_is_told() -> None:

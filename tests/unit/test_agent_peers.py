@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.agent.leases import Lease, Way
+from cni.agent.leases import Lease, Way, derived_mac
 from cni.agent.network import parse_network_config
 from cni.agent.peers import Peers
-from cni.spec.address import IP, Net, parse_ip, parse_mac, parse_net
+from cni.spec.address import IP, Net, mac_text, parse_ip, parse_mac, parse_net
 
 if TYPE_CHECKING:
     from cni.agent.network import NetworkConfig
@@ -29,7 +29,11 @@ def lease(subnet: str, ip: str, mac: str = "", *, backend: str = "vxlan", vni: i
 
 
 def way(subnet: str, ip: str, mac: str = "") -> Way:
-    return Way(parse_net(subnet), parse_ip(ip), parse_mac(f"0a:00:00:00:00:{mac}") if mac else None)
+    return Way(parse_net(subnet), parse_ip(ip), mac_of(mac) if mac else None)
+
+
+def mac_of(last: str) -> bytes:
+    return parse_mac(f"0a:00:00:00:00:{last}")
 
 
 OWN = lease("10.5.1.0/24", "192.0.2.1", "01")
@@ -131,30 +135,129 @@ def test_a_host_gw_network_knows_neither_vni_nor_mac_address() -> None:
     assert peers.faults == {tunnel.key: "its backend is vxlan, not host-gw"}
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "what"),
-    [
-        (TWO, lease("10.5.3.0/24", "192.0.2.2", "03"), "address 192.0.2.2"),
-        (TWO, lease("10.5.3.0/24", "192.0.2.3", "02"), "MAC address 0a:00:00:00:00:02"),
-        (TWO, lease("10.5.2.128/25", "192.0.2.3", "03"), "subnet 10.5.2.0/24"),
-        (lease("10.5.128.0/17", "192.0.2.3", "03"), lease("10.5.2.0/24", "192.0.2.3", "02"), "address 192.0.2.3"),
-        (lease("10.5.128.0/17", "192.0.2.3", "03"), lease("10.5.200.0/24", "192.0.2.2", "02"), "subnet 10.5.128.0/17"),
-        (
-            lease("10.5.128.0/17", "192.0.2.3", "03"),
-            lease("10.5.192.0/18", "192.0.2.2", "02"),
-            "subnet 10.5.128.0/17",
-        ),
-    ],
-)
-def test_of_two_that_claim_the_same_the_one_whose_key_comes_first_is_served(
-    first: Lease, second: Lease, what: str
+CONFLICTS = [
+    (TWO, lease("10.5.3.0/24", "192.0.2.3", "02"), "MAC address 0a:00:00:00:00:02", "MAC address 0a:00:00:00:00:02"),
+    (
+        lease("10.5.2.0/25", "192.0.2.2", "02"),
+        lease("10.5.2.64/26", "192.0.2.3", "03"),
+        "subnet 10.5.2.0/25",
+        "subnet 10.5.2.64/26",
+    ),
+    (
+        lease("10.5.128.0/17", "192.0.2.3", "03"),
+        lease("10.5.200.0/27", "192.0.2.2", "02"),
+        "subnet 10.5.128.0/17",
+        "subnet 10.5.200.0/27",
+    ),
+    (
+        lease("10.5.128.0/17", "192.0.2.3", "03"),
+        lease("10.5.192.0/18", "192.0.2.3", "03"),  # a node that was given less before its old lease has ended
+        "subnet 10.5.128.0/17",
+        "subnet 10.5.192.0/18",
+    ),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "what", "_"), CONFLICTS)
+def test_of_two_of_the_same_age_that_claim_the_same_the_one_whose_key_comes_first_is_served(
+    first: Lease, second: Lease, what: str, _: str
 ) -> None:
     for order in ((first, second), (second, first)):
         peers = peers_of(*order)
         assert peers.served == {first.key: first}
-        assert peers.faults == {second.key: f"{what} is {first.key}'s already"}
+        assert peers.faults == {second.key: f"{what} is {first.key}'s, whose key comes first"}
         assert peers.put(first.key, None) == {first.key: first, second.key: None}
         assert (peers.served, peers.faults) == ({second.key: second}, {})
+
+
+@pytest.mark.parametrize(("first", "second", "_", "what"), CONFLICTS)
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ({"created": 7}, {"created": 8}, "which is newer"),
+        ({"created": 8, "lives": False}, {"created": 7}, "which is ready"),
+        ({"created": 7, "lives": False}, {"created": 8, "lives": False}, "which is newer"),
+    ],
+)
+def test_of_two_that_claim_the_same_the_one_that_lives_or_the_newer_is_served(
+    first: Lease, second: Lease, _: str, what: str, old: dict[str, Any], new: dict[str, Any], why: str
+) -> None:
+    stale, alive = first._replace(**old), second._replace(**new)
+    for order in ((stale, alive), (alive, stale)):
+        peers = peers_of(*order)
+        assert peers.served == {alive.key: alive}
+        assert peers.faults == {stale.key: f"{what} is {alive.key}'s, {why}"}
+        assert peers.put(alive.key, None) == {alive.key: alive, stale.key: None}
+        assert (peers.served, peers.faults) == ({stale.key: stale}, {})
+
+
+@pytest.mark.parametrize("mac", ["02", "03"])
+def test_several_subnets_behind_one_address_are_all_served(mac: str) -> None:
+    renamed = lease("10.5.3.0/24", "192.0.2.2", mac)
+    peers = peers_of(TWO, renamed)
+    assert (peers.served, peers.faults) == ({TWO.key: TWO, renamed.key: renamed}, {})
+
+
+def test_an_end_of_a_tunnel_is_used_until_the_last_lease_behind_it_is_gone() -> None:
+    other = lease("10.5.3.0/24", "192.0.2.2", "02")
+    end = mac_of("02"), parse_ip("192.0.2.2")
+    peers = peers_of(TWO, other)
+    for gone, used in ((TWO, True), (other, False)):
+        assert peers.is_used(*end)
+        assert peers.put(gone.key, None) == {gone.key: gone}
+        assert peers.is_used(*end) == used
+
+
+def test_who_is_cut_off_itself_cuts_off_nobody() -> None:
+    """The middle one of three conflicts with both others, and the newest of all is believed."""
+    old = lease("10.5.2.0/25", "192.0.2.2", "02")._replace(created=1)
+    wide = lease("10.5.2.0/23", "192.0.2.3", "03")._replace(created=2)
+    new = lease("10.5.3.0/25", "192.0.2.4", "04")._replace(created=3)
+    for order in ((old, wide, new), (new, wide, old), (wide, new, old)):
+        peers = peers_of(*order)
+        assert peers.served == {old.key: old, new.key: new}
+        assert peers.put(new.key, None) == {new.key: new, wide.key: None, old.key: old}
+        assert peers.served == {wide.key: wide}
+
+
+def test_a_mac_address_is_the_nodes_from_whose_address_it_follows() -> None:
+    """Whoever tells it later with an address of his own, does so to cut the node off."""
+    address = parse_ip("192.0.2.2")
+    mac = derived_mac(address, 1)
+    true = Lease((Way(parse_net("10.5.2.0/24"), address, mac),), "vxlan", 1, created=1)
+    thief = Lease((Way(parse_net("10.5.9.0/24"), parse_ip("192.0.2.9"), mac),), "vxlan", 1, created=2)
+    for order in ((true, thief), (thief, true)):
+        peers = peers_of(*order)
+        assert peers.served == {true.key: true}
+        assert peers.faults == {
+            thief.key: f"MAC address {mac_text(mac)} is {true.key}'s, from whose address it follows"
+        }
+
+
+@pytest.mark.parametrize("subnet", ["10.5.2.0/23", "10.5.2.0/25", "10.5.0.0/17"])
+def test_no_lease_of_a_length_that_subnets_do_not_have_cuts_off_those_that_have_it(subnet: str) -> None:
+    strange = lease(subnet, "192.0.2.9", "09")._replace(created=9)
+    own = lease("10.5.200.0/24", "192.0.2.1", "01")
+    peers = peers_of(strange, TWO, THREE, own=own)
+    assert peers.served == {TWO.key: TWO, THREE.key: THREE}
+    assert peers.faults == {strange.key: "subnet 10.5.2.0/24 is 10.5.2.0-24's, which has the network's subnet length"}
+    peers.put(TWO.key, TWO._replace(lives=False))
+    assert (TWO.key in peers.served) == (subnet != "10.5.2.0/25")  # the others would cut off THREE as well
+
+
+def test_a_lease_that_says_the_same_again_is_no_change() -> None:
+    rival = lease("10.5.2.128/25", "192.0.2.4", "04")
+    peers = peers_of(TWO, THREE, rival)
+    assert peers.put(TWO.key, TWO) == {}
+    assert peers.put(rival.key, rival) == {}
+    assert peers.put("nonsense", None) == {}
+
+
+def test_a_lease_without_a_vni_has_the_networks() -> None:
+    wide = parse_network_config(b'{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan", "VNI": 4096}}', "wide")
+    own = OWN._replace(vni=4096)
+    peers = peers_of(TWO._replace(vni=0), config=wide, own=own)
+    assert peers.served == {TWO.key: TWO._replace(vni=4096)}
 
 
 def test_equal_subnets_under_different_keys_are_served_once() -> None:
@@ -169,12 +272,12 @@ def test_equal_subnets_under_different_keys_are_served_once() -> None:
 def test_the_families_of_a_node_are_judged_together() -> None:
     peers = Peers(DUAL, OWN)
     one = Lease((way("10.5.2.0/24", "192.0.2.2", "02"), way("fd00:5:0:2::/64", "fd01::2", "02")), "vxlan", 1)
-    other = Lease((way("10.5.3.0/24", "192.0.2.3", "03"), way("fd00:5:0:3::/64", "fd01::2", "03")), "vxlan", 1)
+    other = Lease((way("10.5.3.0/24", "192.0.2.3", "03"), way("fd00:5:0:2::/64", "fd01::3", "03")), "vxlan", 1)
     strange = Lease((way("10.5.4.0/24", "192.0.2.4", "04"), way("fd00:6::/64", "fd01::4", "04")), "vxlan", 1)
     for peer in (one, other, strange):
         peers.put(peer.key, peer)
     assert peers.served == {one.key: one}
-    assert peers.faults[other.key] == f"address fd01::2 is {one.key}'s already"
+    assert peers.faults[other.key] == f"subnet fd00:5:0:2::/64 is {one.key}'s, whose key comes first"
     assert peers.faults[strange.key] == "fd00:6::/64 is not in fd00:5::/56"
 
 
@@ -209,17 +312,25 @@ def used(config: NetworkConfig, one: Lease) -> Lease:
 
 
 def reference(config: NetworkConfig, own: Lease, told: dict[str, Lease | str]) -> dict[str, Lease]:
-    """Served is who has no fault of its own, and conflicts with nobody of these whose key comes first."""
+    """Served is who has no fault of its own, and conflicts with nobody who is served and is believed before it."""
     sound = {
         key: one
         for key, one in told.items()
         if isinstance(one, Lease) and key != own.key and not is_faulty(config, own, one)
     }
-    return {
-        key: used(config, one)
-        for key, one in sound.items()
-        if not any(other < key and conflict(config, one, theirs) for other, theirs in sound.items())
-    }
+    served: dict[str, Lease] = {}
+    usual = {4: 24, 6: 64}
+
+    def rank(key: str) -> tuple[bool, bool, int, str]:
+        one = sound[key]
+        strange = any(way.subnet.prefix != usual[way.subnet.family] for way in used(config, one).ways)
+        return not one.lives, strange, -one.created, key
+
+    for key in sorted(sound, key=rank):
+        one = sound[key]
+        if not any(conflict(config, one, theirs) for theirs in served.values()):
+            served[key] = used(config, one)
+    return served
 
 
 def is_faulty(config: NetworkConfig, own: Lease, one: Lease) -> bool:
@@ -241,14 +352,14 @@ def is_faulty(config: NetworkConfig, own: Lease, one: Lease) -> bool:
         or (kind == "vxlan" and one.vni != config.backend.vni)
         or not inside
         or conflict(config, one, own)
+        or any(way.public_ip in {mine.public_ip for mine in own.ways} for way in used(config, one).ways)
     )
 
 
 def conflict(config: NetworkConfig, one: Lease, other: Lease) -> bool:
     return any(
         overlap(mine.subnet, theirs.subnet)
-        or mine.public_ip == theirs.public_ip
-        or (mine.mac is not None and mine.mac == theirs.mac)
+        or (mine.mac is not None and mine.mac == theirs.mac and mine.public_ip != theirs.public_ip)
         for mine in one.ways
         for theirs in other.ways
         if mine.subnet.family == theirs.subnet.family and mine.subnet.family in config.families
@@ -264,7 +375,9 @@ def any_lease(dice: random.Random, *, dual: bool) -> Lease:
     ways = [any_way(dice, 4, IP(4, 10 << 24 | 5 << 16), (17, 20, 24, 24, 24, 24, 26))]
     if dual and dice.random() < 0.7:
         ways.append(any_way(dice, 6, parse_ip("fd00:5::"), (57, 60, 64, 64, 64, 64)))
-    return Lease(tuple(ways), dice.choice(("vxlan",) * 15 + ("host-gw",)), dice.choice((1,) * 15 + (2,)))
+    return Lease(tuple(ways), dice.choice(("vxlan",) * 15 + ("host-gw",)), dice.choice((1,) * 15 + (2,)))._replace(
+        lives=dice.random() < 0.8, created=dice.randrange(4)
+    )
 
 
 def any_way(dice: random.Random, family: int, network: IP, lengths: tuple[int, ...]) -> Way:
@@ -305,7 +418,10 @@ def test_after_any_news_just_those_are_served_that_the_reference_serves(
         changed = {one for one in before.keys() | after.keys() if before.get(one) != after.get(one)}
         assert changed <= reported.keys()
         assert reported == {one: before.get(one) for one in reported}
-        assert key in reported or key == own.key
+        assert all(before.get(one) != after.get(one) or one in peers.faults or one == key for one in reported)
+        all_at_once = Peers(config, own)
+        all_at_once.load(told)
+        assert (all_at_once.served, all_at_once.faults) == (peers.served, peers.faults)
 
 
 @pytest.mark.parametrize("prefix", [20, 24])

@@ -105,6 +105,35 @@ def test_what_is_published_with_vxlan_is_of_the_families_that_there_are() -> Non
     }
 
 
+@pytest.mark.parametrize(
+    ("status", "lives"),
+    [
+        ({}, True),
+        ({"conditions": None}, True),
+        ({"conditions": [{"type": "Ready", "status": "True"}]}, True),
+        ({"conditions": [{"type": "DiskPressure", "status": "False"}]}, True),
+        ({"conditions": [{"type": "Ready", "status": "False"}]}, False),
+        ({"conditions": [{"type": "DiskPressure", "status": "False"}, {"type": "Ready", "status": "Unknown"}]}, False),
+    ],
+)
+def test_a_node_that_is_not_ready_does_not_live(status: dict[str, Any], lives: bool) -> None:
+    found = peer({**node(VXLAN, CIDRS[0]), "status": status}, NAMES)
+    assert isinstance(found, Lease)
+    assert found.lives == lives
+
+
+def test_of_two_nodes_it_is_known_which_is_newer() -> None:
+    created = []
+    for time in ("2026-01-31T23:59:59Z", "2026-02-01T00:00:00Z", "2026-10-01T00:00:00Z", None):
+        told = node(VXLAN, CIDRS[0])
+        told["metadata"]["creationTimestamp"] = time
+        found = peer(told, NAMES)
+        assert isinstance(found, Lease)
+        created.append(found.created)
+    assert created == [*sorted(created[:3]), 0]
+    assert len(set(created)) == 4
+
+
 def test_with_host_gw_there_is_no_data_and_always_an_ipv4_address() -> None:
     way, way6 = WAY._replace(mac=None), WAY6._replace(mac=None)
     told = {"backend-type": "host-gw", "backend-data": "null", "public-ip": "192.0.2.2", "kube-subnet-manager": "true"}

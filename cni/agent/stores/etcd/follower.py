@@ -172,7 +172,7 @@ class Follower:
     def _read(self, entry: KeyValue) -> tuple[str, Lease | str]:
         key = entry.key[len(self._folder) :].decode("utf-8", "backslashreplace")
         try:
-            return key, parse_lease(parse_key(key), entry.value)
+            return key, parse_lease(parse_key(key), entry.value)._replace(created=entry.created)
         except ValueError as error:
             return key, str(error)[:LONGEST_FAULT]
 

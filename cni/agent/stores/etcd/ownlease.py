@@ -243,9 +243,11 @@ def _is_left(one: Found, used: Found | None, aim: Aim) -> bool:
     """A lease that this node had. One of another VTEP may be another node's that says our address: only where the
     network has no place for it is it taken for a left one.
     """
-    if one.matches < len(one.lease.ways):
+    families = [end.public_ip.family for end in aim.node.ends]
+    ways = [way for way in one.lease.ways if way.subnet.family in families]  # of the network's: it had another perhaps
+    if one.matches < len(ways):
         return False
-    macs = [way.mac for way in one.lease.ways]
+    macs = [way.mac for way in ways]
     mine = [[*_macs(aim.node)], [way.mac for way in used.lease.ways] if used is not None else macs]
     return macs in mine or not fits(aim.config, one.lease.subnets)
 

@@ -131,7 +131,8 @@ def peer(node: Json, names: Names) -> Lease | str | None:
     if annotations.get(names.managed) != MANAGED:
         return None
     try:
-        return _lease(_subnets(_cidrs(node)), annotations, names)
+        lease = _lease(_subnets(_cidrs(node)), annotations, names)
+        return lease._replace(lives=_is_ready(node), created=_created(node))
     except (ValueError, CniError) as error:
         return (error.message if isinstance(error, CniError) else str(error))[:LONGEST_FAULT]
 
@@ -199,6 +200,18 @@ def published(lease: Lease, own: OwnNode, names: Names) -> dict[str, str]:
     return said
 
 
+def _is_ready(node: Json) -> bool:
+    """Its kubelet says so; of one that has not said anything yet nothing bad is known."""
+    conditions = node.get("status", {}).get("conditions") or ()
+    return not any(one.get("type") == "Ready" and one.get("status") in ("False", "Unknown") for one in conditions)
+
+
+def _created(node: Json) -> int:
+    """The server's time, as 2026-01-31T12:00:00Z, in a number that grows."""
+    digits = "".join(filter(str.isdecimal, str(node["metadata"].get("creationTimestamp"))))
+    return int(digits[:14] or 0)
+
+
 def _cidrs(node: Json) -> tuple[str, ...]:
     spec = node.get("spec", {})
     found = spec.get("podCIDRs") or [spec.get("podCIDR")]
@@ -216,7 +229,7 @@ def _subnets(cidrs: Iterable[str]) -> dict[int, Net]:
 
 def _lease(subnets: dict[int, Net], annotations: Mapping[str, str], names: Names) -> Lease:
     """Raises ValueError, CniError."""
-    backend, vni, ways = annotations.get(names.backend, ""), None, []
+    backend, vni, ways = annotations.get(names.backend, ""), 0, []
     for family, subnet in sorted(subnets.items()):
         keys = names.of(family)
         text = annotations.get(keys.public_ip)
@@ -228,22 +241,22 @@ def _lease(subnets: dict[int, Net], annotations: Mapping[str, str], names: Names
         mac = None
         if backend == VXLAN:
             mac, number = _vtep(annotations.get(keys.data, ""))
-            vni = number if vni is None else vni
+            vni = vni or number
             if mac is None:
                 raise ValueError(f"{keys.data}: VtepMAC is missing")
         ways.append(Way(subnet, ip, mac))
     if not ways:
         raise ValueError(f"it has no {names.ipv4.public_ip}" if subnets else "it has no pod CIDR yet")
-    return Lease(tuple(ways), backend, vni or 0)
+    return Lease(tuple(ways), backend, vni)
 
 
 def _vtep(text: str) -> tuple[bytes | None, int]:
-    """MAC address and VNI. Raises ValueError, Undecodable."""
+    """MAC address, and VNI or 0. Raises ValueError, Undecodable."""
     if text in ("", "null"):
         return None, 0
     faults = Faults()
     fields = Fields(parse_object(text.encode(), "its VTEP"), "", faults)
-    mac, vni = fields.mac("VtepMAC"), fields.integer("VNI", 0, VNI_LIMIT, 1)
+    mac, vni = fields.mac("VtepMAC"), fields.integer("VNI", 0, VNI_LIMIT)
     if faults.texts:
         raise ValueError("; ".join(faults.texts))
     return mac, vni
