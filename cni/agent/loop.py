@@ -22,7 +22,7 @@ from cni.kernel.events import (
     Events,
     Overflowed,
 )
-from cni.kernel.netlink import NETLINK_NETFILTER
+from cni.kernel.netlink import NETLINK_NETFILTER, Malformed
 from cni.kernel.rtnl import NETLINK_ROUTE
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Loop:
         watch = self._reconciler.watch
         try:
             disturbed = [words for kind, payload in self._links.read() if (words := watch.disturbed(kind, payload))]
-        except Overflowed:
+        except (Overflowed, Malformed):
             disturbed = ["more has changed than could be told"]
         if self._files.read():
             disturbed.append("a file of the agent's was touched")
@@ -121,7 +121,7 @@ class Loop:
             self._at(time.monotonic() + GATHER_SECONDS)
         try:
             rules = any(rules_disturbed(kind, payload) for kind, payload in self._rules.read())
-        except Overflowed:
+        except (Overflowed, Malformed):
             rules = True
         if rules:
             self._reconciler.look_after_rules()

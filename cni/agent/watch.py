@@ -11,7 +11,7 @@ from cni.agent import firewall
 from cni.agent.device import is_link_local
 from cni.agent.plane import PROTOCOL, RouteRow
 from cni.kernel import accept, nfnl, nfrule, overlaynl, rtinfo, rtnl
-from cni.kernel.netlink import attributes
+from cni.kernel.netlink import attributes, unpacked
 from cni.kernel.rtnl import AF_BRIDGE, AF_INET, IFINFO
 from cni.spec.address import IP
 
@@ -34,7 +34,7 @@ class Watch:
         self.tables: dict[int, Tables] = {}
 
     def disturbed(self, kind: int, payload: bytes) -> str:
-        """In words, or empty. Of rtnetlink's messages."""
+        """In words, or empty. Of rtnetlink's messages. Raises Malformed."""
         if kind in (rtnl.RTM_NEWLINK, rtnl.RTM_DELLINK):
             return self._link(kind, payload)
         if kind in (rtnl.RTM_NEWADDR, rtnl.RTM_DELADDR):
@@ -46,7 +46,7 @@ class Watch:
         return ""
 
     def _link(self, kind: int, payload: bytes) -> str:
-        index = IFINFO.unpack_from(payload)[2]
+        index = unpacked(IFINFO, payload)[2]
         look = self.links.get(index)
         if look is None:
             named = {one.name for one in self.links.values()}
@@ -66,7 +66,7 @@ class Watch:
         return f"{look.name} has {'got' if came else 'lost'} {info.address.text}"
 
     def _entry(self, kind: int, payload: bytes) -> str:
-        family, index, _, _, _ = overlaynl.NDMSG.unpack_from(payload)
+        family, index, _, _, _ = unpacked(overlaynl.NDMSG, payload)
         tables = self.tables.get(self.devices.get(index, 0))
         entry = overlaynl.parse_neighbour(payload) if tables is not None else None
         if tables is None or entry is None:

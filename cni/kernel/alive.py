@@ -5,20 +5,18 @@ from __future__ import annotations
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 
 from cni.kernel import rtinfo, rtnl, sysctl
-from cni.kernel.netlink import Interrupted, Refused
+from cni.kernel.journal import FAILURES
 from cni.kernel.netns import OWN, Netns, Visit
 from cni.kernel.route import Route
-from cni.spec.address import IP
-from cni.spec.errors import InvalidNetns
 from cni.spec.owner import Owner, host_interface_of, label_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from cni.spec.address import IP
     from ipam.lease import Lease
 
-IPV4_BYTES = 4
 NAMED = ("/run/netns", "/var/run/docker/netns")
 
 
@@ -44,7 +42,7 @@ def holder_lives(route: Route, label: str, packed: bytes) -> bool:
     _, key = label_keys(label) or ("", "")
     if route.find(host_interface_of(key)) is not None:
         return True
-    ip = IP(4 if len(packed) == IPV4_BYTES else 6, int.from_bytes(packed, "big"))
+    ip = rtinfo.ip_of(packed)
     for alias in [parse_alias(link.alias) for link in route.links()]:
         if label_keys(alias.label) and any(address.ip == ip for address in alias.addresses):
             return False
@@ -70,7 +68,7 @@ def _addresses_in_use() -> set[IP]:
             if (status.st_dev, status.st_ino) not in visited:
                 visited.add((status.st_dev, status.st_ino))
                 found.update(_addresses_at(path, home))
-        except (OSError, Refused, Interrupted, InvalidNetns):
+        except FAILURES:
             continue  # a process that ended meanwhile, or one that is not ours to look into
     home.close()
     return found

@@ -90,6 +90,7 @@ EFFECTS: dict[str, Effect] = {
     "Hairpin": _later("hostports", "hairpin"),
     "Condition": _later("hostports", "condition"),
     "HostPort": _later("hostports", "port"),
+    "UdpFlows": _later("conntrack", "flows")._replace(differs=nothing_differs),
     "LoopbackRouting": _later("hostports", "loopback", shared=True),
     "TokenBucket": _later("shaping", "bucket", shared=True),
     "Ifb": _later("shaping", "ifb"),

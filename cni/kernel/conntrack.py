@@ -9,18 +9,19 @@ from __future__ import annotations
 from _struct import Struct
 from errno import EINVAL, ENOENT, EOPNOTSUPP
 
-from cni.kernel import rtinfo, rtnl
+from cni.kernel import rtnl
 from cni.kernel.netlink import NLA_F_NESTED, NLM_F_ACK, Refused, attribute, attributes, nest, u8
 from cni.kernel.nfnl import NFGENMSG
+from cni.spec.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cni.config.ports import PortMapping
+    from cni.kernel.journal import Journal
     from cni.kernel.machine import Machine
     from cni.kernel.rtnl import Message
-    from cni.spec.address import IP
+    from cni.plan.ports import UdpFlows
 
 NFNL_SUBSYS_CTNETLINK = 1
 IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE = 1, 2
@@ -32,69 +33,109 @@ CTA_PROTO_NUM, CTA_PROTO_DST_PORT = 1, 3
 CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS = 1, 2
 FILTER_PROTO_NUM, FILTER_PROTO_DST_PORT = 1 << 3, 1 << 5
 UDP = 17
-IPV4_BYTES = 4
+IPV4_BYTES, IPV6_BYTES = 4, 16
 PORT, FLAGS = Struct(">H"), Struct("=I")
 LACKING = (EINVAL, EOPNOTSUPP)  # the kernel has no nf_conntrack_netlink: nothing can be forgotten
 
 
-def forget_unmapped(machine: Machine, mapping: PortMapping, family: int) -> None:
-    """What went to this port of the host before it led to a container; traffic that is only routed is left alone."""
-    local = {mapping.host_ip} if mapping.host_ip is not None else _local(machine)
-    packed = {one.packed for one in local}
-    _forget(machine, family, mapping.host_port, lambda to, _answers_from: to in packed)
+class Flow(Record):
+    """A UDP connection: to which port and address it was sent, who answers it, and the attributes that name it."""
+
+    port: bytes
+    to: bytes
+    answers_from: bytes
+    names: bytes
 
 
-def _local(machine: Machine) -> set[IP]:
-    return {rtinfo.parse_address(answer).address.ip for answer in machine.route.dump(*rtnl.addresses_of(0))}
+def apply_flows(machine: Machine, op: UdpFlows, journal: Journal) -> None:
+    """What went to these ports of the host before they led to a container; traffic that is only routed is left alone.
+
+    There is no way back, and none is needed: who speaks on is remembered anew.
+    """
+    del journal
+    anywhere = _local(machine) if any(mapping.host_ip is None for mapping in op.mappings) else set()
+    addresses: dict[bytes, set[bytes]] = {}
+    for mapping in op.mappings:
+        to = anywhere if mapping.host_ip is None else {mapping.host_ip.packed}
+        addresses.setdefault(PORT.pack(mapping.host_port), set()).update(to)
+    _forget(machine, op.ip.family, set(addresses), lambda flow: flow.to in addresses[flow.port])
 
 
-def forget_mapped(machine: Machine, ip: bytes, host_port: int) -> None:
-    """What went through this port of the host to the container's address."""
-    family = 4 if len(ip) == IPV4_BYTES else 6
-    _forget(machine, family, host_port, lambda _to, answers_from: answers_from == ip)
+def _local(machine: Machine) -> set[bytes]:
+    return {one.address.ip.packed for one in machine.route.all_addresses()}
 
 
-def _forget(machine: Machine, family: int, host_port: int, doomed: Callable[[bytes, bytes], bool]) -> None:
-    """Of the flows to the host port, those that are doomed by whom they were sent to, and who answers them."""
-    port = PORT.pack(host_port)
+def release_flows(machine: Machine, op: UdpFlows) -> None:
+    """What went through these ports of the host to the container."""
+    forget_mapped(machine, {(op.ip.packed, mapping.host_port) for mapping in op.mappings})
+
+
+def forget_mapped(machine: Machine, targets: set[tuple[bytes, int]]) -> None:
+    """What went to containers' addresses through ports of the host; all of a family in one pass."""
+    for family, size in ((4, IPV4_BYTES), (6, IPV6_BYTES)):
+        pairs = {(ip, PORT.pack(port)) for ip, port in targets if len(ip) == size}
+        if pairs:
+            _forget(machine, family, {port for _, port in pairs}, _Through(pairs).has)
+
+
+class _Through:
+    def __init__(self, pairs: set[tuple[bytes, bytes]]) -> None:
+        self._pairs = pairs
+
+    def has(self, flow: Flow) -> bool:
+        return (flow.answers_from, flow.port) in self._pairs
+
+
+def _forget(machine: Machine, family: int, ports: set[bytes], doomed: Callable[[Flow], bool]) -> None:
+    """Of the flows to these ports of a host, those that are doomed."""
     try:
-        answers = machine.nft.dump(*_flows_to(family, port))
+        answers = machine.nft.dump(*_flows_to(family, ports))
     except Refused as refused:
         if refused.errno in LACKING:
             return
         raise
     for answer in answers:
-        found = attributes(answer, NFGENMSG.size)
-        original, reply = (attributes(found.get(kind, b"")) for kind in (CTA_TUPLE_ORIG, CTA_TUPLE_REPLY))
-        protocol = attributes(original.get(CTA_TUPLE_PROTO, b""))
-        # An old kernel does not filter (before 5.8).
-        if protocol.get(CTA_PROTO_NUM) != bytes([UDP]) or protocol.get(CTA_PROTO_DST_PORT) != port:
-            continue
-        to = attributes(original.get(CTA_TUPLE_IP, b"")).get(CTA_IP_DST[family], b"")
-        answers_from = attributes(reply.get(CTA_TUPLE_IP, b"")).get(CTA_IP_SRC[family], b"")
-        if doomed(to, answers_from):
-            _delete(machine, family, found)
+        flow = flow_of(answer, family)
+        if flow is not None and flow.port in ports and doomed(flow):
+            _delete(machine, family, flow)
 
 
-def _flows_to(family: int, port: bytes) -> tuple[int, bytes]:
-    flags = FILTER_PROTO_NUM | FILTER_PROTO_DST_PORT
-    protocol = nest(CTA_TUPLE_PROTO, u8(CTA_PROTO_NUM, UDP), attribute(CTA_PROTO_DST_PORT, port), flag=NLA_F_NESTED)
-    wanted = nest(
+def flow_of(answer: bytes, family: int) -> Flow | None:
+    """None for other protocols, which an old kernel does not leave out (before 5.8). Raises Malformed."""
+    found = attributes(answer, NFGENMSG.size)
+    original, reply = (attributes(found.get(kind, b"")) for kind in (CTA_TUPLE_ORIG, CTA_TUPLE_REPLY))
+    protocol = attributes(original.get(CTA_TUPLE_PROTO, b""))
+    if protocol.get(CTA_PROTO_NUM) != bytes([UDP]):
+        return None
+    names = attribute(CTA_TUPLE_ORIG | NLA_F_NESTED, found[CTA_TUPLE_ORIG])
+    names += b"".join([attribute(kind, found[kind]) for kind in (CTA_ID, CTA_ZONE) if kind in found])
+    return Flow(
+        port=protocol.get(CTA_PROTO_DST_PORT, b""),
+        to=attributes(original.get(CTA_TUPLE_IP, b"")).get(CTA_IP_DST[family], b""),
+        answers_from=attributes(reply.get(CTA_TUPLE_IP, b"")).get(CTA_IP_SRC[family], b""),
+        names=names,
+    )
+
+
+def _flows_to(family: int, ports: set[bytes]) -> tuple[int, bytes]:
+    """A dump of all UDP flows, or where there is but one port of those to it; the kernel filters."""
+    flags, wanted = FILTER_PROTO_NUM, [u8(CTA_PROTO_NUM, UDP)]
+    if len(ports) == 1:
+        flags |= FILTER_PROTO_DST_PORT
+        wanted += [attribute(CTA_PROTO_DST_PORT, port) for port in ports]
+    compared = nest(
         CTA_FILTER,
         attribute(CTA_FILTER_ORIG_FLAGS, FLAGS.pack(flags)),
         attribute(CTA_FILTER_REPLY_FLAGS, FLAGS.pack(0)),
         flag=NLA_F_NESTED,
     )
-    return _kind(IPCTNL_MSG_CT_GET), _head(family) + nest(CTA_TUPLE_ORIG, protocol, flag=NLA_F_NESTED) + wanted
+    original = nest(CTA_TUPLE_ORIG, nest(CTA_TUPLE_PROTO, *wanted, flag=NLA_F_NESTED), flag=NLA_F_NESTED)
+    return _kind(IPCTNL_MSG_CT_GET), _head(family) + original + compared
 
 
-def _delete(machine: Machine, family: int, flow: dict[int, bytes]) -> None:
+def _delete(machine: Machine, family: int, flow: Flow) -> None:
     """By the flow's own words; one that has ended meanwhile is success."""
-    payload = _head(family) + attribute(CTA_TUPLE_ORIG | NLA_F_NESTED, flow[CTA_TUPLE_ORIG])
-    for kind in (CTA_ID, CTA_ZONE):
-        if kind in flow:
-            payload += attribute(kind, flow[kind])
-    message: Message = (_kind(IPCTNL_MSG_CT_DELETE), NLM_F_ACK, payload)
+    message: Message = (_kind(IPCTNL_MSG_CT_DELETE), NLM_F_ACK, _head(family) + flow.names)
     try:
         machine.nft.request(*message)
     except Refused as refused:

@@ -11,7 +11,7 @@ from errno import EAGAIN, ENOBUFS
 from socket import MSG_DONTWAIT, SO_RCVBUF, SOL_SOCKET, htonl
 from struct import Struct
 
-from cni.kernel.netlink import HEADER, RECEIVE_BYTES, SOL_NETLINK, Netlink
+from cni.kernel.netlink import SOL_NETLINK, Malformed, Netlink, messages
 
 NETLINK_ADD_MEMBERSHIP = 1
 RTNLGRP_LINK, RTNLGRP_NEIGH = 1, 3
@@ -35,7 +35,6 @@ class Events(Netlink):
 
     def __init__(self, protocol: int, groups: tuple[int, ...], own: Netlink | None = None) -> None:
         super().__init__(protocol)
-        self._socket.bind((0, 0))
         try:
             self._socket.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, QUEUE_BYTES)
         except PermissionError:  # without root the administrator's limit holds
@@ -67,15 +66,12 @@ class Events(Netlink):
         found: list[tuple[int, bytes]] = []
         while True:
             try:
-                data = self._socket.recv(RECEIVE_BYTES, MSG_DONTWAIT)
+                found += [(kind, payload) for kind, _, _, payload in messages(self._receive(MSG_DONTWAIT))]
+            except Malformed:
+                raise Overflowed from None
             except OSError as error:
                 if error.errno == EAGAIN:
                     return found
                 if error.errno == ENOBUFS:
                     raise Overflowed from None
                 raise
-            position = 0
-            while position < len(data):
-                length, kind, _, _, _ = HEADER.unpack_from(data, position)
-                found.append((kind, data[position + HEADER.size : position + length]))
-                position += (length + 3) & ~3

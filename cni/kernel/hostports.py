@@ -7,6 +7,7 @@ from errno import EEXIST
 
 from cni.config.ports import PROTOCOLS, Ports
 from cni.kernel import alive, conntrack, nfnl, nft, sysctl
+from cni.kernel.netlink import unpacked
 from cni.kernel.nfnl import Element
 from cni.kernel.nftables import PORT_MAPS, PORTS
 from cni.plan import ports as plan
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 PORT = Struct(">H2x")  # in a concatenation every part is padded to four bytes (libnftnl)
 PROTOCOL = Struct("B3x")
+ENDING = Struct(">B3xH2x")  # of a key: both
 
 
 def _key(op: HostPort, *, any_address: bool = False) -> bytes:
@@ -88,8 +90,6 @@ def apply_port(machine: Machine, op: HostPort, journal: Journal) -> None:
     _ensure(machine, op.label, [], [], journal)
     _take(machine, op, journal)
     _refuse_overlap(machine, op)
-    if op.mapping.protocol == "udp":
-        conntrack.forget_unmapped(machine, op.mapping, op.ip.family)
 
 
 def _take(machine: Machine, op: HostPort, journal: Journal) -> None:
@@ -157,23 +157,22 @@ def release_condition(machine: Machine, op: Condition) -> None:
 
 def release_port(machine: Machine, op: HostPort) -> None:
     machine.nft.remove(*_port_element(op))
-    if op.mapping.protocol == "udp":
-        conntrack.forget_mapped(machine, op.ip.packed, op.mapping.host_port)
 
 
 def release_all(machine: Machine, doomed: Callable[[str], bool]) -> None:
     """Whatever has a doomed label, with the connections that it brought; the cost grows with all mapped ports."""
+    targets: set[tuple[bytes, int]] = set()
     for name, place in PORTS.items():
         for element in machine.nft.elements(place):
             if doomed(element.label) and machine.nft.remove(place, element) and name in PORT_MAPS:
-                _forget_mapped(machine, element)
+                targets.update(_udp_target(element))
+    conntrack.forget_mapped(machine, targets)
 
 
-def _forget_mapped(machine: Machine, element: Element) -> None:
-    """The connections of a port that is known by its element alone."""
-    ip, key = element.value[: -PORT.size], element.key[-PROTOCOL.size - PORT.size :]
-    if key[0] == PROTOCOLS["udp"]:
-        conntrack.forget_mapped(machine, ip, PORT.unpack(key[PROTOCOL.size :])[0])
+def _udp_target(element: Element) -> list[tuple[bytes, int]]:
+    """Whose connections a port leads to, by its element alone: address and port of the host."""
+    ip, (protocol, port) = element.value[: -PORT.size], unpacked(ENDING, element.key[-ENDING.size :])
+    return [(ip, port)] if protocol == PROTOCOLS["udp"] else []
 
 
 def hairpin_differs(machine: Machine, op: Hairpin) -> str:

@@ -6,15 +6,26 @@ A closed set of messages needs no library: pyroute2 costs 130 ms to import. Test
 from __future__ import annotations
 
 from _struct import Struct
+from errno import EAGAIN, ENOBUFS
+
+from cni.spec.errors import MachineRefused
 
 try:
-    from _socket import SOCK_CLOEXEC, SOCK_RAW, socket
+    from _socket import MSG_TRUNC, SO_RCVTIMEO, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
 except ImportError:
-    from socket import SOCK_CLOEXEC, SOCK_RAW, socket  # type: ignore[assignment]  # the same, with a wrapper
+    from socket import (  # type: ignore[assignment]  # the same, with a wrapper
+        MSG_TRUNC,
+        SO_RCVTIMEO,
+        SOCK_CLOEXEC,
+        SOCK_RAW,
+        SOL_SOCKET,
+        socket,
+    )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any
 
     from cni.spec.address import IP
 
@@ -36,9 +47,11 @@ HEADER = Struct("=IHHII")  # length, type, flags, sequence, port
 ATTRIBUTE = Struct("=HH")  # length, type
 ERROR = Struct("=i")
 U8, U32 = Struct("=B"), Struct("=I")
+TIMEVAL = Struct("@ll")  # seconds, microseconds
 
 RECEIVE_BYTES = 1 << 16  # a dump's answers come in pieces of at most 32 KiB (net/netlink/af_netlink.c)
 DUMP_TRIES = 8
+ANSWER_SECONDS = 10  # the kernel answers while it is asked; this bounds the wait for an answer that was lost
 
 
 class Refused(Exception):
@@ -52,6 +65,13 @@ class Refused(Exception):
 
 class Interrupted(Exception):
     """A dump was changed under way more often than it was tried again."""
+
+
+class Malformed(MachineRefused):
+    """An answer that is no netlink: every decoder raises this, and nothing else."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(f"netlink: malformed message: {words}")
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
@@ -87,13 +107,32 @@ def attributes(data: bytes, start: int = 0) -> dict[int, bytes]:
 
 
 def each_attribute(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Less than a header at the end is padding, as for the kernel (nla_ok). Raises Malformed."""
     end = len(data)
     while start + 4 <= end:
         length, kind = ATTRIBUTE.unpack_from(data, start)
-        if length < 4:
-            return
+        if length < 4 or start + length > end:
+            raise Malformed(f"attribute of length {length}, with {end - start} bytes left")
         yield kind & NLA_TYPE_MASK, data[start + 4 : start + length]
         start += (length + 3) & ~3
+
+
+def unpacked(layout: Struct, data: bytes, start: int = 0) -> tuple[Any, ...]:
+    """Returns the fields of a structure that may be longer in other kernels. Raises Malformed where it is shorter."""
+    if len(data) - start < layout.size:
+        raise Malformed(f"{len(data) - start} bytes where there should be {layout.size}")
+    return layout.unpack_from(data, start)
+
+
+def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """(type, flags, sequence, payload) of each message of a datagram. Raises Malformed."""
+    position, end = 0, len(data)
+    while position < end:
+        length, kind, flags, sequence, _ = unpacked(HEADER, data, position)
+        if length < HEADER.size or position + length > end:
+            raise Malformed(f"message of length {length}, with {end - position} bytes left")
+        yield kind, flags, sequence, data[position + HEADER.size : position + length]
+        position += (length + 3) & ~3
 
 
 def frame(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
@@ -101,26 +140,32 @@ def frame(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
 
 
 def _refusal(flags: int, payload: bytes) -> Refused | None:
-    """An NLMSG_ERROR's content: the negative errno, the echoed header, and perhaps words."""
-    (code,) = ERROR.unpack_from(payload)
+    """An NLMSG_ERROR's content: the negative errno, the echoed header, and perhaps words. Raises Malformed."""
+    (code,) = unpacked(ERROR, payload)
     if code == 0:
         return None
     words = ""
     if flags & NLM_F_ACK_TLVS:
-        (echoed,) = U32.unpack_from(payload, 4)
+        (echoed,) = unpacked(U32, payload, 4)
         start = 20 if flags & NLM_F_CAPPED else 4 + ((echoed + 3) & ~3)
         words = attributes(payload, start).get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode("utf-8", "replace")
     return Refused(-code, words)
 
 
 class Netlink:
-    """One socket of one family, in the network namespace in which it was opened."""
+    """One socket of one family, in the network namespace in which it was opened.
+
+    In that namespace somebody may be root who is nobody on the host, and may send to any socket there. So this one is
+    connected to the kernel, which then refuses what others send (net/netlink/af_netlink.c): none of it fills the queue.
+    """
 
     def __init__(self, protocol: int) -> None:
         self._socket = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        self._socket.setsockopt(SOL_SOCKET, SO_RCVTIMEO, TIMEVAL.pack(ANSWER_SECONDS, 0))
+        self._socket.connect((0, 0))
         self._sequence = 0
 
     def close(self) -> None:
@@ -129,20 +174,29 @@ class Netlink:
     @property
     def port(self) -> int:
         """The address by which the kernel names who asked for a change, in what it tells everybody about it."""
-        if self._socket.getsockname()[0] == 0:  # nothing was sent yet
-            self._socket.bind((0, 0))
         number: int = self._socket.getsockname()[0]
         return number
 
-    def _messages(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """(type, flags, sequence, payload) of each message of the next datagrams, without end."""
+    def _receive(self, flags: int = 0) -> bytes:
+        """The next datagram of the kernel's, whose port is 0. Raises Malformed, OSError."""
         while True:
-            data = self._socket.recv(RECEIVE_BYTES)
-            position = 0
-            while position < len(data):
-                length, kind, flags, sequence, _ = HEADER.unpack_from(data, position)
-                yield kind, flags, sequence, data[position + 16 : position + length]
-                position += (length + 3) & ~3
+            data, _, given, sender = self._socket.recvmsg(RECEIVE_BYTES, 0, flags)
+            if sender[0] != 0:
+                continue
+            if given & MSG_TRUNC:
+                raise Malformed(f"longer than {RECEIVE_BYTES} bytes")
+            return bytes(data)
+
+    def _messages(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """Those of the next datagrams, without end. Raises Malformed, MachineRefused, OSError."""
+        while True:
+            try:
+                data = self._receive()
+            except OSError as error:
+                if error.errno != EAGAIN:
+                    raise
+                raise MachineRefused(f"netlink: no answer of the kernel within {ANSWER_SECONDS} s") from None
+            yield from messages(data)
 
     def request(self, kind: int, flags: int, payload: bytes) -> None:
         """Sends one message and waits for its acknowledgement. Raises Refused, OSError."""
@@ -197,16 +251,21 @@ class Netlink:
         self._socket.send(frame(kind, NLM_F_REQUEST | NLM_F_DUMP, self._sequence, payload))
         answers: list[bytes] = []
         consistent = True
-        for answer, flags, sequence, content in self._messages():
-            if sequence != self._sequence:
-                continue
-            consistent = consistent and not flags & NLM_F_DUMP_INTR
-            if answer in (NLMSG_ERROR, NLMSG_DONE):
-                refusal = _refusal(flags, content) if len(content) >= 4 else None
-                if refusal is not None:
-                    raise refusal
-                break
-            answers.append(content)
+        try:
+            for answer, flags, sequence, content in self._messages():
+                if sequence != self._sequence:
+                    continue
+                consistent = consistent and not flags & NLM_F_DUMP_INTR
+                if answer in (NLMSG_ERROR, NLMSG_DONE):
+                    refusal = _refusal(flags, content) if len(content) >= 4 else None
+                    if refusal is not None:
+                        raise refusal
+                    break
+                answers.append(content)
+        except OSError as error:
+            if error.errno != ENOBUFS:  # a part was lost
+                raise
+            consistent = False
         return answers, consistent
 
     def batch(self, messages: Iterable[tuple[int, int, bytes]]) -> Refused | None:

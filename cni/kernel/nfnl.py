@@ -19,6 +19,7 @@ from cni.kernel.netlink import (
     each_attribute,
     nest,
     text,
+    unpacked,
 )
 from cni.spec.record import Record
 
@@ -140,7 +141,7 @@ def all_chains() -> tuple[int, bytes]:
 
 
 def parse_chain(data: bytes) -> Chain:
-    family, _, _ = NFGENMSG.unpack_from(data)
+    family, _, _ = unpacked(NFGENMSG, data)
     found = attributes(data, NFGENMSG.size)
     hook = attributes(found.get(NFTA_CHAIN_HOOK, b"")).get(NFTA_HOOK_HOOKNUM)
     drops = hook == BE32.pack(NF_INET_FORWARD) and found.get(NFTA_CHAIN_POLICY) == BE32.pack(NF_DROP)

@@ -20,6 +20,7 @@ from cni.kernel.netlink import (
     each_attribute,
     nest,
     text,
+    unpacked,
 )
 from cni.kernel.nfnl import (
     BE32,
@@ -219,7 +220,7 @@ def _iptables_comment(expressions: list[tuple[str, dict[int, bytes]]]) -> str:
 def verdict_of(data: dict[int, bytes]) -> tuple[int, str]:
     """(code, chain) of an immediate's data; NF_DROP where it holds no verdict."""
     verdict = attributes(attributes(data.get(NFTA_IMMEDIATE_DATA, b"")).get(NFTA_DATA_VERDICT, b""))
-    (code,) = VERDICT.unpack(verdict.get(NFTA_VERDICT_CODE, bytes(VERDICT.size)))
+    (code,) = unpacked(VERDICT, verdict.get(NFTA_VERDICT_CODE, bytes(VERDICT.size)))
     return code, name_of(verdict.get(NFTA_VERDICT_CHAIN))
 
 

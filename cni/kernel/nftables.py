@@ -61,7 +61,7 @@ class Nft(Netlink):
             if error.errno in ABSENT:
                 return None
             raise
-        return nfnl.parse_elements(answer)[0]
+        return next(iter(nfnl.parse_elements(answer)), None)
 
     def remove(self, place: Place, element: Element) -> bool:
         """Absence is success, and so is a key that by now is another's. Tells whether the element was there."""

@@ -19,7 +19,9 @@ from cni.kernel.netlink import (
     text,
     u8,
     u32,
+    unpacked,
 )
+from cni.kernel.rtinfo import ip_of, net_of
 from cni.kernel.rtnl import (
     AF_BRIDGE,
     AF_INET,
@@ -48,12 +50,13 @@ from cni.kernel.rtnl import (
     RTN_UNICAST,
     SCOPE_UNIVERSE,
 )
-from cni.spec.address import IP, Net, mac_text
+from cni.spec.address import mac_text
 from cni.spec.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.kernel.rtnl import Message
+    from cni.spec.address import IP, Net
 
 RTM_DELROUTE = 25
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
@@ -65,7 +68,6 @@ RTA_VIA, VIA_FAMILY_BYTES = 18, 2  # a gateway of the other family
 LAST_METRIC = 0xFFFFFFFE  # behind every other route to the same destination
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING = 1, 3, 4, 7
 IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_GBP = 15, 17, 23
-IPV4_BYTES = 4
 
 NDMSG = Struct("=BxxxiHBB")  # family, index, state, flags, type
 PORT = Struct(">H")
@@ -153,7 +155,7 @@ def parse_vxlan(data: bytes) -> VxlanInfo | None:
     return VxlanInfo(
         vni=int.from_bytes(found.get(IFLA_VXLAN_ID, b""), byteorder),
         link=int.from_bytes(found.get(IFLA_VXLAN_LINK, b""), byteorder),
-        local=_ip(local),
+        local=ip_of(local),
         port=int.from_bytes(found.get(IFLA_VXLAN_PORT, b""), "big"),
         learning=found.get(IFLA_VXLAN_LEARNING, b"\0") != b"\0",
         gbp=IFLA_VXLAN_GBP in found,
@@ -199,13 +201,13 @@ def forwarding_of(ifindex: int) -> tuple[int, bytes]:
 
 def parse_neighbour(data: bytes) -> Neighbour | None:
     """None for entries without an IP address; the MAC address is empty where it is not known (any more)."""
-    _, ifindex, state, _, _ = NDMSG.unpack_from(data)
+    _, ifindex, state, _, _ = unpacked(NDMSG, data)
     found = attributes(data, NDMSG.size)
     ip = found.get(NDA_DST)
     if ip is None:
         return None
     plain = found.keys().isdisjoint((NDA_PORT, NDA_VNI, NDA_IFINDEX))
-    return Neighbour(ifindex, _ip(ip), found.get(NDA_LLADDR, b""), bool(state & NUD_PERMANENT), plain)
+    return Neighbour(ifindex, ip_of(ip), found.get(NDA_LLADDR, b""), bool(state & NUD_PERMANENT), plain)
 
 
 def set_route(dst: Net, gw: IP, ifindex: int, protocol: int, on_link: bool) -> Message:
@@ -239,13 +241,13 @@ def _route(dst: Net, gw: IP | None, ifindex: int, protocol: int, on_link: bool) 
 
 
 def parse_made_route(data: bytes) -> MadeRoute:
-    family, prefix, _, _, table, protocol, _, kind, flags = RTMSG.unpack_from(data)
+    family, prefix, _, _, table, protocol, _, kind, flags = unpacked(RTMSG, data)
     found = attributes(data, RTMSG.size)
     gw, link = found.get(RTA_GATEWAY) or found.get(RTA_VIA, b"")[VIA_FAMILY_BYTES:], found.get(RTA_OIF)
-    dst = Net(_ip(found.get(RTA_DST) or bytes(4 if family == AF_INET else 16)), prefix)
+    dst = net_of(ip_of(found.get(RTA_DST) or bytes(4 if family == AF_INET else 16)), prefix)
     return MadeRoute(
         dst=dst,
-        gw=_ip(gw) if gw else None,
+        gw=ip_of(gw) if gw else None,
         ifindex=int.from_bytes(link, byteorder) if link else 0,
         main=table == RT_TABLE_MAIN,
         protocol=protocol,
@@ -274,7 +276,3 @@ def described(message: Message) -> str:
 
 def _family(ip: IP) -> int:
     return AF_INET if ip.family == 4 else AF_INET6
-
-
-def _ip(packed: bytes) -> IP:
-    return IP(4 if len(packed) == IPV4_BYTES else 6, int.from_bytes(packed, "big"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from errno import ENODEV, ENOENT
 
 from cni.kernel import rtinfo, rtnl
-from cni.kernel.netlink import Netlink, Refused
+from cni.kernel.netlink import Netlink, Refused, unpacked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Route(Netlink):
             if refused.errno == ENOENT:  # the table is made with its first route
                 return []
             raise
-        ways = [rtinfo.parse_ways(answer)[0] for answer in answers if not rtnl.RTMSG.unpack_from(answer)[1]]
+        ways = [rtinfo.parse_ways(answer)[0] for answer in answers if not unpacked(rtnl.RTMSG, answer)[1]]
         # Where the kernel has no IPv6, it answers with IPv4.
         return sorted([way for way in ways if way.dst.family == family], key=lambda way: way.priority)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from cni.kernel.netlink import U32, attributes, each_attribute
+from cni.kernel.netlink import U32, Malformed, attributes, each_attribute, unpacked
 from cni.kernel.rtnl import (
     AF_INET,
-    AF_INET6,
     IFA_ADDRESS,
     IFA_FLAGS,
     IFA_LOCAL,
@@ -30,6 +29,7 @@ from cni.kernel.rtnl import (
     IFLA_MTU,
     IFLA_OPERSTATE,
     IFLA_TXQLEN,
+    IPV4_BYTES,
     IPV6_BYTES,
     NEXTHOP,
     RTA_DST,
@@ -94,7 +94,7 @@ class RouteInfo(Record):
 
 
 def parse_link(data: bytes) -> Link:
-    _, _, index, flags, _ = IFINFO.unpack_from(data)
+    _, _, index, flags, _ = unpacked(IFINFO, data)
     found = attributes(data, IFINFO.size)
     info = attributes(found.get(IFLA_LINKINFO, b""))
     port = attributes(info.get(IFLA_INFO_SLAVE_DATA, b""))
@@ -108,7 +108,7 @@ def parse_link(data: bytes) -> Link:
         flags=flags,
         master=_u32(found.get(IFLA_MASTER)),
         peer=_u32(found.get(IFLA_LINK)),
-        operstate=found.get(IFLA_OPERSTATE, b"\0")[0],
+        operstate=_u8(found.get(IFLA_OPERSTATE)),
         group=_u32(found.get(IFLA_GROUP)),
         alias=_string(found.get(IFLA_IFALIAS)),
         vlan_filtering=bridge.get(IFLA_BR_VLAN_FILTERING, b"\0") != b"\0",
@@ -120,27 +120,27 @@ def parse_link(data: bytes) -> Link:
 
 def parse_port_vlans(data: bytes) -> tuple[int, dict[int, int]]:
     """(link index, VLAN identifier -> BRIDGE_VLAN_INFO_* flags)."""
-    _, _, index, _, _ = IFINFO.unpack_from(data)
+    _, _, index, _, _ = unpacked(IFINFO, data)
     spec = attributes(data, IFINFO.size).get(IFLA_AF_SPEC, b"")
-    vlans = [VLAN_INFO.unpack(info) for kind, info in each_attribute(spec) if kind == IFLA_BRIDGE_VLAN_INFO]
+    vlans = [unpacked(VLAN_INFO, info) for kind, info in each_attribute(spec) if kind == IFLA_BRIDGE_VLAN_INFO]
     return index, {vid: flags for flags, vid in vlans}
 
 
 def parse_address(data: bytes) -> AddressInfo:
-    family, prefix, flags, _, index = IFADDR.unpack_from(data)
+    family, prefix, flags, _, index = unpacked(IFADDR, data)
     found = attributes(data, IFADDR.size)
     ip = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS, b"")
-    return AddressInfo(index, Net(_ip(family, ip), prefix), _u32(found.get(IFA_FLAGS)) or flags)
+    return AddressInfo(index, net_of(_ip(family, ip), prefix), _u32(found.get(IFA_FLAGS)) or flags)
 
 
 def parse_route(data: bytes) -> RouteInfo:
-    family, prefix, _, _, table, _, scope, _, _ = RTMSG.unpack_from(data)
+    family, prefix, _, _, table, _, scope, _, _ = unpacked(RTMSG, data)
     found = attributes(data, RTMSG.size)
     metrics = attributes(found.get(RTA_METRICS, b""))
     gw, source = found.get(RTA_GATEWAY), found.get(RTA_PREFSRC)
     empty = bytes(4 if family == AF_INET else 16)
     return RouteInfo(
-        dst=Net(_ip(family, found.get(RTA_DST, empty)), prefix),
+        dst=net_of(_ip(family, found.get(RTA_DST, empty)), prefix),
         gw=_ip(family, gw) if gw else None,
         ifindex=_u32(found.get(RTA_OIF)),
         priority=_u32(found.get(RTA_PRIORITY)),
@@ -160,21 +160,41 @@ def parse_ways(data: bytes) -> list[RouteInfo]:
     ways = []
     while len(hops) >= NEXTHOP.size:
         length, ifindex = NEXTHOP.unpack_from(hops)
+        if not NEXTHOP.size <= length <= len(hops):
+            raise Malformed(f"a next hop of length {length}, with {len(hops)} bytes left")
         gw = attributes(hops[:length], NEXTHOP.size).get(RTA_GATEWAY)
-        ways.append(
-            route._replace(gw=_ip(AF_INET6 if len(gw) == IPV6_BYTES else AF_INET, gw) if gw else None, ifindex=ifindex)
-        )
-        hops = hops[max(length + 3 & ~3, NEXTHOP.size) :]
-    return ways
+        ways.append(route._replace(gw=ip_of(gw) if gw else None, ifindex=ifindex))
+        hops = hops[length + 3 & ~3 :]
+    return ways or [route]
+
+
+def ip_of(packed: bytes) -> IP:
+    """An address whose family its length tells. Raises Malformed."""
+    if len(packed) not in (IPV4_BYTES, IPV6_BYTES):
+        raise Malformed(f"an IP address of {len(packed)} bytes")
+    return IP(4 if len(packed) == IPV4_BYTES else 6, int.from_bytes(packed, "big"))
 
 
 def _ip(family: int, packed: bytes) -> IP:
+    """Other families than IP have addresses, too: these are never one's own, and shorter."""
+    if len(packed) > IPV6_BYTES or (family == AF_INET and len(packed) != IPV4_BYTES):
+        raise Malformed(f"an address of {len(packed)} bytes, of family {family}")
     return IP(4 if family == AF_INET else 6, int.from_bytes(packed, "big"))
+
+
+def net_of(ip: IP, prefix: int) -> Net:
+    if prefix > ip.bits:
+        raise Malformed(f"a prefix of {prefix} bits")
+    return Net(ip, prefix)
 
 
 def _string(data: bytes | None) -> str:
     return (data or b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
 
 
+def _u8(data: bytes | None) -> int:
+    return data[0] if data else 0
+
+
 def _u32(data: bytes | None) -> int:
-    return int(U32.unpack(data)[0]) if data else 0
+    return int(unpacked(U32, data)[0]) if data else 0

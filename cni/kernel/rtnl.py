@@ -68,7 +68,7 @@ RTMSG = Struct("=BBBBBBBBI")  # family, dst, src, tos, table, protocol, scope, t
 NEXTHOP = Struct("=H2xi")  # struct rtnexthop: length, flags and hops, index
 VLAN_INFO = Struct("=HH")  # flags, vid
 
-IPV6_BYTES = 16
+IPV4_BYTES, IPV6_BYTES = 4, 16
 IPV4_BROADCAST_PREFIX = 31  # RFC 3021: none from here on
 
 

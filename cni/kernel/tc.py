@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from _struct import Struct
 
-from cni.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, attribute, attributes, nest, text, u32
+from cni.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, attribute, attributes, nest, text, u32, unpacked
 from cni.kernel.rtnl import AF_UNSPEC
 from cni.spec.record import Record
 
@@ -96,12 +96,12 @@ def ingress_filters(index: int) -> tuple[int, bytes]:
 def parse_token_bucket(data: bytes, index: int) -> Bucket | None:
     """None where the queueing discipline is another, or another link's."""
     found = attributes(data, TCMSG.size)
-    if TCMSG.unpack_from(data)[1] != index or found.get(TCA_KIND) != b"tbf\0":
+    if unpacked(TCMSG, data)[1] != index or found.get(TCA_KIND) != b"tbf\0":
         return None
     options = attributes(found.get(TCA_OPTIONS, b""))
-    parameters = TBF.unpack_from(options[TCA_TBF_PARMS])
+    parameters = unpacked(TBF, options.get(TCA_TBF_PARMS, b""))
     long = options.get(TCA_TBF_RATE64)
-    return Bucket(RATE64.unpack(long)[0] if long else parameters[5], parameters[12])
+    return Bucket(unpacked(RATE64, long)[0] if long else parameters[5], parameters[12])
 
 
 def redirects_to(data: bytes) -> int:

@@ -28,6 +28,16 @@ class HostPort(Record):
         return f"{self.ip.text} . {self.mapping.container_port}"
 
 
+class UdpFlows(Record):
+    """UDP connections to these ports of the host that began otherwise are forgotten: they would keep to their way."""
+
+    mappings: tuple[PortMapping, ...]
+    ip: IP
+
+    def describe(self) -> str:
+        return f"conntrack -D -p udp --orig-port-dst {','.join([str(one.host_port) for one in self.mappings])}"
+
+
 class Condition(Record):
     """Only what meets `expression` (nft) goes through the port; also where another bit marks it."""
 
@@ -99,6 +109,9 @@ def operations(conf: Ports, addresses: tuple[Net, ...], label: str) -> tuple[Ope
             if conf.conditions(family) or conf.mark_bit != MARK_BIT:
                 found.append(Condition(port, conf.conditions(family), conf.mark_bit))
             found.append(port)
+        udp = tuple([mapping for mapping in mappings if mapping.protocol == "udp"])
+        if udp:
+            found.append(UdpFlows(udp, address.ip))
     return tuple(found)
 
 

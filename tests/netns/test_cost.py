@@ -39,11 +39,11 @@ class Counting:
         sent: int = self._socket.send(data)
         return sent
 
-    def recv(self, size: int) -> bytes:
-        data: bytes = self._socket.recv(size)
+    def recvmsg(self, *arguments: int) -> Any:
+        answer = self._socket.recvmsg(*arguments)
         last = self.seen[-1]
-        self.seen[-1] = last._replace(received=last.received + len(data))
-        return data
+        self.seen[-1] = last._replace(received=last.received + len(answer[0]))
+        return answer
 
 
 _SOCKET: Any = vars(netlink)["socket"]

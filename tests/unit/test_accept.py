@@ -226,9 +226,9 @@ class Script:
         self.sent.append(data)
         return len(data)
 
-    def recv(self, size: int) -> bytes:
-        del size
-        return self.answers.pop(0)
+    def recvmsg(self, *arguments: int) -> tuple[bytes, list[object], int, tuple[int, int]]:
+        del arguments
+        return self.answers.pop(0), [], 0, (0, 0)
 
 
 def scripted(*answers: bytes) -> tuple[Netlink, Script]:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from cni.config.ports import PortMapping
-from cni.kernel import conntrack, rtnl
+from cni.kernel import conntrack, rtinfo
 from cni.kernel.netlink import Refused, frame
+from cni.plan.ports import UdpFlows
 from cni.spec.address import parse_ip
 from tests.unit.oracle import WHY, plain
 
 if TYPE_CHECKING:
+    from cni.kernel.journal import Journal
     from cni.kernel.machine import Machine
     from cni.kernel.rtnl import Message
 
@@ -79,12 +81,14 @@ class Sockets:
 
     def dump(self, kind: int, payload: bytes) -> list[bytes]:
         if kind != CT_GET:
-            assert (kind, payload) == rtnl.addresses_of(0)
-            return [address(one) for one in ("127.0.0.1", HOST, "::1", HOST6)]
+            raise AssertionError("nothing but flows is asked for")
         self.dumps.append((kind, payload))
         if self.dumping:
             raise Refused(self.dumping, "")
         return list(self.flows)
+
+    def all_addresses(self) -> list[rtinfo.AddressInfo]:
+        return [rtinfo.parse_address(address(one)) for one in ("127.0.0.1", HOST, "::1", HOST6)]
 
     def request(self, *message: Any) -> None:
         self.requests.append(message)
@@ -98,11 +102,12 @@ class Sockets:
 
 def unmapped(sockets: Sockets, family: int = 4, host_ip: str = "") -> None:
     mapping = PortMapping("udp", parse_ip(host_ip) if host_ip else None, family, 53, 5353)
-    conntrack.forget_unmapped(cast("Machine", sockets), mapping, family)
+    op = UdpFlows((mapping,), parse_ip(POD if family == 4 else POD6))
+    conntrack.apply_flows(cast("Machine", sockets), op, cast("Journal", None))
 
 
 def mapped(sockets: Sockets, ip: str = POD) -> None:
-    conntrack.forget_mapped(cast("Machine", sockets), parse_ip(ip).packed, 53)
+    conntrack.forget_mapped(cast("Machine", sockets), {(parse_ip(ip).packed, 53)})
 
 
 @pytest.mark.parametrize(("ip", "family"), [(POD, 2), (POD6, 10)])
@@ -198,3 +203,18 @@ def test_an_answer_without_words_is_passed_over() -> None:
     mapped(sockets)
     unmapped(sockets)
     assert sockets.requests == []
+
+
+@pytest.mark.parametrize("number", [2, 300])
+def test_many_ports_take_one_pass(number: int) -> None:
+    """All UDP flows are asked for once, however many ports there are, and the host's addresses once."""
+    mappings = tuple(PortMapping("udp", None, 0, port, port) for port in range(53, 53 + number))
+    sockets = Sockets(*FLOWS)
+    op = UdpFlows(mappings, parse_ip(POD))
+    conntrack.apply_flows(cast("Machine", sockets), op, cast("Journal", None))
+    assert sockets.forgotten == [1, 2, 3, 5, 6]
+    conntrack.release_flows(cast("Machine", sockets), op)
+    assert sockets.forgotten[5:] == [2, 6]
+    assert len(sockets.dumps) == 2
+    _, attrs = read((sockets.dumps[0][0], 0, sockets.dumps[0][1]))
+    assert attrs[0] == ("CTA_TUPLE_ORIG", {"attrs": [("CTA_TUPLE_PROTO", {"attrs": [("CTA_PROTO_NUM", 17)]})]})

@@ -6,12 +6,13 @@ import errno
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cni.kernel import rtinfo, rtnl
 from cni.kernel.netlink import (
+    ANSWER_SECONDS,
     DUMP_TRIES,
     HEADER,
     NLM_F_ACK,
@@ -21,7 +22,9 @@ from cni.kernel.netlink import (
     NLM_F_MULTI,
     NLMSG_DONE,
     NLMSG_ERROR,
+    RECEIVE_BYTES,
     Interrupted,
+    Malformed,
     Netlink,
     Refused,
     attribute,
@@ -32,6 +35,7 @@ from cni.kernel.netlink import (
     u8,
     u32,
 )
+from cni.spec.errors import MachineRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,14 +43,30 @@ if TYPE_CHECKING:
 ANSWER = 16
 
 
+class Addressed:
+    """A socket whose datagrams come from the port that `sender` says: 0 is the kernel."""
+
+    def __init__(self, ours: socket.socket) -> None:
+        self._ours, self.sender = ours, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ours, name)
+
+    def recvmsg(self, size: int, ancillary: int, flags: int) -> tuple[bytes, list[Any], int, tuple[int, int]]:
+        data, found, given, _ = self._ours.recvmsg(size, ancillary, flags)
+        sender, self.sender = self.sender, 0
+        return data, found, given, (sender, 0)
+
+
 class Kernel:
     """The other end of a socket: its answers are laid out before they are asked for."""
 
     def __init__(self) -> None:
-        ours, self.end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.settimeout(5)
+        pair, self.end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pair.settimeout(5)
+        self.ours: Any = Addressed(pair)
         self.netlink = Netlink.__new__(Netlink)
-        self.netlink._socket = ours
+        self.netlink.__dict__["_socket"] = self.ours
         self.netlink._sequence = 0
 
     def says(self, *messages: bytes) -> None:
@@ -191,9 +211,73 @@ def test_numbers_have_their_width() -> None:
     assert attributes(data) == {1: b"\xff", 3: struct.pack("=I", 1 << 31)}
 
 
-@pytest.mark.parametrize("data", [b"", b"\0", b"\0\0\0\0", b"\3\0\1\0abcd", b"\0" * 64])
-def test_what_is_no_attribute_ends_the_list(data: bytes) -> None:
+@pytest.mark.parametrize("data", [b"", b"\0", b"\0\0\0"])
+def test_less_than_a_header_is_padding(data: bytes) -> None:
     assert attributes(u32(1, 5) + data) == {1: struct.pack("=I", 5)}
+
+
+@pytest.mark.parametrize("data", [b"\0\0\0\0", b"\3\0\1\0abcd", b"\0" * 64, b"\x09\0\1\0abcd", b"\xff\xff\1\0"])
+def test_an_attribute_that_is_too_short_or_too_long_is_malformed(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        attributes(u32(1, 5) + data)
+
+
+@pytest.mark.parametrize("length", [0, 1, 15, 21, 1 << 31])
+def test_a_message_that_is_too_short_or_too_long_is_malformed(kernel: Kernel, length: int) -> None:
+    kernel.says(struct.pack("=I", length) + frame(ANSWER, 0, 1, b"abcd")[4:])
+    with pytest.raises(Malformed):
+        kernel.netlink.ask(18, 0, b"")
+
+
+@pytest.mark.parametrize("end", [b"", b"\0", b"\0" * 15])
+def test_less_than_a_message_is_malformed(kernel: Kernel, end: bytes) -> None:
+    kernel.end.send(frame(ANSWER, 0, 9, b"abcd") + (end or b"abc"))
+    with pytest.raises(Malformed):
+        kernel.netlink.ask(18, 0, b"")
+
+
+def test_a_refusal_without_an_errno_is_malformed(kernel: Kernel) -> None:
+    kernel.says(frame(NLMSG_ERROR, 0, 1, b""))
+    with pytest.raises(Malformed):
+        kernel.netlink.request(20, 0, b"")
+
+
+def test_an_answer_that_is_cut_off_is_malformed(kernel: Kernel) -> None:
+    kernel.says(frame(ANSWER, 0, 1, bytes(RECEIVE_BYTES)))
+    with pytest.raises(Malformed):
+        kernel.netlink.ask(18, 0, b"")
+
+
+def test_what_others_send_is_passed_over(kernel: Kernel) -> None:
+    kernel.ours.sender = 4711
+    kernel.says(bytes(16))
+    kernel.says(frame(ANSWER, 0, 1, b"answer"))
+    assert kernel.netlink.ask(18, 0, b"") == b"answer"
+
+
+def test_a_dump_of_which_a_part_was_lost_is_tried_again(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    received, lost = kernel.netlink._receive, [True]
+
+    def receive(flags: int = 0) -> bytes:
+        if lost and lost.pop():
+            received(flags)
+            raise OSError(errno.ENOBUFS, "lost")
+        return received(flags)
+
+    monkeypatch.setattr(kernel.netlink, "_receive", receive)
+    kernel.says(part(1, b"torn"))
+    kernel.says(part(2, b"whole"), done(2))
+    assert kernel.netlink.dump(18, b"") == [b"whole"]
+
+
+def test_the_wait_for_an_answer_is_bounded(kernel: Kernel) -> None:
+    kernel.ours.setblocking(False)
+    with pytest.raises(MachineRefused, match="no answer of the kernel within 10 s"):
+        kernel.netlink.request(20, 0, b"")
+    real = Netlink(rtnl.NETLINK_ROUTE)
+    seconds, _ = struct.unpack("@ll", real._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16))
+    real.close()
+    assert seconds == ANSWER_SECONDS
 
 
 def test_flags_of_an_attributes_type_are_no_part_of_it() -> None:

@@ -200,4 +200,5 @@ def test_a_mapping_as_a_runtime_sends_it_ends_as_an_element() -> None:
     assert [one.describe() for one in found] == [
         "nft add element inet podwire hairpin6 { 2001:db8::3 : jump hairpin-2001_db8__/64 }",
         "nft add element inet podwire hostip_hostports6 { 2001:db8:2::1 . udp . 53 : 2001:db8::3 . 5353 }",
+        "conntrack -D -p udp --orig-port-dst 53",
     ]

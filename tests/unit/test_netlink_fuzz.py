@@ -1,0 +1,198 @@
+"""Decoders of netlink, fed with what the kernel never sends: an answer, or the one error of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import struct
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cni.agent.watch import Watch, rules_disturbed
+from cni.kernel import conntrack, nfnl, nfrule, overlaynl, rtinfo, rtnl, tc
+from cni.kernel.firewalls import understand
+from cni.kernel.netlink import (
+    NLA_F_NESTED,
+    Interrupted,
+    Malformed,
+    Netlink,
+    Refused,
+    address,
+    attribute,
+    frame,
+    messages,
+    nest,
+    text,
+    u8,
+    u32,
+)
+from cni.spec.address import parse_ip, parse_net
+from cni.spec.errors import MachineRefused
+from cni.spec.result import Route
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROUNDS = 400
+MAC = bytes(range(6))
+IP4, NET4, NET6 = parse_ip("192.0.2.1"), parse_net("192.0.2.0/24"), parse_net("2001:db8::/64")
+CHAIN = nfnl.Chain(nfnl.NFPROTO_INET, "podwire", "forward")
+VXLAN = overlaynl.VxlanInfo(1, 2, IP4, 8472, learning=False, gbp=True)
+
+LINK = (
+    rtnl.IFINFO.pack(0, 1, 7, 1, 0)
+    + text(rtnl.IFLA_IFNAME, "eth0")
+    + attribute(rtnl.IFLA_ADDRESS, MAC)
+    + u32(rtnl.IFLA_MTU, 1500)
+    + u8(rtnl.IFLA_OPERSTATE, 6)
+    + nest(
+        rtnl.IFLA_LINKINFO,
+        text(rtnl.IFLA_INFO_KIND, "bridge"),
+        nest(rtnl.IFLA_INFO_DATA, u8(rtnl.IFLA_BR_VLAN_FILTERING, 1)),
+        nest(rtnl.IFLA_INFO_SLAVE_DATA, u8(rtnl.IFLA_BRPORT_MODE, 1)),
+    )
+)
+HOP = rtnl.NEXTHOP.pack(16, 3) + address(rtnl.RTA_GATEWAY, IP4)
+HOPS = rtnl.new_route(0, Route(NET4, None))[2] + attribute(rtnl.RTA_MULTIPATH, HOP + HOP)
+FLOW = nfnl.NFGENMSG.pack(2, 0, 0) + nest(
+    conntrack.CTA_TUPLE_ORIG,
+    nest(conntrack.CTA_TUPLE_IP, address(1, IP4), address(2, IP4), flag=NLA_F_NESTED),
+    nest(conntrack.CTA_TUPLE_PROTO, u8(1, 17), attribute(3, b"\0\x35"), flag=NLA_F_NESTED),
+    flag=NLA_F_NESTED,
+)
+RULE = nfrule.append_rule(CHAIN, nfrule.from_subnet(CHAIN, NET4), "a comment")[2]
+ELEMENT = nfnl.add_element(
+    nfnl.Place(nfnl.NFPROTO_INET, "podwire", "masquerade4"), nfnl.Element(IP4.packed, "chain", "podwire a b c")
+)[2]
+
+
+def heard(kind: int) -> Callable[[bytes], object]:
+    """The agent's ear, which knows every link and table."""
+
+    class All(dict[int, Any]):
+        def __missing__(self, index: int) -> Any:
+            return None
+
+    watch = Watch()
+    watch.tables = All()
+    return lambda data: watch.disturbed(kind, data)
+
+
+def parse_rule(data: bytes) -> object:
+    rule = nfrule.parse_rule(data)
+    return rule.target, understand(rule, {}, lambda _: [])
+
+
+def printed(parse: Callable[[bytes], Any]) -> Callable[[bytes], object]:
+    """What was decoded has to be fit for use: every address can be written."""
+    return lambda data: [str(one) for one in _texts(parse(data))]
+
+
+def _texts(found: Any) -> list[str]:
+    parts = found if isinstance(found, list) else [found]
+    every = [member for one in parts if one is not None for member in (one, *one)]
+    return [member.text for member in every if hasattr(member, "text")]
+
+
+DECODERS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
+    "link": (LINK, rtinfo.parse_link),
+    "vlans": (
+        rtnl.add_vlans(7, 2, 9, native=True)[2],
+        rtinfo.parse_port_vlans,
+    ),
+    "address": (rtnl.new_address(7, NET6, 2)[2], printed(rtinfo.parse_address)),
+    "route": (rtnl.new_route(7, Route(NET4, IP4, mtu=1400), IP4)[2], printed(rtinfo.parse_route)),
+    "next hops": (HOPS, printed(rtinfo.parse_ways)),
+    "vxlan": (overlaynl.new_vxlan("flannel.1", MAC, 1450, VXLAN)[2], printed(overlaynl.parse_vxlan)),
+    "neighbour": (overlaynl.set_neighbour(7, IP4, MAC)[2], printed(overlaynl.parse_neighbour)),
+    "made route": (overlaynl.set_route(NET4, IP4, 7, 80, on_link=True)[2], printed(overlaynl.parse_made_route)),
+    "bucket": (tc.new_token_bucket(7, 1 << 33, 10, 10)[2], lambda data: tc.parse_token_bucket(data, 7)),
+    "redirect": (tc.new_redirect(7, 8)[2], tc.redirects_to),
+    "chain": (nfrule.add_chain(CHAIN)[2], nfnl.parse_chain),
+    "chain of a rule": (RULE, nfnl.parse_rule),
+    "rule": (RULE, parse_rule),
+    "elements": (ELEMENT, nfnl.parse_elements),
+    "flow": (FLOW, lambda data: conntrack.flow_of(data, 4)),
+    "heard link": (LINK, heard(rtnl.RTM_NEWLINK)),
+    "heard address": (rtnl.new_address(7, NET6, 2)[2], heard(rtnl.RTM_NEWADDR)),
+    "heard neighbour": (overlaynl.set_neighbour(7, IP4, MAC)[2], heard(overlaynl.RTM_NEWNEIGH)),
+    "heard route": (overlaynl.set_route(NET4, IP4, 7, 80, on_link=True)[2], heard(rtnl.RTM_NEWROUTE)),
+    "heard rule": (RULE, lambda data: rules_disturbed(10 << 8 | nfrule.NFT_MSG_DELRULE, data)),
+    "datagram": (frame(16, 2, 1, LINK) + frame(3, 2, 1, bytes(4)), lambda data: list(messages(data))),
+}
+
+
+def damaged(data: bytes, chance: random.Random) -> bytes:
+    """Cut, with bytes changed, or with a length that lies."""
+    content = bytearray(data)
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(content)) if content else 0
+        how = chance.randrange(4)
+        if how == 0:
+            del content[at:]
+        elif how == 1 and content:
+            content[at] = chance.randrange(256)
+        elif how == 2:
+            content[at & ~3 : (at & ~3) + 2] = chance.choice([0, 1, 3, 4, 5, 8, 0xFFFF]).to_bytes(2, "little")
+        else:
+            content[at:at] = bytes(chance.randrange(256) for _ in range(chance.randrange(9)))
+    return bytes(content)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_what_is_whole_is_decoded(name: str) -> None:
+    data, decode = DECODERS[name]
+    decode(data)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_what_is_damaged_is_decoded_or_malformed(name: str) -> None:
+    data, decode = DECODERS[name]
+    chance = random.Random(f"netlink {name}")
+    outcomes = set()
+    for number in range(ROUNDS):
+        broken = damaged(data, chance) if number else b""
+        try:
+            decode(broken)
+            outcomes.add("decoded")
+        except Malformed:
+            outcomes.add("malformed")
+        except (struct.error, ValueError, LookupError, TypeError, OverflowError) as error:
+            pytest.fail(f"{broken.hex()}: {error!r}")
+    assert "malformed" in outcomes
+
+
+@pytest.mark.parametrize("verb", ["request", "ask", "ask_each", "dump", "batch"])
+def test_every_verb_ends_whatever_is_received(verb: str) -> None:
+    chance = random.Random(f"netlink {verb}")
+
+    class Source:
+        """Gives damaged datagrams, then nothing more."""
+
+        def __init__(self) -> None:
+            self.left = 5
+
+        def send(self, data: bytes) -> int:
+            return len(data)
+
+        def recvmsg(self, *_: int) -> tuple[bytes, list[object], int, tuple[int, int]]:
+            if not self.left:
+                raise BlockingIOError(11, "no more")
+            self.left -= 1
+            whole = frame(2, 0, 1, bytes(4)) + frame(3, 2, 1, bytes(4)) + frame(16, 2, 1, LINK)
+            return damaged(whole, chance), [], 0, (0, 0)
+
+    calls: dict[str, Callable[[Netlink], object]] = {
+        "request": lambda netlink: netlink.request(16, 0, b""),
+        "ask": lambda netlink: netlink.ask(18, 0, b""),
+        "ask_each": lambda netlink: netlink.ask_each([(18, 0, b"")] * 3),
+        "dump": lambda netlink: netlink.dump(18, b""),
+        "batch": lambda netlink: netlink.batch([(16, 4, b"")] * 2),
+    }
+    for _ in range(ROUNDS):
+        netlink = Netlink.__new__(Netlink)
+        members: Any = netlink
+        members._socket, members._sequence = Source(), 0
+        with contextlib.suppress(MachineRefused, Refused, Interrupted):
+            calls[verb](netlink)
