@@ -1,17 +1,15 @@
-"""What the agent says to people: one line an event, key=value, and bounded however often the same goes wrong."""
+"""What the agent says to people: one line an event, key=value, bounded in length and number."""
 
 from __future__ import annotations
 
 import logging
 import time
+from threading import Timer
+
+from cni.agent.logbudget import MINUTE, LogBudget
 
 NAME = "podwired"
-REPEAT_SECONDS = 60.0  # the same line is written once in this time
-REMEMBERED = 1000  # different lines
-
-# Keys of a store may hold anything: it is shown as in Python, so that a line stays one.
-QUOTED = {number: repr(chr(number))[1:-1] for number in (*range(0x20), *range(0x7F, 0xA0), 0x5C, 0x2028, 0x2029)}
-QUOTED[ord('"')] = '\\"'
+LONGEST = 2000  # characters of a text; of a longer one the beginning and the end are written
 
 log = logging.getLogger(NAME)
 
@@ -23,42 +21,76 @@ class _Lines(logging.Formatter):
         text = record.getMessage()
         if record.exc_info:
             text = f"{text}: {self.formatException(record.exc_info)}"
-        quoted = text.translate(QUOTED)
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         return (
-            f'time={moment}.{int(record.msecs):03d}Z level={record.levelname.lower()} from={record.name} msg="{quoted}"'
+            f"time={moment}.{int(record.msecs):03d}Z level={record.levelname.lower()} from={record.name}"
+            f' msg="{_shortened(_quoted(_shortened(text, LONGEST)), 2 * LONGEST)}"'
         )
 
 
-class _Bound(logging.Filter):
-    """Holds back a line that was written a moment ago; its next occurrence tells how many were."""
+def _shortened(text: str, longest: int) -> str:
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]} ...({len(text) - longest} characters)... {text[-half:]}"
+
+
+def _quoted(text: str) -> str:
+    """Values of a store may hold anything: what cannot be seen is shown as in Python, so that a line stays one."""
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return text
+    return "".join([_quoted_letter(letter) for letter in text])
+
+
+def _quoted_letter(letter: str) -> str:
+    if letter == '"':
+        return '\\"'
+    return letter if letter.isprintable() and letter != "\\" else repr(letter)[1:-1]
+
+
+class BoundedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # the stream is standard error
+    """Writes what the budget admits; what it held back is written as counts a minute later, even if no record comes."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: dict[str, tuple[float, int]] = {}
+        self.setFormatter(_Lines())
+        self._budget = LogBudget()
+        self._timer: Timer | None = None
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        since, held_back = self._seen.get(text, (-REPEAT_SECONDS, 0))
-        if 0 <= record.created - since < REPEAT_SECONDS:  # clocks are set back
-            self._seen[text] = since, held_back + 1
-            return False
-        if len(self._seen) >= REMEMBERED:
-            self._seen.clear()
-        self._seen[text] = record.created, 0
-        if held_back:
-            record.msg, record.args = f"{text} ({held_back} times more before)", None
-        return True
+    def emit(self, record: logging.LogRecord) -> None:
+        size = len(self.format(record).encode(errors="replace")) + len(self.terminator)
+        for one in self._budget.admit(record, size):
+            super().emit(one)
+        self._arrange()
+
+    def write_counts(self, *, everything: bool = False) -> None:
+        """Takes the handler's lock, as the timer has a thread of its own."""
+        self.acquire()
+        try:
+            self._timer = None
+            for one in self._budget.drain(time.time(), everything=everything):
+                super().emit(one)
+            self._arrange()
+        finally:
+            self.release()
+
+    def _arrange(self) -> None:
+        if self._timer is None and self._budget.holds_back:
+            self._timer = Timer(MINUTE, self.write_counts)
+            self._timer.daemon = True
+            self._timer.start()
 
 
 def set_up() -> None:
     """To standard error, for all of the agent."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Lines())
-    handler.addFilter(_Bound())
-    log.addHandler(handler)
+    log.addHandler(BoundedHandler())
     log.setLevel(logging.INFO)
     log.propagate = False
+
+
+def finish() -> None:
+    """Writes the counts that are left; the agent ends."""
+    for handler in log.handlers:
+        if isinstance(handler, BoundedHandler):
+            handler.write_counts(everything=True)
 
 
 def tell_more() -> None:

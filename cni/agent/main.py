@@ -9,7 +9,7 @@ from cni.agent import conflist, device, firewall, overlay, subnetenv
 from cni.agent.files import Files
 from cni.agent.flags import InvalidOptions
 from cni.agent.health import Health, notify
-from cni.agent.logs import log, set_up, tell_more
+from cni.agent.logs import finish, log, set_up, tell_more
 from cni.agent.loop import Inbox, Loop
 from cni.agent.metrics import Metrics
 from cni.agent.opening import Settings
@@ -34,6 +34,13 @@ USAGE = 2  # the exit status for a command line that cannot be followed
 def run(arguments: Sequence[str], environment: Mapping[str, str], answer: Callable[[str], None]) -> int:
     """The exit status; what goes wrong before the agent runs is a line for people."""
     set_up()
+    try:
+        return _run(arguments, environment, answer)
+    finally:
+        finish()
+
+
+def _run(arguments: Sequence[str], environment: Mapping[str, str], answer: Callable[[str], None]) -> int:
     try:
         options = parse_options([*arguments], environment)
     except Asked as asked:

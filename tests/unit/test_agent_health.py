@@ -5,35 +5,63 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
-from socketserver import StreamRequestHandler
+import time
+from contextlib import suppress
+from errno import EMFILE
 from typing import TYPE_CHECKING
 
 import pytest
 
 pytest.importorskip("prometheus_client", reason="the agent's part (pip install podwire[agent]) counts by it")
 
-from cni.agent.health import SILENT_SECONDS, Health, notify
+from cni.agent import healthserver
+from cni.agent.health import Health, notify
+from cni.agent.healthserver import HealthServer
 from cni.agent.metrics import Metrics
 from cni.spec.errors import InputOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
+class Listener:
+    """A listening socket whose accept is another's."""
+
+    def __init__(self, listener: socket.socket, accept: Callable[[socket.socket], object]) -> None:
+        self._listener, self._accept = listener, accept
+
+    def accept(self) -> object:
+        return self._accept(self._listener)
+
+    def fileno(self) -> int:
+        return self._listener.fileno()
+
+    def close(self) -> None:
+        self._listener.close()
+
+
 class Served:
-    """Health behind a port of this machine's own."""
+    """Health behind a port of this machine's own, served by a thread that ends with the test."""
 
     def __init__(self, ip: str) -> None:
         self.ip, self.metrics = ip, Metrics()
         self.health = Health(self.metrics)
-        self.health.start(ip, 0)
-        assert self.health._server is not None
-        self.server = self.health._server
-        self.port: int = self.server.server_address[1]
+        self.server = HealthServer(ip, 0, self.health.answer)
+        self.port = self.server.port
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while not self._ending.is_set():
+            self.server.serve_once()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection((self.ip, self.port), timeout=30)
 
     def ask(self, path: str, method: str = "GET") -> tuple[int, str, str]:
-        connection = http.client.HTTPConnection(self.ip, self.port, timeout=10)
+        connection = http.client.HTTPConnection(self.ip, self.port, timeout=30)
         try:
             connection.request(method, path)
             answer = connection.getresponse()
@@ -43,12 +71,10 @@ class Served:
 
     def end(self) -> None:
         """The server looks up when somebody calls."""
-        ending = threading.Thread(target=self.server.shutdown)
-        ending.start()
-        while ending.is_alive():
-            socket.create_connection((self.ip, self.port)).close()
-            ending.join(0.05)
-        self.server.server_close()
+        self._ending.set()
+        self.connect().close()
+        self._thread.join()
+        self.server.close()
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
@@ -87,14 +113,65 @@ def test_another_path_or_method_is_told_so(served: Served) -> None:
     assert served.ask("/healthz", "POST")[0] == 501
 
 
-def test_a_caller_that_says_nothing_or_nonsense_harms_no_other(served: Served) -> None:
-    assert isinstance(served.server.RequestHandlerClass, type)
-    assert issubclass(served.server.RequestHandlerClass, StreamRequestHandler)
-    assert served.server.RequestHandlerClass.timeout == SILENT_SECONDS
-    silent = socket.create_connection((served.ip, served.port))
-    with silent, socket.create_connection((served.ip, served.port)) as strange:
-        strange.sendall(b"\x16\x03\x01nonsense\r\n\r\n")
-        assert served.ask("/healthz")[0] == 200
+def test_head_has_the_length_and_no_body(served: Served) -> None:
+    assert served.ask("/healthz", "HEAD") == (200, "text/plain; charset=utf-8", "")
+
+
+@pytest.mark.parametrize(
+    "request_bytes", [b"\x16\x03\x01nonsense\r\n\r\n", b"\r\n\r\n", b"GET\n\n", b"GET / \xff\r\n\r\n", b"x" * 9000]
+)
+def test_nonsense_is_answered_and_harms_no_other(served: Served, request_bytes: bytes) -> None:
+    with served.connect() as strange:
+        strange.sendall(request_bytes)
+        assert strange.recv(12) == b"HTTP/1.1 400"
+    assert served.ask("/healthz")[0] == 200
+
+
+def test_a_request_may_come_in_pieces(served: Served) -> None:
+    with served.connect() as slow:
+        for piece in (b"GET /hea", b"lthz HTTP/1.1\r\nHost: x\r", b"\n\r", b"\n"):
+            slow.sendall(piece)
+            assert served.ask("/healthz")[0] == 200
+        assert slow.recv(12) == b"HTTP/1.1 200"
+
+
+def test_callers_that_say_nothing_make_room_for_those_that_do(served: Served) -> None:
+    """Everybody is served at once, with many more silent ones than there is room for."""
+    held = [served.connect() for _ in range(3 * healthserver.CONNECTIONS)]
+    for one in held[-10:]:
+        one.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
+    for path in ("/healthz", "/metrics", "/healthz"):
+        assert served.ask(path)[0] == 200
+    assert len(served.server._connections) <= healthserver.CONNECTIONS
+    assert held[0].recv(1) == b""  # the oldest was dropped
+    held[-1].sendall(b"x\r\n\r\n")
+    assert held[-1].recv(12) == b"HTTP/1.1 200"
+    for one in held:
+        one.close()
+
+
+def test_a_caller_has_a_few_seconds_whatever_it_sends(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(healthserver, "SECONDS", 0.3)
+    with served.connect() as silent, served.connect() as slow:
+        with suppress(OSError):  # a reset or a broken pipe
+            for _ in range(200):
+                slow.sendall(b"G")
+                time.sleep(0.05)
+            pytest.fail("the connection stays")
+        assert silent.recv(1) == b""
+
+
+def test_without_descriptors_it_goes_on(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = iter([True, True, False])
+
+    def accept(listener: socket.socket) -> tuple[socket.socket, object]:
+        if next(refusals, False):
+            raise OSError(EMFILE, "Too many open files")
+        return socket.socket.accept(listener)
+
+    listener = served.server._listener
+    monkeypatch.setattr(served.server, "_listener", Listener(listener, accept))
+    assert served.ask("/healthz")[0] == 200
 
 
 def test_callers_are_not_told_of_anywhere(served: Served, capfd: pytest.CaptureFixture[str]) -> None:
@@ -107,6 +184,16 @@ def test_callers_are_not_told_of_anywhere(served: Served, capfd: pytest.CaptureF
 def test_an_address_that_is_taken_is_an_error(served: Served) -> None:
     with pytest.raises(InputOutput, match="in use"):
         Health(Metrics()).start(served.ip, served.port)
+
+
+def test_it_is_served_from_a_thread_of_its_own() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    Health(Metrics()).start("127.0.0.1", port)
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as caller:
+        caller.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert caller.recv(12) == b"HTTP/1.1 200"
 
 
 def test_the_service_manager_is_told_at_a_path_and_at_an_abstract_name(

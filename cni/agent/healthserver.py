@@ -1,0 +1,161 @@
+"""Answers HTTP requests of probes, in one thread, with a bound on connections and on the time that one may take.
+
+A caller is answered as soon as its request is there; so one that has said nothing yet is the one to be dropped when
+there are too many, the oldest first. A probe sends its request at once: it is served however many others are held.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from contextlib import suppress
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Answer = tuple[HTTPStatus, str, bytes]
+
+CONNECTIONS = 64  # at a time; each is a descriptor
+SECONDS = 3.0  # for a connection in all, from its acceptance to the last byte of the answer
+REQUEST_BYTES = 8192
+BACKLOG = 1024  # connections that wait to be accepted
+TEXT = "text/plain; charset=utf-8"
+READ, WRITE = select.POLLIN, select.POLLOUT
+
+
+class _Connection:
+    """One caller: `received` is the request so far, `answer` the bytes still to be sent."""
+
+    def __init__(self, caller: socket.socket, now: float) -> None:
+        self.socket, self.deadline = caller, now + SECONDS
+        self.received = self.answer = b""
+
+
+class HealthServer:
+    """`answer` gives status, content type and body for a path."""
+
+    def __init__(self, ip: str, port: int, answer: Callable[[str], Answer]) -> None:
+        """Raises OSError where the address cannot be had."""
+        self._answer = answer
+        self._listener = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._listener.bind((ip, port))
+        except OSError:
+            self._listener.close()
+            raise
+        self._listener.listen(BACKLOG)
+        self._listener.setblocking(False)
+        self._connections: dict[int, _Connection] = {}  # by descriptor, the oldest first
+        self._poll = select.poll()
+        self._poll.register(self._listener, READ)
+
+    @property
+    def port(self) -> int:
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    def run(self) -> None:
+        """Serves until the process ends."""
+        while True:
+            self.serve_once()
+
+    def serve_once(self) -> None:
+        """Waits for an event or the next deadline, and deals with it."""
+        events = self._poll.poll(self._milliseconds())
+        for descriptor, _ in events:
+            connection = self._connections.get(descriptor)
+            if connection is not None:
+                self._proceed(connection)
+        if any(descriptor == self._listener.fileno() for descriptor, _ in events):
+            self._accept()
+        now = time.monotonic()
+        for connection in [one for one in self._connections.values() if one.deadline <= now]:
+            self._drop(connection)
+
+    def close(self) -> None:
+        for connection in [*self._connections.values()]:
+            self._drop(connection)
+        self._listener.close()
+
+    def _milliseconds(self) -> float | None:
+        """Connections are in the order of their deadlines."""
+        first = next(iter(self._connections.values()), None)
+        return None if first is None else max(0.0, first.deadline - time.monotonic()) * 1000 + 1
+
+    def _accept(self) -> None:
+        """Takes all that wait, but not for ever: those that are accepted come first."""
+        for _ in range(BACKLOG):
+            try:
+                caller, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:  # no descriptor is free, or the caller has gone
+                self._make_room()
+                time.sleep(0.01)
+                return
+            if len(self._connections) >= CONNECTIONS:
+                self._make_room()
+            caller.setblocking(False)
+            connection = _Connection(caller, time.monotonic())
+            self._connections[caller.fileno()] = connection
+            self._poll.register(caller, READ)
+            self._proceed(connection)
+
+    def _make_room(self) -> None:
+        """The oldest that has not sent its request goes, else the oldest of all."""
+        waiting = (one for one in self._connections.values() if not one.answer)
+        oldest = next(waiting, None) or next(iter(self._connections.values()), None)
+        if oldest is not None:
+            self._proceed(oldest)
+        if oldest is not None and oldest.socket.fileno() >= 0:
+            self._drop(oldest)
+
+    def _proceed(self, connection: _Connection) -> None:
+        """Reads and writes as much as is possible now."""
+        try:
+            if not connection.answer and not self._receive(connection):
+                return
+            connection.answer = connection.answer[connection.socket.send(connection.answer) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            connection.answer = b""
+        if not connection.answer:
+            self._drop(connection)
+
+    def _receive(self, connection: _Connection) -> bool:
+        """True once there is an answer. Raises BlockingIOError, OSError."""
+        data = connection.socket.recv(REQUEST_BYTES)
+        connection.received += data
+        if b"\r\n\r\n" not in connection.received and b"\n\n" not in connection.received:
+            if data and len(connection.received) < REQUEST_BYTES:
+                return False
+            if not data:
+                raise ConnectionResetError
+        connection.answer = response(connection.received, self._answer)
+        self._poll.modify(connection.socket, WRITE)
+        return True
+
+    def _drop(self, connection: _Connection) -> None:
+        del self._connections[connection.socket.fileno()]
+        self._poll.unregister(connection.socket)
+        with suppress(OSError):  # the caller has gone
+            connection.socket.shutdown(socket.SHUT_WR)
+        connection.socket.close()
+
+
+def response(request: bytes, answer: Callable[[str], Answer]) -> bytes:
+    """The whole answer to a request, of which the first line counts; the connection ends with it (RFC 9112)."""
+    method, path, version = [*request.partition(b"\n")[0].decode("latin-1").split(), "", "", ""][:3]
+    if not version.startswith("HTTP/"):
+        status, kind, body = HTTPStatus.BAD_REQUEST, TEXT, b"not an HTTP request\n"
+    elif method not in ("GET", "HEAD"):
+        status, kind, body = HTTPStatus.NOT_IMPLEMENTED, TEXT, b"only GET and HEAD are answered\n"
+    else:
+        status, kind, body = answer(path)
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}Connection: close\r\n\r\n".encode() + (b"" if method == "HEAD" else body)
