@@ -6,6 +6,12 @@ cache=${PODWIRE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/podwire}
 mkdir -p -- "$cache"
 cache=$(cd -- "$cache" && pwd)
 
+# An ordinary user's PATH lacks where nft and tc are.
+for place in /usr/local/sbin /usr/sbin /sbin; do
+    [[ :$PATH: == *:$place:* ]] || PATH=$PATH:$place
+done
+export PATH
+
 say() { echo "hack/$me: $*" >&2; }
 
 choose_python() {
@@ -39,7 +45,7 @@ CODE
 lacking_programs() {
     local one
     for one in "$@"; do
-        PATH=$PATH:/usr/sbin:/sbin command -v -- "${one#*:}" >/dev/null ||
+        command -v -- "${one#*:}" >/dev/null ||
             printf '%s\tno %s in PATH\n' "${one%%:*}" "${one#*:}"
     done
 }
@@ -92,4 +98,34 @@ environment() {
         fi
     ) 9>"$cache/lock"
     echo "$venv"
+}
+
+# Runs a command as a process group of its own that ends with this script, also by a signal, which is heard at once.
+attend() {
+    local status=0
+    trap 'end_attended; end_with' EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    set -m
+    "$@" &
+    attended=$!
+    set +m
+    wait "$attended" || status=$?
+    attended=
+    return "$status"
+}
+
+# What is done at the end of a script that attends a command.
+end_with() { :; }
+
+# The kernel takes its time to end all processes of a namespace.
+end_attended() {
+    local _
+    [[ ${attended:-} ]] || return 0
+    kill -KILL -- "-$attended" 2>/dev/null || return 0
+    for _ in {1..50}; do
+        kill -0 -- "-$attended" 2>/dev/null || break
+        sleep 0.1
+    done
 }
