@@ -5,9 +5,10 @@ All three are behind one door, that of ipam.main.
 
 from __future__ import annotations
 
-from cni.spec.errors import Delegated, InvalidEnvironment, MachineRefused, Undecodable
+from cni.spec.errors import CniError, Delegated, InvalidConfig, InvalidEnvironment, MachineRefused, Undecodable
 from cni.spec.fields import Faults, Fields
 from cni.spec.jsontext import parse_object
+from cni.spec.request import is_plugin_name
 from cni.spec.result import Result, parse_result
 
 IN_PROCESS = "host-local"
@@ -130,10 +131,13 @@ class Executed:
 def execute(name: str, request: Request, network: Network, command: str) -> bytes:
     """The answer of a program in CNI_PATH (SPEC, section 4).
 
-    Raises InvalidEnvironment (no CNI_PATH), MachineRefused (no such program), Delegated (its own error).
+    Raises InvalidConfig (a name that leads out of CNI_PATH), InvalidEnvironment (no CNI_PATH), MachineRefused (no such
+    program), Delegated (its own error).
     """
     from cni import proc
 
+    if not is_plugin_name(name):
+        raise InvalidConfig(f"invalid plugin name {name!r}: it names a program in CNI_PATH, without a folder")
     if not request.path:
         raise InvalidEnvironment(f"required env variables [CNI_PATH] missing: the plugin {name} is executed")
     program = proc.find(name, ":".join(request.path))
@@ -153,7 +157,7 @@ def clean_up(name: str, request: Request, network: Network) -> None:
     """SPEC: a delegate whose ADD failed gets a DEL, and the ADD's error is the one that counts."""
     try:
         execute(name, request, network, "DEL")
-    except (Delegated, InvalidEnvironment, MachineRefused):
+    except CniError:
         return
 
 

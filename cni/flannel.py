@@ -15,6 +15,7 @@ from cni.spec.errors import CniError, InvalidConfig, TryAgain, Unavailable
 from cni.spec.fields import Faults
 from cni.spec.jsontext import dump, parse_object
 from cni.spec.network import Network, valid_attachments
+from cni.spec.request import is_plugin_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _hand_on(call: Call, delegate: dict[str, JsonValue]) -> None:
     members = {**delegate, **{key: fields.raw(key) for key in HANDED_ON if fields.has(key)}}
     data = dump(members).encode("utf-8", "backslashreplace")
     network = Network(call.network.name, call.network.version, members, data)
-    kind = str(delegate["type"])
+    kind = delegate["type"] if isinstance(delegate["type"], str) else ""
     if kind in IN_PROCESS:
         ATTACHING[call.request.command](call._replace(program=kind, network=network))
         return
@@ -143,9 +144,12 @@ def _saved(call: Call, conf: FlannelConf) -> dict[str, JsonValue] | None:
 
 
 def _read(conf: FlannelConf, container_id: str, network: str) -> dict[str, JsonValue] | None:
-    """None where there is no such file, where it is torn, and where another network's attachment has written it."""
+    """None where there is no such file, where it is torn or tells of no plugin, and where another network's attachment
+    has written it.
+    """
     try:
         members = parse_object(statefile.read(_path(conf, container_id)) or b"", "the saved configuration")
     except CniError:
         return None
-    return members if members.get("name") == network and isinstance(members.get("type"), str) else None
+    kind = members.get("type")
+    return members if members.get("name") == network and isinstance(kind, str) and is_plugin_name(kind) else None

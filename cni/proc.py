@@ -5,6 +5,7 @@ from __future__ import annotations
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 
 from cni.spec.record import Record
+from cni.spec.request import is_plugin_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +25,11 @@ class Ended(Record):
 
 
 def find(name: str, path: str) -> str | None:
-    """The first executable regular file of that name in a colon-separated path; None where there is none."""
+    """The first executable regular file of that name in a colon-separated path; None where there is none, and for a
+    name that leads out of the folders.
+    """
+    if not is_plugin_name(name):
+        return None
     for folder in path.split(":"):
         candidate = f"{folder}/{name}"
         if folder and _is_program(candidate):

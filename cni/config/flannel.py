@@ -7,6 +7,7 @@ from __future__ import annotations
 from cni.spec.address import Net, parse_net
 from cni.spec.fields import Faults
 from cni.spec.record import Record
+from cni.spec.request import is_plugin_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ def parse_flannel(network: Network, faults: Faults) -> FlannelConf:
     for key in OURS:
         if key in conf.delegate:
             fields.fault(f"delegate.{key}", "is flannel's to set, remove it")
-    kind = conf.delegate.get("type", "")
-    if not isinstance(kind, str) or "/" in kind:
+    kind = conf.delegate.get("type", "bridge")
+    if not isinstance(kind, str) or not is_plugin_name(kind):
         fields.fault("delegate.type", "is the name of a plugin, without a folder")
     return conf
 

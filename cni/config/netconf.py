@@ -6,7 +6,7 @@ from cni.config.ports import Ports, parse_ports
 from cni.config.shaping import Shaping, has_rates, parse_shaping
 from cni.spec.address import parse_mac
 from cni.spec.record import Record
-from cni.spec.request import ifname_fault
+from cni.spec.request import ifname_fault, is_plugin_name
 from cni.spec.result import DNS, parse_dns
 
 TYPE_CHECKING = False
@@ -136,7 +136,7 @@ def _judge(fields: Fields, conf: NetConf, backend: str, mode: str) -> None:
         fields.fault("ipam", "cannot be used together with disableContainerInterface")
     if conf.vlan and conf.is_gateway and ifname_fault(f"{conf.bridge}.{conf.vlan}"):
         fields.fault("bridge", f"{conf.bridge}.{conf.vlan}, the gateway's interface, would be too long a name")
-    if "/" in conf.ipam_type:
+    if conf.ipam_type and not is_plugin_name(conf.ipam_type):
         fields.fault("ipam.type", "is the name of a program in CNI_PATH, without a folder")
 
 

@@ -141,7 +141,7 @@ def _fault(key: str, path: str, value: JsonValue) -> str:
 
 
 def is_plain(value: str) -> bool:
-    """Of characters that a setting's file takes: no half of a surrogate pair, no NUL."""
+    """Of characters that a setting's file takes: no NUL, no other control character."""
     return all(letter.isprintable() or letter in "\t\n" for letter in value)
 
 

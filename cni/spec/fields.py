@@ -67,7 +67,7 @@ class Fields:
         return value
 
     def text(self, key: str, default: str = "") -> str:
-        value = _whole(self._typed(key, str, default))
+        value = self._typed(key, str, default)
         if "\0" in value:  # no path and no name can hold it
             self.fault(key, "holds a NUL character")
             return default
@@ -106,7 +106,7 @@ class Fields:
         for index, value in enumerate(values):
             if not isinstance(value, str):
                 self.fault(f"{key}[{index}]", "expected a text")
-        return tuple([_whole(value) for value in values if isinstance(value, str)])
+        return tuple([value for value in values if isinstance(value, str)])
 
     def _parsed(self, key: str, parse: Callable[[str], T]) -> T | None:
         text = self.text(key)
@@ -126,13 +126,6 @@ class Fields:
 
     def mac(self, key: str) -> bytes | None:
         return self._parsed(key, parse_mac)
-
-
-def _whole(text: str) -> str:
-    """Half a surrogate pair becomes U+FFFD, as in Go: no name in the kernel or on disk could hold it."""
-    if text.isascii():
-        return text
-    return "".join(["\ufffd" if "\ud800" <= letter <= "\udfff" else letter for letter in text])
 
 
 def objects_of(values: list[JsonValue], path: str, faults: Faults) -> list[Fields]:

@@ -49,6 +49,11 @@ def is_identifier(text: str) -> bool:
     return text.isascii() and text[:1].isalnum() and (not rest or rest.isalnum())
 
 
+def is_plugin_name(text: str) -> bool:
+    """Of one file in a folder of CNI_PATH: what leads elsewhere is not searched for, let alone executed."""
+    return text not in ("", ".", "..") and not any(character in "/\\\0" for character in text)
+
+
 def ifname_fault(name: str) -> str:
     """What is wrong with an interface name (kernel dev_valid_name); empty where nothing is."""
     if len(name.encode("utf-8", "surrogateescape")) > IFNAME_LIMIT:

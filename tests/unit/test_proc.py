@@ -91,3 +91,15 @@ def test_a_program_that_a_signal_ends_has_a_negative_status() -> None:
 def test_a_program_that_cannot_start_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         proc.run([str(tmp_path / "absent")], b"", {}, capture_stderr=True)
+
+
+LEADING_OUT = ["../evil", "/evil", "a/../../evil", "./evil", "evil/", "", ".", "..", "..\\evil", "evil\0"]
+
+
+@pytest.mark.parametrize("name", LEADING_OUT)
+def test_a_name_that_leads_out_of_the_path_is_not_searched_for(tmp_path: Path, name: str) -> None:
+    program(tmp_path, "evil")
+    program(tmp_path, "..\\evil")
+    (tmp_path / "bin" / "a").mkdir(parents=True)
+    program(tmp_path / "bin", "evil")
+    assert proc.find(name, f"{tmp_path}/bin:{tmp_path}") is None

@@ -1,0 +1,99 @@
+"""Calls of the built bundle, each a process of its own, a few at a time: what users run is what is asked.
+
+In one process with the tests much is loaded that a plugin never loads, and hides what it lacks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+NOWHERE = "/nowhere/netns"
+ENVIRONMENT = {
+    "CNI_COMMAND": "ADD",
+    "CNI_CONTAINERID": "c1",
+    "CNI_NETNS": NOWHERE,
+    "CNI_IFNAME": "eth0",
+    "CNI_PATH": "/nowhere",
+}
+NETWORK = {"cniVersion": "1.1.0", "name": "net", "type": "podwire"}
+AT_A_TIME = 2 * (os.cpu_count() or 1)
+SECONDS = 60  # until a call counts as hanging, on a busy machine
+
+
+class Call(NamedTuple):
+    """`environment` is the whole one, names and values in bytes where they are no UTF-8."""
+
+    data: bytes
+    environment: Mapping[str, str]
+    program: str = "podwire"
+
+
+class Ended(NamedTuple):
+    """How a call ended."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """The one object on stdout: a line of ASCII that the strictest reader takes."""
+        assert self.stdout.isascii()
+        assert self.stdout.endswith(b"\n")
+        answer = json.loads(self.stdout, parse_constant=refuse_constant)
+        json.dumps(answer, ensure_ascii=False).encode()  # fails on half a surrogate pair
+        assert isinstance(answer, dict)
+        return answer
+
+    @property
+    def error(self) -> tuple[int, str]:
+        """(code, message) of a failure."""
+        answer = self.answer
+        assert self.status == 1
+        assert answer["cniVersion"] == "1.1.0"
+        return answer["code"], answer["msg"]
+
+
+def refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def run(bundle: Path, one: Call, limits: Mapping[int, int] | None = None) -> Ended:
+    """One call; `limits` are of setrlimit(2)."""
+
+    def limit() -> None:
+        for number, value in (limits or {}).items():
+            resource.setrlimit(number, (value, value))
+
+    done = subprocess.run(
+        [f"/opt/cni/bin/{one.program}"],
+        executable=bundle / "podwire",
+        input=one.data,
+        env=dict(one.environment),
+        capture_output=True,
+        check=False,
+        timeout=SECONDS,
+        preexec_fn=limit if limits else None,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def run_all(bundle: Path, calls: Iterable[Call]) -> list[Ended]:
+    """What became of each, in order."""
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        return list(pool.map(lambda one: run(bundle, one), calls))
+
+
+def call(document: object, environment: Mapping[str, str] | None = None, program: str = "podwire") -> Call:
+    """An ADD into a namespace that is not there, changed by `environment`."""
+    data = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return Call(data, ENVIRONMENT | dict(environment or {}), program)
