@@ -9,11 +9,12 @@ from cni.config.ports import PROTOCOLS, Ports
 from cni.kernel import alive, conntrack, nfnl, nft, sysctl
 from cni.kernel.netlink import unpacked
 from cni.kernel.nfnl import Element
-from cni.kernel.nftables import PORT_MAPS, PORTS
+from cni.kernel.nftables import PORT_MAPS, PORTS, STANDBY
 from cni.plan import ports as plan
 from cni.plan import ruleset
 from cni.plan.ports import Condition, Hairpin, HostPort, host_port_map
 from cni.spec.errors import MachineRefused
+from cni.spec.owner import same_container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,10 +63,27 @@ def _ensure(
 
     def lost() -> list[str]:
         missing = [one for one in others if machine.nft.find(*_hairpin_element(one)) is None]
-        ports = [one for one in held if isinstance(one, HostPort) and machine.nft.find(*_port_element(one)) is None]
-        return [*map(ruleset.hairpin_element, missing), *map(ruleset.host_port_element, ports)]
+        ports = [one for one in held if isinstance(one, HostPort)]
+        return [*map(ruleset.hairpin_element, missing), *_lost_ports(machine, ports)]
 
     nft.ensure(machine, ruleset.host_ports([*hairpins, *others], conditions), lost, journal)
+
+
+def _lost_ports(machine: Machine, ports: list[HostPort]) -> list[str]:
+    """The elements that are missing: one attachment holds a port, further ones of its container stand by."""
+    from cni.kernel import standby
+
+    found: list[str] = []
+    given: set[tuple[str, bytes]] = set()
+    for port in ports:
+        name, element = host_port_map(port), _port_element(port)[1]
+        holder = machine.nft.find(PORTS[name], element)
+        if holder is None and (name, element.key) not in given:
+            given.add((name, element.key))
+            found.append(ruleset.host_port_element(port))
+        elif (holder is None or holder.label != port.label) and not standby.stands_by(machine, name, element):
+            found.append(ruleset.standby_element(port))
+    return found
 
 
 def _remembered(alias: Alias) -> tuple[Operation, ...]:
@@ -81,8 +99,12 @@ def apply_condition(machine: Machine, op: Condition, journal: Journal) -> None:
     """Alone until the port is taken, too: nobody else may take it while it is bound, or bind it while it is taken."""
     _ensure(machine, op.port.label, [], [op], journal)
     machine.lock.alone()
-    _refuse_taken(machine, op.port)
-    nft.hold(machine, *_condition_element(op), journal)
+    if _other_holder(machine, op.port) is None:
+        nft.hold(machine, *_condition_element(op), journal)
+    else:
+        from cni.kernel import standby
+
+        standby.stand_by(machine, host_port_map(op.port), _port_element(op.port)[1], journal, op.chain)
 
 
 def apply_port(machine: Machine, op: HostPort, journal: Journal) -> None:
@@ -94,23 +116,56 @@ def apply_port(machine: Machine, op: HostPort, journal: Journal) -> None:
 
 def _take(machine: Machine, op: HostPort, journal: Journal) -> None:
     place, element = _port_element(op)
-    journal.add(lambda: machine.nft.remove(place, element))
+    journal.add(lambda: _put_back(machine, op))
     added = nfnl.add_element(place, element)
     refusal = machine.nft.change(added)
     if refusal is not None and refusal.errno == EEXIST:
         machine.lock.alone()  # to the end: of two that find the same holder dead, one would take the other's port
-        _refuse_taken(machine, op)
+        if _other_holder(machine, op) is not None:
+            from cni.kernel import standby
+
+            standby.stand_by(machine, host_port_map(op), element, journal)
+            return
         left = machine.nft.find(place, element)
         refusal = machine.nft.change(*([nfnl.delete_element(place, element)] if left else []), added)
     if refusal is not None:
         raise refusal
 
 
-def _refuse_taken(machine: Machine, op: HostPort) -> None:
-    """Raises MachineRefused where the port is another container's that lives."""
-    holder = machine.nft.find(*_port_element(op))
-    if holder is not None and holder.label != op.label and _lives(machine, holder):
-        raise _taken(op, holder.label)
+def _put_back(machine: Machine, op: HostPort) -> None:
+    """Meanwhile another attachment of the container may have come to stand by."""
+    machine.nft.forget_standby()
+    _give_up(machine, host_port_map(op), _port_element(op)[1])
+
+
+def _give_up(machine: Machine, name: str, port: Element) -> bool:
+    """Removes a port, or hands it on where another attachment stands by; returns whether it was there."""
+    if not machine.nft.standby(name).get(port.key):
+        return machine.nft.remove(PORTS[name], port)
+    from cni.kernel import standby
+
+    return standby.give_up(machine, name, port)
+
+
+def _stands_by(machine: Machine, name: str, port: Element, chain: str = "") -> bool:
+    from cni.kernel import standby
+
+    return standby.stands_by(machine, name, port, chain)
+
+
+def _other_holder(machine: Machine, op: HostPort) -> Element | None:
+    """Returns the living attachment of the same container that holds the port; those that died give it up.
+
+    Raises MachineRefused where the port is another container's that lives.
+    """
+    place, element = _port_element(op)
+    while (holder := machine.nft.find(place, element)) is not None and holder.label != op.label:
+        if _lives(machine, holder):
+            if same_container(holder.label, op.label):
+                return holder
+            raise _taken(op, holder.label)
+        _give_up(machine, host_port_map(op), holder)
+    return None
 
 
 def _lives(machine: Machine, holder: Element) -> bool:
@@ -120,23 +175,24 @@ def _lives(machine: Machine, holder: Element) -> bool:
 
 
 def _refuse_overlap(machine: Machine, op: HostPort) -> None:
-    """A port of all addresses and the same of one address would share what arrives there.
+    """A port of all addresses and the same of one address would share what arrives there, which two containers cannot.
 
     Looked for when the own element is there: of two that come together, at least one sees the other.
     """
     family, key = op.ip.family, _key(op, any_address=True)
     if op.mapping.host_ip is not None:
-        place = PORTS[f"hostports{family}"]
-        found = machine.nft.find(place, Element(key, "", ""))
+        name = f"hostports{family}"
+        found = machine.nft.find(PORTS[name], Element(key, "", ""))
         others = [found] if found is not None else []
     else:
-        place = PORTS[f"hostip_hostports{family}"]
-        others = [one for one in machine.nft.elements(place) if one.key.endswith(key)]
+        name = f"hostip_hostports{family}"
+        others = [one for one in machine.nft.elements(PORTS[name]) if one.key.endswith(key)]
     for other in others:
-        if other.label != op.label and _lives(machine, other):
+        if other.label == op.label or same_container(other.label, op.label):
+            continue
+        if _lives(machine, other):
             raise _taken(op, other.label)
-        if other.label != op.label:  # or a dead container would go on getting its share
-            machine.nft.remove(place, other)
+        _give_up(machine, name, other)  # or a dead container would go on getting its share
 
 
 def _taken(op: HostPort, label: str) -> MachineRefused:
@@ -156,15 +212,22 @@ def release_condition(machine: Machine, op: Condition) -> None:
 
 
 def release_port(machine: Machine, op: HostPort) -> None:
-    machine.nft.remove(*_port_element(op))
+    _give_up(machine, host_port_map(op), _port_element(op)[1])
 
 
 def release_all(machine: Machine, doomed: Callable[[str], bool]) -> None:
-    """Whatever has a doomed label, with the connections that it brought; the cost grows with all mapped ports."""
+    """Whatever has a doomed label, with the connections that it brought; the cost grows with all mapped ports.
+
+    First what stands by, so that no port is handed to it.
+    """
     targets: set[tuple[bytes, int]] = set()
-    for name, place in PORTS.items():
-        for element in machine.nft.elements(place):
-            if doomed(element.label) and machine.nft.remove(place, element) and name in PORT_MAPS:
+    for name in sorted(PORTS, key=lambda name: name not in STANDBY):
+        for element in machine.nft.elements(PORTS[name]):
+            if not doomed(element.label):
+                continue
+            if name not in PORT_MAPS:
+                machine.nft.remove(PORTS[name], element)
+            elif _give_up(machine, name, element):
                 targets.update(_udp_target(element))
     conntrack.forget_mapped(machine, targets)
 
@@ -180,11 +243,15 @@ def hairpin_differs(machine: Machine, op: Hairpin) -> str:
 
 
 def condition_differs(machine: Machine, op: Condition) -> str:
-    return _element_differs(machine, _condition_element(op), f"the condition of host port {op.port.mapping.text}")
+    name, port = host_port_map(op.port), _port_element(op.port)[1]
+    missing = _element_differs(machine, _condition_element(op), f"the condition of host port {op.port.mapping.text}")
+    return "" if missing and _stands_by(machine, name, port, op.chain) else missing
 
 
 def port_differs(machine: Machine, op: HostPort) -> str:
     missing = _element_differs(machine, _port_element(op), f"host port {op.mapping.text}")
+    if missing and _stands_by(machine, host_port_map(op), _port_element(op)[1]):
+        missing = ""
     if not missing and not nft.is_whole(machine, ruleset.host_ports([], [])):
         return f"table {ruleset.INET} has lost its rules"
     return missing

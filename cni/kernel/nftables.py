@@ -23,7 +23,17 @@ def _places(table: str, *names: str) -> dict[str, Place]:
 
 MASQUERADES = _places(ruleset.INET, *[ruleset.masquerade_map(family) for family in (4, 6)])
 PORT_MAPS = [f"{name}{family}" for name in ("hostip_hostports", "hostports") for family in (4, 6)]
-PORTS = _places(ruleset.INET, *PORT_MAPS, *[f"condition_{name}" for name in PORT_MAPS], "hairpin4", "hairpin6")
+STANDBY = [*map(ruleset.standby_map, PORT_MAPS)]
+PORTS = _places(
+    ruleset.INET,
+    *PORT_MAPS,
+    *[f"condition_{name}" for name in PORT_MAPS],
+    *STANDBY,
+    "hairpin4",
+    "hairpin6",
+)
+# Of an address and a port, each padded to four bytes.
+TARGET_BYTES = {name: 8 if name.endswith("4") else 20 for name in PORT_MAPS}
 GUARDS = _places(ruleset.BRIDGE, ruleset.ALLOWED, ruleset.GUARDED)
 
 
@@ -33,6 +43,7 @@ class Nft(Netlink):
     def __init__(self) -> None:
         super().__init__(NETLINK_NETFILTER)
         self._chains: dict[str, set[str]] = {}
+        self._standby: dict[str, dict[bytes, list[Element]]] = {}
 
     def chains(self, table: str) -> set[str]:
         """The chains that have rules: one that somebody flushed is as good as none. Asked for once, until `forget`."""
@@ -48,6 +59,17 @@ class Nft(Netlink):
 
     def forget_chains(self) -> None:
         self._chains.clear()
+
+    def standby(self, name: str) -> dict[bytes, list[Element]]:
+        """The elements beside a map of ports, by the port's key. Asked for once, until `forget_standby`."""
+        if name not in self._standby:
+            found = self._standby[name] = {}
+            for element in self.elements(PORTS[ruleset.standby_map(name)]):
+                found.setdefault(element.key[: -TARGET_BYTES[name]], []).append(element)
+        return self._standby[name]
+
+    def forget_standby(self) -> None:
+        self._standby.clear()
 
     def change(self, *messages: tuple[int, int, bytes]) -> Refused | None:
         """All of them or none take effect."""

@@ -27,6 +27,7 @@ IP = {4: "ip", 6: "ip6"}
 ADDRESS = {4: "ipv4_addr", 6: "ipv6_addr"}
 
 POSTROUTING = "postrouting"
+OPEN_PORTS = f"hostports-{MARK_BIT}"  # the chain of ports without conditions
 GUARD_CHAIN = "prerouting"
 ALLOWED, GUARDED = "allowed", "guarded"
 ISOLATION = "isolation"
@@ -145,6 +146,11 @@ def host_ports(hairpins: Sequence[Hairpin], conditions: Sequence[Condition]) -> 
     return Part(INET, tuple(chains), lines)
 
 
+def standby_map(name: str) -> str:
+    """The map beside a map of ports: attachments that take over when the one that holds a port goes."""
+    return f"standby_{name}"
+
+
 def _source(hairpin: Hairpin) -> str:
     if hairpin.everybody:
         return ""
@@ -160,7 +166,7 @@ def _entrances() -> list[str]:
     for family in (4, 6):
         conditional.append(f"{IP[family]} daddr . meta l4proto . th dport vmap @condition_hostip_hostports{family}")
         conditional.append(f"meta nfproto ipv{family} meta l4proto . th dport vmap @condition_hostports{family}")
-    found = _chain("hostports", *conditional, f"goto hostports-{MARK_BIT}")
+    found = _chain("hostports", *conditional, f"goto {OPEN_PORTS}")
     for hook, priority in (("prerouting", "dstnat"), ("output", "-100")):
         found += _chain(hook, "fib daddr type local jump hostports", hook=f"nat hook {hook} priority {priority}")
     martian = 'iifname != "lo" ip daddr 127.0.0.0/8 drop'
@@ -176,6 +182,7 @@ def _port_maps() -> list[str]:
             key = f"{front}inet_proto . inet_service"
             lines.append(f"add map {INET} {name}{family} {{ type {key} : {target} ; }}")
             lines.append(f"add map {INET} condition_{name}{family} {{ type {key} : verdict ; }}")
+            lines.append(f"add map {INET} {standby_map(f'{name}{family}')} {{ type {key} . {target} : verdict ; }}")
         lines.append(f"add map {INET} hairpin{family} {{ type {ip} : verdict ; }}")
     return lines
 
@@ -201,6 +208,14 @@ def host_port_element(port: HostPort) -> str:
 
     element = f'{host_port_key(port)} comment "{port.label}" : {port.target}'
     return f"add element {INET} {host_port_map(port)} {{ {element} }}"
+
+
+def standby_element(port: HostPort) -> str:
+    """The port of a container that holds it by another attachment: key and target, and where its packets go."""
+    from cni.plan.ports import host_port_key, host_port_map
+
+    element = f'{host_port_key(port)} . {port.target} comment "{port.label}" : goto {OPEN_PORTS}'
+    return f"add element {INET} {standby_map(host_port_map(port))} {{ {element} }}"
 
 
 def hairpin_element(hairpin: Hairpin) -> str:

@@ -20,6 +20,7 @@ except ImportError:
 
 LABEL_LENGTH = 127  # nft prints comments up to 128 bytes with their NUL (libnftnl, NFTNL_UDATA_COMMENT_MAXLEN)
 LABEL_MARK = "podwire"
+TELLING_LENGTH = 12  # digits of a container ID that people take for the whole (Docker's short ID)
 LABEL_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-/"  # no need of quoting in nft
 
 
@@ -87,6 +88,24 @@ def host_interface_of(key: str) -> str:
 def network_key(network: str) -> str:
     """16 hex digits, unique to the network's name."""
     return digest("network", network).hex()
+
+
+def same_container(label: str, other: str) -> bool:
+    """Returns whether two labels name one container, by the words after their keys; a cut label counts if enough of
+    the container's ID is left.
+    """
+    (one, one_whole), (two, two_whole) = _container_id(label), _container_id(other)
+    if one_whole and two_whole:
+        return one == two
+    shorter = min(len(one), len(two))
+    return shorter >= TELLING_LENGTH and one[:shorter] == two[:shorter]
+
+
+def _container_id(label: str) -> tuple[str, bool]:
+    """The ID in NETWORK/ID/INTERFACE, and whether it is all there."""
+    words = label.split(" ", 3)[-1]
+    found, slash, _ = words.partition("/")[2].partition("/")
+    return found, bool(slash)
 
 
 def label_keys(label: str) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ import pytest
 
 from cni.spec import owner
 from cni.spec.address import mac_text, parse_mac
-from cni.spec.owner import Owner, digest, label_keys, mac_of, network_key
+from cni.spec.owner import Owner, digest, label_keys, mac_of, network_key, same_container
 from cni.spec.request import ifname_fault
 
 ONE = Owner("net", "c1", "eth0")
@@ -95,3 +95,21 @@ def test_without_the_private_module_the_public_one_serves(monkeypatch: pytest.Mo
     spec.loader.exec_module(module)
     assert module.blake2b is hashlib.blake2b
     assert module.digest("a") == digest("a")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (("front", "web", "eth0"), ("back", "web", "eth1"), True),
+        (("front", "web", "eth0"), ("front", "web2", "eth0"), False),
+        (("front", "a", "eth0"), ("a", "front", "eth0"), False),
+        (("n" * 60, "c" * 64, "eth0"), ("back", "c" * 64, "eth1"), True),
+        (("n" * 60, "c" * 64, "eth0"), ("back", "d" * 64, "eth1"), False),
+        (("n" * 83, "c" * 64, "eth0"), ("m" * 83, "d" * 64, "eth1"), False),
+    ],
+    ids=["two networks", "two containers", "names in other places", "cut", "cut, another", "nothing of it is left"],
+)
+def test_labels_tell_whether_the_container_is_the_same(
+    one: tuple[str, str, str], other: tuple[str, str, str], same: bool
+) -> None:
+    assert same_container(Owner(*one).label, Owner(*other).label) is same
