@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from cni import proc
+from cni.agent import tunnelfilter
 from cni.kernel import accept, nfnl, nfrule, overrule
 from cni.kernel.journal import Journal
 from cni.kernel.netlink import Refused
@@ -21,6 +22,7 @@ from cni.spec.record import Record
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from cni.agent.tunnelfilter import Tunnel
     from cni.kernel.machine import Machine
     from cni.spec.address import Net
 
@@ -28,33 +30,42 @@ TABLE = "podwired"
 REMOVED = (f"add table inet {TABLE}", f"delete table inet {TABLE}")  # nft 1.0.6 has no "destroy"
 KUBE_PROXY_MARK = "0x4000"
 MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
-WORDS = {4: "ip", 6: "ip6"}
 
 
 class Rules(Record):
     """`spaces`: by family the network and this node's subnet of it. `forwards`: pods' traffic passes a firewall that
-    drops what the host forwards.
+    drops what the host forwards. `tunnel`: the one whose packets are filtered, if any are.
     """
 
     spaces: tuple[tuple[Net, Net], ...]
     masquerades: bool
     fully_random: bool
     forwards: bool
+    tunnel: Tunnel | None = None
 
 
 def text_of(rules: Rules) -> tuple[str, list[str]]:
     """The whole table for nft, and the comments that its rules bear: what they are made of, so that others differ."""
-    conditions = [line for space in rules.spaces for line in _masquerading(*space, rules)] if rules.masquerades else []
-    mark = blake2b("\n".join(conditions).encode(), digest_size=6).hexdigest()
-    comments = [f"podwired {mark} {number}" for number in range(len(conditions))]
-    lines = [f'    {line} comment "{comment}"' for line, comment in zip(conditions, comments, strict=True)]
-    hook = "type nat hook postrouting priority srcnat; policy accept;"
-    chain = [f"table inet {TABLE} {{", "  chain postrouting {", f"    {hook}", *lines, "  }", "}"] if lines else []
-    return "\n".join([*REMOVED, *chain, ""]), comments
+    chains = tunnelfilter.chains(rules.tunnel, rules.spaces) if rules.tunnel is not None else {}
+    if conditions := [line for space in rules.spaces for line in _masquerading(*space, rules) if rules.masquerades]:
+        chains["postrouting"] = ("type nat hook postrouting priority srcnat; policy accept;", conditions)
+    if not chains:
+        return "\n".join([*REMOVED, ""]), []
+    made_of = "\n".join([f"{name} {hook} {line}" for name, (hook, lines) in chains.items() for line in lines])
+    mark = blake2b(made_of.encode(), digest_size=6).hexdigest()
+    comments: list[str] = []
+    text = [*REMOVED, f"table inet {TABLE} {{", *(tunnelfilter.sets() if rules.tunnel is not None else [])]
+    for name, (hook, lines) in chains.items():
+        text += [f"  chain {name} {{", *([f"    {hook}"] if hook else [])]
+        for line in lines:
+            comments.append(f"podwired {mark} {len(comments)}")
+            text.append(f'    {line} comment "{comments[-1]}"')
+        text.append("  }")
+    return "\n".join([*text, "}", ""]), comments
 
 
 def _masquerading(network: Net, subnet: Net, rules: Rules) -> list[str]:
-    ip, net, own = WORDS[network.family], network.text, subnet.text
+    ip, net, own = tunnelfilter.WORDS[network.family], network.text, subnet.text
     masquerade = "masquerade fully-random" if rules.fully_random else "masquerade"
     return [
         f"meta nfproto ipv{network.family} meta mark & {KUBE_PROXY_MARK} == {KUBE_PROXY_MARK} return",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from os import strerror
 from threading import Timer
 
 from cni.agent.logbudget import MINUTE, LogBudget
+from cni.kernel.netlink import Refused
+from cni.spec.errors import CniError
 
 NAME = "podwired"
 LONGEST = 2000  # characters of a text; of a longer one the beginning and the end are written
@@ -96,3 +99,9 @@ def finish() -> None:
 def tell_more() -> None:
     """What only somebody wants to know who searches for a fault."""
     log.setLevel(logging.DEBUG)
+
+
+def words_of(error: BaseException) -> str:
+    if isinstance(error, Refused):
+        return f"the kernel refused a step: {error.words or strerror(error.errno)}"
+    return error.message if isinstance(error, CniError) else str(error)

@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from cni.agent.logs import log
-from cni.agent.watch import rules_disturbed
+from cni.agent.watch import elements_disturbed, rules_disturbed
 from cni.kernel.events import (
     NFNLGRP_NFTABLES,
     RTNLGRP_IPV4_IFADDR,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cni.agent.files import Files
     from cni.agent.reconcile import Reconciler
     from cni.agent.stores.store import News, Store
-    from cni.kernel.netlink import Netlink
+    from cni.kernel.machine import Machine
 
 GROUPS = (
     RTNLGRP_LINK,
@@ -70,11 +70,11 @@ class Inbox:
 
 
 class Loop:
-    def __init__(self, reconciler: Reconciler, store: Store, inbox: Inbox, route: Netlink, files: Files) -> None:
-        """`route`: the socket of the reconciler, whose changes are no news. `files`: what it writes."""
+    def __init__(self, reconciler: Reconciler, store: Store, inbox: Inbox, machine: Machine, files: Files) -> None:
+        """`machine`: the reconciler's, whose changes are no news. `files`: what it writes."""
         self._reconciler, self._store, self._inbox = reconciler, store, inbox
-        self._links = Events(NETLINK_ROUTE, GROUPS, route)
-        self._rules = Events(NETLINK_NETFILTER, (NFNLGRP_NFTABLES,))
+        self._links = Events(NETLINK_ROUTE, GROUPS, machine.route)
+        self._rules = Events(NETLINK_NETFILTER, (NFNLGRP_NFTABLES,), machine.netfilter)
         self._files = files
         self._stopping = False
         self._due = 0.0  # when to look after all
@@ -119,11 +119,19 @@ class Loop:
         if disturbed:
             log.debug("%s", "; ".join(dict.fromkeys(disturbed)))
             self._at(time.monotonic() + GATHER_SECONDS)
+        if watch.take_pods():
+            self._reconciler.look_after_rules()
+        self._listen_to_rules()
+
+    def _listen_to_rules(self) -> None:
         try:
-            rules = any(rules_disturbed(kind, payload) for kind, payload in self._rules.read())
+            changes = self._rules.read()
         except (Overflowed, Malformed):
-            rules = True
-        if rules:
+            self._reconciler.look_after_elements()
+            return
+        if any(elements_disturbed(kind, payload) for kind, payload in changes):
+            self._reconciler.look_after_elements()
+        elif any(rules_disturbed(kind, payload) for kind, payload in changes):
             self._reconciler.look_after_rules()
 
     def _at(self, moment: float) -> None:

@@ -9,12 +9,12 @@ from cni.agent import conflist, device, firewall, overlay, subnetenv
 from cni.agent.files import Files
 from cni.agent.flags import InvalidOptions
 from cni.agent.health import Health, notify
-from cni.agent.logs import finish, log, set_up, tell_more
+from cni.agent.logs import finish, log, set_up, tell_more, words_of
 from cni.agent.loop import Inbox, Loop
 from cni.agent.metrics import Metrics
 from cni.agent.opening import Settings
 from cni.agent.options import Asked, parse_options
-from cni.agent.reconcile import Reconciler, words_of
+from cni.agent.reconcile import Reconciler
 from cni.agent.underlay import local_addresses
 from cni.kernel.machine import Machine
 from cni.kernel.netlink import Interrupted, Refused
@@ -84,6 +84,7 @@ def serve(options: Options, machine: Machine) -> int:
         fully_random=options.random_fully,
         forwards=options.forward_rules,
         blackholes=options.blackhole_route,
+        filters=options.tunnel_filter,
         subnet_file=options.subnet_file,
         conflist=options.conflist,
     )
@@ -91,7 +92,7 @@ def serve(options: Options, machine: Machine) -> int:
     inbox = Inbox()
     reconciler = Reconciler(settings, machine, metrics, store.present, ready)
     files = Files((options.subnet_file, *((options.conflist.path,) if options.conflist is not None else ())))
-    Loop(reconciler, store, inbox, machine.route, files).run()
+    Loop(reconciler, store, inbox, machine, files).run()
     notify("STOPPING=1")
     log.info("ends; the data plane stays")
     return 0

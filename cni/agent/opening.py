@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cni.agent import conflist, device, firewall, subnetenv
-from cni.agent.logs import log
+from cni.agent import conflist, device, firewall, subnetenv, tunnelfilter
+from cni.agent.logs import log, words_of
+from cni.agent.network import VXLAN
+from cni.agent.tunnelfilter import Tunnel, TunnelFilter
+from cni.kernel.netlink import Refused
 from cni.spec.errors import CniError
 from cni.spec.record import Record
 
@@ -25,17 +28,21 @@ class Settings(Record):
     fully_random: bool
     forwards: bool
     blackholes: bool
+    filters: bool
     subnet_file: str
     conflist: Conflist | None = None
 
 
 class Opening:
-    """`faults`: what was wrong at the last opening and kept no pod from being attached."""
+    """`faults`: what was wrong at the last opening and kept no pod from being attached. `filter`: of the tunnel."""
 
     def __init__(self, settings: Settings, machine: Machine) -> None:
         self.faults: list[str] = []
         self._settings, self._machine = settings, machine
+        self.filter = TunnelFilter(machine, firewall.TABLE)
         self._rules: firewall.Rules | None = None
+        self._unfiltered = ""  # why there is no filter
+        self._underlay = ""
 
     def open(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> list[str]:
         """The runtime's configuration comes last: then pods can be attached. Returns what was not whole.
@@ -44,8 +51,15 @@ class Opening:
         """
         settings = self._settings
         spaces = tuple([(config.network(way.subnet.family), way.subnet) for way in own.ways])
-        self._rules = firewall.Rules(spaces, settings.masquerades, settings.fully_random, settings.forwards)
-        done = firewall.ensure(self._machine, self._rules)
+        self._rules = firewall.Rules(
+            spaces,
+            settings.masquerades,
+            settings.fully_random,
+            settings.forwards,
+            _tunnel(config) if settings.filters else None,
+        )
+        self._underlay = underlay.name
+        done = self._load()
         mtu = min(device.pod_mtu(config.backend, underlay, way.subnet.family) for way in own.ways)
         if subnetenv.write(settings.subnet_file, subnetenv.text_of(spaces, mtu, masquerades=settings.masquerades)):
             log.info("wrote %s", settings.subnet_file)
@@ -70,4 +84,38 @@ class Opening:
         """Returns what was not whole. Raises CniError, Refused, OSError."""
         if self._rules is None:
             return []
-        return firewall.ensure(self._machine, self._rules) + firewall.let_through(self._machine, self._rules)
+        return self._load() + firewall.let_through(self._machine, self._rules) + self._confine(self._rules)
+
+    def _load(self) -> list[str]:
+        """Where the filter cannot be had, all else is: people are told once, and the next opening tries again."""
+        assert self._rules is not None
+        try:
+            done = firewall.ensure(self._machine, self._rules)
+        except (CniError, Refused, OSError) as error:
+            if self._rules.tunnel is None:
+                raise
+            self._warn(words_of(error))
+            self._rules = self._rules._replace(tunnel=None)
+            done = firewall.ensure(self._machine, self._rules)
+        if done:
+            self.filter.forget()
+        return done
+
+    def _warn(self, why: str) -> None:
+        if why != self._unfiltered:
+            log.warning("packets of the tunnel are not filtered (--tunnel-filter=false: nor tried to be): %s", why)
+        self._unfiltered = why
+
+    def _confine(self, rules: firewall.Rules) -> list[str]:
+        if rules.tunnel is None:
+            return []
+        others = (*rules.tunnel.devices, self._underlay)
+        pods = tunnelfilter.pod_links(self._machine.route, [subnet for _, subnet in rules.spaces], others)
+        return self.filter.confine(pods)
+
+
+def _tunnel(config: NetworkConfig) -> Tunnel | None:
+    if config.backend.kind != VXLAN:
+        return None
+    names = [device.name_of(config.backend, family) for family in config.families]
+    return Tunnel(config.backend.vni, tuple(names))

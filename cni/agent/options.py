@@ -49,6 +49,7 @@ class Options(Record):
     random_fully: bool
     forward_rules: bool
     blackhole_route: bool
+    tunnel_filter: bool
     healthz_ip: IP
     healthz_port: int
     debug: bool
@@ -76,6 +77,7 @@ def parse_options(arguments: list[str], environment: Mapping[str, str]) -> Optio
         random_fully=not given.switch("ip-masq-fully-random-disable"),
         forward_rules=given.switch("iptables-forward-rules"),
         blackhole_route=given.switch("ip-blackhole-route"),
+        tunnel_filter=given.switch("tunnel-filter"),
         healthz_ip=given.ip("healthz-ip") or IP(4, 0),
         healthz_port=given.number("healthz-port", 0, PORT_LIMIT),
         debug=given.number("v", *INTEGERS) > 0,

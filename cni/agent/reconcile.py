@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from os import strerror
 from typing import TYPE_CHECKING
 
 from cni.agent import device, overlay
 from cni.agent.known import Known
 from cni.agent.leases import End, Node, derived_mac
-from cni.agent.logs import log
+from cni.agent.logs import log, words_of
 from cni.agent.network import VXLAN
 from cni.agent.opening import Opening
 from cni.agent.plane import Links, Tables, changes, tables_of
@@ -90,6 +89,10 @@ class Reconciler:
     def look_after_rules(self) -> None:
         self._rules_due = True
 
+    def look_after_elements(self) -> None:
+        self._opening.filter.forget()
+        self._rules_due = True
+
     def settle(self) -> bool:
         """Does what is due. False: not all of it could be done, and it has to be tried again."""
         began = time.monotonic()
@@ -152,9 +155,12 @@ class Reconciler:
             log.info("%d peers", len(peers.served))
         self.watch.links = {underlay.ifindex: device.look_of(route, underlay.name)}
         self.watch.devices.clear()
+        self.watch.subnets = own.subnets
+        self._try(partial(self._opening.filter.admit_all, peers.served.values()))
         for way in own.ways:
             self._try(partial(self._reconcile_family, config, underlay, way, peers))
         self._retire(config)
+        self._opening.filter.ports = self.watch.ports
         self._open(config, underlay, own)
 
     def _open(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> None:
@@ -231,11 +237,13 @@ class Reconciler:
         if peers is None:
             return
         after = {key: peers.served.get(key) for key in before}
+        self._try(partial(self._opening.filter.admit, [*filter(None, after.values())]))
         for family, links in self._links.items():
             old, new = (self._tables(filter(None, leases.values()), links, family) for leases in (before, after))
             new.forwarding.update(end for end in old.forwarding if peers.is_used(*end))  # by another lease
             self._apply(changes(old, new, links))
             self.watch.tables[family].replace(old, new)
+        self._try(partial(self._opening.filter.dismiss, [*filter(None, before.values())]))
         self._report(peers, before)
         if len(before) > TOLD_ONE_BY_ONE:
             log.info("%d leases changed, %d peers now", len(before), len(peers.served))
@@ -259,9 +267,3 @@ def _served(lease: Lease | None) -> object:
 
 def _described(lease: Lease) -> str:
     return ", ".join([f"{way.subnet.text} at {way.public_ip.text}" for way in lease.ways])
-
-
-def words_of(error: BaseException) -> str:
-    if isinstance(error, Refused):
-        return f"the kernel refused a step: {error.words or strerror(error.errno)}"
-    return error.message if isinstance(error, CniError) else str(error)

@@ -18,9 +18,12 @@ from cni.spec.address import IP
 if TYPE_CHECKING:
     from cni.agent.device import Look
     from cni.agent.plane import Tables
+    from cni.spec.address import Net
 
 NFTA_TABLE = 1  # the table's name, in the messages of tables, chains and rules alike
-# What changes in nftables as containers come and go are elements; these are rules', chains' and tables' messages.
+# As containers come and go, elements change in other tables.
+NFT_ELEMENTS = (nfnl.NFT_MSG_NEWSETELEM, nfnl.NFT_MSG_DELSETELEM)
+# Rules', chains' and tables' messages.
 NFT_RULES = (nfrule.NFT_MSG_NEWCHAIN, nfrule.NFT_MSG_DELCHAIN, nfrule.NFT_MSG_DELRULE, nfnl.NFT_MSG_DELTABLE)
 
 
@@ -32,6 +35,18 @@ class Watch:
         self.links: dict[int, Look] = {}
         self.devices: dict[int, int] = {}  # the family of a tunnel's device, by its index
         self.tables: dict[int, Tables] = {}
+        self.subnets: tuple[Net, ...] = ()  # this node's
+        self._pods = False
+
+    @property
+    def ports(self) -> set[int]:
+        """The tunnel's in UDP."""
+        return {look.tunnel.port for look in self.links.values() if look.tunnel is not None}
+
+    def take_pods(self) -> bool:
+        """True once when an interface has got an address of this node's subnets: pods are behind it."""
+        came, self._pods = self._pods, False
+        return came
 
     def disturbed(self, kind: int, payload: bytes) -> str:
         """In words, or empty. Of rtnetlink's messages. Raises Malformed."""
@@ -57,10 +72,10 @@ class Watch:
 
     def _address(self, kind: int, payload: bytes) -> str:
         info = rtinfo.parse_address(payload)
-        look = self.links.get(info.ifindex)
+        look, came = self.links.get(info.ifindex), kind == rtnl.RTM_NEWADDR
+        self._pods |= came and look is None and any(subnet.contains(info.address.ip) for subnet in self.subnets)
         if look is None or is_link_local(info.address.ip):  # those come and go by themselves
             return "an address came" if self.searches else ""
-        came = kind == rtnl.RTM_NEWADDR
         if came == (info.address in look.addresses):
             return ""
         return f"{look.name} has {'got' if came else 'lost'} {info.address.text}"
@@ -99,7 +114,17 @@ class Watch:
 
 def rules_disturbed(kind: int, payload: bytes) -> bool:
     """Of nfnetlink's messages: rules of the agent's may be gone, or a chain may drop what it forwards."""
-    if kind >> 8 != nfnl.NFNL_SUBSYS_NFTABLES or kind & 0xFF not in NFT_RULES:
-        return False
-    table = attributes(payload, nfnl.NFGENMSG.size).get(NFTA_TABLE)
-    return nfnl.name_of(table) in (firewall.TABLE, accept.TABLE)
+    return _is_of(kind, NFT_RULES) and _table(payload) in (firewall.TABLE, accept.TABLE)
+
+
+def elements_disturbed(kind: int, payload: bytes) -> bool:
+    """Of nfnetlink's messages: somebody has changed the agent's sets, or taken them away."""
+    return _is_of(kind, NFT_ELEMENTS) and _table(payload) == firewall.TABLE
+
+
+def _is_of(kind: int, kinds: tuple[int, ...]) -> bool:
+    return kind >> 8 == nfnl.NFNL_SUBSYS_NFTABLES and kind & 0xFF in kinds
+
+
+def _table(payload: bytes) -> str:
+    return nfnl.name_of(attributes(payload, nfnl.NFGENMSG.size).get(NFTA_TABLE))

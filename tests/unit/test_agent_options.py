@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cni.agent.stores.etcd.access import EtcdOptions
 
 ROOT = Path(__file__).parents[2]
-ADDITIONAL = {"nodes-file", "node-name", "conflist", "conflist-dir", "cleanup", "help"}
+ADDITIONAL = {"nodes-file", "node-name", "conflist", "conflist-dir", "tunnel-filter", "cleanup", "help"}
 WORDED = re.compile(r"^  -(\S+)(?: (\S+))?\n\s+(.*)$", re.MULTILINE)
 
 
@@ -71,6 +71,7 @@ def test_what_nothing_is_said_of_is_as_in_flanneld() -> None:
         "random_fully": True,
         "forward_rules": True,
         "blackhole_route": False,
+        "tunnel_filter": True,
         "healthz_ip": parse_ip("0.0.0.0"),
         "healthz_port": 0,
         "debug": False,
@@ -151,7 +152,7 @@ def test_every_flag_reaches_its_option() -> None:
         "--subnet-lease-renew-margin=1439", "--iface=eth0", "--iface=10.0.0.2", "--iface-regex=^a", "--iface-regex=b$",
         "--iface-can-reach=fd00::9", "--public-ip=192.0.2.1", "--public-ipv6=2001:db8::1", "--subnet-file=/s",
         "--ip-masq", "--ip-masq-fully-random-disable", "--iptables-forward-rules=false", "--ip-blackhole-route",
-        "--healthz-ip=::1", "--healthz-port=65535", "-v=2",
+        "--tunnel-filter=false", "--healthz-ip=::1", "--healthz-port=65535", "-v=2",
         "--node-name=one", "--conflist=/c/one.conflist", "--conflist-dir=/d", "--cleanup",
     )  # fmt: skip
     found = options._asdict() | {"etcd": tuple(options.etcd or ()), "kube": options.kube}
@@ -173,6 +174,7 @@ def test_every_flag_reaches_its_option() -> None:
         "random_fully": False,
         "forward_rules": False,
         "blackhole_route": True,
+        "tunnel_filter": False,
         "healthz_ip": parse_ip("::1"),
         "healthz_port": 65535,
         "debug": True,

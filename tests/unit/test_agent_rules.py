@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cni.agent.firewall import REMOVED, Rules, text_of
+from cni.agent.tunnelfilter import SETS, Tunnel
 from cni.spec.address import parse_net
 
 SPACE4 = parse_net("10.5.0.0/16"), parse_net("10.5.1.0/24")
@@ -56,6 +57,17 @@ def test_a_family_that_is_not_used_has_no_rule() -> None:
 
 def test_ports_are_chosen_as_the_kernel_likes_where_that_is_asked_for() -> None:
     assert "fully-random" not in text_of(RULES._replace(fully_random=False))[0]
+
+
+def test_the_tunnels_filter_is_in_the_same_table_with_its_sets() -> None:
+    tunnel = Tunnel(1, ("flannel.1",))
+    for masquerades in (True, False):
+        text, comments = text_of(RULES._replace(masquerades=masquerades, tunnel=tunnel))
+        assert text.count(" comment ") == len(comments) == len({*comments})
+        assert all(f"  set {name} {{ type {kind}; }}" in text for name, kind in SETS.items())
+        assert ("chain postrouting" in text) is masquerades
+    assert " set " not in text_of(RULES)[0]
+    assert text_of(RULES._replace(tunnel=tunnel))[1] != text_of(RULES._replace(tunnel=tunnel._replace(vni=2)))[1]
 
 
 def test_comments_tell_rules_apart_and_are_the_same_again() -> None:

@@ -9,7 +9,7 @@ import pytest
 from cni.agent.device import look
 from cni.agent.leases import Way
 from cni.agent.plane import PROTOCOL, Links, tables_of
-from cni.agent.watch import Watch, rules_disturbed
+from cni.agent.watch import Watch, elements_disturbed, rules_disturbed
 from cni.kernel import nfnl, nfrule, overlaynl, rtnl
 from cni.kernel.netlink import address, attribute, text, u32
 from cni.spec.address import parse_ip, parse_mac, parse_net
@@ -208,6 +208,38 @@ def test_of_nftables_what_makes_and_unmakes_rules_disturbs_and_elements_do_not()
     assert not any(rules_disturbed(1 << 8 | kind, own) for kind in range(256))
     theirs = nfnl.NFGENMSG.pack(1, 0, 0) + text(1, "kube-proxy")
     assert not any(rules_disturbed(subsystem | kind, theirs) for kind in range(256))
+
+
+def test_elements_of_the_agents_own_table_disturb_and_those_of_containers_do_not() -> None:
+    subsystem = nfnl.NFNL_SUBSYS_NFTABLES << 8
+    own, containers = (nfnl.NFGENMSG.pack(1, 0, 0) + text(1, name) for name in ("podwired", "podwire"))
+    disturbing = {kind for kind in range(256) if elements_disturbed(subsystem | kind, own)}
+    assert disturbing == {nfnl.NFT_MSG_NEWSETELEM, nfnl.NFT_MSG_DELSETELEM}
+    assert not any(elements_disturbed(subsystem | kind, containers) for kind in range(256))
+
+
+def test_a_link_that_gets_an_address_of_the_nodes_subnet_has_pods_behind_it(watch: Watch) -> None:
+    watch.subnets = (parse_net("10.5.1.0/24"),)
+    _, _, elsewhere = rtnl.new_address(OTHER, parse_net("10.6.1.1/24"), 0)
+    _, _, own = rtnl.new_address(OTHER, parse_net("10.5.1.1/24"), 0)
+    _, _, tunnels = rtnl.new_address(DEVICE, parse_net("10.5.1.0/32"), 0)
+    for kind, payload in (
+        (rtnl.RTM_NEWADDR, elsewhere),
+        (rtnl.RTM_DELADDR, own),
+        (rtnl.RTM_NEWADDR, tunnels),
+    ):
+        assert watch.disturbed(kind, payload) == ""
+        assert not watch.take_pods()
+    assert watch.disturbed(rtnl.RTM_NEWADDR, own) == ""
+    assert watch.take_pods()
+    assert not watch.take_pods()
+
+
+def test_the_ports_are_those_of_tunnels(watch: Watch) -> None:
+    look = watch.links[DEVICE]
+    assert look.tunnel is not None
+    watch.links[DEVICE] = look._replace(tunnel=look.tunnel._replace(port=4789))
+    assert watch.ports == {4789}
 
 
 def test_while_an_interface_is_searched_for_a_default_route_may_tell_which(watch: Watch) -> None:
