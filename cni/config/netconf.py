@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PODWIRE, BRIDGE, PTP = "podwire", "bridge", "ptp"
 DROP_INS = (BRIDGE, PTP)
-PTP_KEYS = ("ipmasq", "ipmasqbackend", "mtu", "dns", "ipam", "args", "runtimeconfig", "capabilities")
+PTP_KEYS = ("ipmasq", "ipmasqbackend", "mtu", "dns", "ipam", "args", "runtimeconfig", "capabilities", "acceptra")
 DEFAULT_BRIDGE = "cni0"
 VLAN_LIMIT = 4094  # IEEE 802.1Q: 4095 is reserved
 MTU_LIMIT = 65535  # kernel drivers/net/veth.c: ETH_MAX_MTU
@@ -39,7 +39,7 @@ class NetConf(Record):
 
     `macs_chosen`: the runtime may choose MAC addresses of this network's containers (capability mac); `ports_given`,
     `shaping_given`: it may map ports, limit the bandwidth. `accept`: where the host's firewall drops what it forwards,
-    the containers' is accepted.
+    the containers' is accepted. `accept_ra`: a container with an IPv6 address follows router advertisements as well.
     """
 
     routed: bool
@@ -56,6 +56,7 @@ class NetConf(Record):
     preserve_default_vlan: bool
     mac_spoof_check: bool
     enable_dad: bool
+    accept_ra: bool
     disable_container_interface: bool
     port_isolation: bool
     mac: bytes | None
@@ -101,6 +102,7 @@ def parse_netconf(network: Network, args: Mapping[str, str], faults: Faults, pro
         preserve_default_vlan=fields.flag("preserveDefaultVlan"),
         mac_spoof_check=fields.flag("macspoofchk") and not routed,
         enable_dad=fields.flag("enabledad"),
+        accept_ra=fields.flag("acceptRA"),
         disable_container_interface=fields.flag("disableContainerInterface"),
         port_isolation=fields.flag("portIsolation"),
         mac=_mac(fields, args),

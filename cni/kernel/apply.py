@@ -77,6 +77,7 @@ EFFECTS: dict[str, Effect] = {
     "SpoofGuard": _later("guard"),
     "ContainerSysctl": Effect(container.apply_sysctl, stay, container.sysctl_differs),
     "Forwarding": Effect(forwarding.apply, stay, forwarding.differs),
+    "IgnoreAdvertisements": Effect(forwarding.ignore_advertisements, stay, forwarding.advertisements_differ),
     "ContainerAddress": Effect(container.apply_address, stay, container.address_differs),
     "ContainerUp": Effect(container.apply_up, stay, container.up_differs),
     "ContainerRoute": Effect(container.apply_route, stay, container.route_differs),

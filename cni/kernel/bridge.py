@@ -45,10 +45,9 @@ def _create(machine: Machine, op: Bridge, journal: Journal) -> rtinfo.Link:
     except Refused as refused:
         if refused.errno != EEXIST:
             raise
-    # A router on the containers' side must not configure the host. Nobody else has the bridge's own address: while it
-    # was searched for a duplicate (2 s), the host would ask for no neighbour, and nothing would reach a container.
-    for setting in ("accept_ra", "accept_dad"):
-        sysctl.ensure(f"net/ipv6/conf/{op.name}/{setting}", "0", optional=True)
+    # Nobody else has the bridge's own address: while it was searched for a duplicate (2 s), the host would ask for no
+    # neighbour, and nothing would reach a container.
+    sysctl.ensure(f"net/ipv6/conf/{op.name}/accept_dad", "0", optional=True)
     return machine.route.need(op.name)
 
 
@@ -139,6 +138,9 @@ def apply_vlan_gateway(machine: Machine, op: VlanGateway, journal: Journal) -> N
     except Refused as refused:
         if refused.errno != EEXIST:
             raise
+    else:
+        for end in (op.name, op.port):  # before it is up: containers of the VLAN may be sending already
+            sysctl.ensure(f"net/ipv6/conf/{end}/accept_ra", "0", optional=True)
     machine.route.request(*rtnl.set_port(op.port, machine.route.ifindex(op.bridge), "", ipv6=False))
     port = machine.route.ifindex(op.port)
     machine.route.request(*rtnl.add_vlans(port, op.vlan, op.vlan, native=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cni.kernel.netlink import U32, Malformed, attributes, each_attribute, unpacked
 from cni.kernel.rtnl import (
     AF_INET,
+    CACHE_INFO,
     IFA_ADDRESS,
     IFA_FLAGS,
     IFA_LOCAL,
@@ -32,6 +33,7 @@ from cni.kernel.rtnl import (
     IPV4_BYTES,
     IPV6_BYTES,
     NEXTHOP,
+    RTA_CACHEINFO,
     RTA_DST,
     RTA_GATEWAY,
     RTA_METRICS,
@@ -43,6 +45,8 @@ from cni.kernel.rtnl import (
     RTAX_ADVMSS,
     RTAX_MTU,
     RTMSG,
+    RTPROT_KERNEL,
+    RTPROT_RA,
     VLAN_INFO,
 )
 from cni.spec.address import IP, Net
@@ -173,6 +177,15 @@ def ip_of(packed: bytes) -> IP:
     if len(packed) not in (IPV4_BYTES, IPV6_BYTES):
         raise Malformed(f"an IP address of {len(packed)} bytes")
     return IP(4 if len(packed) == IPV4_BYTES else 6, int.from_bytes(packed, "big"))
+
+
+def is_advertised(data: bytes) -> bool:
+    """True if a router advertised the route: the default one, another, or that to a prefix. Raises Malformed."""
+    protocol = unpacked(RTMSG, data)[5]
+    if protocol != RTPROT_KERNEL:
+        return bool(protocol == RTPROT_RA)
+    info = attributes(data, RTMSG.size).get(RTA_CACHEINFO, b"")
+    return len(info) >= CACHE_INFO.size and unpacked(CACHE_INFO, info)[0] > 0
 
 
 def _ip(family: int, packed: bytes) -> IP:

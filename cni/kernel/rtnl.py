@@ -52,10 +52,10 @@ IFA_F_TEMPORARY, IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_DEPRECATED = 0x01, 0x02, 0x
 IFA_F_TENTATIVE, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x40, 0x80, 0x200
 
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 4, 5, 6, 7
-RTA_METRICS, RTA_MULTIPATH, RTA_TABLE = 8, 9, 15
+RTA_METRICS, RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE = 8, 9, 12, 15
 RTAX_MTU, RTAX_ADVMSS = 2, 8
 RT_TABLE_COMPAT, RT_TABLE_MAIN = 252, 254
-RTPROT_BOOT, RTN_UNICAST = 3, 1
+RTPROT_KERNEL, RTPROT_BOOT, RTPROT_RA, RTN_UNICAST = 2, 3, 9, 1
 SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
 
 # Links of one group are deleted by one message, and the kernel's wait for them is paid once. A host interface's group
@@ -65,6 +65,7 @@ GROUPS = 0x50570000
 IFINFO = Struct("=BxHiII")  # family, type, index, flags, change
 IFADDR = Struct("=BBBBI")  # family, prefix, flags, scope, index
 RTMSG = Struct("=BBBBBBBBI")  # family, dst, src, tos, table, protocol, scope, type, flags
+CACHE_INFO = Struct("=8xi")  # struct rta_cacheinfo: when the route expires
 NEXTHOP = Struct("=H2xi")  # struct rtnexthop: length, flags and hops, index
 VLAN_INFO = Struct("=HH")  # flags, vid
 

@@ -40,6 +40,14 @@ def read(key: str) -> str | None:
     return read_text(ROOT + key)
 
 
+def is_writable(key: str) -> bool:
+    try:
+        os.close(os.open(ROOT + key, os.O_WRONLY))
+    except OSError:
+        return False
+    return True
+
+
 def write(key: str, value: str) -> None:
     """Raises OSError."""
     descriptor = os.open(ROOT + key, os.O_WRONLY)

@@ -11,6 +11,7 @@ from cni.plan.operations import (
     ContainerUp,
     Forwarding,
     GatewayAddress,
+    IgnoreAdvertisements,
     Readiness,
     VlanGateway,
 )
@@ -98,6 +99,8 @@ def _sysctls(attachment: Attachment) -> list[Operation]:
         found.append(ContainerSysctl("net/ipv6/conf/lo/disable_ipv6", "0", required=True))
         found.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/disable_ipv6", "0", required=True))
         found.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/keep_addr_on_down", "1"))
+        if not attachment.conf.accept_ra:  # the addresses and routes of the IPAM are all that it gets
+            found += [ContainerSysctl(f"net/ipv6/conf/{ifname}/{name}", "0") for name in ("accept_ra", "autoconf")]
     return found
 
 
@@ -131,6 +134,8 @@ def _vlan_gateway(attachment: Attachment) -> VlanGateway:
 def _gateway(attachment: Attachment) -> list[Operation]:
     conf, place = attachment.conf, gateway_interface(attachment)
     found: list[Operation] = [_vlan_gateway(attachment)] if conf.vlan else []
+    if conf.vlan and attachment.facts.ipv6:
+        found.append(IgnoreAdvertisements(place))
     families = []
     for ip in attachment.lease.ips:
         if ip.gateway is not None:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from cni.plan.alias import Alias
-from cni.plan.operations import Bridge, BridgePort, NoPortVlan, PortVlan, SpoofGuard, Veth
+from cni.plan.operations import (
+    Bridge,
+    BridgePort,
+    IgnoreAdvertisements,
+    NoPortVlan,
+    PortVlan,
+    SpoofGuard,
+    Veth,
+)
 from cni.spec.address import mac_text
 from cni.spec.owner import mac_of
 from cni.spec.result import Interface
@@ -45,6 +53,8 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
             alias=alias_of(attachment).text,
         ),
     ]
+    if attachment.facts.ipv6:
+        found += [IgnoreAdvertisements(conf.bridge), IgnoreAdvertisements(names.host_interface)]
     # Through its own host port a container's frames come back to where they came from (kernel br_netfilter_hooks.c).
     hairpin = conf.hairpin or (bool(conf.ports.mappings) and not conf.promiscuous)
     if hairpin or conf.port_isolation:

@@ -37,6 +37,22 @@ class Bridge(Record):
         return f"ip link add {self.name} up address {mac_text(self.mac)}{mtu}{promisc} type bridge{filtering}"
 
 
+class IgnoreAdvertisements(Record):
+    """Router advertisements that reach the host's interface configure nothing: a container may send them.
+
+    Else a container's would give the host an address and a default route (CVE-2020-10749).
+    """
+
+    interface: str
+
+    @property
+    def key(self) -> str:
+        return f"net/ipv6/conf/{self.interface}/accept_ra"
+
+    def describe(self) -> str:
+        return f"sysctl -w {self.key}=0"
+
+
 class Veth(Record):
     """A pair: the host's end up, and a port of the bridge if one is named; the container's end still down.
 

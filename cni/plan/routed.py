@@ -6,7 +6,7 @@ All that the container sends passes the host's routing, also to its neighbours o
 from __future__ import annotations
 
 from cni.plan.link import alias_of
-from cni.plan.operations import ContainerRoute, Forwarding, HostAddress, HostRoute, Veth
+from cni.plan.operations import ContainerRoute, Forwarding, HostAddress, HostRoute, IgnoreAdvertisements, Veth
 from cni.spec.address import IP, Net, mac_text
 from cni.spec.result import Interface, Route
 
@@ -39,7 +39,7 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
         bridge="",
         alias=alias_of(attachment).text,
     )
-    return (veth,)
+    return (veth, IgnoreAdvertisements(names.host_interface)) if attachment.facts.ipv6 else (veth,)
 
 
 def ways_in(attachment: Attachment) -> list[Operation]:

@@ -29,6 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "preserve_default_vlan": False,
     "mac_spoof_check": False,
     "enable_dad": False,
+    "accept_ra": False,
     "disable_container_interface": False,
     "port_isolation": False,
     "mac": None,
@@ -88,6 +89,7 @@ KEYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "preserveDefaultVlan": (True, {"preserve_default_vlan": True}),
     "macspoofchk": (True, {"mac_spoof_check": True}),
     "enabledad": (True, {"enable_dad": True}),
+    "acceptRA": (True, {"accept_ra": True}),
     "disableContainerInterface": (True, {"disable_container_interface": True}),
     "portIsolation": (True, {"port_isolation": True}),
     "dns": (

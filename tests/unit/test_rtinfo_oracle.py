@@ -180,3 +180,16 @@ def test_every_reader_is_held_to_the_oracle() -> None:
     readers = {name for name in vars(rtinfo) if name.startswith("parse_")}
     assert len(readers) > 4
     assert {name for name in readers if f"rtinfo.{name}(" not in text} == set()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "expires", "expected"),
+    [(9, 0, True), (9, 180_000, True), (2, 180_000, True), (2, 0, False), (3, 180_000, False), (80, 0, False)],
+)
+def test_a_route_that_a_router_advertised_is_told_by_its_protocol_or_its_end(
+    protocol: int, expires: int, expected: bool
+) -> None:
+    cache = {"rta_clntref": 0, "rta_lastuse": 0, "rta_expires": expires, "rta_error": 0, "rta_used": 0}
+    attributes: Attributes = [("RTA_OIF", 9), ("RTA_CACHEINFO", {**cache, "rta_id": 0, "rta_ts": 0, "rta_tsage": 0})]
+    head = {**way(AF_INET6, 0, 0), "proto": protocol}
+    assert rtinfo.is_advertised(answer(rtmsg, head, attributes)) is expected
