@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cni.call import Call, collecting, open_if_there, owner_of, report, require_nft
-from cni.config.netconf import parse_netconf
+from cni.config.netconf import mtu_fault, parse_netconf
 from cni.config.ports import Ports
 from cni.config.shaping import Rate, Shaping
 from cni.delegate import allocator
@@ -158,7 +158,9 @@ def _validated(call: Call) -> tuple[NetConf, Ipam]:
     if conf.routed and not conf.ipam_type:
         faults.add("ipam.type", "missing, a routed container needs addresses")
     ipam = allocator(conf.ipam_type, call.request)
-    ipam.faults(call.request, call.network, faults)
+    families = ipam.faults(call.request, call.network, faults)
+    if fault := mtu_fault(conf, families):
+        faults.add("mtu", fault)
     faults.refuse()
     for notice in conf.notices:
         call.warn(notice)
@@ -168,6 +170,8 @@ def _validated(call: Call) -> tuple[NetConf, Ipam]:
 def _require_address(conf: NetConf, lease: Result) -> None:
     if conf.ipam_type and not lease.ips:
         raise MachineRefused(f"the IPAM plugin {conf.ipam_type} returned no address")
+    if fault := mtu_fault(conf, {ip.address.family for ip in lease.ips}):  # of a program, only now
+        raise InvalidConfig(f"invalid network configuration: mtu: {fault}")
     for ip in with_gateways(lease.ips) if conf.routed else ():
         if ip.gateway is None:
             raise MachineRefused(f"{ip.address.text} has no gateway, which a routed container needs: set it in ipam")

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     Alive = Callable[[Lease], bool]
 
     class Ipam(Protocol):
-        """The door. `faults` gathers what is wrong with its part of the configuration; `leased` never fails for it."""
+        """The door. `faults` gathers what is wrong with its part of the configuration, and returns the families of the
+        addresses that it would give, as far as they are known; `leased` never fails for it.
+        """
 
-        def faults(self, request: Request, network: Network, found: Faults) -> None: ...
+        def faults(self, request: Request, network: Network, found: Faults) -> set[int]: ...
         def add(self, request: Request, network: Network, alive: Alive) -> Result: ...
         def delete(self, request: Request, network: Network, alive: Alive) -> None: ...
         def check(self, request: Request, network: Network, previous: Result | None) -> None: ...
@@ -51,8 +53,10 @@ def allocator(ipam_type: str, request: Request) -> Ipam:
 class Unaddressed:
     """A network without addresses: its containers have a link only."""
 
-    def faults(self, request: Request, network: Network, found: Faults) -> None:
+    def faults(self, request: Request, network: Network, found: Faults) -> set[int]:
         """There is no configuration to judge."""
+        del request, network, found
+        return set()
 
     def add(self, request: Request, network: Network, alive: Alive) -> Result:
         del request, network, alive
@@ -82,8 +86,10 @@ class Executed:
         self.name = name
         self.request = request
 
-    def faults(self, request: Request, network: Network, found: Faults) -> None:
+    def faults(self, request: Request, network: Network, found: Faults) -> set[int]:
         """Its configuration is its own to judge."""
+        del request, network, found
+        return set()
 
     def add(self, request: Request, network: Network, alive: Alive) -> Result:
         """Raises Delegated, InvalidEnvironment, MachineRefused, Undecodable; then nothing of it is left."""

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["Lease", "add", "check", "collect", "delete", "faults", "leased", "status"]
 
 
-def faults(request: Request, network: Network, found: Faults) -> None:
-    """Gather what is wrong with the allocator's part of a configuration."""
-    read_settings(network, request.args, found, of_container=request.command != "STATUS")
+def faults(request: Request, network: Network, found: Faults) -> set[int]:
+    """Gather what is wrong with the allocator's part of a configuration. Returns the families of its ranges."""
+    settings = read_settings(network, request.args, found, of_container=request.command != "STATUS")
+    return {one.subnet.family for each in settings.sets for one in each.ranges}
 
 
 def add(request: Request, network: Network, alive: Alive) -> Result:

@@ -11,7 +11,7 @@ from cni.spec.result import DNS, parse_dns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from cni.spec.fields import Faults, Fields
     from cni.spec.network import Network
@@ -21,6 +21,7 @@ DROP_INS = (BRIDGE, PTP)
 PTP_KEYS = ("ipmasq", "ipmasqbackend", "mtu", "dns", "ipam", "args", "runtimeconfig", "capabilities", "acceptra")
 DEFAULT_BRIDGE = "cni0"
 VLAN_LIMIT = 4094  # IEEE 802.1Q: 4095 is reserved
+IPV6_MTU = 1280  # RFC 8200: the kernel has no IPv6 on an interface with less
 MTU_LIMIT = 65535  # kernel drivers/net/veth.c: ETH_MAX_MTU
 MASQUERADE_BACKENDS = ("", "iptables", "nftables")
 MODES = ("", "bridged", "routed")
@@ -118,6 +119,16 @@ def parse_netconf(network: Network, args: Mapping[str, str], faults: Faults, pro
     )
     _judge(fields, conf, backend, mode)
     return conf
+
+
+def mtu_fault(conf: NetConf, families: Iterable[int]) -> str:
+    """Returns what is wrong with the MTU for addresses of these families; empty where nothing is."""
+    if 6 not in families or not 0 < conf.mtu < IPV6_MTU:
+        return ""
+    return (
+        f"{conf.mtu} is too small for IPv6, of which ipam gives addresses: the kernel has no IPv6 on an interface with"
+        f" an MTU below {IPV6_MTU} (RFC 8200)"
+    )
 
 
 def _known(network: Network, program: str) -> Network:

@@ -6,7 +6,7 @@ from errno import EACCES, EEXIST, ENODEV, EOPNOTSUPP, EPERM
 from posix import strerror
 from sys import modules
 
-from cni.kernel import bridge, container, forwarding, veth
+from cni.kernel import bridge, container, forwarding, sysctl, veth
 from cni.kernel.journal import FAILURES
 from cni.kernel.netlink import Refused
 from cni.spec.errors import CniError, MachineRefused
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from cni.plan.operations import Operation
 
 REMEDIES = {
-    EPERM: "podwire needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the host's network namespace",
-    EACCES: "podwire needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the host's network namespace",
     EEXIST: "something of this name or address is there already",
     ENODEV: "the interface is gone: did somebody else remove it?",
     EOPNOTSUPP: "the kernel lacks it: is the module loaded (bridge, veth, nf_tables)?",
 }
+
+
+PRIVILEGES = 1 << 12 | 1 << 21  # include/uapi/linux/capability.h: CAP_NET_ADMIN, CAP_SYS_ADMIN
+ALL_USERS = ["0", "0", "4294967295"]  # user_namespaces(7): the map of the first namespace
 
 
 class Effect(Record):
@@ -112,9 +114,32 @@ def explain(what: str, error: Exception) -> CniError:
         reason = strerror(error.errno)
         if isinstance(error, Refused) and error.words:
             reason = f"{reason} ({error.words})"
-        remedy = REMEDIES.get(error.errno)
+        remedy = _remedy(error)
         return MachineRefused(f"{what}: {reason}{f'; {remedy}' if remedy else ''}")
     return MachineRefused(f"{what}: {error}")
+
+
+def _remedy(error: Refused | OSError) -> str:
+    if isinstance(error, Refused) and "IPv6 is disabled" in error.words:
+        return "switch it on there (sysctl net.ipv6.conf.INTERFACE.disable_ipv6=0), or leave IPv6 out of the network"
+    if error.errno in (EPERM, EACCES):
+        needed = "podwire needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the host's network namespace"
+        return needed if _lacks_privileges() else ""
+    return REMEDIES.get(error.errno or 0, "")
+
+
+def _lacks_privileges() -> bool:
+    """True where a capability is missing, or is that of a user namespace, which may not be the host network's.
+
+    What says "permission denied" to somebody who has them all is a module, a setting or a file.
+    """
+    try:
+        status = sysctl.read_text("/proc/self/status") or ""
+        users = sysctl.read_text("/proc/self/uid_map") or ""
+    except OSError:
+        return True
+    held = [int(line.split()[1], 16) for line in status.split("\n") if line.startswith("CapEff:")]
+    return not held or held[0] & PRIVILEGES != PRIVILEGES or users.split() != ALL_USERS
 
 
 def apply(machine: Machine, operations: Iterable[Operation], journal: Journal) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from errno import EADDRNOTAVAIL, EEXIST, EINVAL, ENOENT
+from errno import EADDRNOTAVAIL, EEXIST, ENOENT
 
+from cni.config.netconf import IPV6_MTU
 from cni.kernel import rtinfo, rtnl, sysctl
 from cni.kernel.netlink import Refused
 from cni.plan.link import DEFAULT_VLAN
+from cni.plan.routed import link_local
 from cni.spec.errors import MachineRefused
 
 TYPE_CHECKING = False
@@ -25,7 +27,7 @@ def apply_bridge(machine: Machine, op: Bridge, journal: Journal) -> None:
     if link.kind != "bridge":
         raise MachineRefused(f'"{op.name}" already exists but is not a bridge: choose another name for the bridge')
     if found:
-        _keep_mac(machine, found)
+        _keep_mac(machine, found, op.mac)
     wanted = rtnl.IFF_UP | (rtnl.IFF_PROMISC if op.promiscuous else 0)
     if link.flags & wanted != wanted:
         restored = rtnl.set_flags(op.name, link.flags & wanted, wanted)
@@ -48,7 +50,13 @@ def _create(machine: Machine, op: Bridge, journal: Journal) -> rtinfo.Link:
     # Nobody else has the bridge's own address: while it was searched for a duplicate (2 s), the host would ask for no
     # neighbour, and nothing would reach a container.
     sysctl.ensure(f"net/ipv6/conf/{op.name}/accept_dad", "0", optional=True)
-    return machine.route.need(op.name)
+    link = machine.route.need(op.name)
+    # A bridge whose address was chosen has no carrier before a port has, and without one the kernel would give it no
+    # link-local address (net/bridge/br_stp_if.c, br_stp_change_bridge_id).
+    if all(sysctl.read(f"net/ipv6/conf/{op.name}/{setting}") == "0" for setting in ("disable_ipv6", "addr_gen_mode")):
+        own = rtnl.new_address(link.ifindex, link_local(op.mac), rtnl.IFA_F_NODAD)
+        machine.route.tolerate(EEXIST, own)
+    return link
 
 
 def _delete_empty(machine: Machine, name: str) -> None:
@@ -57,16 +65,15 @@ def _delete_empty(machine: Machine, name: str) -> None:
         machine.route.delete(name)
 
 
-def _keep_mac(machine: Machine, link: rtinfo.Link) -> None:
-    """A bridge that others made follows its lowest port's address until one is chosen (kernel br_stp_if.c)."""
+def _keep_mac(machine: Machine, link: rtinfo.Link, mac: bytes) -> None:
+    """A bridge that others made follows its lowest port's address until one is chosen (kernel br_stp_if.c).
+
+    One whose ports have gone has none at all: it gets `mac`.
+    """
     # /sys may show another namespace: choosing the same address once more does no harm.
-    if sysctl.read_text(f"/sys/class/net/{link.name}/addr_assign_type") == MAC_CHOSEN:
+    if sysctl.read_text(f"/sys/class/net/{link.name}/addr_assign_type") == MAC_CHOSEN and any(link.mac):
         return
-    try:
-        machine.route.request(*rtnl.set_mac(link.name, link.mac))
-    except Refused as refused:
-        if refused.errno not in (EADDRNOTAVAIL, EINVAL):  # a bridge without ports may have no valid address
-            raise
+    machine.route.request(*rtnl.set_mac(link.name, link.mac if any(link.mac) else mac))
 
 
 def bridge_differs(machine: Machine, op: Bridge) -> str:
@@ -173,8 +180,16 @@ def apply_gateway(machine: Machine, op: GatewayAddress, journal: Journal) -> Non
             shared=True,
         )
     except Refused as refused:
-        if refused.errno != EEXIST:  # another ADD was first
+        if refused.errno == EEXIST:  # another ADD was first
+            return
+        mtu = machine.route.need(op.bridge).mtu
+        if op.address.family == 4 or mtu >= IPV6_MTU:
             raise
+        remedy = "raise it, and that of the bridge's ports, which it follows"
+        raise MachineRefused(
+            f"{op.bridge} cannot have the gateway address {op.address.text}: its MTU is {mtu}, and the kernel has no"
+            f" IPv6 on an interface with less than {IPV6_MTU} (RFC 8200); {remedy}"
+        ) from None
 
 
 def _displace(machine: Machine, op: GatewayAddress, other: Net, journal: Journal) -> None:
@@ -190,8 +205,8 @@ def _displace(machine: Machine, op: GatewayAddress, other: Net, journal: Journal
 
 
 def _conflict(wanted: Net, present: Net) -> bool:
-    """A second IPv6 subnet may stand beside the first; the link-local address always does."""
-    if wanted.family != present.family:
+    """A second IPv6 subnet may stand beside the first, and anything beside the kernel's own link-local address."""
+    if wanted.family != present.family or present.ip.is_link_local:
         return False
     return wanted.family == 4 or wanted.contains(present.ip) or present.contains(wanted.ip)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
+from errno import EPERM
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
 from cni.spec.errors import InvalidNetns
@@ -74,7 +75,7 @@ class Visit:
         try:
             _setns()(self._there.descriptor)
         except OSError as error:
-            remedy = "is it a network namespace, and does podwire run with CAP_SYS_ADMIN?"
+            remedy = "podwire needs CAP_SYS_ADMIN" if error.errno == EPERM else "is it a network namespace?"
             raise InvalidNetns(f"cannot enter {self._there.path!r}: {error.strerror}; {remedy}") from None
 
     def __exit__(

@@ -32,6 +32,11 @@ class IP(Record):
         return self.value.to_bytes(self.bits // 8, "big")
 
     @property
+    def is_link_local(self) -> bool:
+        """True for fe80::/10, of which every IPv6 interface has an address of the kernel's own."""
+        return self.family == 6 and self.value >> 118 == 0xFE80 >> 6
+
+    @property
     def text(self) -> str:
         if self.family == 4:
             return inet_ntop(AF_INET, self.packed)
