@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cni.config.ports import Ports, parse_ports
 from cni.config.shaping import Shaping, has_rates, parse_shaping
-from cni.spec.address import parse_mac
+from cni.spec.address import IPV6_MTU, parse_mac
 from cni.spec.record import Record
 from cni.spec.request import ifname_fault, is_plugin_name
 from cni.spec.result import DNS, parse_dns
@@ -21,7 +21,6 @@ DROP_INS = (BRIDGE, PTP)
 PTP_KEYS = ("ipmasq", "ipmasqbackend", "mtu", "dns", "ipam", "args", "runtimeconfig", "capabilities", "acceptra")
 DEFAULT_BRIDGE = "cni0"
 VLAN_LIMIT = 4094  # IEEE 802.1Q: 4095 is reserved
-IPV6_MTU = 1280  # RFC 8200: the kernel has no IPv6 on an interface with less
 MTU_LIMIT = 65535  # kernel drivers/net/veth.c: ETH_MAX_MTU
 MASQUERADE_BACKENDS = ("", "iptables", "nftables")
 MODES = ("", "bridged", "routed")

@@ -12,7 +12,7 @@ from cni.plan.operations import (
     SpoofGuard,
     Veth,
 )
-from cni.spec.address import mac_text
+from cni.spec.address import IP, Net, mac_text
 from cni.spec.owner import mac_of
 from cni.spec.result import Interface
 
@@ -22,12 +22,19 @@ if TYPE_CHECKING:
     from cni.plan.operations import Operation
 
 CONTAINER_INDEX = 2  # the container's place among the interfaces
+IPV6, LINK_LOCAL = 6, 0xFE80 << 112
 DEFAULT_VLAN = 1  # what the kernel makes the native VLAN of every new port (net/bridge/br_vlan.c)
 
 
 def bridge_mac(attachment: Attachment) -> bytes:
     """What the bridge has, or what it gets: fixed, since it would else follow its lowest port."""
     return attachment.facts.bridge_mac or mac_of("bridge", attachment.facts.node, attachment.conf.bridge)
+
+
+def link_local(mac: bytes) -> Net:
+    """As an interface of this MAC address would choose it (RFC 4291, appendix A)."""
+    identifier = bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
+    return Net(IP(IPV6, LINK_LOCAL | int.from_bytes(identifier, "big")), 64)
 
 
 def interfaces(attachment: Attachment) -> tuple[Interface, ...]:

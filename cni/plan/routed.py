@@ -5,9 +5,9 @@ All that the container sends passes the host's routing, also to its neighbours o
 
 from __future__ import annotations
 
-from cni.plan.link import alias_of
+from cni.plan.link import alias_of, link_local
 from cni.plan.operations import ContainerRoute, Forwarding, HostAddress, HostRoute, IgnoreAdvertisements, Veth
-from cni.spec.address import IP, Net, mac_text
+from cni.spec.address import Net, mac_text
 from cni.spec.result import Interface, Route
 
 TYPE_CHECKING = False
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from cni.plan.operations import Operation
 
 IPV6 = 6
-LINK_LOCAL = 0xFE80 << 112
 CONTAINER_INDEX = 1  # the container's place among the interfaces
 
 
@@ -53,12 +52,6 @@ def ways_in(attachment: Attachment) -> list[Operation]:
     found += [HostRoute(host_interface, ip.address.ip) for ip in attachment.lease.ips]
     found += [Forwarding(family) for family in sorted({ip.address.family for ip in attachment.lease.ips})]
     return found
-
-
-def link_local(mac: bytes) -> Net:
-    """As an interface of this MAC address would choose it (RFC 4291, appendix A)."""
-    identifier = bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
-    return Net(IP(IPV6, LINK_LOCAL | int.from_bytes(identifier, "big")), 64)
 
 
 def ways_out(attachment: Attachment) -> list[Operation]:

@@ -13,6 +13,7 @@ try:
 except ImportError:
     from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
+IPV6_MTU = 1280  # RFC 8200: the kernel has no IPv6 on an interface with less
 MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
