@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from errno import EADDRNOTAVAIL, EEXIST, ENOENT
 
-from cni.config.netconf import IPV6_MTU
 from cni.kernel import rtinfo, rtnl, sysctl
 from cni.kernel.netlink import Refused
-from cni.plan.link import DEFAULT_VLAN
-from cni.plan.routed import link_local
+from cni.plan.link import DEFAULT_VLAN, link_local
+from cni.spec.address import IPV6_MTU
 from cni.spec.errors import MachineRefused
 
 TYPE_CHECKING = False

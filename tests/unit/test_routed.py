@@ -10,8 +10,8 @@ from cni.config.netconf import parse_netconf
 from cni.plan import operations as ops
 from cni.plan.accept import Accept
 from cni.plan.attachment import Attachment, Facts, names_of
+from cni.plan.link import link_local
 from cni.plan.plan import Plan, plan_attachment
-from cni.plan.routed import link_local
 from cni.spec.address import mac_text, parse_ip, parse_mac, parse_net
 from cni.spec.fields import Faults
 from cni.spec.network import Network
