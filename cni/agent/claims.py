@@ -7,21 +7,21 @@ another subnet, has two leases until the older one ends.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from cni.agent.leases import derived_mac
-from cni.spec.address import Net, mac_text
+from cni.spec.address import mac_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from cni.agent.leases import Lease
     from cni.agent.network import NetworkConfig
-    from cni.spec.address import IP
+    from cni.spec.address import IP, Net
 
-    Claim = tuple[str, object]
+    Claim = tuple[int, ...] | tuple[int, bytes]  # family, first address, prefix of a subnet; family and MAC address
     Rank = tuple[bool, bool, bool, int, str]
 
 RANKED = (  # why a lease is believed: where the first is the same of two, the second decides, ...
@@ -41,7 +41,7 @@ class Claims:
         self.leases: dict[str, Lease] = {}
         self._claimants: dict[Claim, set[str]] = {}
         self._holders: dict[Claim, dict[str, None]] = {}  # in order
-        self._subnets: list[Net] = []  # in order, each once
+        self._subnets: list[tuple[int, ...]] = []  # the claims, in order, each once
         self._lengths = Counter[int]()  # of their prefixes
         self._ends: Counter[tuple[bytes | None, IP]] = Counter()  # of those that hold
 
@@ -49,10 +49,10 @@ class Claims:
         self.leases[key] = lease
         for claim in _claims_of(lease):
             self._claimants.setdefault(claim, set()).add(key)
-        for subnet in lease.subnets:
-            if len(self._claimants["subnet", subnet]) == 1:
-                insort(self._subnets, subnet)
-                self._lengths[subnet.prefix] += 1
+        for claim in map(_of_subnet, lease.subnets):
+            if len(self._claimants[claim]) == 1:
+                insort(self._subnets, claim)
+                self._lengths[claim[-1]] += 1
 
     def remove(self, key: str) -> None:
         """Of one that holds nothing any more."""
@@ -61,10 +61,10 @@ class Claims:
             self._claimants[claim].remove(key)
             if not self._claimants[claim]:
                 del self._claimants[claim]
-        for subnet in lease.subnets:
-            if ("subnet", subnet) not in self._claimants:
-                del self._subnets[bisect_left(self._subnets, subnet)]
-                self._lengths[subnet.prefix] -= 1
+        for claim in map(_of_subnet, lease.subnets):
+            if claim not in self._claimants:
+                del self._subnets[bisect_left(self._subnets, claim)]
+                self._lengths[claim[-1]] -= 1
 
     def hold(self, key: str) -> None:
         lease = self.leases[key]
@@ -131,22 +131,25 @@ class Claims:
     def _overlapping(self, lease: Lease) -> Iterator[Claim]:
         """Claims, own and others', that may conflict with the lease."""
         for way in lease.ways:
-            subnet = way.subnet
+            claim = family, first, prefix = _of_subnet(way.subnet)
             if way.mac is not None:
-                yield f"MAC address {subnet.family}", way.mac
-            low = bisect_left(self._subnets, subnet)
-            high = bisect_right(self._subnets, Net(subnet.last, subnet.ip.bits), low)
-            for inner in self._subnets[low:high]:
-                yield "subnet", inner
+                yield family, way.mac
+            bits = way.subnet.ip.bits
+            low = bisect_left(self._subnets, claim)
+            yield from self._subnets[low : bisect_left(self._subnets, (family, first + (1 << bits - prefix)), low)]
             for length, count in self._lengths.items():
-                if count and length < subnet.prefix:
-                    yield "subnet", Net(subnet.ip, length).network
+                if count and length < prefix:
+                    yield family, first >> bits - length << bits - length, length
 
 
 def _claims_of(lease: Lease) -> list[Claim]:
-    found: list[Claim] = [("subnet", subnet) for subnet in lease.subnets]
-    found += [(f"MAC address {way.subnet.family}", way.mac) for way in lease.ways if way.mac is not None]
+    found: list[Claim] = [_of_subnet(subnet) for subnet in lease.subnets]
+    found += [(way.subnet.family, way.mac) for way in lease.ways if way.mac is not None]
     return found
+
+
+def _of_subnet(subnet: Net) -> tuple[int, int, int]:
+    return subnet.ip.family, subnet.ip.value, subnet.prefix
 
 
 def _disputed(leases: Iterable[Lease]) -> dict[tuple[int, bytes | None], IP]:
