@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from cni import VERSION
@@ -106,7 +107,7 @@ def open_store(options: Options) -> Store:
     if options.etcd is None:
         from cni.agent.stores.static import StaticStore
 
-        return StaticStore(options.nodes_file, options.node_name, addresses_now)
+        return StaticStore(options.nodes_file, options.node_name, os.uname().nodename, addresses_now)
     from cni.agent.stores.etcd.store import EtcdStore
 
     before = subnetenv.read(options.subnet_file)

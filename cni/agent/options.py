@@ -25,6 +25,7 @@ INTEGERS = (-(1 << 31), (1 << 31) - 1)
 PORT_LIMIT = 65535
 DAY = 24 * 60  # minutes: what a lease lasts
 PAIRS = (("etcd-certfile", "etcd-keyfile"), ("etcd-username", "etcd-password"))
+STORES = "--etcd-endpoints, --nodes-file or --kube-subnet-mgr chooses one"
 WITHOUT_EFFECT = ("iptables-resync", "vmodule", "log_backtrace_at")
 KUBE = ("kube-api-url", "kubeconfig-file", "kube-annotation-prefix", "net-config-path", "set-node-network-unavailable")
 
@@ -69,7 +70,7 @@ def parse_options(arguments: list[str], environment: Mapping[str, str]) -> Optio
         kube=_kube(given, environment) if in_kube else None,
         etcd=None if in_kube else _etcd(given),
         nodes_file=given.text("nodes-file"),
-        node_name=given.text("node-name") or environment.get("NODE_NAME") or os.uname().nodename,
+        node_name=given.text("node-name") or environment.get("NODE_NAME", ""),
         wish=_wish(given),
         subnet_file=given.needed("subnet-file"),
         conflist=_conflist(given),
@@ -203,7 +204,10 @@ def _notices(given: Given, *, in_kube: bool) -> tuple[str, ...]:
     for name in WITHOUT_EFFECT:
         if given.where(name):
             given.notice(name, "has no effect")
-    others = [name for name in BY_NAME if name.startswith("etcd-")] if in_kube else KUBE
+    etcd = [name for name in BY_NAME if name.startswith("etcd-")]
+    if not (in_kube or given.text("nodes-file") or given.switch("cleanup") or any(map(given.where, etcd))):
+        given.notices.append(f"no store was chosen, etcd at {given.text('etcd-endpoints')} is tried: {STORES}")
+    others = etcd if in_kube else KUBE
     for name in filter(given.where, others):
         given.notice(name, f"has no effect with{'' if in_kube else 'out'} --kube-subnet-mgr")
     return tuple(given.notices)

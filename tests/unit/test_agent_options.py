@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -21,6 +20,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 ADDITIONAL = {"nodes-file", "node-name", "conflist", "conflist-dir", "tunnel-filter", "cleanup", "help"}
+NO_STORE = (
+    "no store was chosen, etcd at http://127.0.0.1:4001,http://127.0.0.1:2379 is tried: "
+    "--etcd-endpoints, --nodes-file or --kube-subnet-mgr chooses one"
+)
 WORDED = re.compile(r"^  -(\S+)(?: (\S+))?\n\s+(.*)$", re.MULTILINE)
 
 
@@ -64,7 +67,7 @@ def test_what_nothing_is_said_of_is_as_in_flanneld() -> None:
     rest = {key: value for key, value in options._asdict().items() if key not in ("etcd", "kube", "wish")}
     assert rest == {
         "nodes_file": "",
-        "node_name": os.uname().nodename,
+        "node_name": "",
         "subnet_file": "/run/flannel/subnet.env",
         "conflist": None,
         "ip_masq": False,
@@ -76,7 +79,7 @@ def test_what_nothing_is_said_of_is_as_in_flanneld() -> None:
         "healthz_port": 0,
         "debug": False,
         "cleanup": False,
-        "notices": (),
+        "notices": (NO_STORE,),
     }
 
 
@@ -321,7 +324,7 @@ def test_the_nodes_name_is_the_flags_the_variables_or_the_hosts() -> None:
     assert parse("--node-name=a", NODE_NAME="b").node_name == "a"
     assert parse(PODWIRED_NODE_NAME="a", NODE_NAME="b").node_name == "a"
     assert parse(NODE_NAME="b").node_name == "b"
-    assert parse(NODE_NAME="").node_name == os.uname().nodename
+    assert parse(NODE_NAME="").node_name == ""
 
 
 def test_empty_texts_are_as_if_they_had_not_been_said() -> None:
@@ -335,8 +338,17 @@ def test_what_has_no_effect_is_noticed_where_it_was_said() -> None:
     assert parse("--iptables-resync=10", FLANNELD_VMODULE="a=1").notices == (
         "--iptables-resync: has no effect",
         "FLANNELD_VMODULE: has no effect",
+        NO_STORE,
     )
-    assert parse("-log_backtrace_at=a:1").notices == ("--log_backtrace_at: has no effect",)
+    assert parse("-log_backtrace_at=a:1", "--nodes-file=n").notices == ("--log_backtrace_at: has no effect",)
+
+
+@pytest.mark.parametrize(
+    "chosen", ["--etcd-endpoints=http://127.0.0.1:2379", "--etcd-prefix=/a", "--nodes-file=n", "--cleanup"]
+)
+def test_a_store_that_was_chosen_is_not_asked_for(chosen: str) -> None:
+    assert parse(chosen).notices == ()
+    assert parse().notices == (NO_STORE,)
 
 
 def test_certificates_for_a_server_without_tls_are_noticed() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from cni.agent.leases import Lease, Node, Way, derived_mac
 from cni.agent.stores import static
-from cni.agent.stores.static import StaticStore, parse_nodes
+from cni.agent.stores.static import StaticStore, by_key, parse_nodes
 from cni.agent.stores.store import Configured, Failed, Held, Listed
 from cni.spec.address import parse_ip, parse_mac, parse_net
 from cni.spec.errors import InvalidConfig, Undecodable
@@ -52,7 +52,7 @@ LEASE2 = Lease((way(2, parse_mac(MAC)),), "vxlan", 7)
 def test_each_node_has_a_lease_and_without_a_mac_address_a_derived_one() -> None:
     nodes = parse_nodes(text(FILE), "nodes.json")
     assert [(one.name, one.lease) for one in nodes.entries] == [("one", LEASE1), ("two", LEASE2)]
-    assert nodes.leases() == {"10.5.1.0-24": LEASE1, "10.5.2.0-24": LEASE2}
+    assert by_key(nodes.settled({}), ()) == {"10.5.1.0-24": LEASE1, "10.5.2.0-24": LEASE2}
     assert nodes.config.backend.vni == 7
 
 
@@ -83,36 +83,78 @@ def test_without_nodes_there_are_none() -> None:
     assert parse_nodes(text({key: FILE[key] for key in ("Network", "Backend")}), "it").entries == ()
 
 
+BAD = [
+    ({"PublicIP": None}, "nodes[1].PublicIP: missing"),
+    ({"PublicIP": "2001:db8::2"}, "nodes[1].PublicIP: has to be of IPv4"),
+    ({"PublicIP": "two.example"}, "nodes[1].PublicIP: 'two.example' is not an IP address"),
+    ({"PublicIP": "127.0.0.1"}, "nodes[1].PublicIP: 127.0.0.1 is no address of a node"),
+    ({"PublicIP": 7}, "nodes[1].PublicIP: expected a text"),
+    ({"Subnet": None}, "nodes[1].Subnet: missing"),
+    ({"Subnet": "10.5.2.0"}, "nodes[1].Subnet: '10.5.2.0' has no prefix length (as in 10.5.2.0/24)"),
+    ({"Subnet": "10.5.2.1/24"}, "nodes[1].Subnet: 10.5.2.1/24 has bits behind its prefix, is it 10.5.2.0/24?"),
+    ({"Subnet": "fd00::/64"}, "nodes[1].Subnet: has to be of IPv4"),
+    ({"Subnet": "10.6.2.0/24"}, "nodes[1].Subnet: 10.6.2.0/24 is not in 10.5.0.0/16"),
+    ({"VtepMAC": "01:00:5e:00:00:01"}, "nodes[1].VtepMAC: '01:00:5e:00:00:01' is a group or null address"),
+]
+
+
+@pytest.mark.parametrize(("changed", "told"), BAD)
+def test_what_is_wrong_with_a_node_is_told_with_its_path_and_harms_no_other(changed: dict[str, Any], told: str) -> None:
+    nodes = parse_nodes(text(FILE, nodes=[ONE, {**TWO, **changed}]), "nodes.json")
+    assert [entry.name for entry in nodes.entries] == ["one"]
+    assert told in nodes.faults["two"]
+    assert by_key(nodes.settled({"two": LEASE2}), ()) == {"10.5.1.0-24": LEASE1, "10.5.2.0-24": LEASE2}
+    assert by_key(nodes.settled({}), ()) == {"10.5.1.0-24": LEASE1, "two": nodes.faults["two"]}
+
+
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("bad", "told"),
     [
-        ({"name": ""}, "nodes[1].name: missing"),
-        ({"name": "one"}, "nodes: 'one' is there more than once"),
-        ({"PublicIP": None}, "nodes[1].PublicIP: missing"),
-        ({"PublicIP": "2001:db8::2"}, "nodes[1].PublicIP: has to be of IPv4"),
-        ({"PublicIP": "two.example"}, "nodes[1].PublicIP: 'two.example' is not an IP address"),
-        ({"Subnet": None}, "nodes[1].Subnet: missing"),
-        ({"Subnet": "10.5.2.0"}, "nodes[1].Subnet: '10.5.2.0' has no prefix length (as in 10.5.2.0/24)"),
-        ({"Subnet": "10.5.2.1/24"}, "nodes[1].Subnet: 10.5.2.1/24 has bits behind its prefix, is it 10.5.2.0/24?"),
-        ({"Subnet": "fd00::/64"}, "nodes[1].Subnet: has to be of IPv4"),
-        ({"VtepMAC": "01:00:5e:00:00:01"}, "nodes[1].VtepMAC: '01:00:5e:00:00:01' is a group or null address"),
+        ({**TWO, "name": ""}, "nodes[1].name: missing"),
+        ({}, "nodes[1].name: missing; nodes[1].PublicIP: missing; nodes[1].Subnet: missing"),
+        ("two", "nodes[1]: expected an object"),
+        ([], "nodes[1]: expected an object"),
+        (None, "nodes[1]: expected an object"),
     ],
 )
-def test_what_is_wrong_with_a_node_is_told_with_its_path(changed: dict[str, Any], told: str) -> None:
-    with pytest.raises(InvalidConfig) as refused:
-        parse_nodes(text(FILE, nodes=[ONE, {**TWO, **changed}]), "nodes.json")
-    assert told in refused.value.message
+def test_an_entry_without_a_name_is_told_by_its_place(bad: Any, told: str) -> None:
+    nodes = parse_nodes(text(FILE, nodes=[ONE, bad]), "nodes.json")
+    assert (nodes.faults, [entry.name for entry in nodes.entries]) == ({"nodes[1]": told}, ["one"])
 
 
-@pytest.mark.parametrize("nodes", ["two", {"two": TWO}, [TWO, "two"], [[]]])
-def test_nodes_are_a_list_of_objects(nodes: Any) -> None:
-    with pytest.raises(InvalidConfig, match=r"nodes.*: expected (a list|an object)"):
+@pytest.mark.parametrize("second", [{**TWO, "name": "one"}, {"name": "one"}])
+def test_entries_of_one_name_leave_that_node_as_it_was(second: dict[str, Any]) -> None:
+    nodes = parse_nodes(text(FILE, nodes=[ONE, second, TWO]), "nodes.json")
+    assert nodes.faults == {"one": "nodes: 'one' is there more than once"}
+    assert nodes.settled({"one": LEASE1}) == {"one": LEASE1, "two": LEASE2}
+
+
+@pytest.mark.parametrize("subnet", ["10.5.1.0/24", "10.5.1.128/25", "10.5.0.0/23"])
+def test_two_entries_with_one_subnet_leave_both_nodes_as_they_were(subnet: str) -> None:
+    nodes = parse_nodes(text(FILE, nodes=[ONE, {**TWO, "Subnet": subnet}]), "nodes.json")
+    assert nodes.shared.keys() == {"one", "two"}
+    assert "'one'" in nodes.shared["two"]
+    assert "'two'" in nodes.shared["two"]
+    assert nodes.settled({"one": LEASE1, "two": LEASE2}) == {"one": LEASE1, "two": LEASE2}
+    assert nodes.sound() == {}
+
+
+def test_who_had_a_subnet_goes_before_who_claims_it() -> None:
+    same = [{**TWO, "Subnet": "10.5.1.0/24"}, ONE]
+    nodes = parse_nodes(text(FILE, nodes=same), "nodes.json")
+    listed = by_key(nodes.settled({"one": LEASE1}), ["one"])
+    assert (listed["10.5.1.0-24"], [*listed]) == (LEASE1, ["10.5.1.0-24", "10.5.1.0-24 of two"])
+
+
+@pytest.mark.parametrize("nodes", ["two", {"two": TWO}, 7])
+def test_nodes_are_a_list(nodes: Any) -> None:
+    with pytest.raises(InvalidConfig, match=r"nodes: expected a list"):
         parse_nodes(text(FILE, nodes=nodes), "nodes.json")
 
 
-def test_faults_of_the_network_are_told_with_those_of_nodes() -> None:
-    with pytest.raises(InvalidConfig, match=r"Backend\.Type: 'udp' .*nodes\[0\]\.name: missing"):
-        parse_nodes(text(FILE, Backend={}, nodes=[{**ONE, "name": None}]), "nodes.json")
+def test_faults_of_the_network_are_those_of_the_file() -> None:
+    with pytest.raises(InvalidConfig, match=r"Backend\.Type: 'udp' "):
+        parse_nodes(text(FILE, Backend={}), "nodes.json")
     with pytest.raises(Undecodable, match=r"nodes\.json is not JSON"):
         parse_nodes(b"{", "nodes.json")
 
@@ -120,16 +162,7 @@ def test_faults_of_the_network_are_told_with_those_of_nodes() -> None:
 def test_of_nodes_with_the_same_subnet_the_later_bears_its_name() -> None:
     same = [ONE, *({**TWO, "name": name, "Subnet": "10.5.1.0/24"} for name in ("two", "three"))]
     nodes = parse_nodes(text(FILE, nodes=same), "nodes.json")
-    assert [*nodes.leases()] == ["10.5.1.0-24", "10.5.1.0-24 of two", "10.5.1.0-24 of three"]
-
-
-def test_the_own_node_is_found_by_its_name_else_by_its_address() -> None:
-    nodes = parse_nodes(text(FILE), "nodes.json")
-    one, two = nodes.entries
-    assert nodes.own("two", set()) == two
-    assert nodes.own("two", {parse_ip("192.0.2.1")}) == two
-    assert nodes.own("host", {parse_ip("192.0.2.1"), parse_ip("127.0.0.1")}) == one
-    assert nodes.own("host", {parse_ip("127.0.0.1")}) is None
+    assert [*by_key(nodes.settled({}), ())] == ["10.5.1.0-24", "10.5.1.0-24 of two", "10.5.1.0-24 of three"]
 
 
 class Telling:
@@ -139,7 +172,7 @@ class Telling:
         self.path = path
         self.addresses = {parse_ip("127.0.0.1")}
         self.heard: queue.Queue[News] = queue.Queue()
-        self.store = StaticStore(str(path), "two", lambda: self.addresses)
+        self.store = StaticStore(str(path), "two", "host", lambda: self.addresses)
 
     def start(self) -> None:
         self.store.start(self.heard.put)
@@ -199,7 +232,7 @@ def test_a_file_that_changed_is_told_anew(telling: Telling) -> None:
         (b"", "is empty"),
         (b'{"Network":', "is not JSON"),
         (text(FILE, Backend={}), "'udp' is not supported"),
-        (text(FILE, nodes=[ONE]), "has no node named 'two', and none with an address of this host"),
+        (text(FILE, nodes=[ONE]), "has no node named 'two', as --node-name or NODE_NAME says; it has one"),
     ],
 )
 def test_a_file_that_is_wrong_is_told_and_what_was_told_stays(telling: Telling, content: bytes, told: str) -> None:
@@ -216,6 +249,58 @@ def test_a_file_that_is_wrong_is_told_and_what_was_told_stays(telling: Telling, 
     assert isinstance(found, Configured)
 
 
+def test_an_entry_that_is_spoiled_leaves_its_node_as_it_was_and_others_change(telling: Telling) -> None:
+    started(telling)
+    moved = {**TWO, "PublicIP": "192.0.2.22"}
+    telling.write(text(FILE, nodes=[{**ONE, "Subnet": "10.5.1.7/24"}, moved]))
+    assert isinstance(telling.next(), Configured)
+    held, listed = telling.next(), telling.next()
+    assert isinstance(held, Held)
+    assert held.lease.ways[0].public_ip == parse_ip("192.0.2.22")
+    assert listed == Listed({LEASE1.key: LEASE1, LEASE2.key: held.lease})
+
+
+def test_a_typing_error_in_the_own_entry_changes_nothing(telling: Telling) -> None:
+    started(telling)
+    telling.write(text(FILE, nodes=[ONE, {**TWO, "Subnet": "10.5.1.0/24"}]))
+    assert isinstance(telling.next(), Configured)
+    assert telling.next() == Held(LEASE2)
+    assert telling.next() == Listed({LEASE1.key: LEASE1, LEASE2.key: LEASE2})
+
+
+def test_a_node_whose_own_entry_is_at_fault_from_the_beginning_is_told_why(telling: Telling) -> None:
+    telling.write(text(FILE, nodes=[ONE, {**TWO, "Subnet": "10.6.2.0/24"}]))
+    telling.start()
+    assert telling.next() == Failed(f"{telling.path}: nodes[1].Subnet: 10.6.2.0/24 is not in 10.5.0.0/16")
+
+
+def test_a_name_that_the_file_does_not_have_is_told_and_no_other_node_taken(telling: Telling) -> None:
+    telling.store = StaticStore(str(telling.path), "three", "one", lambda: {parse_ip("192.0.2.1")})
+    telling.write(text(FILE))
+    telling.start()
+    failed = telling.next()
+    assert isinstance(failed, Failed)
+    assert "has no node named 'three', as --node-name or NODE_NAME says; it has one, two" in failed.why
+
+
+@pytest.mark.parametrize(("host", "lease"), [("two", LEASE2), ("host", LEASE1)])
+def test_without_a_name_the_host_s_counts_or_its_address(telling: Telling, host: str, lease: Lease) -> None:
+    telling.store = StaticStore(str(telling.path), "", host, lambda: {parse_ip("192.0.2.1"), parse_ip("127.0.0.1")})
+    telling.write(text(FILE))
+    telling.store.present(Node("vxlan", 7, ()))
+    telling.start()
+    assert isinstance(telling.next(), Configured)
+    assert telling.next() == Held(lease)
+
+
+def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(telling: Telling) -> None:
+    os.mkfifo(telling.path)
+    telling.start()
+    assert telling.next() == Failed(f"{telling.path}: not a regular file")
+    telling.write(text(FILE))
+    assert isinstance(telling.next(), Configured)
+
+
 def test_a_file_that_is_not_there_is_told_once_and_read_when_it_comes(telling: Telling) -> None:
     telling.store.present(Node("vxlan", 7, ()))
     telling.start()
@@ -228,7 +313,7 @@ def test_a_file_that_is_not_there_is_told_once_and_read_when_it_comes(telling: T
 
 
 def test_a_host_that_gets_its_address_later_is_found_without_a_change_of_the_file(telling: Telling) -> None:
-    telling.store = StaticStore(str(telling.path), "host", lambda: telling.addresses)
+    telling.store = StaticStore(str(telling.path), "", "host", lambda: telling.addresses)
     telling.write(text(FILE))
     telling.store.present(Node("vxlan", 7, ()))
     telling.start()

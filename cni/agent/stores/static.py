@@ -2,11 +2,12 @@
 
 The network's configuration with one key more, `nodes`: a list of {"name", "PublicIP", "Subnet", "PublicIPv6",
 "IPv6Subnet", "VtepMAC"}. Without VtepMAC a node's is derived from its address, so that nodes agree without talking.
+An entry that is at fault harms no other one, and its node stays as it was.
 """
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
@@ -14,19 +15,22 @@ from cni.agent.leases import Lease, Way, derived_mac
 from cni.agent.logs import log
 from cni.agent.network import VXLAN, NetworkConfig, read_network
 from cni.agent.stores.store import Configured, Failed, Held, Listed
+from cni.spec import smallfile
 from cni.spec.errors import CniError, chain
 from cni.spec.fields import Faults, Fields
 from cni.spec.jsontext import parse_object
 from cni.spec.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     from cni.agent.leases import Node
     from cni.agent.stores.store import News
-    from cni.spec.address import IP
+    from cni.spec.address import IP, Net
 
 LOOK_SECONDS = 1.0
+LARGEST = 16 << 20  # bytes: 50,000 nodes
+MOST_TOLD = 20  # faults of entries, of which each is a line; and names of nodes
 
 
 class Entry(Record):
@@ -37,37 +41,57 @@ class Entry(Record):
 
 
 class Nodes(Record):
+    """`faults` by the entry's name, or by its place where it has none; `shared` tells by name who has whose subnet."""
+
     config: NetworkConfig
     entries: tuple[Entry, ...]
+    faults: Mapping[str, str]
+    shared: Mapping[str, str]
 
-    def own(self, name: str, addresses: set[IP]) -> Entry | None:
-        """The entry of the node with this name, else of that with one of these addresses."""
-        for entry in self.entries:
-            if entry.name == name:
-                return entry
-        mine = [one for one in self.entries if any(way.public_ip in addresses for way in one.lease.ways)]
-        return mine[0] if mine else None
+    def settled(self, before: Mapping[str, Lease]) -> dict[str, Lease | str]:
+        """By name; of who is at fault, or has another's subnet, the lease of before where there is one."""
+        found: dict[str, Lease | str] = {**self.faults, **{entry.name: entry.lease for entry in self.entries}}
+        return {**found, **{name: before[name] for name in (*self.faults, *self.shared) if name in before}}
 
-    def leases(self) -> dict[str, Lease | str]:
-        """By key; where two nodes have the same subnet, that of the later one bears its name as well."""
-        found: dict[str, Lease | str] = {}
-        for entry in self.entries:
-            key = entry.lease.key
-            found[key if key not in found else f"{key} of {entry.name}"] = entry.lease
-        return found
+    def sound(self) -> dict[str, Lease]:
+        return {entry.name: entry.lease for entry in self.entries if entry.name not in self.shared}
+
+
+def by_key(leases: Mapping[str, Lease | str], first: Iterable[str]) -> dict[str, Lease | str]:
+    """Where two nodes have the same subnet, the key of the later one bears its name as well; `first` go before."""
+    found: dict[str, Lease | str] = {}
+    for name in dict.fromkeys([*first, *leases]):
+        lease = leases.get(name)
+        if isinstance(lease, Lease):
+            found[lease.key if lease.key not in found else f"{lease.key} of {name}"] = lease
+        elif lease is not None:
+            found[name] = lease
+    return found
 
 
 def parse_nodes(data: bytes, what: str) -> Nodes:
-    """Raises Undecodable, InvalidConfig naming every fault with its JSON path."""
+    """Raises Undecodable, InvalidConfig naming every fault of the network with its JSON path."""
     faults = Faults()
     fields = Fields(parse_object(data, what), "", faults)
     config = read_network(fields)
-    entries = [_entry(one, config) for one in fields.objects("nodes")]
-    names = [entry.name for entry in entries]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        fields.fault("nodes", f"{name!r} is there more than once")
+    items = fields.items("nodes")
     faults.refuse()
-    return Nodes(config, tuple(entries))
+    found: list[Entry] = []
+    faulty: dict[str, str] = {}
+    for index, item in enumerate(items):
+        place, own = f"nodes[{index}]", Faults()
+        entry = _entry(Fields(item if isinstance(item, dict) else {}, place, own), config)
+        if not isinstance(item, dict):
+            faulty[place] = f"{place}: expected an object"
+        elif own.texts:
+            faulty[entry.name or place] = "; ".join(own.texts)
+        else:
+            found.append(entry)
+    for name, count in Counter([entry.name for entry in found] + [*faulty]).items():
+        if count > 1:
+            faulty[name] = f"nodes: {name!r} is there more than once"
+    entries = tuple([entry for entry in found if entry.name not in faulty])
+    return Nodes(config, entries, faulty, _shared(entries))
 
 
 def _entry(fields: Fields, config: NetworkConfig) -> Entry:
@@ -95,15 +119,32 @@ def _entry(fields: Fields, config: NetworkConfig) -> Entry:
     return Entry(name, Lease(tuple(ways), config.backend.kind, vni if config.backend.kind == VXLAN else 0))
 
 
+def _shared(entries: Iterable[Entry]) -> dict[str, str]:
+    """Of each entry whose subnet overlaps another's, which that is."""
+    placed = sorted((*subnet, entry.name, subnet) for entry in entries for subnet in entry.lease.subnets)
+    found: dict[str, str] = {}
+    outer: tuple[str, Net] | None = None
+    for *_, name, subnet in placed:
+        if outer is None or not outer[1].contains(subnet.ip):
+            outer = name, subnet
+        else:
+            text = f"nodes: {outer[0]!r} and {name!r} have the same subnet {subnet.text}"
+            found |= {outer[0]: text, name: text}
+    return found
+
+
 class StaticStore:
     """Looks at the file once a second; what is wrong with it is told, and what it said before stays."""
 
-    def __init__(self, path: str, name: str, addresses: Callable[[], set[IP]]) -> None:
-        """`addresses` tells those of this host, whenever it is asked."""
-        self._path, self._name, self._addresses = path, name, addresses
+    def __init__(self, path: str, name: str, host: str, addresses: Callable[[], set[IP]]) -> None:
+        """`name`: what the user calls this node, if anything; else it is the one named `host`, or the one that has one
+        of the addresses. `addresses` tells those of this host, whenever it is asked.
+        """
+        self._path, self._name, self._host, self._addresses = path, name, host, addresses
         self._wake = Event()
         self._presented = self._closed = False
         self._seen: object = None
+        self._good: dict[str, Lease] = {}  # by name, as they were told last without a fault
         self._untold: list[News] = []  # until the node is presented
 
     def start(self, tell: Callable[[News], None]) -> None:
@@ -135,31 +176,51 @@ class StaticStore:
             self._wake.clear()
 
     def _read_changes(self, tell: Callable[[News], None]) -> None:
-        state = self._state()
+        state = smallfile.state(self._path)
         if state == self._seen:
             return
         self._seen = state
         try:
-            with open(self._path, "rb") as file:
-                nodes = parse_nodes(file.read(), self._path)
+            nodes = parse_nodes(smallfile.read(self._path, LARGEST), self._path)
         except (OSError, CniError) as error:
-            why = error.message if isinstance(error, CniError) else chain(error)
+            why = error.message if isinstance(error, CniError) else error.strerror or str(error)
             self._fail(tell, why if self._path in why else f"{self._path}: {why}")
             return
-        own = nodes.own(self._name, self._addresses())
-        if own is None:
+        leases = nodes.settled(self._good)
+        own = self._own(leases)
+        if not isinstance(own, Lease):
             self._seen = None  # that may change without the file
-            self._fail(tell, f"{self._path} has no node named {self._name!r}, and none with an address of this host")
+            self._fail(tell, own)
             return
-        tell(Configured(nodes.config, tuple([way.public_ip for way in own.lease.ways])))
-        self._untold = [Held(own.lease), Listed(nodes.leases())]
+        self._tell_faults(nodes)
+        listed = by_key(leases, [name for name in nodes.shared if name in self._good])
+        self._good |= nodes.sound()
+        self._good = {name: lease for name, lease in self._good.items() if name in leases}
+        tell(Configured(nodes.config, tuple([way.public_ip for way in own.ways])))
+        self._untold = [Held(own), Listed(listed)]
 
-    def _state(self) -> object:
-        try:
-            found = os.stat(self._path)
-        except OSError as error:
-            return error.errno
-        return found.st_mtime_ns, found.st_ino, found.st_size
+    def _own(self, leases: Mapping[str, Lease | str]) -> Lease | str:
+        """The lease of this node, or why it has none."""
+        found = leases.get(self._name or self._host)
+        if found is None and not self._name:
+            mine = self._addresses()
+            sound = [lease for lease in leases.values() if isinstance(lease, Lease)]
+            found = next((lease for lease in sound if any(way.public_ip in mine for way in lease.ways)), None)
+        if isinstance(found, str):
+            return f"{self._path}: {found}"
+        if found is not None:
+            return found
+        if self._name:
+            names = ", ".join([*leases][:MOST_TOLD]) or "none"
+            return f"{self._path} has no node named {self._name!r}, as --node-name or NODE_NAME says; it has {names}"
+        return f"{self._path} has no node named {self._host!r}, and none with an address of this host (--node-name)"
+
+    def _tell_faults(self, nodes: Nodes) -> None:
+        texts = [*dict.fromkeys([*nodes.faults.values(), *nodes.shared.values()])]
+        for text in texts[:MOST_TOLD]:
+            log.error("%s: %s", self._path, text)
+        if len(texts) > MOST_TOLD:
+            log.error("%s: %d faults more", self._path, len(texts) - MOST_TOLD)
 
     def _fail(self, tell: Callable[[News], None], why: str) -> None:
         log.error("%s; what was told before stays", why)

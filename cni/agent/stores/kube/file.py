@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from cni.agent.network import parse_network_config
+from cni.spec import smallfile
 from cni.spec.errors import CniError
 
 if TYPE_CHECKING:
@@ -28,24 +28,16 @@ class NetworkFile:
     def run(self) -> None:
         seen: object = None
         while True:
-            state = self._state()
+            state = smallfile.state(self._path)
             if state != seen:
                 seen = state if self._read() else None
             if self._stop.wait(LOOK_SECONDS):
                 return
 
-    def _state(self) -> object:
-        try:
-            found = os.stat(self._path)
-        except OSError as error:
-            return error.errno
-        return found.st_mtime_ns, found.st_ino, found.st_size
-
     def _read(self) -> bool:
         """False where it has to be read again, although it did not change."""
         try:
-            with open(self._path, "rb") as file:
-                config = parse_network_config(file.read(), self._path)
+            config = parse_network_config(smallfile.read(self._path), self._path)
         except OSError as error:
             self._failed(f"the network's configuration, {self._path}: {error.strerror}")
             return False
