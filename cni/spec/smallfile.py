@@ -19,10 +19,9 @@ def read(path: str, largest: int = LARGEST) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         kind = os.fstat(descriptor).st_mode & KINDS
-        if kind == FOLDER:
-            raise IsADirectoryError(EISDIR, os.strerror(EISDIR), path)
         if kind != REGULAR:
-            raise OSError(EINVAL, "not a regular file", path)
+            wrong = (EISDIR, os.strerror(EISDIR)) if kind == FOLDER else (EINVAL, "not a regular file")
+            raise OSError(*wrong, path)
         parts, left = [], largest + 1
         while left and (part := os.read(descriptor, min(left, PIECE))):
             parts.append(part)
