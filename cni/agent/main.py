@@ -12,7 +12,6 @@ from cni.agent.flags import InvalidOptions
 from cni.agent.health import Health, notify
 from cni.agent.logs import finish, log, set_up, tell_more, words_of
 from cni.agent.loop import Inbox, Loop
-from cni.agent.metrics import Metrics
 from cni.agent.opening import Settings
 from cni.agent.options import Asked, parse_options
 from cni.agent.reconcile import Reconciler
@@ -66,6 +65,11 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], answer: Calla
 
 def serve(options: Options, machine: Machine) -> int:
     """Until it is told to end; what it made in the kernel stays."""
+    if absent := absent_packages(options):
+        log.error("Python packages are not installed: %s (pip install %s)", ", ".join(absent), " ".join(absent))
+        return 1
+    from cni.agent.metrics import Metrics
+
     log.info("podwired %s", VERSION)
     metrics = Metrics()
     health = Health(metrics)
@@ -97,6 +101,22 @@ def serve(options: Options, machine: Machine) -> int:
     notify("STOPPING=1")
     log.info("ends; the data plane stays")
     return 0
+
+
+def absent_packages(options: Options) -> list[str]:
+    """Names what these options need and only the bundle brings: an installation by pip may have left it out."""
+    wanted = {"prometheus-client": "prometheus_client"}
+    if options.etcd is not None or options.kube is not None:
+        wanted["urllib3"] = "urllib3"
+    if options.kube is not None and options.kube.kubeconfig:
+        wanted["PyYAML"] = "yaml"
+    absent = []
+    for package, module in wanted.items():
+        try:
+            __import__(module)
+        except ModuleNotFoundError:
+            absent.append(package)
+    return absent
 
 
 def open_store(options: Options) -> Store:

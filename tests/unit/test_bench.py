@@ -1,0 +1,44 @@
+"""The benchmarks' tools run on every Python that the README names."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HACK = Path(__file__).parents[2] / "hack"
+
+
+def loaded(path: Path) -> Any:
+    loader = SourceFileLoader(f"bench_{path.stem}", str(path))
+    specification = importlib.util.spec_from_loader(loader.name, loader)
+    assert specification
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[loader.name] = module
+    loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("program", ["bench", "bench_agent/main.py"])
+def test_the_bundle_is_unpacked(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, folder = tmp_path / "bundle", tmp_path / "folder"
+    (bundle / "podwire.d").mkdir(parents=True)
+    (bundle / "podwire").write_text("")
+    folder.mkdir()
+    archive = tmp_path / "podwire.tgz"
+    subprocess.run(["tar", "-czf", archive, "-C", bundle, "."], check=True)
+    module = loaded(HACK / program)
+    build = tmp_path / "build"
+    build.write_text(f"#!/bin/sh\necho {archive}\n")
+    build.chmod(0o755)
+    for name, place in {"HERE": tmp_path, "ROOT": tmp_path}.items():
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, place)
+    (tmp_path / "hack").symlink_to(tmp_path)
+    module.unpack(folder)
+    assert {path.name for path in folder.iterdir()} >= {"podwire", "podwire.d"}
