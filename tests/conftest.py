@@ -1,14 +1,38 @@
-"""What several folders of tests share: the bundle, as it lies in a CNI bin folder."""
+"""What several folders of tests share: the bundle, as it lies in a CNI bin folder; and what is said at the end."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.remedies import summed_up
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from _pytest.terminal import TerminalReporter
+
 BUILD = Path(__file__).parents[1] / "hack/build"
+PROGRAMS = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # nft and tc are there, which an ordinary user's PATH lacks
+
+
+def pytest_configure() -> None:
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    os.environ["PATH"] = os.pathsep.join([*path, *(folder for folder in PROGRAMS if folder not in path)])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> Generator[None]:
+    """Says after all else what would have to be done for the tests that were skipped."""
+    yield
+    reports = terminalreporter.stats.get("skipped", [])
+    reasons = [report.longrepr[2] for report in reports if isinstance(report.longrepr, tuple)]
+    if line := summed_up(reasons):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 
 from tests.rules.source import ROOT
 
@@ -11,8 +10,6 @@ README = ROOT / "README.md"
 
 def rooms() -> list[str]:
     """The first column of the table under the heading Rooms."""
-    if not README.exists():
-        pytest.skip("there is no README.md yet")
     found: list[str] = []
     inside = False
     for line in README.read_text().splitlines():
