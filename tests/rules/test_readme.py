@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from tests.rules.source import ROOT
 
 README = ROOT / "README.md"
