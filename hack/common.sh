@@ -112,6 +112,7 @@ attend() {
     attended=$!
     set +m
     wait "$attended" || status=$?
+    end_attended  # what it has left behind
     attended=
     return "$status"
 }

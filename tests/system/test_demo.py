@@ -26,6 +26,29 @@ def _kernel() -> None:
         pytest.skip(reason)
 
 
+def test_all_that_is_attended_ends_with_its_script(tmp_path: Path) -> None:
+    """A pipeline and what it has sent to the background, too: a script may be told to end at any moment."""
+    reached = tmp_path / "reached"
+    script = tmp_path / "script"
+    program(
+        script,
+        f"""#!/usr/bin/env bash
+set -euo pipefail
+me=script
+. {DEMO.parent}/common.sh
+end_with() {{ rm {reached}; }}
+work() {{ sleep 300 & touch {reached}; sleep 300 | cat; }}
+attend work
+""",
+    )
+    with subprocess.Popen([script], env={**os.environ, MARK: str(tmp_path)}, stderr=subprocess.DEVNULL) as running:
+        until(lambda: len(marked(tmp_path)) >= 4 and reached.exists(), "all run")
+        running.terminate()
+    assert running.returncode == 128 + signal.SIGTERM
+    assert not reached.exists()
+    until(lambda: not marked(tmp_path), "all have ended")
+
+
 def program(path: Path, text: str) -> None:
     path.write_text(text)
     path.chmod(0o755)
