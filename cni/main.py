@@ -137,6 +137,7 @@ def _attach(name: str, request: Request, network: Network, answer: Callable[[str
     from cni.call import Call
     from cni.kernel.journal import FAILURES
     from cni.kernel.machine import Machine
+    from cni.locks import heed
 
     def render(result: Result) -> str:
         return _render(result, network)
@@ -149,6 +150,7 @@ def _attach(name: str, request: Request, network: Network, answer: Callable[[str
         machine = opened = Machine(request.environment, warn)
         for number in (SIGINT, SIGTERM):
             signal(number, lambda *_: opened.stop())
+        heed(lambda: opened.stopped)
         verbs = _verbs(name)
         verbs[request.command](Call(name, request, network, opened, render, answer, warn))
     except FAILURES as error:  # between the operations, as when the machine is asked for facts

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 from errno import EINVAL, EISDIR, ENOENT, ENOSPC, EOPNOTSUPP
-from fcntl import LOCK_EX, flock
+from fcntl import LOCK_EX
 from time import time_ns
 
+from cni.locks import take
 from cni.spec.address import IP, parse_ip
 from cni.spec.errors import InputOutput
 
@@ -42,7 +43,7 @@ def _address_of(name: str) -> IP | None:
 
 
 class Store:
-    """The folder of one network, open and locked until `close`. Methods raise OSError."""
+    """The folder of one network, open and locked until `close`. Methods raise OSError, the first one also TryAgain."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -52,7 +53,11 @@ class Store:
         except OSError:
             os.close(self._folder)
             raise
-        flock(self._lock, LOCK_EX)
+        try:
+            take(self._lock, LOCK_EX, f"{folder}/lock")
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         _let_go(self._lock)

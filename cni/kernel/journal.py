@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cni.kernel.netlink import Interrupted, Refused
+from cni.locks import heed
 from cni.spec.errors import CniError, MachineRefused
 
 TYPE_CHECKING = False
@@ -57,7 +58,8 @@ class Journal:
             raise MachineRefused(f"{error}; and not all of it could be undone: {'; '.join(failed)}") from error
 
     def roll_back(self) -> list[str]:
-        """Goes all the way, whatever fails on it; returns what failed."""
+        """Goes all the way, whatever fails on it, and whoever interrupts it; returns what failed."""
+        heed()
         failed: list[str] = []
         self._go(self._own, failed)
         try:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 
 from cni.kernel import sysctl
+from cni.kernel.hostlock import HostLock
 from cni.kernel.netlink import NETLINK_NETFILTER, Netlink
-from cni.kernel.netns import OWN, HostLock, Netns, Visit
+from cni.kernel.netns import OWN, Netns, Visit
 from cni.kernel.route import Route
 from cni.spec.errors import InvalidNetns, TryAgain
 from cni.spec.owner import label_keys
@@ -39,7 +40,8 @@ class Machine:
         self.stopped = False
 
     def close(self) -> None:
-        for one in (self.route, self._container_route, self._netfilter, self._nft, self.container, self.host):
+        held = (self.route, self._container_route, self._netfilter, self._nft, self.container, self.lock, self.host)
+        for one in held:
             if one is not None:
                 one.close()
 

@@ -1,10 +1,9 @@
-"""Network namespaces: entering one by its path, and a lock on the host's that leaves no file behind."""
+"""Network namespaces: entering one by its path, and coming back."""
 
 from __future__ import annotations
 
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 from errno import EPERM
-from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
 from cni.spec.errors import InvalidNetns
 
@@ -82,30 +81,3 @@ class Visit:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _setns()(self._home.descriptor)
-
-
-class HostLock:
-    """A lock on the host's network namespace itself (flock on its nsfs file): shared by all who attach or detach.
-
-    Who holds it alone may take back what attachments share. The kernel drops it with the process.
-    """
-
-    def __init__(self, host: Netns) -> None:
-        self._host = host
-
-    def share(self) -> None:
-        flock(self._host.descriptor, LOCK_SH)
-
-    def alone(self) -> None:
-        """Waits until nobody else holds it; in between it may be nobody's (flock(2), conversion)."""
-        flock(self._host.descriptor, LOCK_EX)
-
-    def release(self) -> None:
-        flock(self._host.descriptor, LOCK_UN)
-
-    def try_alone(self) -> bool:
-        try:
-            flock(self._host.descriptor, LOCK_EX | LOCK_NB)
-        except OSError:
-            return False
-        return True

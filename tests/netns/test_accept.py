@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from errno import EINVAL, EPERM, EPROTONOSUPPORT
-from fcntl import LOCK_NB, LOCK_SH, flock
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cni.kernel import netlink, nfnl, nfrule, overrule
+from cni.kernel.hostlock import HostLock
+from cni.kernel.netns import OWN, Netns
 from cni.kernel.nfnl import Chain
 from cni.plan.accept import CHAIN
 from cni.spec.address import parse_net
@@ -289,11 +290,10 @@ def test_containers_that_come_together_make_the_rules_once(machine: Machine, nod
 
 
 def _watching_the_lock() -> None:
-    change = overrule._change
+    change, other = overrule._change, HostLock(Netns(OWN))
 
     def watched(*arguments: Any) -> None:
-        with open("/proc/thread-self/ns/net", encoding="ascii") as namespace, pytest.raises(BlockingIOError):
-            flock(namespace, LOCK_SH | LOCK_NB)
+        assert not other.try_alone()
         change(*arguments)
 
     vars(overrule)["_change"] = watched

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cni.kernel.apply import EFFECTS
+from cni.kernel.hostlock import HostLock
+from cni.kernel.netns import OWN, Netns
 from tests.netns.runtime import DUAL, RICH, Answer, Attachment, network
 from tests.netns.state import difference, elements, leases, link, owners, whole
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from tests.netns.runtime import Json, Node
 
 CONTAINERS = 20
+ROOT = Path(__file__).parents[2]
 
 
 def answers(running: list[subprocess.Popen[bytes]]) -> list[Answer]:
@@ -98,12 +102,13 @@ def test_adds_and_deletes_cross(machine: Machine, node: Node) -> None:
 
 def _alone() -> bool:
     """Whether somebody could have the machine alone at this moment. To be called in the machine."""
-    with open("/proc/self/ns/net", "rb") as host:
-        try:
-            fcntl.flock(host, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
+    host = Netns(OWN)
+    lock = HostLock(host)
+    try:
+        return lock.try_alone()
+    finally:
+        lock.close()
+        host.close()
 
 
 def _refuses_company() -> None:
@@ -128,12 +133,14 @@ def test_nobody_has_the_machine_alone_while_a_pod_comes_or_goes(machine: Machine
     assert machine.call(_alone)
 
 
-HOLD = """
-import fcntl, sys
-with open("/proc/self/ns/net", "rb") as host:
-    fcntl.flock(host, fcntl.LOCK_SH)
-    print("held", flush=True)
-    sys.stdin.read()
+HOLD = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from cni.kernel.hostlock import HostLock
+from cni.kernel.netns import OWN, Netns
+HostLock(Netns(OWN)).share()
+print("held", flush=True)
+sys.stdin.read()
 """
 
 
@@ -145,7 +152,7 @@ def test_what_is_shared_stays_while_another_is_at_work(machine: Machine, node: N
     first, second = containers(machine, 2)
     before = whole(machine)
     other = subprocess.Popen(
-        machine.command("python3", "-I", "-S", "-c", HOLD), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        machine.command(sys.executable, "-I", "-S", "-c", HOLD), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     with other:
         assert other.stdout

@@ -17,8 +17,9 @@ ROOMS = {
     "cni.config": ["cni.spec", "cni.config"],
     "cni.plan": ["cni.spec", "cni.config", "cni.plan"],
     "cni.proc": ["cni.spec"],
+    "cni.locks": ["cni.spec"],
     "cni.delegate": ["cni.spec", "cni.proc", "ipam"],
-    "cni.kernel": ["cni.spec", "cni.config", "cni.plan", "cni.proc", "cni.kernel"],
+    "cni.kernel": ["cni.spec", "cni.config", "cni.plan", "cni.proc", "cni.locks", "cni.kernel"],
     "cni.call": ["cni.spec", "cni.kernel", "cni.proc"],
     "cni.chain": ["cni.spec", "cni.config", "cni.plan", "cni.kernel", "cni.call", "cni.proc", "cni.chain"],
     "cni.commands": ["cni.spec", "cni.config", "cni.plan", "cni.proc", "cni.delegate", "cni.kernel", "cni.call"],
@@ -33,7 +34,7 @@ ROOMS = {
     ],
     "cni.agent": ["cni", "cni.spec", "cni.config", "cni.plan", "cni.kernel", "cni.proc", "cni.agent"],
     "cni.main": ["cni", "ipam"],
-    "ipam": ["ipam", "cni.spec"],
+    "ipam": ["ipam", "cni.spec", "cni.locks"],
     "cni": [],
 }
 # Types may be named that are not imported: the judge of leases is handed down from above.

@@ -15,6 +15,7 @@ from cni.agent.options import parse_options
 from cni.config.flannel import parse_flannel, parse_subnet_env, render
 from cni.config.netconf import parse_netconf
 from cni.install import NAMES, parse_order
+from cni.kernel.hostlock import RUN
 from cni.spec.fields import Faults
 from cni.spec.jsontext import dump, parse_object
 from cni.spec.network import Network
@@ -150,6 +151,7 @@ def test_the_agent_finds_and_writes_its_files_where_they_are_mounted() -> None:
     for path in (given.subnet_file, given.conflist.path):
         folder = path.rpartition("/")[0]
         assert volumes[paths[folder]]["hostPath"]["path"] == folder
+    assert volumes[paths[RUN]]["hostPath"]["path"] == RUN
     assert given.ip_masq
     assert given.kube.node_name == "node1"
     (variable,) = agent["env"]

@@ -1,0 +1,125 @@
+"""The lock on a host's network namespace: shared by all who attach or detach there.
+
+A file that others can open is no lock, since flock(2) asks for no right: any user could hold it. So it is root's alone,
+below /run; of 256 files a namespace's number chooses one, so that namespaces that come and go leave no more. Two that
+meet in one file wait for each other, no worse.
+
+Where /run is another's (in a user namespace) or cannot be written, a setting stands in for the file that belongs to the
+namespace itself, and that none but its root may open.
+"""
+
+from __future__ import annotations
+
+import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
+from errno import EPERM
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
+
+from cni import locks
+from cni.spec.errors import MachineRefused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.kernel.netns import Netns
+
+RUN = "/run/podwire"
+FILES = 256
+SETTING = "/proc/sys/net/ipv4/tcp_fastopen_key"  # 0600 (kernel net/ipv4/sysctl_net_ipv4.c)
+KIND, FOLDER, REGULAR = 0o170000, 0o040000, 0o100000  # inode(7)
+OTHERS, OTHERS_WRITE = 0o077, 0o022
+
+
+class HostLock:
+    """Who holds it alone may take back what attachments share. It is opened when it is first asked for."""
+
+    def __init__(self, host: Netns) -> None:
+        self._host = host
+        self._descriptor = -1
+        self._name = ""
+
+    def share(self) -> None:
+        """Raises TryAgain, MachineRefused."""
+        self._take(LOCK_SH)
+
+    def alone(self) -> None:
+        """Waits until nobody else holds it; in between it may be nobody's (flock(2), conversion).
+
+        Raises TryAgain, MachineRefused.
+        """
+        self._take(LOCK_EX)
+
+    def release(self) -> None:
+        """The next one opens the file anew: it may have been removed meanwhile."""
+        if self._descriptor >= 0:
+            flock(self._descriptor, LOCK_UN)
+            self.close()
+
+    def try_alone(self) -> bool:
+        """Raises MachineRefused."""
+        try:
+            flock(self._opened(), LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _take(self, how: int) -> None:
+        locks.take(self._opened(), how, self._name)
+
+    def _opened(self) -> int:
+        if self._descriptor < 0:
+            status = os.fstat(self._host.descriptor)
+            self._name = file_of(status.st_dev, status.st_ino)
+            try:
+                self._descriptor = _open_file(self._name)
+            except OSError as error:
+                self._descriptor = _open_setting(f"{self._name}: {error.strerror}")
+                self._name = SETTING
+        return self._descriptor
+
+
+def file_of(device: int, inode: int) -> str:
+    """The file of a namespace, which these two numbers tell from all others that there are."""
+    return f"{RUN}/lock-{(inode ^ device) % FILES:02x}"
+
+
+def _open_file(name: str) -> int:
+    """Raises OSError where the file or its folder is not root's alone."""
+    try:
+        folder = os.stat(RUN, follow_symlinks=False)
+    except FileNotFoundError:
+        _make_folder()
+        folder = os.stat(RUN, follow_symlinks=False)
+    if folder.st_mode & KIND != FOLDER or folder.st_uid != 0 or folder.st_mode & OTHERS_WRITE:
+        raise PermissionError(EPERM, "the folder is not root's alone")
+    flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return _private(os.open(name, flags, 0o600), regular_of_root=True)
+
+
+def _make_folder() -> None:
+    try:
+        os.mkdir(RUN, 0o700)
+    except FileExistsError:
+        return
+
+
+def _open_setting(reason: str) -> int:
+    try:
+        return _private(os.open(SETTING, os.O_RDONLY | os.O_CLOEXEC), regular_of_root=False)
+    except OSError as error:
+        raise MachineRefused(
+            f"no lock for the host's network namespace: {reason}; {SETTING}: {error.strerror} (is /run writable?)"
+        ) from None
+
+
+def _private(descriptor: int, *, regular_of_root: bool) -> int:
+    """The descriptor, if none but its owner may open what it is of. Raises PermissionError."""
+    status = os.fstat(descriptor)
+    foreign = regular_of_root and (status.st_uid != 0 or status.st_mode & KIND != REGULAR)
+    if foreign or status.st_mode & OTHERS:
+        os.close(descriptor)
+        raise PermissionError(EPERM, "the file is not root's alone")
+    return descriptor
