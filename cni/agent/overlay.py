@@ -10,7 +10,7 @@ from os import strerror
 from typing import TYPE_CHECKING
 
 from cni.agent.device import is_link_local
-from cni.agent.plane import PROTOCOL, RouteRow, Tables
+from cni.agent.plane import PRIORITY, PROTOCOL, RouteRow, Tables
 from cni.kernel import overlaynl, rtnl
 from cni.kernel.netlink import NLM_F_ACK, Refused
 
@@ -27,19 +27,40 @@ GONE = (ENOENT, ESRCH, ENODEV)  # of what is to be deleted
 RTPROT_KERNEL, RTPROT_BOOT = 2, 3  # the latter is what flannel's routes bear
 
 
-def ways_out(route: Route, wire: int, device: int, family: int) -> tuple[tuple[Net, bool], ...]:
-    """The host's own routes, the longest prefix first, and whether they need no gateway on the wire."""
-    found = [overlaynl.parse_made_route(answer) for answer in route.dump(*rtnl.main_routes(family))]
-    theirs = [one for one in found if one.main and one.dst.prefix and not _is_ours(one, device)]
-    ways = [(one.dst, one.gw is None and one.ifindex == wire) for one in theirs]
-    return tuple(sorted(ways, key=lambda way: -way[0].prefix))
+def _routes(route: Route, question: tuple[int, bytes], family: int) -> list[MadeRoute]:
+    """The main table's answers to a question. Raises Refused, Interrupted."""
+    try:
+        answers = route.dump(*question)
+    except Refused as refused:
+        if refused.errno == ENOENT:  # the table is made with its first route
+            return []
+        raise
+    found = [overlaynl.parse_made_route(answer) for answer in answers]
+    return [one for one in found if one.main and one.dst.family == family]  # without IPv6 the kernel answers with IPv4
 
 
-def connected_networks(route: Route, family: int) -> tuple[Net, ...]:
-    """What this node itself is in, by the routes that the kernel has made for its addresses."""
-    found = [overlaynl.parse_made_route(answer) for answer in route.dump(*overlaynl.routes_by(RTPROT_KERNEL, family))]
-    shared = {one.dst for one in found if one.main and 0 < one.dst.prefix < one.dst.ip.bits}
-    return tuple(sorted(net for net in shared if not is_link_local(net.ip)))
+def ways_out(route: Route, wire: int, device: int, family: int) -> tuple[tuple[Net, int], ...]:
+    """The networks that the host's own routes lead to, the longest prefix first, and the interface that each is on.
+
+    Where several interfaces are in one network, it is the wire; else the route that wins decides.
+    """
+    found: dict[Net, int] = {}
+    for one in sorted(_routes(route, rtnl.main_routes(family), family), key=lambda one: one.priority):
+        if not one.dst.prefix or _is_ours(one, device):
+            continue
+        index = one.ifindex if one.gw is None else 0
+        if one.dst not in found or index == wire:
+            found[one.dst] = index
+    return tuple(sorted(found.items(), key=lambda way: -way[0].prefix))
+
+
+def connected_networks(route: Route, family: int) -> tuple[tuple[Net, int], ...]:
+    """The networks that this node itself is in, by the routes that the kernel has made for its addresses, and the
+    interface of each.
+    """
+    found = _routes(route, overlaynl.routes_by(RTPROT_KERNEL, family), family)
+    shared = {(one.dst, one.ifindex) for one in found if 0 < one.dst.prefix < one.dst.ip.bits}
+    return tuple(sorted(one for one in shared if not is_link_local(one[0].ip)))
 
 
 def tables(route: Route, family: int, device: int) -> Tables:
@@ -54,16 +75,21 @@ def tables(route: Route, family: int, device: int) -> Tables:
             entry = overlaynl.parse_neighbour(answer)
             if entry is not None and entry.permanent and entry.is_plain:
                 found.forwarding.add((entry.mac, entry.ip))
-        _note_routes(found, route.dump(*rtnl.routes_of(device, family)), device)
-    _note_routes(found, route.dump(*overlaynl.routes_by(PROTOCOL, family)), device)
+    for one in _routes(route, overlaynl.all_routes(family), family):
+        _note_route(found, one, device)
     return found
 
 
-def _note_routes(found: Tables, answers: list[bytes], device: int) -> None:
-    for answer in answers:
-        one = overlaynl.parse_made_route(answer)
-        if _is_ours(one, device) and one.main and one.gw is not None:
-            found.routes[one.dst] = RouteRow(one.gw, one.ifindex, one.on_link, one.is_plain)
+def _note_route(found: Tables, one: MadeRoute, device: int) -> None:
+    """Of several of the agent's to one destination, only that of the usual priority is meant."""
+    if one.protocol == RTPROT_KERNEL or (one.is_blackhole and one.protocol == PROTOCOL):
+        return
+    if not _is_ours(one, device) or one.gw is None:
+        found.foreign.setdefault(one.dst, []).append(one)
+    elif one.priority == PRIORITY[one.dst.family] and one.dst not in found.routes:
+        found.routes[one.dst] = RouteRow(one.gw, one.ifindex, one.on_link, one.is_plain)
+    else:
+        found.surplus.append(one)
 
 
 def _is_ours(one: MadeRoute, device: int) -> bool:
@@ -100,7 +126,8 @@ def clear(route: Route, family: int) -> list[str]:
     """Removes the routes that podwired made; returns what the kernel refused. It may be without the family."""
     try:
         keep_blackholes(route, family, ())
-        routes = tables(route, family, 0).routes
+        found = tables(route, family, 0)
     except Refused:
         return []
-    return apply(route, [overlaynl.delete_route(dst, row.gw, row.ifindex, PROTOCOL) for dst, row in routes.items()])
+    ours = [overlaynl.delete_route(dst, row.gw, row.ifindex, PROTOCOL) for dst, row in found.routes.items()]
+    return apply(route, ours + [overlaynl.delete_made_route(one) for one in found.surplus])

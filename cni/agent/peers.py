@@ -135,10 +135,10 @@ class Peers:
 
 
 def _takes(subnet: Net, net: Net, network: Net) -> bool:
-    """Traffic for (a part of) a node's network would go to the peer. Where pods' network is a part of the nodes', a
-    subnet in both is meant.
+    """Traffic for (a part of) a node's network would go to the peer. A network inside the subnet keeps its traffic, as
+    the longer prefix wins. Where pods' network is a part of the nodes', a subnet in both is meant.
     """
-    return subnet.contains(net.ip) or (net.contains(subnet.ip) and network.contains(net.ip))
+    return network.prefix <= net.prefix <= subnet.prefix and net.contains(subnet.ip)
 
 
 def _shared_way(one: Way, other: Way) -> str:

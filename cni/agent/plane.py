@@ -15,23 +15,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cni.agent.leases import Way
+    from cni.kernel.overlaynl import MadeRoute
     from cni.kernel.rtnl import Message
     from cni.spec.address import IP, Net
 
 PROTOCOL = 80  # rtnetlink(7): who made a route; from 17 on the numbers are free to use
+PRIORITY = {4: 0, 6: 1024}  # of the agent's routes, the kernel's default of the family; a lower one wins
 
 
 class Links(Record):
-    """Interface indexes: of the tunnel's device, 0 for none, and of the wire. `ways`: the host's routes, the longest
-    prefix first, and whether they lead to the wire itself: a node behind such a one needs no tunnel.
+    """Interface indexes: of the tunnel's device, 0 for none. `ways`: the networks that the host has routes to, the
+    longest prefix first, each with the interface that it is on, 0 if it is behind a gateway.
     """
 
     device: int
-    wire: int
-    ways: tuple[tuple[Net, bool], ...]
+    ways: tuple[tuple[Net, int], ...]
 
-    def is_near(self, ip: IP) -> bool:
-        return next((direct for network, direct in self.ways if network.contains(ip)), False)
+    def near(self, ip: IP) -> int:
+        """Returns the interface by which a node needs neither tunnel nor gateway; 0 if there is none."""
+        return next((index for network, index in self.ways if network.contains(ip)), 0)
 
 
 class RouteRow(Record):
@@ -43,7 +45,8 @@ class RouteRow(Record):
 
 class Tables:
     """One family's part: routes by destination; of the tunnel's device the neighbours by address, and the forwarding
-    database, in which a MAC address may have more than one place.
+    database, in which a MAC address may have more than one place. In the kernel there may be routes of others to the
+    same destinations, and more of the agent's than it makes.
     """
 
     def __init__(self) -> None:
@@ -51,10 +54,12 @@ class Tables:
         self.neighbours: dict[IP, bytes] = {}
         self.forwarding: set[tuple[bytes, IP]] = set()
         self.far: list[Way] = []  # without a tunnel they cannot be reached
+        self.foreign: dict[Net, list[MadeRoute]] = {}
+        self.surplus: list[MadeRoute] = []
 
     def add(self, way: Way, links: Links) -> None:
-        if links.is_near(way.public_ip):
-            self.routes[way.subnet] = RouteRow(way.public_ip, links.wire, on_link=False)
+        if index := links.near(way.public_ip):
+            self.routes[way.subnet] = RouteRow(way.public_ip, index, on_link=False)
         elif way.mac is None or not links.device:
             self.far.append(way)
         else:
@@ -91,8 +96,10 @@ def changes(actual: Tables, wanted: Tables, links: Links) -> list[Message]:
         if actual.neighbours.get(ip) != mac
     ]
     found += [overlaynl.set_forwarding(links.device, ip, mac) for mac, ip in wanted.forwarding - actual.forwarding]
+    found += [overlaynl.delete_made_route(one) for one in actual.surplus if one.dst.family == 6]
     for dst, row in wanted.routes.items():
         there = actual.routes.get(dst)
+        found += [overlaynl.delete_made_route(one) for one in _in_the_way(actual, dst)]
         if there is not None and there.ifindex != row.ifindex and row.on_link and dst.family == 6:
             # A gateway on this link is refused while a route leads to it elsewhere (net/ipv6/route.c).
             found.append(overlaynl.delete_route(dst, there.gw, there.ifindex, 0))
@@ -101,12 +108,21 @@ def changes(actual: Tables, wanted: Tables, links: Links) -> list[Message]:
     return found + _removals(actual, wanted, links)
 
 
+def _in_the_way(actual: Tables, dst: Net) -> list[MadeRoute]:
+    """Routes of others that win, or share the traffic. Where the agent has none yet, one of IPv4 is replaced in place
+    by its first; in IPv6 its gateway would be refused as long as another route leads there.
+    """
+    rivals = [one for one in actual.foreign.get(dst, ()) if one.priority <= PRIORITY[dst.family]]
+    return rivals[1:] if dst.family == 4 and dst not in actual.routes else rivals
+
+
 def _removals(actual: Tables, wanted: Tables, links: Links) -> list[Message]:
     found = [
         overlaynl.delete_route(dst, row.gw, row.ifindex, 0)
         for dst, row in actual.routes.items()
         if dst not in wanted.routes
     ]
+    found += [overlaynl.delete_made_route(one) for one in actual.surplus if one.dst.family == 4]
     found += [
         overlaynl.delete_neighbour(links.device, ip, mac)
         for ip, mac in actual.neighbours.items()

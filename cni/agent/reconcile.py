@@ -145,8 +145,8 @@ class Reconciler:
         if own is None:
             return
         route = self._machine.route
-        connected = [net for family in config.families for net in overlay.connected_networks(route, family)]
-        peers = self._known.peers(config, own, tuple(connected))
+        connected = [one for family in config.families for one in overlay.connected_networks(route, family)]
+        peers = self._known.peers(config, own, tuple([net for net, _ in connected]))
         if peers is None:
             return
         self._report(peers, [*peers.faults] if peers is not self._peers else [])
@@ -157,6 +157,9 @@ class Reconciler:
         self.watch.devices.clear()
         self.watch.subnets = own.subnets
         self._try(partial(self._opening.filter.admit_all, peers.served.values()))
+        self.watch.spaces = {way.subnet.family: (config.network(way.subnet.family), way.subnet) for way in own.ways}
+        self.watch.beside = frozenset([index for net, index in connected if self.watch.is_rival(net)])
+        self.watch.directs = config.backend.kind != VXLAN or config.backend.direct_routing
         for way in own.ways:
             self._try(partial(self._reconcile_family, config, underlay, way, peers))
         self._retire(config)
@@ -201,16 +204,15 @@ class Reconciler:
             self._note_healed(done)
             self.watch.links[index] = device.look_of(route, tunnel.name)
             self.watch.devices[index] = family
-        direct = config.backend.kind != VXLAN or config.backend.direct_routing
-        ways = overlay.ways_out(route, underlay.ifindex, index, family) if direct else ()
-        links = Links(index, underlay.ifindex, ways)
+        ways = overlay.ways_out(route, underlay.ifindex, index, family) if self.watch.directs else ()
+        self.watch.beside |= {near for net, near in ways if near and net.prefix < net.ip.bits}
+        links = Links(index, ways)
         self._links[family] = links
         wanted = self._tables(peers.served.values(), links, family)
         self.watch.tables[family] = wanted
         messages = changes(overlay.tables(route, family, index), wanted, links)
-        if messages:
-            self._note_healed([f"{len(messages)} entries of IPv{family} differed"])
-        self._apply(messages)
+        if made := len(messages) - self._apply(messages):
+            self._note_healed([f"{made} entries of IPv{family} differed"])
         overlay.keep_blackholes(route, family, (own.subnet,) if self._settings.blackholes else ())
 
     def _tables(self, leases: Iterable[Lease], links: Links, family: int) -> Tables:
@@ -220,10 +222,13 @@ class Reconciler:
             log.warning("%s is behind %s, which is on no network of ours", way.subnet.text, way.public_ip.text)
         return found
 
-    def _apply(self, messages: list[Message]) -> None:
+    def _apply(self, messages: list[Message]) -> int:
+        """Returns how many the kernel refused."""
         self._metrics.writes.inc(len(messages))
-        for failed in overlay.apply(self._machine.route, messages):
-            self._fail("kernel", failed)
+        refused = overlay.apply(self._machine.route, messages)
+        for text in refused:
+            self._fail("kernel", text)
+        return len(refused)
 
     def _note_healed(self, done: list[str]) -> None:
         for one in done:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cni.agent import firewall
 from cni.agent.device import is_link_local
-from cni.agent.plane import PROTOCOL, RouteRow
+from cni.agent.plane import PRIORITY, PROTOCOL, RouteRow
 from cni.kernel import accept, nfnl, nfrule, overlaynl, rtinfo, rtnl
 from cni.kernel.netlink import attributes, unpacked
 from cni.kernel.rtnl import AF_BRIDGE, AF_INET, IFINFO
@@ -18,6 +18,7 @@ from cni.spec.address import IP
 if TYPE_CHECKING:
     from cni.agent.device import Look
     from cni.agent.plane import Tables
+    from cni.kernel.overlaynl import MadeRoute
     from cni.spec.address import Net
 
 NFTA_TABLE = 1  # the table's name, in the messages of tables, chains and rules alike
@@ -37,6 +38,10 @@ class Watch:
         self.tables: dict[int, Tables] = {}
         self.subnets: tuple[Net, ...] = ()  # this node's
         self._pods = False
+        self.spaces: dict[int, tuple[Net, Net]] = {}  # by family: the network, and this node's subnet of it
+        self.beside: frozenset[int] = frozenset()  # other links whose networks matter, as long as they are up
+        self.directs = False  # peers are reached by any network of this node
+        self.waits = False  # for a link of others to go
 
     @property
     def ports(self) -> set[int]:
@@ -61,8 +66,12 @@ class Watch:
         return ""
 
     def _link(self, kind: int, payload: bytes) -> str:
-        index = unpacked(IFINFO, payload)[2]
+        _, _, index, flags, _ = unpacked(IFINFO, payload)
         look = self.links.get(index)
+        if index in self.beside and (kind == rtnl.RTM_DELLINK or not flags & rtnl.IFF_UP):
+            return "a network of this node went"
+        if self.waits and kind == rtnl.RTM_DELLINK:
+            return "a link went"
         if look is None:
             named = {one.name for one in self.links.values()}
             return "a link came" if kind == rtnl.RTM_NEWLINK and rtinfo.parse_link(payload).name in named else ""
@@ -102,14 +111,38 @@ class Watch:
         tables = self.tables.get(4 if payload[0] == AF_INET else 6)
         if tables is None or not route.main:
             return ""
-        row = tables.routes.get(route.dst)
-        if row is not None:
-            there = RouteRow(route.gw or IP(0, 0), route.ifindex, route.on_link, route.is_plain)
-            return "" if kind == rtnl.RTM_NEWROUTE and there == row else f"the route to {route.dst.text} has changed"
-        if route.gw is None:  # what a wire leads to itself
-            return f"{route.dst.text} came or went" if route.ifindex in self.links.keys() - self.devices.keys() else ""
+        if route.dst in tables.routes:
+            return self._peer_route(kind, route, tables.routes[route.dst])
+        if route.gw is None:
+            return f"{route.dst.text} came or went" if self._is_network(route) else ""
         ours = route.protocol == PROTOCOL or route.ifindex in self.devices
         return f"a route to {route.dst.text} came" if ours and kind == rtnl.RTM_NEWROUTE else ""
+
+    def _peer_route(self, kind: int, route: MadeRoute, row: RouteRow) -> str:
+        """A route of others disturbs as long as it is there, if it wins or shares the traffic."""
+        priority = PRIORITY[route.dst.family]
+        if route.priority > priority and route.protocol != PROTOCOL:
+            return ""
+        there = RouteRow(route.gw or IP(0, 0), route.ifindex, route.on_link, route.is_plain)
+        is_right = there == row and route.priority in (0, priority)  # 0 is not told
+        return f"the route to {route.dst.text} has changed" if is_right == (kind != rtnl.RTM_NEWROUTE) else ""
+
+    def _is_network(self, route: MadeRoute) -> bool:
+        """It leads to a network that this node is in, and that decides which peers are served, or how."""
+        if route.ifindex in self.devices:
+            return False
+        if route.ifindex in self.links:
+            return True
+        if route.dst.prefix in (0, route.dst.ip.bits):  # of single containers
+            return False
+        return self.directs or self.is_rival(route.dst)
+
+    def is_rival(self, net: Net) -> bool:
+        """True for a network of this node that is in the pods' network, and not in the node's own subnet."""
+        network, own = self.spaces.get(net.ip.family, (None, None))
+        if network is None or own is None or (own.prefix <= net.prefix and own.contains(net.ip)):
+            return False
+        return network.contains(net.ip) or net.contains(network.ip)
 
 
 def rules_disturbed(kind: int, payload: bytes) -> bool:

@@ -65,6 +65,7 @@ NDA_PORT, NDA_VNI = 6, 7
 NUD_PERMANENT, NTF_SELF = 0x80, 0x02
 RTNH_F_ONLINK, RTN_BLACKHOLE = 4, 6
 RTA_VIA, VIA_FAMILY_BYTES = 18, 2  # a gateway of the other family
+RTA_NH_ID, SCOPE_NOWHERE = 30, 255
 LAST_METRIC = 0xFFFFFFFE  # behind every other route to the same destination
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING = 1, 3, 4, 7
 IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_GBP = 15, 17, 23
@@ -97,8 +98,9 @@ class Neighbour(Record):
 
 
 class MadeRoute(Record):
-    """A route with who made it; `main`: in the main table. Index 0: it has several next hops, or none. `is_plain`:
-    without a source address and metrics of its own.
+    """A route with who made it; `main`: in the main table, for packets of every source and TOS. Index 0: it has several
+    next hops, none, or a nexthop object. `is_plain`: without a source address and metrics of its own. `priority` is
+    what ip(8) calls metric.
     """
 
     dst: Net
@@ -109,6 +111,8 @@ class MadeRoute(Record):
     on_link: bool
     is_blackhole: bool = False
     is_plain: bool = True
+    priority: int = 0
+    kind: int = RTN_UNICAST
 
 
 def new_vxlan(name: str, mac: bytes, mtu: int, info: VxlanInfo) -> Message:
@@ -189,6 +193,11 @@ def routes_by(protocol: int, family: int) -> tuple[int, bytes]:
     return RTM_GETROUTE, RTMSG.pack(AF_INET if family == 4 else AF_INET6, 0, 0, 0, 0, protocol, 0, 0, 0)
 
 
+def all_routes(family: int) -> tuple[int, bytes]:
+    """A dump of the main table with routes of all kinds, blackholes too; the kernel filters."""
+    return RTM_GETROUTE, RTMSG.pack(AF_INET if family == 4 else AF_INET6, 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0)
+
+
 def neighbours_of(ifindex: int, family: int) -> tuple[int, bytes]:
     """A dump of one link's neighbours; the kernel filters."""
     return RTM_GETNEIGH, NDMSG.pack(AF_INET if family == 4 else AF_INET6, 0, 0, 0, 0) + u32(NDA_IFINDEX, ifindex)
@@ -220,6 +229,16 @@ def delete_route(dst: Net, gw: IP | None, ifindex: int, protocol: int) -> Messag
     return RTM_DELROUTE, 0, _route(dst, gw, ifindex, protocol, on_link=False)
 
 
+def delete_made_route(route: MadeRoute) -> Message:
+    """Deletes one route of several to its destination; without a next hop the kernel takes all hops of the route."""
+    head = RTMSG.pack(
+        _family(route.dst.ip), route.dst.prefix, 0, 0, RT_TABLE_MAIN, route.protocol, SCOPE_NOWHERE, route.kind, 0
+    )
+    hop = address(RTA_GATEWAY, route.gw) if route.gw and route.gw.family == route.dst.family else b""
+    hop += u32(RTA_OIF, route.ifindex) if route.ifindex and route.kind == RTN_UNICAST else b""
+    return RTM_DELROUTE, 0, head + address(RTA_DST, route.dst.ip) + u32(RTA_PRIORITY, route.priority) + hop
+
+
 def new_blackhole(dst: Net, protocol: int) -> Message:
     """What no better route takes is dropped; refused with EEXIST where it is there."""
     return RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, _blackhole(dst, protocol)
@@ -241,19 +260,23 @@ def _route(dst: Net, gw: IP | None, ifindex: int, protocol: int, on_link: bool) 
 
 
 def parse_made_route(data: bytes) -> MadeRoute:
-    family, prefix, _, _, table, protocol, _, kind, flags = unpacked(RTMSG, data)
+    family, prefix, sources, tos, table, protocol, _, kind, flags = unpacked(RTMSG, data)
     found = attributes(data, RTMSG.size)
     gw, link = found.get(RTA_GATEWAY) or found.get(RTA_VIA, b"")[VIA_FAMILY_BYTES:], found.get(RTA_OIF)
+    if RTA_NH_ID in found:  # such a route is not found by its hops (net/ipv4/fib_semantics.c, fib_nh_match)
+        gw = link = b""
     dst = net_of(ip_of(found.get(RTA_DST) or bytes(4 if family == AF_INET else 16)), prefix)
     return MadeRoute(
         dst=dst,
         gw=ip_of(gw) if gw else None,
         ifindex=int.from_bytes(link, byteorder) if link else 0,
-        main=table == RT_TABLE_MAIN,
+        main=table == RT_TABLE_MAIN and not sources and not tos,
         protocol=protocol,
         on_link=bool(flags & RTNH_F_ONLINK),
         is_blackhole=kind == RTN_BLACKHOLE,
         is_plain=RTA_METRICS not in found and RTA_PREFSRC not in found,
+        priority=int.from_bytes(found.get(RTA_PRIORITY, b""), byteorder),
+        kind=kind,
     )
 
 

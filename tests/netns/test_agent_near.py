@@ -1,14 +1,30 @@
-"""Which nodes need no tunnel: those on the wire itself."""
+"""Which nodes need no tunnel: those in the networks that this node itself is in."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import pytest
 
 from cni.agent import overlay
 from cni.kernel.route import Route
 
 if TYPE_CHECKING:
     from tests.machine import Machine
+
+
+def near(machine: Machine, wire: str = "uplink") -> list[str]:
+    """The networks without a gateway, each with its interface."""
+
+    def inside() -> list[str]:
+        route = Route()
+        names = {link.ifindex: link.name for link in route.links()}
+        found = overlay.ways_out(route, route.ifindex(wire), 0, 4)
+        route.close()
+        return [f"{net.text} {names[index]}" for net, index in found if index]
+
+    found: list[str] = machine.call(inside)
+    return found
 
 
 def test_only_what_needs_no_gateway_is_near(machine: Machine) -> None:
@@ -26,11 +42,47 @@ def test_only_what_needs_no_gateway_is_near(machine: Machine) -> None:
         ip route add 10.9.0.0/16 dev uplink table 100
         """,
     )
+    assert near(machine) == ["192.0.2.0/24 uplink", "198.51.100.0/24 uplink"]
 
-    def near() -> list[str]:
-        route = Route()
-        found = overlay.ways_out(route, route.ifindex("uplink"), 0, 4)
-        route.close()
-        return [net.text for net, direct in found if direct]
 
-    assert machine.call(near) == ["192.0.2.0/24", "198.51.100.0/24"]
+@pytest.mark.parametrize("metrics", [("0", "0"), ("100", "200"), ("200", "100")])
+def test_of_several_interfaces_in_one_network_the_chosen_one_is_used(
+    machine: Machine, metrics: tuple[str, ...]
+) -> None:
+    machine.outside()
+    machine.run(
+        "sh",
+        "-ec",
+        """
+        ip link add second type bridge
+        ip link set second up
+        for one in uplink:5:$1 second:6:$2; do
+            IFS=: read name number metric <<END
+$one
+END
+            ip address add 10.6.0.$number/16 dev $name metric $metric
+        done
+        """,
+        "sh",
+        *metrics,
+    )
+    assert "10.6.0.0/16 uplink" in near(machine, "uplink")
+    assert "10.6.0.0/16 second" in near(machine, "second")
+    machine.run("ip", "route", "add", "10.6.7.0/24", "via", "10.6.0.9")
+    assert "10.6.7.0/24" not in " ".join(near(machine))
+
+
+def test_of_interfaces_that_are_not_the_chosen_one_the_route_that_wins_decides(machine: Machine) -> None:
+    machine.outside()
+    machine.run(
+        "sh",
+        "-ec",
+        """
+        ip link add second type bridge
+        ip link set second up
+        ip address add 10.6.0.5/16 dev second metric 100
+        ip address add 10.7.0.5/16 dev second metric 100
+        ip route add 10.7.0.0/16 via 192.0.2.7 metric 50
+        """,
+    )
+    assert [one for one in near(machine) if "second" in one] == ["10.6.0.0/16 second"]

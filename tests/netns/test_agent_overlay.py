@@ -73,7 +73,7 @@ def ensure(family: int, info: dict[str, Any]) -> tuple[int, list[str], int]:
 def synchronize(family: int) -> list[str]:
     """Inside: makes the tables what they should be, and returns the changes in words."""
     with listening() as (route, heard):
-        links = Links(route.ifindex(NAMES[family]), route.ifindex("uplink"), ())
+        links = Links(route.ifindex(NAMES[family]), ())
         wish = tables_of(PEERS[family], links)
         messages = changes(overlay.tables(route, family, links.device), wish, links)
         assert overlay.apply(route, messages) == []
@@ -269,6 +269,45 @@ def test_every_deviation_is_mended(host: Machine, family: int, spoil: str) -> No
     assert (entries(host, family), everything(host, family)) == before
 
 
+@pytest.mark.parametrize(
+    ("family", "rival"),
+    [
+        (4, "prepend {net} via {wire} dev uplink"),
+        (4, "prepend blackhole {net}"),
+        (4, "prepend {net} nexthop via {wire} dev uplink nexthop via {other} dev uplink"),
+        (4, "prepend {net} nhid 7"),
+        (4, "append {net} via {wire} dev uplink proto 80"),
+        (4, "add {net} via {wire} dev uplink proto 80 metric 700"),
+        (6, "add {net} via {wire} dev uplink metric 100"),
+        (6, "add {net} via {wire} dev uplink proto 80 metric 100"),
+        (6, "add {net} via {wire} dev uplink proto 80 metric 2000"),
+        (6, "append {net} via {wire} dev uplink"),
+        (6, "append {net} via {wire} dev uplink proto 80"),
+        (6, "add blackhole {net} metric 100"),
+        (6, "add {net} dev uplink metric 100"),
+        (6, "add {net} metric 100 nexthop via {wire} dev uplink nexthop via {other} dev uplink"),
+        (6, "add {net} nhid 7 metric 100"),
+    ],
+)
+@pytest.mark.parametrize("ours", ["stays", "is gone"])
+def test_a_route_of_others_to_a_peers_subnet_does_not_win(host: Machine, family: int, rival: str, ours: str) -> None:
+    """Beside the agent's own, and where that is not there (as before its start)."""
+    net, wire = ("10.5.2.0/24", "192.0.2.2") if family == 4 else ("fd00:5:0:2::/64", "2001:db8:2::2")
+    host.run("ip", "nexthop", "add", "id", "7", "via", wire, "dev", "uplink")
+    before = entries(host, family), everything(host, family)
+    other = "192.0.2.9" if family == 4 else "2001:db8:2::9"
+    host.run("ip", f"-{family}", "route", *rival.format(net=net, wire=wire, other=other).split())
+    if ours == "is gone":
+        host.run("ip", f"-{family}", "route", "del", net, "dev", NAMES[family], "proto", "80", check=False)
+    assert everything(host, family) != before[1]
+    host.call(synchronize, family)
+    assert (entries(host, family), everything(host, family)) == before
+    assert (
+        f"dev {NAMES[family]}"
+        in host.run("ip", f"-{family}", "route", "get", net.replace("0/24", "5").replace(":/64", ":5")).stdout
+    )
+
+
 def everything(machine: Machine, family: int) -> list[str]:
     """Routes, neighbours and places of all links."""
     questions = [["ip", f"-{family}", "route"], ["ip", f"-{family}", "neighbour"], ["bridge", "fdb", "show"]]
@@ -284,6 +323,8 @@ def test_what_others_made_stays(host: Machine, family: int) -> None:
     for command in (
         f"ip -{family} route add {net} via {gw} dev uplink proto static",
         f"ip -{family} route add {net} via {gw} dev uplink proto 80 table 100",
+        f"ip -{family} route add {PEERS[family][0].subnet.text} via {gw} dev uplink metric 5000",
+        f"ip -{family} route add {PEERS[family][0].subnet.text} via {gw} dev uplink metric 1 table 100",
         f"ip -{family} neighbour add {gw} lladdr 0a:00:00:00:00:88 dev uplink nud permanent",
         f"bridge fdb add 0a:00:00:00:00:99 dev {name} dst {gw} self dynamic",
         f"ip -{family} neighbour add {gw} lladdr 0a:00:00:00:00:88 dev {name} nud reachable",

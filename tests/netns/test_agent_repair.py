@@ -30,7 +30,7 @@ def keep() -> list[str]:
         info = overlaynl.VxlanInfo(1, route.ifindex("uplink"), parse_ip("192.0.2.1"), 0, learning=False, gbp=False)
         mac = parse_mac("0a:00:00:00:00:01")
         index, done = device.ensure_device(route, device.Device(NAME, mac, 1450, info, parse_net("10.5.1.0/32")))
-        links = Links(index, route.ifindex("uplink"), ())
+        links = Links(index, ())
         messages = changes(overlay.tables(route, 4, index), tables_of([PEER], links), links)
         assert overlay.apply(route, messages) == []
         return done + [overlaynl.described(message) for message in messages]

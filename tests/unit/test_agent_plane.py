@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from cni.kernel.rtnl import Message
 
 DEVICE, WIRE = 7, 3
-FAR = Links(DEVICE, WIRE, ())
-MIXED = Links(DEVICE, WIRE, ((parse_net("192.0.2.0/24"), True),))
-WIRE_ALONE = Links(0, WIRE, MIXED.ways)
+FAR = Links(DEVICE, ())
+MIXED = Links(DEVICE, ((parse_net("192.0.2.0/24"), WIRE),))
+WIRE_ALONE = Links(0, MIXED.ways)
 
 
 def way(subnet: str, ip: str, mac: str = "02") -> Way:
@@ -217,8 +217,8 @@ def any_wanted(dice: random.Random, family: int, links: Links) -> Tables:
 def test_whatever_is_there_the_changes_make_it_what_is_wanted(seed: int, family: int) -> None:
     dice = random.Random(seed)
     for _ in range(20):
-        near = ((Net(IP(family, 10 << (24 if family == 4 else 120)), 22 if family == 4 else 118), True),)
-        links = Links(DEVICE, WIRE, near if dice.random() < 0.5 else ())
+        near = ((Net(IP(family, 10 << (24 if family == 4 else 120)), 22 if family == 4 else 118), WIRE),)
+        links = Links(DEVICE, near if dice.random() < 0.5 else ())
         actual, wanted = any_actual(dice, family), any_wanted(dice, family, links)
         kernel = Kernel(actual)
         for message in changes(actual, wanted, links):
@@ -255,7 +255,7 @@ def test_tables_that_follow_changes_are_those_of_all_peers(seed: int) -> None:
 
 def test_of_several_ways_out_the_longest_prefix_decides_who_is_near() -> None:
     """As it does for the kernel: a part of the wire's network may be behind a router."""
-    links = Links(DEVICE, WIRE, ((parse_net("10.50.0.0/16"), False), (parse_net("10.0.0.0/8"), True)))
-    assert links.is_near(parse_ip("10.49.0.1"))
-    assert not links.is_near(parse_ip("10.50.0.1"))
-    assert not links.is_near(parse_ip("192.0.2.1"))
+    links = Links(DEVICE, ((parse_net("10.50.0.0/16"), 0), (parse_net("10.0.0.0/8"), WIRE)))
+    assert links.near(parse_ip("10.49.0.1")) == WIRE
+    assert not links.near(parse_ip("10.50.0.1"))
+    assert not links.near(parse_ip("192.0.2.1"))

@@ -33,7 +33,7 @@ def watch() -> Watch:
         WIRE: look(link(WIRE, "eth0", PEER_MAC, 1500), (parse_net("192.0.2.1/24"),)),
     }
     found.devices = {DEVICE: 4}
-    found.tables = {4: tables_of([Way(NET, VTEP, PEER_MAC)], Links(DEVICE, WIRE, ()))}
+    found.tables = {4: tables_of([Way(NET, VTEP, PEER_MAC)], Links(DEVICE, ()))}
     return found
 
 
@@ -247,3 +247,82 @@ def test_while_an_interface_is_searched_for_a_default_route_may_tell_which(watch
     assert watch.disturbed(rtnl.RTM_NEWROUTE, default[2]) == ""
     watch.searches = True
     assert watch.disturbed(rtnl.RTM_NEWROUTE, default[2]) == "a default route came or went"
+
+
+POD_NETWORK, OWN_SUBNET = parse_net("10.5.0.0/16"), parse_net("10.5.1.0/24")
+
+
+def connected(dst: str, index: int = OTHER) -> bytes:
+    """A route without a gateway."""
+    net = parse_net(dst)
+    return overlaynl.delete_route(net, None, index, 2)[2]
+
+
+@pytest.mark.parametrize(
+    ("dst", "disturbs"),
+    [
+        ("10.5.3.0/24", True),
+        ("10.5.3.128/25", True),
+        ("10.0.0.0/8", True),
+        ("10.5.1.0/24", False),  # this node's pods
+        ("10.5.1.128/25", False),
+        ("10.5.3.7/32", False),  # a container's
+        ("172.16.0.0/16", False),
+    ],
+)
+@pytest.mark.parametrize("kind", [rtnl.RTM_NEWROUTE, overlaynl.RTM_DELROUTE])
+def test_a_local_network_among_the_pods_networks_disturbs_on_any_interface(
+    watch: Watch, kind: int, dst: str, *, disturbs: bool
+) -> None:
+    watch.spaces = {4: (POD_NETWORK, OWN_SUBNET)}
+    assert bool(watch.disturbed(kind, connected(dst))) is disturbs
+
+
+def test_with_direct_routes_every_network_of_the_node_disturbs_but_those_of_containers(watch: Watch) -> None:
+    watch.directs = True
+    assert watch.disturbed(rtnl.RTM_NEWROUTE, connected("172.16.0.0/16")) == "172.16.0.0/16 came or went"
+    assert watch.disturbed(rtnl.RTM_NEWROUTE, connected("10.5.1.7/32")) == ""
+
+
+def test_a_link_whose_network_matters_disturbs_as_it_goes_down_or_away(watch: Watch) -> None:
+    """The kernel does not tell of the IPv4 routes that go with it."""
+    watch.beside = frozenset([OTHER])
+    assert watch.disturbed(rtnl.RTM_NEWLINK, link(OTHER, "cni0")) == ""
+    assert watch.disturbed(rtnl.RTM_NEWLINK, link(OTHER, "cni0", up=False)) == "a network of this node went"
+    assert watch.disturbed(rtnl.RTM_DELLINK, link(OTHER, "cni0")) == "a network of this node went"
+
+
+def prioritized(priority: int, **other: object) -> bytes:
+    return route(**other) + u32(rtnl.RTA_PRIORITY, priority)
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "disturbs"),
+    [
+        (rtnl.RTM_NEWROUTE, prioritized(100, gw=VTEP, ifindex=WIRE, protocol=3), False),  # loses
+        (overlaynl.RTM_DELROUTE, prioritized(100, gw=VTEP, ifindex=WIRE, protocol=3), False),
+        (rtnl.RTM_NEWROUTE, prioritized(100), True),  # with the agent's own number
+        (overlaynl.RTM_DELROUTE, route(gw=VTEP, ifindex=WIRE), False),
+    ],
+)
+def test_a_route_of_others_to_a_peers_subnet_disturbs_if_it_wins(
+    watch: Watch, kind: int, payload: bytes, *, disturbs: bool
+) -> None:
+    assert bool(watch.disturbed(kind, payload)) is disturbs
+
+
+@pytest.mark.parametrize(("priority", "disturbs"), [(100, True), (1024, True), (2000, False)])
+def test_in_ipv6_the_priority_of_the_agents_routes_is_1024(watch: Watch, priority: int, *, disturbs: bool) -> None:
+    net = parse_net("fd00:5:0:2::/64")
+    watch.devices = {DEVICE: 6}
+    watch.tables = {6: tables_of([Way(net, parse_ip("2001:db8::2"), PEER_MAC)], Links(DEVICE, ()))}
+    theirs = prioritized(priority, dst=net, gw=parse_ip("fe80::9"), ifindex=WIRE, protocol=3, on_link=False)
+    assert bool(watch.disturbed(rtnl.RTM_NEWROUTE, theirs)) is disturbs
+    ours = prioritized(1024, dst=net, gw=net.ip)
+    assert watch.disturbed(rtnl.RTM_NEWROUTE, ours) == ""
+    assert watch.disturbed(overlaynl.RTM_DELROUTE, ours) != ""
+
+
+def test_while_a_link_of_others_is_waited_for_any_that_goes_disturbs(watch: Watch) -> None:
+    watch.waits = True
+    assert watch.disturbed(rtnl.RTM_DELLINK, link(OTHER, "vxlan9")) == "a link went"
