@@ -75,7 +75,7 @@ def tables(route: Route, family: int, device: int) -> Tables:
             entry = overlaynl.parse_neighbour(answer)
             if entry is not None and entry.permanent and entry.is_plain:
                 found.forwarding.add((entry.mac, entry.ip))
-    for one in _routes(route, overlaynl.all_routes(family), family):
+    for one in _routes(route, overlaynl.routes_by(0, family), family):
         _note_route(found, one, device)
     return found
 
@@ -114,7 +114,7 @@ def _is_gone(message: Message, refused: Refused) -> bool:
 
 def keep_blackholes(route: Route, family: int, wanted: tuple[Net, ...]) -> None:
     """What is for these networks and no better route takes is dropped, of no other any more. Raises Refused."""
-    found = [overlaynl.parse_made_route(answer) for answer in route.dump(*overlaynl.routes_by(PROTOCOL, family))]
+    found = _routes(route, overlaynl.routes_by(PROTOCOL, family), family)
     present = {one.dst for one in found if one.is_blackhole}
     for dst in present.difference(wanted):
         route.tolerate(ESRCH, overlaynl.delete_blackhole(dst, PROTOCOL))

@@ -189,13 +189,10 @@ def delete_forwarding(ifindex: int, ip: IP, mac: bytes) -> Message:
 
 
 def routes_by(protocol: int, family: int) -> tuple[int, bytes]:
-    """A dump of the routes that somebody made, by rtnetlink(7)'s number, out of all links; the kernel filters."""
-    return RTM_GETROUTE, RTMSG.pack(AF_INET if family == 4 else AF_INET6, 0, 0, 0, 0, protocol, 0, 0, 0)
-
-
-def all_routes(family: int) -> tuple[int, bytes]:
-    """A dump of the main table with routes of all kinds, blackholes too; the kernel filters."""
-    return RTM_GETROUTE, RTMSG.pack(AF_INET if family == 4 else AF_INET6, 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0)
+    """A dump of the main table's routes of all kinds that somebody made, by rtnetlink(7)'s number; 0: whoever made
+    them. The kernel filters.
+    """
+    return RTM_GETROUTE, RTMSG.pack(AF_INET if family == 4 else AF_INET6, 0, 0, 0, RT_TABLE_MAIN, protocol, 0, 0, 0)
 
 
 def neighbours_of(ifindex: int, family: int) -> tuple[int, bytes]:

@@ -129,8 +129,8 @@ ROUTES: dict[str, tuple[Message, tuple[int, int], dict[str, int], Attributes]] =
         overlaynl.delete_blackhole(NET6, 80),
         (25, 0), made(AF_INET6, 64, 80) | BLACKHOLE, [("RTA_DST", "fd00:5:0:2::"), LAST],
     ),
-    "routes": (dump_of(overlaynl.routes_by(80, 4)), (26, 0), {"family": AF_INET, "proto": 80}, []),
-    "IPv6 routes": (dump_of(overlaynl.routes_by(80, 6)), (26, 0), {"family": AF_INET6, "proto": 80}, []),
+    "routes": (dump_of(overlaynl.routes_by(80, 4)), (26, 0), {"family": AF_INET, "table": 254, "proto": 80}, []),
+    "IPv6 routes": (dump_of(overlaynl.routes_by(80, 6)), (26, 0), {"family": AF_INET6, "table": 254, "proto": 80}, []),
 }  # fmt: skip
 ALL = [
     pytest.param(kind, *case, id=f"{kind.__name__} {name}")
