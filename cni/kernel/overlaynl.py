@@ -109,10 +109,13 @@ class MadeRoute(Record):
     main: bool
     protocol: int
     on_link: bool
-    is_blackhole: bool = False
     is_plain: bool = True
     priority: int = 0
     kind: int = RTN_UNICAST
+
+    @property
+    def is_blackhole(self) -> bool:
+        return self.kind == RTN_BLACKHOLE
 
 
 def new_vxlan(name: str, mac: bytes, mtu: int, info: VxlanInfo) -> Message:
@@ -228,12 +231,11 @@ def delete_route(dst: Net, gw: IP | None, ifindex: int, protocol: int) -> Messag
 
 def delete_made_route(route: MadeRoute) -> Message:
     """Deletes one route of several to its destination; without a next hop the kernel takes all hops of the route."""
-    head = RTMSG.pack(
-        _family(route.dst.ip), route.dst.prefix, 0, 0, RT_TABLE_MAIN, route.protocol, SCOPE_NOWHERE, route.kind, 0
-    )
-    hop = address(RTA_GATEWAY, route.gw) if route.gw and route.gw.family == route.dst.family else b""
-    hop += u32(RTA_OIF, route.ifindex) if route.ifindex and route.kind == RTN_UNICAST else b""
-    return RTM_DELROUTE, 0, head + address(RTA_DST, route.dst.ip) + u32(RTA_PRIORITY, route.priority) + hop
+    dst, protocol, kind = route.dst, route.protocol, route.kind
+    head = RTMSG.pack(_family(dst.ip), dst.prefix, 0, 0, RT_TABLE_MAIN, protocol, SCOPE_NOWHERE, kind, 0)
+    hop = address(RTA_GATEWAY, route.gw) if route.gw and route.gw.family == dst.family else b""
+    hop += u32(RTA_OIF, route.ifindex) if route.ifindex and kind == RTN_UNICAST else b""
+    return RTM_DELROUTE, 0, head + address(RTA_DST, dst.ip) + u32(RTA_PRIORITY, route.priority) + hop
 
 
 def new_blackhole(dst: Net, protocol: int) -> Message:
@@ -270,7 +272,6 @@ def parse_made_route(data: bytes) -> MadeRoute:
         main=table == RT_TABLE_MAIN and not sources and not tos,
         protocol=protocol,
         on_link=bool(flags & RTNH_F_ONLINK),
-        is_blackhole=kind == RTN_BLACKHOLE,
         is_plain=RTA_METRICS not in found and RTA_PREFSRC not in found,
         priority=int.from_bytes(found.get(RTA_PRIORITY, b""), byteorder),
         kind=kind,

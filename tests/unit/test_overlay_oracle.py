@@ -102,6 +102,7 @@ def through(net: str, gw: str) -> Attributes:
     return [("RTA_DST", net), ("RTA_GATEWAY", gw), *OUT] if gw else [("RTA_DST", net), *OUT]
 
 
+FOREIGN = MadeRoute(NET6, parse_ip("fd01::2"), 7, main=True, protocol=3, on_link=False, priority=100)
 ROUTES: dict[str, tuple[Message, tuple[int, int], dict[str, int], Attributes]] = {
     "route": (
         overlaynl.set_route(NET4, parse_ip("192.0.2.2"), 7, 80, on_link=False),
@@ -129,6 +130,16 @@ ROUTES: dict[str, tuple[Message, tuple[int, int], dict[str, int], Attributes]] =
         overlaynl.delete_blackhole(NET6, 80),
         (25, 0), made(AF_INET6, 64, 80) | BLACKHOLE, [("RTA_DST", "fd00:5:0:2::"), LAST],
     ),
+    "no route of others": (
+        overlaynl.delete_made_route(FOREIGN),
+        (25, 0), made(AF_INET6, 64, 3) | {"scope": 255},
+        [("RTA_DST", "fd00:5:0:2::"), ("RTA_PRIORITY", 100), ("RTA_GATEWAY", "fd01::2"), ("RTA_OIF", 7)],
+    ),
+    "no blackhole of others": (
+        overlaynl.delete_made_route(MadeRoute(NET4, None, 1, main=True, protocol=4, on_link=False, kind=6)),
+        (25, 0), made(AF_INET, 24, 4) | BLACKHOLE | {"scope": 255},
+        [("RTA_DST", "10.5.2.0"), ("RTA_PRIORITY", 0)],
+    ),
     "routes": (dump_of(overlaynl.routes_by(80, 4)), (26, 0), {"family": AF_INET, "table": 254, "proto": 80}, []),
     "IPv6 routes": (dump_of(overlaynl.routes_by(80, 6)), (26, 0), {"family": AF_INET6, "table": 254, "proto": 80}, []),
 }  # fmt: skip
@@ -153,7 +164,7 @@ def test_every_builder_is_held_to_the_oracle() -> None:
         if callable(value) and getattr(value, "__module__", "") == overlaynl.__name__ and name[0].islower()
     }
     builders = {name for name in builders if not name.startswith("parse_") and name != "described"}
-    assert len(builders) == 14
+    assert len(builders) == 15
     with open(__file__, encoding="ascii") as file:
         text = file.read()
     assert {name for name in builders if f"overlaynl.{name}(" not in text} == set()
@@ -199,27 +210,27 @@ def test_an_entry_without_an_address_is_none(attrs: Attributes) -> None:
         (
             made(AF_INET, 24, 80, ONLINK),
             through("10.5.2.0", "10.5.2.0"),
-            MadeRoute(NET4, IP4, 7, main=True, protocol=80, on_link=True, is_blackhole=False),
+            MadeRoute(NET4, IP4, 7, main=True, protocol=80, on_link=True),
         ),
         (
             made(AF_INET6, 64, 3),
             through("fd00:5:0:2::", "fd01::2"),
-            MadeRoute(NET6, parse_ip("fd01::2"), 7, main=True, protocol=3, on_link=False, is_blackhole=False),
+            MadeRoute(NET6, parse_ip("fd01::2"), 7, main=True, protocol=3, on_link=False),
         ),
         (
             made(AF_INET, 0, 3) | {"table": 100},
             OUT,
-            MadeRoute(parse_net("0.0.0.0/0"), None, 7, main=False, protocol=3, on_link=False, is_blackhole=False),
+            MadeRoute(parse_net("0.0.0.0/0"), None, 7, main=False, protocol=3, on_link=False),
         ),
         (
             made(AF_INET6, 0, 3),
             [],
-            MadeRoute(parse_net("::/0"), None, 0, main=True, protocol=3, on_link=False, is_blackhole=False),
+            MadeRoute(parse_net("::/0"), None, 0, main=True, protocol=3, on_link=False),
         ),
         (
             made(AF_INET, 24, 80) | BLACKHOLE,
             [("RTA_DST", "10.5.2.0"), LAST],
-            MadeRoute(NET4, None, 0, main=True, protocol=80, on_link=False, is_blackhole=True),
+            MadeRoute(NET4, None, 0, main=True, protocol=80, on_link=False, priority=0xFFFFFFFE, kind=6),
         ),
     ],
 )
@@ -262,4 +273,6 @@ def test_a_message_is_described_as_people_know_it() -> None:
         "ip route delete fd00:5:0:2::/64",
         "ip route replace blackhole 10.5.2.0/24",
         "ip route delete blackhole fd00:5:0:2::/64",
+        "ip route delete fd00:5:0:2::/64 via fd01::2",
+        "ip route delete blackhole 10.5.2.0/24",
     ]
