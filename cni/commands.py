@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def add(call: Call) -> None:
     """Attaches the container and answers; on any failure, that of answering included, nothing of it is left."""
     request, network, machine = call.request, call.network, call.machine
-    conf, ipam = _validated(call)
+    conf, ipam, _ = _validated(call)
     machine.open_container(request.netns, request.netns_override)
     owner = owner_of(call)
     # Before anything is leased: rolling back would give back what the container lives with.
@@ -56,10 +56,7 @@ def add(call: Call) -> None:
 def check(call: Call) -> None:
     """Raises NotAsAttached naming everything that is no longer as ADD made it."""
     request, network, machine = call.request, call.network, call.machine
-    conf, ipam = _validated(call)
-    faults = Faults()
-    previous = previous_result(network, faults)
-    faults.refuse()
+    conf, ipam, previous = _validated(call)
     if previous is None:
         raise InvalidConfig("prevResult: missing, CHECK compares with what ADD answered")
     machine.open_container(request.netns, request.netns_override)
@@ -134,7 +131,7 @@ def collect(call: Call) -> None:
 
 def status(call: Call) -> None:
     """Raises Unavailable where an ADD could not be served."""
-    conf, ipam = _validated(call)
+    conf, ipam, _ = _validated(call)
     bridge = call.machine.route.find(conf.bridge)
     if not conf.routed and bridge is not None and bridge.kind != "bridge":
         raise Unavailable(f'"{conf.bridge}" exists but is not a bridge: choose another name for the bridge')
@@ -151,10 +148,14 @@ def status(call: Call) -> None:
 VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": status}
 
 
-def _validated(call: Call) -> tuple[NetConf, Ipam]:
-    """The configuration without a fault, the allocator's part included. Raises InvalidConfig."""
-    faults = Faults()
+def _validated(call: Call) -> tuple[NetConf, Ipam, Result | None]:
+    """The configuration without a fault, the allocator's part and what was answered before included.
+
+    Raises InvalidConfig.
+    """
+    faults = call.network.judge()
     conf = parse_netconf(call.network, call.request.args, faults, call.program)
+    previous = previous_result(call.network, faults)
     if conf.routed and not conf.ipam_type:
         faults.add("ipam.type", "missing, a routed container needs addresses")
     ipam = allocator(conf.ipam_type, call.request)
@@ -164,7 +165,7 @@ def _validated(call: Call) -> tuple[NetConf, Ipam]:
     faults.refuse()
     for notice in conf.notices:
         call.warn(notice)
-    return conf, ipam
+    return conf, ipam, previous
 
 
 def _require_address(conf: NetConf, lease: Result) -> None:

@@ -105,8 +105,8 @@ class Executed:
         faults = Faults()
         fields = Fields(parse_object(answer, f"the answer of {self.name}"), self.name, faults)
         result = parse_result(fields, fields.text("cniVersion") or network.version)
-        if faults.texts:
-            raise Undecodable(f"the answer of {self.name} is no result: {'; '.join(faults.texts)}")
+        if faults.count:
+            raise Undecodable(f"the answer of {self.name} is no result: {faults.told}")
         return result
 
     def delete(self, request: Request, network: Network, alive: Alive) -> None:

@@ -11,11 +11,11 @@ from cni.commands import VERBS as ATTACHING
 from cni.config.flannel import parse_flannel, parse_subnet_env, render
 from cni.delegate import clean_up, execute
 from cni.kernel import statefile
-from cni.spec.errors import CniError, InvalidConfig, TryAgain, Unavailable
+from cni.spec.errors import CniError, InvalidConfig, InvalidEnvironment, TryAgain, Unavailable
 from cni.spec.fields import Faults
 from cni.spec.jsontext import dump, parse_object
-from cni.spec.network import Network, valid_attachments
-from cni.spec.request import is_plugin_name
+from cni.spec.network import Network, previous_result, valid_attachments
+from cni.spec.request import is_plugin_name, split_args
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ HANDED_ON = ("prevResult", "cni.dev/valid-attachments", "cni.dev/attachments")
 
 def add(call: Call) -> None:
     """Raises TryAgain where the agent has not written the node's subnet yet."""
-    faults = Faults()
-    conf = parse_flannel(call.network, faults)
-    faults.refuse()
+    conf = _validated(call)
     delegate = _rendered(call, conf)
     path = _path(conf, call.request.container_id)
     earlier = statefile.read(path)  # of an attachment that lives, which may be why this one will be refused
@@ -47,6 +45,7 @@ def add(call: Call) -> None:
 
 
 def check(call: Call) -> None:
+    call.network.judge().refuse()
     conf = parse_flannel(call.network, Faults())
     _hand_on(call, _saved(call, conf) or _rendered(call, conf))
 
@@ -75,9 +74,7 @@ def collect(call: Call) -> None:
 
 def status(call: Call) -> None:
     """Raises Unavailable where an ADD could not be served."""
-    faults = Faults()
-    conf = parse_flannel(call.network, faults)
-    faults.refuse()
+    conf = _validated(call)
     try:
         delegate = _rendered(call, conf)
     except TryAgain as error:
@@ -86,6 +83,15 @@ def status(call: Call) -> None:
 
 
 VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": status}
+
+
+def _validated(call: Call) -> FlannelConf:
+    """Raises InvalidConfig, InvalidEnvironment (the container's ID is too long for the file that bears it)."""
+    faults = call.network.judge()
+    conf = parse_flannel(call.network, faults)
+    previous_result(call.network, faults)
+    faults.refuse()
+    return conf
 
 
 def _rendered(call: Call, conf: FlannelConf) -> dict[str, JsonValue]:
@@ -123,6 +129,7 @@ def _hand_on(call: Call, delegate: dict[str, JsonValue]) -> None:
     network = Network(call.network.name, call.network.version, members, data)
     kind = delegate["type"] if isinstance(delegate["type"], str) else ""
     if kind in IN_PROCESS:
+        _refuse_args(call)
         ATTACHING[call.request.command](call._replace(program=kind, network=network))
         return
     if call.request.command != "ADD":
@@ -133,6 +140,13 @@ def _hand_on(call: Call, delegate: dict[str, JsonValue]) -> None:
     except BaseException:
         clean_up(kind, call.request, network)
         raise
+
+
+def _refuse_args(call: Call) -> None:
+    """CNI_ARGS are for those who read them, which flannel itself does not. Raises InvalidEnvironment."""
+    _, faults = split_args(call.request.environment.get("CNI_ARGS", ""))
+    if faults and call.request.command in ("ADD", "CHECK"):
+        raise InvalidEnvironment("; ".join(faults))
 
 
 def _path(conf: FlannelConf, container_id: str) -> str:

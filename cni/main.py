@@ -9,7 +9,7 @@ import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 import sys
 
 from cni import VERSION
-from cni.spec.errors import CniError, InputOutput, chain
+from cni.spec.errors import DETAILS_LIMIT, CniError, InputOutput, chain, shortened
 from cni.spec.jsontext import dump
 from cni.spec.versions import CURRENT, SUPPORTED
 
@@ -116,7 +116,7 @@ def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: W
     from cni.spec.network import parse_network
     from cni.spec.request import parse_request
 
-    request = parse_request(environment)
+    request = parse_request(environment, reads_args=name not in (*CHAINED, FLANNEL))
     try:
         data = stdin.read()
     except OSError as error:
@@ -143,7 +143,7 @@ def _attach(name: str, request: Request, network: Network, answer: Callable[[str
         return _render(result, network)
 
     def warn(text: str) -> None:
-        _tell(stderr, text)
+        _tell(stderr, shortened(text))
 
     machine: Machine | None = None
     try:
@@ -180,16 +180,20 @@ def _allocate(request: Request, network: Network, answer: Callable[[str], None])
     """The allocator as a program of its own."""
     import ipam.main
     from cni.kernel.alive import alive_in
-    from cni.spec.fields import Faults
-    from cni.spec.network import previous_result, valid_attachments
+    from cni.spec.network import JUDGING, previous_result, valid_attachments
 
     alive = alive_in(network.name)
+    faults = network.judge()
+    previous = previous_result(network, faults)
+    if request.command in JUDGING:
+        ipam.main.faults(request, network, faults)
+        faults.refuse()
     if request.command == "ADD":
         answer(_render(ipam.main.add(request, network, alive), network))
     elif request.command == "DEL":
         ipam.main.delete(request, network, alive)
     elif request.command == "CHECK":
-        ipam.main.check(request, network, previous_result(network, Faults()))
+        ipam.main.check(request, network, previous)
     elif request.command == "STATUS":
         ipam.main.status(network, alive)
     else:
@@ -221,9 +225,9 @@ def _tell(stderr: Writable, text: str) -> None:
 
 def _fail(stdout: Writable, error: CniError) -> int:
     """The error object; a runtime that has closed our stdout still gets the status."""
-    answer: dict[str, JsonValue] = {"cniVersion": CURRENT, "code": error.code, "msg": error.message}
+    answer: dict[str, JsonValue] = {"cniVersion": CURRENT, "code": error.code, "msg": shortened(error.message)}
     if error.details:
-        answer["details"] = error.details
+        answer["details"] = shortened(error.details, DETAILS_LIMIT)
     try:
         _print(stdout, dump(answer))
     except InputOutput:

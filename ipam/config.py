@@ -33,7 +33,7 @@ class Settings(Record):
 
 
 def _folder(network: Network, ipam: Fields) -> str:
-    return f"{ipam.text('dataDir') or DATA_DIR}/{network.name}"
+    return f"{ipam.file_path('dataDir') or DATA_DIR}/{network.name}"
 
 
 def lease_folder(network: Network) -> str:
@@ -86,12 +86,12 @@ def _sets(fields: Fields, key: str, flat_allowed: bool) -> list[RangeSet]:
 
 def _all_sets(version: str, runtime: Fields, ipam: Fields, *, may_be_none: bool) -> tuple[RangeSet, ...]:
     faults = ipam.faults
-    before = len(faults.texts)
+    before = faults.count
     sets = _sets(runtime, "ipRanges", flat_allowed=True)
     if ipam.text("subnet"):
         sets.append(_set(ipam.path, [ipam]))
     sets += _sets(ipam, "ranges", flat_allowed=False)
-    if not (sets or may_be_none) and len(faults.texts) == before:
+    if not (sets or may_be_none) and faults.count == before:
         faults.add("ipam", "no IP ranges specified")
     sets = [one for one in sets if one.ranges]  # the others are faults already
     for one in sets:
@@ -146,7 +146,7 @@ def read_settings(network: Network, args: Mapping[str, str], faults: Faults, *, 
         else (),
         requested=_requested((fields.object("args").object("cni"), runtime), args),
         routes=parse_routes(ipam.objects("routes")),
-        resolv_conf=ipam.text("resolvConf"),
+        resolv_conf=ipam.file_path("resolvConf"),
     )
 
 

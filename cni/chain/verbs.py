@@ -63,7 +63,7 @@ def _plugin(call: Call, faults: Faults) -> Plugin:
 
 def _prepared(call: Call) -> tuple[Plugin, Result]:
     """For ADD and CHECK: the plugin and what was answered before it. Raises InvalidConfig."""
-    faults = Faults()
+    faults = call.network.judge()
     plugin = _plugin(call, faults)
     previous = previous_result(call.network, faults)
     faults.refuse()
@@ -116,7 +116,7 @@ def collect(call: Call) -> None:
 
 def status(call: Call) -> None:
     """Raises Unavailable where an ADD could not be served, InvalidConfig where the configuration is at fault."""
-    faults = Faults()
+    faults = call.network.judge()
     plugin = _plugin(call, faults)
     faults.refuse()
     plugin.status()

@@ -44,8 +44,8 @@ class FlannelConf(Record):
 def parse_flannel(network: Network, faults: Faults) -> FlannelConf:
     fields = network.fields(faults)
     conf = FlannelConf(
-        subnet_file=fields.text("subnetFile") or SUBNET_FILE,
-        data_dir=fields.text("dataDir") or DATA_DIR,
+        subnet_file=fields.file_path("subnetFile") or SUBNET_FILE,
+        data_dir=fields.file_path("dataDir") or DATA_DIR,
         delegate=fields.members("delegate"),
         ipam=fields.members("ipam"),
     )

@@ -98,13 +98,13 @@ def _contradict(one: PortMapping, other: PortMapping) -> bool:
 
 def _mapping(fields: Fields) -> PortMapping | None:
     """None where anything of it is at fault."""
-    known = len(fields.faults.texts)
+    known = fields.faults.count
     protocol = (fields.text("protocol") or "tcp").lower()
     if protocol not in PROTOCOLS:
         fields.fault("protocol", f"{protocol!r} is none of {', '.join(PROTOCOLS)}")
     ip = fields.ip("hostIP")
     host, container = (_port(fields, key) for key in ("hostPort", "containerPort"))
-    if len(fields.faults.texts) > known:
+    if fields.faults.count > known:
         return None
     family = 0 if ip is None else ip.family
     return PortMapping(protocol, ip if ip is not None and ip.value else None, family, host, container)

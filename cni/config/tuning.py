@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DATA_DIR = "/run/cni/tuning"
 ALLOWLIST = "/etc/cni/tuning/allowlist.conf"
 MTU_LOW, MTU_HIGH = 68, 65535  # RFC 791; kernel drivers/net/veth.c: ETH_MAX_MTU
+MANY = 100  # sysctls
 UINT32 = (1 << 32) - 1
 # What Go's regular expressions know in a set, and Python's do not.
 CLASSES = {
@@ -81,7 +82,7 @@ def parse_tuning(
     written = fields.raw("sysctl")
     for key in _repeated(network.data, written if isinstance(written, dict) else ()):
         fields.fault(f"sysctl.{key}", "is there more than once")
-    return Tuning(Settings(link, tuple(sysctls.items())), fields.text("dataDir") or DATA_DIR)
+    return Tuning(Settings(link, tuple(sysctls.items())), fields.file_path("dataDir") or DATA_DIR)
 
 
 def optional_flag(fields: Fields, key: str) -> bool | None:
@@ -178,14 +179,19 @@ def is_allowed(key: str, lines: Collection[str]) -> bool:
 def _repeated(data: bytes, keys: Collection[str]) -> list[str]:
     """Keys of `sysctl` that the document has more than once, which its parser does not tell: the last one won.
 
-    json, which can be made to tell, costs 5 ms; it is asked only where the letters of a key are there twice, or where
-    letters may be there as escapes.
+    json, which can be made to tell, costs 5 ms; it is asked only where the letters of a key are there twice, where
+    letters may be there as escapes, or where it takes longer to look for each key.
     """
-    if b"\\" not in data and all(data.count(f'"{key}"'.encode()) < 2 for key in keys):
+    if b"\\" not in data and len(keys) < MANY and all(data.count(f'"{key}"'.encode()) < 2 for key in keys):
         return []
     from json import JSONDecoder
 
     document: Any = JSONDecoder(object_pairs_hook=tuple).decode(data.decode("utf-8", "replace"))
     objects = [value for name, value in document if name.casefold() == "sysctl" and isinstance(value, tuple)]
-    written = [key for members in objects for key, _ in members]
-    return [key for key in dict.fromkeys(written) if written.count(key) > 1]
+    seen: set[str] = set()
+    repeated: dict[str, None] = {}
+    for key in [key for members in objects for key, _ in members]:
+        if key in seen:
+            repeated[key] = None
+        seen.add(key)
+    return list(repeated)

@@ -6,15 +6,20 @@ Everything raises InputOutput, with the path and a remedy, where the disk refuse
 from __future__ import annotations
 
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
-from errno import ENOSPC
+from errno import ENAMETOOLONG, ENOSPC
 
-from cni.spec.errors import InputOutput
+from cni.spec.errors import InputOutput, InvalidEnvironment
+from cni.spec.fields import NAME_LIMIT
 
 PIECE = 1 << 16  # bytes
 ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
-def _error(path: str, error: OSError) -> InputOutput:
+def _error(path: str, error: OSError) -> InputOutput | InvalidEnvironment:
+    """Names are made of what the runtime says: the container's ID and its interface."""
+    name = _beside(path).rpartition("/")[2]
+    if error.errno == ENAMETOOLONG and len(name) > NAME_LIMIT:
+        return InvalidEnvironment(f"containerID is too long for the name of a file: {name} (CNI_CONTAINERID)")
     remedy = "dataDir must name a folder on a writable disk, which this user may write to"
     return InputOutput(f"{path}: {error.strerror}", remedy)
 
@@ -30,10 +35,15 @@ def read(path: str) -> bytes | None:
             return b"".join(parts)
         finally:
             os.close(descriptor)
-    except ABSENT:
-        return None
     except OSError as error:
+        if _is_absent(error):
+            return None
         raise _error(path, error) from None
+
+
+def _is_absent(error: OSError) -> bool:
+    """There is no such file; and none can be whose name would be too long."""
+    return isinstance(error, ABSENT) or error.errno == ENAMETOOLONG
 
 
 def _beside(path: str) -> str:
@@ -83,9 +93,9 @@ def remove(path: str) -> None:
     for one in (path, _beside(path)):
         try:
             os.unlink(one)
-        except ABSENT:
-            continue
         except OSError as error:
+            if _is_absent(error):
+                continue
             raise _error(one, error) from None
 
 

@@ -126,7 +126,7 @@ def read_saved(content: bytes) -> Settings:
         allmulti=optional_flag(fields, "allmulti"),
         txqlen=fields.optional_integer("txQLen", 0, UINT32),
     )
-    if fields.faults.texts:
+    if fields.faults.count:
         return Settings()
     sysctls = members.get(SYSCTL)
     pairs = sysctls.items() if isinstance(sysctls, dict) else ()

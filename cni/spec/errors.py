@@ -5,6 +5,10 @@ Codes 1 to 99 are the specification's; from 100 on they are podwire's own.
 
 from __future__ import annotations
 
+LIMIT = 4000  # characters of a message: runtimes log it, and put it into a pod's events
+DETAILS_LIMIT = 1000
+ESCAPED = 6  # characters that JSON may need for one
+
 
 class CniError(Exception):
     """An answer to the runtime: `code`, a message that names culprit and remedy, optional details."""
@@ -83,6 +87,16 @@ class Delegated(CniError):
     def __init__(self, code: int, message: str, details: str = "") -> None:
         super().__init__(message, details)
         self.code = code
+
+
+def shortened(text: str, limit: int = LIMIT) -> str:
+    """The text with its middle left out where it is too long: culprits stand at its beginning, reasons at its end."""
+    if not (text.isascii() and text.isprintable()):
+        limit //= ESCAPED
+    if len(text) <= limit:
+        return text
+    head, tail = limit * 3 // 4, limit // 4
+    return f"{text[:head]} ... ({len(text) - head - tail} characters left out) ... {text[-tail:]}"
 
 
 def chain(error: BaseException) -> str:

@@ -7,7 +7,7 @@ case, the last occurrence wins, null is absence, unknown keys are ignored, 1500.
 from __future__ import annotations
 
 from cni.spec.address import IP, Net, parse_ip, parse_mac, parse_net
-from cni.spec.errors import InvalidConfig
+from cni.spec.errors import LIMIT, InvalidConfig, shortened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,22 +18,40 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+TEXT_LIMIT = 500  # characters of one fault
+RESERVED = 1000  # of a message, for what stands around the faults and between them
+NAME_LIMIT, PATH_LIMIT = 255, 3500  # bytes: limits.h, NAME_MAX; PATH_MAX less what comes behind a folder
+BYTES = 4  # of a character, at most
 KINDS = {str: "a text", bool: "true or false", int: "an integer", dict: "an object", list: "a list"}
 
 
 class Faults:
-    """All that is wrong with one document, in the order found."""
+    """All that is wrong with one document, in the order found: as many texts as a message holds, and their number."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.count = 0
+        self._room = LIMIT - RESERVED
 
     def add(self, path: str, fault: str) -> None:
-        self.texts.append(f"{path}: {fault}")
+        self.count += 1
+        text = shortened(f"{path}: {fault}", TEXT_LIMIT)
+        if len(text) <= self._room:
+            self.texts.append(text)
+            self._room -= len(text)
+        else:
+            self._room = 0  # what follows would be out of order
 
     def refuse(self) -> None:
         """Raises InvalidConfig naming every fault, where there is one."""
-        if self.texts:
-            raise InvalidConfig("invalid network configuration: " + "; ".join(self.texts))
+        if self.count:
+            raise InvalidConfig(f"invalid network configuration: {self.told}")
+
+    @property
+    def told(self) -> str:
+        """All of them in one text."""
+        left_out = self.count - len(self.texts)
+        return "; ".join([*self.texts, f"and {left_out} more"] if left_out else self.texts)
 
 
 class Fields:
@@ -71,6 +89,14 @@ class Fields:
         if "\0" in value:  # no path and no name can hold it
             self.fault(key, "holds a NUL character")
             return default
+        return value
+
+    def file_path(self, key: str) -> str:
+        """A file's or a folder's; empty where there is none."""
+        value = self.text(key)
+        if len(value) > NAME_LIMIT // BYTES and not _is_path(value):
+            self.fault(key, f"is too long for a path ({NAME_LIMIT} bytes between slashes, {PATH_LIMIT} in all)")
+            return ""
         return value
 
     def flag(self, key: str) -> bool:
@@ -126,6 +152,11 @@ class Fields:
 
     def mac(self, key: str) -> bytes | None:
         return self._parsed(key, parse_mac)
+
+
+def _is_path(text: str) -> bool:
+    data = text.encode()
+    return len(data) <= PATH_LIMIT and all(len(name) <= NAME_LIMIT for name in data.split(b"/"))
 
 
 def objects_of(values: list[JsonValue], path: str, faults: Faults) -> list[Fields]:

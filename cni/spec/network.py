@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from cni.spec.errors import InvalidConfig
-from cni.spec.fields import Faults, Fields, objects_of
+from cni.spec.fields import NAME_LIMIT, Faults, Fields, objects_of
 from cni.spec.jsontext import parse_object
 from cni.spec.record import Record
 from cni.spec.request import is_identifier
@@ -15,19 +14,45 @@ if TYPE_CHECKING:
     from cni.spec.jsontext import JsonValue
 
 # The name in SPEC's main branch, and that of the tag spec-v1.1.0; libcni sends both.
+JUDGING = ("ADD", "CHECK", "STATUS")  # the verbs for which a configuration at fault is refused as a whole
 VALID_ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
 
 
 class Network(Record):
-    """One network configuration: `members` as parsed, `data` as received, for plugins that are executed."""
+    """One network configuration: `members` as parsed, `data` as received, for plugins that are executed.
+
+    `fault`: what is wrong with the name, which then is not to be used. The verbs in JUDGING tell it with all others.
+    """
 
     name: str
     version: str
     members: dict[str, JsonValue]
     data: bytes
+    fault: str = ""
 
     def fields(self, faults: Faults) -> Fields:
         return Fields(self.members, "", faults)
+
+    def judge(self) -> Faults:
+        """What is wrong with that which all plugins read."""
+        faults = Faults()
+        if self.fault:
+            faults.add("name", self.fault)
+        if self.fields(faults).has("plugins"):
+            faults.add(
+                "plugins", "is of a list of plugins (.conflist), a plugin is called with one configuration of it"
+            )
+        return faults
+
+
+def _name_fault(name: str) -> str:
+    if not name:
+        return "missing network name"
+    if not is_identifier(name):
+        return f"invalid characters found in network name {name!r}"
+    if len(name) > NAME_LIMIT:
+        return f"{len(name)} characters are too many, a network's name is a file's too ({NAME_LIMIT})"
+    return ""
 
 
 def parse_network(data: bytes, command: str) -> Network:
@@ -37,13 +62,12 @@ def parse_network(data: bytes, command: str) -> Network:
     fields = Fields(members, "", faults)
     name = fields.text("name")
     version = fields.text("cniVersion") or IMPLIED
+    fault = _name_fault(name)
+    if fault and command not in JUDGING:
+        faults.add("name", fault)
     faults.refuse()
-    if not name:
-        raise InvalidConfig("missing network name", "the key name of the network configuration is empty")
-    if not is_identifier(name):
-        raise InvalidConfig(f"invalid characters found in network name {name!r}")
     require(version, command)
-    return Network(name, version, members, data)
+    return Network(name, version, members, data, fault)
 
 
 def previous_result(network: Network, faults: Faults) -> Result | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cni.spec.errors import InvalidEnvironment
+from cni.spec.fields import NAME_LIMIT
 from cni.spec.record import Record
 
 TYPE_CHECKING = False
@@ -67,22 +68,23 @@ def ifname_fault(name: str) -> str:
     return ""
 
 
-def parse_args(text: str) -> dict[str, str]:
-    """`K=V;K=V` of CNI_ARGS. Raises InvalidEnvironment."""
+def split_args(text: str) -> tuple[dict[str, str], list[str]]:
+    """`K=V;K=V` of CNI_ARGS: the pairs that can be read, and what is wrong with the text."""
     args: dict[str, str] = {}
+    faults = []
     for pair in text.split(";") if text else []:
         key, equals, value = pair.partition("=")
         if not equals or "=" in value:
-            raise InvalidEnvironment(f"CNI_ARGS: {pair!r} is not one KEY=VALUE")
-        args[key] = value
+            faults.append(f"CNI_ARGS: {pair!r} is not one KEY=VALUE")
+        else:
+            args[key] = value
     ignore = args.get("IgnoreUnknown", "0")
     if ignore.lower() not in ("0", "1", "false", "true"):
-        raise InvalidEnvironment(f"CNI_ARGS: IgnoreUnknown={ignore} is neither true nor false")
+        faults.append(f"CNI_ARGS: IgnoreUnknown={ignore} is neither true nor false")
     unknown = [key for key in args if key not in KNOWN_ARGS]
     if unknown and ignore.lower() in ("0", "false"):
-        named = ", ".join(unknown)
-        raise InvalidEnvironment(f"CNI_ARGS: unknown keys {named} (set IgnoreUnknown=1 to allow them)")
-    return args
+        faults.append(f"CNI_ARGS: unknown keys {', '.join(unknown)} (set IgnoreUnknown=1 to allow them)")
+    return args, faults
 
 
 def _value_faults(command: str, environment: Mapping[str, str]) -> list[str]:
@@ -92,14 +94,19 @@ def _value_faults(command: str, environment: Mapping[str, str]) -> list[str]:
     container_id = environment.get("CNI_CONTAINERID", "")
     if container_id and not is_identifier(container_id):
         faults.append(f"invalid characters in containerID {container_id!r} (CNI_CONTAINERID)")
+    elif len(container_id) > NAME_LIMIT:
+        faults.append(f"containerID of {len(container_id)} characters is too long for a file's name (CNI_CONTAINERID)")
     ifname = environment.get("CNI_IFNAME", "")
     if fault := ifname_fault(ifname):
         faults.append(f"{fault}: {ifname!r} (CNI_IFNAME)")
     return faults
 
 
-def parse_request(environment: Mapping[str, str]) -> Request:
-    """Checks the variables that the verb needs and names all faults at once. Raises InvalidEnvironment."""
+def parse_request(environment: Mapping[str, str], *, reads_args: bool = True) -> Request:
+    """Checks the variables that the verb needs and names all faults at once.
+
+    `reads_args`: CNI_ARGS at fault matter; else what can be read of them is taken. Raises InvalidEnvironment.
+    """
     command = environment.get("CNI_COMMAND", "")
     if command not in REQUIRED:
         raise InvalidEnvironment(f"unknown CNI_COMMAND: {command}")
@@ -107,12 +114,9 @@ def parse_request(environment: Mapping[str, str]) -> Request:
     missing = [name for name in REQUIRED[command] if not environment.get(name)]
     if missing:
         faults.append(f"required env variables [{','.join(missing)}] missing")
-    args: dict[str, str] = {}
-    try:
-        args = parse_args(environment.get("CNI_ARGS", "")) if REQUIRED[command] else {}
-    except InvalidEnvironment as error:
-        if command != "DEL":  # what was never attached with these must still be released
-            faults.append(error.message)
+    args, args_faults = split_args(environment.get("CNI_ARGS", "") if REQUIRED[command] else "")
+    if reads_args and command != "DEL":  # what was never attached with these must still be released
+        faults += args_faults
     if faults:
         raise InvalidEnvironment("; ".join(faults))
     return Request(

@@ -32,14 +32,43 @@ def test_without_version_the_oldest_is_meant(members: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("members", [{}, {"name": ""}, {"name": None}])
 def test_a_network_needs_a_name(members: dict[str, Any]) -> None:
-    with pytest.raises(InvalidConfig, match=r"^missing network name$"):
-        parse_network(json.dumps(members).encode(), "ADD")
+    for command in ("ADD", "DEL"):
+        assert refusal_of(command, members) == "invalid network configuration: name: missing network name"
 
 
 @pytest.mark.parametrize("name", ["../net", "a b", "net\n", "-net", "é", "\ud800"])
 def test_a_name_of_odd_characters_is_refused(name: str) -> None:
-    with pytest.raises(InvalidConfig, match=r"^invalid characters found in network name "):
-        network(name=name)
+    for command in ("CHECK", "GC"):
+        told = refusal_of(command, {"cniVersion": "1.1.0", "name": name})
+        assert told.startswith("invalid network configuration: name: invalid characters found in network name ")
+
+
+def test_a_name_that_no_file_can_have_is_refused() -> None:
+    network(name="a" * 255).judge().refuse()
+    for command in ("STATUS", "GC"):
+        told = refusal_of(command, {"cniVersion": "1.1.0", "name": "a" * 256})
+        assert told == (
+            "invalid network configuration: name: 256 characters are too many, a network's name is a file's too (255)"
+        )
+
+
+def test_a_name_at_fault_is_told_with_all_other_faults() -> None:
+    faults = network(name="a b", plugins=[]).judge()
+    faults.add("mtu", "odd")
+    assert [text.partition(":")[0] for text in faults.texts] == ["name", "plugins", "mtu"]
+
+
+def refusal_of(command: str, members: dict[str, Any]) -> str:
+    """At the latest where all that plugins have in common is judged; a verb that judges nothing refuses at once."""
+    with pytest.raises(InvalidConfig) as refusal:
+        parse_network(json.dumps(members).encode(), command).judge().refuse()
+    return refusal.value.message
+
+
+@pytest.mark.parametrize("command", ["DEL", "GC"])
+def test_a_verb_that_judges_nothing_refuses_a_name_at_once(command: str) -> None:
+    with pytest.raises(InvalidConfig):
+        parse_network(b'{"cniVersion": "1.1.0", "name": "../a"}', command)
 
 
 def test_wrong_types_are_told_together() -> None:

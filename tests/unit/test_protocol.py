@@ -78,7 +78,7 @@ def test_a_person_without_stderr_is_told_nothing() -> None:
         (b"", {}, 6, "the network configuration on stdin is empty, expected a JSON object"),
         (b"{", {}, 6, "the network configuration on stdin is not JSON: "),
         (b"[]", {}, 6, "the network configuration on stdin is not a JSON object"),
-        ({"cniVersion": "1.1.0"}, {}, 7, "missing network name"),
+        ({"cniVersion": "1.1.0"}, {}, 7, "invalid network configuration: name: missing network name"),
         (NETWORK | {"cniVersion": "9.9.9"}, {}, 1, "incompatible CNI versions"),
         (NETWORK | {"cniVersion": "0.3.1"}, {"CNI_COMMAND": "CHECK"}, 1, "config version does not allow CHECK"),
         (NETWORK | {"cniVersion": "1.0.0"}, {"CNI_COMMAND": "GC"}, 1, "config version does not allow GC"),
@@ -198,7 +198,7 @@ def test_a_defect_with_odd_characters_is_shown(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(cni.main, "_attach", odd)
     answer = call()
-    assert answer.error == (999, "internal error, please report it: \udcff \ud800")
+    assert answer.error == (999, "internal error, please report it: \ufffd \ufffd")
     assert "\\udcff \\ud800" in answer.stderr.text
 
 

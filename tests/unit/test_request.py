@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cni.spec.errors import InvalidEnvironment
-from cni.spec.request import ifname_fault, is_identifier, parse_args, parse_request
+from cni.spec.request import ifname_fault, is_identifier, is_plugin_name, parse_request, split_args
 
 FULL = {
     "CNI_CONTAINERID": "c1",
@@ -139,7 +139,7 @@ def test_del_is_not_stopped_by_odd_arguments() -> None:
     ],
 )
 def test_arguments(text: str, args: dict[str, str]) -> None:
-    assert parse_args(text) == args
+    assert split_args(text) == (args, [])
 
 
 @pytest.mark.parametrize(
@@ -156,9 +156,32 @@ def test_arguments(text: str, args: dict[str, str]) -> None:
     ],
 )
 def test_arguments_at_fault(text: str, fault: str) -> None:
+    assert split_args(text)[1] == [f"CNI_ARGS: {fault}"]
     with pytest.raises(InvalidEnvironment) as refusal:
-        parse_args(text)
+        parse_request(FULL | {"CNI_COMMAND": "ADD", "CNI_ARGS": text})
     assert refusal.value.message == f"CNI_ARGS: {fault}"
+
+
+@pytest.mark.parametrize("text", ["none", "IP=1;", "a=b", "IgnoreUnknown=yes"])
+def test_arguments_that_nobody_reads_are_not_judged(text: str) -> None:
+    environment = FULL | {"CNI_COMMAND": "ADD", "CNI_ARGS": f"{text};MAC=x"}
+    assert parse_request(environment, reads_args=False).args["MAC"] == "x"
+
+
+@pytest.mark.parametrize(("name", "right"), [("host-local", True), ("..a", True), ("a b", True), ("a" * 300, True)])
+def test_a_plugins_name_is_a_files(name: str, right: bool) -> None:
+    assert is_plugin_name(name) is right
+    for wrong in (f"../{name}", f"/{name}", f"{name}/", f"{name}\0", f"..\\{name}"):
+        assert not is_plugin_name(wrong)
+
+
+@pytest.mark.parametrize("command", ["ADD", "CHECK", "DEL"])
+def test_an_id_that_no_file_can_be_named_by_is_refused(command: str) -> None:
+    assert parse_request(FULL | {"CNI_COMMAND": command, "CNI_CONTAINERID": "a" * 255}).container_id == "a" * 255
+    with pytest.raises(
+        InvalidEnvironment, match=r"^containerID of 256 characters is too long for a file's name \(CNI_"
+    ):
+        parse_request(FULL | {"CNI_COMMAND": command, "CNI_CONTAINERID": "a" * 256})
 
 
 @pytest.mark.parametrize(("value", "allowed"), [("1", True), ("true", True), ("True", True), ("0", False), ("", False)])
