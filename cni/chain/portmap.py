@@ -41,7 +41,8 @@ class Portmap:
         first = next((one.ip for one in addresses if one.family == 4), None)
         toward = self._call.machine.route.way_to(first) if first is not None else ""
         label = owner_of(self._call).label
-        return ports.operations(self._conf, addresses, label) + ports.ways_from_loopback(self._conf, addresses, toward)
+        mapped = ports.operations(self._conf, addresses, label)
+        return mapped + ports.ways_from_loopback(self._conf, addresses, toward, label)
 
     def _addresses(self, previous: Result) -> tuple[Net, ...]:
         """The container's; what is known to be of another interface is passed over, as in the reference."""
@@ -58,7 +59,7 @@ class Portmap:
         return previous
 
     def leftovers(self, previous: Result) -> tuple[Operation, ...]:
-        found = ports.operations(self._conf, self._addresses(previous), owner_of(self._call).label)
+        found = self.operations(previous)
         self._told = bool(found)
         return found
 

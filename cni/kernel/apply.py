@@ -94,7 +94,7 @@ EFFECTS: dict[str, Effect] = {
     "Condition": _later("hostports", "condition"),
     "HostPort": _later("hostports", "port"),
     "UdpFlows": _later("conntrack", "flows")._replace(differs=nothing_differs),
-    "LoopbackRouting": _later("hostports", "loopback", shared=True),
+    "LoopbackRouting": _later("localnet"),
     "TokenBucket": _later("shaping", "bucket", shared=True),
     "Ifb": _later("shaping", "ifb"),
     "Redirect": _later("shaping", "redirect", shared=True),

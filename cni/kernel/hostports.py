@@ -6,7 +6,7 @@ from _struct import Struct
 from errno import EEXIST
 
 from cni.config.ports import PROTOCOLS, Ports
-from cni.kernel import alive, conntrack, nfnl, nft, sysctl
+from cni.kernel import alive, conntrack, nfnl, nft
 from cni.kernel.netlink import unpacked
 from cni.kernel.nfnl import Element
 from cni.kernel.nftables import PORT_MAPS, PORTS, STANDBY
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from cni.kernel.nfnl import Place
     from cni.plan.alias import Alias
     from cni.plan.operations import Operation
-    from cni.plan.ports import LoopbackRouting
 
 PORT = Struct(">H2x")  # in a concatenation every part is padded to four bytes (libnftnl)
 PROTOCOL = Struct("B3x")
@@ -221,15 +220,21 @@ def release_all(machine: Machine, doomed: Callable[[str], bool]) -> None:
     First what stands by, so that no port is handed to it.
     """
     targets: set[tuple[bytes, int]] = set()
+    removed = False
     for name in sorted(PORTS, key=lambda name: name not in STANDBY):
         for element in machine.nft.elements(PORTS[name]):
             if not doomed(element.label):
                 continue
+            removed = True
             if name not in PORT_MAPS:
                 machine.nft.remove(PORTS[name], element)
             elif _give_up(machine, name, element):
                 targets.update(_udp_target(element))
     conntrack.forget_mapped(machine, targets)
+    if removed:
+        from cni.kernel import localnet
+
+        localnet.take_back_unused(machine)
 
 
 def _udp_target(element: Element) -> list[tuple[bytes, int]]:
@@ -260,17 +265,3 @@ def port_differs(machine: Machine, op: HostPort) -> str:
 def _element_differs(machine: Machine, where: tuple[Place, Element], what: str) -> str:
     place, element = where
     return "" if machine.nft.find(place, element) == element else f"{what} is gone from table {ruleset.INET}"
-
-
-def apply_loopback(machine: Machine, op: LoopbackRouting, journal: Journal) -> None:
-    del machine
-    before = sysctl.read(op.key)
-    if before == "0":
-        # The interface may be the attachment's own, and gone by then.
-        journal.add_shared(lambda: sysctl.ensure(op.key, before))
-        sysctl.ensure(op.key, "1")
-
-
-def loopback_differs(machine: Machine, op: LoopbackRouting) -> str:
-    del machine
-    return f"{op.interface} no longer takes packets of 127.0.0.1 ({op.key} is 0)" if sysctl.read(op.key) == "0" else ""

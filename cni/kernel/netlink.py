@@ -139,7 +139,7 @@ def frame(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
     return HEADER.pack(16 + len(payload), kind, flags, sequence, 0) + payload
 
 
-def _refusal(flags: int, payload: bytes) -> Refused | None:
+def refusal_of(flags: int, payload: bytes) -> Refused | None:
     """An NLMSG_ERROR's content: the negative errno, the echoed header, and perhaps words. Raises Malformed."""
     (code,) = unpacked(ERROR, payload)
     if code == 0:
@@ -212,7 +212,7 @@ class Netlink:
         for answer, answer_flags, sequence, content in self._messages():
             if sequence != self._sequence:
                 continue
-            refusal = _refusal(answer_flags, content) if answer == NLMSG_ERROR else None
+            refusal = refusal_of(answer_flags, content) if answer == NLMSG_ERROR else None
             if refusal is not None:
                 raise refusal
             return content
@@ -231,7 +231,7 @@ class Netlink:
         while len(found) < len(frames):
             answer, answer_flags, sequence, content = next(answers)
             if sequence >= first:
-                refusal = _refusal(answer_flags, content) if answer == NLMSG_ERROR else None
+                refusal = refusal_of(answer_flags, content) if answer == NLMSG_ERROR else None
                 found[sequence] = refusal or content
         return [found[sequence] for sequence in sorted(found)]
 
@@ -257,7 +257,7 @@ class Netlink:
                     continue
                 consistent = consistent and not flags & NLM_F_DUMP_INTR
                 if answer in (NLMSG_ERROR, NLMSG_DONE):
-                    refusal = _refusal(flags, content) if len(content) >= 4 else None
+                    refusal = refusal_of(flags, content) if len(content) >= 4 else None
                     if refusal is not None:
                         raise refusal
                     break
@@ -287,7 +287,7 @@ class Netlink:
             answer, answer_flags, sequence, content = next(answers)
             if answer != NLMSG_ERROR:
                 continue
-            refusal = _refusal(answer_flags, content)
+            refusal = refusal_of(answer_flags, content)
             first = first or refusal
             if refusal is not None and sequence not in awaited:
                 break  # the batch itself was refused: nothing in it will be acknowledged

@@ -25,6 +25,8 @@ from cni.spec.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni.kernel.rtnl import Message
 
 NFNL_SUBSYS_NFTABLES = 10
@@ -173,9 +175,15 @@ def transaction(messages: list[Message]) -> list[Message]:
 
 def parse_elements(data: bytes) -> list[Element]:
     """The elements of one answer."""
+    return list(each_element(data))
+
+
+def each_element(data: bytes) -> Iterator[Element]:
+    """The same, read as far as they are asked for."""
     found = attributes(data, NFGENMSG.size)
-    listed = each_attribute(found.get(NFTA_LIST_ELEMENTS, b""))
-    return [_parse_element(payload) for kind, payload in listed if kind == NFTA_LIST_ELEM]
+    for kind, payload in each_attribute(found.get(NFTA_LIST_ELEMENTS, b"")):
+        if kind == NFTA_LIST_ELEM:
+            yield _parse_element(payload)
 
 
 def _parse_element(data: bytes) -> Element:

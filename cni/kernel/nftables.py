@@ -5,12 +5,25 @@ from __future__ import annotations
 from errno import ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
 
 from cni.kernel import nfnl
-from cni.kernel.netlink import NETLINK_NETFILTER, Netlink, Refused
+from cni.kernel.netlink import (
+    NETLINK_NETFILTER,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    U32,
+    Netlink,
+    Refused,
+    frame,
+    refusal_of,
+)
 from cni.plan import ruleset
 from cni.spec.owner import label_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni.kernel.nfnl import Element, Place
 
 ABSENT = (ENOENT, EOPNOTSUPP, EPROTONOSUPPORT)  # the table is not there, or nothing of nftables is
@@ -99,6 +112,22 @@ class Nft(Netlink):
         """Of any container."""
         places = (*MASQUERADES.values(), *GUARDS.values(), *PORTS.values())
         return any(label_keys(element.label) for place in places for element in self.elements(place))
+
+    def each_element(self, place: Place) -> Iterator[Element]:
+        """The same as they come, consistent or not; empty where there is none.
+
+        Who stops before the end has to close the socket: the kernel dumps one thing at a time.
+        """
+        self._sequence += 1
+        kind, payload = nfnl.all_elements(place)
+        self._socket.send(frame(kind, NLM_F_REQUEST | NLM_F_DUMP, self._sequence, payload))
+        for answer, flags, _, content in self._messages():
+            if answer in (NLMSG_ERROR, NLMSG_DONE):
+                refusal = refusal_of(flags, content) if len(content) >= U32.size else None
+                if refusal is not None and refusal.errno not in ABSENT:
+                    raise refusal
+                return
+            yield from nfnl.each_element(content)
 
     def elements(self, place: Place) -> list[Element]:
         """The cost grows with their number."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from errno import ENODEV
+from errno import EEXIST, ENODEV
 
 from cni.kernel import rtnl, tc
+from cni.kernel.netlink import Refused
 from cni.kernel.rtnl import GROUPS
 
 TYPE_CHECKING = False
@@ -56,8 +57,13 @@ def ifb_differs(machine: Machine, op: Ifb) -> str:
 
 def apply_redirect(machine: Machine, op: Redirect, journal: Journal) -> None:
     index = machine.route.ifindex(op.host_interface)
-    message, way_back = tc.new_ingress(index), tc.delete_ingress(index)
-    journal.take(lambda: machine.route.request(*message), lambda: machine.route.tolerate(ENODEV, way_back))
+    made, unmade = tc.new_ingress(index), tc.delete_ingress(index)
+    try:
+        journal.take(lambda: machine.route.request(*made), lambda: machine.route.tolerate(ENODEV, unmade))
+    except Refused as refused:
+        if refused.errno != EEXIST:  # with a filter there before, as ports have, which stays
+            raise
+        journal.add(lambda: machine.route.tolerate(ENODEV, tc.delete_redirect(index)))
     machine.route.request(*tc.new_redirect(index, machine.route.ifindex(op.ifb)))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from _struct import Struct
 
+from cni.config.ports import MARK_BIT
 from cni.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, attribute, attributes, nest, text, u32, unpacked
 from cni.kernel.rtnl import AF_UNSPEC
 from cni.spec.record import Record
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from cni.kernel.rtnl import Message
 
 RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
-RTM_NEWTFILTER, RTM_GETTFILTER = 44, 46
+RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
 TC_H_ROOT, TC_H_INGRESS = 0xFFFFFFFF, 0xFFFFFFF1
+ARRIVING = 0xFFFFFFF2  # filters of what arrives, whether of the discipline ingress or of clsact
 ROOT_HANDLE, INGRESS_HANDLE, FILTER_CLASS = 1 << 16, 0xFFFF << 16, 1 << 16 | 1
 TCA_KIND, TCA_OPTIONS = 1, 2
 TCA_TBF_PARMS, TCA_TBF_RATE64, TCA_TBF_BURST = 1, 4, 6
@@ -25,7 +27,10 @@ TCA_U32_CLASSID, TCA_U32_SEL, TCA_U32_ACT = 1, 5, 7
 TCA_ACT_KIND, TCA_ACT_OPTIONS, TCA_MIRRED_PARMS = 1, 2, 2
 TC_U32_TERMINAL, TC_ACT_STOLEN, TCA_EGRESS_REDIR = 1, 4, 1
 ETH_P_ALL_NETWORK = 0x0300  # in network order, as tcm_info holds it
-FIRST_PRIORITY = 1 << 16
+ETH_P_IP_NETWORK = 0x0008
+FIRST_PRIORITY, SECOND_PRIORITY = 1 << 16, 2 << 16
+TCA_BPF_OPS_LEN, TCA_BPF_OPS, TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT = 4, 5, 8, 1
+GUARD_HANDLE = 0x706F6477  # "podw"
 UINT32 = (1 << 32) - 1
 
 TCMSG = Struct("=BxxxiIII")  # family, index, handle, parent, info
@@ -33,6 +38,20 @@ RATE64 = Struct("=Q")
 # struct tc_tbf_qopt: two of tc_ratespec (cell_log, linklayer, overhead, cell_align, mpu, rate), limit, buffer, mtu
 TBF = Struct("=BBHhHI BBHhHI III")
 U32_SELECTOR = Struct("=BBBxHHhhI IIii")  # struct tc_u32_sel with one key that matches everything
+U16 = Struct("=H")
+BPF = Struct("=HBBI")  # struct sock_filter (linux/filter.h): code, jump if true, if false, operand
+LOAD_WORD, AND, JUMP_EQUAL, JUMP_SET, RETURN = 0x20, 0x54, 0x15, 0x45, 0x06
+NETWORK_HEADER, MARK = UINT32 + 1 - 0x100000, UINT32 + 1 - 0x1000 + 20  # SKF_NET_OFF; SKF_AD_OFF + SKF_AD_MARK
+TC_ACT_UNSPEC, TC_ACT_SHOT = UINT32, 2
+_GUARD = (
+    (LOAD_WORD, 0, 0, NETWORK_HEADER + 16),  # the destination
+    (AND, 0, 0, 0xFF000000),
+    (JUMP_EQUAL, 0, 3, 127 << 24),
+    (LOAD_WORD, 0, 0, MARK),
+    (JUMP_SET, 1, 0, 1 << MARK_BIT),
+    (RETURN, 0, 0, TC_ACT_SHOT),
+    (RETURN, 0, 0, TC_ACT_UNSPEC),
+)
 MIRRED = Struct("=IIiiiiI")  # index, capab, action, refcnt, bindcnt, eaction, ifindex
 
 
@@ -73,7 +92,7 @@ def delete_ingress(index: int) -> Message:
 
 def new_redirect(index: int, to: int) -> Message:
     """All that the link receives is sent by the link `to` instead."""
-    head = TCMSG.pack(AF_UNSPEC, index, 0, INGRESS_HANDLE, FIRST_PRIORITY | ETH_P_ALL_NETWORK)
+    head = TCMSG.pack(AF_UNSPEC, index, 0, INGRESS_HANDLE, SECOND_PRIORITY | ETH_P_ALL_NETWORK)
     mirred = attribute(TCA_MIRRED_PARMS, MIRRED.pack(0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, to))
     action = nest(1, text(TCA_ACT_KIND, "mirred"), nest(TCA_ACT_OPTIONS, mirred))
     options = nest(
@@ -85,12 +104,46 @@ def new_redirect(index: int, to: int) -> Message:
     return RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, head + text(TCA_KIND, "u32") + options
 
 
+def new_loopback_guard(index: int) -> Message:
+    """What arrives for 127.0.0.0/8 is dropped, unless a rule has marked it: one that br_netfilter has already led back.
+
+    Before all other filters. Where the link is a bridge, it sees what the bridge hands up.
+    """
+    head = TCMSG.pack(AF_UNSPEC, index, GUARD_HANDLE, ARRIVING, FIRST_PRIORITY | ETH_P_IP_NETWORK)
+    program = b"".join([BPF.pack(*instruction) for instruction in _GUARD])
+    options = nest(
+        TCA_OPTIONS,
+        attribute(TCA_BPF_OPS_LEN, U16.pack(len(_GUARD))),
+        attribute(TCA_BPF_OPS, program),
+        u32(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT),
+    )
+    return RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, head + text(TCA_KIND, "bpf") + options
+
+
+def delete_loopback_guard(index: int) -> Message:
+    head = TCMSG.pack(AF_UNSPEC, index, GUARD_HANDLE, ARRIVING, FIRST_PRIORITY | ETH_P_IP_NETWORK)
+    return RTM_DELTFILTER, 0, head + text(TCA_KIND, "bpf")
+
+
+def delete_redirect(index: int) -> Message:
+    return RTM_DELTFILTER, 0, TCMSG.pack(AF_UNSPEC, index, 0, INGRESS_HANDLE, SECOND_PRIORITY | ETH_P_ALL_NETWORK)
+
+
+def is_loopback_guard(data: bytes) -> bool:
+    return unpacked(TCMSG, data)[2] == GUARD_HANDLE and attributes(data, TCMSG.size).get(TCA_KIND) == b"bpf\0"
+
+
+def is_ingress(data: bytes, index: int) -> bool:
+    """Of a queueing discipline: the link's place for filters, and of those that arrive alone."""
+    return unpacked(TCMSG, data)[1] == index and attributes(data, TCMSG.size).get(TCA_KIND) == b"ingress\0"
+
+
 def all_qdiscs(index: int) -> tuple[int, bytes]:
     return RTM_GETQDISC, TCMSG.pack(AF_UNSPEC, index, 0, 0, 0)
 
 
 def ingress_filters(index: int) -> tuple[int, bytes]:
-    return RTM_GETTFILTER, TCMSG.pack(AF_UNSPEC, index, 0, INGRESS_HANDLE, 0)
+    return RTM_GETTFILTER, TCMSG.pack(AF_UNSPEC, index, 0, ARRIVING, 0)
 
 
 def parse_token_bucket(data: bytes, index: int) -> Bucket | None:

@@ -70,7 +70,8 @@ def _ways_from_loopback(attachment: Attachment) -> tuple[Operation, ...]:
     from cni.plan import ports
 
     place = address.gateway_interface(attachment)
-    return ports.ways_from_loopback(attachment.conf.ports, attachment.addresses, place)
+    label = "" if attachment.conf.routed else attachment.owner.label
+    return ports.ways_from_loopback(attachment.conf.ports, attachment.addresses, place, label)
 
 
 def _shaping(attachment: Attachment) -> tuple[Operation, ...]:

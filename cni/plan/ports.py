@@ -73,13 +73,17 @@ class Hairpin(Record):
 
 
 class LoopbackRouting(Record):
-    """127.0.0.1 may be left through the interface that leads to the container; shared, so DEL leaves it."""
+    """127.0.0.1 may be left through the interface that leads to the container, for its `address`. Shared by
+    containers, unless `label` is empty: then the setting goes with the interface.
+    """
 
     interface: str
+    address: Net
+    label: str
 
     @property
     def key(self) -> str:
-        return f"net/ipv4/conf/{self.interface}/route_localnet"
+        return route_localnet(self.interface)
 
     def describe(self) -> str:
         return f"sysctl -w {self.key.replace('/', '.')}=1"
@@ -115,11 +119,17 @@ def operations(conf: Ports, addresses: tuple[Net, ...], label: str) -> tuple[Ope
     return tuple(found)
 
 
-def ways_from_loopback(conf: Ports, addresses: tuple[Net, ...], toward: str) -> tuple[Operation, ...]:
+def route_localnet(interface: str) -> str:
+    return f"net/ipv4/conf/{interface}/route_localnet"
+
+
+def ways_from_loopback(conf: Ports, addresses: tuple[Net, ...], toward: str, label: str) -> tuple[LoopbackRouting, ...]:
     """`toward`: the interface that leads to the container, which has to be there already; empty for none."""
     reachable = any(mapping.serves(4) and _from_loopback(mapping) for mapping in conf.mappings)
-    needed = reachable and conf.masqueraded != NOBODY and any(address.family == 4 for address in addresses)
-    return (LoopbackRouting(toward),) if needed and toward else ()
+    address = next((one for one in addresses if one.family == 4), None)
+    if address is None or not (reachable and toward) or conf.masqueraded == NOBODY:
+        return ()
+    return (LoopbackRouting(toward, address, label),)
 
 
 def _from_loopback(mapping: PortMapping) -> bool:

@@ -139,7 +139,7 @@ def host_ports(hairpins: Sequence[Hairpin], conditions: Sequence[Condition]) -> 
             found += _chain(hairpin.chain, f"{_source(hairpin)}masquerade")
         return found + _entrances()
 
-    chains = ["hostports", "prerouting", "output", "loopback"]
+    chains = ["hostports", "prerouting", "output", "loopback", "loopback-answers"]
     for bit in bits:
         chains += [f"hostports-{bit}", f"hairpin-bit{bit}"]
     chains += [one.chain for one in conditions] + [one.chain for one in hairpins]
@@ -160,7 +160,7 @@ def _source(hairpin: Hairpin) -> str:
 
 def _entrances() -> list[str]:
     """From outside and from the host itself; and what must not enter, since where route_localnet is set the kernel
-    no longer sees to that.
+    no longer sees to that. Answers are marked for the interfaces' own filters (cni.kernel.localnet).
     """
     conditional = []
     for family in (4, 6):
@@ -170,7 +170,12 @@ def _entrances() -> list[str]:
     for hook, priority in (("prerouting", "dstnat"), ("output", "-100")):
         found += _chain(hook, "fib daddr type local jump hostports", hook=f"nat hook {hook} priority {priority}")
     martian = 'iifname != "lo" ip daddr 127.0.0.0/8 drop'
-    return found + _chain("loopback", martian, hook="filter hook prerouting priority raw")
+    answer = f'iifname != "lo" ip daddr 127.0.0.0/8 ct direction reply meta mark set meta mark | {1 << MARK_BIT:#x}'
+    return [
+        *found,
+        *_chain("loopback", martian, hook="filter hook prerouting priority raw"),
+        *_chain("loopback-answers", answer, hook="filter hook prerouting priority -99"),
+    ]
 
 
 def _port_maps() -> list[str]:

@@ -43,7 +43,8 @@ ATTACHING = LINKING | ALLOCATOR
 # podwire looks after the host's firewall, which its drop-ins leave to the plugin chained behind them.
 ACCEPTING = {"cni.plan.accept", "cni.kernel.accept", "cni.kernel.nfnl"}
 RULES = {"cni.kernel.nfnl", "cni.kernel.nft", "cni.kernel.nftables", "cni.plan.ruleset", "cni.proc"}
-PORTS = RULES | {"cni.plan.ports", "cni.kernel.hostports", "cni.kernel.conntrack"}
+PORTS = RULES | {"cni.plan.ports", "cni.kernel.hostports", "cni.kernel.conntrack", "cni.kernel.localnet"}
+GUARDING = {"cni.kernel.tc"}  # the first port behind an interface, and the last
 SHAPING = {"cni.plan.shaping", "cni.kernel.shaping", "cni.kernel.tc"}
 
 CALL = f"""
@@ -121,7 +122,7 @@ FEATURES: dict[str, tuple[str, dict[str, Any], set[str]]] = {
     "masquerading": ("podwire", {"ipMasq": True}, ACCEPTING | RULES | {"cni.kernel.masquerade"}),
     "masquerading, as bridge": ("bridge", {"ipMasq": True}, RULES | {"cni.kernel.masquerade"}),
     "guard": ("podwire", {"macspoofchk": True}, ACCEPTING | RULES | {"cni.kernel.guard"}),
-    "ports": ("podwire", {"runtimeConfig": {"portMappings": MAPPINGS}}, ACCEPTING | PORTS),
+    "ports": ("podwire", {"runtimeConfig": {"portMappings": MAPPINGS}}, ACCEPTING | PORTS | GUARDING),
     "limits": ("podwire", LIMITS, ACCEPTING | SHAPING),
 }
 
@@ -166,7 +167,7 @@ def test_a_network_without_addresses_loads_no_allocator(machine: Machine) -> Non
 
 
 # What a chained plugin is loaded for; the rules' first call after boot has nft load them.
-CHAINED: dict[str, set[str]] = {"portmap": PORTS, "bandwidth": SHAPING, "loopback": set()}
+CHAINED: dict[str, set[str]] = {"portmap": PORTS | GUARDING, "bandwidth": SHAPING, "loopback": set()}
 REFERENCE_NAMES = {"hashlib", "_hashlib"}  # bandwidth's DEL finds what the reference made
 
 

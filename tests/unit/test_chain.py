@@ -205,12 +205,12 @@ def test_ports_are_mapped_for_the_owner_and_loopback_is_routed_the_hosts_way() -
     assert routes.asked == [parse_ip("10.1.2.3")]
 
 
-def test_a_release_asks_no_way_and_leaves_what_is_shared() -> None:
+def test_a_release_tells_which_way_loopback_was_routed() -> None:
     routes = Routes()
     plugin = made(Portmap, routes, runtimeConfig=MAPPED)
     found = plugin.leftovers(BOTH)
-    assert [type(op).__name__ for op in found] == ["Hairpin", "HostPort", "Hairpin", "HostPort"]
-    assert (routes.asked, plugin.leftovers(Result())) == ([], ())
+    assert [type(op).__name__ for op in found] == ["Hairpin", "HostPort", "Hairpin", "HostPort", "LoopbackRouting"]
+    assert (routes.asked, plugin.leftovers(Result())) == ([parse_ip("10.1.2.3")], ())
 
 
 def test_without_mappings_no_way_is_asked() -> None:

@@ -38,7 +38,8 @@ def on(address: str) -> PortMapping:
 
 def planned(*mappings: PortMapping, toward: str = "cni0", **conf: Any) -> tuple[Operation, ...]:
     made = Ports(mappings, **conf)
-    return ports.operations(made, (V4, V6), OWNER.label) + ports.ways_from_loopback(made, (V4, V6), toward)
+    back = ports.ways_from_loopback(made, (V4, V6), toward, OWNER.label)
+    return ports.operations(made, (V4, V6), OWNER.label) + back
 
 
 def attached(*addresses: str, **members: Any) -> list[Operation]:
@@ -67,7 +68,7 @@ def test_a_port_of_both_families_leads_to_both_addresses() -> None:
         HostPort(BOTH, V4.ip, OWNER.label),
         Hairpin(V6, everybody=False, label=OWNER.label),
         HostPort(BOTH, V6.ip, OWNER.label),
-        LoopbackRouting("cni0"),
+        LoopbackRouting("cni0", V4, OWNER.label),
     )
 
 
@@ -127,7 +128,9 @@ def test_loopback_is_routed_where_a_port_can_be_reached_by_it_and_answers_come_b
     mapping: PortMapping, masqueraded: str, toward: str, routed: bool
 ) -> None:
     found = planned(mapping, toward=toward, masqueraded=masqueraded)
-    assert [one for one in found if isinstance(one, LoopbackRouting)] == [LoopbackRouting(toward)] * routed
+    assert [one for one in found if isinstance(one, LoopbackRouting)] == [
+        LoopbackRouting(toward, V4, OWNER.label)
+    ] * routed
 
 
 def test_what_restrains_a_port_is_there_before_the_port() -> None:
@@ -182,7 +185,8 @@ def test_loopback_is_routed_over_the_interface_that_has_the_gateway_once_it_is_t
     members: dict[str, Any], interface: str
 ) -> None:
     found = attached("10.1.2.3/24", **members)
-    routing = found.index(LoopbackRouting(interface))
+    (routing,) = [position for position, one in enumerate(found) if isinstance(one, LoopbackRouting)]
+    assert found[routing].describe() == f"sysctl -w net.ipv4.conf.{interface}.route_localnet=1"
     made = [
         position
         for position, one in enumerate(found)

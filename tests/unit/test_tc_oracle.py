@@ -75,10 +75,10 @@ def test_an_ingress_is_understood_as_it_is_meant() -> None:
 
 
 def test_a_redirect_is_understood_as_it_is_meant() -> None:
-    """The first filter for all protocols; its one key matches everything, its one action takes the packet away."""
+    """Of all protocols, behind the guard of 127.0.0.1; its key matches everything, its action takes packets away."""
     header, fields, attrs = read(tc.new_redirect(7, 9))
     assert header == (44, CREATE)
-    assert fields == fixed(7, 0, 0xFFFF0000, 1 << 16 | 0x0300)
+    assert fields == fixed(7, 0, 0xFFFF0000, 2 << 16 | 0x0300)
     (kind, (name, options)) = attrs
     assert (kind, name) == (("TCA_KIND", "u32"), "TCA_OPTIONS")
     told = dict(options["attrs"])
@@ -100,7 +100,7 @@ def test_questions_are_understood_as_they_are_meant() -> None:
     kind, payload = tc.all_qdiscs(7)
     assert read((kind, 0, payload)) == ((38, 0), fixed(7, 0, 0), [])
     kind, payload = tc.ingress_filters(7)
-    assert read((kind, 0, payload)) == ((46, 0), fixed(7, 0, 0xFFFF0000), [])
+    assert read((kind, 0, payload)) == ((46, 0), fixed(7, 0, 0xFFFFFFF2), [])
 
 
 def answer(index: int, attrs: Attributes) -> bytes:
@@ -222,6 +222,22 @@ def test_a_redirect_is_to_the_kernel_what_its_description_is(machine: Machine) -
     filters = [shown(machine, "filter", "show", "dev", name, "parent", "ffff:") for name in ("typed", "sent")]
     assert filters[0] == filters[1]
     assert filters[0][-1]["options"]["actions"][0]["to_dev"] == "ifb-sent"
+
+
+GUARD = "7,32 0 0 4293918736,84 0 0 4278190080,21 0 3 2130706432,32 0 0 4294963220,69 1 0 8192,6 0 0 2,6 0 0 4294967295"
+
+
+def test_the_guard_of_loopback_is_to_the_kernel_what_tc_makes_of_its_bytecode(machine: Machine) -> None:
+    index = machine.call(send, "sent")
+    machine.run("tc", "qdisc", "add", "dev", "typed", "clsact")
+    filter_ = ("protocol", "ip", "pref", "1", "handle", "0x706f6477", "bpf", "da", "bytecode", GUARD)
+    machine.run("tc", "filter", "add", "dev", "typed", "ingress", *filter_)
+    machine.call(send, "sent", tc.new_ingress(index), tc.new_loopback_guard(index))
+    filters = [machine.run("tc", "filter", "show", "dev", name, "ingress").stdout for name in ("typed", "sent")]
+    assert filters[0] == filters[1]
+    assert "direct-action" in filters[1]
+    machine.call(send, "sent", tc.delete_loopback_guard(index))
+    assert machine.run("tc", "filter", "show", "dev", "sent", "ingress").stdout == ""
 
 
 def questions(name: str) -> tuple[list[tuple[int, int]], list[int]]:

@@ -1,0 +1,134 @@
+"""route_localnet of an interface, so that 127.0.0.1 reaches a port of a container, and the filter that keeps it safe.
+
+With the setting alone, containers reach what listens on the host's loopback (CVE-2020-8558). A rule of nftables forbids
+it, but goes when somebody flushes the ruleset. So the interface itself has a filter, of traffic control: what arrives
+for 127.0.0.0/8 is dropped unless it is an answer, which the rules have marked. Setting and filter come, stay and go
+together: the filter also tells that the setting is podwire's.
+"""
+
+from __future__ import annotations
+
+from errno import EEXIST, EINVAL, ENOENT, ENOTSUP
+
+from cni.kernel import sysctl
+from cni.kernel.netlink import Refused
+from cni.kernel.nftables import PORTS, Nft
+from cni.plan.ports import LoopbackRouting, route_localnet
+from cni.spec.address import IP, Net
+from cni.spec.errors import TryAgain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.kernel.journal import Journal
+    from cni.kernel.machine import Machine
+
+HAIRPINS = PORTS["hairpin4"]  # an element for each container whose ports 127.0.0.1 may reach
+LACKING = (ENOENT, EINVAL, ENOTSUP)  # no cls_bpf or ingress in the kernel, or the place is another's
+
+
+def apply(machine: Machine, op: LoopbackRouting, journal: Journal) -> None:
+    before = sysctl.read(op.key)
+    if before == "0":
+        _add_filter(machine, op.interface, journal)
+        # The interface may be the attachment's own, and gone by then.
+        journal.add_shared(lambda: sysctl.ensure(op.key, before))
+        sysctl.ensure(op.key, "1")
+
+
+def _add_filter(machine: Machine, interface: str, journal: Journal) -> None:
+    """Where it cannot be, the rule of nftables remains, and people are told."""
+    from cni.kernel import tc
+
+    index = machine.route.ifindex(interface)
+    journal.add_shared(lambda: _remove_filter(machine, interface))
+    try:
+        for message in (tc.new_ingress(index), tc.new_loopback_guard(index)):
+            machine.route.tolerate(EEXIST, message)
+    except Refused as refused:
+        if refused.errno not in LACKING:
+            raise
+        _remove_filter(machine, interface)
+        machine.warn(
+            f"{interface}: no filter of traffic control keeps containers from 127.0.0.1 (kernel module cls_bpf?):"
+            " after nft flush ruleset they reach it until the next container with a port is attached"
+        )
+
+
+def _remove_filter(machine: Machine, interface: str) -> None:
+    """With the place for filters, unless that is used by another."""
+    from cni.kernel import tc
+
+    link = machine.route.find(interface)
+    if link is None:
+        return
+    try:
+        machine.route.request(*tc.delete_loopback_guard(link.ifindex))
+    except Refused as refused:
+        if refused.errno not in LACKING:
+            raise
+    qdiscs = machine.route.dump(*tc.all_qdiscs(link.ifindex))
+    if any(tc.is_ingress(answer, link.ifindex) for answer in qdiscs) and not _filters(machine, link.ifindex):
+        machine.route.request(*tc.delete_ingress(link.ifindex))
+
+
+def _filters(machine: Machine, index: int) -> list[bytes]:
+    from cni.kernel import tc
+
+    return machine.route.dump(*tc.ingress_filters(index))
+
+
+def differs(machine: Machine, op: LoopbackRouting) -> str:
+    del machine
+    return f"{op.interface} no longer takes packets of 127.0.0.1 ({op.key} is 0)" if sysctl.read(op.key) == "0" else ""
+
+
+def release(machine: Machine, op: LoopbackRouting) -> None:
+    """The setting goes with the last container that needs it; one that podwire did not make stays."""
+    if op.label and sysctl.read(op.key) == "1" and not _surely_needed(op):
+        _take_back(machine, op.interface, lambda label: label == op.label)
+
+
+def take_back_unused(machine: Machine) -> None:
+    """Takes the setting back wherever no container needs it; the cost grows with the interfaces."""
+    for link in machine.route.links():
+        if sysctl.read(route_localnet(link.name)) == "1":
+            _take_back(machine, link.name, lambda _label: False)
+
+
+def _surely_needed(op: LoopbackRouting) -> bool:
+    """Returns True once a neighbour with a port is found; the first is enough, so the cost does not grow with them."""
+    nft = Nft()
+    try:
+        return any(
+            element.label != op.label and _is_in(element.key, op.address.network)
+            for element in nft.each_element(HAIRPINS)
+        )
+    finally:
+        nft.close()
+
+
+def _take_back(machine: Machine, interface: str, leaving: Callable[[str], bool]) -> None:
+    """Alone, so that nobody who attaches relies on the setting meanwhile. Where others keep the lock, it stays."""
+    from cni.kernel import tc
+
+    link = machine.route.find(interface)
+    if link is None or not any(map(tc.is_loopback_guard, _filters(machine, link.ifindex))):
+        return
+    try:
+        machine.lock.alone()
+    except TryAgain:
+        return
+    try:
+        subnets = [one.address.network for one in machine.route.addresses(interface)]
+        used = [element.key for element in machine.nft.elements(HAIRPINS) if not leaving(element.label)]
+        if not any(_is_in(key, subnet) for key in used for subnet in subnets if subnet.family == 4):
+            sysctl.ensure(route_localnet(interface), "0")
+            _remove_filter(machine, interface)
+    finally:
+        machine.lock.share()
+
+
+def _is_in(packed: bytes, subnet: Net) -> bool:
+    return Net(IP(4, int.from_bytes(packed, "big")), subnet.prefix).network == subnet
