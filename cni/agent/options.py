@@ -158,7 +158,9 @@ def _kube(given: Given, environment: Mapping[str, str]) -> KubeOptions:
     host, port = environment.get("KUBERNETES_SERVICE_HOST", ""), environment.get("KUBERNETES_SERVICE_PORT") or "443"
     if not (kubeconfig or server or host):
         given.fault("kubeconfig-file", "missing: outside of a pod it, or --kube-api-url, says where the API server is")
-    if server and not server.startswith(("http://", "https://")):
+    if "@" in server:  # a password perhaps, not to be shown
+        given.fault("kube-api-url", "has a user: that is for --kubeconfig-file")
+    elif server and not server.startswith(("http://", "https://")):
         given.fault("kube-api-url", f"{server!r} is not a server, as https://10.0.0.1:6443 is")
     name = given.text("node-name") or environment.get("NODE_NAME", "")
     pod = environment.get("POD_NAMESPACE", ""), environment.get("POD_NAME", "")

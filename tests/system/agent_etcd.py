@@ -108,6 +108,11 @@ class Etcd:
         return len(self.call("lease/leases", {}).get("leases", ()))
 
 
+def _undated(lease: Lease | str) -> Lease | str:
+    """When a key was made is etcd's to say."""
+    return lease._replace(created=0) if isinstance(lease, Lease) else lease
+
+
 class Told:
     """A store that runs, all it has told, and what follows from it."""
 
@@ -129,11 +134,11 @@ class Told:
             elif isinstance(news, Held):
                 self.held = news
             elif isinstance(news, Listed):
-                self.leases = dict(news.leases)
+                self.leases = {key: _undated(lease) for key, lease in news.leases.items()}
             elif isinstance(news, Changed):
                 self.leases.pop(news.key, None)
                 if news.lease is not None:
-                    self.leases[news.key] = news.lease
+                    self.leases[news.key] = _undated(news.lease)
 
     def count(self, kind: type[News]) -> int:
         return sum(isinstance(one, kind) for one in self.news)

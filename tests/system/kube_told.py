@@ -27,6 +27,11 @@ NETWORK: dict[str, Any] = {"Network": "10.244.0.0/16", "Backend": {"Type": "vxla
 ONE = "10.244.1.0/24"
 
 
+def _undated(lease: Lease | str) -> Lease | str:
+    """When a node was made is the server's to say."""
+    return lease._replace(created=0) if isinstance(lease, Lease) else lease
+
+
 class Told:
     """All that a store has told, and what follows from it."""
 
@@ -51,11 +56,11 @@ class Told:
             elif isinstance(news, Held):
                 self.held = news
             elif isinstance(news, Listed):
-                self.leases = dict(news.leases)
+                self.leases = {name: _undated(lease) for name, lease in news.leases.items()}
             elif isinstance(news, Changed):
                 self.leases.pop(news.key, None)
                 if news.lease is not None:
-                    self.leases[news.key] = news.lease
+                    self.leases[news.key] = _undated(news.lease)
 
     def of(self, *kinds: type[News]) -> list[News]:
         return [one for one in self.news if isinstance(one, kinds)]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from cni.agent.leases import Lease, parse_key, parse_lease
 from cni.agent.stores.etcd.allocation import NoSubnet
 from cni.agent.stores.etcd.errors import GatewayError
+from cni.agent.stores.etcd.gateway import understood
 from cni.agent.stores.etcd.messages import KeyValue, below, key_value, revision_of, text64
 from cni.agent.stores.store import Changed, Listed
 from cni.spec.record import Record
@@ -54,17 +55,25 @@ class Trouble:
 
     def again(self, error: Exception) -> float:
         """In seconds until the next attempt: not the same on all nodes, when all have lost the same server."""
-        why = str(error) if isinstance(error, (GatewayError, NoSubnet)) else repr(error)
+        why = told(error)
         if why not in self._logged and len(self._logged) < MOST_LOGGED:
-            defect = None if isinstance(error, (GatewayError, NoSubnet)) else error
-            log.warning("%s", why, exc_info=defect)
+            log.warning("%s", why)
+            if not isinstance(error, (GatewayError, NoSubnet)):
+                log.debug("%s", why, exc_info=error)
             self._logged.add(why)
         pause, self._pause = self._pause, min(2 * self._pause, self._limit)
-        return pause * SystemRandom().uniform(0.5, 1)
+        return max(pause * SystemRandom().uniform(0.5, 1), error.wait if isinstance(error, GatewayError) else 0.0)
 
     def over(self) -> None:
         self._logged.clear()
         self._pause = self._first
+
+
+def told(error: Exception) -> str:
+    """In words for people; a defect by its kind alone, the rest is for who looks for it (--v=1)."""
+    if isinstance(error, (GatewayError, NoSubnet)):
+        return str(error)
+    return f"a defect of podwired ({type(error).__name__}); --v=1 tells more"
 
 
 class Hooks(Record):
@@ -115,7 +124,7 @@ class Follower:
         self._gateway.turn_away()
         pause = self._trouble.again(error)
         if self._up_since == DOWN and not isinstance(error, Outdated):
-            self._hooks.failed(str(error))
+            self._hooks.failed(told(error))
         self._stop.wait(pause)
 
     def _follow(self) -> None:
@@ -143,7 +152,8 @@ class Follower:
                 if self._outdated or self._stop.is_set():
                     return
             for message in stream:
-                self._take(message, stream)
+                with understood("the watch"):
+                    self._take(message, stream)
         finally:
             with self._lock:
                 self._stream = None

@@ -7,16 +7,15 @@ which that does no harm.
 from __future__ import annotations
 
 import json
-import ssl
 import time
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
-import urllib3
 from urllib3.exceptions import HTTPError
 
 from cni.agent.stores.etcd.errors import (
     ANSWER_SECONDS,
-    CONNECT_SECONDS,
+    NONSENSE,
     GatewayError,
     Refused,
     fault_of,
@@ -25,17 +24,24 @@ from cni.agent.stores.etcd.errors import (
     said,
 )
 from cni.agent.stores.etcd.messages import Json, KeyValue, below, key_value, revision_of, text64
-from cni.agent.stores.streams import KEEPALIVE, Lines
+from cni.agent.stores.streams import Lines, parsed, pool_of, wait_of, whole
+from cni.agent.stores.tls import context_of
+from cni.spec import smallfile
 from cni.spec.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import ssl
+    from collections.abc import Callable, Iterator
 
+    import urllib3
     from urllib3 import BaseHTTPResponse
 
     from cni.agent.stores.etcd.access import EtcdOptions
 
+T = TypeVar("T")
+
 PAGE = 2000  # keys in one answer
+MOST_KEYS, MOST_BYTES = 200_000, 64 << 20  # of one list: ten times what the largest networks have
 STALE_TOKEN = ("invalid auth token", "user name is empty", "revision of auth store is old", "revision in header is old")
 
 
@@ -53,7 +59,7 @@ class Stream(Lines):
         """Ends with GatewayError alone."""
         try:
             yield from map(_streamed, self.lines())
-        except (HTTPError, OSError, ValueError) as error:
+        except (HTTPError, OSError) as error:
             raise GatewayError(f"the watch ended: {reason(error)}") from None
         raise GatewayError("the watch ended: etcd closed the connection")
 
@@ -69,16 +75,24 @@ class Gateway:
     def get(self, key: bytes) -> tuple[int, KeyValue | None]:
         """The revision of the store, and the key if it is there."""
         answer = self.call("kv/range", {"key": text64(key)})
-        return revision_of(answer), next(map(key_value, answer.get("kvs", ())), None)
+        with understood("kv/range"):
+            return revision_of(answer), next(map(key_value, answer.get("kvs", ())), None)
 
     def listed(self, folder: bytes) -> tuple[int, list[KeyValue]]:
         """All keys in it as they were at one revision."""
         request = {**below(folder), "limit": str(PAGE)}
         answer = self.call("kv/range", request)
-        revision, found = revision_of(answer), [key_value(one) for one in answer.get("kvs", ())]
+        with understood("kv/range"):
+            revision, found = revision_of(answer), [key_value(one) for one in answer.get("kvs", ())]
         while answer.get("more"):
-            answer = self.call("kv/range", {**request, "key": text64(found[-1].key + b"\0"), "revision": str(revision)})
-            found += [key_value(one) for one in answer.get("kvs", ())]
+            if not found or len(found) > MOST_KEYS or sum(len(one.value) for one in found) > MOST_BYTES:
+                raise GatewayError(f"etcd lists more than {MOST_KEYS} keys, or {MOST_BYTES >> 20} MB, or no key at all")
+            last = found[-1].key
+            answer = self.call("kv/range", {**request, "key": text64(last + b"\0"), "revision": str(revision)})
+            with understood("kv/range"):
+                found += [key_value(one) for one in answer.get("kvs", ())]
+            if found[-1].key <= last:
+                raise GatewayError("etcd lists the same keys again and again")
         return revision, found
 
     def transact(self, compare: list[Json], success: list[Json], failure: list[Json]) -> Json:
@@ -88,7 +102,8 @@ class Gateway:
     def grant(self, seconds: int) -> Grant:
         now = time.time()
         answer = self.call("lease/grant", {"TTL": str(seconds)})
-        return Grant(int(answer["ID"]), now + int(answer["TTL"]))
+        with understood("lease/grant"):
+            return Grant(int(answer["ID"]), now + int(answer["TTL"]))
 
     def revoke(self, grant: Grant) -> None:
         self.call("lease/revoke", {"ID": str(grant.lease)})
@@ -96,23 +111,25 @@ class Gateway:
     def granted(self, lease: int) -> Grant:
         """A lease of etcd's as it is now; one that is gone has expired."""
         now = time.time()
-        return Grant(lease, now + int(self.call("lease/timetolive", {"ID": str(lease)}).get("TTL", 0)))
+        answer = self.call("lease/timetolive", {"ID": str(lease)})
+        with understood("lease/timetolive"):
+            return Grant(lease, now + int(answer.get("TTL", 0)))
 
     def watch(self, creates: list[Json]) -> Stream:
         """Several watches in one stream. A member of the cluster that has lost the leader ends it."""
         body = b"\n".join([json.dumps({"create_request": create}).encode() for create in creates])
         headers = {**self._authorization(), "Grpc-Metadata-hasleader": "true"}
-        return Stream(self._post("watch", body, headers, whole=False))
+        return Stream(self._post("watch", body, headers, lambda response: response))
 
     def call(self, path: str, request: Json) -> Json:
         body = json.dumps(request).encode()
         try:
-            return _decoded(self._post(path, body, self._authorization()))
+            return self._asked(path, body, self._authorization())
         except Refused as error:
             if not (self._options.username and any(text in str(error) for text in STALE_TOKEN)):
                 raise
         self.forget_token()
-        return _decoded(self._post(path, body, self._authorization()))
+        return self._asked(path, body, self._authorization())
 
     def forget_token(self) -> None:
         self._token = ""
@@ -131,45 +148,52 @@ class Gateway:
         if not self._token:
             names = {"name": self._options.username, "password": self._options.password}
             try:
-                answer = _decoded(self._post("auth/authenticate", json.dumps(names).encode(), {}))
+                answer = self._asked("auth/authenticate", json.dumps(names).encode(), {})
             except Refused as error:
                 if "authentication is not enabled" in str(error):
                     return {}
                 raise Refused(f"user {self._options.username!r}: {error}") from None
-            self._token = answer["token"]
+            with understood("auth/authenticate"):
+                self._token = str(answer["token"])
         return {"Authorization": self._token}
 
-    def _post(self, path: str, body: bytes, headers: dict[str, str], *, whole: bool = True) -> BaseHTTPResponse:
+    def _asked(self, path: str, body: bytes, headers: dict[str, str]) -> Json:
+        data = self._post(path, body, headers, whole)
+        with understood(path):
+            answer = parsed(data)
+            revision_of(answer)  # every answer has one, if only 0
+        return dict(answer)
+
+    def _post(self, path: str, body: bytes, headers: dict[str, str], take: Callable[[BaseHTTPResponse], T]) -> T:
+        """What `take` makes of the answer of the first endpoint that has one."""
         faults: dict[str, str] = {}
+        wait = 0.0
         for turn in range(self._turn, self._turn + len(self._endpoints)):
             endpoint = self._endpoints[turn % len(self._endpoints)]
             try:
                 response = self._connected().request(
-                    "POST", f"{endpoint}/v3/{path}", body=body, headers=headers, preload_content=whole, redirect=False
+                    "POST", f"{endpoint}/v3/{path}", body=body, headers=headers, preload_content=False, redirect=False
                 )
+                if response.status == 200:
+                    taken = take(response)
+                    self._turn = turn
+                    return taken
+                fault = fault_of(response.status, whole(response))
             except (HTTPError, OSError) as error:
                 self.connect_anew()
                 faults[endpoint] = f"{reason(error)}{hint(error, endpoint, self._options.certfile)}"
                 continue
-            if response.status == 200:
-                self._turn = turn
-                return response
-            fault = fault_of(response.status, response.data)
+            wait = max(wait, wait_of(response))
             if response.status < 500:
-                raise Refused(f"etcd at {endpoint}: {fault}")
+                raise Refused(f"etcd at {endpoint}: {fault}", wait)
             faults[endpoint] = fault
-        raise GatewayError("; ".join(f"etcd at {endpoint}: {faults[endpoint]}" for endpoint in sorted(faults)))
+        raise GatewayError("; ".join(f"etcd at {endpoint}: {faults[endpoint]}" for endpoint in sorted(faults)), wait)
 
     def _connected(self) -> urllib3.PoolManager:
         pool = self._pool  # another thread may take it away
         if pool is None:
-            pool = self._pool = urllib3.PoolManager(
-                retries=False,
-                maxsize=2,
-                ssl_context=_tls(self._options) if any(one.startswith("https:") for one in self._endpoints) else None,
-                socket_options=KEEPALIVE,
-                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS),
-            )
+            secure = any(one.startswith("https:") for one in self._endpoints)
+            pool = self._pool = pool_of(_tls(self._options) if secure else None, ANSWER_SECONDS)
         return pool
 
 
@@ -178,31 +202,34 @@ def _url(endpoint: str) -> str:
 
 
 def _tls(options: EtcdOptions) -> ssl.SSLContext:
+    """Raises GatewayError."""
+    files = [file for file in (options.cafile, options.certfile, options.keyfile) if file]
     try:
-        context = ssl.create_default_context(cafile=options.cafile or None)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # as Go: certificates without key identifiers are common
-        if options.certfile:
-            context.load_cert_chain(options.certfile, options.keyfile or None, password="")  # never asks the terminal
-    except OSError as error:
-        files = ", ".join(file for file in (options.cafile, options.certfile, options.keyfile) if file)
-        raise GatewayError(f"the files for TLS ({files}): {error}") from None
-    return context
+        identity = "\n".join([_text(file) for file in (options.certfile, options.keyfile) if file])
+        return context_of(_text(options.cafile) if options.cafile else "", identity)
+    except (OSError, ValueError) as error:
+        file = getattr(error, "filename", None) or ", ".join(files)
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise GatewayError(f"the files for TLS ({file}): {why}") from None
 
 
-def _decoded(response: BaseHTTPResponse) -> Json:
+def _text(file: str) -> str:
+    return smallfile.read(file).decode("utf-8", "replace")
+
+
+@contextmanager
+def understood(path: str) -> Iterator[None]:
+    """What is not as etcd's answers are is a GatewayError."""
     try:
-        answer = json.loads(response.data)
-    except ValueError:
-        answer = None
-    if not (isinstance(answer, dict) and isinstance(answer.get("header"), dict)):
-        raise GatewayError(f"{response.url} answers in other words than etcd's")
-    return answer
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        raise GatewayError(f"{path} of etcd: {NONSENSE}") from None
 
 
 def _streamed(line: bytes) -> Json:
-    message = json.loads(line)
-    if "result" not in message:
-        raise GatewayError(f"the watch ended: {said(message)}")
-    result: Json = message["result"]
-    return result
+    with understood("the watch"):
+        message = parsed(line)
+        if "result" in message:
+            return dict(message["result"])
+        ended = said(message)
+    raise GatewayError(f"the watch ended: {ended}")

@@ -17,7 +17,7 @@ from cni.agent.leases import Lease, lease_value, parse_key, parse_lease
 from cni.agent.stores.etcd import messages
 from cni.agent.stores.etcd.allocation import NoSubnet, choose, fits
 from cni.agent.stores.etcd.errors import GatewayError, Refused
-from cni.agent.stores.etcd.gateway import Grant
+from cni.agent.stores.etcd.gateway import Grant, understood
 from cni.agent.stores.store import Held
 from cni.spec.record import Record
 
@@ -174,7 +174,8 @@ class OwnLease:
                 lost = self._write(aim, lease, grant, compare, gone, messages.created_since(self._folder, revision))
                 if lost is None:
                     return True
-                news = [messages.key_value(one) for one in lost["responses"][0]["response_range"].get("kvs", ())]
+                with understood("kv/txn"):
+                    news = [messages.key_value(one) for one in lost["responses"][0]["response_range"].get("kvs", ())]
                 keyed = self._keyed(news)
                 if not news or _own(keyed, aim.node):
                     return False

@@ -10,7 +10,7 @@ from threading import Condition, Event, Thread, current_thread
 from typing import TYPE_CHECKING
 
 from cni.agent.network import parse_network_config
-from cni.agent.stores.etcd.follower import Follower, Hooks, Trouble, log
+from cni.agent.stores.etcd.follower import Follower, Hooks, Trouble, log, told
 from cni.agent.stores.etcd.gateway import Gateway
 from cni.agent.stores.etcd.ownlease import Aim, OwnLease, Times
 from cni.agent.stores.store import Configured, Failed, Held
@@ -163,7 +163,7 @@ class EtcdStore:
             except Exception as error:  # noqa: BLE001  # not even a defect may end the thread
                 self._failing = True
                 pause = trouble.again(error)
-                self._fail(str(error))
+                self._fail(told(error))
                 continue
             self._failing = False
             trouble.over()

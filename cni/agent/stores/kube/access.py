@@ -7,6 +7,8 @@ import ssl
 from binascii import a2b_base64
 from typing import TYPE_CHECKING, Any
 
+from cni.agent.stores.tls import context_of
+from cni.spec import smallfile
 from cni.spec.record import Record
 
 if TYPE_CHECKING:
@@ -22,10 +24,13 @@ UNSERVED = {
 
 
 class ApiError(Exception):
-    """The API server cannot be asked, or refuses; the text is for people."""
+    """The API server cannot be asked, or refuses; the text is for people. `wait`: for so long it wants to be left
+    alone, in seconds.
+    """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, wait: float = 0.0) -> None:
         super().__init__(text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}...")
+        self.wait = wait
 
 
 class Access(Record):
@@ -51,14 +56,10 @@ class Access(Record):
         if not self.server.startswith("https:"):
             return None
         try:
-            context = ssl.create_default_context(cadata=self.ca or None)
-            context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # as Go: certificates without key identifiers are common
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context = context_of(self.ca, self.identity)
             if self.insecure:
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
-            if self.identity:
-                _identify(context, self.identity)
         except (OSError, ValueError) as error:
             raise ApiError(f"the certificates for {self.server}: {error}") from None
         return context
@@ -95,6 +96,8 @@ def _of_kubeconfig(path: str) -> Access:
     server = cluster.text("server").rstrip("/")
     if not server:
         raise ApiError(f"{path}: {cluster.what} has no server")
+    if "@" in server:  # a password perhaps, not to be shown
+        raise ApiError(f"{path}: the server of {cluster.what} has a user: that is for the kubeconfig's users")
     certificate, key = user.pem("client-certificate"), user.pem("client-key")
     if bool(certificate) != bool(key):
         raise ApiError(f"{path}: {user.what} has only one of client-certificate and client-key")
@@ -172,8 +175,7 @@ def _parsed(path: str) -> dict[str, Any]:
 
 def _read(path: str, what: str) -> str:
     try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
+        return smallfile.read(path).decode()
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "not a text"
         raise ApiError(f"{what} {path}: {why}") from None
@@ -184,13 +186,3 @@ def _pem(text: str, what: str) -> str:
     if "-----BEGIN " not in text:
         raise ApiError(f"{what} is not PEM")
     return text
-
-
-def _identify(context: ssl.SSLContext, pem: str) -> None:
-    """OpenSSL reads files alone, and a key is not to come to rest in one. Raises OSError."""
-    descriptor = os.memfd_create("identity", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, pem.encode())
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password="")  # never asks the terminal
-    finally:
-        os.close(descriptor)

@@ -29,6 +29,21 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 CALM = 5.0  # seconds for which a watch has to live until the trouble before it is over
 PATIENCE = 2  # attempts in vain until that is told
 DOWN = float("inf")
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError)
+
+
+def told(error: Exception) -> str:
+    """In words for people; a defect by its kind alone, the rest is for who looks for it (--v=1)."""
+    return str(error) if isinstance(error, ApiError) else f"a defect of podwired ({type(error).__name__})"
+
+
+def named(node: Json) -> str:
+    """Raises ApiError."""
+    metadata = node.get("metadata") if isinstance(node, dict) else None
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not (name and isinstance(name, str)):
+        raise ApiError("Kubernetes tells of a node without a name")
+    return name
 
 
 class Hooks(Record):
@@ -50,6 +65,7 @@ class Follower:
         self._revision = ""
         self._up_since = DOWN
         self._pause = FIRST_PAUSE
+        self._wait = 0.0  # that the server asked for
         self._listed = -DOWN  # when
         self._broken = False  # the last watch, or the attempt at one, has failed
         self._vain = 0
@@ -78,6 +94,7 @@ class Follower:
     def _recover(self, error: Exception) -> None:
         """A watch may break: that is told only where it cannot be taken up again."""
         self._broken = True
+        self._wait = error.wait if isinstance(error, ApiError) else 0.0
         log.debug("%s", error, exc_info=None if isinstance(error, ApiError) else error)
         if isinstance(error, Expired) and self._revision:
             log.info("%s: all nodes are listed again", error)
@@ -88,14 +105,15 @@ class Follower:
         if self._up_since == DOWN:
             self._vain += 1
         if self._vain >= PATIENCE:
-            self._hooks.failed(str(error) if isinstance(error, ApiError) else repr(error))
+            self._hooks.failed(told(error))
 
     def _rest(self) -> None:
         """Not as long on all nodes, when all have lost the same server."""
         if time.monotonic() - self._up_since > CALM:
             self._pause = FIRST_PAUSE
         pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
-        self._stop.wait(pause * SystemRandom().uniform(0.5, 1))
+        wait, self._wait = self._wait, 0.0
+        self._stop.wait(max(pause * SystemRandom().uniform(0.5, 1), wait))
 
     def _follow(self) -> None:
         """Until the watch ends as it was told to. Raises Expired, ApiError."""
@@ -129,10 +147,10 @@ class Follower:
 
         def take(node: Json) -> None:
             nonlocal own
-            name = node["metadata"]["name"]
+            name = named(node)
             if name == self.name:
-                own = own_node(node, self._names)
-            elif (lease := peer(node, self._names)) is not None:
+                own = self.own_of(node)
+            elif (lease := self._peer(node)) is not None:
                 peers[name] = lease
 
         self._revision = self._api.list_nodes(take)
@@ -140,11 +158,26 @@ class Follower:
         self._hooks.listed(own, peers)
 
     def _take(self, kind: str, node: Json) -> None:
-        metadata = node["metadata"]
         if kind != "BOOKMARK":
-            name, gone = metadata["name"], kind == "DELETED"
+            name, gone = named(node), kind == "DELETED"
             if name == self.name:
-                self._hooks.own(None if gone else own_node(node, self._names))
+                self._hooks.own(None if gone else self.own_of(node))
             else:
-                self._hooks.peer(name, None if gone else peer(node, self._names))
-        self._revision = metadata["resourceVersion"]
+                self._hooks.peer(name, None if gone else self._peer(node))
+        metadata = node.get("metadata")
+        if not (isinstance(metadata, dict) and metadata.get("resourceVersion")):
+            raise ApiError("the watch of nodes tells of one without a resourceVersion")
+        self._revision = str(metadata["resourceVersion"])
+
+    def own_of(self, node: Json) -> OwnNode:
+        """Raises ApiError."""
+        try:
+            return own_node(node, self._names)
+        except MALFORMED:
+            raise ApiError(f'node "{self.name}" is told in other words than those of the Kubernetes API') from None
+
+    def _peer(self, node: Json) -> Lease | str | None:
+        try:
+            return peer(node, self._names)
+        except MALFORMED:
+            return "it is told in other words than those of the Kubernetes API"

@@ -16,7 +16,7 @@ from cni.agent.network import VXLAN
 from cni.agent.stores.kube.access import ApiError, access_of
 from cni.agent.stores.kube.api import Api, log
 from cni.agent.stores.kube.file import NetworkFile
-from cni.agent.stores.kube.follower import Follower, Hooks
+from cni.agent.stores.kube.follower import Follower, Hooks, told
 from cni.agent.stores.kube.node import (
     CONDITION,
     MESSAGE,
@@ -24,7 +24,6 @@ from cni.agent.stores.kube.node import (
     Unfit,
     known_lease,
     names_of,
-    own_node,
     own_subnets,
     published,
     wished_ips,
@@ -215,9 +214,10 @@ class KubeStore:
                 self._settle(aim)
             except Exception as error:  # noqa: BLE001  # not even a defect may end the thread
                 if not isinstance(error, ApiError):
-                    log.error("%s", error, exc_info=error)
-                self._fault(WRITE, str(error) or repr(error))
-                wait = pause * SystemRandom().uniform(0.5, 1)
+                    log.debug("%s", error, exc_info=error)
+                self._fault(WRITE, told(error))
+                asked = error.wait if isinstance(error, ApiError) else 0.0
+                wait = max(pause * SystemRandom().uniform(0.5, 1), asked)
                 pause = min(2 * pause, LONGEST_PAUSE)
                 continue
             self._clear(WRITE)
@@ -275,7 +275,7 @@ class KubeStore:
 
     def _write(self, patch: Json) -> None:
         """Raises ApiError."""
-        self._see(own_node(self._api.patch_status(self._follower.name, patch), self._names))
+        self._see(self._follower.own_of(self._api.patch_status(self._follower.name, patch)))
 
     def _hold(self, lease: Lease, node: Node) -> None:
         with self._wake:
