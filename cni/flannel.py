@@ -96,7 +96,7 @@ def _validated(call: Call) -> FlannelConf:
 
 def _rendered(call: Call, conf: FlannelConf) -> dict[str, JsonValue]:
     """Raises TryAgain, InputOutput, InvalidConfig."""
-    data = statefile.read(conf.subnet_file)
+    data = statefile.read(conf.subnet_file, links=True)
     if data is None:
         raise TryAgain(f"{conf.subnet_file} is not there yet: is the node agent (podwired, flanneld) running?")
     try:

@@ -12,6 +12,7 @@ import shutil
 import sys
 
 from cni import VERSION
+from cni.spec import folders
 from cni.spec.errors import InputOutput, InvalidConfig
 from cni.spec.record import Record
 
@@ -61,7 +62,7 @@ def install(order: Order) -> list[str]:
     if source is None:
         raise InvalidConfig("only the bundle can be installed: build it with hack/build")
     try:
-        os.makedirs(order.folder, exist_ok=True)
+        folders.make(order.folder, 0o755)
         foreign = [name for name in (PROGRAM, *order.names) if not _is_ours(order.folder, name)]
         refused = [name for name in foreign if order.named or name == PROGRAM]
         if refused and not order.force:
@@ -97,7 +98,7 @@ def _is_ours(folder: str, name: str) -> bool:
 def _place_version(source: str, folder: str) -> str:
     """Copies the bundle to a folder that no other copy has had, and gives its name."""
     versions = f"{folder}/{VERSIONS}"
-    os.makedirs(versions, exist_ok=True)
+    folders.make(versions, 0o755)
     number = 1
     while os.path.exists(f"{versions}/{VERSION}-{number}"):
         number += 1
@@ -105,7 +106,7 @@ def _place_version(source: str, folder: str) -> str:
     copying = f"{versions}/.{version}"
     try:
         shutil.rmtree(copying, ignore_errors=True)
-        os.mkdir(copying)
+        os.mkdir(copying, 0o755)
         shutil.copy2(f"{source}/{PROGRAM}", f"{copying}/{PROGRAM}")
         shutil.copytree(f"{source}/{CONTENTS}", f"{copying}/{CONTENTS}", symlinks=True)
         os.rename(copying, f"{versions}/{version}")

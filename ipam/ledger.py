@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from cni.spec.address import IP, parse_ip
 from ipam.boot import boot_time
-from ipam.index import Index, index_folder
+from ipam.index import Damaged, Index, index_folder
 from ipam.lease import Lease, parse_lease
 from ipam.store import Store, disk_error
 
@@ -83,7 +83,10 @@ class Ledger:
 
     def held(self, container_id: str, ifname: str) -> tuple[Lease, ...]:
         """Leases with exactly this owner; an empty ifname asks for those of old that name no interface."""
-        leases = self._look_up(container_id, ifname)
+        try:
+            leases = self._look_up(container_id, ifname)
+        except Damaged:
+            leases = None
         if leases is None:
             self.read_all()
             leases = self._look_up(container_id, ifname)
@@ -104,6 +107,10 @@ class Ledger:
         return self.held(container_id, ifname) or self.held(container_id, "")
 
     def first_free(self, family: int, low: int, high: int) -> int | None:
+        try:
+            return self._index.first_free(family, low, high)
+        except Damaged:
+            self.read_all()
         return self._index.first_free(family, low, high)
 
     def last(self, position: int) -> IP | None:
@@ -112,9 +119,9 @@ class Ledger:
     def take(self, lease: Lease, position: int) -> bool:
         """Lease an address of the set at `position`; False where it is taken."""
         if not self._store.create(lease.ip, lease.content):
-            self._index.mark(lease.ip, taken=True)
+            self._note(lambda: self._index.mark(lease.ip, taken=True))
             return False
-        self._index.add(lease.key(self._network), lease.ip)
+        self._note(lambda: self._index.add(lease.key(self._network), lease.ip))
         try:
             self._store.set_last(position, lease.ip)
         except OSError:
@@ -124,7 +131,14 @@ class Ledger:
 
     def give_back(self, lease: Lease) -> None:
         self._store.remove(lease.ip)
-        self._index.discard(lease.key(self._network), lease.ip)
+        self._note(lambda: self._index.discard(lease.key(self._network), lease.ip))
+
+    def _note(self, change: Callable[[], None]) -> None:
+        """A change that the store has already: a damaged index learns of it with all others."""
+        try:
+            change()
+        except Damaged:
+            self.read_all()
 
 
 def _opened(folder: str, alive: Alive | None) -> Ledger:
@@ -141,10 +155,10 @@ def open_ledger(folder: str, alive: Alive) -> Ledger:
     ledger = find_ledger(folder, alive)
     if ledger is not None:
         return ledger
-    from os import makedirs  # once in a network's life
+    from cni.spec import folders  # once in a network's life
 
     try:
-        makedirs(folder, 0o755, exist_ok=True)
+        folders.make(folder, 0o755)
         return _opened(folder, alive)
     except OSError as error:
         raise disk_error(folder, error) from error

@@ -10,7 +10,7 @@ its time lives, and what the loss tore is found empty or zeroed, and given back.
 from __future__ import annotations
 
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
-from errno import EINVAL, EISDIR, ENOENT, ENOSPC, EOPNOTSUPP
+from errno import EINVAL, EISDIR, ELOOP, ENOENT, ENOSPC, ENXIO, EOPNOTSUPP
 from fcntl import LOCK_EX
 from time import time_ns
 
@@ -22,6 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a link leads elsewhere, a pipe has no end
+NO_FILE = (ELOOP, EISDIR, ENXIO)  # what open(2) and read(2) say of links, folders and pipes
 NO_TMPFILE = (EOPNOTSUPP, EISDIR, EINVAL, ENOENT)  # open(2): file systems and kernels without it; ENOENT: no /proc
 LIMIT = 1 << 16  # bytes read of a lease: a container ID has no limit of its own
 
@@ -47,9 +49,9 @@ class Store:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self._lock = os.open("lock", os.O_RDONLY | os.O_CREAT, 0o750, dir_fd=self._folder)
+            self._lock = os.open("lock", os.O_RDONLY | os.O_CREAT | SAFELY, 0o600, dir_fd=self._folder)
         except OSError:
             os.close(self._folder)
             raise
@@ -64,17 +66,21 @@ class Store:
         _let_go(self._folder)
 
     def _read(self, name: str) -> bytes:
-        file = os.open(name, os.O_RDONLY, dir_fd=self._folder)
+        file = os.open(name, os.O_RDONLY | SAFELY, dir_fd=self._folder)
         try:
             return os.read(file, LIMIT)
         finally:
             os.close(file)
 
     def read(self, ip: IP) -> bytes | None:
-        """The content of a lease's file; None where there is none."""
+        """The content of a lease's file; None where there is none, or something that is no file."""
         try:
             return self._read(ip.text)
         except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno not in NO_FILE:
+                raise
             return None
 
     def scan(self) -> Iterator[tuple[IP, bytes | None]]:
@@ -92,7 +98,7 @@ class Store:
 
     def modified(self, ip: IP) -> int:
         """When the lease was written, in ns of the wall clock."""
-        return os.stat(ip.text, dir_fd=self._folder).st_mtime_ns
+        return os.stat(ip.text, dir_fd=self._folder, follow_symlinks=False).st_mtime_ns
 
     def create(self, ip: IP, content: bytes) -> bool:
         """False where the address is leased already."""
@@ -107,7 +113,7 @@ class Store:
         return True
 
     def _link(self, name: str, content: bytes) -> None:
-        file = os.open(".", os.O_TMPFILE | os.O_WRONLY, 0o600, dir_fd=self._folder)
+        file = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self._folder)
         try:
             _write(file, content)
             # With dst_dir_fd Python calls linkat and not link, which would link the symbolic link in /proc itself.
@@ -120,7 +126,7 @@ class Store:
     def _write_new(self, name: str, content: bytes) -> bool:
         """As the reference does; killed in here it leaves an empty file, which the next scan gives back."""
         try:
-            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._folder)
+            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._folder)
         except FileExistsError:
             return False
         try:
@@ -159,7 +165,7 @@ class Store:
         Killed between both, a wrong address stays, which moves the round.
         """
         content = ip.text.encode()
-        file = os.open(f"last_reserved_ip.{position}", os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=self._folder)
+        file = os.open(f"last_reserved_ip.{position}", os.O_WRONLY | os.O_CREAT | SAFELY, 0o600, dir_fd=self._folder)
         try:
             _write(file, content)
             os.ftruncate(file, len(content))

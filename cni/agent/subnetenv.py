@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from cni.config.flannel import parse_subnet_env
+from cni.spec import folders, smallfile
 from cni.spec.address import IP, Net
 
 if TYPE_CHECKING:
@@ -29,22 +30,23 @@ def text_of(spaces: Iterable[tuple[Net, Net]], mtu: int, *, masquerades: bool) -
 def read(path: str) -> SubnetEnv | None:
     """None where there is no such file, or nothing in it to be understood."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return parse_subnet_env(file.read(), path)
+        return parse_subnet_env(smallfile.read(path).decode("utf-8", "replace"), path)
     except (OSError, ValueError):
         return None
 
 
 def write(path: str, text: str) -> bool:
     """Whole, and only where it says something else; tells whether it did. Raises OSError."""
-    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
-        if file.read() == text:
+    with contextlib.suppress(OSError):
+        if smallfile.read(path) == text.encode():
             return False
     folder, name = os.path.split(os.path.abspath(path))
-    os.makedirs(folder, mode=0o755, exist_ok=True)
+    folders.make(folder, 0o755)
     beside = os.path.join(folder, f".{name}.new")
-    with open(beside, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o644)
+    remove(beside)  # of a writer that was killed, or what somebody has put there
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o644)
         file.write(text)
     os.rename(beside, path)
     return True

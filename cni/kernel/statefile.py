@@ -6,13 +6,16 @@ Everything raises InputOutput, with the path and a remedy, where the disk refuse
 from __future__ import annotations
 
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
-from errno import ENAMETOOLONG, ENOSPC
+from errno import EFBIG, EINVAL, ELOOP, ENAMETOOLONG, ENOSPC, ENXIO
 
 from cni.spec.errors import InputOutput, InvalidEnvironment
 from cni.spec.fields import NAME_LIMIT
 
 PIECE = 1 << 16  # bytes
+PIECES = 1 << 8  # of a file of ours, at most
+KIND, REGULAR = 0o170000, 0o100000  # inode(7)
 ABSENT = (FileNotFoundError, NotADirectoryError)
+NO_FILE = (EINVAL, ELOOP, ENXIO)  # what open(2) says of links and sockets, and we of pipes, folders and devices
 
 
 def _error(path: str, error: OSError) -> InputOutput | InvalidEnvironment:
@@ -24,19 +27,20 @@ def _error(path: str, error: OSError) -> InputOutput | InvalidEnvironment:
     return InputOutput(f"{path}: {error.strerror}", remedy)
 
 
-def read(path: str) -> bytes | None:
-    """None where there is no such file."""
+def read(path: str, *, links: bool = False) -> bytes | None:
+    """None where there is no such file. `links`: the path is a user's, who may have put a link there.
+
+    A link in a folder of ours is none of ours, so it is not followed; a pipe is not waited for.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW)
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, flags)
         try:
-            parts = []
-            while part := os.read(descriptor, PIECE):
-                parts.append(part)
-            return b"".join(parts)
+            return _content(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
-        if _is_absent(error):
+        if _is_absent(error) or (error.errno in NO_FILE and not links):
             return None
         raise _error(path, error) from None
 
@@ -44,6 +48,18 @@ def read(path: str) -> bytes | None:
 def _is_absent(error: OSError) -> bool:
     """There is no such file; and none can be whose name would be too long."""
     return isinstance(error, ABSENT) or error.errno == ENAMETOOLONG
+
+
+def _content(descriptor: int) -> bytes:
+    """Raises OSError, with one of NO_FILE for what is no file."""
+    if os.fstat(descriptor).st_mode & KIND != REGULAR:
+        raise OSError(EINVAL, "not a regular file")
+    parts: list[bytes] = []
+    while len(parts) < PIECES and (part := os.read(descriptor, PIECE)):
+        parts.append(part)
+    if len(parts) == PIECES:
+        raise OSError(EFBIG, os.strerror(EFBIG))
+    return b"".join(parts)
 
 
 def _beside(path: str) -> str:
@@ -69,15 +85,15 @@ def write(path: str, data: bytes) -> None:
 
 def _create(path: str) -> int:
     """Where the folder is others' to write to, what they have put there is not written through."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(path, flags, 0o600)
     except FileExistsError:  # of a writer that was killed
         os.unlink(path)
     except FileNotFoundError:
-        from os import makedirs  # once in a machine's life
+        from cni.spec import folders  # once in a machine's life
 
-        makedirs(path.rpartition("/")[0], 0o700, exist_ok=True)
+        folders.make(path.rpartition("/")[0], 0o700)
     return os.open(path, flags, 0o600)
 
 

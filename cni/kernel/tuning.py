@@ -171,7 +171,7 @@ def release_all(folder: str, doomed: Callable[[str], bool]) -> None:
 
 def read_allowlist() -> tuple[str, ...] | None:
     """The lines of ALLOWLIST that are not empty; None where there is no such file. Raises InputOutput."""
-    content = statefile.read(ALLOWLIST)
+    content = statefile.read(ALLOWLIST, links=True)
     if content is None:
         return None
     lines = [line.strip() for line in content.decode("utf-8", "replace").split("\n")]

@@ -28,6 +28,13 @@ def digest(*parts: str, size: int = 8) -> bytes:
     return blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=size).digest()
 
 
+def checksum(content: bytes, *names: str) -> bytes:
+    """8 bytes that tell whether this is what was written under these names."""
+    found = blake2b("\0".join(names).encode(), digest_size=8)
+    found.update(content)
+    return found.digest()
+
+
 def mac_of(*parts: str) -> bytes:
     """A locally administered unicast address (IEEE 802, second bit of the first byte)."""
     octets = digest("mac", *parts, size=6)

@@ -15,6 +15,7 @@ from cni.kernel import sysctl
 from cni.kernel.apply import EFFECTS
 from cni.kernel.netlink import Netlink, Refused
 from cni.kernel.netns import Visit
+from cni.spec import folders
 from cni.spec.errors import InvalidNetns
 from tests.netns.runtime import Answer, Attachment, Json, serve
 from tests.netns.state import LEASES
@@ -37,7 +38,7 @@ EVERY_EFFECT: tuple[tuple[Any, str], ...] = (
     (sysctl, "write"),
     (proc, "run"),
     (Visit, "__enter__"),
-    (os, "makedirs"),
+    (folders, "make"),
 )
 
 

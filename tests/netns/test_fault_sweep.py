@@ -35,7 +35,7 @@ CODES: dict[Fault, tuple[int, ...]] = {refuse: (100, 5, 8), lose: (100, 5), term
 
 
 # Without its memory the allocator works as well, only slower.
-TOLERATED = (STORE, "os.makedirs")
+TOLERATED = (STORE,)
 
 
 class Scene(NamedTuple):

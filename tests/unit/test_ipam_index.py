@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.spec.address import IP, parse_ip
-from ipam.index import BITMAP, Index
+from ipam.index import BITMAP, FORMAT, Index
 from ipam.store import Store
 from tests.unit.ipam_pool import Calls, Pool, error_of, names_in
 
@@ -129,7 +129,7 @@ def test_an_address_wrongly_free_in_the_index_is_passed_over(pool: Pool) -> None
         file.write("unlocked")
     with open(f"{pool.index}/stamp", "w") as stamp:
         status = os.stat(pool.folder)
-        stamp.write(f"{status.st_mtime_ns} {status.st_ino}")
+        stamp.write(f"{FORMAT} {status.st_mtime_ns} {status.st_ino}")
     assert pool.add("new") == ["10.1.2.6"]
 
 
@@ -158,6 +158,107 @@ def test_the_index_may_be_deleted_or_damaged_at_any_time(pool: Pool, tmp_path: P
     assert pool.leased("new") == {"10.1.2.6"}
     pool.delete("pod1")
     assert set(pool.leases()) == {"10.1.2.2", "10.1.2.4", "10.1.2.6"}
+
+
+def flip(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1]) if content else b"x"
+
+
+def replace(page: Path, put: Callable[[Path], object]) -> None:
+    moved = page.rename(page.parent.parent / f"moved-{page.name}")
+    put(page)
+    if not page.exists():
+        page.symlink_to(moved)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "emptied": lambda page: page.write_bytes(b""),
+    "cut": lambda page: page.write_bytes(page.read_bytes()[:-2]),
+    "its end flipped": lambda page: page.write_bytes(flip(page.read_bytes())),
+    "its beginning flipped": lambda page: page.write_bytes(flip(page.read_bytes()[::-1])[::-1]),
+    "longer": lambda page: page.write_bytes(page.read_bytes() + b"0123456789"),
+    "not text": lambda page: page.write_bytes(b"\xff\xfe" * 9),
+    "ones": lambda page: page.write_bytes(b"\xff" * 4104),
+    "huge": lambda page: os.truncate(page, 1 << 40),
+    "a folder": lambda page: replace(page, os.mkdir),
+    "a link": lambda page: replace(page, str),
+    "a pipe": lambda page: replace(page, os.mkfifo),
+}
+
+
+@pytest.mark.parametrize("name", ["owners", "taken", "stamp"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_is_read_anew_from_the_folder(pool: Pool, name: str, damage: str) -> None:
+    pages = [page for page in Path(pool.index).iterdir() if page.name.startswith(name)]
+    verbs: list[Callable[[], object]] = [
+        lambda: pool.leased("pod1"),
+        lambda: error_of(lambda: pool.add("pod1")).code,
+        lambda: pool.add("new"),
+        lambda: pool.delete("new"),
+        lambda: pool.add("new", args="IP=10.1.2.6"),
+        lambda: pool.delete("new"),
+        lambda: pool.delete("pod2"),
+        lambda: pool.leased("pod2"),
+        lambda: pool.delete("pod2"),
+        lambda: set(pool.leases()),
+    ]
+    expected = [{"10.1.2.3"}, 100, ["10.1.2.5"], None, ["10.1.2.6"], None, None, set(), None, {"10.1.2.2", "10.1.2.3"}]
+    for verb, wanted in zip(verbs, expected, strict=True):
+        for page in pages:
+            if page.is_file() and not page.is_symlink():
+                DAMAGES[damage](page)
+        assert verb() == wanted
+    pool.add("last")
+    assert all(page.is_file() and not page.is_symlink() for page in pages)
+
+
+def test_the_page_of_another_network_is_no_page(pool: Pool, tmp_path: Path) -> None:
+    other = Pool(tmp_path / "more", subnet="10.1.2.0/24")
+    for number in range(30):
+        other.add(f"other{number}")
+    for page in Path(other.index).iterdir():
+        if page.name != "stamp":
+            shutil.copy(page, pool.index)
+    assert pool.leased("pod1") == {"10.1.2.3"}
+    assert pool.add("new") == ["10.1.2.5"]
+
+
+def test_an_index_of_another_format_is_not_believed(pool: Pool) -> None:
+    stamp = Path(pool.index, "stamp")
+    stamp.write_bytes(stamp.read_bytes().removeprefix(f"{FORMAT} ".encode()))
+    index = Index(pool.index)
+    store = Store(pool.folder)
+    assert not index.describes(store)
+    store.close()
+
+
+def test_a_folder_that_others_write_to_is_not_believed_and_taken_from_them(pool: Pool, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    os.chmod(pool.index, 0o777)
+    for page in Path(pool.index).iterdir():
+        page.unlink()
+        page.symlink_to(victim)
+    assert pool.add("new") == ["10.1.2.5"]
+    assert pool.leased("pod1") == {"10.1.2.3"}
+    assert victim.read_text() == "untouched"
+    assert os.stat(pool.index).st_mode & 0o777 == 0o700
+    assert not any(page.is_symlink() for page in Path(pool.index).iterdir())
+
+
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_the_modes_are_the_indexs_own(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        made = Pool(tmp_path / "a" / "b")
+        made.add("pod")
+        for top in (Path(made.index), tmp_path / "run", tmp_path / "a"):
+            for found in (top, *top.rglob("*")):
+                assert not found.stat().st_mode & 0o022, found
+        for page in Path(made.index).iterdir():
+            assert page.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
 
 
 def test_an_add_undone_on_a_damaged_index_leaves_no_false_memory(tmp_path: Path) -> None:
