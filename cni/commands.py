@@ -6,15 +6,16 @@ from cni.call import Call, collecting, open_if_there, owner_of, report, require_
 from cni.config.netconf import mtu_fault, parse_netconf
 from cni.config.ports import Ports
 from cni.config.shaping import Rate, Shaping
-from cni.delegate import allocator
+from cni.delegate import IN_PROCESS, allocator
 from cni.kernel.alive import alive_in
 from cni.kernel.apply import apply, differences, release
 from cni.kernel.journal import FAILURES, Journal
 from cni.kernel.machine import has_ipv6, node_identity
-from cni.kernel.veth import refuse_attached
+from cni.kernel.veth import find_own, refuse_attached
 from cni.plan.address import with_gateways
 from cni.plan.alias import Alias, parse_alias
-from cni.plan.attachment import Attachment, Facts, Names, names_of
+from cni.plan.attachment import Attachment, Facts, Names, names_of, traces_of
+from cni.plan.operations import Veth
 from cni.plan.plan import plan_attachment
 from cni.spec.address import Net, parse_mac
 from cni.spec.errors import InvalidConfig, MachineRefused, NotAsAttached, Unavailable
@@ -22,6 +23,7 @@ from cni.spec.fields import Faults
 from cni.spec.network import previous_result, valid_attachments
 from cni.spec.owner import Owner, host_interface_of, stale
 from cni.spec.result import IPConfig, Result
+from cni.spec.versions import TELLS_MTU, at_least
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ def add(call: Call) -> None:
         plan = plan_attachment(Attachment(owner, request.netns, conf, _facts(machine, conf), names, lease))
         answer = call.render(plan.result)
         apply(machine, plan.operations, journal)
+        if at_least(network.version, TELLS_MTU):
+            answer = call.render(_with_mtus(machine, conf, plan.result))
         call.answer(answer)
 
 
@@ -62,10 +66,15 @@ def check(call: Call) -> None:
     machine.open_container(request.netns, request.netns_override)
     owner = owner_of(call)
     names = _answered_names(previous, owner, conf, request.netns)
+    if conf.mtu:
+        conf = conf._replace(mtu=_answered_mtu(previous, owner, request.netns))
+    if conf.mac_spoof_check and (own := find_own(machine, owner)) is not None:
+        names = names._replace(guarded_mac=parse_alias(own.alias).guarded or b"")
+    facts = _facts(machine, conf)
     if names.host_interface != owner.host_interface:
-        # Attached by another plugin, whose rules are not podwire's.
-        conf = conf._replace(ip_masq=False, mac_spoof_check=False, accept=False)
-    attachment = Attachment(owner, request.netns, conf, _facts(machine, conf), names, previous)
+        # Attached by another plugin, whose rules are not podwire's, nor all that it does of IPv6.
+        conf, facts = conf._replace(ip_masq=False, mac_spoof_check=False, accept=False), facts._replace(ipv6=False)
+    attachment = Attachment(owner, request.netns, conf, facts, names, previous)
     found = differences(machine, plan_attachment(attachment).operations)
     try:
         ipam.check(request, network, previous)
@@ -82,8 +91,9 @@ def delete(call: Call) -> None:
     ipam = allocator(conf.ipam_type, request)
     machine.lock.share()
     owner = owner_of(call)
-    alias = _alias(machine, owner)
-    if not alias.label:  # else the container's end goes with ours
+    own = find_own(machine, owner)
+    alias = parse_alias(own.alias if own is not None else "")
+    if own is None:  # else the container's end goes with ours
         open_if_there(machine, request)
     conf = _as_attached(conf, alias)
     addresses = alias.addresses
@@ -93,14 +103,17 @@ def delete(call: Call) -> None:
     attachment = Attachment(
         owner, request.netns, conf, Facts("", None, ipv6=False), names_of(owner, conf.mac, lease), lease
     )
-    failed = release(machine, reversed(plan_attachment(attachment).operations))
+    operations = plan_attachment(attachment).operations
+    failed = release(machine, [op for op in reversed(operations) if own is not None or not isinstance(op, Veth)])
+    if machine.container is not None:
+        collecting(failed, lambda: _release_stray(call, owner, conf, addresses or _leased(request, network, ipam)))
     unknown = conf.ports_given and not (alias.label or conf.ports.mappings)
     if unknown or not alias.whole or (not addresses and (conf.ip_masq or conf.ports.mappings)):
         from cni.kernel import hostports, nft
 
         collecting(failed, lambda: nft.forget(machine, owner.has))
         collecting(failed, lambda: hostports.release_all(machine, owner.has))
-    if failed and machine.route.find(owner.host_interface) is not None:
+    if failed and find_own(machine, owner) is not None:
         report(failed, "the container still has its interface, so its addresses stay leased")
     machine.lock.release()
     collecting(failed, lambda: ipam.delete(request, network, alive_in(network.name)))
@@ -145,6 +158,7 @@ def status(call: Call) -> None:
     ipam.status(call.network, alive_in(call.network.name))
 
 
+VETH_MTU = 1500  # kernel drivers/net/veth.c, ether_setup
 VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": status}
 
 
@@ -166,6 +180,16 @@ def _validated(call: Call) -> tuple[NetConf, Ipam, Result | None]:
     for notice in conf.notices:
         call.warn(notice)
     return conf, ipam, previous
+
+
+def _with_mtus(machine: Machine, conf: NetConf, result: Result) -> Result:
+    """Both ends of a pair, and an ifb, have what was asked for; a bridge follows its ports, so the kernel is asked."""
+    shared = () if conf.routed else (conf.bridge, f"{conf.bridge}.{conf.vlan}")
+    interfaces = []
+    for one in result.interfaces:
+        is_shared = one.name in shared and not one.sandbox
+        interfaces.append(one.with_mtu(machine.route.need(one.name).mtu if is_shared else conf.mtu or VETH_MTU))
+    return result._replace(interfaces=tuple(interfaces))
 
 
 def _require_address(conf: NetConf, lease: Result) -> None:
@@ -203,6 +227,11 @@ def _answered_names(previous: Result, owner: Owner, conf: NetConf, netns: str) -
     return names
 
 
+def _answered_mtu(previous: Result, owner: Owner, netns: str) -> int:
+    """That of the container's interface after the whole chain; 0 where the answer's version does not tell it."""
+    return next((one.mtu for one in previous.interfaces if (one.name, one.sandbox) == (owner.ifname, netns)), 0)
+
+
 def _mac(text: str) -> bytes:
     try:
         return parse_mac(text)
@@ -210,10 +239,13 @@ def _mac(text: str) -> bytes:
         raise InvalidConfig(f"prevResult.interfaces: {error}") from None
 
 
-def _alias(machine: Machine, owner: Owner) -> Alias:
-    """What the attachment's own link says of the rules that were made for it; nothing where it is gone."""
-    link = machine.route.find(owner.host_interface)
-    return parse_alias(link.alias if link is not None else "")
+def _release_stray(call: Call, owner: Owner, conf: NetConf, addresses: tuple[Net, ...]) -> None:
+    from cni.kernel import stray
+
+    previous = previous_result(call.network, Faults()) or Result()
+    bridge = "" if conf.routed else conf.bridge
+    traces = traces_of(owner, previous, addresses, bridge, conf.ipam_type == IN_PROCESS)
+    stray.release(call.machine, owner.ifname, traces)
 
 
 def _as_attached(conf: NetConf, alias: Alias) -> NetConf:

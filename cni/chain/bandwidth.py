@@ -7,6 +7,7 @@ from cni.config.shaping import parse_shaping
 from cni.plan import shaping
 from cni.plan.shaping import Ifb, ifb_mac, ifb_name
 from cni.spec.errors import MachineRefused, NotAsAttached
+from cni.spec.versions import TELLS_MTU, at_least
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,10 @@ class Bandwidth:
         )
 
     def answer(self, previous: Result) -> Result:
-        return previous._replace(interfaces=previous.interfaces + shaping.interfaces(self._conf, self._owner))
+        added = shaping.interfaces(self._conf, self._owner)
+        if at_least(self._call.network.version, TELLS_MTU):
+            added = tuple([one.with_mtu(self._call.machine.route.need(one.name).mtu) for one in added])
+        return previous._replace(interfaces=previous.interfaces + added)
 
     def leftovers(self, previous: Result) -> tuple[Operation, ...]:
         """The ifb, also one that the reference made; the rest goes with the host's interface."""

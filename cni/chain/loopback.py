@@ -5,6 +5,7 @@ from __future__ import annotations
 from cni.kernel.loopback import addresses
 from cni.plan.loopback import LO, NO_MAC, LoopbackUp
 from cni.spec.result import Interface, IPConfig, Result
+from cni.spec.versions import TELLS_MTU, at_least
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ class Loopback:
         found = addresses(self._call.machine, LO)
         firsts = [next((one for one in found if one.family == family), None) for family in (4, 6)]
         ips = tuple([IPConfig(one, interface=0) for one in firsts if one is not None])
-        return Result((Interface(LO, NO_MAC, self._call.request.netns),), ips)
+        interface = Interface(LO, NO_MAC, self._call.request.netns)
+        if at_least(self._call.network.version, TELLS_MTU):
+            interface = interface.with_mtu(self._call.machine.container_route.need(LO).mtu)
+        return Result((interface,), ips)
 
     def leftovers(self, previous: Result) -> tuple[Operation, ...]:
         return self.operations(previous)

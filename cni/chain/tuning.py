@@ -7,6 +7,7 @@ from cni.config.tuning import parse_tuning
 from cni.kernel import tuning as kernel
 from cni.plan import tuning
 from cni.plan.tuning import Originals, file_of
+from cni.spec.versions import TELLS_MTU, at_least
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,11 +33,13 @@ class Tuning:
         self._conf = parse_tuning(call.network, call.request, faults, allowlist)
 
     def operations(self, previous: Result) -> tuple[Operation, ...]:
-        del previous
-        return tuning.operations(self._conf, self._owner)
+        checking = self._call.request.command == "CHECK"
+        conf = tuning.as_answered(self._conf, self._owner.ifname, previous) if checking else self._conf
+        return tuning.operations(conf, self._owner)
 
     def answer(self, previous: Result) -> Result:
-        return tuning.answered(self._conf.settings.link, self._owner.ifname, previous)
+        tells_mtu = at_least(self._call.network.version, TELLS_MTU)
+        return tuning.answered(self._conf.settings.link, self._owner.ifname, previous, tells_mtu)
 
     def leftovers(self, previous: Result) -> tuple[Operation, ...]:
         """All that is in the file, whatever the configuration says by now."""

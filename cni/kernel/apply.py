@@ -100,7 +100,8 @@ EFFECTS: dict[str, Effect] = {
     "Redirect": _later("shaping", "redirect", shared=True),
     "LoopbackUp": _later("loopback"),
     "Originals": _later("tuning", "originals")._replace(differs=nothing_differs),
-    "TunedSysctl": _later("tuning", "sysctl", shared=True),
+    "TunedSysctl": _later("tuning", "sysctl", shared=True)._replace(differs=nothing_differs),
+    "SpelledSysctls": _later("tuning", "spelled", shared=True),
     "TunedLink": _later("tuning", "link", shared=True),
     "Readiness": Effect(container.await_ready, stay, nothing_differs),
 }

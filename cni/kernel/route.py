@@ -5,6 +5,7 @@ An index is asked for once: within one call the links that it is about keep thei
 
 from __future__ import annotations
 
+from _struct import Struct
 from errno import ENODEV, ENOENT
 
 from cni.kernel import rtinfo, rtnl
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from cni.kernel.rtnl import Message
     from cni.spec.address import IP, Net
 
+SOL_SOCKET, SO_NETNS_COOKIE = 1, 71  # include/uapi/asm-generic/socket.h, Linux 5.14
+COOKIE = Struct("=Q")
+
 
 class Route(Netlink):
     """Every method raises Refused for what the kernel refuses, beyond what its own line says."""
@@ -24,10 +28,26 @@ class Route(Netlink):
         self._indexes: dict[str, int] = {}
         self._groups: dict[str, int] = {}
 
+    def namespace(self) -> str:
+        """What no other network namespace has borne since the kernel started; empty where the kernel tells nothing."""
+        try:
+            return str(COOKIE.unpack(self._socket.getsockopt(SOL_SOCKET, SO_NETNS_COOKIE, COOKIE.size))[0])
+        except OSError:
+            return ""
+
     def find(self, name: str) -> rtinfo.Link | None:
         """None where there is no link of that name."""
         try:
             return self.need(name)
+        except Refused as refused:
+            if refused.errno == ENODEV:
+                return None
+            raise
+
+    def find_at(self, index: int) -> rtinfo.Link | None:
+        """Returns the link of that index; None where there is none."""
+        try:
+            return rtinfo.parse_link(self.ask(*rtnl.get_link_at(index))) if index > 0 else None
         except Refused as refused:
             if refused.errno == ENODEV:
                 return None

@@ -187,6 +187,10 @@ def get_link(name: str) -> Message:
     return RTM_GETLINK, 0, _named(name) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
 
 
+def get_link_at(index: int) -> Message:
+    return RTM_GETLINK, 0, _info(index) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+
+
 def all_links() -> tuple[int, bytes]:
     return RTM_GETLINK, _info() + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
 

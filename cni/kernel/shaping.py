@@ -7,6 +7,7 @@ from errno import EEXIST, ENODEV
 from cni.kernel import rtnl, tc
 from cni.kernel.netlink import Refused
 from cni.kernel.rtnl import GROUPS
+from cni.spec.owner import label_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,8 +44,14 @@ def apply_ifb(machine: Machine, op: Ifb, journal: Journal) -> None:
 
 
 def release_ifb(machine: Machine, op: Ifb) -> None:
-    """A paired one goes with the host's interface, if that is there still: then the kernel's wait is paid once."""
-    if not (op.paired and machine.route.in_group(op.host_interface)):
+    """A paired one goes with the host's interface, if that is there still: then the kernel's wait is paid once.
+
+    Another link may have the name; an ADD that was killed may not have come to the label.
+    """
+    if op.paired and machine.route.in_group(op.host_interface):
+        return
+    link = machine.route.find(op.name)
+    if link is not None and link.kind == "ifb" and label_keys(link.alias) in (None, label_keys(op.label)):
         machine.route.delete(op.name)
 
 

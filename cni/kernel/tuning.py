@@ -10,8 +10,20 @@ from cni.config.tuning import ALLOWLIST, LinkSettings, Settings
 from cni.kernel import rtnl, statefile, sysctl
 from cni.kernel.apply import explain
 from cni.kernel.journal import FAILURES
-from cni.plan.tuning import TunedLink, read_saved, restoring, saved_label, saved_text, words
+from cni.kernel.stray import peer_of
+from cni.plan.tuning import (
+    TunedLink,
+    is_as_written,
+    read_saved,
+    restoring,
+    saved_label,
+    saved_namespace,
+    saved_text,
+    with_spelled,
+    words,
+)
 from cni.spec.errors import InputOutput, MachineRefused
+from cni.spec.owner import label_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,13 +33,14 @@ if TYPE_CHECKING:
     from cni.kernel.machine import Machine
     from cni.kernel.rtinfo import Link
     from cni.kernel.rtnl import Message
-    from cni.plan.tuning import Originals, TunedSysctl
+    from cni.plan.tuning import Originals, SpelledSysctls, TunedSysctl
 
 
 def apply_originals(machine: Machine, op: Originals, journal: Journal) -> None:
     """Raises InputOutput."""
     earlier = statefile.read(op.file)
-    statefile.write(op.file, saved_text(_present(machine, op), op.label, earlier).encode())
+    text = saved_text(_present(machine, op), op.label, earlier, machine.container_route.namespace())
+    statefile.write(op.file, text.encode())
     journal.add(lambda: statefile.remove(op.file) if earlier is None else statefile.write(op.file, earlier))
 
 
@@ -49,7 +62,7 @@ def release_originals(machine: Machine, op: Originals) -> None:
     if content is None:
         return
     failed: list[str] = []
-    for one in restoring(read_saved(content), op.ifname) if machine.container is not None else ():
+    for one in restoring(read_saved(content), op.ifname) if _is_of(machine, op, content) else ():
         try:
             _restore(machine, one)
         except FAILURES as error:
@@ -57,6 +70,19 @@ def release_originals(machine: Machine, op: Originals) -> None:
     statefile.remove(op.file)
     if failed:
         raise MachineRefused("; ".join(failed))
+
+
+def _is_of(machine: Machine, op: Originals, content: bytes) -> bool:
+    """True where the container is there, and the one that the originals are of: its path may lead to another by now."""
+    if machine.container is None:
+        return False
+    namespace = saved_namespace(content)
+    if namespace and (now := machine.container_route.namespace()):
+        return namespace == now
+    link = machine.container_route.find(op.ifname)
+    peer = peer_of(machine, link) if link is not None else None
+    keys = label_keys(peer.alias) if peer is not None else None
+    return keys in (None, label_keys(op.label))
 
 
 def _restore(machine: Machine, op: TunedLink | TunedSysctl) -> None:
@@ -82,12 +108,30 @@ def apply_sysctl(machine: Machine, op: TunedSysctl, journal: Journal) -> None:
             raise
 
 
-def sysctl_differs(machine: Machine, op: TunedSysctl) -> str:
-    """The kernel parts several values by tabs, whatever it was given."""
-    value = _read_sysctl(machine, op.key)
-    if value is None or value.split() == op.value.split():
-        return ""
-    return f"the container's {op.key} is {value}, not {op.value}"
+def apply_spelled(machine: Machine, op: SpelledSysctls, journal: Journal) -> None:
+    """The way back is that of the file. Raises InputOutput."""
+    del journal
+    now = _read_sysctls(machine, op)
+    spelled = {key: (value, now[key]) for key, value in op.sysctls if now.get(key, value).split() != value.split()}
+    if spelled:
+        statefile.write(op.file, with_spelled(statefile.read(op.file), spelled).encode())
+
+
+def spelled_differs(machine: Machine, op: SpelledSysctls) -> str:
+    """Of all sysctls that were written: none alone tells how the kernel spelled it."""
+    content = statefile.read(op.file)
+    now = _read_sysctls(machine, op)
+    wrong = [
+        f"the container's {key} is {now[key]}, not {value}"
+        for key, value in op.sysctls
+        if key in now and not is_as_written(key, value, now[key], content)
+    ]
+    return "; ".join(wrong)
+
+
+def _read_sysctls(machine: Machine, op: SpelledSysctls) -> dict[str, str]:
+    values = [(key, _read_sysctl(machine, key)) for key, _ in op.sysctls]
+    return {key: value for key, value in values if value is not None}
 
 
 def apply_link(machine: Machine, op: TunedLink, journal: Journal) -> None:

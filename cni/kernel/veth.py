@@ -8,12 +8,15 @@ from cni.kernel import rtnl, sysctl
 from cni.kernel.netlink import Refused
 from cni.spec.address import mac_text
 from cni.spec.errors import MachineRefused
+from cni.spec.owner import label_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.kernel.journal import Journal
     from cni.kernel.machine import Machine
+    from cni.kernel.rtinfo import Link
     from cni.plan.operations import Veth
+    from cni.spec.owner import Owner
 
 
 def apply(machine: Machine, op: Veth, journal: Journal) -> None:
@@ -40,14 +43,21 @@ def refuse_attached(machine: Machine, host_interface: str, ifname: str) -> None:
         raise MachineRefused(f"an interface {host_interface!r} already exists on the host: {remedy}")
 
 
-def release(machine: Machine, op: Veth) -> None:
-    """The pair goes with either end; the container's is looked for too, since others may have named the host's.
+def find_own(machine: Machine, owner: Owner) -> Link | None:
+    """Returns the host's end of the attachment's pair; None where it is gone, or another link has its name.
 
-    In the host's own namespace (CNI_NETNS_OVERRIDE) an interface of that name may be the host's.
+    The alias tells; an ADD that was killed may not have come to it, but every pair is born with its MAC address.
     """
+    link = machine.route.find(owner.host_interface)
+    if link is None or owner.has(link.alias):
+        return link
+    unlabelled = label_keys(link.alias) is None and link.kind == "veth"
+    return link if unlabelled and link.mac == owner.host_mac else None
+
+
+def release(machine: Machine, op: Veth) -> None:
+    """The pair goes with its host's end, which `find_own` has found."""
     machine.route.delete(op.host_interface)
-    if machine.container is not None and not machine.container.same_as(machine.host):
-        machine.container_route.delete(op.ifname)
 
 
 def differs(machine: Machine, op: Veth) -> str:

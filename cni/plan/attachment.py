@@ -22,11 +22,14 @@ class Facts(Record):
 
 
 class Names(Record):
-    """Derived from the owner; CHECK takes them from what ADD answered."""
+    """Derived from the owner; CHECK takes them from what ADD answered. `guarded_mac`: the only one that frames from the
+    container may have, where that is checked; tuning, chained behind, may give it another.
+    """
 
     host_interface: str
     host_mac: bytes
     container_mac: bytes
+    guarded_mac: bytes = b""
 
 
 class Attachment(Record):
@@ -49,6 +52,27 @@ class Attachment(Record):
             if ip.gateway is not None and ip.address.family == family:
                 return ip.gateway
         return None
+
+
+class Traces(Record):
+    """What tells the container's end of an attachment from another's that has its name by now: the key in the alias of
+    its peer, what ADD answered (`mac`, `hosts`: the host's interfaces), its addresses. `bridge`: of which the peer is a
+    port, empty where there is none. `knows_leases`: without addresses here, the attachment has none any more.
+    """
+
+    key: str
+    mac: str
+    hosts: tuple[str, ...]
+    addresses: tuple[Net, ...]
+    bridge: str
+    knows_leases: bool
+
+
+def traces_of(owner: Owner, previous: Result, addresses: tuple[Net, ...], bridge: str, knows_leases: bool) -> Traces:
+    """`previous`: ADD's answer as far as the runtime tells it."""
+    inside = [one.mac.lower() for one in previous.interfaces if one.name == owner.ifname and one.sandbox]
+    hosts = tuple([one.name for one in previous.interfaces if not one.sandbox and one.name != bridge])
+    return Traces(owner.key, inside[0] if inside else "", hosts, addresses, bridge, knows_leases)
 
 
 def names_of(owner: Owner, mac: bytes | None, lease: Result) -> Names:

@@ -69,7 +69,7 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
     if conf.vlan_aware:
         found += _vlans(attachment)
     if conf.mac_spoof_check:
-        found.append(SpoofGuard(names.host_interface, names.container_mac, owner.label))
+        found.append(SpoofGuard(names.host_interface, names.guarded_mac or names.container_mac, owner.label))
     return tuple(found)
 
 

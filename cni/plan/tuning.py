@@ -1,13 +1,14 @@
 """The tuning feature: settings of the container's interface and kernel, whose originals are kept until DEL.
 
 They lie in a file in the format of the reference tuning plugin, so that either program restores what the other has
-changed. It ignores two keys: `sysctl`, since it restores no such settings, and `owner`, the attachment's label.
+changed. It ignores our keys: `sysctl`, since it restores no such settings, `owner`, the attachment's label, `netns`,
+the namespace that they are of, and `spelled`, of each sysctl what was written and what the kernel made of it.
 """
 
 from __future__ import annotations
 
 from cni.config.tuning import MTU_LOW, UINT32, LinkSettings, Settings, is_plain, optional_flag
-from cni.spec.address import mac_text
+from cni.spec.address import mac_text, parse_mac
 from cni.spec.errors import Undecodable
 from cni.spec.fields import Faults, Fields
 from cni.spec.jsontext import dump, parse_object
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 JSON_KEYS = {"mac": "mac", "promisc": "promisc", "mtu": "mtu", "allmulti": "allmulti", "txqlen": "txQLen"}
 WORDS = {"mac": "address", "promisc": "promisc", "mtu": "mtu", "allmulti": "allmulticast", "txqlen": "txqueuelen"}
-SYSCTL, OWNER = "sysctl", "owner"
+SYSCTL, OWNER, NAMESPACE, SPELLED = "sysctl", "owner", "netns", "spelled"
 
 
 class Originals(Record):
@@ -46,6 +47,17 @@ class TunedSysctl(Record):
 
     def describe(self) -> str:
         return f"ip netns exec CONTAINER sysctl -w {self.key.replace('/', '.')}={self.value}"
+
+
+class SpelledSysctls(Record):
+    """What the kernel tells of the sysctls when all is done is kept in the file: it may spell them otherwise."""
+
+    file: str
+    sysctls: tuple[tuple[str, str], ...]
+
+    def describe(self) -> str:
+        keys = [key.replace("/", ".") for key, _ in self.sysctls]
+        return f"keep in {self.file} how the kernel spells {', '.join(keys)}"
 
 
 class TunedLink(Record):
@@ -81,6 +93,7 @@ def operations(conf: Tuning, owner: Owner) -> tuple[Operation, ...]:
     found: list[Operation] = [Originals(file_of(conf.data_dir, owner), owner.label, owner.ifname, conf.settings)]
     found += [TunedSysctl(key, value) for key, value in sysctls]
     found += [TunedLink(owner.ifname, link)] if link.given else []
+    found += [SpelledSysctls(file_of(conf.data_dir, owner), sysctls)] if sysctls else []
     return tuple(found)
 
 
@@ -91,20 +104,39 @@ def restoring(saved: Settings, ifname: str) -> tuple[TunedLink | TunedSysctl, ..
     return (*reversed(links), *[TunedSysctl(key, value) for key, value in reversed(saved.sysctls)])
 
 
-def answered(link: LinkSettings, ifname: str, previous: Result) -> Result:
-    """The answer of those before, with what the container's interface has now."""
+def as_answered(conf: Tuning, ifname: str, previous: Result) -> Tuning:
+    """Returns the configuration with what the whole chain answered of its settings: a later plugin may change them."""
+    link = conf.settings.link
+    for interface in previous.interfaces:
+        if interface.name == ifname and interface.sandbox:
+            link = link._replace(
+                mac=(_mac(interface.mac) or link.mac) if link.mac else None,
+                mtu=(interface.mtu or link.mtu) if link.mtu else None,
+            )
+    return conf._replace(settings=conf.settings._replace(link=link))
+
+
+def _mac(text: str) -> bytes | None:
+    try:
+        return parse_mac(text)
+    except ValueError:
+        return None
+
+
+def answered(link: LinkSettings, ifname: str, previous: Result, tells_mtu: bool) -> Result:
+    """The answer of those before, with what the container's interface has now. `tells_mtu`: also where none did."""
 
     def rewritten(interface: Interface) -> Interface:
         if interface.name != ifname or not interface.sandbox:
             return interface
-        extras = [(key, link.mtu if key == "mtu" and link.mtu else value) for key, value in interface.extras]
-        mac = mac_text(link.mac) if link.mac else interface.mac
-        return interface._replace(mac=mac, extras=tuple(extras))
+        if link.mtu and (tells_mtu or interface.mtu):
+            interface = interface.with_mtu(link.mtu)
+        return interface._replace(mac=mac_text(link.mac)) if link.mac else interface
 
     return previous._replace(interfaces=tuple([rewritten(interface) for interface in previous.interfaces]))
 
 
-def saved_text(found: Settings, label: str, earlier: bytes | None) -> str:
+def saved_text(found: Settings, label: str, earlier: bytes | None, namespace: str = "") -> str:
     """The file's content. What an earlier plugin has kept is older, and stays: a chain may tune an interface twice."""
     held = _members(earlier)
     values = {name: getattr(found.link, name) for name in found.link.given}
@@ -112,7 +144,38 @@ def saved_text(found: Settings, label: str, earlier: bytes | None) -> str:
     held_sysctls = held.get(SYSCTL)
     sysctls: dict[str, JsonValue] = dict(found.sysctls)
     sysctls |= held_sysctls if isinstance(held_sysctls, dict) else {}
-    return dump({**texts, **held, **({SYSCTL: sysctls} if sysctls else {}), OWNER: label})
+    ours = {**({SYSCTL: sysctls} if sysctls else {}), OWNER: label, **({NAMESPACE: namespace} if namespace else {})}
+    return dump({**texts, **held, **ours})
+
+
+def with_spelled(content: bytes | None, spelled: dict[str, tuple[str, str]]) -> str:
+    """The file's content with what was written and what the kernel made of it, by key."""
+    held = _members(content)
+    earlier = held.get(SPELLED)
+    pairs: dict[str, JsonValue] = {key: list(pair) for key, pair in spelled.items()}
+    return dump({**held, SPELLED: {**(earlier if isinstance(earlier, dict) else {}), **pairs}})
+
+
+def is_as_written(key: str, written: str, value: str, content: bytes | None) -> bool:
+    """True where the kernel still has what it made of the value that was written."""
+    spelled = _members(content).get(SPELLED)
+    pair = spelled.get(key) if isinstance(spelled, dict) else None
+    return pair == [written, value] or _words(value) == _words(written)
+
+
+def _words(value: str) -> list[str | int]:
+    """The kernel parts several values by tabs, and tells numbers in decimal, whatever it was given."""
+    return [_number(word) for word in value.split()]
+
+
+def _number(word: str) -> str | int:
+    """As the kernel reads one (lib/kstrtox.c): 0x begins a hexadecimal number, 0 an octal one."""
+    digits = word.lstrip("-+").lower()
+    base = 16 if digits.startswith("0x") else 8 if len(digits) > 1 and digits.startswith("0") else 10
+    try:
+        return int(word, base) if word.isascii() and "_" not in word else word
+    except ValueError:
+        return word
 
 
 def read_saved(content: bytes) -> Settings:
@@ -137,8 +200,17 @@ def read_saved(content: bytes) -> Settings:
 
 def saved_label(content: bytes) -> str:
     """Whose the originals are; empty where podwire did not keep them."""
-    label = _members(content).get(OWNER)
-    return label if isinstance(label, str) else ""
+    return _text(content, OWNER)
+
+
+def saved_namespace(content: bytes) -> str:
+    """Which namespace the originals are of; empty where nothing tells."""
+    return _text(content, NAMESPACE)
+
+
+def _text(content: bytes, key: str) -> str:
+    value = _members(content).get(key)
+    return value if isinstance(value, str) else ""
 
 
 def _members(content: bytes | None) -> dict[str, JsonValue]:

@@ -23,6 +23,15 @@ class Interface(Record):
     sandbox: str = ""
     extras: tuple[tuple[str, str | int], ...] = ()
 
+    @property
+    def mtu(self) -> int:
+        """0 where it is not told."""
+        told = dict(self.extras).get("mtu")
+        return told if isinstance(told, int) else 0
+
+    def with_mtu(self, mtu: int) -> Interface:
+        return self._replace(extras=tuple({**dict(self.extras), "mtu": mtu}.items()))
+
 
 class IPConfig(Record):
     """`interface` is an index into the result's interfaces."""

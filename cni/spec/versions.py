@@ -7,6 +7,7 @@ from cni.spec.errors import IncompatibleVersion, Undecodable
 SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 CURRENT = SUPPORTED[-1]
 IMPLIED = "0.1.0"  # a configuration without cniVersion, as libcni reads it
+TELLS_MTU = "1.1.0"  # of the answer's interfaces
 SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 
 

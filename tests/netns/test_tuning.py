@@ -12,7 +12,7 @@ from cni.config.tuning import ALLOWLIST
 from cni.kernel import statefile
 from tests.netns.faults import Calls, Case, Saboteur, lose, refuse, terminate, wrap_effects, wrap_operations
 from tests.netns.runtime import IPV4, PLAIN, AnsweredError, Attachment, Closed, attachment, host_local, network, serve
-from tests.netns.state import difference, link, whole
+from tests.netns.state import difference, link, owners, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,6 +119,7 @@ def test_each_value_is_applied_checked_kept_and_restored(tuned: Tuned, settings:
     assert tuned.call("CHECK", result, **settings).code == 0
     kept = tuned.kept()
     assert kept.pop("owner", "podwire ").startswith("podwire ")
+    assert kept.pop("netns", "1").isdigit()
     sysctls = kept.pop("sysctl", {})
     assert kept == {key: before[key] for key in changed if key != "sysctl"}
     assert sysctls == {key: "0" for key, value in changed.get("sysctl", {}).items() if value == "1"}
@@ -201,6 +202,70 @@ def test_several_values_of_a_setting_are_compared_as_words(tuned: Tuned) -> None
     assert tuned.sysctl("net/ipv4/ip_local_port_range").split() == ["32768", "60999"]
 
 
+SPELLED = {
+    "a hexadecimal number": ({"net.ipv4.conf.IFNAME.arp_announce": "0x2"}, "arp_announce"),
+    "an octal number": ({"net.ipv4.ip_default_ttl": "0100"}, "ip_default_ttl"),
+    "ranges that meet": ({"net.ipv4.ip_local_reserved_ports": "8080,8081,8082"}, "ip_local_reserved_ports"),
+    "a range, and what is in it": ({"net.ipv4.ip_local_reserved_ports": "9000-9002,9001"}, "ip_local_reserved_ports"),
+    "spaces": ({"net.ipv4.ip_local_port_range": " 2000   3000 "}, "ip_local_port_range"),
+}
+
+
+@pytest.mark.parametrize(("sysctls", "name"), SPELLED.values(), ids=SPELLED)
+def test_check_takes_what_the_kernel_made_of_a_value_and_finds_what_changed_later(
+    tuned: Tuned, sysctls: dict[str, str], name: str
+) -> None:
+    result = tuned.add(sysctl=sysctls)
+    assert tuned.call("CHECK", result, sysctl=sysctls).message == ""
+    key = next(iter(sysctls)).replace(".", "/").replace("IFNAME", "eth0")
+    now = tuned.sysctl(key)
+    other = {"ip_local_reserved_ports": "1", "ip_local_port_range": "2000 3001"}.get(name, "1")
+    tuned.pod.run("sh", "-c", f"echo {other} > /proc/sys/{key}")
+    assert tuned.sysctl(key) != now
+    assert name in tuned.call("CHECK", result, sysctl=sysctls).message
+    tuned.call("DEL", result, sysctl=sysctls).succeeded()
+    assert tuned.kept() == {}
+
+
+def test_a_setting_that_a_later_one_changes_is_as_the_kernel_made_it(tuned: Tuned) -> None:
+    sysctls = {"net.ipv4.conf.IFNAME.forwarding": "0", "net.ipv4.conf.all.forwarding": "1"}
+    result = tuned.add(sysctl=sysctls)
+    assert tuned.sysctl("net/ipv4/conf/eth0/forwarding") == "1"
+    assert tuned.call("CHECK", result, sysctl=sysctls).message == ""
+
+
+def test_without_the_file_a_number_is_still_a_number(tuned: Tuned) -> None:
+    sysctls = {"net.ipv4.ip_default_ttl": "0100"}
+    result = tuned.add(sysctl=sysctls)
+    tuned.machine.run("rm", tuned.file)
+    assert tuned.call("CHECK", result, sysctl=sysctls).status == 0
+
+
+@pytest.mark.parametrize("content", ["as kept", "of the reference"])
+def test_a_container_that_has_the_path_by_now_is_left_as_it_is(tuned: Tuned, content: str) -> None:
+    result = tuned.add(**ALL)
+    if content != "as kept":
+        prepare(tuned.machine, tuned.file, json.dumps({"mac": "02:00:00:00:00:99", "mtu": 1300, "promisc": True}))
+    living = tuned.machine.pod()
+    tuned.node.add(PLAIN, attachment(living))
+    before = link(living, "eth0"), living.run("cat", f"/proc/sys/{FORWARD}").stdout
+    living.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    tuned.pod.remove()
+    tuned.call("DEL", result, tuned.who._replace(netns=living.path)).succeeded()
+    assert link(living, "eth0") == before[0]
+    assert living.run("cat", f"/proc/sys/{FORWARD}").stdout == "1\n"
+    assert tuned.kept() == {}
+
+
+def test_what_another_plugin_has_attached_is_restored_as_well(tuned: Tuned) -> None:
+    before = tuned.seen()
+    result = tuned.add(**ALL)
+    (port,) = owners(tuned.machine)
+    tuned.machine.run("ip", "link", "set", port, "alias", "")
+    tuned.call("DEL", result, **ALL).succeeded()
+    assert tuned.seen() == before
+
+
 def test_a_setting_that_was_empty_is_emptied_again(tuned: Tuned) -> None:
     settings = {"sysctl": {"net.ipv4.ip_local_reserved_ports": "8080,9000-9010"}}
     result = tuned.add(**settings)
@@ -212,7 +277,7 @@ def test_a_setting_that_was_empty_is_emptied_again(tuned: Tuned) -> None:
 def test_a_setting_that_can_only_be_written_is_written(tuned: Tuned) -> None:
     settings = {"sysctl": {"net.ipv4.route.flush": "1"}}
     result = tuned.add(**settings)
-    assert list(tuned.kept()) == ["owner"]
+    assert list(tuned.kept()) == ["owner", "netns"]
     assert tuned.call("CHECK", result, **settings).code == 0
     tuned.call("DEL", result, **settings).succeeded()
 
@@ -352,8 +417,8 @@ def test_the_file_is_in_the_references_format(tuned: Tuned, folder: str) -> None
     mode = tuned.machine.run("stat", "-c", "%a", tuned.file).stdout.strip()
     assert mode == "600"
     kept = tuned.kept()
-    assert list(kept) == ["mac", "promisc", "mtu", "allmulti", "txQLen", "sysctl", "owner"]
-    assert {**kept, "owner": ""} == {**before, "owner": ""}
+    assert list(kept) == ["mac", "promisc", "mtu", "allmulti", "txQLen", "sysctl", "owner", "netns"]
+    assert {**kept, "owner": "", "netns": ""} == {**before, "owner": "", "netns": ""}
     assert tuned.machine.files(DATA_DIR)[1:] == []
 
 

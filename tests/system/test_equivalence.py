@@ -83,11 +83,11 @@ def inside(pod: Pod) -> list[str]:
 def without_names(result: Json) -> Json:
     """Make alike what each program chooses itself: names of the host's interfaces and MAC addresses.
 
-    The order of the interfaces stays, and with it which of them an address belongs to.
+    The order of the interfaces stays, and with it which of them an address belongs to. The reference tells no MTU.
     """
     interfaces = [
         {
-            **interface,
+            **{key: value for key, value in interface.items() if key != "mtu"},
             "name": interface["name"] if interface["name"] in KEPT_NAMES else "chosen",
             "mac": "some" if MAC.fullmatch(interface["mac"]) else interface["mac"],
         }

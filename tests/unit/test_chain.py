@@ -146,6 +146,9 @@ class Routes:
         kinds = {"veth0": (7, "veth"), "cni0": (3, "bridge"), "other": (9, "veth"), "macvlan": (7, "macvlan")}
         return SimpleNamespace(ifindex=kinds[name][0], kind=kinds[name][1]) if name in kinds else None
 
+    def need(self, name: str) -> Any:
+        return SimpleNamespace(mtu=65536 if name == "lo" else 1400)
+
     def links(self) -> list[Any]:
         told = [("ifb0", "ifb", "mine"), ("ifb1", "ifb", "other"), ("veth0", "veth", "mine"), ("cni0", "bridge", "")]
         return [SimpleNamespace(name=name, kind=kind, alias=alias) for name, kind, alias in told]
@@ -228,7 +231,7 @@ def test_limits_are_set_on_the_containers_other_end(names: list[str]) -> None:
     assert [(op.host_interface, op.paired) for op in found if isinstance(op, Ifb)] == [("veth0", False)]
     answered = plugin.answer(previous).interfaces
     assert answered[:-1] == previous.interfaces
-    assert answered[-1].name == ifb_name(OWNER)
+    assert (answered[-1].name, answered[-1].mtu) == (ifb_name(OWNER), 1400)
 
 
 @pytest.mark.parametrize(
@@ -290,6 +293,6 @@ def test_loopback_answers_with_the_first_address_of_each_family(held: list[str],
     routes.held = held
     found = made(Loopback, routes).answer(Result())
     assert found == Result(
-        (Interface("lo", "00:00:00:00:00:00", NOWHERE),),
+        (Interface("lo", "00:00:00:00:00:00", NOWHERE, (("mtu", 65536),)),),
         tuple([IPConfig(parse_net(text), interface=0) for text in answered]),
     )

@@ -143,6 +143,7 @@ LINKS: dict[str, tuple[Message, tuple[int, int], dict[str, int], Attributes]] = 
     "no vlan": (rtnl.delete_vlan(7, 1), (17, 0), {"family": AF_BRIDGE, "index": 7}, [vlan_spec((0, 1))]),
     "no link": (rtnl.delete_link("br0"), (17, 0), {}, [NAME]),
     "link": (rtnl.get_link("br0"), (18, 0), {}, [NAME, MASK]),
+    "link at": (rtnl.get_link_at(7), (18, 0), {"index": 7}, [MASK]),
     "links": (dump_of(rtnl.all_links()), (18, 0), {}, [MASK]),
     "ports": (dump_of(rtnl.ports_of(7)), (18, 0), {}, [MASK, ("IFLA_MASTER", 7)]),
     "port vlans": (dump_of(rtnl.all_port_vlans()), (18, 0), {"family": AF_BRIDGE}, [("IFLA_EXT_MASK", 2)]),

@@ -11,16 +11,22 @@ import pytest
 from cni.config.tuning import ALLOWLIST, LinkSettings, Settings, Tuning, is_allowed, parse_tuning
 from cni.plan.tuning import (
     Originals,
+    SpelledSysctls,
     TunedLink,
     TunedSysctl,
     answered,
+    as_answered,
     file_of,
+    is_as_written,
     operations,
     read_saved,
     restoring,
     saved_label,
+    saved_namespace,
     saved_text,
+    with_spelled,
 )
+from cni.spec.address import parse_mac
 from cni.spec.errors import InvalidEnvironment
 from cni.spec.fields import Faults
 from cni.spec.network import parse_network
@@ -293,6 +299,7 @@ def test_a_plan_keeps_originals_before_it_changes_anything() -> None:
         TunedSysctl("net/ipv4/ip_forward", "1"),
         TunedSysctl("net/b", ""),
         TunedLink("eth0", ALL),
+        SpelledSysctls("/data/c1_eth0.json", EVERYTHING.settings.sysctls),
     )
 
 
@@ -302,6 +309,7 @@ def test_each_operation_is_told_as_a_command() -> None:
         "ip netns exec CONTAINER sysctl -w net.ipv4.ip_forward=1",
         "ip netns exec CONTAINER sysctl -w net.b=",
         f"ip -n CONTAINER link set eth0 address {MAC} promisc on mtu 1400 allmulticast off txqueuelen 0",
+        "keep in /data/c1_eth0.json how the kernel spells net.ipv4.ip_forward, net.b",
     ]
 
 
@@ -312,9 +320,56 @@ SECOND = Interface("eth1", OTHER, "/run/netns/c1")
 def test_the_answer_has_what_the_containers_interface_has_now() -> None:
     mine = CONTAINER._replace(mac=MAC, extras=(("mtu", 1400), ("pciID", "x")))
     previous = Result((HOST, CONTAINER, SECOND))
-    assert answered(ALL, "eth0", previous) == Result((HOST, mine, SECOND))
-    assert answered(LinkSettings(promisc=True), "eth0", previous) == previous
-    assert answered(ALL, "eth1", Result((SECOND,))) == Result((SECOND._replace(mac=MAC),))
+    for tells_mtu in (False, True):
+        assert answered(ALL, "eth0", previous, tells_mtu) == Result((HOST, mine, SECOND))
+        assert answered(LinkSettings(promisc=True), "eth0", previous, tells_mtu) == previous
+    assert answered(ALL, "eth1", Result((SECOND,)), tells_mtu=False) == Result((SECOND._replace(mac=MAC),))
+    told = SECOND._replace(mac=MAC, extras=(("mtu", 1400),))
+    assert answered(ALL, "eth1", Result((SECOND,)), tells_mtu=True) == Result((told,))
+
+
+def test_what_a_later_plugin_answered_is_what_check_asks_for() -> None:
+    conf = Tuning(Settings(LinkSettings(parse_mac(OTHER), mtu=1400, promisc=True)), "/data")
+    later = CONTAINER._replace(mac=MAC, extras=(("mtu", 1300),))
+    wanted = LinkSettings(parse_mac(MAC), mtu=1300, promisc=True)
+    assert as_answered(conf, "eth0", Result((HOST, later))).settings.link == wanted
+    untold = CONTAINER._replace(mac="", extras=())
+    assert as_answered(conf, "eth0", Result((HOST, untold))) == conf
+    nothing = Tuning(Settings(LinkSettings(promisc=True)), "/data")
+    assert as_answered(nothing, "eth0", Result((later,))) == nothing
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("1 2\t3", "1\t2\t3"), ("0x10", "16"), ("010", "8"), ("-0x1", "-1"), ("00", "0"), (" 5 ", "5"), ("a b", "a\tb")],
+)
+def test_a_value_is_as_written_however_the_kernel_spells_it(written: str, value: str) -> None:
+    assert is_as_written("net/a", written, value, None)
+    assert not is_as_written("net/a", written, f"{value} 7", b"{}")
+
+
+@pytest.mark.parametrize("value", ["", "1_0", "0x", "09", "10-11", "\u0661"])
+def test_what_is_no_number_is_compared_as_text(value: str) -> None:
+    assert is_as_written("net/a", value, value, None)
+    assert not is_as_written("net/a", value, "10", None)
+
+
+def test_what_the_kernel_made_of_a_value_is_as_written() -> None:
+    content = with_spelled(b'{"owner": "label"}', {"net/a": ("1,2,3", "1-3")}).encode()
+    assert saved_label(content) == "label"
+    assert is_as_written("net/a", "1,2,3", "1-3", content)
+    assert not is_as_written("net/a", "1,2,3", "1-4", content)
+    assert not is_as_written("net/a", "1,2", "1-3", content)
+    assert not is_as_written("net/b", "1,2,3", "1-3", content)
+    second = with_spelled(content, {"net/b": ("x", "y")}).encode()
+    assert is_as_written("net/a", "1,2,3", "1-3", second)
+    assert is_as_written("net/b", "x", "y", second)
+    assert not is_as_written("net/a", "1,2,3", "1-3", b'{"spelled": 7}')
+
+
+def test_the_namespace_is_kept() -> None:
+    assert saved_namespace(saved_text(Settings(ALL), "label", None, "71").encode()) == "71"
+    assert saved_namespace(saved_text(Settings(ALL), "label", None).encode()) == ""
 
 
 def test_the_file_is_the_references_with_two_keys_of_ones_own() -> None:
