@@ -70,15 +70,13 @@ class Reconciler:
 
     def hear(self, news: News) -> None:
         """Takes in what the store tells; `settle` acts on it."""
-        held, configured = self._known.held, self._known.configured
+        held = self._known.held
         if self._known.hear(news):
             self._all_due = True
         if isinstance(news, Held):
             self._metrics.lease_expiry.set(news.expires or 0)
             if held is None or held.lease != news.lease:
                 log.info("this node's lease: %s", _described(news.lease))
-        if self._known.configured != configured:
-            self._wire.forget()
         self._metrics.store_up.set(not isinstance(news, Failed))
         if isinstance(news, Failed):
             self._metrics.errors.labels("store").inc()
@@ -134,7 +132,7 @@ class Reconciler:
         config = configured.config
         self.watch.searches = True
         underlay = self._wire.find(config, configured.public_ips)
-        self.watch.searches = bool(self._wire.fault)
+        self.watch.searches = self._wire.searches
         if self._wire.fault:
             self._fail("interface", self._wire.fault)
         node = _node(config, underlay)

@@ -8,14 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cni.agent.ranking import is_loopback, is_virtual, place, rank
 from cni.config.netconf import DEFAULT_BRIDGE
-from cni.kernel.rtnl import (
-    IFA_F_DADFAILED,
-    IFA_F_DEPRECATED,
-    IFA_F_PERMANENT,
-    IFA_F_TEMPORARY,
-    IFA_F_TENTATIVE,
-)
+from cni.kernel.rtnl import IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE
 from cni.spec.address import IP, Net, parse_ip
 from cni.spec.record import Record
 
@@ -32,7 +27,8 @@ SHOWN = 8  # interfaces that an error names
 
 class Underlay(Record):
     """`addresses` and `public_ips` have one entry for each family asked for, in its order: the interface's own, and
-    that by which other nodes reach it, which differ where addresses are translated on the way.
+    that by which other nodes reach it, which differ where addresses are translated on the way. `is_makeshift`: one of
+    the addresses looks like a virtual one that may move to another node, and there was no better one.
     """
 
     ifindex: int
@@ -41,6 +37,7 @@ class Underlay(Record):
     addresses: tuple[Net, ...]
     public_ips: tuple[IP, ...]
     reason: str
+    is_makeshift: bool = False
 
 
 class Wish(Record):
@@ -85,6 +82,7 @@ class _Choice:
         self._route, self._families, self._wish = route, families, wish
         self._links = {link.ifindex: link for link in route.links()}
         self._addresses: dict[int, list[AddressInfo]] = {}
+        self._sources: dict[int, list[IP]] = {}
         for one in route.all_addresses():
             self._addresses.setdefault(one.ifindex, []).append(one)
 
@@ -96,7 +94,7 @@ class _Choice:
                 continue
             addresses = self._addresses_of(candidate)
             if len(addresses) == len(self._families):
-                return self._underlay(candidate, addresses)
+                return self._underlay(candidate, tuple(addresses))
             faults.append(self._lack(candidate, addresses))
         raise NoUnderlay(f"no interface to reach other nodes by: {'; '.join(faults)}. {self._offer()}")
 
@@ -141,8 +139,8 @@ class _Choice:
 
     def _matched(self, candidate: _Candidate, pattern: Pattern[str]) -> tuple[IP, ...]:
         """The preferred one of each family's addresses that match."""
-        found = [self._usable(candidate, family) for family in self._families]
-        matching = [next((one.ip for one in nets if pattern.search(one.ip.text)), None) for nets in found]
+        found = [[info.address.ip for info in self._usable(candidate, family)] for family in self._families]
+        matching = [next((ip for ip in ips if pattern.search(ip.text)), None) for ips in found]
         return tuple([ip for ip in matching if ip is not None])
 
     def _leading_to(self, ip: IP) -> _Candidate | str:
@@ -186,30 +184,40 @@ class _Choice:
                 return self._links[index]
         return None
 
-    def _addresses_of(self, candidate: _Candidate) -> list[Net]:
+    def _addresses_of(self, candidate: _Candidate) -> list[AddressInfo]:
         """The best of each family; fewer than families where one has none."""
         found = [self._usable(candidate, family) for family in self._families]
-        return [nets[0] for nets in found if nets]
+        return [infos[0] for infos in found if infos]
 
-    def _usable(self, candidate: _Candidate, family: int) -> list[Net]:
+    def _usable(self, candidate: _Candidate, family: int) -> list[AddressInfo]:
         """The best first."""
         public = self._wish.public_ip(family)
         told = [*candidate.told, *([public] if public else [])]
         infos = [one for one in self._addresses.get(candidate.link.ifindex, []) if one.address.family == family]
         ready = [one for one in infos if not one.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)]
         wanted = [one for one in ready if one.address.ip in told or _is_fit(one, candidate.named)]
-        return [one.address for one in sorted(wanted, key=lambda one: _rank(one, told))]
+        sources = self._preferred_sources(family) if len(wanted) > 1 else []
+        return sorted(wanted, key=lambda one: (place(one.address.ip, told), *rank(one, wanted, sources)))
 
-    def _underlay(self, candidate: _Candidate, addresses: list[Net]) -> Underlay:
-        link = candidate.link
+    def _preferred_sources(self, family: int) -> list[IP]:
+        """The addresses that the default routes prefer to speak from; asked for where there is a choice."""
+        if family not in self._sources:
+            routes = self._route.defaults(family)
+            self._sources[family] = [route.source for route in routes if route.source is not None]
+        return self._sources[family]
+
+    def _underlay(self, candidate: _Candidate, infos: tuple[AddressInfo, ...]) -> Underlay:
+        link, addresses = candidate.link, tuple([info.address for info in infos])
         publics = tuple([self._wish.public_ip(one.family) or one.ip for one in addresses])
         reason = f"{link.name} with {_listed(one.ip for one in addresses)}, by {candidate.why}"
         if translated := [ip for ip, own in zip(publics, addresses, strict=True) if ip != own.ip]:
             reason += f"; other nodes reach it by {_listed(translated)}"
-        return Underlay(link.ifindex, link.name, link.mtu, tuple(addresses), publics, reason)
+        told = (*candidate.told, *self._wish.public_ips)
+        makeshift = any(is_virtual(info) and info.address.ip not in told for info in infos)
+        return Underlay(link.ifindex, link.name, link.mtu, addresses, publics, reason, makeshift)
 
-    def _lack(self, candidate: _Candidate, addresses: list[Net]) -> str:
-        absent = [family for family in self._families if family not in [one.family for one in addresses]]
+    def _lack(self, candidate: _Candidate, addresses: list[AddressInfo]) -> str:
+        absent = [family for family in self._families if family not in [one.address.family for one in addresses]]
         families = " and ".join([f"IPv{family}" for family in absent])
         infos = self._addresses.get(candidate.link.ifindex, [])
         waiting = [one.address.ip for one in infos if one.flags & IFA_F_TENTATIVE and one.address.family in absent]
@@ -222,7 +230,7 @@ class _Choice:
         for link in self._links.values():
             addresses = [] if _is_own(link) else self._addresses_of(_Candidate(link, ""))
             if len(addresses) == len(self._families):
-                fit.append(f"{link.name} ({_listed(one.ip for one in addresses)})")
+                fit.append(f"{link.name} ({_listed(one.address.ip for one in addresses)})")
         if not fit:
             return f"No interface has addresses of {' and '.join([f'IPv{family}' for family in self._families])}"
         return f"--iface chooses one of: {', '.join(fit[:SHOWN])}{', ...' if len(fit) > SHOWN else ''}"
@@ -234,23 +242,7 @@ def _is_own(link: Link) -> bool:
 
 
 def _is_fit(info: AddressInfo, loopback: bool) -> bool:
-    return not info.flags & IFA_F_DEPRECATED and (loopback or not _is_loopback(info.address.ip))
-
-
-def _rank(info: AddressInfo, told: list[IP]) -> tuple[int, bool, bool, bool, bool]:
-    """What sorts first is preferred. In IPv4 the flag for temporary is that of a subnet's second address."""
-    ip = info.address.ip
-    place = told.index(ip) if ip in told else len(told)
-    permanent, temporary = info.flags & IFA_F_PERMANENT, info.flags & IFA_F_TEMPORARY
-    return place, _is_loopback(ip), _is_link_local(ip), not permanent, bool(temporary)
-
-
-def _is_loopback(ip: IP) -> bool:
-    return ip.value >> 24 == 127 if ip.family == 4 else ip.value == 1
-
-
-def _is_link_local(ip: IP) -> bool:
-    return ip.value >> 16 == 0xA9FE if ip.family == 4 else ip.value >> 118 == 0x3FA
+    return not info.flags & IFA_F_DEPRECATED and (loopback or not is_loopback(info.address.ip))
 
 
 def _listed(ips: Iterable[IP]) -> str:
