@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 import sys
+from errno import EMFILE, ENFILE, ENOMEM
 
 from cni import VERSION
-from cni.spec.errors import DETAILS_LIMIT, CniError, InputOutput, chain, shortened
+from cni.spec.errors import DETAILS_LIMIT, CniError, InputOutput, MachineRefused, TryAgain, chain, shortened
 from cni.spec.jsontext import dump
 from cni.spec.versions import CURRENT, SUPPORTED
 
@@ -45,6 +46,12 @@ CHAINED = ("portmap", "bandwidth", "firewall", "tuning", "loopback")
 # have what that version can do. Semantic versioning leaves what follows the plus sign to us.
 REFERENCE = "1.9.1"
 DROP_INS = (HOST_LOCAL, *CHAINED, "bridge", "ptp")
+USAGE = """usage: podwire install --bin-dir DIR [--names A,B] [--force]
+       podwire version
+       podwire help
+
+A CNI plugin: a container runtime runs it with CNI_COMMAND and other CNI_* variables, and the network configuration on
+stdin. `podwire install --help` tells how it is installed under the names of the plugins that it stands in for."""
 PIPE_BYTES = 1 << 16
 
 
@@ -87,28 +94,55 @@ def run(
         else:
             _serve(name, environment, stdin, stdout, stderr)
     except CniError as error:
-        return _fail(stdout, error)
+        failure = error
+    except KeyboardInterrupt:
+        failure = TryAgain("interrupted by a signal")
     except Exception as error:  # noqa: BLE001  # a defect is answered, too
-        import traceback
+        failure = _explained(error, stderr)
+    else:
+        return 0
+    return _fail(stdout, failure)  # only here, where all that was read is let go
 
-        _tell(stderr, traceback.format_exc())
-        return _fail(stdout, CniError(f"internal error, please report it: {chain(error)}"))
-    return 0
+
+def _explained(error: Exception, stderr: Writable) -> CniError:
+    """What nothing below has expected: the machine lacks something, or podwire has a defect."""
+    if shortage := _shortage(error):
+        return MachineRefused(shortage)
+    import traceback
+
+    _tell(stderr, traceback.format_exc())
+    return CniError(f"internal error, please report it: {chain(error)}")
+
+
+def _shortage(error: Exception) -> str:
+    """What the machine lacks, where that is why podwire could not go on; empty where it is a defect."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory"
+    if isinstance(error, ImportError) and not isinstance(error, ModuleNotFoundError):  # a library of the bundle's
+        return f"a part of podwire cannot be loaded: {error.msg}"
+    if isinstance(error, OSError) and error.errno in (EMFILE, ENFILE, ENOMEM):
+        return f"{error.strerror}: raise the limit (ulimit -n, ulimit -v)"
+    return ""
 
 
 def _use_tool(arguments: Sequence[str], stdout: Writable, stderr: Writable) -> int:
-    """What people type: `podwire install`."""
-    if arguments[0] != "install":
-        _tell(stderr, f"podwire: {arguments[0]!r} is no command of podwire's: install (see podwire install --help)")
-        return 2
-    from cni.install import install, parse_order
-
+    """What people type."""
+    word = arguments[0]
     try:
-        said = install(parse_order(arguments[1:]))
+        if word in ("help", "--help", "-h"):
+            _print(stdout, USAGE)
+        elif word in ("version", "--version"):
+            _print(stdout, f"{PODWIRE} {VERSION}")
+        elif word == "install":
+            from cni.install import install, parse_order
+
+            _print(stdout, "\n".join(install(parse_order(arguments[1:]))))
+        else:
+            _tell(stderr, f"podwire: unknown command {word!r} (commands: install, version, help)")
+            return 2
     except CniError as error:
         _tell(stderr, f"podwire: {error.message}")
         return 1
-    _print(stdout, "\n".join(said))
     return 0
 
 

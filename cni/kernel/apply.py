@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EEXIST, ENODEV, EOPNOTSUPP, EPERM
+from errno import EACCES, EEXIST, EMFILE, ENODEV, EOPNOTSUPP, EPERM
 from posix import strerror
 from sys import modules
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cni.plan.operations import Operation
 
 REMEDIES = {
+    EMFILE: "raise the limit of open files (ulimit -n)",
     EEXIST: "something of this name or address is there already",
     ENODEV: "the interface is gone: did somebody else remove it?",
     EOPNOTSUPP: "the kernel lacks it: is the module loaded (bridge, veth, nf_tables)?",

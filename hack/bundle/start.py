@@ -167,6 +167,13 @@ def leave(status: int) -> None:
     sys.exit(status)
 
 
+def give_up(error: MemoryError | OSError) -> None:
+    """Answer a runtime before podwire's own code can."""
+    reason = error.strerror if isinstance(error, OSError) else "there is not enough memory"
+    posix.write(1, b'{"cniVersion":"1.1.0","code":100,"msg":"podwire cannot be loaded: %s"}\n' % f"{reason}".encode())
+    posix._exit(1)  # noqa: SLF001  # its public name
+
+
 gc.disable()  # a plugin ends before it has garbage; looking for it costs an ADD 1 ms
 if None in (sys.stdin, sys.stdout, sys.stderr):
     occupy_closed_streams()

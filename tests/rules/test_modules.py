@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # The C halves that stand behind hashlib, ctypes, json, operator, signal, socket and struct.
-FIRST = {"__future__", "_json", "_signal"}
+FIRST = {"__future__", "_json", "_signal", "errno"}
 STANDARD = FIRST | {"_blake2", "_ctypes", "_operator", "_socket", "_struct", "errno", "fcntl"}
 PROTOCOL = {"cni", "cni.main", "cni.spec", "cni.spec.errors", "cni.spec.jsontext", "cni.spec.versions"}
 COMMON = PROTOCOL | {

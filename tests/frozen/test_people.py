@@ -1,0 +1,86 @@
+"""What people who type `podwire` are told, and what runtimes are where the machine has next to nothing left."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cni import VERSION
+from tests.frozen.calls import NETWORK, call, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def typed(program: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [program, *words], env={}, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "help"])
+def test_help_is_told(bundle: Path, word: str) -> None:
+    done = typed(bundle / "podwire", word)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: podwire install --bin-dir DIR")
+
+
+@pytest.mark.parametrize("word", ["--version", "version"])
+def test_the_version_is_told(bundle: Path, word: str) -> None:
+    done = typed(bundle / "podwire", word)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"podwire {VERSION}\n", "")
+
+
+@pytest.mark.parametrize("word", ["unpack", "--verbose", "", "\udcff"])
+def test_an_unknown_command_is_refused(bundle: Path, word: str) -> None:
+    done = typed(bundle / "podwire", word)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"podwire: unknown command {word!r} (commands: install, version, help)\n"
+
+
+@pytest.mark.parametrize("word", ["help", "version", "install"])
+def test_people_without_stdout_get_a_status(bundle: Path, tmp_path: Path, word: str) -> None:
+    script = f'exec "$0" {word} --bin-dir {tmp_path} >&-'
+    done = subprocess.run(["sh", "-c", script, bundle / "podwire"], env={}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "podwire: cannot write the answer: Bad file descriptor\n")
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "--version"])
+def test_the_agent_tells_as_well(bundle: Path, word: str) -> None:
+    done = typed(bundle / "podwired", word)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "podwired" in done.stdout
+
+
+ROUTED = {"mode": "routed", "ipam": {"type": "host-local", "subnet": "10.1.2.0/24", "dataDir": "/proc/nowhere"}}
+
+
+@pytest.mark.parametrize("program", ["podwire", "host-local", "tuning", "flannel", "loopback"])
+@pytest.mark.parametrize("limit", range(3, 12))
+def test_few_descriptors_are_no_defect(bundle: Path, program: str, limit: int) -> None:
+    """Below 5 the dynamic loader, then the interpreter cannot begin; they say so, and nothing is on stdout."""
+    for command in ("ADD", "DEL", "STATUS"):
+        told = call(NETWORK | ROUTED, {"CNI_COMMAND": command, "CNI_NETNS": "/proc/1/ns/net"}, program)
+        ended = run(bundle, told, {resource.RLIMIT_NOFILE: limit})
+        if limit < 5:
+            assert (ended.status, ended.stdout) in ((127, b""), (255, b""))
+        elif ended.status or ended.stdout:
+            code, message = ended.error
+            assert code != 999
+            assert "internal error" not in message
+        assert b"Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("mebibytes", [14, 16, 18, 20, 24])
+def test_little_memory_is_no_defect(bundle: Path, mebibytes: int) -> None:
+    """With less than that the interpreter itself does not start."""
+    for program in ("podwire", "host-local"):
+        told = call(NETWORK | {"x": "y" * 4_000_000}, {}, program)
+        ended = run(bundle, told, {resource.RLIMIT_AS: mebibytes << 20})
+        if ended.stdout:
+            assert ended.error[0] != 999
+        else:
+            assert ended.status not in (0, 1), ended.stderr
