@@ -11,7 +11,7 @@ import socket
 import time
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
-from errno import EMSGSIZE
+from errno import EMSGSIZE, ETIME
 from threading import Timer
 from typing import TYPE_CHECKING
 
@@ -50,8 +50,16 @@ class _Punctual:
 
     def getresponse(self) -> Any:
         sock = self.sock
-        with _ended_after(WHOLE_SECONDS, lambda: socket.socket.shutdown(sock, socket.SHUT_RDWR)):
-            return super().getresponse()  # type: ignore[misc]  # of the class beside this one
+        found = None
+        try:
+            with _ended_after(WHOLE_SECONDS, lambda: socket.socket.shutdown(sock, socket.SHUT_RDWR)):
+                found = super().getresponse()  # type: ignore[misc]  # of the class beside this one
+        except OSError:
+            if found is not None:
+                found.close()
+            raise
+        found.wire = sock  # the connection itself forgets it where the server is going to close it
+        return found
 
 
 class _Plain(_Punctual, HTTPConnection):
@@ -86,7 +94,7 @@ def pool_of(context: ssl.SSLContext | None, silence: float, server_name: str = "
 
 @contextmanager
 def _ended_after(seconds: float, end: Callable[[], object]) -> Iterator[None]:
-    """Whatever happens then, also an answer that seems complete, is a TimeoutError."""
+    """Whatever happens then, also an answer that seems complete, is an OSError."""
     late = False
 
     def fire() -> None:
@@ -102,12 +110,12 @@ def _ended_after(seconds: float, end: Callable[[], object]) -> Iterator[None]:
         yield
     except Exception:
         if late:
-            raise TimeoutError(f"no whole answer within {seconds:g} s") from None
+            raise OSError(ETIME, f"no whole answer within {seconds:g} s") from None
         raise
     finally:
         timer.cancel()
     if late:
-        raise TimeoutError(f"no whole answer within {seconds:g} s")
+        raise OSError(ETIME, f"no whole answer within {seconds:g} s")
 
 
 def whole(response: BaseHTTPResponse) -> bytes:
@@ -172,7 +180,7 @@ class Lines:
 
     def be_patient(self, seconds: float | None = None) -> None:
         """From now on silence is no fault, or only after so long."""
-        wire = getattr(self._response.connection, "sock", None)
+        wire = getattr(self._response, "wire", None)
         if wire is not None:
             wire.settimeout(seconds)
 

@@ -1,0 +1,95 @@
+"""A server on loopback that answers as a test wants it to, in any bytes and at any pace."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterable
+
+REASONS = {200: "OK", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 410: "Gone", 429: "Too Many Requests"}
+
+
+class Request(NamedTuple):
+    """`headers` by their name in small letters."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Server:
+    """`answer` gives the pieces of a whole answer, head included, after which the connection is closed.
+
+    With a context it speaks TLS. Use it with `with`.
+    """
+
+    def __init__(self, answer: Callable[[Request], Iterable[bytes]], context: ssl.SSLContext | None = None) -> None:
+        self.requests: list[Request] = []
+        self.over = threading.Event()
+        server = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                with suppress(OSError):
+                    if context is not None:
+                        self.connection = context.wrap_socket(self.request, server_side=True)
+                        self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb")
+                    self._serve()
+
+            def _serve(self) -> None:
+                line = self.rfile.readline().split()
+                if len(line) != 3:
+                    return
+                headers: dict[str, str] = {}
+                while (text := self.rfile.readline().decode().strip()) != "":
+                    name, _, value = text.partition(":")
+                    headers[name.lower()] = value.strip()
+                body = self.rfile.read(int(headers.get("content-length", 0)))
+                request = Request(line[0].decode(), line[1].decode(), headers, body)
+                server.requests.append(request)
+                for piece in answer(request):
+                    self.wfile.write(piece)
+                    self.wfile.flush()
+                    if server.over.is_set():
+                        return
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._server.block_on_close = False
+        self.url = f"{'https' if context else 'http'}://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def head(status: int = 200, **headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Other')}", "Connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def answer(body: object, status: int = 200, **headers: str) -> list[bytes]:
+    """A whole one: JSON, or bytes as they are."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return [head(status, Content_Length=str(len(data)), **headers), data]
+
+
+def chunk(data: bytes) -> bytes:
+    """One of an answer with `Transfer-Encoding: chunked`."""
+    return b"%x\r\n%s\r\n" % (len(data), data)

@@ -1,0 +1,335 @@
+"""The Kubernetes store against a scripted API: what faults of a server, or its lies, make of a node's lease."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from urllib3 import HTTPResponse
+
+from cni.agent.leases import End, Node
+from cni.agent.stores import streams
+from cni.agent.stores.kube import api as kubeapi
+from cni.agent.stores.kube import follower
+from cni.agent.stores.kube.options import KubeOptions
+from cni.agent.stores.kube.store import KubeStore
+from cni.agent.stores.store import Changed, Configured, Failed, Held, Listed
+from cni.spec.address import parse_ip, parse_mac
+from tests.machine import until
+from tests.unit.kube_api import PREFIX, KubeApi, refusal
+from tests.unit.scripted import answer, chunk, head
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cni.agent.leases import Lease
+    from cni.agent.stores.store import News
+
+MAC = "0a:00:00:00:00:0{}"
+NODE = Node("vxlan", 1, (End(parse_ip("192.0.2.1"), parse_mac(MAC.format(1))),))
+NETWORK = {"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}
+DEEP = b"[" * 200_000
+
+
+class Told:
+    """What the store says; the node is presented as soon as the network is known."""
+
+    def __init__(self, store: KubeStore) -> None:
+        self.store = store
+        self.faults: list[str] = []
+        self.held: Lease | None = None
+        self.leases: dict[str, Lease | str] | None = None
+
+    def tell(self, news: News) -> None:
+        if isinstance(news, Failed):
+            self.faults.append(news.why)
+        elif isinstance(news, Configured):
+            self.store.present(NODE)
+        elif isinstance(news, Held):
+            self.held = news.lease
+        elif isinstance(news, Listed):
+            self.leases = dict(news.leases)
+        elif isinstance(news, Changed) and self.leases is not None:
+            self.leases.pop(news.key, None)
+            self.leases |= {} if news.lease is None else {news.key: news.lease}
+
+    def wait_leases(self, *names: str) -> None:
+        until(lambda: self.leases is not None and self.leases.keys() == {*names}, f"the others are {names}")
+
+    def wait_fault(self, *words: str) -> str:
+        return until(lambda: next((one for one in self.faults if all(word in one for word in words)), ""), f"{words}")
+
+
+@pytest.fixture
+def api() -> Iterator[KubeApi]:
+    found = KubeApi()
+    found.put("one", 1)
+    found.put("two", 2, mac=MAC.format(2))
+    with found.server:
+        yield found
+
+
+@contextmanager
+def running(api: KubeApi, folder: Path, **changed: Any) -> Iterator[Told]:
+    (folder / "net-conf.json").write_text(json.dumps(NETWORK))
+    options = KubeOptions("one", ("", ""), api.server.url, "", "", PREFIX, str(folder / "net-conf.json"), True)
+    store = KubeStore(options._replace(**changed))
+    told = Told(store)
+    store.start(told.tell)
+    try:
+        yield told
+    finally:
+        api.server.over.set()
+        store.close()
+
+
+@pytest.fixture
+def told(api: KubeApi, tmp_path: Path) -> Iterator[Told]:
+    with running(api, tmp_path) as found:
+        found.wait_leases("two")
+        until(lambda: api.watching, "it watches")
+        yield found
+
+
+def test_the_own_lease_is_published_and_others_are_followed(api: KubeApi, told: Told) -> None:
+    assert told.held is not None
+    assert api.nodes["one"]["metadata"]["annotations"][PREFIX + "public-ip"] == "192.0.2.1"
+    api.put("three", 3, mac=MAC.format(3))
+    told.wait_leases("two", "three")
+    api.delete("two")
+    told.wait_leases("three")
+    assert told.faults == []
+
+
+def test_a_pod_is_asked_for_its_node(api: KubeApi, tmp_path: Path) -> None:
+    with running(api, tmp_path, node_name="", pod=("podwire-system", "podwire-x")) as told:
+        told.wait_leases("two")
+    assert "/api/v1/namespaces/podwire-system/pods/podwire-x" in [request.path for request in api.server.requests]
+
+
+def test_kubernetes_is_told_that_pods_can_be_attached(api: KubeApi, told: Told) -> None:
+    told.store.ready()
+    (condition,) = until(lambda: api.nodes["one"]["status"].get("conditions"), "the condition is set")
+    assert (condition["type"], condition["status"]) == ("NetworkUnavailable", "False")
+
+
+def test_a_node_that_is_not_ready_and_one_that_is_newer_are_told_as_that(api: KubeApi, told: Told) -> None:
+    api.put("three", 3, mac=MAC.format(3), creationTimestamp="2026-01-01T00:00:00Z")
+    api.store({**api.nodes["two"], "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}})
+
+    def is_told() -> bool:
+        two, three = (told.leases or {}).get("two"), (told.leases or {}).get("three")
+        return bool(two and three and not isinstance(two, str) and not isinstance(three, str)
+                    and not two.lives and three.lives and three.created > two.created)  # fmt: skip
+
+    until(is_told, "both are told")
+
+
+def test_thousands_of_nodes_are_listed_page_by_page(api: KubeApi, tmp_path: Path) -> None:
+    for number in range(3, 250):
+        api.put(f"n{number}", number, mac="0a:00:00:00:00:77")
+    with running(api, tmp_path) as told:
+        until(lambda: told.leases is not None and len(told.leases) == 248, "all are listed")
+    assert api.verbs().count("list") >= 3
+
+
+def test_a_bookmark_moves_the_place_that_is_gone_on_from(api: KubeApi, told: Told) -> None:
+    api.bookmark()
+    api.put("three", 3, mac=MAC.format(3))
+    told.wait_leases("two", "three")
+    assert api.verbs().count("list") == 1
+
+
+def test_a_place_that_the_server_has_forgotten_is_listed_anew(api: KubeApi, told: Told) -> None:
+    api.fail("watch", refusal(410, "too old resource version"))
+    with_end = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old resource version"}}
+    api.put("three", 3, mac=MAC.format(3))
+    api.tell(with_end)
+    told.wait_leases("two", "three")
+    until(lambda: api.verbs().count("list") >= 2, "all are listed again")
+    assert told.faults == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (refusal(401, "Unauthorized"), ["does not know who asks to list nodes", "(401)"]),
+        (refusal(403, 'nodes is forbidden: User "x"'), ["does not permit to list nodes", "nodes is forbidden"]),
+        (refusal(404, "page not found"), ["does not list nodes", "(404)"]),
+        (refusal(500, "etcdserver: leader changed"), ["leader changed", "(500)"]),
+        (answer(b"<html>a proxy</html>"), ["answers in other words than the Kubernetes API"]),
+        (answer(b"null"), ["answers in other words than the Kubernetes API"]),
+        (answer(DEEP), ["answers in other words than the Kubernetes API"]),
+        (answer({"kind": "NodeList"}), ["lacks its resourceVersion"]),
+        (answer({"kind": "NodeList", "metadata": [], "items": 7}), ["lacks its resourceVersion"]),
+        (answer({"kind": "NodeList", "metadata": {"resourceVersion": "9"}}), ["lacks its items"]),
+        (answer({"kind": "NodeList", "metadata": {"resourceVersion": "9"}, "items": [7]}), ["without a name"]),
+        (answer({"kind": "x", "metadata": {"resourceVersion": "9"}, "items": [{"metadata": {}}]}), ["without a name"]),
+        (answer(b"moved", 301, Location="http://user:secret@elsewhere/"), ["does not list nodes", "(301)"]),
+        ([head(Content_Length="100"), b"{"], ["to list nodes"]),
+        ([head(Transfer_Encoding="chunked"), b"zz\r\n"], ["to list nodes"]),
+        ([b"nonsense\r\n\r\n"], ["to list nodes"]),
+        ([], ["to list nodes"]),
+    ],
+)
+def test_a_fault_of_the_server_is_told_in_words_and_over_when_it_is(
+    api: KubeApi, tmp_path: Path, fault: list[bytes], words: list[str]
+) -> None:
+    api.fail("list", *[fault] * 4)  # one is tried again with other credentials; the first in vain is not told
+    with running(api, tmp_path) as told:
+        why = told.wait_fault(*words)
+        told.wait_leases("two")
+    for word in ("Error", "Exception", "Traceback", "object at", "secret", "('"):
+        assert word not in why
+
+
+def test_one_node_of_nonsense_harms_no_other(api: KubeApi, tmp_path: Path) -> None:
+    annotations = {PREFIX + "kube-subnet-manager": "true"}
+    nonsense: list[dict[str, Any]] = [
+        {"metadata": {"name": "a", "annotations": 7}},
+        {"metadata": {"name": "b", "annotations": annotations}, "spec": None},
+        {"metadata": {"name": "c", "annotations": annotations}, "spec": {"podCIDRs": [[]]}},
+        {"metadata": {"name": "d", "annotations": annotations}, "spec": {"podCIDRs": 7}, "status": 9},
+    ]
+    for node in nonsense:
+        api.store(node)
+    with running(api, tmp_path) as told:
+        until(lambda: told.leases is not None and "two" in told.leases, "the good one is listed")
+        api.put("three", 3, mac=MAC.format(3))
+        until(lambda: told.leases is not None and "three" in told.leases, "it goes on")
+        assert told.faults == []
+        assert all(isinstance((told.leases or {}).get(name), (str, type(None))) for name in "abcd")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        [head(Transfer_Encoding="chunked"), chunk(b"nonsense\n")],
+        [head(Transfer_Encoding="chunked"), chunk(DEEP + b"\n")],
+        [head(Transfer_Encoding="chunked"), chunk(b'{"type": "ADDED"}\n')],
+        [head(Transfer_Encoding="chunked"), chunk(b'{"type": "ADDED", "object": {"metadata": {}}}\n')],
+        [head(Transfer_Encoding="chunked"), chunk(b'{"type": "ERROR", "object": {"code": {}}}\n')],
+        [head(Transfer_Encoding="chunked"), b"100\r\n{"],
+        [head(Transfer_Encoding="chunked"), b"0\r\n\r\n"],
+        [head(), b""],
+        refusal(500, "overloaded"),
+    ],
+)
+def test_a_watch_that_ends_in_any_way_is_taken_up_again(api: KubeApi, tmp_path: Path, end: list[bytes]) -> None:
+    api.fail("watch", end)
+    with running(api, tmp_path) as told:
+        until(lambda: api.watching, "it watches")
+        api.put("three", 3, mac=MAC.format(3))
+        told.wait_leases("two", "three")
+        assert told.faults == []
+
+
+def test_a_watch_names_its_own_silence(
+    api: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(kubeapi, "OVERTIME", 0.2)
+    monkeypatch.setattr(follower, "WATCH_SECONDS", (1, 1))
+    caplog.set_level("DEBUG", "podwired.kubernetes")
+
+    def silent() -> Iterator[bytes]:
+        yield head(Transfer_Encoding="chunked")
+        api.server.over.wait(20)
+
+    api.fail("watch", silent())
+    with running(api, tmp_path):
+        until(lambda: "the watch of nodes ended: no answer within 1.2 s" in caplog.text, "it is told")
+
+
+@pytest.mark.parametrize("date", [False, True])
+def test_a_server_that_asks_for_time_gets_it(api: KubeApi, tmp_path: Path, *, date: bool) -> None:
+    wait = formatdate(time.time() + 3, usegmt=True) if date else "2"
+    api.fail("list", refusal(429, "too many requests", Retry_After=wait))
+    began = time.monotonic()
+    with running(api, tmp_path) as told:
+        told.wait_leases("two")
+    assert time.monotonic() - began > 1.5
+    assert api.verbs().count("list") == 2
+
+
+def test_a_write_that_is_refused_for_now_is_tried_when_the_server_wants_it(api: KubeApi, tmp_path: Path) -> None:
+    api.fail("patch", refusal(503, "apiserver is shutting down", Retry_After="2"), refusal(409, "conflict"))
+    with running(api, tmp_path) as told:
+        told.wait_fault("shutting down")
+        told.wait_fault("conflict", "(409)")
+        told.wait_leases("two")
+    assert api.verbs().count("patch") == 3
+
+
+@pytest.mark.parametrize("text", ["-5", "soon", "1e9", "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT", ""])
+def test_no_server_decides_how_long_is_waited_without_bounds(text: str) -> None:
+    response = HTTPResponse(headers={"Retry-After": text})
+    assert 0 <= streams.wait_of(response) <= streams.LONGEST_WAIT
+
+
+def endless(api: KubeApi, *pieces: bytes) -> Iterator[bytes]:
+    yield from pieces[:-1]
+    while not api.server.over.is_set():
+        yield pieces[-1]
+
+
+def trickle(api: KubeApi, *pieces: bytes) -> Iterator[bytes]:
+    for piece in endless(api, *pieces):
+        yield piece
+        api.server.over.wait(0.05)
+
+
+def test_an_answer_without_end_is_given_up(api: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "LARGEST", 4 << 20)
+    api.fail("list", *[endless(api, head(), b" " * 65536) for _ in range(2)])
+    api.fail("watch", endless(api, head(), b"x" * 65536))
+    with running(api, tmp_path) as told:
+        told.wait_fault("an answer of more than 4 MB")
+        told.wait_leases("two")
+        until(lambda: api.watching, "it watches")
+
+
+@pytest.mark.parametrize("start", [[head(), b" "], [b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"], [b"H"]])
+def test_an_answer_that_trickles_is_given_up(
+    api: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: list[bytes]
+) -> None:
+    monkeypatch.setattr(streams, "WHOLE_SECONDS", 0.5)
+    api.fail("list", *[trickle(api, *start) for _ in range(2)])
+    with running(api, tmp_path) as told:
+        told.wait_fault("to list nodes: no whole answer within 0.5 s")
+        told.wait_leases("two")
+
+
+def test_a_list_that_goes_on_for_ever_is_given_up(
+    api: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubeapi, "MOST_PAGES", 5)
+    page = answer({"kind": "NodeList", "metadata": {"resourceVersion": "5", "continue": "x"}, "items": []})
+    api.fail("list", *[page] * 10)
+    with running(api, tmp_path) as told:
+        told.wait_fault("the list of nodes does not end after 500 nodes")
+        told.wait_leases("two")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_no_file_that_is_none_is_waited_for(api: KubeApi, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "kubeconfig"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with running(api, tmp_path, kubeconfig=str(path)) as told:
+        told.wait_fault(str(path), "not a regular file")
+
+
+def test_threads_end_with_the_store(api: KubeApi, tmp_path: Path) -> None:
+    with ExitStack() as end:
+        told = end.enter_context(running(api, tmp_path))
+        told.wait_leases("two")
+    until(lambda: not [one for one in threading.enumerate() if one.name.startswith("kube-")], "the threads have ended")
