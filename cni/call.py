@@ -46,9 +46,11 @@ def open_if_there(machine: Machine, request: Request) -> None:
 
 
 def require_nft(call: Call) -> None:
-    """Raises Unavailable."""
+    """Raises Unavailable where the kernel or the program is missing."""
     from cni import proc
 
+    if not call.machine.nft.is_in_kernel:
+        raise Unavailable("nftables: not supported by the kernel (load the module nf_tables)")
     if proc.find_system("nft", call.request.environment) is None:
         raise Unavailable("the program nft is missing: install nftables")
 

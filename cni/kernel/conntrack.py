@@ -7,7 +7,7 @@ a host port that was opened later, or through one that is closed.
 from __future__ import annotations
 
 from _struct import Struct
-from errno import EINVAL, ENOENT, EOPNOTSUPP
+from errno import EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
 
 from cni.kernel import rtnl
 from cni.kernel.netlink import NLA_F_NESTED, NLM_F_ACK, Refused, attribute, attributes, nest, u8
@@ -35,7 +35,7 @@ FILTER_PROTO_NUM, FILTER_PROTO_DST_PORT = 1 << 3, 1 << 5
 UDP = 17
 IPV4_BYTES, IPV6_BYTES = 4, 16
 PORT, FLAGS = Struct(">H"), Struct("=I")
-LACKING = (EINVAL, EOPNOTSUPP)  # the kernel has no nf_conntrack_netlink: nothing can be forgotten
+LACKING = (EINVAL, EOPNOTSUPP, EPROTONOSUPPORT)  # the kernel has no nf_conntrack_netlink: nothing can be forgotten
 
 
 class Flow(Record):
@@ -90,8 +90,8 @@ def _forget(machine: Machine, family: int, ports: set[bytes], doomed: Callable[[
     """Of the flows to these ports of a host, those that are doomed."""
     try:
         answers = machine.nft.dump(*_flows_to(family, ports))
-    except Refused as refused:
-        if refused.errno in LACKING:
+    except (Refused, OSError) as error:
+        if error.errno in LACKING:
             return
         raise
     for answer in answers:

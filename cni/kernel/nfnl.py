@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 NFNL_SUBSYS_NFTABLES = 10
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 16, 17
 NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE = 2, 4, 7
-NFT_MSG_NEWSETELEM, NFT_MSG_GETSETELEM, NFT_MSG_DELSETELEM = 12, 13, 14
+NFT_MSG_NEWSETELEM, NFT_MSG_GETSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_GETGEN = 12, 13, 14, 16
 NFPROTO_INET, NFPROTO_IPV4, NFPROTO_BRIDGE, NFPROTO_IPV6 = 1, 2, 7, 10
 FAMILY_NAMES = {NFPROTO_INET: "inet", NFPROTO_IPV4: "ip", NFPROTO_IPV6: "ip6"}
 PROTOCOLS = {4: NFPROTO_IPV4, 6: NFPROTO_IPV6}
@@ -135,6 +135,11 @@ def get_chain(chain: Chain) -> Message:
     """Refused with ENOENT where there is none."""
     payload = text(NFTA_CHAIN_TABLE, chain.table) + text(NFTA_CHAIN_NAME, chain.name)
     return message(NFT_MSG_GETCHAIN, 0, chain.family, payload)
+
+
+def generation() -> Message:
+    """A question that nf_tables can always answer."""
+    return message(NFT_MSG_GETGEN, 0, 0, b"")
 
 
 def all_chains() -> tuple[int, bytes]:

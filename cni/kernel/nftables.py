@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from errno import ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
+from errno import EAFNOSUPPORT, EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
+from posix import strerror
 
 from cni.kernel import nfnl
 from cni.kernel.netlink import (
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from cni.kernel.nfnl import Element, Place
 
-ABSENT = (ENOENT, EOPNOTSUPP, EPROTONOSUPPORT)  # the table is not there, or nothing of nftables is
+ABSENT = (ENOENT, EOPNOTSUPP, EPROTONOSUPPORT, EAFNOSUPPORT)  # the table is not there, or nothing of nftables is
 FAMILIES = {ruleset.INET: nfnl.NFPROTO_INET, ruleset.BRIDGE: nfnl.NFPROTO_BRIDGE}
 
 
@@ -50,11 +51,32 @@ TARGET_BYTES = {name: 8 if name.endswith("4") else 20 for name in PORT_MAPS}
 GUARDS = _places(ruleset.BRIDGE, ruleset.ALLOWED, ruleset.GUARDED)
 
 
+class _NoSocket:
+    """Stands where the kernel has no nfnetlink."""
+
+    @staticmethod
+    def send(_data: bytes) -> None:
+        raise OSError(EPROTONOSUPPORT, strerror(EPROTONOSUPPORT))
+
+    @staticmethod
+    def close() -> None:
+        """There is nothing to close."""
+
+
 class Nft(Netlink):
-    """Every method raises Refused and OSError for what the kernel refuses, beyond what its own line says."""
+    """A kernel without nftables has nothing of what is looked for, and refuses what is added.
+
+    Every method raises Refused and OSError for what the kernel refuses, beyond what its own line says.
+    """
 
     def __init__(self) -> None:
-        super().__init__(NETLINK_NETFILTER)
+        try:
+            super().__init__(NETLINK_NETFILTER)
+        except OSError as error:
+            if error.errno not in ABSENT:
+                raise
+            self._socket, self._sequence = _NoSocket(), 0  # type: ignore[assignment]  # all that is used of one
+        self._known: bool | None = None
         self._chains: dict[str, set[str]] = {}
         self._standby: dict[str, dict[bytes, list[Element]]] = {}
 
@@ -64,11 +86,27 @@ class Nft(Netlink):
             try:
                 answers = self.dump(*nfnl.rules_of(FAMILIES[table], ruleset.TABLE))
             except (Refused, OSError) as error:
-                if error.errno not in ABSENT:
+                if not self._is_absence(error):
                     raise
                 answers = []
             self._chains[table] = {chain for of, chain in map(nfnl.parse_rule, answers) if of == ruleset.TABLE}
         return self._chains[table]
+
+    @property
+    def is_in_kernel(self) -> bool:
+        """Asked for once. Of a subsystem that it does not have, nfnetlink says EINVAL."""
+        if self._known is None:
+            try:
+                self.ask(*nfnl.generation())
+                self._known = True
+            except (Refused, OSError) as error:
+                if error.errno not in (*ABSENT, EINVAL):
+                    raise
+                self._known = False
+        return self._known
+
+    def _is_absence(self, error: Refused | OSError) -> bool:
+        return error.errno in ABSENT or (error.errno == EINVAL and not self.is_in_kernel)
 
     def forget_chains(self) -> None:
         self._chains.clear()
@@ -93,7 +131,7 @@ class Nft(Netlink):
         try:
             answer = self.ask(*nfnl.get_element(place, element))
         except (Refused, OSError) as error:
-            if error.errno in ABSENT:
+            if self._is_absence(error):
                 return None
             raise
         return next(iter(nfnl.parse_elements(answer)), None)
@@ -124,7 +162,7 @@ class Nft(Netlink):
         for answer, flags, _, content in self._messages():
             if answer in (NLMSG_ERROR, NLMSG_DONE):
                 refusal = refusal_of(flags, content) if len(content) >= U32.size else None
-                if refusal is not None and refusal.errno not in ABSENT:
+                if refusal is not None and not self._is_absence(refusal):
                     raise refusal
                 return
             yield from nfnl.each_element(content)
@@ -134,7 +172,7 @@ class Nft(Netlink):
         try:
             answers = self.dump(*nfnl.all_elements(place))
         except (Refused, OSError) as error:
-            if error.errno in ABSENT:
+            if self._is_absence(error):
                 return []
             raise
         return [one for answer in answers for one in nfnl.parse_elements(answer)]

@@ -1,0 +1,146 @@
+"""Kernels without nf_tables or nfnetlink, and machines without nft: all verbs serve what does not need them."""
+
+from __future__ import annotations
+
+from errno import EINVAL, EPROTONOSUPPORT
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cni.kernel import netlink
+from cni.kernel.nfnl import NFNL_SUBSYS_NFTABLES
+from tests.netns.runtime import MASQUERADED, PLAIN, attachment, network
+from tests.netns.state import difference, links, whole
+from tests.netns.test_ports import mapped, mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.machine import Machine
+    from tests.netns.runtime import Answer, Attachment, Json, Node
+
+
+def without_nfnetlink() -> None:
+    original = netlink.Netlink.__init__
+
+    def refuse(self: netlink.Netlink, protocol: int) -> None:
+        if protocol == netlink.NETLINK_NETFILTER:
+            raise OSError(EPROTONOSUPPORT, "Protocol not supported")
+        original(self, protocol)
+
+    vars(netlink)["Netlink"].__init__ = refuse
+
+
+def without_nf_tables() -> None:
+    """Nfnetlink answers EINVAL for a subsystem that it does not have, to each message and to a batch as a whole."""
+    base = netlink.Netlink
+    answer, dump, batch, ask_each = base._answer, base._dump_once, base.batch, base.ask_each
+
+    def is_foreign(kind: int) -> bool:
+        return kind >> 8 == NFNL_SUBSYS_NFTABLES
+
+    def one(self: netlink.Netlink, kind: int, flags: int, payload: bytes) -> bytes:
+        if is_foreign(kind):
+            raise netlink.Refused(EINVAL, "")
+        return answer(self, kind, flags, payload)
+
+    def all_of(self: netlink.Netlink, kind: int, payload: bytes) -> tuple[list[bytes], bool]:
+        if is_foreign(kind):
+            raise netlink.Refused(EINVAL, "")
+        return dump(self, kind, payload)
+
+    def together(self: netlink.Netlink, messages: Any) -> netlink.Refused | None:
+        kept = list(messages)
+        if any(is_foreign(kind) for kind, _, _ in kept):
+            return netlink.Refused(EINVAL, "")
+        return batch(self, kept)
+
+    def each(self: netlink.Netlink, questions: Any) -> list[bytes | netlink.Refused]:
+        kept = list(questions)
+        if any(is_foreign(kind) for kind, _, _ in kept):
+            return [netlink.Refused(EINVAL, "") for _ in kept]
+        return ask_each(self, kept)
+
+    vars(netlink)["Netlink"]._answer, vars(netlink)["Netlink"]._dump_once = one, all_of
+    vars(netlink)["Netlink"].batch, vars(netlink)["Netlink"].ask_each = together, each
+
+
+LACKING = pytest.mark.parametrize("lacking", [without_nfnetlink, without_nf_tables])
+FULL = mapped(mapping(8080, 80), mapping(53, 53, "udp"), macspoofchk=True)
+
+
+@LACKING
+def test_all_verbs_serve_a_network_that_needs_none(machine: Machine, node: Node, lacking: Callable[[], None]) -> None:
+    before = whole(machine)
+    who = attachment(machine.pod())
+    node.call("STATUS", PLAIN, prepare=lacking).succeeded()
+    node.add(PLAIN, who, prepare=lacking)
+    node.check(PLAIN, who, prepare=lacking).succeeded()
+    valid = [{"containerID": who.container, "ifname": who.interface}]
+    node.call("GC", {**PLAIN, "cni.dev/valid-attachments": valid}, prepare=lacking).succeeded()
+    assert "eth0" in links(machine.pods[who.container])
+    node.delete(PLAIN, who, prepare=lacking)
+    node.call("GC", {**PLAIN, "cni.dev/valid-attachments": []}, prepare=lacking).succeeded()
+    assert [line for line in difference(before, whole(machine)) if "veth" in line] == []
+
+
+@LACKING
+@pytest.mark.parametrize("config", [MASQUERADED, FULL], ids=["masquerade", "ports and a guard"])
+def test_what_needs_them_is_refused_and_released(
+    machine: Machine, node: Node, config: Json, lacking: Callable[[], None]
+) -> None:
+    who = attachment(machine.pod())
+    status = node.call("STATUS", config, prepare=lacking)
+    assert (status.code, "not supported by the kernel (load the module nf_tables)" in status.message) == (50, True)
+    answer = node.call("ADD", config, who, prepare=lacking)
+    assert answer.code == 100, answer
+    assert "Error" not in answer.message.partition("nft")[0]
+    assert [name for name in links(machine) if name.startswith("veth")] == []
+    node.call("DEL", config, who, prepare=lacking).succeeded()
+    node.call("GC", {**config, "cni.dev/valid-attachments": []}, prepare=lacking).succeeded()
+
+
+def chained(node: Node, verb: str, program: str, result: Json, who: Attachment, lacking: Any, **told: object) -> Answer:
+    config = network(type=program, prevResult=result) | told | {"cni.dev/valid-attachments": []}
+    return node.call(verb, config, who if verb not in ("GC", "STATUS") else None, program=program, prepare=lacking)
+
+
+@LACKING
+@pytest.mark.parametrize("program", ["portmap", "bandwidth", "firewall", "tuning"])
+def test_chained_plugins_serve_what_needs_none(
+    machine: Machine, node: Node, program: str, lacking: Callable[[], None]
+) -> None:
+    who = attachment(machine.pod())
+    result = node.add(PLAIN, who, prepare=lacking)
+    verbs = ("ADD", "CHECK", "DEL", "GC") if program == "portmap" else ("STATUS", "ADD", "CHECK", "DEL", "GC")
+    for verb in verbs:
+        assert chained(node, verb, program, result, who, lacking).message == "", verb
+
+
+@LACKING
+def test_a_chained_release_of_ports_finds_nothing(machine: Machine, node: Node, lacking: Callable[[], None]) -> None:
+    who = attachment(machine.pod())
+    result = node.add(PLAIN, who, prepare=lacking)
+    told: Json = {"runtimeConfig": {"portMappings": [mapping(8080, 80), mapping(53, 53, "udp")]}}
+    assert chained(node, "STATUS", "portmap", result, who, lacking, **told).code == 50
+    assert chained(node, "ADD", "portmap", result, who, lacking, **told).code == 100
+    for verb in ("DEL", "GC"):
+        assert chained(node, verb, "portmap", result, who, lacking, **told).message == "", verb
+    assert chained(node, "STATUS", "firewall", result, who, lacking, ingressPolicy="isolated").code == 50
+
+
+def without_the_program() -> None:
+    from cni import proc
+
+    vars(proc)["find_system"] = lambda name, _environment: None if name == "nft" else f"/usr/sbin/{name}"
+
+
+def test_a_machine_without_nft_serves_what_needs_no_rules(machine: Machine, node: Node) -> None:
+    who = attachment(machine.pod())
+    for config, code in ((PLAIN, 0), (MASQUERADED, 50)):
+        assert node.call("STATUS", config, prepare=without_the_program).code == code
+    node.add(PLAIN, who, prepare=without_the_program)
+    node.delete(PLAIN, who, prepare=without_the_program)
+    assert "the program nft is missing" in node.call("ADD", MASQUERADED, who, prepare=without_the_program).message
+    node.call("DEL", FULL, who, prepare=without_the_program).succeeded()
+    node.call("GC", {**FULL, "cni.dev/valid-attachments": []}, prepare=without_the_program).succeeded()
