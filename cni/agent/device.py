@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from cni.kernel.route import Route
     from cni.kernel.rtinfo import Link
 
-ALIAS = "podwired"  # by which a device is known as the agent's, whatever the network is by then
-
-
 OVERHEAD = {4: 50, 6: 70}  # bytes that VXLAN adds to a packet, by the family of the wire (RFC 7348, section 5)
 LEAST_MTU = {4: 68, 6: 1280}  # RFC 791, RFC 8200
 
 
 class Device(Record):
-    """The tunnel's end on this node: `address` is its own, of the subnet's first; `mtu` in bytes."""
+    """The tunnel's end on this node: `address` is its own, of the subnet's first; `mtu` in bytes. By the `alias` it is
+    known as this agent's, whatever the network is by then.
+    """
 
     name: str
     mac: bytes
     mtu: int
     info: VxlanInfo
     address: Net
+    alias: str
 
 
 class Look(Record):
@@ -74,7 +74,7 @@ def name_of(backend: Backend, family: int) -> str:
     return f"flannel.{backend.vni}" if family == 4 else f"flannel-v6.{backend.vni}"
 
 
-def device_of(backend: Backend, underlay: Underlay, own: Way) -> Device:
+def device_of(backend: Backend, underlay: Underlay, own: Way, alias: str) -> Device:
     """Raises InvalidConfig."""
     family = own.subnet.family
     local = next(net.ip for net in underlay.addresses if net.family == family)
@@ -87,7 +87,7 @@ def device_of(backend: Backend, underlay: Underlay, own: Way) -> Device:
         gbp=backend.gbp,
     )
     name = name_of(backend, family)
-    return Device(name, own.mac or b"", pod_mtu(backend, underlay, family), info, own.subnet.network.host)
+    return Device(name, own.mac or b"", pod_mtu(backend, underlay, family), info, own.subnet.network.host, alias)
 
 
 def look_of(route: Route, name: str) -> Look:
@@ -107,8 +107,8 @@ def ensure_device(route: Route, device: Device) -> tuple[int, list[str]]:
     if link.master:
         route.request(*overlaynl.set_free(device.name))
         done.append(f"{device.name} was a port of another link")
-    if link.alias != ALIAS:
-        route.request(*rtnl.set_alias(device.name, ALIAS))
+    if link.alias != device.alias:
+        route.request(*rtnl.set_alias(device.name, device.alias))
     _refuse_advertisements(device.name)
     done += _set_address(route, link.ifindex, device)
     if not link.up:
@@ -148,7 +148,7 @@ def _tunnel(route: Route, device: Device) -> tuple[Link, list[str]]:
 
 def _retire_twins(route: Route, device: Device) -> list[str]:
     """Removes a device of the agent's that somebody has given another name."""
-    ours = [link.name for link in route.links() if link.alias == ALIAS and link.name != device.name]
+    ours = [link.name for link in route.links() if link.alias == device.alias and link.name != device.name]
     found = {name: overlaynl.parse_vxlan(route.ask(*rtnl.get_link(name))) for name in ours}
     mine = (device.info.vni, device.info.local.family)
     twins = [name for name, info in found.items() if info is not None and (info.vni, info.local.family) == mine]
@@ -200,9 +200,9 @@ def is_link_local(ip: IP) -> bool:
     return ip.family == 6 and ip.value >> 118 == 0xFE80 >> 6
 
 
-def retire(route: Route, keep: tuple[str, ...]) -> list[str]:
+def retire(route: Route, alias: str, keep: tuple[str, ...]) -> list[str]:
     """Removes the agent's devices but these, with all that their tables hold; returns their names."""
-    doomed = [link.name for link in route.links() if link.alias == ALIAS and link.name not in keep]
+    doomed = [link.name for link in route.links() if link.alias == alias and link.name not in keep]
     for name in doomed:
         route.tolerate(ENODEV, rtnl.delete_link(name))
     return doomed

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from cni.kernel.machine import Machine
     from cni.spec.address import Net
 
-TABLE = "podwired"
-REMOVED = (f"add table inet {TABLE}", f"delete table inet {TABLE}")  # nft 1.0.6 has no "destroy"
 KUBE_PROXY_MARK = "0x4000"
 MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 
@@ -37,6 +35,7 @@ class Rules(Record):
     drops what the host forwards. `tunnel`: the one whose packets are filtered, if any are.
     """
 
+    table: str
     spaces: tuple[tuple[Net, Net], ...]
     masquerades: bool
     fully_random: bool
@@ -50,11 +49,12 @@ def text_of(rules: Rules) -> tuple[str, list[str]]:
     if conditions := [line for space in rules.spaces for line in _masquerading(*space, rules) if rules.masquerades]:
         chains["postrouting"] = ("type nat hook postrouting priority srcnat; policy accept;", conditions)
     if not chains:
-        return "\n".join([*REMOVED, ""]), []
+        return _removed(rules.table), []
     made_of = "\n".join([f"{name} {hook} {line}" for name, (hook, lines) in chains.items() for line in lines])
     mark = blake2b(made_of.encode(), digest_size=6).hexdigest()
     comments: list[str] = []
-    text = [*REMOVED, f"table inet {TABLE} {{", *(tunnelfilter.sets() if rules.tunnel is not None else [])]
+    text = [f"{_removed(rules.table)}table inet {rules.table} {{"]
+    text += tunnelfilter.sets() if rules.tunnel is not None else []
     for name, (hook, lines) in chains.items():
         text += [f"  chain {name} {{", *([f"    {hook}"] if hook else [])]
         for line in lines:
@@ -62,6 +62,10 @@ def text_of(rules: Rules) -> tuple[str, list[str]]:
             text.append(f'    {line} comment "{comments[-1]}"')
         text.append("  }")
     return "\n".join([*text, "}", ""]), comments
+
+
+def _removed(table: str) -> str:
+    return f"add table inet {table}\ndelete table inet {table}\n"  # nft 1.0.6 has no "destroy"
 
 
 def _masquerading(network: Net, subnet: Net, rules: Rules) -> list[str]:
@@ -80,10 +84,10 @@ def _masquerading(network: Net, subnet: Net, rules: Rules) -> list[str]:
 def ensure(machine: Machine, rules: Rules) -> list[str]:
     """Makes the table whole where it is not; returns what had to be done. Raises MachineRefused, Refused."""
     text, comments = text_of(rules)
-    if _present(machine) == comments:
+    if _present(machine, rules.table) == comments:
         return []
     _load(text)
-    return [f"table inet {TABLE} was not whole"]
+    return [f"table inet {rules.table} was not whole"]
 
 
 def let_through(machine: Machine, rules: Rules) -> list[str]:
@@ -105,9 +109,9 @@ def let_through(machine: Machine, rules: Rules) -> list[str]:
     return [lacking]
 
 
-def _present(machine: Machine) -> list[str]:
+def _present(machine: Machine, table: str) -> list[str]:
     """The comments of the rules that are there."""
-    answers = _asked(machine, nfnl.rules_of(nfnl.NFPROTO_INET, TABLE))
+    answers = _asked(machine, nfnl.rules_of(nfnl.NFPROTO_INET, table))
     return [rule.comment for rule in map(nfrule.parse_rule, answers)]
 
 
@@ -121,11 +125,16 @@ def _asked(machine: Machine, question: tuple[int, bytes]) -> list[bytes]:
         return []
 
 
-def remove(machine: Machine, networks: Iterable[Net]) -> None:
-    """The table, and what lets these networks through others' tables. Raises MachineRefused, Refused."""
+def tables(machine: Machine) -> set[str]:
+    """The tables of family inet."""
     chains = [nfnl.parse_chain(answer) for answer in _asked(machine, nfnl.all_chains())]
-    if any((chain.family, chain.table) == (nfnl.NFPROTO_INET, TABLE) for chain in chains):
-        _load("\n".join([*REMOVED, ""]))
+    return {chain.table for chain in chains if chain.family == nfnl.NFPROTO_INET}
+
+
+def remove(machine: Machine, table: str, networks: Iterable[Net]) -> None:
+    """The table, and what lets these networks through others' tables. Raises MachineRefused, Refused."""
+    if table in tables(machine):
+        _load(_removed(table))
     op = Accept(tuple(networks), inbound=True)
     for chain in accept.well_known(op.families):
         overrule.remove(machine, chain, op)

@@ -10,7 +10,6 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from cni.agent.logs import log
-from cni.agent.watch import elements_disturbed, rules_disturbed
 from cni.kernel.events import (
     NFNLGRP_NFTABLES,
     RTNLGRP_IPV4_IFADDR,
@@ -89,11 +88,13 @@ class Loop:
         for one in (self._inbox, self._links, self._rules, self._files):
             waiting.register(one, select.POLLIN)
         self._store.start(self._inbox.put)
-        while not self._stopping:
-            waiting.poll(self._milliseconds())
-            self._listen()
-            self._settle()
-        self._store.close()
+        try:
+            while not self._stopping:
+                waiting.poll(self._milliseconds())
+                self._listen()
+                self._settle()
+        finally:
+            self._store.close()
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
@@ -129,9 +130,10 @@ class Loop:
         except (Overflowed, Malformed):
             self._reconciler.look_after_elements()
             return
-        if any(elements_disturbed(kind, payload) for kind, payload in changes):
+        watch = self._reconciler.watch
+        if any(watch.elements_disturbed(kind, payload) for kind, payload in changes):
             self._reconciler.look_after_elements()
-        elif any(rules_disturbed(kind, payload) for kind, payload in changes):
+        elif any(watch.rules_disturbed(kind, payload) for kind, payload in changes):
             self._reconciler.look_after_rules()
 
     def _at(self, moment: float) -> None:

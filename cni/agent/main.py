@@ -10,6 +10,7 @@ from cni.agent import conflist, device, firewall, overlay, subnetenv
 from cni.agent.files import Files
 from cni.agent.flags import InvalidOptions
 from cni.agent.health import Health, notify
+from cni.agent.instance import NAME, Instance, Occupied
 from cni.agent.logs import finish, log, set_up, tell_more, words_of
 from cni.agent.loop import Inbox, Loop
 from cni.agent.opening import Settings
@@ -19,6 +20,7 @@ from cni.agent.underlay import local_addresses
 from cni.kernel.machine import Machine
 from cni.kernel.netlink import Interrupted, Refused
 from cni.kernel.route import Route
+from cni.spec.address import parse_net
 from cni.spec.errors import CniError
 
 if TYPE_CHECKING:
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
 
     from cni.agent.options import Options
     from cni.agent.stores.store import Store
-    from cni.spec.address import IP
+    from cni.spec.address import IP, Net
 
+EVERYWHERE = parse_net("0.0.0.0/0"), parse_net("::/0")
 USAGE = 2  # the exit status for a command line that cannot be followed
 
 
@@ -53,9 +56,13 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], answer: Calla
         tell_more()
     for notice in options.notices:
         log.warning("%s", notice)
-    machine = Machine(environment, log.warning)
+    machine, instance = Machine(environment, log.warning), Instance(options.subnet_file)
     try:
-        return clean_up(options, machine) if options.cleanup else serve(options, machine)
+        instance.begin()
+        return (clean_up if options.cleanup else serve)(options, machine, instance)
+    except Occupied as occupied:
+        log.error("%s", occupied)
+        return 1
     except (CniError, Refused, Interrupted, OSError) as error:
         log.error("%s (podwired needs CAP_NET_ADMIN)" if isinstance(error, PermissionError) else "%s", words_of(error))
         return 1
@@ -63,7 +70,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], answer: Calla
         machine.close()
 
 
-def serve(options: Options, machine: Machine) -> int:
+def serve(options: Options, machine: Machine, instance: Instance) -> int:
     """Until it is told to end; what it made in the kernel stays."""
     if absent := absent_packages(options):
         log.error("Python packages are not installed: %s (pip install %s)", ", ".join(absent), " ".join(absent))
@@ -83,7 +90,10 @@ def serve(options: Options, machine: Machine) -> int:
         log.info("ready: pods can be attached")
         store.ready()
 
+    before = subnetenv.read(options.subnet_file)
     settings = Settings(
+        instance=instance,
+        networks=before.networks if before is not None else (),
         wish=options.wish,
         masquerades=options.ip_masq,
         fully_random=options.random_fully,
@@ -93,7 +103,7 @@ def serve(options: Options, machine: Machine) -> int:
         subnet_file=options.subnet_file,
         conflist=options.conflist,
     )
-    store = open_store(options)
+    store = open_store(options, before.subnets if before is not None else ())
     inbox = Inbox()
     reconciler = Reconciler(settings, machine, metrics, store.present, ready)
     files = Files((options.subnet_file, *((options.conflist.path,) if options.conflist is not None else ())))
@@ -119,7 +129,8 @@ def absent_packages(options: Options) -> list[str]:
     return absent
 
 
-def open_store(options: Options) -> Store:
+def open_store(options: Options, subnets: tuple[Net, ...]) -> Store:
+    """`subnets`: those that this node had when the agent last ran."""
     if options.kube is not None:
         from cni.agent.stores.kube.store import KubeStore
 
@@ -130,8 +141,13 @@ def open_store(options: Options) -> Store:
         return StaticStore(options.nodes_file, options.node_name, os.uname().nodename, addresses_now)
     from cni.agent.stores.etcd.store import EtcdStore
 
-    before = subnetenv.read(options.subnet_file)
-    return EtcdStore(options.etcd, before.subnets if before is not None else ())
+    return EtcdStore(options.etcd, subnets)
+
+
+def _others(machine: Machine, instance: Instance) -> bool:
+    """True if another podwired has something on this node: then routes are its own, unless their network is known."""
+    names = {link.alias for link in machine.route.links()} | firewall.tables(machine)
+    return any(name.startswith(NAME) for name in names - {instance.name})
 
 
 def addresses_now() -> set[IP]:
@@ -143,15 +159,18 @@ def addresses_now() -> set[IP]:
         route.close()
 
 
-def clean_up(options: Options, machine: Machine) -> int:
+def clean_up(options: Options, machine: Machine, instance: Instance) -> int:
     """Removes what the agent has made on this node, in the kernel and on disk; the lease stays in the store."""
     refused = conflist.remove(options.conflist) if options.conflist is not None else []
     before = subnetenv.read(options.subnet_file)
-    for name in device.retire(machine.route, ()):
+    for name in device.retire(machine.route, instance.name, ()):
         log.info("removed %s", name)
-    refused += [text for family in (4, 6) for text in overlay.clear(machine.route, family)]
+    networks = before.networks if before is not None else ()
+    routed = networks or (() if _others(machine, instance) else EVERYWHERE)
+    refused += [text for family in (4, 6) for text in overlay.clear(machine.route, family, routed)]
     for text in refused:
         log.error("%s", text)
-    firewall.remove(machine, before.networks if before is not None else ())
+    firewall.remove(machine, instance.name, networks)
     subnetenv.remove(options.subnet_file)
+    instance.forget()
     return 1 if refused else 0

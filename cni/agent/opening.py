@@ -14,15 +14,19 @@ from cni.spec.record import Record
 
 if TYPE_CHECKING:
     from cni.agent.conflist import Conflist
+    from cni.agent.instance import Instance
     from cni.agent.leases import Lease
     from cni.agent.network import NetworkConfig
     from cni.agent.underlay import Underlay, Wish
     from cni.kernel.machine import Machine
+    from cni.spec.address import Net
 
 
 class Settings(Record):
-    """What the user says of this node."""
+    """What the user says of this node, and which networks it had when the agent last ran."""
 
+    instance: Instance
+    networks: tuple[Net, ...]
     wish: Wish
     masquerades: bool
     fully_random: bool
@@ -39,7 +43,7 @@ class Opening:
     def __init__(self, settings: Settings, machine: Machine) -> None:
         self.faults: list[str] = []
         self._settings, self._machine = settings, machine
-        self.filter = TunnelFilter(machine, firewall.TABLE)
+        self.filter = TunnelFilter(machine, settings.instance.name)
         self._rules: firewall.Rules | None = None
         self._unfiltered = ""  # why there is no filter
         self._underlay = ""
@@ -52,6 +56,7 @@ class Opening:
         settings = self._settings
         spaces = tuple([(config.network(way.subnet.family), way.subnet) for way in own.ways])
         self._rules = firewall.Rules(
+            settings.instance.name,
             spaces,
             settings.masquerades,
             settings.fully_random,

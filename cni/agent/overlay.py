@@ -10,12 +10,12 @@ from os import strerror
 from typing import TYPE_CHECKING
 
 from cni.agent.device import is_link_local
-from cni.agent.plane import PRIORITY, PROTOCOL, RouteRow, Tables
+from cni.agent.plane import PRIORITY, PROTOCOL, RouteRow, Tables, is_ours
 from cni.kernel import overlaynl, rtnl
 from cni.kernel.netlink import NLM_F_ACK, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from cni.kernel.overlaynl import MadeRoute
     from cni.kernel.route import Route
@@ -63,8 +63,11 @@ def connected_networks(route: Route, family: int) -> tuple[tuple[Net, int], ...]
     return tuple(sorted(one for one in shared if not is_link_local(one[0].ip)))
 
 
-def tables(route: Route, family: int, device: int) -> Tables:
-    """What is there: all of the device, and elsewhere the routes that podwired made. Raises Refused, Interrupted."""
+def tables(route: Route, family: int, device: int, networks: Collection[Net]) -> Tables:
+    """What is there: all of the device, and elsewhere the routes that podwired made for these networks.
+
+    Raises Refused, Interrupted.
+    """
     found = Tables()
     if device:
         for answer in route.dump(*overlaynl.neighbours_of(device, family)):
@@ -76,14 +79,16 @@ def tables(route: Route, family: int, device: int) -> Tables:
             if entry is not None and entry.permanent and entry.is_plain:
                 found.forwarding.add((entry.mac, entry.ip))
     for one in _routes(route, overlaynl.routes_by(0, family), family):
-        _note_route(found, one, device)
+        _note_route(found, one, device, networks)
     return found
 
 
-def _note_route(found: Tables, one: MadeRoute, device: int) -> None:
+def _note_route(found: Tables, one: MadeRoute, device: int, networks: Collection[Net]) -> None:
     """Of several of the agent's to one destination, only that of the usual priority is meant."""
     if one.protocol == RTPROT_KERNEL or (one.is_blackhole and one.protocol == PROTOCOL):
         return
+    if one.protocol == PROTOCOL and one.ifindex != device and not is_ours(one.protocol, one.dst, networks):
+        return  # another agent's
     if not _is_ours(one, device) or one.gw is None:
         found.foreign.setdefault(one.dst, []).append(one)
     elif one.priority == PRIORITY[one.dst.family] and one.dst not in found.routes:
@@ -112,21 +117,26 @@ def _is_gone(message: Message, refused: Refused) -> bool:
     return message[0] in (overlaynl.RTM_DELROUTE, overlaynl.RTM_DELNEIGH) and refused.errno in GONE
 
 
-def keep_blackholes(route: Route, family: int, wanted: tuple[Net, ...]) -> None:
-    """What is for these networks and no better route takes is dropped, of no other any more. Raises Refused."""
+def keep_blackholes(route: Route, family: int, wanted: tuple[Net, ...], networks: Collection[Net]) -> None:
+    """What is for the wanted subnets of these networks and no better route takes is dropped, of no other any more.
+
+    Raises Refused.
+    """
     found = _routes(route, overlaynl.routes_by(PROTOCOL, family), family)
-    present = {one.dst for one in found if one.is_blackhole}
+    present = {one.dst for one in found if one.is_blackhole and is_ours(one.protocol, one.dst, networks)}
     for dst in present.difference(wanted):
         route.tolerate(ESRCH, overlaynl.delete_blackhole(dst, PROTOCOL))
     for dst in set(wanted) - present:
         route.tolerate(EEXIST, overlaynl.new_blackhole(dst, PROTOCOL))
 
 
-def clear(route: Route, family: int) -> list[str]:
-    """Removes the routes that podwired made; returns what the kernel refused. It may be without the family."""
+def clear(route: Route, family: int, networks: Collection[Net]) -> list[str]:
+    """Removes the routes that podwired made for these networks; returns what the kernel refused. It may be without the
+    family.
+    """
     try:
-        keep_blackholes(route, family, ())
-        found = tables(route, family, 0)
+        keep_blackholes(route, family, (), networks)
+        found = tables(route, family, 0, networks)
     except Refused:
         return []
     ours = [overlaynl.delete_route(dst, row.gw, row.ifindex, PROTOCOL) for dst, row in found.routes.items()]

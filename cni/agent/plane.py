@@ -12,7 +12,7 @@ from cni.kernel import overlaynl
 from cni.spec.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from cni.agent.leases import Way
     from cni.kernel.overlaynl import MadeRoute
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 PROTOCOL = 80  # rtnetlink(7): who made a route; from 17 on the numbers are free to use
 PRIORITY = {4: 0, 6: 1024}  # of the agent's routes, the kernel's default of the family; a lower one wins
+
+
+def is_ours(protocol: int, dst: Net, networks: Collection[Net]) -> bool:
+    """True for a route that an agent of these networks made: another one on the node has networks of its own."""
+    return protocol == PROTOCOL and any(net.contains(dst.ip) for net in networks if net.family == dst.family)
 
 
 class Links(Record):

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cni.agent import device, overlay
+from cni.agent.instance import Occupied
 from cni.agent.known import Known
 from cni.agent.leases import End, Node, derived_mac
 from cni.agent.logs import log, words_of
@@ -52,7 +53,7 @@ class Reconciler:
         present: Callable[[Node], None],
         ready: Callable[[], None],
     ) -> None:
-        self.watch = Watch()
+        self.watch = Watch(settings.instance.name)
         self.is_ready = False
         self._settings, self._machine, self._metrics = settings, machine, metrics
         self._present, self._ready = present, ready
@@ -62,6 +63,7 @@ class Reconciler:
         self._wire = Wire(machine.route, settings.wish)
         self._node: Node | None = None
         self._opening = Opening(settings, machine)
+        self._networks = {*settings.networks}
         self._all_due = self._rules_due = self._failed = False
 
     @property
@@ -116,6 +118,10 @@ class Reconciler:
             step()
         except NoUnderlay as error:
             self._fail("interface", str(error))
+        except Occupied as error:
+            if not self.is_ready:
+                raise
+            self._fail("instance", str(error))
         except (Refused, Interrupted, CniError, OSError) as error:
             self._fail("kernel", words_of(error))
 
@@ -130,6 +136,7 @@ class Reconciler:
         if configured is None:
             return
         config = configured.config
+        self._claim(config)
         self.watch.searches = True
         underlay = self._wire.find(config, configured.public_ips)
         self.watch.searches = self._wire.searches
@@ -164,6 +171,12 @@ class Reconciler:
         self._opening.filter.ports = self.watch.ports
         self._open(config, underlay, own)
 
+    def _claim(self, config: NetworkConfig) -> None:
+        """Raises Occupied where another podwired serves the tunnel."""
+        self._settings.instance.serve(config.backend.vni if config.backend.kind == VXLAN else None)
+        self._networks.update([config.network(family) for family in config.families])
+        self.watch.networks = frozenset(self._networks)
+
     def _open(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> None:
         self._note_healed(self._opening.open(config, underlay, own))
         for fault in self._opening.faults:
@@ -177,13 +190,14 @@ class Reconciler:
         """What the network had before it was changed, and has no more."""
         tunnels = config.backend.kind == VXLAN
         names = tuple([device.name_of(config.backend, family) for family in config.families if tunnels])
-        for name in device.retire(self._machine.route, names):
+        for name in device.retire(self._machine.route, self._settings.instance.name, names):
             log.info("removed %s, which the network does not have any more", name)
         for family in (4, 6):
             if family not in config.families:
                 self._links.pop(family, None)
                 self.watch.tables.pop(family, None)
-                overlay.clear(self._machine.route, family)
+                for text in overlay.clear(self._machine.route, family, self._networks):
+                    self._fail("kernel", text)
 
     def _report(self, peers: Peers, keys: Iterable[str]) -> None:
         self._metrics.peers.set(len(peers.served))
@@ -197,7 +211,7 @@ class Reconciler:
     def _reconcile_family(self, config: NetworkConfig, underlay: Underlay, own: Way, peers: Peers) -> None:
         route, family, index = self._machine.route, own.subnet.family, 0
         if config.backend.kind == VXLAN:
-            tunnel = device.device_of(config.backend, underlay, own)
+            tunnel = device.device_of(config.backend, underlay, own, self._settings.instance.name)
             index, done = device.ensure_device(route, tunnel)
             self._note_healed(done)
             self.watch.links[index] = device.look_of(route, tunnel.name)
@@ -208,10 +222,10 @@ class Reconciler:
         self._links[family] = links
         wanted = self._tables(peers.served.values(), links, family)
         self.watch.tables[family] = wanted
-        messages = changes(overlay.tables(route, family, index), wanted, links)
+        messages = changes(overlay.tables(route, family, index, self._networks), wanted, links)
         if made := len(messages) - self._apply(messages):
             self._note_healed([f"{made} entries of IPv{family} differed"])
-        overlay.keep_blackholes(route, family, (own.subnet,) if self._settings.blackholes else ())
+        overlay.keep_blackholes(route, family, (own.subnet,) if self._settings.blackholes else (), self._networks)
 
     def _tables(self, leases: Iterable[Lease], links: Links, family: int) -> Tables:
         ways = [way for way in [lease.way(family) for lease in leases] if way is not None]

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cni.agent import firewall
 from cni.agent.device import is_link_local
-from cni.agent.plane import PRIORITY, PROTOCOL, RouteRow
+from cni.agent.plane import PRIORITY, PROTOCOL, RouteRow, is_ours
 from cni.kernel import accept, nfnl, nfrule, overlaynl, rtinfo, rtnl
 from cni.kernel.netlink import attributes, unpacked
 from cni.kernel.rtnl import AF_BRIDGE, AF_INET, IFINFO
@@ -31,12 +30,15 @@ NFT_RULES = (nfrule.NFT_MSG_NEWCHAIN, nfrule.NFT_MSG_DELCHAIN, nfrule.NFT_MSG_DE
 class Watch:
     """What is wanted of the kernel, as it was last made so."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: str) -> None:
+        """`table`: the agent's rules are in it."""
+        self._table = table
         self.searches = True  # for an interface: any that gets an address may be it
         self.links: dict[int, Look] = {}
         self.devices: dict[int, int] = {}  # the family of a tunnel's device, by its index
         self.tables: dict[int, Tables] = {}
         self.subnets: tuple[Net, ...] = ()  # this node's
+        self.networks: frozenset[Net] = frozenset()  # those that are served, or were
         self._pods = False
         self.spaces: dict[int, tuple[Net, Net]] = {}  # by family: the network, and this node's subnet of it
         self.beside: frozenset[int] = frozenset()  # other links whose networks matter, as long as they are up
@@ -115,7 +117,7 @@ class Watch:
             return self._peer_route(kind, route, tables.routes[route.dst])
         if route.gw is None:
             return f"{route.dst.text} came or went" if self._is_network(route) else ""
-        ours = route.protocol == PROTOCOL or route.ifindex in self.devices
+        ours = is_ours(route.protocol, route.dst, self.networks) or route.ifindex in self.devices
         return f"a route to {route.dst.text} came" if ours and kind == rtnl.RTM_NEWROUTE else ""
 
     def _peer_route(self, kind: int, route: MadeRoute, row: RouteRow) -> str:
@@ -144,15 +146,13 @@ class Watch:
             return False
         return network.contains(net.ip) or net.contains(network.ip)
 
+    def rules_disturbed(self, kind: int, payload: bytes) -> bool:
+        """Of nfnetlink's messages: rules of the agent's may be gone, or a chain may drop what it forwards."""
+        return _is_of(kind, NFT_RULES) and _table(payload) in (self._table, accept.TABLE)
 
-def rules_disturbed(kind: int, payload: bytes) -> bool:
-    """Of nfnetlink's messages: rules of the agent's may be gone, or a chain may drop what it forwards."""
-    return _is_of(kind, NFT_RULES) and _table(payload) in (firewall.TABLE, accept.TABLE)
-
-
-def elements_disturbed(kind: int, payload: bytes) -> bool:
-    """Of nfnetlink's messages: somebody has changed the agent's sets, or taken them away."""
-    return _is_of(kind, NFT_ELEMENTS) and _table(payload) == firewall.TABLE
+    def elements_disturbed(self, kind: int, payload: bytes) -> bool:
+        """Of nfnetlink's messages: somebody has changed the agent's sets, or taken them away."""
+        return _is_of(kind, NFT_ELEMENTS) and _table(payload) == self._table
 
 
 def _is_of(kind: int, kinds: tuple[int, ...]) -> bool:

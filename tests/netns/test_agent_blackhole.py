@@ -13,6 +13,8 @@ from cni.spec.address import parse_net
 if TYPE_CHECKING:
     from tests.machine import Machine
 
+NETWORKS = parse_net("10.5.0.0/16"), parse_net("fd00:5::/56")
+
 
 @pytest.mark.parametrize(("family", "subnet"), [(4, "10.5.1.0/24"), (6, "fd00:5:0:1::/64")])
 def test_it_is_dropped_behind_every_better_route(machine: Machine, family: int, subnet: str) -> None:
@@ -20,12 +22,12 @@ def test_it_is_dropped_behind_every_better_route(machine: Machine, family: int, 
 
     def keep(*subnets: str) -> None:
         route = Route()
-        overlay.keep_blackholes(route, family, tuple(map(parse_net, subnets)))
+        overlay.keep_blackholes(route, family, tuple(map(parse_net, subnets)), NETWORKS)
         route.close()
 
     def clear() -> list[str]:
         route = Route()
-        refused = overlay.clear(route, family)
+        refused = overlay.clear(route, family, NETWORKS)
         route.close()
         return refused
 

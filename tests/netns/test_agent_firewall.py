@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NETWORKS = parse_net("10.5.0.0/16"), parse_net("fd00:5::/56")
 SPACES = ((NETWORKS[0], parse_net("10.5.1.0/24")), (NETWORKS[1], parse_net("fd00:5:0:1::/64")))
-RULES = Rules(SPACES, masquerades=True, fully_random=True, forwards=True)
+RULES = Rules("podwired", SPACES, masquerades=True, fully_random=True, forwards=True)
 NOT_WHOLE = ["table inet podwired was not whole"]
 FOREIGN = "add table inet theirs; add chain inet theirs mine; add rule inet theirs mine accept"
 
@@ -45,7 +45,7 @@ def ensured(machine: Machine, wanted: Rules = RULES, *, by: Callable[[], None] =
 
 
 def removed(machine: Machine) -> list[str]:
-    return machine.call(lambda: on(lambda host: firewall.remove(host, NETWORKS)))
+    return machine.call(lambda: on(lambda host: firewall.remove(host, "podwired", NETWORKS)))
 
 
 class Cluster:

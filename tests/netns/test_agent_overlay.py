@@ -30,6 +30,7 @@ GROUPS = (
     events.RTNLGRP_IPV6_IFADDR,
     events.RTNLGRP_IPV6_ROUTE,
 )
+NETWORKS = parse_net("10.5.0.0/16"), parse_net("fd00:5::/32")
 NAMES = {4: "flannel.1", 6: "flannel-v6.1"}
 MAC = parse_mac("0a:00:00:00:00:01")
 PEERS = {
@@ -49,7 +50,7 @@ def wanted(route: Route, family: int, **info: Any) -> device.Device:
     local = parse_ip("192.0.2.1" if family == 4 else "2001:db8:2::1")
     made = overlaynl.VxlanInfo(1, route.ifindex("uplink"), local, 0, learning=False, gbp=False)._replace(**info)
     address = parse_net("10.5.1.0/32" if family == 4 else "fd00:5:0:1::/128")
-    return device.Device(NAMES[family], MAC, 1450 if family == 4 else 1430, made, address)
+    return device.Device(NAMES[family], MAC, 1450 if family == 4 else 1430, made, address, "podwired")
 
 
 @contextmanager
@@ -75,10 +76,10 @@ def synchronize(family: int) -> list[str]:
     with listening() as (route, heard):
         links = Links(route.ifindex(NAMES[family]), ())
         wish = tables_of(PEERS[family], links)
-        messages = changes(overlay.tables(route, family, links.device), wish, links)
+        messages = changes(overlay.tables(route, family, links.device, NETWORKS), wish, links)
         assert overlay.apply(route, messages) == []
         assert bool(heard.read()) == bool(messages)
-        assert changes(overlay.tables(route, family, links.device), wish, links) == []
+        assert changes(overlay.tables(route, family, links.device, NETWORKS), wish, links) == []
         return [overlaynl.described(message) for message in messages]
 
 
@@ -226,7 +227,7 @@ def test_devices_of_the_agent_that_nobody_wants_go_and_others_stay(host: Machine
 
 def retired(keep: tuple[str, ...]) -> list[str]:
     with listening() as (route, _):
-        return device.retire(route, keep)
+        return device.retire(route, "podwired", keep)
 
 
 @FAMILIES
@@ -347,7 +348,7 @@ def test_what_the_agent_made_elsewhere_can_be_cleared(host: Machine, family: int
 
 def cleared(family: int) -> list[str]:
     with listening() as (route, _):
-        return overlay.clear(route, family)
+        return overlay.clear(route, family, NETWORKS)
 
 
 @FAMILIES
@@ -374,7 +375,7 @@ def refused(family: int) -> tuple[list[str], int]:
         gone = [overlaynl.delete_route(bad, far, index, 0), overlaynl.delete_neighbour(index, far, MAC)]
         gone.append(overlaynl.delete_forwarding(route.ifindex(NAMES[family]), far, MAC))
         failed = overlay.apply(route, [*messages, *gone])
-        routes = overlay.tables(route, family, 0).routes
+        routes = overlay.tables(route, family, 0, NETWORKS).routes
         return failed, len([one for one in routes if one in nets])
 
 

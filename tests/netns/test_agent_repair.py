@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.machine import Machine
 
 NAME = "flannel.1"
+NET = parse_net("10.5.0.0/16")
 PEER = Way(parse_net("10.5.2.0/24"), parse_ip("192.0.2.2"), parse_mac("0a:00:00:00:00:02"))
 
 
@@ -29,9 +30,11 @@ def keep() -> list[str]:
     try:
         info = overlaynl.VxlanInfo(1, route.ifindex("uplink"), parse_ip("192.0.2.1"), 0, learning=False, gbp=False)
         mac = parse_mac("0a:00:00:00:00:01")
-        index, done = device.ensure_device(route, device.Device(NAME, mac, 1450, info, parse_net("10.5.1.0/32")))
+        index, done = device.ensure_device(
+            route, device.Device(NAME, mac, 1450, info, parse_net("10.5.1.0/32"), "podwired")
+        )
         links = Links(index, ())
-        messages = changes(overlay.tables(route, 4, index), tables_of([PEER], links), links)
+        messages = changes(overlay.tables(route, 4, index, (NET,)), tables_of([PEER], links), links)
         assert overlay.apply(route, messages) == []
         return done + [overlaynl.described(message) for message in messages]
     finally:
@@ -109,7 +112,7 @@ def let_through(*, busy: bool) -> list[str]:
         if busy:
             other.lock.share()
         spaces = ((parse_net("10.5.0.0/16"), parse_net("10.5.1.0/24")),)
-        rules = firewall.Rules(spaces, masquerades=False, fully_random=False, forwards=True)
+        rules = firewall.Rules("podwired", spaces, masquerades=False, fully_random=False, forwards=True)
         try:
             return firewall.let_through(host, rules)
         finally:

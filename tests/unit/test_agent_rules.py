@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from cni.agent.firewall import REMOVED, Rules, text_of
+from cni.agent.firewall import Rules, text_of
 from cni.agent.tunnelfilter import SETS, Tunnel
 from cni.spec.address import parse_net
 
 SPACE4 = parse_net("10.5.0.0/16"), parse_net("10.5.1.0/24")
 SPACE6 = parse_net("fd00:5::/56"), parse_net("fd00:5:0:1::/64")
-RULES = Rules((SPACE4, SPACE6), masquerades=True, fully_random=True, forwards=True)
+RULES = Rules("podwired", (SPACE4, SPACE6), masquerades=True, fully_random=True, forwards=True)
 CONDITIONS = [
     "meta nfproto ipv4 meta mark & 0x4000 == 0x4000 return",
     "ip saddr 10.5.1.0/24 ip daddr 10.5.0.0/16 return",
@@ -47,7 +47,7 @@ def test_the_table_is_replaced_as_a_whole() -> None:
 
 def test_where_nothing_is_masqueraded_the_table_goes() -> None:
     for rules in (RULES._replace(masquerades=False), RULES._replace(spaces=())):
-        assert text_of(rules) == ("\n".join([*REMOVED, ""]), [])
+        assert text_of(rules) == ("add table inet podwired\ndelete table inet podwired\n", [])
 
 
 def test_a_family_that_is_not_used_has_no_rule() -> None:

@@ -9,7 +9,7 @@ import pytest
 from cni.agent.device import look
 from cni.agent.leases import Way
 from cni.agent.plane import PROTOCOL, Links, tables_of
-from cni.agent.watch import Watch, elements_disturbed, rules_disturbed
+from cni.agent.watch import Watch
 from cni.kernel import nfnl, nfrule, overlaynl, rtnl
 from cni.kernel.netlink import address, attribute, text, u32
 from cni.spec.address import parse_ip, parse_mac, parse_net
@@ -26,7 +26,8 @@ NET, FIRST, VTEP = parse_net("10.5.2.0/24"), parse_ip("10.5.2.0"), parse_ip("192
 
 @pytest.fixture
 def watch() -> Watch:
-    found = Watch()
+    found = Watch("podwired")
+    found.networks = frozenset([parse_net("10.5.0.0/16")])
     found.searches = False
     found.links = {
         DEVICE: look(link(DEVICE, "flannel.1", tunnel=TUNNEL), (OWN,)),
@@ -108,7 +109,7 @@ def test_addresses_disturb_where_they_are_not_as_wanted(
 
 def test_while_an_interface_is_searched_for_any_address_may_be_it(watch: Watch) -> None:
     payload = rtnl.new_address(OTHER, parse_net("192.0.2.9/24"), 0)[2]
-    assert (watch.disturbed(rtnl.RTM_NEWADDR, payload), Watch().disturbed(rtnl.RTM_NEWADDR, payload)) == (
+    assert (watch.disturbed(rtnl.RTM_NEWADDR, payload), Watch("podwired").disturbed(rtnl.RTM_NEWADDR, payload)) == (
         "",
         "an address came",
     )
@@ -179,7 +180,7 @@ def test_a_neighbour_that_is_told_to_be_gone_without_its_mac_address_disturbs(wa
 
 
 def test_before_anything_is_wanted_nothing_disturbs() -> None:
-    watch = Watch()
+    watch = Watch("podwired")
     for kind, _, payload in (NEIGHBOUR(DEVICE, FIRST, MAC), overlaynl.set_route(NET, FIRST, DEVICE, 80, on_link=True)):
         assert watch.disturbed(kind, payload) == ""
     assert watch.disturbed(rtnl.RTM_NEWLINK, link(DEVICE, "flannel.1", tunnel=TUNNEL)) == ""
@@ -187,16 +188,16 @@ def test_before_anything_is_wanted_nothing_disturbs() -> None:
 
 
 def test_a_device_whose_tables_could_not_be_asked_for_yet_disturbs_nothing() -> None:
-    watch = Watch()
+    watch = Watch("podwired")
     watch.devices[DEVICE] = 4
     assert watch.disturbed(*NEIGHBOUR(DEVICE, FIRST, MAC)[::2]) == ""
 
 
-def test_of_nftables_what_makes_and_unmakes_rules_disturbs_and_elements_do_not() -> None:
+def test_of_nftables_what_makes_and_unmakes_rules_disturbs_and_elements_do_not(watch: Watch) -> None:
     """A new rule may be a container's own; who adds one to podwired's chain is found when all is looked after."""
     subsystem = nfnl.NFNL_SUBSYS_NFTABLES << 8
     own = nfnl.NFGENMSG.pack(1, 0, 0) + text(1, "podwired")
-    disturbing = {kind for kind in range(256) if rules_disturbed(subsystem | kind, own)}
+    disturbing = {kind for kind in range(256) if watch.rules_disturbed(subsystem | kind, own)}
     # nf_tables_msg_types of linux/netfilter/nf_tables.h: tables' 2, chains' 3 and 5, rules' 8
     assert disturbing == {2, 3, 5, 8}
     assert disturbing == {
@@ -205,17 +206,17 @@ def test_of_nftables_what_makes_and_unmakes_rules_disturbs_and_elements_do_not()
         nfrule.NFT_MSG_DELCHAIN,
         nfrule.NFT_MSG_DELRULE,
     }
-    assert not any(rules_disturbed(1 << 8 | kind, own) for kind in range(256))
+    assert not any(watch.rules_disturbed(1 << 8 | kind, own) for kind in range(256))
     theirs = nfnl.NFGENMSG.pack(1, 0, 0) + text(1, "kube-proxy")
-    assert not any(rules_disturbed(subsystem | kind, theirs) for kind in range(256))
+    assert not any(watch.rules_disturbed(subsystem | kind, theirs) for kind in range(256))
 
 
-def test_elements_of_the_agents_own_table_disturb_and_those_of_containers_do_not() -> None:
+def test_elements_of_the_agents_own_table_disturb_and_those_of_containers_do_not(watch: Watch) -> None:
     subsystem = nfnl.NFNL_SUBSYS_NFTABLES << 8
     own, containers = (nfnl.NFGENMSG.pack(1, 0, 0) + text(1, name) for name in ("podwired", "podwire"))
-    disturbing = {kind for kind in range(256) if elements_disturbed(subsystem | kind, own)}
+    disturbing = {kind for kind in range(256) if watch.elements_disturbed(subsystem | kind, own)}
     assert disturbing == {nfnl.NFT_MSG_NEWSETELEM, nfnl.NFT_MSG_DELSETELEM}
-    assert not any(elements_disturbed(subsystem | kind, containers) for kind in range(256))
+    assert not any(watch.elements_disturbed(subsystem | kind, containers) for kind in range(256))
 
 
 def test_a_link_that_gets_an_address_of_the_nodes_subnet_has_pods_behind_it(watch: Watch) -> None:

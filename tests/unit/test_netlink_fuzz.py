@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.agent.watch import Watch, rules_disturbed
+from cni.agent.watch import Watch
 from cni.kernel import conntrack, nfnl, nfrule, overlaynl, rtinfo, rtnl, tc
 from cni.kernel.firewalls import understand
 from cni.kernel.netlink import (
@@ -74,7 +74,7 @@ def heard(kind: int) -> Callable[[bytes], object]:
         def __missing__(self, index: int) -> Any:
             return None
 
-    watch = Watch()
+    watch = Watch("podwired")
     watch.tables = All()
     return lambda data: watch.disturbed(kind, data)
 
@@ -118,7 +118,7 @@ DECODERS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
     "heard address": (rtnl.new_address(7, NET6, 2)[2], heard(rtnl.RTM_NEWADDR)),
     "heard neighbour": (overlaynl.set_neighbour(7, IP4, MAC)[2], heard(overlaynl.RTM_NEWNEIGH)),
     "heard route": (overlaynl.set_route(NET4, IP4, 7, 80, on_link=True)[2], heard(rtnl.RTM_NEWROUTE)),
-    "heard rule": (RULE, lambda data: rules_disturbed(10 << 8 | nfrule.NFT_MSG_DELRULE, data)),
+    "heard rule": (RULE, lambda data: Watch("podwired").rules_disturbed(10 << 8 | nfrule.NFT_MSG_DELRULE, data)),
     "datagram": (frame(16, 2, 1, LINK) + frame(3, 2, 1, bytes(4)), lambda data: list(messages(data))),
 }
 

@@ -1,0 +1,160 @@
+"""One podwired of perhaps several on a node: what tells it from the others, and the locks that keep two apart.
+
+Two may run side by side with a subnet file and a VNI of their own each. Each lock is a file that only its owner can
+open; the kernel drops it with the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from fcntl import LOCK_EX, LOCK_NB, flock
+from hashlib import blake2b
+
+from cni.agent.logs import log
+from cni.kernel.netns import OWN
+
+NAME = "podwired"
+USUAL_FILE = "/run/flannel/subnet.env"
+FOLDER = "/run/podwire"
+PATIENCE_SECONDS, PAUSE_SECONDS = 1.0, 0.05  # one that was told to end may be at its last steps
+NOTE_BYTES = 4096
+
+
+class Occupied(Exception):
+    """Another podwired serves the same; the text names it."""
+
+
+class Instance:
+    """Known by its subnet file. `name` is that of its table, and the alias of its devices."""
+
+    def __init__(self, subnet_file: str) -> None:
+        self.subnet_file = _real(subnet_file)
+        self.name = NAME
+        if self.subnet_file != _real(USUAL_FILE):
+            self.name += f"-{blake2b(self.subnet_file.encode('utf-8', 'surrogateescape'), digest_size=4).hexdigest()}"
+        self._note = f"subnet file {self.subnet_file}"
+        self._file: _Lock | None = None
+        self._tunnel: _Lock | None = None
+        self._vni: int | None = None
+
+    def begin(self) -> None:
+        """Raises Occupied where another podwired has the subnet file."""
+        folder, name = os.path.split(self.subnet_file)
+        self._file = self._lock(
+            os.path.join(folder, f".{name}.lock"),
+            0o755,
+            f"{self.subnet_file} is written by another podwired ({{}}): stop it, or choose another --subnet-file",
+        )
+
+    def serve(self, vni: int | None) -> None:
+        """Raises Occupied where another podwired serves this VNI in the same network namespace; None: no tunnel."""
+        if vni == self._vni:
+            return
+        lock = None
+        if vni is not None:
+            text = f"VNI {vni} is served by another podwired ({{}}): stop it, or give the networks different VNIs"
+            lock = self._lock(os.path.join(FOLDER, f"{_front()}vni-{vni}.lock"), 0o700, text)
+        if self._tunnel is not None:
+            self._tunnel.remove()
+        self._tunnel, self._vni = lock, vni
+
+    def forget(self) -> None:
+        """Removes the locks of this one, who has begun; for when it is not to come back."""
+        with contextlib.suppress(OSError):
+            for name in os.listdir(FOLDER):
+                if name.startswith(_front()):
+                    _Lock(os.path.join(FOLDER, name)).remove_if_free(self._note)
+            os.rmdir(FOLDER)
+        if self._file is not None:
+            self._file.remove()
+
+    def _lock(self, path: str, mode: int, text: str) -> _Lock | None:
+        """None where no lock can be had: better two that may be at odds than none."""
+        try:
+            os.makedirs(os.path.dirname(path), mode, exist_ok=True)
+            lock = _Lock(path)
+            note = lock.take(f"pid {os.getpid()}, {self._note}")
+        except OSError as error:
+            log.warning("another podwired would not be noticed: %s: %s", path, error.strerror)
+            return None
+        if note is not None:
+            raise Occupied(text.format(note))
+        return lock
+
+
+class _Lock:
+    """A file that is locked, of the user who runs this; the note in it tells by whom."""
+
+    def __init__(self, path: str) -> None:
+        """Raises OSError."""
+        self.path = path
+        self._descriptor = _opened(path)
+
+    def take(self, note: str) -> str | None:
+        """None, or the note of who has it. Raises OSError."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not self._try():
+            if time.monotonic() > end:
+                return self._said or "it tells no pid yet"
+            time.sleep(PAUSE_SECONDS)
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, note.encode("utf-8", "surrogateescape"), 0)
+        return None
+
+    def _try(self) -> bool:
+        """Whoever had it may have removed the file: then the lock is nobody's."""
+        try:
+            flock(self._descriptor, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            return False
+        mine = os.fstat(self._descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            there = os.stat(self.path, follow_symlinks=False)
+            if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
+                return True
+        os.close(self._descriptor)
+        self._descriptor = _opened(self.path)
+        return False
+
+    @property
+    def _said(self) -> str:
+        return os.pread(self._descriptor, NOTE_BYTES, 0).decode("utf-8", "replace")
+
+    def remove_if_free(self, note: str) -> None:
+        """One that ended without removing it said so at its end."""
+        if self._try() and self._said.endswith(note):
+            self.remove()
+        else:
+            os.close(self._descriptor)
+
+    def remove(self) -> None:
+        """The file while it is locked, then the lock."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+        os.close(self._descriptor)
+
+
+def _opened(path: str) -> int:
+    """A file of one's own that nobody else can open; another's in its place is removed. Raises OSError."""
+    for _ in range(2):
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(path, flags, 0o600)
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not stat.S_IMODE(found.st_mode) & 0o077:
+            return descriptor
+        os.close(descriptor)
+        os.unlink(path)
+    raise PermissionError(1, "is another user's")
+
+
+def _real(path: str) -> str:
+    folder, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def _front() -> str:
+    """Of the names of locks in this network namespace."""
+    return f"{NAME}-{os.stat(OWN).st_ino}-"
