@@ -30,7 +30,7 @@ GROUPS = (
     events.RTNLGRP_IPV6_IFADDR,
     events.RTNLGRP_IPV6_ROUTE,
 )
-NETWORKS = parse_net("10.5.0.0/16"), parse_net("fd00:5::/32")
+NETWORKS = parse_net("10.0.0.0/8"), parse_net("fd00::/16")
 NAMES = {4: "flannel.1", 6: "flannel-v6.1"}
 MAC = parse_mac("0a:00:00:00:00:01")
 PEERS = {
