@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from cni.agent.tunnelfilter import Tunnel
     from cni.kernel.machine import Machine
+    from cni.kernel.rtnl import Message
     from cni.spec.address import Net
 
 KUBE_PROXY_MARK = "0x4000"
@@ -132,12 +133,20 @@ def tables(machine: Machine) -> set[str]:
 
 
 def remove(machine: Machine, table: str, networks: Iterable[Net]) -> None:
-    """The table, and what lets these networks through others' tables. Raises MachineRefused, Refused."""
+    """The table, and what lets these networks through others' tables. Raises TryAgain, MachineRefused, Refused."""
     if table in tables(machine):
-        _load(_removed(table))
+        _change(machine, nfrule.delete_table(nfnl.NFPROTO_INET, table))
     op = Accept(tuple(networks), inbound=True)
     for chain in accept.well_known(op.families):
         overrule.remove(machine, chain, op)
+    for chain in accept.well_known((4, 6)):
+        overrule.remove_empty(machine, chain)
+
+
+def _change(machine: Machine, message: Message) -> None:
+    refusal = machine.netfilter.batch(nfnl.transaction([message]))
+    if refusal is not None:
+        raise refusal
 
 
 def _load(text: str) -> None:

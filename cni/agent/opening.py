@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cni.agent import conflist, device, firewall, subnetenv, tunnelfilter
+from cni.agent import conflist, device, firewall, flannelrules, subnetenv, tunnelfilter
 from cni.agent.logs import log, words_of
 from cni.agent.network import VXLAN
 from cni.agent.tunnelfilter import Tunnel, TunnelFilter
-from cni.kernel.netlink import Refused
+from cni.kernel.netlink import Interrupted, Refused
 from cni.spec.errors import CniError
 from cni.spec.record import Record
 
@@ -47,6 +47,7 @@ class Opening:
         self._rules: firewall.Rules | None = None
         self._unfiltered = ""  # why there is no filter
         self._underlay = ""
+        self._has_taken_over = False
 
     def open(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> list[str]:
         """The runtime's configuration comes last: then pods can be attached. Returns what was not whole.
@@ -89,7 +90,21 @@ class Opening:
         """Returns what was not whole. Raises CniError, Refused, OSError."""
         if self._rules is None:
             return []
-        return self._load() + firewall.let_through(self._machine, self._rules) + self._confine(self._rules)
+        done = self._load() + self._confine()
+        done += firewall.let_through(self._machine, self._rules)
+        self._take_over([network for network, _ in self._rules.spaces])
+        return done
+
+    def _take_over(self, networks: list[Net]) -> None:
+        """From flanneld, once: who comes after this agent may have rules."""
+        if self._has_taken_over:
+            return
+        self._has_taken_over = True
+        try:
+            for text in flannelrules.remove(self._machine, networks):
+                log.info("removed %s", text)
+        except (CniError, Refused, Interrupted, OSError) as error:
+            log.warning("flanneld's rules are left: %s", words_of(error))
 
     def _load(self) -> list[str]:
         """Where the filter cannot be had, all else is: people are told once, and the next opening tries again."""
@@ -111,8 +126,9 @@ class Opening:
             log.warning("packets of the tunnel are not filtered (--tunnel-filter=false: nor tried to be): %s", why)
         self._unfiltered = why
 
-    def _confine(self, rules: firewall.Rules) -> list[str]:
-        if rules.tunnel is None:
+    def _confine(self) -> list[str]:
+        rules = self._rules
+        if rules is None or rules.tunnel is None:
             return []
         others = (*rules.tunnel.devices, self._underlay)
         pods = tunnelfilter.pod_links(self._machine.route, [subnet for _, subnet in rules.spaces], others)

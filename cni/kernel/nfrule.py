@@ -26,6 +26,7 @@ from cni.kernel.nfnl import (
     BE32,
     NFGENMSG,
     NFPROTO_INET,
+    NFT_MSG_DELTABLE,
     NFTA_DATA_VALUE,
     NFTA_DATA_VERDICT,
     NFTA_RULE_CHAIN,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 NLM_F_APPEND = 0x800
 NFT_MSG_NEWCHAIN, NFT_MSG_DELCHAIN, NFT_MSG_NEWRULE, NFT_MSG_DELRULE = 3, 5, 6, 8
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME = 1, 3
+NFTA_TABLE_NAME = 1
 NFTA_RULE_HANDLE, NFTA_RULE_EXPRESSIONS, NFTA_RULE_USERDATA = 3, 4, 7
 NFTA_LIST_ELEM, NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 1, 2
 # All expressions that read something count their attributes so: the register first, then what is read.
@@ -97,6 +99,11 @@ def add_chain(chain: Chain) -> Message:
 def delete_chain(chain: Chain) -> Message:
     payload = text(NFTA_CHAIN_TABLE, chain.table) + text(NFTA_CHAIN_NAME, chain.name)
     return message(NFT_MSG_DELCHAIN, NLM_F_ACK, chain.family, payload)
+
+
+def delete_table(family: int, name: str) -> Message:
+    """With all that is in it."""
+    return message(NFT_MSG_DELTABLE, NLM_F_ACK, family, text(NFTA_TABLE_NAME, name))
 
 
 def append_rule(chain: Chain, expressions: bytes, comment: str) -> Message:

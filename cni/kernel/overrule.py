@@ -75,6 +75,30 @@ def remove(machine: Machine, chain: Chain, op: Accept) -> None:
         _change(machine, [nfrule.delete_rule(own, rule.handle) for rule in found])
 
 
+def remove_empty(machine: Machine, chain: Chain) -> None:
+    """The chain of podwire's rules where none is left, and what leads there. Raises TryAgain, Refused, OSError."""
+    own = _own(chain)
+    if not _is_empty(machine, own):
+        return
+    machine.lock.alone()
+    try:
+        if _is_empty(machine, own):  # still: a container may have been attached meanwhile
+            jumps = [rule for rule in rules(machine, own._replace(name="")) if rule.target == CHAIN]
+            leaving = [nfrule.delete_rule(own._replace(name=rule.chain), rule.handle) for rule in jumps]
+            _change(machine, [*leaving, nfrule.delete_chain(own)])
+    finally:
+        machine.lock.release()
+
+
+def _is_empty(machine: Machine, own: Chain) -> bool:
+    """It is there, and has no rules. A kernel without nftables has nothing of it."""
+    try:
+        (answer,) = machine.netfilter.ask_each([nfnl.get_chain(own)])
+    except OSError:
+        return False
+    return isinstance(answer, bytes) and not rules(machine, own)
+
+
 def ensure(machine: Machine, chain: Chain, op: Accept, journal: Journal) -> None:
     """Alone; whoever had to wait looks again, since another may have added them. Raises Refused, OSError."""
     if not lacking(machine, chain, op):

@@ -1,0 +1,156 @@
+"""flanneld's own rules, which nobody needs any more once podwired serves its network: they are removed.
+
+flanneld makes them in tables of its own, or by iptables in chains of its own. Another flanneld of the node may have the
+same names for another network, so a rule goes that names one of podwired's networks; table or chain go where no other
+network's rule is left. What is in iptables' older part of the kernel is left to its program.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import ENOENT
+from typing import TYPE_CHECKING
+
+from cni import proc
+from cni.agent.firewall import MULTICAST
+from cni.kernel import nfnl, nfrule
+from cni.kernel.accept import ABSENT
+from cni.kernel.legacy import PROGRAMS
+from cni.kernel.netlink import Refused
+from cni.kernel.nfnl import BE32, PROTOCOLS, Chain
+from cni.spec.address import IP, Net, parse_net
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from cni.kernel.machine import Machine
+    from cni.kernel.nfrule import Rule
+    from cni.kernel.rtnl import Message
+
+TABLES = {4: "flannel-ipv4", 6: "flannel-ipv6"}
+# By the table of iptables: flanneld's chain, the chain that leads there, and the comment of the rule that does.
+CHAINS = {
+    "nat": ("FLANNEL-POSTRTG", "POSTROUTING", "flanneld masq"),
+    "filter": ("FLANNEL-FWD", "FORWARD", "flanneld forward"),
+}
+WAIT_SECONDS = "5"  # for others who change rules by iptables
+NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_OFFSET = 2, 3
+MULTICASTS = {parse_net(text) for text in MULTICAST.values()}  # which pods' own address is kept for
+NETWORK_HEADER = BE32.pack(nfrule.NFT_PAYLOAD_NETWORK_HEADER)
+
+
+def remove(machine: Machine, networks: Collection[Net]) -> list[str]:
+    """Returns in words what was removed. Raises Refused, OSError."""
+    try:
+        removed = _remove_tables(machine, networks)
+        for family in TABLES:
+            for table in CHAINS:
+                removed += _remove_chain(machine, family, table, networks)
+    except (Refused, OSError) as error:
+        if error.errno not in ABSENT:
+            raise
+        removed = []
+    for family in TABLES:
+        for table in CHAINS:
+            removed += _remove_legacy(family, table, networks)
+    return removed
+
+
+def _remove_tables(machine: Machine, networks: Collection[Net]) -> list[str]:
+    """Of both families, whichever flanneld uses: one without rules goes with the other."""
+    found = {family: _rules(machine, family, name) for family, name in TABLES.items()}
+    if not any(_is_of(rule, family, networks) for family, rules in found.items() for rule in rules):
+        return []
+    removed = []
+    for family, rules in found.items():
+        protocol, table = PROTOCOLS[family], TABLES[family]
+        theirs = [rule for rule in rules if _is_of(rule, family, networks)]
+        if len(theirs) < len([rule for rule in rules if networks_of(rule, family)]):
+            _change(machine, [nfrule.delete_rule(Chain(protocol, table, rule.chain), rule.handle) for rule in theirs])
+        elif not _change(machine, [nfrule.delete_table(protocol, table)], ENOENT):
+            continue
+        removed.append(f"flanneld's rules in table {nfnl.FAMILY_NAMES[protocol]} {table}")
+    return removed
+
+
+def _remove_chain(machine: Machine, family: int, table: str, networks: Collection[Net]) -> list[str]:
+    name, parent, _ = CHAINS[table]
+    own, leading = Chain(PROTOCOLS[family], table, name), Chain(PROTOCOLS[family], table, parent)
+    rules = _rules(machine, family, table, name)
+    theirs = [rule for rule in rules if _is_of(rule, family, networks)]
+    if not theirs:
+        return []
+    if len(theirs) < len([rule for rule in rules if networks_of(rule, family)]):
+        _change(machine, [nfrule.delete_rule(own, rule.handle) for rule in theirs])
+    else:
+        jumps = [rule for rule in _rules(machine, family, table, parent) if rule.target == name]
+        messages = [nfrule.delete_rule(leading, rule.handle) for rule in jumps]
+        messages += [nfrule.delete_rule(own, rule.handle) for rule in rules]
+        _change(machine, [*messages, nfrule.delete_chain(own)])
+    return [f"flanneld's rules in chain {name} of table {own.table_text}"]
+
+
+def _remove_legacy(family: int, table: str, networks: Collection[Net]) -> list[str]:
+    """By iptables' program, where there is one."""
+    name, parent, comment = CHAINS[table]
+    program = proc.find_system(PROGRAMS[family][1], os.environ) if _has_legacy(family, table) else None
+    if program is None:
+        return []
+
+    def run(*words: str) -> proc.Ended:
+        return proc.run([program, "-w", WAIT_SECONDS, "-t", table, *words], b"", {}, capture_stderr=True)
+
+    listed = run("-S", name).stdout.decode("utf-8", "replace").splitlines()
+    named = [line for line in listed if "/" in line.partition(" -m ")[0]]
+    if not named or not all(any(f" {net.text}" in line for net in networks) for line in named):
+        return []
+    for words in (["-D", parent, "-m", "comment", "--comment", comment, "-j", name], ["-F", name], ["-X", name]):
+        run(*words)
+    return [f"flanneld's rules in chain {name} of table {table} of {PROGRAMS[family][1]}"]
+
+
+def _has_legacy(family: int, table: str) -> bool:
+    """A file that cannot be read, as in a user namespace, tells nothing."""
+    try:
+        with open(f"/proc/net/{PROGRAMS[family][0]}", encoding="ascii") as file:
+            return table in file.read().split()
+    except OSError:
+        return False
+
+
+def networks_of(rule: Rule, family: int) -> set[Net]:
+    """The networks that the rule compares addresses with, those of many receivers left out."""
+    found, loaded, mask = set(), False, b""
+    offsets = [BE32.pack(offset) for offset in (nfrule.SOURCE[family], nfrule.DESTINATION[family])]
+    for name, data in rule.expressions:
+        if name == "payload":
+            loaded = data.get(NFTA_PAYLOAD_BASE) == NETWORK_HEADER and data.get(NFTA_PAYLOAD_OFFSET) in offsets
+            mask = b""
+        elif name == "bitwise":
+            mask = nfrule.value_of(data, nfrule.NFTA_BITWISE_MASK)
+        elif name == "cmp" and loaded:
+            found.add(_net(family, nfrule.value_of(data, nfrule.NFTA_CMP_DATA), mask))
+    return found - MULTICASTS
+
+
+def _net(family: int, value: bytes, mask: bytes) -> Net:
+    size = IP(family, 0).bits // 8
+    prefix = int.from_bytes(mask, "big").bit_count() if mask else 8 * len(value)
+    return Net(IP(family, int.from_bytes(value.ljust(size, b"\0"), "big")), prefix)
+
+
+def _is_of(rule: Rule, family: int, networks: Collection[Net]) -> bool:
+    return not networks_of(rule, family).isdisjoint(networks)
+
+
+def _rules(machine: Machine, family: int, table: str, chain: str = "") -> list[Rule]:
+    answers = machine.netfilter.dump(*nfnl.rules_of(PROTOCOLS[family], table, chain))
+    return [nfrule.parse_rule(answer) for answer in answers]
+
+
+def _change(machine: Machine, messages: list[Message], tolerated: int = 0) -> bool:
+    """All of them or none take effect; tells whether they did. Raises Refused."""
+    refusal = machine.netfilter.batch(nfnl.transaction(messages))
+    if refusal is not None and refusal.errno != tolerated:
+        raise refusal
+    return refusal is None
