@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EEXIST, EMFILE, ENODEV, EOPNOTSUPP, EPERM
+from errno import EACCES, EAGAIN, EBUSY, EEXIST, EINTR, EMFILE, ENODEV, ENOENT, EOPNOTSUPP, EPERM
 from posix import strerror
 from sys import modules
 
@@ -31,6 +31,11 @@ REMEDIES = {
 
 PRIVILEGES = 1 << 12 | 1 << 21  # include/uapi/linux/capability.h: CAP_NET_ADMIN, CAP_SYS_ADMIN
 ALL_USERS = ["0", "0", "4294967295"]  # user_namespaces(7): the map of the first namespace
+
+# What nftables answers where a table goes between the look at it and its use, or another change is under way.
+PASSING = (ENOENT, EBUSY, EAGAIN, EINTR)
+FLUSHES = 3  # so many in the course of one ADD are put up with
+IN_RULES = ("SpoofGuard", "Masquerade", "Accept", "Isolation", "Hairpin", "Condition", "HostPort")
 
 
 class Effect(Record):
@@ -146,13 +151,31 @@ def _lacks_privileges() -> bool:
 
 def apply(machine: Machine, operations: Iterable[Operation], journal: Journal) -> None:
     """Applies in order, each step journalled. Raises CniError; rolling back is the caller's."""
+    done: list[Operation] = []
     for op in operations:
         machine.proceed()
         try:
-            EFFECTS[type(op).__name__].apply(machine, op, journal)
+            _apply_one(machine, op, journal, done)
         except FAILURES as error:
             raise explain(op.describe(), error) from None
+        done.append(op)
     machine.proceed()
+
+
+def _apply_one(machine: Machine, op: Operation, journal: Journal, done: list[Operation]) -> None:
+    """Where somebody flushed the rules meanwhile, those that are done are gone as well: all are applied again."""
+    pending = [op]
+    for left in reversed(range(FLUSHES + 1)):
+        try:
+            for one in pending:
+                EFFECTS[type(one).__name__].apply(machine, one, journal)
+        except Refused as refused:
+            if not left or refused.errno not in PASSING or type(op).__name__ not in IN_RULES:
+                raise
+            machine.nft.forget_chains()
+            pending = [*[one for one in done if type(one).__name__ in IN_RULES], op]
+        else:
+            return
 
 
 def release(machine: Machine, operations: Iterable[Operation]) -> list[str]:
