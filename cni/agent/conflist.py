@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 
 from cni.agent import subnetenv
+from cni.agent.logs import words_of
+from cni.spec import smallfile
 from cni.spec.errors import CniError, InvalidConfig
 from cni.spec.jsontext import parse_object
 from cni.spec.record import Record
@@ -54,7 +56,7 @@ def remove(conflist: Conflist) -> list[str]:
             subnetenv.remove(conflist.path)
         subnetenv.remove(conflist.memory)
     except (CniError, OSError) as error:
-        return [f"{conflist.path} is left alone: {error}"]
+        return [f"{conflist.path} is left alone: {words_of(error)}"]
     return []
 
 
@@ -80,8 +82,7 @@ def _is_text(value: object) -> bool:
 
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
+        return smallfile.read(path).decode()
     except UnicodeDecodeError:
         raise InvalidConfig(f"{path} is no text in UTF-8") from None
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from os import strerror
 from threading import Timer
 
 from cni.agent.logbudget import MINUTE, LogBudget
-from cni.kernel.netlink import Refused
+from cni.agent.secrets import without_credentials
+from cni.kernel.netlink import Interrupted, Refused
 from cni.spec.errors import CniError
 
 NAME = "podwired"
@@ -24,6 +26,7 @@ class _Lines(logging.Formatter):
         text = record.getMessage()
         if record.exc_info:
             text = f"{text}: {self.formatException(record.exc_info)}"
+        text = without_credentials(text)
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         return (
             f"time={moment}.{int(record.msecs):03d}Z level={record.levelname.lower()} from={record.name}"
@@ -87,6 +90,14 @@ def set_up() -> None:
     log.addHandler(BoundedHandler())
     log.setLevel(logging.INFO)
     log.propagate = False
+    quiet_libraries()
+
+
+def quiet_libraries() -> None:
+    """They would write to standard error by themselves what a server makes them complain of, without bounds."""
+    library = logging.getLogger("urllib3")
+    library.addHandler(logging.NullHandler())
+    library.propagate = False
 
 
 def finish() -> None:
@@ -102,6 +113,17 @@ def tell_more() -> None:
 
 
 def words_of(error: BaseException) -> str:
+    """Never what only Python says of an error; of a defect where it is, which --v=1 tells more of."""
     if isinstance(error, Refused):
         return f"the kernel refused a step: {error.words or strerror(error.errno)}"
-    return error.message if isinstance(error, CniError) else str(error)
+    if isinstance(error, CniError):
+        return error.message
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    if isinstance(error, Interrupted):
+        return str(error)
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = f" at {os.path.basename(place.tb_frame.f_code.co_filename)}:{place.tb_lineno}" if place is not None else ""
+    return f"a defect of podwired ({type(error).__name__}{where}); --v=1 tells more"

@@ -66,6 +66,10 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], answer: Calla
     except (CniError, Refused, Interrupted, OSError) as error:
         log.error("%s (podwired needs CAP_NET_ADMIN)" if isinstance(error, PermissionError) else "%s", words_of(error))
         return 1
+    except Exception as error:  # noqa: BLE001  # a defect, of which people are told in words too
+        log.critical("%s", words_of(error))
+        log.debug("it is", exc_info=error)
+        return 1
     finally:
         machine.close()
 

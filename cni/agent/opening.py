@@ -84,7 +84,7 @@ class Opening:
             if wanted is not None and conflist.install(wanted):
                 log.info("wrote %s", wanted.path)
         except (CniError, OSError) as error:
-            self.faults.append(error.message if isinstance(error, CniError) else str(error))
+            self.faults.append(words_of(error))
 
     def keep_rules(self) -> list[str]:
         """Returns what was not whole. Raises CniError, Refused, OSError."""

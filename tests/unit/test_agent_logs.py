@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.agent import logbudget, logs
+from cni.spec.errors import InvalidConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -195,3 +196,16 @@ def test_details_are_told_where_that_is_asked_for(log: Log, more: Callable[[], N
     more()
     assert len(log.say("a detail", level=logging.DEBUG)) == lines
     assert len(log.say("news", level=logging.INFO)) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "/etc/x"), "/etc/x: No such file or directory"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (InvalidConfig("Network: missing"), "Network: missing"),
+        (KeyError("x"), "a defect of podwired (KeyError); --v=1 tells more"),
+    ],
+)
+def test_an_error_is_told_in_words(error: Exception, words: str) -> None:
+    assert logs.words_of(error) == words

@@ -12,11 +12,11 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 from cni.agent.leases import Lease, Way, derived_mac
-from cni.agent.logs import log
+from cni.agent.logs import log, words_of
 from cni.agent.network import VXLAN, NetworkConfig, read_network
 from cni.agent.stores.store import Configured, Failed, Held, Listed
 from cni.spec import smallfile
-from cni.spec.errors import CniError, chain
+from cni.spec.errors import CniError
 from cni.spec.fields import Faults, Fields
 from cni.spec.jsontext import parse_object
 from cni.spec.record import Record
@@ -169,7 +169,8 @@ class StaticStore:
                 self._read_changes(tell)
             except Exception as error:  # noqa: BLE001  # whatever it is, the file may be readable a moment later
                 self._seen = None
-                self._fail(tell, f"{self._path}: {chain(error)}")
+                log.debug("%s", self._path, exc_info=error)
+                self._fail(tell, f"{self._path}: {words_of(error)}")
             while self._presented and self._untold:
                 tell(self._untold.pop(0))
             self._wake.wait(LOOK_SECONDS)
@@ -183,7 +184,7 @@ class StaticStore:
         try:
             nodes = parse_nodes(smallfile.read(self._path, LARGEST), self._path)
         except (OSError, CniError) as error:
-            why = error.message if isinstance(error, CniError) else error.strerror or str(error)
+            why = words_of(error)
             self._fail(tell, why if self._path in why else f"{self._path}: {why}")
             return
         leases = nodes.settled(self._good)

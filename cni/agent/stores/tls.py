@@ -11,7 +11,10 @@ def context_of(ca: str, identity: str) -> ssl.SSLContext:
 
     Raises OSError, ValueError.
     """
-    context = ssl.create_default_context(cadata=ca.encode("ascii", "replace").decode() or None)
+    try:
+        context = ssl.create_default_context(cadata=ca.encode("ascii", "replace").decode() or None)
+    except ssl.SSLError as error:
+        raise ValueError(f"no CA certificate can be read ({_of_openssl(error)})") from None
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # as Go: certificates without key identifiers are common
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if identity:
@@ -25,5 +28,11 @@ def _identify(context: ssl.SSLContext, pem: str) -> None:
     try:
         os.write(descriptor, pem.encode())
         context.load_cert_chain(f"/proc/self/fd/{descriptor}", password="")  # never asks the terminal
+    except ssl.SSLError as error:
+        raise ValueError(f"certificate and key cannot be used together ({_of_openssl(error)})") from None
     finally:
         os.close(descriptor)
+
+
+def _of_openssl(error: ssl.SSLError) -> str:
+    return f"OpenSSL: {error.reason.replace('_', ' ').lower()}" if error.reason else "OpenSSL finds none"

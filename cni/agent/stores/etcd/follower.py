@@ -13,6 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from cni.agent.leases import Lease, parse_key, parse_lease
+from cni.agent.logs import words_of
 from cni.agent.stores.etcd.allocation import NoSubnet
 from cni.agent.stores.etcd.errors import GatewayError
 from cni.agent.stores.etcd.gateway import understood
@@ -70,10 +71,10 @@ class Trouble:
 
 
 def told(error: Exception) -> str:
-    """In words for people; a defect by its kind alone, the rest is for who looks for it (--v=1)."""
+    """In words for people."""
     if isinstance(error, (GatewayError, NoSubnet)):
         return str(error)
-    return f"a defect of podwired ({type(error).__name__}); --v=1 tells more"
+    return words_of(error)
 
 
 class Hooks(Record):

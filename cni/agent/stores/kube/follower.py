@@ -10,6 +10,7 @@ from random import SystemRandom
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from cni.agent.logs import words_of
 from cni.agent.stores.kube.access import ApiError
 from cni.agent.stores.kube.api import Expired, log
 from cni.agent.stores.kube.node import is_older, own_node, peer
@@ -33,8 +34,8 @@ MALFORMED = (LookupError, TypeError, ValueError, AttributeError)
 
 
 def told(error: Exception) -> str:
-    """In words for people; a defect by its kind alone, the rest is for who looks for it (--v=1)."""
-    return str(error) if isinstance(error, ApiError) else f"a defect of podwired ({type(error).__name__})"
+    """In words for people."""
+    return str(error) if isinstance(error, ApiError) else words_of(error)
 
 
 def named(node: Json) -> str:
