@@ -70,7 +70,8 @@ class Lease(Record):
     """One node's. `ways` has one entry for each family that the node has; `vni` is that of vxlan, 0 if none was told.
 
     The store says whether the node `lives`, and when the lease was `created`, in a number that grows: that decides
-    between two leases that claim the same.
+    between two leases that claim the same. `sources`: by which other addresses its packets may come, as those of a node
+    whose address is translated on some ways.
     """
 
     ways: tuple[Way, ...]
@@ -78,6 +79,7 @@ class Lease(Record):
     vni: int = 0
     lives: bool = True
     created: int = 0
+    sources: tuple[IP, ...] = ()
 
     def way(self, family: int) -> Way | None:
         return next((way for way in self.ways if way.subnet.family == family), None)

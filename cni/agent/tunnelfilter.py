@@ -178,7 +178,7 @@ class TunnelFilter:
 
 
 def _addresses(leases: Iterable[Lease]) -> list[IP]:
-    return [way.public_ip for lease in leases for way in lease.ways]
+    return [ip for lease in leases for ip in (*[way.public_ip for way in lease.ways], *lease.sources)]
 
 
 def _keys(addresses: Iterable[IP]) -> dict[str, set[bytes]]:

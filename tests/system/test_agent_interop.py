@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.nodes import MASQUERADE, SUBNET_ENV, WIRE
+from tests.system.nodes import MASQUERADE, POD_PORT, SUBNET_ENV, WIRE
 from tests.system.overlay import DEVICE, ifindex, lossless, seen
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ WAYS = [
 ]
 MAC = re.compile("(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 PODWIREDS = "table inet podwired"
+FLANNELDS = ("flannel-ipv", "FLANNEL-")
 TOLD, FITTING = "FLANNEL_MTU=1450\n", "FLANNEL_MTU=1430\n"  # with both families, IPv6's longer header counts
 Backend = dict[str, object]
 
@@ -46,6 +48,27 @@ def test_podwired_takes_over_from_flanneld_without_a_lost_packet(
     here, there = cluster.populate({"here": flanneld, "there": flanneld})
     replace_agent(here, there, podwired, families)
     assert seen(here).of(PODWIREDS)
+    here.until(lambda: not seen(here).of(*FLANNELDS), "flanneld's rules are gone")
+
+
+@pytest.mark.parametrize("families", [(4,), (4, 6)], ids=["ipv4", "dual"])
+def test_podwired_takes_over_from_a_flanneld_that_uses_iptables(
+    cluster: Cluster, podwired: Path, flanneld: Path, families: tuple[int, ...]
+) -> None:
+    if shutil.which("iptables") is None:
+        pytest.skip("not installed: iptables")
+    cluster.configure({"Type": "vxlan"}, families, EnableNFTables=False)
+    here, there = cluster.add("here", "there")
+    if here.run("test", "-e", "/proc/sys/net/bridge/bridge-nf-call-iptables", check=False).returncode:
+        pytest.skip("no bridge filters packets here, which flanneld demands (module br_netfilter)")
+    for node in (here, there):
+        node.start_agent(flanneld, MASQUERADE)
+        node.attach()
+    cluster.machine.serve(POD_PORT)
+    cluster.until(cluster.is_whole, "all pods reach each other")
+    assert seen(here).of(*FLANNELDS)
+    replace_agent(here, there, podwired, families)
+    here.until(lambda: not seen(here).of(*FLANNELDS), "flanneld's rules are gone")
 
 
 @pytest.mark.parametrize(("backend", "families"), WAYS)

@@ -130,6 +130,15 @@ def test_one_change_asks_for_nothing_and_takes_one_transaction(kernel: Kernel, k
     assert (kernel.told, kernel.asked) == ([("peers4", "add", packed("192.0.2.3"))], 0)
 
 
+def test_further_addresses_of_a_node_are_let_in_as_well(kernel: Kernel, kept: TunnelFilter) -> None:
+    one = lease(2, "203.0.113.2")._replace(sources=(parse_ip("192.0.2.2"), parse_ip("2001:db8::2")))
+    kept.admit_all([one])
+    assert kernel.sets["peers4"] == packed("203.0.113.2", "192.0.2.2")
+    assert kernel.sets["peers6"] == packed("2001:db8::2")
+    kept.dismiss([one])
+    assert kernel.sets["peers4"] == kernel.sets["peers6"] == set()
+
+
 def test_thousands_go_in_few_messages(kernel: Kernel, kept: TunnelFilter) -> None:
     kept.admit_all([lease(2, f"192.0.{number >> 8}.{number & 255}") for number in range(5000)])
     assert [len(keys) for _, _, keys in kernel.told] == [nfset.AT_A_TIME] * (5000 // nfset.AT_A_TIME)

@@ -290,3 +290,15 @@ def test_a_node_made_anew_is_not_an_earlier_one() -> None:
     before = own()._replace(uid="a", revision="9")
     assert own()._replace(uid="a", revision="7").is_before(before)
     assert not own()._replace(uid="b", revision="7").is_before(before)
+
+
+def test_the_addresses_of_a_nodes_kubelet_are_those_by_which_its_packets_may_come() -> None:
+    """A node whose public address is translated speaks with its own to those beside it."""
+    found = node(VXLAN | {"public-ip": "203.0.113.5"}, "10.5.2.0/24")
+    listed = [("InternalIP", "192.0.2.5"), ("Hostname", "two"), ("ExternalIP", "2001:db8::5"), ("InternalIP", "two")]
+    found["status"] = {"addresses": [{"type": kind, "address": text} for kind, text in listed]}
+    lease = peer(found, NAMES)
+    assert isinstance(lease, Lease)
+    assert lease.sources == (parse_ip("192.0.2.5"), parse_ip("2001:db8::5"))
+    del found["status"]
+    assert peer(found, NAMES) == lease._replace(sources=())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.kernel import nfnl
+from cni.kernel import nfnl, nfrule, nfset
 from cni.kernel.nfnl import Element, Place
 from cni.spec.address import parse_ip
 from tests.unit.oracle import WHY, framed, plain, slot
@@ -72,6 +72,17 @@ def without_flag(value: Any) -> list[str]:
     return [name for one in value for name in without_flag(one)] if isinstance(value, list) else []
 
 
+KEYS, TWO = Place(1, "podwired", "peers4"), [parse_ip("192.0.2.2").packed, parse_ip("192.0.2.3").packed]
+
+
+def bare(one: bytes) -> tuple[str, Any]:
+    return ("NFTA_SET_ELEM_KEY", {"attrs": [("NFTA_DATA_VALUE", one)]})
+
+
+def test_keys_are_read_as_they_are_written() -> None:
+    assert nfset.parse_keys(nfset.add_keys(KEYS, TWO)[2]) == TWO
+
+
 CASES: dict[str, tuple[Message, int, int, Place, list[Any]]] = {
     "add to a map": (
         nfnl.add_element(MAP, ADDRESS), 12, 0x604, MAP, [{"attrs": [key(ADDRESS), jump(ADDRESS), comment(ADDRESS)]}],
@@ -90,6 +101,8 @@ CASES: dict[str, tuple[Message, int, int, Place, list[Any]]] = {
     ),
     "delete": (nfnl.delete_element(MAP, ADDRESS), 14, 0x4, MAP, [{"attrs": [key(ADDRESS)]}]),
     "get": (nfnl.get_element(MAP, ADDRESS), 13, 0, MAP, [{"attrs": [key(ADDRESS)]}]),
+    "add keys to a set": (nfset.add_keys(KEYS, TWO), 12, 0x404, KEYS, [{"attrs": [bare(one)]} for one in TWO]),
+    "delete keys": (nfset.delete_keys(KEYS, TWO), 14, 0x4, KEYS, [{"attrs": [bare(one)]} for one in TWO]),
     "all": ((nfnl.all_elements(MAP)[0], 0, nfnl.all_elements(MAP)[1]), 13, 0, MAP, []),
 }  # fmt: skip
 
@@ -259,3 +272,9 @@ def test_every_builder_and_reader_is_held_to_the_oracle() -> None:
     assert len(made) > 7
     parts = {"message", "name_of"}
     assert {name for name in made - parts if f"nfnl.{name}(" not in text} == set()
+
+
+def test_a_table_is_deleted_by_its_name() -> None:
+    found = told(oracle.nft_table_msg, nfrule.delete_table(nfnl.NFPROTO_IPV4, "flannel-ipv4"))
+    assert (found["header"]["type"], found["header"]["flags"], found["nfgen_family"]) == (10 << 8 | 2, 0x4, 2)
+    assert plain(found.getvalue()["attrs"]) == [("NFTA_TABLE_NAME", "flannel-ipv4")]

@@ -6,6 +6,7 @@ has one of the network's two families is reached by that one.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from cni.agent.leases import Lease, Way
@@ -29,6 +30,7 @@ MANAGED = "true"
 CONDITION, REASON, MESSAGE = "NetworkUnavailable", "FlannelIsUp", "Flannel is running on this node"
 UNSPECIFIED = IP(4, 0)
 LONGEST_FAULT = 200
+ADDRESSES, MOST_ADDRESSES = ("InternalIP", "ExternalIP"), 16
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 
 
@@ -132,7 +134,7 @@ def peer(node: Json, names: Names) -> Lease | str | None:
         return None
     try:
         lease = _lease(_subnets(_cidrs(node)), annotations, names)
-        return lease._replace(lives=_is_ready(node), created=_created(node))
+        return lease._replace(lives=_is_ready(node), created=_created(node), sources=_addresses(node))
     except (ValueError, CniError) as error:
         return (error.message if isinstance(error, CniError) else str(error))[:LONGEST_FAULT]
 
@@ -204,6 +206,16 @@ def _is_ready(node: Json) -> bool:
     """Its kubelet says so; of one that has not said anything yet nothing bad is known."""
     conditions = node.get("status", {}).get("conditions") or ()
     return not any(one.get("type") == "Ready" and one.get("status") in ("False", "Unknown") for one in conditions)
+
+
+def _addresses(node: Json) -> tuple[IP, ...]:
+    """By which its kubelet knows the node; what is no address tells nothing."""
+    found = []
+    for one in (node.get("status", {}).get("addresses") or ())[:MOST_ADDRESSES]:
+        if one.get("type") in ADDRESSES:
+            with suppress(ValueError):
+                found.append(parse_ip(str(one.get("address"))))
+    return tuple(found)
 
 
 def _created(node: Json) -> int:
