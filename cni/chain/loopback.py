@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cni.call import owner_of
 from cni.kernel.loopback import addresses
 from cni.plan.loopback import LO, NO_MAC, LoopbackUp
 from cni.spec.result import Interface, IPConfig, Result
@@ -27,7 +28,7 @@ class Loopback:
 
     def operations(self, previous: Result) -> tuple[Operation, ...]:
         del previous
-        return (LoopbackUp(LO),)
+        return (LoopbackUp(LO, owner_of(self._call).label),)
 
     def answer(self, previous: Result) -> Result:
         """What was answered before; else the interface and the first address of each family."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cni.kernel import rtnl
+from cni.kernel.stray import is_anothers
 from cni.spec.errors import MachineRefused
 
 TYPE_CHECKING = False
@@ -26,7 +27,10 @@ def apply(machine: Machine, op: LoopbackUp, journal: Journal) -> None:
 
 
 def release(machine: Machine, op: LoopbackUp) -> None:
-    if machine.container is not None and not machine.container.same_as(machine.host):
+    """An ADD of the container that has the path by now would not come again to set its interface up."""
+    if machine.container is None or machine.container.same_as(machine.host):
+        return
+    if not is_anothers(machine, op.label):
         machine.container_route.request(*rtnl.set_flags(op.ifname, 0, rtnl.IFF_UP))
 
 

@@ -7,7 +7,7 @@ now, and what is there under the interface's name is the attachment's only if so
 from __future__ import annotations
 
 from cni.spec.address import mac_text
-from cni.spec.owner import label_keys
+from cni.spec.owner import label_keys, same_container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +47,13 @@ def is_of(machine: Machine, inside: Link, traces: Traces) -> bool:
     # Nothing but the place of the other end is left to tell.
     bridge = machine.route.find(traces.bridge) if traces.bridge else None
     return peer is not None and peer.master == (bridge.ifindex if bridge is not None else 0)
+
+
+def is_anothers(machine: Machine, label: str) -> bool:
+    """True if podwire has attached a container in the namespace, and another one than that of the label."""
+    peers = [peer_of(machine, link) for link in machine.container_route.links() if link.kind == "veth"]
+    labels = [peer.alias for peer in peers if peer is not None and label_keys(peer.alias)]
+    return bool(labels) and not any(same_container(one, label) for one in labels)
 
 
 def peer_of(machine: Machine, inside: Link) -> Link | None:

@@ -269,8 +269,8 @@ def test_one_limit_is_enough() -> None:
 
 def test_loopback_is_one_operation() -> None:
     plugin = made(Loopback, Routes())
-    assert plugin.operations(Result()) == plugin.leftovers(Result()) == (LoopbackUp("lo"),)
-    assert LoopbackUp("lo").describe() == "ip -n CONTAINER link set lo up"
+    assert plugin.operations(Result()) == plugin.leftovers(Result()) == (LoopbackUp("lo", OWNER.label),)
+    assert LoopbackUp("lo", "c1").describe() == "ip -n CONTAINER link set lo up"
     assert plugin.answer(BOTH) == BOTH
 
 
