@@ -5,7 +5,7 @@ What can be set is set, so that a device that other nodes know keeps its tables 
 
 from __future__ import annotations
 
-from errno import EEXIST, ENODEV, EOPNOTSUPP
+from errno import EADDRINUSE, EEXIST, ENODEV, EOPNOTSUPP
 from typing import TYPE_CHECKING
 
 from cni.agent.network import VXLAN
@@ -16,6 +16,8 @@ from cni.spec.errors import InvalidConfig
 from cni.spec.record import Record
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from cni.agent.leases import Way
     from cni.agent.network import Backend
     from cni.agent.underlay import Underlay
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from cni.kernel.route import Route
     from cni.kernel.rtinfo import Link
 
+DEFAULT_PORT = 8472  # the kernel's
 OVERHEAD = {4: 50, 6: 70}  # bytes that VXLAN adds to a packet, by the family of the wire (RFC 7348, section 5)
 LEAST_MTU = {4: 68, 6: 1280}  # RFC 791, RFC 8200
 
@@ -112,7 +115,7 @@ def ensure_device(route: Route, device: Device) -> tuple[int, list[str]]:
     _refuse_advertisements(device.name)
     done += _set_address(route, link.ifindex, device)
     if not link.up:
-        route.request(*rtnl.set_flags(device.name, rtnl.IFF_UP, rtnl.IFF_UP))
+        _bring_up(route, device)
         done.append(f"{device.name} was down")
     return link.ifindex, done
 
@@ -120,13 +123,17 @@ def ensure_device(route: Route, device: Device) -> tuple[int, list[str]]:
 def _tunnel(route: Route, device: Device) -> tuple[Link, list[str]]:
     """The link, of the right tunnel: as it was, changed or made anew."""
     done = []
-    if route.find(device.name) is not None:
+    link = route.find(device.name)
+    if link is not None:
         found = overlaynl.parse_vxlan(route.ask(*rtnl.get_link(device.name)))
         # Where no port is asked for, the kernel has chosen one.
         wanted = device.info if found is None or device.info.port else device.info._replace(port=found.port)
         if found == wanted:
             return route.need(device.name), []
-        if found is not None and _is_changed(route, device, found):
+        if found is None:
+            kind = link.kind or "device"
+            raise Refused(EEXIST, f"{device.name} is a {kind} of somebody else: remove it, or give it another name")
+        if _is_changed(route, device, found):
             return route.need(device.name), [f"{device.name} had another wire"]
         route.request(*rtnl.delete_link(device.name))
         done.append(f"{device.name} was not this network's tunnel: made anew")
@@ -139,11 +146,38 @@ def _tunnel(route: Route, device: Device) -> tuple[Link, list[str]]:
         if refused.errno != EEXIST:
             raise
         if not (renamed := _retire_twins(route, device)):
-            remedy = f"remove it, or choose another VNI or Port than {device.info.vni} and {device.info.port or 8472}"
-            raise Refused(EEXIST, f"another VXLAN device has the VNI of {device.name} on its port: {remedy}") from None
+            raise Refused(
+                EEXIST,
+                f"{_rivals(route, device, (device.info.vni,))} has the VNI of {device.name} on its port: remove it, or"
+                f" choose another VNI or Port than {device.info.vni} and {device.info.port or DEFAULT_PORT}",
+            ) from None
         done.append(f"{', '.join(renamed)} had been {device.name}")
         route.request(*made)
     return route.need(device.name), done
+
+
+def _bring_up(route: Route, device: Device) -> None:
+    """The kernel opens the port now, which a device of another mode or a program may have."""
+    try:
+        route.request(*rtnl.set_flags(device.name, rtnl.IFF_UP, rtnl.IFF_UP))
+    except Refused as refused:
+        if refused.errno != EADDRINUSE:
+            raise
+        port, others = device.info.port or DEFAULT_PORT, _rivals(route, device, range(1 << 24))
+        raise Refused(
+            EADDRINUSE, f"{device.name} cannot be up: {others} uses UDP port {port}: remove it, or choose another Port"
+        ) from None
+
+
+def _rivals(route: Route, device: Device, vnis: Container[int]) -> str:
+    """The names of others' VXLAN devices on the same port, with one of these VNIs."""
+    port, names = device.info.port or DEFAULT_PORT, []
+    for link in route.links():
+        if link.kind == "vxlan" and link.name != device.name:
+            found = overlaynl.parse_vxlan(route.ask(*rtnl.get_link(link.name)))
+            if found is not None and found.port == port and found.vni in vnis:
+                names.append(link.name)
+    return f"the VXLAN device {' or '.join(names)}" if names else "a program"
 
 
 def _retire_twins(route: Route, device: Device) -> list[str]:

@@ -21,7 +21,7 @@ class Health:
     """Serves from a thread of its own once it is started."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self.ready = False
+        self.fault = "pods cannot be attached yet, its log says why"  # why it is not ready
         self._metrics = metrics
 
     def start(self, ip: str, port: int) -> None:
@@ -38,9 +38,9 @@ class Health:
         if path == "/healthz":
             return HTTPStatus.OK, TEXT, b"podwired is running\n"
         if path == "/readyz":
-            if self.ready:
+            if not self.fault:
                 return HTTPStatus.OK, TEXT, b"podwired is ready\n"
-            return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, b"podwired is not ready yet, its log says why\n"
+            return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, f"podwired is not ready: {self.fault}\n".encode()
         if path == "/metrics":
             return HTTPStatus.OK, METRICS, self._metrics.text()
         return HTTPStatus.NOT_FOUND, TEXT, b"/healthz, /readyz and /metrics are here\n"

@@ -19,6 +19,7 @@ from cni.spec.record import Record
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from cni.agent.network import Backend
     from cni.spec.jsontext import JsonValue
 
 
@@ -96,6 +97,13 @@ class Lease(Record):
 def derived_mac(public_ip: IP, vni: int) -> bytes:
     """The MAC address of a VTEP that nobody has told another: nodes agree on it without talking."""
     return mac_of("vtep", str(vni), public_ip.text)
+
+
+def node_of(backend: Backend, public_ips: Iterable[IP]) -> Node:
+    """What this node's lease has to say, by the addresses that others reach it by."""
+    if backend.kind != VXLAN:
+        return Node(backend.kind, 0, tuple([End(ip) for ip in public_ips]))
+    return Node(VXLAN, backend.vni, tuple([End(ip, derived_mac(ip, backend.vni)) for ip in public_ips]))
 
 
 def lease_key(subnets: Iterable[Net]) -> str:

@@ -89,10 +89,18 @@ def serve(options: Options, machine: Machine, instance: Instance) -> int:
 
     def ready() -> None:
         metrics.ready.set(1)
-        health.ready = True
+        health.fault = ""
         notify("READY=1")
         log.info("ready: pods can be attached")
         store.ready()
+
+    def status(fault: str) -> None:
+        metrics.ready.set(not fault)
+        health.fault = fault
+        if fault:
+            log.warning("not ready: %s", fault)
+        else:
+            log.info("ready again")
 
     before = subnetenv.read(options.subnet_file)
     settings = Settings(
@@ -109,7 +117,7 @@ def serve(options: Options, machine: Machine, instance: Instance) -> int:
     )
     store = open_store(options, before.subnets if before is not None else ())
     inbox = Inbox()
-    reconciler = Reconciler(settings, machine, metrics, store.present, ready)
+    reconciler = Reconciler(settings, machine, metrics, store.present, ready, status)
     files = Files((options.subnet_file, *((options.conflist.path,) if options.conflist is not None else ())))
     Loop(reconciler, store, inbox, machine, files).run()
     notify("STOPPING=1")

@@ -45,6 +45,8 @@ class Opening:
         self._settings, self._machine = settings, machine
         self.filter = TunnelFilter(machine, settings.instance.name)
         self._rules: firewall.Rules | None = None
+        self._asked: firewall.Rules | None = None
+        self._confined: object = None  # the pods' interfaces and the ports that the filter has
         self._unfiltered = ""  # why there is no filter
         self._underlay = ""
         self._has_taken_over = False
@@ -64,13 +66,18 @@ class Opening:
             settings.forwards,
             _tunnel(config) if settings.filters else None,
         )
-        self._underlay = underlay.name
+        self._asked, self._underlay = self._rules, underlay.name
         done = self._load()
         mtu = min(device.pod_mtu(config.backend, underlay, way.subnet.family) for way in own.ways)
         if subnetenv.write(settings.subnet_file, subnetenv.text_of(spaces, mtu, masquerades=settings.masquerades)):
             log.info("wrote %s", settings.subnet_file)
         self._list()
         return done
+
+    @property
+    def rules(self) -> firewall.Rules | None:
+        """The rules that were asked for at the last opening."""
+        return self._asked
 
     @property
     def is_open(self) -> bool:
@@ -132,7 +139,9 @@ class Opening:
             return []
         others = (*rules.tunnel.devices, self._underlay)
         pods = tunnelfilter.pod_links(self._machine.route, [subnet for _, subnet in rules.spaces], others)
-        return self.filter.confine(pods)
+        before, self._confined = self._confined, (frozenset(pods), frozenset(self.filter.ports))
+        done = self.filter.confine(pods)
+        return done if before == self._confined else []  # pods that come are nothing that was broken
 
 
 def _tunnel(config: NetworkConfig) -> Tunnel | None:

@@ -72,6 +72,14 @@ class Tables:
             self.neighbours[way.subnet.ip] = way.mac
             self.forwarding.add((way.mac, way.public_ip))
 
+    def is_same(self, other: Tables) -> bool:
+        """The same entries are wanted."""
+        mine, theirs = (
+            (self.routes, self.neighbours, self.forwarding),
+            (other.routes, other.neighbours, other.forwarding),
+        )
+        return mine == theirs
+
     def replace(self, old: Tables, new: Tables) -> None:
         for dst in old.routes:
             self.routes.pop(dst, None)

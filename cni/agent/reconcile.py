@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from cni.agent import device, overlay
 from cni.agent.instance import Occupied
 from cni.agent.known import Known
-from cni.agent.leases import End, Node, derived_mac
+from cni.agent.leases import node_of
 from cni.agent.logs import log, words_of
 from cni.agent.network import VXLAN
 from cni.agent.opening import Opening
+from cni.agent.peerlog import fields_of, log_changes, log_faults
 from cni.agent.plane import Links, Tables, changes, tables_of
 from cni.agent.stores.store import Failed, Held
 from cni.agent.underlay import NoUnderlay
@@ -28,7 +29,7 @@ from cni.spec.errors import CniError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cni.agent.leases import Lease, Way
+    from cni.agent.leases import Lease, Node, Way
     from cni.agent.metrics import Metrics
     from cni.agent.network import NetworkConfig
     from cni.agent.opening import Settings
@@ -38,12 +39,11 @@ if TYPE_CHECKING:
     from cni.kernel.machine import Machine
     from cni.kernel.rtnl import Message
 
-LONGEST_KEY = 200  # letters of what others write
-TOLD_ONE_BY_ONE = 20  # changes of peers; of more only their number is told
-
 
 class Reconciler:
-    """One node's. `present` tells the store what the own lease has to say; `ready` is for when pods can be attached."""
+    """One node's. `present` tells the store what the own lease has to say; `ready` is for when pods can be attached for
+    the first time, and `status` for why other nodes' pods are not reached, empty when they are again.
+    """
 
     def __init__(
         self,
@@ -52,19 +52,23 @@ class Reconciler:
         metrics: Metrics,
         present: Callable[[Node], None],
         ready: Callable[[], None],
+        status: Callable[[str], None],
     ) -> None:
         self.watch = Watch(settings.instance.name)
         self.is_ready = False
         self._settings, self._machine, self._metrics = settings, machine, metrics
-        self._present, self._ready = present, ready
+        self._present, self._ready, self._status = present, ready, status
         self._known = Known()
         self._peers: Peers | None = None
+        self._told: dict[str, Lease] = {}  # the peers that people know of
         self._links: dict[int, Links] = {}
         self._wire = Wire(machine.route, settings.wish)
         self._node: Node | None = None
         self._opening = Opening(settings, machine)
         self._networks = {*settings.networks}
         self._all_due = self._rules_due = self._failed = False
+        self._blocks: list[str] = []  # what keeps all pods of other nodes from being reached
+        self._wanted: dict[str, object] = {}  # the settings of things, as they were last made so
 
     @property
     def due(self) -> bool:
@@ -78,7 +82,7 @@ class Reconciler:
         if isinstance(news, Held):
             self._metrics.lease_expiry.set(news.expires or 0)
             if held is None or held.lease != news.lease:
-                log.info("this node's lease: %s", _described(news.lease))
+                log.info("this node's lease: %s", fields_of(news.lease))
         self._metrics.store_up.set(not isinstance(news, Failed))
         if isinstance(news, Failed):
             self._metrics.errors.labels("store").inc()
@@ -104,7 +108,10 @@ class Reconciler:
 
     def _do_all(self) -> None:
         self._all_due = self._rules_due = False
-        self._reconcile()
+        was_ready, blocked, self._blocks = self.is_ready, self._blocks, []
+        self._try(self._reconcile, blocks=True)
+        if was_ready and self._blocks != blocked:
+            self._status("; ".join(self._blocks))
 
     def _do_part(self) -> None:
         self._follow()
@@ -112,21 +119,26 @@ class Reconciler:
             self._rules_due = False
             self._note_healed(self._opening.keep_rules())
 
-    def _try(self, step: Callable[[], None]) -> None:
-        """What fails is told, and does not keep other steps from being taken."""
+    def _try(self, step: Callable[[], None], *, blocks: bool = False) -> bool:
+        """What fails is told, and does not keep other steps from being taken. Returns whether it was done."""
         try:
             step()
         except NoUnderlay as error:
-            self._fail("interface", str(error))
+            self._fail("interface", str(error), blocks=blocks)
         except Occupied as error:
             if not self.is_ready:
                 raise
             self._fail("instance", str(error))
         except (Refused, Interrupted, CniError, OSError) as error:
-            self._fail("kernel", words_of(error))
+            self._fail("kernel", words_of(error), blocks=blocks)
+        else:
+            return True
+        return False
 
-    def _fail(self, where: str, text: str) -> None:
+    def _fail(self, where: str, text: str, *, blocks: bool = False) -> None:
         self._failed = True
+        if blocks:
+            self._blocks.append(text)
         self._metrics.errors.labels(where).inc()
         log.error("%s", text)
 
@@ -141,8 +153,8 @@ class Reconciler:
         underlay = self._wire.find(config, configured.public_ips)
         self.watch.searches = self._wire.searches
         if self._wire.fault:
-            self._fail("interface", self._wire.fault)
-        node = _node(config, underlay)
+            self._fail("interface", self._wire.fault, blocks=True)
+        node = node_of(config.backend, underlay.public_ips)
         if node != self._node:
             self._node = node
             self._present(node)
@@ -154,10 +166,11 @@ class Reconciler:
         peers = self._known.peers(config, own, tuple([net for net, _ in connected]))
         if peers is None:
             return
-        self._report(peers, [*peers.faults] if peers is not self._peers else [])
+        self._count(peers)
         if peers is not self._peers:
-            self._peers = peers
-            log.info("%d peers", len(peers.served))
+            log_faults(peers.faults, peers.faults)
+            log_changes(self._told, peers.served)
+            self._peers, self._told = peers, dict(peers.served)
         self.watch.links = {underlay.ifindex: device.look_of(route, underlay.name)}
         self.watch.devices.clear()
         self.watch.subnets = own.subnets
@@ -165,8 +178,10 @@ class Reconciler:
         self.watch.spaces = {way.subnet.family: (config.network(way.subnet.family), way.subnet) for way in own.ways}
         self.watch.beside = frozenset([index for net, index in connected if self.watch.is_rival(net)])
         self.watch.directs = config.backend.kind != VXLAN or config.backend.direct_routing
-        for way in own.ways:
-            self._try(partial(self._reconcile_family, config, underlay, way, peers))
+        made = [
+            self._try(partial(self._reconcile_family, config, underlay, way, peers), blocks=True) for way in own.ways
+        ]
+        self.watch.waits = not all(made)
         self._retire(config)
         self._opening.filter.ports = self.watch.ports
         self._open(config, underlay, own)
@@ -178,13 +193,16 @@ class Reconciler:
         self.watch.networks = frozenset(self._networks)
 
     def _open(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> None:
-        self._note_healed(self._opening.open(config, underlay, own))
+        rules = self._opening.rules
+        done = self._opening.open(config, underlay, own)
+        same = rules == self._opening.rules
+        self._note_done("the firewall's rules", done, same=same)
         for fault in self._opening.faults:
-            self._fail("conflist", fault)
-        if self._opening.is_open and not self.is_ready:
+            self._fail("conflist", fault, blocks=not self._opening.is_open)
+        if self._opening.is_open and not self._blocks and not self.is_ready:
             self.is_ready = True
             self._ready()
-        self._note_healed(self._opening.keep_rules())
+        self._note_done("the firewall's rules", self._opening.keep_rules(), same=same)
 
     def _retire(self, config: NetworkConfig) -> None:
         """What the network had before it was changed, and has no more."""
@@ -199,21 +217,16 @@ class Reconciler:
                 for text in overlay.clear(self._machine.route, family, self._networks):
                     self._fail("kernel", text)
 
-    def _report(self, peers: Peers, keys: Iterable[str]) -> None:
+    def _count(self, peers: Peers) -> None:
         self._metrics.peers.set(len(peers.served))
         self._metrics.refused_peers.set(len(peers.faults))
-        faulty = [key for key in keys if key in peers.faults]
-        for key in faulty[:TOLD_ONE_BY_ONE]:
-            log.warning("lease %s is not served: %s", key[:LONGEST_KEY], peers.faults[key][:LONGEST_KEY])
-        if len(faulty) > TOLD_ONE_BY_ONE:
-            log.warning("%d leases are not served", len(faulty))
 
     def _reconcile_family(self, config: NetworkConfig, underlay: Underlay, own: Way, peers: Peers) -> None:
         route, family, index = self._machine.route, own.subnet.family, 0
         if config.backend.kind == VXLAN:
             tunnel = device.device_of(config.backend, underlay, own, self._settings.instance.name)
             index, done = device.ensure_device(route, tunnel)
-            self._note_healed(done)
+            self._note_done(tunnel.name, done, same=self._is_as_before(tunnel.name, tunnel))
             self.watch.links[index] = device.look_of(route, tunnel.name)
             self.watch.devices[index] = family
         ways = overlay.ways_out(route, underlay.ifindex, index, family) if self.watch.directs else ()
@@ -221,10 +234,11 @@ class Reconciler:
         links = Links(index, ways)
         self._links[family] = links
         wanted = self._tables(peers.served.values(), links, family)
-        self.watch.tables[family] = wanted
+        before, self.watch.tables[family] = self.watch.tables.get(family), wanted
         messages = changes(overlay.tables(route, family, index, self._networks), wanted, links)
         if made := len(messages) - self._apply(messages):
-            self._note_healed([f"{made} entries of IPv{family} differed"])
+            same = before is not None and before.is_same(wanted)
+            self._note_done(f"{made} entries of IPv{family}", [f"{made} entries of IPv{family} differed"], same=same)
         overlay.keep_blackholes(route, family, (own.subnet,) if self._settings.blackholes else (), self._networks)
 
     def _tables(self, leases: Iterable[Lease], links: Links, family: int) -> Tables:
@@ -242,10 +256,22 @@ class Reconciler:
             self._fail("kernel", text)
         return len(refused)
 
+    def _is_as_before(self, name: str, wanted: object) -> bool:
+        before, self._wanted[name] = self._wanted.get(name), wanted
+        return before == wanted
+
+    def _note_done(self, what: str, done: list[str], *, same: bool) -> None:
+        """Where the settings are the same as before, what had to be done was broken by others; else they changed."""
+        if done and same:
+            self._note_healed(done)
+        elif done:
+            log.info("set up %s", what)
+            log.debug("%s", "; ".join(done))
+
     def _note_healed(self, done: list[str]) -> None:
         for one in done:
-            log.info("healed: %s" if self.is_ready else "%s", one)
-        if done and self.is_ready:
+            log.info("healed: %s", one)
+        if done:
             self._metrics.healed.inc()
 
     def _follow(self) -> None:
@@ -261,26 +287,11 @@ class Reconciler:
             self._apply(changes(old, new, links))
             self.watch.tables[family].replace(old, new)
         self._try(partial(self._opening.filter.dismiss, [*filter(None, before.values())]))
-        self._report(peers, before)
-        if len(before) > TOLD_ONE_BY_ONE:
-            log.info("%d leases changed, %d peers now", len(before), len(peers.served))
-            return
+        self._count(peers)
+        log_faults(peers.faults, before)
+        log_changes(before, after)
         for key, lease in after.items():
-            if _served(lease) != _served(before[key]):
-                log.info("peer %s: %s", key, "gone" if lease is None else _described(lease))
-
-
-def _node(config: NetworkConfig, underlay: Underlay) -> Node:
-    if config.backend.kind != VXLAN:
-        return Node(config.backend.kind, 0, tuple([End(ip) for ip in underlay.public_ips]))
-    vni = config.backend.vni
-    return Node(VXLAN, vni, tuple([End(ip, derived_mac(ip, vni)) for ip in underlay.public_ips]))
-
-
-def _served(lease: Lease | None) -> object:
-    """What of a lease the data plane is made of."""
-    return lease and lease.ways
-
-
-def _described(lease: Lease) -> str:
-    return ", ".join([f"{way.subnet.text} at {way.public_ip.text}" for way in lease.ways])
+            if lease is None:
+                self._told.pop(key, None)
+            else:
+                self._told[key] = lease

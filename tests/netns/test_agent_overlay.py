@@ -194,7 +194,6 @@ def test_what_the_kernel_drops_with_a_change_is_made_again(host: Machine, family
     [
         "type vxlan id 2 dev uplink local {local} dstport 8472",
         "type vxlan id 1 dev uplink local {local} dstport 8472 gbp",
-        "type bridge",
     ],
 )
 def test_what_cannot_be_set_is_made_anew(host: Machine, family: int, other: str) -> None:

@@ -94,12 +94,37 @@ def test_a_device_that_was_renamed_gives_way_to_one_of_the_right_name(host: Mach
     assert "renamed" not in host.run("ip", "link").stdout
 
 
-def test_a_device_of_another_in_the_way_is_left_and_told_with_a_remedy(machine: Machine) -> None:
+@pytest.mark.parametrize(
+    ("foreign", "told"),
+    [
+        (
+            "link add foreign type vxlan id 1 dstport 8472 dev uplink",
+            "VXLAN device foreign has the VNI of flannel.1 on its port: .*choose another VNI or Port than 1 and 8472",
+        ),
+        ("link add flannel.1 type bridge", "flannel.1 is a bridge of somebody else: remove it"),
+        (
+            "link add foreign up type vxlan id 9 dstport 8472 gbp dev uplink",
+            "flannel.1 cannot be up: the VXLAN device foreign uses UDP port 8472: remove it",
+        ),
+        (
+            "link add foreign up type vxlan external dstport 8472",
+            "flannel.1 cannot be up: the VXLAN device foreign uses UDP port 8472: remove it",
+        ),
+    ],
+)
+def test_a_device_of_another_in_the_way_is_left_and_named_until_it_goes(
+    machine: Machine, foreign: str, told: str
+) -> None:
     machine.outside()
-    machine.run("ip", "link", "add", "foreign", "type", "vxlan", "id", "1", "dstport", "8472", "dev", "uplink")
-    with pytest.raises(Refused, match="choose another VNI or Port than 1 and 8472"):
-        machine.call(keep)
-    assert "foreign" in machine.run("ip", "link").stdout
+    machine.run("ip", *foreign.split())
+    name = foreign.split()[2]
+    for _ in range(2):
+        with pytest.raises(Refused, match=told):
+            machine.call(keep)
+    assert name in machine.run("ip", "link").stdout
+    machine.run("ip", "link", "del", name)
+    machine.call(keep)
+    assert machine.call(keep) == []
 
 
 DROP = "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }"

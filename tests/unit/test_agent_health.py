@@ -89,11 +89,11 @@ def served(request: pytest.FixtureRequest) -> Iterator[Served]:
 
 def test_it_is_alive_before_it_is_ready(served: Served) -> None:
     assert served.ask("/healthz")[::2] == (200, "podwired is running\n")
-    assert served.ask("/readyz")[::2] == (503, "podwired is not ready yet, its log says why\n")
-    served.health.ready = True
+    assert served.ask("/readyz")[::2] == (503, "podwired is not ready: pods cannot be attached yet, its log says why\n")
+    served.health.fault = ""
     assert served.ask("/readyz?verbose")[::2] == (200, "podwired is ready\n")
-    served.health.ready = False
-    assert served.ask("/readyz")[0] == 503
+    served.health.fault = "eth0 is gone"
+    assert served.ask("/readyz")[::2] == (503, "podwired is not ready: eth0 is gone\n")
 
 
 def test_it_tells_what_it_counts(served: Served) -> None:
