@@ -160,6 +160,11 @@ def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: W
     def answer(text: str) -> None:
         _print(stdout, text)
 
+    if request.command == "ADD":
+        from cni.config.keys import ignored
+
+        for text in ignored(name, network):
+            _tell(stderr, shortened(text))
     if name == HOST_LOCAL:
         _allocate(request, network, answer)
     else:

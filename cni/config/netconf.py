@@ -114,9 +114,9 @@ def parse_netconf(network: Network, args: Mapping[str, str], faults: Faults, pro
         shaping_given=alone and (capabilities.flag("bandwidth") or has_rates(fields)),
         accept=alone,
         ipam_type=fields.object("ipam").text("type"),
-        notices=_notices(backend),
+        notices=_notices(backend, fields, alone),
     )
-    _judge(fields, conf, backend, mode)
+    _judge(fields, conf, backend, mode, alone)
     return conf
 
 
@@ -137,9 +137,11 @@ def _known(network: Network, program: str) -> Network:
     return network._replace(members={key: value for key, value in network.members.items() if key.lower() in PTP_KEYS})
 
 
-def _judge(fields: Fields, conf: NetConf, backend: str, mode: str) -> None:
+def _judge(fields: Fields, conf: NetConf, backend: str, mode: str, alone: bool) -> None:
     """What does not go together."""
     _judge_mode(fields, mode)
+    if alone and not conf.routed and _is_typeless(fields):
+        fields.fault("ipam.type", "missing, so that nobody would give the addresses (did you mean host-local?)")
     if backend not in MASQUERADE_BACKENDS:
         fields.fault("ipMasqBackend", f"{backend!r} is neither iptables nor nftables")
     if conf.hairpin and conf.promiscuous:
@@ -215,7 +217,17 @@ def _trunk(fields: Fields) -> tuple[VlanRange, ...]:
     return tuple(ranges)
 
 
-def _notices(backend: str) -> tuple[str, ...]:
-    if backend != "iptables":
-        return ()
-    return ("ipMasqBackend iptables: podwire masquerades in nftables, which serves the same traffic",)
+def _is_typeless(fields: Fields) -> bool:
+    """Somebody meant to have addresses given, and did not say by whom."""
+    ipam = fields.raw("ipam")
+    given = {key.casefold() for key, value in ipam.items() if value not in (None, "")} if isinstance(ipam, dict) else ()
+    return bool(given) and "type" not in given
+
+
+def _notices(backend: str, fields: Fields, alone: bool) -> tuple[str, ...]:
+    found = []
+    if backend == "iptables":
+        found.append("ipMasqBackend iptables: podwire masquerades in nftables, which serves the same traffic")
+    if not alone and _is_typeless(fields):
+        found.append("ipam: has no type, so the container gets no address (did you mean host-local?)")
+    return tuple(found)

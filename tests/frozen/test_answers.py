@@ -183,3 +183,28 @@ def test_a_variable_of_any_length_makes_no_long_message(bundle: Path) -> None:
     assert len(run(bundle, call(NETWORK, environment)).error[1]) < LIMIT + 100
     long = ENVIRONMENT | {"CNI_ARGS": ";".join(["a"] * 30_000), "CNI_NETNS": "/" + "n" * 100_000}
     assert len(run(bundle, Call(json.dumps(NETWORK).encode(), long)).error[1]) < LIMIT + 100
+
+
+def test_what_has_no_effect_is_told_on_stderr_and_the_add_goes_on(bundle: Path) -> None:
+    told = NETWORK | {"ipmask": True, "capabilities": {"portMapping": True}, "disableCheck": True, "type": "podwire"}
+    ended = run(bundle, call(told, {}))
+    assert ended.error[0] == 8
+    assert ended.stderr.decode().splitlines() == [
+        "ipmask: unknown key, ignored (did you mean ipMasq?)",
+        "capabilities.portMapping: this capability is not served here, ignored (did you mean portMappings?)",
+    ]
+    assert run(bundle, call(told, {"CNI_COMMAND": "DEL"})).stderr == b""
+
+
+def test_an_allocator_without_a_type_is_refused_or_told(bundle: Path) -> None:
+    told = NETWORK | {"ipam": {"subnet": "10.1.2.0/24"}}
+    assert run(bundle, call(told, {})).error == (
+        7,
+        "invalid network configuration: ipam.type: missing, so that nobody would give the addresses"
+        " (did you mean host-local?)",
+    )
+    drop_in = run(bundle, call(told, {}, "bridge"))
+    assert drop_in.error[0] == 8
+    assert drop_in.stderr == b"ipam: has no type, so the container gets no address (did you mean host-local?)\n"
+    for ipam in ({}, {"type": ""}, {"type": "", "subnet": None}):
+        assert run(bundle, call(NETWORK | {"ipam": ipam}, {})).error[0] == 8

@@ -1,0 +1,149 @@
+"""Keys that nobody reads: told with what may have been meant, and never of what others have a use for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni.config.keys import ignored
+from cni.config.spelling import distance, nearest
+from cni.spec.network import parse_network
+
+ROOT = Path(__file__).parents[2]
+ALL = ["podwire", "bridge", "ptp", "host-local", "portmap", "bandwidth", "firewall", "tuning", "loopback", "flannel"]
+
+
+def told(program: str = "podwire", **members: Any) -> list[str]:
+    network = {"cniVersion": "1.1.0", "name": "net", "type": program} | members
+    return ignored(program, parse_network(json.dumps(network).encode(), "ADD"))
+
+
+@pytest.mark.parametrize(
+    ("program", "members", "text"),
+    [
+        ("podwire", {"ipmask": True}, "ipmask: unknown key, ignored (did you mean ipMasq?)"),
+        ("bridge", {"hairpinmod": True}, "hairpinmod: unknown key, ignored (did you mean hairpinMode?)"),
+        ("bridge", {"isGatewya": True}, "isGatewya: unknown key, ignored (did you mean isGateway?)"),
+        ("portmap", {"snatt": True}, "snatt: unknown key, ignored (did you mean snat?)"),
+        ("tuning", {"sysctls": {}}, "sysctls: unknown key, ignored (did you mean sysctl?)"),
+        ("flannel", {"delegates": {}}, "delegates: unknown key, ignored (did you mean delegate?)"),
+        ("flannel", {"delegate": {"mtuu": 1}}, "delegate.mtuu: unknown key, ignored (did you mean mtu?)"),
+        ("podwire", {"ipam": {"range": []}}, "ipam.range: unknown key, ignored (did you mean ranges?)"),
+        (
+            "host-local",
+            {"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.0.0.0/8"}, {"rangestrat": "10.0.0.9"}]]}},
+            "ipam.ranges[0][1].rangestrat: unknown key, ignored (did you mean rangeStart?)",
+        ),
+        (
+            "bridge",
+            {"ipam": {"type": "host-local", "routes": [{"dst": "0.0.0.0/0", "via": "10.0.0.1"}]}},
+            "ipam.routes[0].via: unknown key, ignored",
+        ),
+        ("podwire", {"dns": {"nameserver": []}}, "dns.nameserver: unknown key, ignored (did you mean nameservers?)"),
+        ("bridge", {"vlanTrunk": [{"minId": 1, "maxx": 2}]}, "vlanTrunk[0].maxx: unknown key, ignored"),
+        (
+            "podwire",
+            {"capabilities": {"portMapping": True}},
+            "capabilities.portMapping: this capability is not served here, ignored (did you mean portMappings?)",
+        ),
+        (
+            "bridge",
+            {"capabilities": {"portMappings": True}},
+            "capabilities.portMappings: this capability is not served here, ignored",
+        ),
+        ("loopback", {"bogus": 1}, "bogus: unknown key, ignored"),
+    ],
+)
+def test_what_has_no_effect_is_told(program: str, members: dict[str, Any], text: str) -> None:
+    assert told(program, **members) == [text]
+
+
+@pytest.mark.parametrize("program", ALL)
+def test_what_runtimes_and_people_put_in_is_known(program: str) -> None:
+    put_in = {
+        "cniVersions": ["1.0.0", "1.1.0"],
+        "disableCheck": True,
+        "disableGC": "true",
+        "loadOnlyInlinedPlugins": True,
+        "args": {"cni": {"labels": []}, "podman": 1},
+        "runtimeConfig": {
+            "portMappings": [{"HostPort": 1, "ContainerPort": 2, "HostIP": "", "Protocol": "tcp"}],
+            "x": 1,
+        },
+        "prevResult": {"cniVersion": "1.1.0", "anything": 1},
+        "cni.dev/valid-attachments": [],
+        "cni.dev/attachments": [],
+        "io.kubernetes.cri.pod-annotations": {},
+        "_comment": "a",
+        "comment": "a",
+        "deviceID": "0000:00:01.0",
+        "capabilities": {"aliases": True, "io.kubernetes.cri.pod-annotations": True, "bogus": False},
+        "unsaid": None,
+    }
+    assert told(program, **put_in) == []
+    assert told(program, **{key.upper(): value for key, value in put_in.items()}) == []
+
+
+@pytest.mark.parametrize("program", ["podwire", "bridge", "ptp"])
+def test_another_allocators_configuration_is_its_own_to_judge(program: str) -> None:
+    assert told(program, ipam={"type": "dhcp", "provide": []}, capabilities={"special": True}) == []
+
+
+def test_an_allocator_judges_nothing_of_the_plugin_that_calls_it() -> None:
+    assert told("host-local", master="eth0", linkInContainer=True, ipam={"type": "host-local"}) == []
+
+
+def test_a_key_of_another_plugin_is_passed_over() -> None:
+    assert told("ptp", bridge="br0", hairpinMode=True) == told("portmap", mode="routed", dataDir="/x") == []
+
+
+def test_what_is_handed_on_to_another_plugin_is_its_own_to_judge() -> None:
+    assert told("flannel", delegate={"type": "macvlan", "master": "eth0"}, ipam={"subnetLen": 1}) == []
+
+
+def test_many_keys_are_told_by_their_number() -> None:
+    unknown: dict[str, Any] = {f"unknown{number}": 1 for number in range(50_000)} | {"x" * 100_000: 1}
+    texts = told(**unknown)
+    assert len(texts) == 11
+    assert texts[-1] == "and 49991 more"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf").glob("*.conflist")), ids=lambda path: path.name)
+def test_the_examples_have_no_such_key(path: Path) -> None:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    for plugin in document["plugins"]:
+        members = {"cniVersion": document["cniVersion"], "name": document["name"], **plugin}
+        assert told(plugin["type"], **members) == []
+
+
+def test_all_keys_that_the_readme_explains_are_known() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    own = text.partition("### `type: podwire`")[2].partition("A **port mapping**")[0]
+    keys = [word for line in own.split("\n") if line.startswith("| `") for word in line.split("|")[1].split("`")[1::2]]
+    assert len(keys) > 30
+    assert told("podwire", **{key: {} for key in keys if key not in ("ipam", "name", "cniVersion")}) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "strokes"),
+    [
+        ("", "", 0),
+        ("a", "", 1),
+        ("abc", "abc", 0),
+        ("abc", "acb", 1),
+        ("abc", "abd", 1),
+        ("kitten", "sitting", 3),
+        ("ca", "abc", 3),
+    ],
+)
+def test_strokes_are_counted(one: str, other: str, strokes: int) -> None:
+    assert distance(one, other) == distance(other, one) == strokes
+
+
+def test_what_is_far_away_is_not_meant() -> None:
+    assert nearest("zzzz", ["mtu", "bridge"]) == ""
+    assert nearest("anything", []) == ""
+    assert nearest("mut", ["bridge", "mtu", "mac"]) == "mtu"
