@@ -5,6 +5,8 @@ from __future__ import annotations
 from cni.spec.errors import InputOutput
 from cni.spec.result import DNS
 
+NOTHING = "/dev/null"  # how some say that there is no resolver
+
 
 def parse_resolv_conf(text: str) -> DNS:
     """`search` and `options` add up, the last `domain` wins; lines that say nothing are skipped."""
@@ -29,8 +31,11 @@ def parse_resolv_conf(text: str) -> DNS:
 
 def read_resolv_conf(path: str) -> DNS:
     """Raises InputOutput."""
+    if path == NOTHING:
+        return DNS()
+    from cni.spec import smallfile  # few networks have one
+
     try:
-        with open(path, "rb") as file:
-            return parse_resolv_conf(file.read().decode("utf-8", "replace"))
+        return parse_resolv_conf(smallfile.read(path).decode("utf-8", "replace"))
     except OSError as error:
         raise InputOutput(f"ipam.resolvConf: cannot read {path}: {error.strerror}") from error

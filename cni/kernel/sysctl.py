@@ -15,10 +15,11 @@ UNWRITABLE = (EACCES, EPERM, EROFS)  # a container that runs containers may see 
 def read_text(path: str) -> str | None:
     """A small file's text without its line end; None where there is no such file. Raises OSError.
 
-    Read as bytes: a text file would have the interpreter load its codecs, for 1 ms.
+    Read as bytes: a text file would have the interpreter load its codecs, for 1 ms. A pipe in its place is not waited
+    for.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:

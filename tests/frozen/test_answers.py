@@ -198,11 +198,9 @@ def test_what_has_no_effect_is_told_on_stderr_and_the_add_goes_on(bundle: Path) 
 
 def test_an_allocator_without_a_type_is_refused_or_told(bundle: Path) -> None:
     told = NETWORK | {"ipam": {"subnet": "10.1.2.0/24"}}
-    assert run(bundle, call(told, {})).error == (
-        7,
-        "invalid network configuration: ipam.type: missing, so that nobody would give the addresses"
-        " (did you mean host-local?)",
-    )
+    code, message = run(bundle, call(told, {})).error
+    assert code == 7
+    assert "ipam.type: missing, so that nobody would give the addresses (did you mean host-local?)" in message
     drop_in = run(bundle, call(told, {}, "bridge"))
     assert drop_in.error[0] == 8
     assert drop_in.stderr == b"ipam: has no type, so the container gets no address (did you mean host-local?)\n"
