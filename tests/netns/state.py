@@ -70,9 +70,12 @@ def routes(where: Machine | Pod, family: int = 4) -> list[dict[str, Any]]:
 
 
 def elements(machine: Machine) -> dict[str, str]:
-    """Give the elements of podwire's tables as "SET KEY", each with its owner as CONTAINER/INTERFACE."""
+    """Give the elements of podwire's tables as "SET KEY", each with its owner as CONTAINER/INTERFACE.
+
+    Protocols are numbers: their names are in /etc/protocols, which a bare machine lacks.
+    """
     found = {}
-    for item in shown(machine, "nft", "-j", "list", "ruleset")["nftables"]:
+    for item in shown(machine, "nft", "-j", "-p", "list", "ruleset")["nftables"]:
         ((kind, body),) = item.items()
         for element in body.get("elem", []) if kind in ("set", "map") else []:
             inner = element[0] if isinstance(element, list) else element

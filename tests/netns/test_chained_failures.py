@@ -76,7 +76,7 @@ def test_a_port_of_one_address_goes_with_its_dead_holder(chain: Chain) -> None:
     chain.call("ADD", "a", "portmap", **ports((8080, "192.0.2.1"))).succeeded()
     pod.run("ip", "link", "delete", "eth0")
     chain.call("ADD", "b", "portmap", **ports((8080, ""))).succeeded()
-    assert [key for key in elements(chain.machine) if "hostports" in key] == ["hostports4 tcp 8080"]
+    assert [key for key in elements(chain.machine) if "hostports" in key] == ["hostports4 6 8080"]
 
 
 def test_bandwidth_that_failed_can_be_asked_for_again(chain: Chain) -> None:

@@ -177,7 +177,7 @@ def test_ports_reach_a_delegate_that_knows_them(machine: Machine, node: Node) ->
     told = {"delegate": {"type": "podwire"}, "capabilities": {"portMappings": True}, "runtimeConfig": ports}
     pod = machine.pod("pod")
     flannel(node, "ADD", attachment(pod), **told)
-    assert "hostports4 tcp 8080" in held_by(machine, "pod/eth0")
+    assert "hostports4 6 8080" in held_by(machine, "pod/eth0")
     flannel(node, "DEL", attachment(pod), **told)
     assert held_by(machine, "pod/eth0") == []
 

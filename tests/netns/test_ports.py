@@ -94,10 +94,10 @@ def test_pods_of_another_subnet_keep_their_address(world: World) -> None:
     assert stranger.ask(NODE4, 8080) == "10.5.0.2"
 
 
-@pytest.mark.parametrize("protocol", ["tcp", "udp", "sctp"])
-def test_protocols_are_told_apart(world: World, protocol: str) -> None:
+@pytest.mark.parametrize(("protocol", "number"), [("tcp", 6), ("udp", 17), ("sctp", 132)])
+def test_protocols_are_told_apart(world: World, protocol: str, number: int) -> None:
     world.node.add(mapped(mapping(9000, 9001, protocol)), attachment(world.server))
-    assert [key for key in elements(world.machine) if key.startswith("hostports4")] == [f"hostports4 {protocol} 9000"]
+    assert [key for key in elements(world.machine) if key.startswith("hostports4")] == [f"hostports4 {number} 9000"]
     if protocol == "sctp":
         return  # not every kernel has sockets for it
     world.server.serve(9001, protocol)
