@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,17 @@ PROGRAMS = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # nft and tc are there, wh
 def pytest_configure() -> None:
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     os.environ["PATH"] = os.pathsep.join([*path, *(folder for folder in PROGRAMS if folder not in path)])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    """Lets go of what a test held that failed, so that what it leaked is told of it and not of the test after it."""
+    if not hasattr(sys, "last_value"):
+        return
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        if hasattr(sys, name):
+            delattr(sys, name)
+    gc.collect()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

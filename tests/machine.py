@@ -235,13 +235,15 @@ class Machine:
             raise MachineError(f"{' '.join(command)}: exit {done.returncode}: {output.strip()}")
         return done
 
-    def start(self, *command: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, *command: str, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[str]:
         """Start a command that lives no longer than the machine; its output is the caller's to read."""
         return self._end.enter_context(
             subprocess.Popen(
                 self.command(*command),
                 env={**os.environ, **(env or {})},
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
