@@ -7,6 +7,7 @@ from cni.config.tuning import parse_tuning
 from cni.kernel import tuning as kernel
 from cni.plan import tuning
 from cni.plan.tuning import Originals, file_of
+from cni.spec.address import IPV6_MTU
 from cni.spec.versions import TELLS_MTU, at_least
 
 TYPE_CHECKING = False
@@ -35,7 +36,17 @@ class Tuning:
     def operations(self, previous: Result) -> tuple[Operation, ...]:
         checking = self._call.request.command == "CHECK"
         conf = tuning.as_answered(self._conf, self._owner.ifname, previous) if checking else self._conf
+        self._warn_of_mtu(previous)
         return tuning.operations(conf, self._owner)
+
+    def _warn_of_mtu(self, previous: Result) -> None:
+        """The reference says nothing, and what is served without IPv6 has to be served on."""
+        mtu, lost = self._conf.settings.link.mtu, [ip.address.text for ip in previous.ips if ip.address.family == 6]
+        if self._call.request.command == "ADD" and mtu and mtu < IPV6_MTU and lost:
+            self._call.warn(
+                f"mtu {mtu}: the kernel has no IPv6 on an interface with an MTU below {IPV6_MTU} (RFC 8200), so"
+                f" {self._owner.ifname} loses {', '.join(lost)}"
+            )
 
     def answer(self, previous: Result) -> Result:
         tells_mtu = at_least(self._call.network.version, TELLS_MTU)

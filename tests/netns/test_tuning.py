@@ -11,7 +11,18 @@ import pytest
 from cni.config.tuning import ALLOWLIST
 from cni.kernel import statefile
 from tests.netns.faults import Calls, Case, Saboteur, lose, refuse, terminate, wrap_effects, wrap_operations
-from tests.netns.runtime import IPV4, PLAIN, AnsweredError, Attachment, Closed, attachment, host_local, network, serve
+from tests.netns.runtime import (
+    DUAL,
+    IPV4,
+    PLAIN,
+    AnsweredError,
+    Attachment,
+    Closed,
+    attachment,
+    host_local,
+    network,
+    serve,
+)
 from tests.netns.state import difference, link, owners, whole
 
 if TYPE_CHECKING:
@@ -156,6 +167,16 @@ def test_the_answer_has_the_shape_of_its_version(machine: Machine, node: Node, v
     assert [one["mac"] for one in result.get("interfaces", ())][2:] == ([] if version == "0.2.0" else [MAC])
     assert {**result, "interfaces": 0} == {**tuned.previous, "interfaces": 0}
     assert tuned.seen()["mac"] == MAC
+
+
+@pytest.mark.parametrize(
+    ("ipam", "mtu", "told"), [(DUAL, 1279, True), (DUAL, 1280, False), (host_local(IPV4), 68, False)]
+)
+def test_an_mtu_that_takes_ipv6_away_is_told(machine: Machine, node: Node, ipam: Json, mtu: int, told: bool) -> None:
+    tuned = Tuned(machine, node, network(ipam=ipam))
+    answer = tuned.call("ADD", mtu=mtu).succeeded()
+    assert ("eth0 loses 2001:db8:1::2/64" in answer.stderr) is told
+    assert tuned.seen()["mtu"] == mtu
 
 
 def test_the_container_is_reached_by_its_new_address(machine: Machine, node: Node) -> None:
