@@ -29,7 +29,7 @@ class KubeApi:
         self.script: dict[str, list[Iterable[bytes]]] = {}
         self.watching = 0
         self._changed = threading.Condition()
-        self.server = Server(self._answer)
+        self.server = Server(self.answer)
 
     def put(self, name: str, number: int, *, mac: str = "", **metadata: Any) -> None:
         """A node as flannel leaves it, or without a MAC address as it joins."""
@@ -78,7 +78,7 @@ class KubeApi:
     def verbs(self) -> list[str]:
         return [_verb(request) for request in self.server.requests]
 
-    def _answer(self, request: Request) -> Iterable[bytes]:
+    def answer(self, request: Request) -> Iterable[bytes]:
         verb = _verb(request)
         if self.script.get(verb):
             return self.script[verb].pop(0)

@@ -41,9 +41,6 @@ class Server:
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
                 with suppress(OSError):
-                    if context is not None:
-                        self.connection = context.wrap_socket(self.request, server_side=True)
-                        self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb")
                     self._serve()
 
             def _serve(self) -> None:
@@ -63,7 +60,14 @@ class Server:
                     if server.over.is_set():
                         return
 
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        class Listener(socketserver.ThreadingTCPServer):
+            def get_request(self) -> Any:
+                connection, address = super().get_request()
+                if context is not None:  # shaken hands on in the handler's thread, where it is read from first
+                    connection = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+                return connection, address
+
+        self._server = Listener(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self.url = f"{'https' if context else 'http'}://127.0.0.1:{self._server.server_address[1]}"

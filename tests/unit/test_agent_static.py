@@ -87,6 +87,7 @@ BAD = [
     ({"PublicIP": None}, "nodes[1].PublicIP: missing"),
     ({"PublicIP": "2001:db8::2"}, "nodes[1].PublicIP: has to be of IPv4"),
     ({"PublicIP": "two.example"}, "nodes[1].PublicIP: 'two.example' is not an IP address"),
+    ({"PublicIP": ""}, "nodes[1].PublicIP: missing"),
     ({"PublicIP": "127.0.0.1"}, "nodes[1].PublicIP: 127.0.0.1 is no address of a node"),
     ({"PublicIP": 7}, "nodes[1].PublicIP: expected a text"),
     ({"Subnet": None}, "nodes[1].Subnet: missing"),
@@ -103,6 +104,7 @@ def test_what_is_wrong_with_a_node_is_told_with_its_path_and_harms_no_other(chan
     nodes = parse_nodes(text(FILE, nodes=[ONE, {**TWO, **changed}]), "nodes.json")
     assert [entry.name for entry in nodes.entries] == ["one"]
     assert told in nodes.faults["two"]
+    assert "; " not in nodes.faults["two"]
     assert by_key(nodes.settled({"two": LEASE2}), ()) == {"10.5.1.0-24": LEASE1, "10.5.2.0-24": LEASE2}
     assert by_key(nodes.settled({}), ()) == {"10.5.1.0-24": LEASE1, "two": nodes.faults["two"]}
 

@@ -207,6 +207,16 @@ def test_a_watch_of_nonsense_is_begun_again(etcd: Gateway, line: bytes, caplog: 
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.parametrize("path", ["kv/range", "lease/grant", "kv/txn", "watch"])
+def test_where_one_endpoint_lies_the_next_is_asked(etcd: Gateway, path: str) -> None:
+    liar = Gateway()
+    liar.fail(path, *[answer(b"<html>a proxy</html>")] * 1000)
+    with liar.server, running(etcd, endpoints=(liar.server.url, etcd.server.url)) as told:
+        told.wait_served()
+        until(lambda: etcd.watching or liar.watching, "it watches")
+        liar.server.over.set()
+
+
 def test_a_server_that_asks_for_time_gets_it(etcd: Gateway) -> None:
     etcd.fail("kv/range", answer({"error": "slow down"}, 429, Retry_After="2"))
     began = time.monotonic()

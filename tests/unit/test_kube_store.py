@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import ssl
+import subprocess
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -23,7 +26,7 @@ from cni.agent.stores.store import Changed, Configured, Failed, Held, Listed
 from cni.spec.address import parse_ip, parse_mac
 from tests.machine import until
 from tests.unit.kube_api import PREFIX, KubeApi, refusal
-from tests.unit.scripted import answer, chunk, head
+from tests.unit.scripted import Server, answer, chunk, head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,6 +115,63 @@ def test_a_pod_is_asked_for_its_node(api: KubeApi, tmp_path: Path) -> None:
     with running(api, tmp_path, node_name="", pod=("podwire-system", "podwire-x")) as told:
         told.wait_leases("two")
     assert "/api/v1/namespaces/podwire-system/pods/podwire-x" in [request.path for request in api.server.requests]
+
+
+def test_a_name_that_kubernetes_does_not_have_is_told_and_no_other_node_taken(api: KubeApi, tmp_path: Path) -> None:
+    with running(api, tmp_path, node_name="three") as told:
+        assert told.wait_fault("three") == (
+            'Kubernetes has no node "three": it is not registered yet, or --node-name is wrong'
+        )
+        assert told.held is None
+        api.put("three", 3)
+        until(lambda: told.held is not None and told.held.subnets[0].text == "10.244.3.0/24", "it is waited for")
+    assert not any(request.method == "PATCH" and "/three/" not in request.path for request in api.server.requests)
+
+
+def test_credentials_that_the_server_knows_no_more_are_read_anew(api: KubeApi, tmp_path: Path) -> None:
+    config = {
+        "current-context": "it",
+        "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+        "clusters": [{"name": "it", "cluster": {"server": api.server.url}}],
+        "users": [{"name": "it", "user": {"tokenFile": "token"}}],
+    }
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    (tmp_path / "token").write_text("old\n")
+    api.fail("list", *[refusal(401, "Unauthorized")] * 4)
+    with running(api, tmp_path, server="", kubeconfig=str(tmp_path / "kubeconfig")) as told:
+        told.wait_fault("the token or certificate is not valid (401)")
+        (tmp_path / "token").write_text("new\n")
+        told.wait_leases("two")
+    told_tokens = [request.headers["authorization"] for request in api.server.requests]
+    assert (told_tokens[0], told_tokens[-1]) == ("Bearer old", "Bearer new")
+    assert not any("old" in why or "new" in why for why in told.faults)
+
+
+def test_a_server_of_tls_is_trusted_by_its_certificate_alone(api: KubeApi, tmp_path: Path) -> None:
+    if not shutil.which("openssl"):
+        pytest.skip("absent: openssl")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=api"
+    files = ["-keyout", "key.pem", "-out", "ca.pem", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command.split(), *files], cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "ca.pem", tmp_path / "key.pem")
+    api.server = Server(api.answer, context)
+    cluster = {"server": api.server.url, "certificate-authority": "ca.pem"}
+    config: dict[str, Any] = {
+        "current-context": "it",
+        "contexts": [{"name": "it", "context": {"cluster": "it"}}],
+        "clusters": [{"name": "it", "cluster": cluster}],
+    }
+    path = tmp_path / "kubeconfig"
+    with api.server:
+        path.write_text(json.dumps(config))
+        with running(api, tmp_path, server="", kubeconfig=str(path)) as told:
+            told.wait_leases("two")
+        api.server.over.clear()
+        del cluster["certificate-authority"]
+        path.write_text(json.dumps(config))
+        with running(api, tmp_path, server="", kubeconfig=str(path)) as told:
+            assert "its certificate is not to be trusted" in told.wait_fault("to list nodes")
 
 
 def test_kubernetes_is_told_that_pods_can_be_attached(api: KubeApi, told: Told) -> None:

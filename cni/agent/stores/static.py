@@ -103,8 +103,10 @@ def _entry(fields: Fields, config: NetworkConfig) -> Entry:
         ip_key, subnet_key = ("PublicIP", "Subnet") if family == 4 else ("PublicIPv6", "IPv6Subnet")
         ip, subnet = fields.ip(ip_key), fields.net(subnet_key)
         for key, value in ((ip_key, ip), (subnet_key, subnet)):
-            if value is None or value.family != family:
-                fields.fault(key, f"has to be of IPv{family}" if value is not None else "missing")
+            if value is not None and value.family != family:
+                fields.fault(key, f"has to be of IPv{family}")
+            elif value is None and fields.raw(key) in (None, ""):
+                fields.fault(key, "missing")
         if ip is None or subnet is None or not ip.family == subnet.family == family:
             continue
         if subnet != subnet.network:
@@ -224,5 +226,5 @@ class StaticStore:
             log.error("%s: %d faults more", self._path, len(texts) - MOST_TOLD)
 
     def _fail(self, tell: Callable[[News], None], why: str) -> None:
-        log.error("%s; what was told before stays", why)
+        log.error("%s%s", why, "; what was told before stays" if self._good else "")
         tell(Failed(why))

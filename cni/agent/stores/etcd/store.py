@@ -162,6 +162,7 @@ class EtcdStore:
                 self._own.settle(aim)
             except Exception as error:  # noqa: BLE001  # not even a defect may end the thread
                 self._failing = True
+                self._gateway.turn_away()
                 pause = trouble.again(error)
                 self._fail(told(error))
                 continue
