@@ -57,7 +57,7 @@ def remove(machine: Machine, networks: Collection[Net]) -> list[str]:
 
 
 def _remove_tables(machine: Machine, networks: Collection[Net]) -> list[str]:
-    """Of both families, whichever flanneld uses: one without rules goes with the other."""
+    """Removes the tables of both families: one that flanneld made and does not use goes with the other."""
     found = {family: _rules(machine, family, name) for family, name in TABLES.items()}
     if not any(_is_of(rule, family, networks) for family, rules in found.items() for rule in rules):
         return []
@@ -91,7 +91,7 @@ def _remove_chain(machine: Machine, family: int, table: str, networks: Collectio
 
 
 def _remove_legacy(family: int, table: str, networks: Collection[Net]) -> list[str]:
-    """By iptables' program, where there is one."""
+    """Runs the program of iptables-legacy, if there is one."""
     name, parent, comment = CHAINS[table]
     program = proc.find_system(PROGRAMS[family][1], os.environ) if _has_legacy(family, table) else None
     if program is None:
@@ -110,7 +110,7 @@ def _remove_legacy(family: int, table: str, networks: Collection[Net]) -> list[s
 
 
 def _has_legacy(family: int, table: str) -> bool:
-    """A file that cannot be read, as in a user namespace, tells nothing."""
+    """Returns False if the file cannot be read, as in a user namespace."""
     try:
         with open(f"/proc/net/{PROGRAMS[family][0]}", encoding="ascii") as file:
             return table in file.read().split()
@@ -119,7 +119,7 @@ def _has_legacy(family: int, table: str) -> bool:
 
 
 def networks_of(rule: Rule, family: int) -> set[Net]:
-    """The networks that the rule compares addresses with, those of many receivers left out."""
+    """Returns the networks that the rule compares addresses with, multicast left out."""
     found, loaded, mask = set(), False, b""
     offsets = [BE32.pack(offset) for offset in (nfrule.SOURCE[family], nfrule.DESTINATION[family])]
     for name, data in rule.expressions:
@@ -149,7 +149,7 @@ def _rules(machine: Machine, family: int, table: str, chain: str = "") -> list[R
 
 
 def _change(machine: Machine, messages: list[Message], tolerated: int = 0) -> bool:
-    """All of them or none take effect; tells whether they did. Raises Refused."""
+    """Sends all in one transaction; returns False if it was refused with the tolerated errno. Raises Refused."""
     refusal = machine.netfilter.batch(nfnl.transaction(messages))
     if refusal is not None and refusal.errno != tolerated:
         raise refusal

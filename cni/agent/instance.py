@@ -28,7 +28,7 @@ class Occupied(Exception):
 
 
 class Instance:
-    """Known by its subnet file. `name` is that of its table, and the alias of its devices."""
+    """One agent, known by its subnet file. `name` is the name of its table and the alias of its devices."""
 
     def __init__(self, subnet_file: str) -> None:
         self.subnet_file = _real(subnet_file)
@@ -94,7 +94,7 @@ class _Lock:
         self._descriptor = _opened(path)
 
     def take(self, note: str) -> str | None:
-        """None, or the note of who has it. Raises OSError."""
+        """Returns None, or the note of the process that holds the lock. Raises OSError."""
         end = time.monotonic() + PATIENCE_SECONDS
         while not self._try():
             if time.monotonic() > end:
@@ -105,7 +105,7 @@ class _Lock:
         return None
 
     def _try(self) -> bool:
-        """Whoever had it may have removed the file: then the lock is nobody's."""
+        """Returns False if another process holds the lock, or removed the file after it was opened."""
         try:
             flock(self._descriptor, LOCK_EX | LOCK_NB)
         except BlockingIOError:
@@ -124,14 +124,14 @@ class _Lock:
         return os.pread(self._descriptor, NOTE_BYTES, 0).decode("utf-8", "replace")
 
     def remove_if_free(self, note: str) -> None:
-        """One that ended without removing it said so at its end."""
+        """Removes the file if nobody holds the lock and its note ends so."""
         if self._try() and self._said.endswith(note):
             self.remove()
         else:
             os.close(self._descriptor)
 
     def remove(self) -> None:
-        """The file while it is locked, then the lock."""
+        """Removes the file while it is locked, then lets go."""
         with contextlib.suppress(OSError):
             os.unlink(self.path)
         os.close(self._descriptor)
@@ -156,5 +156,5 @@ def _real(path: str) -> str:
 
 
 def _front() -> str:
-    """Of the names of locks in this network namespace."""
+    """Returns how the names of locks in this network namespace begin."""
     return f"{NAME}-{os.stat(OWN).st_ino}-"

@@ -157,7 +157,7 @@ def open_store(options: Options, subnets: tuple[Net, ...]) -> Store:
 
 
 def _others(machine: Machine, instance: Instance) -> bool:
-    """True if another podwired has something on this node: then routes are its own, unless their network is known."""
+    """Returns True if another podwired has something on this node: then a route may be its own."""
     names = {link.alias for link in machine.route.links()} | firewall.tables(machine)
     return any(name.startswith(NAME) for name in names - {instance.name})
 

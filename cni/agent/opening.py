@@ -103,7 +103,7 @@ class Opening:
         return done
 
     def _take_over(self, networks: list[Net]) -> None:
-        """From flanneld, once: who comes after this agent may have rules."""
+        """Removes flanneld's rules, once: an agent that comes after this one may have rules."""
         if self._has_taken_over:
             return
         self._has_taken_over = True
@@ -114,7 +114,7 @@ class Opening:
             log.warning("flanneld's rules are left: %s", words_of(error))
 
     def _load(self) -> list[str]:
-        """Where the filter cannot be had, all else is: people are told once, and the next opening tries again."""
+        """Loads the rules, without the filter if that is refused: the next opening tries again."""
         assert self._rules is not None
         try:
             done = firewall.ensure(self._machine, self._rules)

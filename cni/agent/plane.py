@@ -24,7 +24,7 @@ PRIORITY = {4: 0, 6: 1024}  # of the agent's routes, the kernel's default of the
 
 
 def is_ours(protocol: int, dst: Net, networks: Collection[Net]) -> bool:
-    """True for a route that an agent of these networks made: another one on the node has networks of its own."""
+    """Returns True if an agent of these networks made the route: another agent on the node has networks of its own."""
     return protocol == PROTOCOL and any(net.contains(dst.ip) for net in networks if net.family == dst.family)
 
 

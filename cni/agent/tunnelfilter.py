@@ -79,7 +79,7 @@ def chains(tunnel: Tunnel, spaces: Iterable[tuple[Net, Net]]) -> dict[str, tuple
 
 
 class TunnelFilter:
-    """What the sets have to hold, and what they hold as far as is known. `ports` are the tunnel's in UDP."""
+    """The sets as they have to be, and as they are as far as is known. `ports` are the tunnel's UDP ports."""
 
     def __init__(self, machine: Machine, table: str) -> None:
         self._machine, self._table = machine, table
@@ -92,19 +92,19 @@ class TunnelFilter:
         self._held = None
 
     def admit_all(self, leases: Iterable[Lease]) -> None:
-        """Of these peers and no others packets are wanted; `confine` removes the others. Raises Refused, OSError."""
+        """Lets in the packets of these peers; `confine` removes all others. Raises Refused, OSError."""
         self._peers = Counter(_addresses(leases))
         self.forget()
         self._add(self._wanted_peers())
 
     def admit(self, leases: Iterable[Lease]) -> None:
-        """Of these peers as well. Raises Refused, OSError."""
+        """Lets in the packets of these peers as well. Raises Refused, OSError."""
         addresses = _addresses(leases)
         self._peers.update(addresses)
         self._add(_keys(addresses))
 
     def dismiss(self, leases: Iterable[Lease]) -> None:
-        """No longer of these, unless another one has the address. Raises Refused, OSError."""
+        """Removes the addresses of these peers, unless another peer has them. Raises Refused, OSError."""
         addresses = _addresses(leases)
         self._peers.subtract(addresses)
         gone = {ip for ip in addresses if self._peers[ip] <= 0}
@@ -157,14 +157,14 @@ class TunnelFilter:
                 raise refusal
 
     def _known(self) -> dict[str, set[bytes]]:
-        """What is in the sets, by their names; nothing where the rules are not loaded."""
+        """Returns the keys in each set by its name; none where the rules are not loaded."""
         if self._held is None:
             found = {name: self._listed(name) for name in SETS}
             self._held = {name: keys for name, keys in found.items() if keys is not None}
         return self._held
 
     def _listed(self, name: str) -> set[bytes] | None:
-        """None where there is no such set."""
+        """Returns None if there is no such set."""
         try:
             answers = self._machine.netfilter.dump(*nfnl.all_elements(self._place(name)))
         except (Refused, OSError) as error:
@@ -182,7 +182,7 @@ def _addresses(leases: Iterable[Lease]) -> list[IP]:
 
 
 def _keys(addresses: Iterable[IP]) -> dict[str, set[bytes]]:
-    """By the set that they belong into."""
+    """Returns the keys by the set that they belong to."""
     found: dict[str, set[bytes]] = {}
     for ip in addresses:
         found.setdefault(PEERS[ip.family], set()).add(ip.packed)

@@ -102,7 +102,7 @@ def delete_chain(chain: Chain) -> Message:
 
 
 def delete_table(family: int, name: str) -> Message:
-    """With all that is in it."""
+    """Deletes the table with all that is in it."""
     return message(NFT_MSG_DELTABLE, NLM_F_ACK, family, text(NFTA_TABLE_NAME, name))
 
 

@@ -35,7 +35,7 @@ def add_keys(place: Place, keys: Iterable[bytes]) -> Message:
 
 
 def delete_keys(place: Place, keys: Iterable[bytes]) -> Message:
-    """Refused with ENOENT where one of the keys is not there."""
+    """Deletes keys. Refused with ENOENT where one of them is not there."""
     return message(NFT_MSG_DELSETELEM, NLM_F_ACK, place.family, _list(place, keys))
 
 

@@ -76,7 +76,7 @@ def remove(machine: Machine, chain: Chain, op: Accept) -> None:
 
 
 def remove_empty(machine: Machine, chain: Chain) -> None:
-    """The chain of podwire's rules where none is left, and what leads there. Raises TryAgain, Refused, OSError."""
+    """Removes the chain of podwire's rules if none is left, and what leads there. Raises TryAgain, Refused, OSError."""
     own = _own(chain)
     if not _is_empty(machine, own):
         return
@@ -91,7 +91,7 @@ def remove_empty(machine: Machine, chain: Chain) -> None:
 
 
 def _is_empty(machine: Machine, own: Chain) -> bool:
-    """It is there, and has no rules. A kernel without nftables has nothing of it."""
+    """Returns True if the chain is there without rules. A kernel without nftables has no chain."""
     try:
         (answer,) = machine.netfilter.ask_each([nfnl.get_chain(own)])
     except OSError:

@@ -209,7 +209,7 @@ def _is_ready(node: Json) -> bool:
 
 
 def _addresses(node: Json) -> tuple[IP, ...]:
-    """By which its kubelet knows the node; what is no address tells nothing."""
+    """Returns the addresses that its kubelet tells; a name among them is left out."""
     found = []
     for one in (node.get("status", {}).get("addresses") or ())[:MOST_ADDRESSES]:
         if one.get("type") in ADDRESSES:
