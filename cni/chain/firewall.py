@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cni.call import require_nft
-from cni.config.firewall import ISOLATED, OPEN, parse_firewall
+from cni.config.firewall import FIREWALLD, ISOLATED, OPEN, parse_firewall
 from cni.kernel import legacy
 from cni.plan import accept
 from cni.plan.accept import IsolatedPort, Isolation
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from cni.call import Call
     from cni.plan.operations import Operation
+    from cni.spec.address import Net
     from cni.spec.fields import Faults
     from cni.spec.result import Result
 
@@ -30,9 +31,6 @@ class Firewall:
     def __init__(self, call: Call, faults: Faults) -> None:
         self._call = call
         self._conf = parse_firewall(call.network.fields(faults))
-        if call.request.command == "ADD":
-            for notice in self._conf.notices:
-                call.warn(notice)
 
     def operations(self, previous: Result) -> tuple[Operation, ...]:
         """Isolation comes first: what must not pass never could."""
@@ -46,7 +44,18 @@ class Firewall:
 
     def _accepted(self, previous: Result) -> tuple[Operation, ...]:
         """What comes new from outside is the host's firewall's to judge, but for what comes through a host port."""
-        return accept.operations([ip.address for ip in previous.ips], inbound=False)
+        addresses = [ip.address for ip in previous.ips]
+        return self._zoned(addresses) + accept.operations(addresses, inbound=False)
+
+    def _zoned(self, addresses: list[Net]) -> tuple[Operation, ...]:
+        from cni.kernel import firewalld as kernel
+
+        asked = self._conf.backend == FIREWALLD
+        if not asked and (self._conf.backend or not kernel.is_running(self._call.request.environment)):
+            return ()
+        from cni.plan import firewalld
+
+        return firewalld.operations(self._conf.zone, addresses)
 
     def _bridge(self, previous: Result) -> str:
         """The host's first interface that was answered, as bridge names them. Raises InvalidConfig."""
@@ -87,7 +96,15 @@ class Firewall:
 
         if self._conf.policy != OPEN:
             require_nft(self._call)
+        self._require_firewalld()
         firewalls.refuse_drops(self._call.machine, [4], ANY_INTERFACE)
+
+    def _require_firewalld(self) -> None:
+        """Raises Unavailable where it is asked for by name and does not run."""
+        from cni.kernel import firewalld
+
+        if self._conf.backend == FIREWALLD and not firewalld.is_running(self._call.request.environment):
+            raise Unavailable("firewalld: not running on the system's D-Bus (backend firewalld)")
 
 
 PLUGIN = Firewall

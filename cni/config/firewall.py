@@ -18,11 +18,14 @@ BACKENDS = ("", "iptables", "nftables", FIREWALLD)
 
 class Firewall(Record):
     """`policy`: OPEN accepts every new connection to the container; SAME_BRIDGE keeps bridges with this policy apart
-    from each other, ISOLATED also the containers of one bridge.
+    from each other, ISOLATED also the containers of one bridge. `backend`: FIREWALLD where the zone `zone` is used in
+    any case, empty where it is if firewalld runs. `admin_chain`: is asked before, where it exists.
     """
 
     policy: str
-    notices: tuple[str, ...]
+    backend: str
+    zone: str
+    admin_chain: str
 
 
 def parse_firewall(fields: Fields) -> Firewall:
@@ -31,19 +34,13 @@ def parse_firewall(fields: Fields) -> Firewall:
         fields.fault("ingressPolicy", f"{policy!r} is none of {', '.join(POLICIES)}")
     backend = fields.text("backend")
     if backend not in BACKENDS:
-        fields.fault("backend", f"{backend!r} is neither iptables nor firewalld")
-    notices = []
-    if backend == FIREWALLD or fields.text("firewalldZone"):
-        notices.append(
-            "firewalld is not asked, podwire accepts traffic in nftables: where a zone rejects what is forwarded,"
-            " add the containers' subnet to another (firewall-cmd --zone=trusted --add-source=SUBNET)"
-        )
-    if chain := fields.text("iptablesAdminChainName"):
-        notices.append(
-            f"iptablesAdminChainName: nothing leads to the chain {chain}; what is dropped in the chain FORWARD itself"
-            " is dropped before podwire accepts"
-        )
-    return Firewall(policy if policy in POLICIES else OPEN, tuple(notices))
+        fields.fault("backend", f"{backend!r} is none of firewalld, iptables, nftables")
+    return Firewall(
+        policy=policy if policy in POLICIES else OPEN,
+        backend=backend,
+        zone=fields.text("firewalldZone") or "trusted",
+        admin_chain=fields.text("iptablesAdminChainName") or "CNI-ADMIN",
+    )
 
 
 def families_of(network: Network) -> tuple[int, ...]:

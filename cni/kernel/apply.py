@@ -94,6 +94,7 @@ EFFECTS: dict[str, Effect] = {
     "HostRoute": _later("routed", "route", shared=True),
     "Masquerade": _later("masquerade"),
     "Accept": _later("accept"),
+    "ZoneSource": _later("firewalld"),
     "Isolation": _later("isolation", shared=True),
     "IsolatedPort": _later("isolation", "port", shared=True),
     "Hairpin": _later("hostports", "hairpin"),

@@ -14,9 +14,10 @@ from cni.kernel import nfrule, overrule
 from cni.kernel.firewalls import GONE, understand
 from cni.kernel.netlink import Netlink, Refused, attribute, frame, text
 from cni.kernel.nfnl import Chain
-from cni.plan import accept, firewalls, ruleset
+from cni.plan import accept, firewalld, firewalls, ruleset
 from cni.plan.accept import Accept, IsolatedPort, Isolation, dropped
 from cni.plan.attachment import Attachment, Facts, names_of
+from cni.plan.firewalld import ZoneSource
 from cni.plan.firewalls import ACCEPT, Rule, may_pass, read_iptables
 from cni.plan.plan import plan_attachment
 from cni.spec.address import parse_net
@@ -56,30 +57,35 @@ def parsed(**members: JsonValue) -> tuple[Firewall, list[str]]:
 )
 def test_the_policies_of_the_reference(members: dict[str, JsonValue], policy: str) -> None:
     found, faults = parsed(**members)
-    assert (found.policy, found.notices, faults) == (policy, (), [])
+    assert (found.policy, faults) == (policy, [])
 
 
 def test_every_fault_has_its_path() -> None:
     _, faults = parsed(ingressPolicy="Open", backend="ipchains")
     assert faults == [
         "ingressPolicy: 'Open' is none of open, same-bridge, isolated",
-        "backend: 'ipchains' is neither iptables nor firewalld",
+        "backend: 'ipchains' is none of firewalld, iptables, nftables",
     ]
     assert parsed(ingressPolicy=1, backend=[])[1] == ["ingressPolicy: expected a text", "backend: expected a text"]
 
 
 @pytest.mark.parametrize(
-    ("members", "word"),
+    ("members", "told"),
     [
-        ({"backend": "firewalld"}, "firewall-cmd --zone=trusted"),
-        ({"firewalldZone": "public"}, "firewall-cmd --zone=trusted"),
-        ({"iptablesAdminChainName": "NOMAD-ADMIN"}, "the chain NOMAD-ADMIN"),
+        ({}, ("", "trusted", "CNI-ADMIN")),
+        ({"backend": "firewalld", "firewalldZone": "public"}, ("firewalld", "public", "CNI-ADMIN")),
+        ({"iptablesAdminChainName": "NOMAD-ADMIN"}, ("", "trusted", "NOMAD-ADMIN")),
     ],
 )
-def test_what_has_no_effect_is_said(members: dict[str, JsonValue], word: str) -> None:
+def test_zone_and_chain_are_the_references(members: dict[str, JsonValue], told: tuple[str, str, str]) -> None:
     found, faults = parsed(**members)
-    assert word in found.notices[0]
-    assert faults == []
+    assert ((found.backend, found.zone, found.admin_chain), faults) == (told, [])
+
+
+def test_a_containers_addresses_alone_are_sources_of_the_zone() -> None:
+    found = firewalld.operations("trusted", [parse_net("10.1.2.3/24"), parse_net("2001:db8::3/64")])
+    assert found == tuple([ZoneSource("trusted", parse_net(text)) for text in ("10.1.2.3/32", "2001:db8::3/128")])
+    assert found[0].describe() == "firewall-cmd --zone=trusted --add-source=10.1.2.3/32"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,24 @@
+"""The firewalld feature: a container's addresses are sources of a zone, whose rules are then theirs."""
+
+from __future__ import annotations
+
+from cni.spec.address import Net
+from cni.spec.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class ZoneSource(Record):
+    """What comes from `address`, of one container, is in the zone."""
+
+    zone: str
+    address: Net
+
+    def describe(self) -> str:
+        return f"firewall-cmd --zone={self.zone} --add-source={self.address.text}"
+
+
+def operations(zone: str, addresses: Iterable[Net]) -> tuple[ZoneSource, ...]:
+    return tuple([ZoneSource(zone, Net(one.ip, one.ip.bits)) for one in addresses])
