@@ -9,6 +9,7 @@ from __future__ import annotations
 from cni.spec.address import IP, Net
 from cni.spec.errors import InvalidConfig
 from cni.spec.result import IPConfig
+from ipam.ranges import Holders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,23 +64,24 @@ def assign(sets: Sequence[RangeSet], requested: Sequence[IP]) -> tuple[IPConfig 
 
     Raises InvalidConfig: a request is a gateway, or no set (any more) can serve it.
     """
-    left = list(dict.fromkeys(requested))
-    wanted: list[IPConfig | None] = []
-    for position, one in enumerate(sets):
-        ip = next((ip for ip in left if one.range_of(ip)), None)
-        part = one.range_of(ip) if ip else None
-        if ip is None or part is None:
-            wanted.append(None)
-            continue
+    holders = Holders(sets)
+    first: dict[int, tuple[IP, Range]] = {}
+    left: list[IP] = []
+    for ip in dict.fromkeys(requested):
+        found = holders.find(ip)
+        if found is None or found[0] in first:
+            left.append(ip)
+        else:
+            first[found[0]] = ip, found[1]
+    for position, (ip, part) in sorted(first.items()):
         if ip == part.gateway:
             raise InvalidConfig(
                 f"failed to allocate for range {position}: requested ip {ip.text} is subnet's gateway",
-                f"{one.where} leases {one.text} without {ip.text}",
+                f"{sets[position].where} leases {sets[position].text} without {ip.text}",
             )
-        left.remove(ip)
-        wanted.append(lease_in(part, ip.value))
     if left:
         ranges = "; ".join([f"{one.where} {one.text}" for one in sets])
         named = " ".join([ip.text for ip in left])
         raise InvalidConfig(f"failed to allocate all requested IPs: {named}", f"one address of each set: {ranges}")
-    return tuple(wanted)
+    wanted = [first.get(position) for position in range(len(sets))]
+    return tuple([None if one is None else lease_in(one[1], one[0].value) for one in wanted])

@@ -11,6 +11,7 @@ from ipam.allocate import assign, next_free
 from ipam.config import lease_folder, parse_settings, read_settings
 from ipam.lease import Lease
 from ipam.ledger import find_ledger, open_ledger
+from ipam.ranges import Holders
 from ipam.resolv import read_resolv_conf
 
 TYPE_CHECKING = False
@@ -56,12 +57,14 @@ def _reserve(
     ledger: Ledger, request: Request, sets: Sequence[RangeSet], wanted: Sequence[IPConfig | None]
 ) -> tuple[IPConfig, ...]:
     ips: list[IPConfig] = []
+    held = {} if all(wanted) else _held_in(ledger, request, sets)
     try:
         for position, one in enumerate(sets):
             requested = wanted[position]
             if requested:
                 ips.append(_take_requested(ledger, request, requested, one, position))
             else:
+                _refuse_duplicate(held, request, position)
                 ips.append(_take_next(ledger, request, one, position))
     except BaseException:
         _give_back(ledger, [_lease(request, config.address.ip) for config in ips])
@@ -89,7 +92,6 @@ def _take_requested(ledger: Ledger, request: Request, config: IPConfig, one: Ran
 
 
 def _take_next(ledger: Ledger, request: Request, one: RangeSet, position: int) -> IPConfig:
-    _refuse_duplicate(ledger, request, one, position)
     while config := next_free(one, ledger.last(position), ledger.first_free):
         if ledger.take(_lease(request, config.address.ip), position):
             return config
@@ -99,14 +101,23 @@ def _take_next(ledger: Ledger, request: Request, one: RangeSet, position: int) -
     )
 
 
-def _refuse_duplicate(ledger: Ledger, request: Request, one: RangeSet, position: int) -> None:
-    owner = request.container_id
+def _held_in(ledger: Ledger, request: Request, sets: Sequence[RangeSet]) -> dict[int, IP]:
+    """What the attachment has already, by the number of the set; leases of old, without interface, count as well."""
+    holders, owner = Holders(sets), request.container_id
+    found: dict[int, IP] = {}
     for lease in ledger.held(owner, request.ifname) + ledger.held(owner, ""):
-        if one.range_of(lease.ip):
-            fault = f"{lease.ip.text} has been allocated to {owner}, duplicate allocation is not allowed"
-            raise MachineRefused(
-                f"failed to allocate for range {position}: {fault}", f"DEL {owner}/{request.ifname} before another ADD"
-            )
+        if place := holders.find(lease.ip):
+            found.setdefault(place[0], lease.ip)
+    return found
+
+
+def _refuse_duplicate(held: dict[int, IP], request: Request, position: int) -> None:
+    owner, ip = request.container_id, held.get(position)
+    if ip is not None:
+        fault = f"{ip.text} has been allocated to {owner}, duplicate allocation is not allowed"
+        raise MachineRefused(
+            f"failed to allocate for range {position}: {fault}", f"DEL {owner}/{request.ifname} before another ADD"
+        )
 
 
 def delete(request: Request, network: Network, alive: Alive) -> None:
@@ -147,11 +158,12 @@ def check(request: Request, network: Network, previous: Result | None) -> None:
     Raises NotAsAttached, InvalidConfig, InputOutput.
     """
     settings = parse_settings(network, request.args)
-    held = leased(request, network)
+    held = set(leased(request, network))
     if not held:
         raise NotAsAttached(f"host-local: Failed to find address added by container {request.container_id}")
     told = [config.address.ip for config in previous.ips] if previous else []
-    ours = [ip for ip in told if any(one.range_of(ip) for one in settings.sets)]
+    holders = Holders(settings.sets)
+    ours = [ip for ip in told if holders.find(ip)]
     missing = [ip.text for ip in ours if ip not in held]
     if missing:
         owner = f"{request.container_id}/{request.ifname}"

@@ -10,7 +10,7 @@ from cni.spec.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     Fault = Callable[[str, str], None]  # (key or path, what is wrong with it)
 
@@ -51,9 +51,6 @@ class RangeSet(Record):
     def range_of(self, ip: IP) -> Range | None:
         return next((one for one in self.ranges if one.contains(ip)), None)
 
-    def overlaps(self, other: RangeSet) -> bool:
-        return any(one.overlaps(two) for one in self.ranges for two in other.ranges)
-
 
 def make_range(subnet: Net, start: IP | None, end: IP | None, gateway: IP | None, fault: Fault) -> Range | None:
     """The range with its defaults filled in; None after `fault` has heard what is wrong.
@@ -90,15 +87,52 @@ def check_set(one: RangeSet, fault: Fault) -> None:
     """Ranges of a set are of one family and apart from each other; `one` has at least one range."""
     if any(part.subnet.family != one.family for part in one.ranges):
         fault(one.where, "mixed address families")
-    for index, part in enumerate(one.ranges):
-        for other in one.ranges[index + 1 :]:
-            if part.overlaps(other):
-                fault(one.where, f"subnets {part.text} and {other.text} overlap")
+    for (first, part), (second, other) in _overlaps(enumerate(one.ranges)):
+        earlier, later = (part, other) if first < second else (other, part)
+        fault(one.where, f"subnets {earlier.text} and {later.text} overlap")
 
 
 def check_sets(sets: Sequence[RangeSet], fault: Fault) -> None:
     """Two sets that share addresses could not both be told full."""
-    for index, one in enumerate(sets):
-        for distance, other in enumerate(sets[index + 1 :], 1):
-            if one.overlaps(other):
-                fault(other.where, f"range set {index} overlaps with {index + distance} ({one.where})")
+    every = [(index, part) for index, one in enumerate(sets) for part in one.ranges]
+    pairs = [sorted((first, second)) for (first, _), (second, _) in _overlaps(every)]
+    for first, second in sorted({(first, second) for first, second in pairs if first != second}):
+        fault(sets[second].where, f"range set {first} overlaps with {second} ({sets[first].where})")
+
+
+def _overlaps(parts: Iterable[tuple[int, Range]]) -> Iterator[tuple[tuple[int, Range], tuple[int, Range]]]:
+    """Each range that begins before an earlier one has ended, with that one: none where all are apart.
+
+    In order of their beginnings, hence with as many comparisons as there are ranges.
+    """
+    widest: tuple[int, Range] | None = None
+    for found in sorted(parts, key=lambda numbered: _beginning(numbered[1])):
+        if widest is not None and found[1].overlaps(widest[1]):
+            yield widest, found
+        if widest is None or (found[1].subnet.family, found[1].end) > (widest[1].subnet.family, widest[1].end):
+            widest = found
+
+
+def _beginning(part: Range) -> tuple[int, int]:
+    return part.subnet.family, part.start.value
+
+
+class Holders:
+    """Which set an address belongs to, of sets that are apart; found by halves."""
+
+    def __init__(self, sets: Sequence[RangeSet]) -> None:
+        every = [(_beginning(part), index, part) for index, one in enumerate(sets) for part in one.ranges]
+        self._parts = sorted(every, key=lambda found: found[0])
+
+    def find(self, ip: IP) -> tuple[int, Range] | None:
+        """The set's index, and its range; None where no set holds the address."""
+        low, high, wanted = 0, len(self._parts), (ip.family, ip.value)
+        while low < high:
+            middle = (low + high) // 2
+            if self._parts[middle][0] <= wanted:
+                low = middle + 1
+            else:
+                high = middle
+        if not low or not self._parts[low - 1][2].contains(ip):
+            return None
+        return self._parts[low - 1][1:]

@@ -77,23 +77,25 @@ def parse_ports(fields: Fields) -> Ports:
 
 def _mappings(objects: list[Fields]) -> tuple[PortMapping, ...]:
     """Each once. Two that differ in the container's port alone cannot both be served."""
-    found: list[PortMapping] = []
+    found: dict[PortMapping, None] = {}
+    rivals: dict[tuple[object, ...], list[PortMapping]] = {}
     for fields in objects:
         mapping = _mapping(fields)
         if mapping is None or mapping in found:
             continue
-        if any(_contradict(mapping, other) for other in found):
+        others = rivals.setdefault((mapping.protocol, mapping.host_ip, mapping.host_port), [])
+        if any(_contradict(mapping, other) for other in others):
             fields.fault("hostPort", f"{mapping.host_port}/{mapping.protocol} is mapped twice")
         else:
-            found.append(mapping)
+            found[mapping] = None
+            others.append(mapping)
     return tuple(found)
 
 
 def _contradict(one: PortMapping, other: PortMapping) -> bool:
-    """What arrives at one port would have to go to two."""
-    same = (one.protocol, one.host_ip, one.host_port) == (other.protocol, other.host_ip, other.host_port)
+    """What arrives at the port that both name would have to go to two."""
     meet = one.serves(other.family) or other.serves(one.family)
-    return same and meet and one.container_port != other.container_port
+    return meet and one.container_port != other.container_port
 
 
 def _mapping(fields: Fields) -> PortMapping | None:

@@ -100,7 +100,9 @@ EFFECTS: dict[str, Effect] = {
     "Hairpin": _later("hostports", "hairpin"),
     "Condition": _later("hostports", "condition"),
     "HostPort": _later("hostports", "port"),
-    "UdpFlows": _later("conntrack", "flows")._replace(differs=nothing_differs),
+    "PortOverlap": _later("hostports", "overlap", shared=True)._replace(differs=nothing_differs),
+    "UnmappedFlows": _later("conntrack", "unmapped", shared=True)._replace(differs=nothing_differs),
+    "MappedFlows": _later("conntrack", "mapped")._replace(differs=nothing_differs),
     "LoopbackRouting": _later("localnet"),
     "TokenBucket": _later("shaping", "bucket", shared=True),
     "Ifb": _later("shaping", "ifb"),
@@ -192,6 +194,7 @@ def release(machine: Machine, operations: Iterable[Operation]) -> list[str]:
 
 def differences(machine: Machine, operations: Iterable[Operation]) -> list[str]:
     """What no longer is as the operations made it. Raises CniError where the kernel does not tell."""
+    machine.remember()
     found = []
     for op in operations:
         try:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cni.kernel.journal import Journal
     from cni.kernel.machine import Machine
     from cni.kernel.rtnl import Message
-    from cni.plan.ports import UdpFlows
+    from cni.plan.ports import MappedFlows, UnmappedFlows
 
 NFNL_SUBSYS_CTNETLINK = 1
 IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE = 1, 2
@@ -47,7 +47,7 @@ class Flow(Record):
     names: bytes
 
 
-def apply_flows(machine: Machine, op: UdpFlows, journal: Journal) -> None:
+def apply_unmapped(machine: Machine, op: UnmappedFlows, journal: Journal) -> None:
     """What went to these ports of the host before they led to a container; traffic that is only routed is left alone.
 
     There is no way back, and none is needed: who speaks on is remembered anew.
@@ -65,8 +65,13 @@ def _local(machine: Machine) -> set[bytes]:
     return {one.address.ip.packed for one in machine.route.all_addresses()}
 
 
-def release_flows(machine: Machine, op: UdpFlows) -> None:
-    """What went through these ports of the host to the container."""
+def apply_mapped(machine: Machine, op: MappedFlows, journal: Journal) -> None:
+    """There are none yet."""
+    del machine, op, journal
+
+
+def release_mapped(machine: Machine, op: MappedFlows) -> None:
+    """What went through these ports of the host to the container; the ports are released already."""
     forget_mapped(machine, {(op.ip.packed, mapping.host_port) for mapping in op.mappings})
 
 

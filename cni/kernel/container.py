@@ -76,19 +76,16 @@ def apply_route(machine: Machine, op: ContainerRoute, journal: Journal) -> None:
 
 def route_differs(machine: Machine, op: ContainerRoute) -> str:
     link = machine.container_route.find(op.ifname)
-    answers = []
-    if link is not None:
-        answers = machine.container_route.dump(*rtnl.routes_of(link.ifindex, op.route.dst.family))
-    for route in [way for answer in answers for way in rtinfo.parse_ways(answer)]:
-        if link and route.ifindex == link.ifindex and _is_as_asked(route, op.route):
-            return ""
+    there = {} if link is None else machine.container_route.ways_out(link.ifindex, op.route.dst.family)
+    if any(_is_as_asked(route, op.route) for route in there.get(op.route.dst, ())):
+        return ""
     return f"the container has lost the route {op.route.dst.text}, or it is not as it was"
 
 
 def _is_as_asked(route: rtinfo.RouteInfo, asked: Route) -> bool:
     """What was not asked for is the kernel's choice; IPv6 has no scopes."""
     return (
-        (route.dst, route.gw, route.table) == (asked.dst, asked.gw, asked.table or rtnl.RT_TABLE_MAIN)
+        (route.gw, route.table) == (asked.gw, asked.table or rtnl.RT_TABLE_MAIN)
         and all(not wanted or getattr(route, key) == wanted for key, wanted in _attributes(asked))
         and (asked.scope is None or asked.dst.family == 6 or route.scope == asked.scope)
     )

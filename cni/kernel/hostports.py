@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cni.kernel.nfnl import Place
     from cni.plan.alias import Alias
     from cni.plan.operations import Operation
+    from cni.plan.ports import PortOverlap
 
 PORT = Struct(">H2x")  # in a concatenation every part is padded to four bytes (libnftnl)
 PROTOCOL = Struct("B3x")
@@ -110,7 +111,6 @@ def apply_port(machine: Machine, op: HostPort, journal: Journal) -> None:
     """Raises MachineRefused naming who has the port already."""
     _ensure(machine, op.label, [], [], journal)
     _take(machine, op, journal)
-    _refuse_overlap(machine, op)
 
 
 def _take(machine: Machine, op: HostPort, journal: Journal) -> None:
@@ -173,19 +173,30 @@ def _lives(machine: Machine, holder: Element) -> bool:
     return alive.holder_lives(machine.route, holder.label, target)
 
 
-def _refuse_overlap(machine: Machine, op: HostPort) -> None:
+def apply_overlap(machine: Machine, op: PortOverlap, journal: Journal) -> None:
     """A port of all addresses and the same of one address would share what arrives there, which two containers cannot.
 
-    Looked for when the own element is there: of two that come together, at least one sees the other.
+    Looked for when the own elements are there: of two that come together, at least one sees the other. Those of one
+    address are listed once, for all ports.
     """
-    family, key = op.ip.family, _key(op, any_address=True)
-    if op.mapping.host_ip is not None:
-        name = f"hostports{family}"
-        found = machine.nft.find(PORTS[name], Element(key, "", ""))
-        others = [found] if found is not None else []
-    else:
-        name = f"hostip_hostports{family}"
-        others = [one for one in machine.nft.elements(PORTS[name]) if one.key.endswith(key)]
+    del journal
+    name = f"hostip_hostports{op.ports[0].ip.family}"
+    bound: dict[bytes, list[Element]] = {}
+    if any(port.mapping.host_ip is None for port in op.ports):
+        for element in machine.nft.elements(PORTS[name]):
+            bound.setdefault(element.key[-ENDING.size :], []).append(element)
+    for port in op.ports:
+        key = _key(port, any_address=True)
+        if port.mapping.host_ip is None:
+            _refuse_others(machine, port, name, bound.get(key, []))
+        else:
+            anywhere = f"hostports{port.ip.family}"
+            found = machine.nft.find(PORTS[anywhere], Element(key, "", ""))
+            _refuse_others(machine, port, anywhere, [found] if found is not None else [])
+
+
+def _refuse_others(machine: Machine, op: HostPort, name: str, others: list[Element]) -> None:
+    """Raises MachineRefused where one of these elements is another container's that lives."""
     for other in others:
         if other.label == op.label or same_container(other.label, op.label):
             continue

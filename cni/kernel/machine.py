@@ -107,6 +107,12 @@ class Machine:
             self._nft = Nft()
         return self._nft
 
+    def remember(self) -> None:
+        """From now on nothing is changed, so nothing has to be listed twice."""
+        for route in (self.route, self._container_route):
+            if route is not None:
+                route.remember()
+
     def unshared(self) -> bool:
         """Nobody else is attached, attaching or detaching, so what attachments share may be taken back.
 

@@ -13,8 +13,13 @@ from cni.kernel.netlink import Netlink, Refused, unpacked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
     from cni.kernel.rtnl import Message
     from cni.spec.address import IP, Net
+
+    T = TypeVar("T")
 
 SOL_SOCKET, SO_NETNS_COOKIE = 1, 71  # include/uapi/asm-generic/socket.h, Linux 5.14
 COOKIE = Struct("=Q")
@@ -27,6 +32,19 @@ class Route(Netlink):
         super().__init__(rtnl.NETLINK_ROUTE)
         self._indexes: dict[str, int] = {}
         self._groups: dict[str, int] = {}
+        self._kept: dict[tuple[str, int, int], Any] | None = None
+
+    def remember(self) -> None:
+        """From now on nothing is listed twice: for a CHECK, which changes nothing and may ask for thousands."""
+        self._kept = {}
+
+    def _once(self, key: tuple[str, int, int], listed: Callable[[], T]) -> T:
+        if self._kept is None:
+            return listed()
+        if key not in self._kept:
+            self._kept[key] = listed()
+        found: T = self._kept[key]
+        return found
 
     def namespace(self) -> str:
         """What no other network namespace has borne since the kernel started; empty where the kernel tells nothing."""
@@ -121,4 +139,22 @@ class Route(Netlink):
 
     def has_address(self, name: str, address: Net) -> bool:
         """False also where there is no such link."""
-        return self.find(name) is not None and any(one.address == address for one in self.addresses(name))
+        link = self.find(name)
+        if link is None:
+            return False
+        return address in self._once(
+            ("addresses", link.ifindex, 0), lambda: {one.address for one in self.addresses(name)}
+        )
+
+    def ways_out(self, ifindex: int, family: int) -> dict[Net, list[rtinfo.RouteInfo]]:
+        """The routes of one family out of one link, by destination; the kernel filters, but for further next hops."""
+
+        def listed() -> dict[Net, list[rtinfo.RouteInfo]]:
+            found: dict[Net, list[rtinfo.RouteInfo]] = {}
+            for answer in self.dump(*rtnl.routes_of(ifindex, family)):
+                for way in rtinfo.parse_ways(answer):
+                    if way.ifindex == ifindex:
+                        found.setdefault(way.dst, []).append(way)
+            return found
+
+        return self._once(("routes", ifindex, family), listed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.kernel import rtinfo, rtnl
+from cni.kernel import rtnl
 from cni.kernel.netlink import NLM_F_EXCL
 from cni.spec.address import Net
 from cni.spec.result import Route
@@ -35,9 +35,6 @@ def apply_route(machine: Machine, op: HostRoute, journal: Journal) -> None:
 
 def route_differs(machine: Machine, op: HostRoute) -> str:
     link = machine.route.find(op.interface)
-    if link is not None:
-        answers = machine.route.dump(*rtnl.routes_of(link.ifindex, op.ip.family))
-        for route in map(rtinfo.parse_route, answers):
-            if (route.dst, route.ifindex) == (Net(op.ip, op.ip.bits), link.ifindex):
-                return ""
+    if link is not None and Net(op.ip, op.ip.bits) in machine.route.ways_out(link.ifindex, op.ip.family):
+        return ""
     return f"the host has lost the route to {op.ip.text} out of {op.interface}"

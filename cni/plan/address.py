@@ -41,9 +41,11 @@ def routes(attachment: Attachment) -> tuple[Route, ...]:
     """The IPAM's routes, and a default route by family where the configuration asks for one and none is there."""
     found = list(attachment.lease.routes)
     if attachment.conf.is_default_gateway:
+        there = {route.dst for route in found if route.table is None}
         for ip in attachment.lease.ips:
             default = Net(IP(ip.address.family, 0), 0)
-            if all(route.dst != default or route.table is not None for route in found):
+            if default not in there:
+                there.add(default)
                 found.append(Route(default, ip.gateway))
     return tuple(found)
 
@@ -115,14 +117,12 @@ def _notices(attachment: Attachment) -> list[Operation]:
 
 def _routes(attachment: Attachment) -> list[Operation]:
     """Each route once, through its own gateway or else the family's; what is on the link has none."""
-    found: list[Operation] = []
+    found: dict[Operation, None] = {}
     for route in routes(attachment):
         on_link = route.scope is not None and route.scope >= SCOPE_LINK
         through = route if on_link else route._replace(gw=route.gw or attachment.gateway(route.dst.family))
-        operation = ContainerRoute(attachment.owner.ifname, through)
-        if operation not in found:
-            found.append(operation)
-    return found
+        found[ContainerRoute(attachment.owner.ifname, through)] = None
+    return list(found)
 
 
 def _vlan_gateway(attachment: Attachment) -> VlanGateway:

@@ -28,14 +28,38 @@ class HostPort(Record):
         return f"{self.ip.text} . {self.mapping.container_port}"
 
 
-class UdpFlows(Record):
-    """UDP connections to these ports of the host that began otherwise are forgotten: they would keep to their way."""
+class PortOverlap(Record):
+    """Refused where another container has one of these ports on other addresses of the host: both would share it."""
+
+    ports: tuple[HostPort, ...]
+
+    def describe(self) -> str:
+        family = self.ports[0].ip.family
+        return f"nft list map inet podwire hostip_hostports{family}"
+
+
+class UnmappedFlows(Record):
+    """UDP connections to these ports of the host that began before they led to `ip`: they would keep to their way."""
 
     mappings: tuple[PortMapping, ...]
     ip: IP
 
     def describe(self) -> str:
-        return f"conntrack -D -p udp --orig-port-dst {','.join([str(one.host_port) for one in self.mappings])}"
+        return _forgetting(self.mappings)
+
+
+class MappedFlows(Record):
+    """UDP connections through these ports to `ip`: forgotten when the ports are released, hence planned before them."""
+
+    mappings: tuple[PortMapping, ...]
+    ip: IP
+
+    def describe(self) -> str:
+        return f"at DEL: {_forgetting(self.mappings)} --reply-src {self.ip.text}"
+
+
+def _forgetting(mappings: tuple[PortMapping, ...]) -> str:
+    return f"conntrack -D -p udp --orig-port-dst {','.join([str(one.host_port) for one in mappings])}"
 
 
 class Condition(Record):
@@ -108,14 +132,17 @@ def operations(conf: Ports, addresses: tuple[Net, ...], label: str) -> tuple[Ope
             continue
         if conf.masqueraded != NOBODY:
             found.append(Hairpin(address, conf.masqueraded == ALL, label))
-        for mapping in mappings:
-            port = HostPort(mapping, address.ip, label)
+        udp = tuple([mapping for mapping in mappings if mapping.protocol == "udp"])
+        if udp:
+            found.append(MappedFlows(udp, address.ip))
+        held = tuple([HostPort(mapping, address.ip, label) for mapping in mappings])
+        for port in held:
             if conf.conditions(family) or conf.mark_bit != MARK_BIT:
                 found.append(Condition(port, conf.conditions(family), conf.mark_bit))
             found.append(port)
-        udp = tuple([mapping for mapping in mappings if mapping.protocol == "udp"])
+        found.append(PortOverlap(held))
         if udp:
-            found.append(UdpFlows(udp, address.ip))
+            found.append(UnmappedFlows(udp, address.ip))
     return tuple(found)
 
 

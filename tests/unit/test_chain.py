@@ -212,7 +212,15 @@ def test_a_release_tells_which_way_loopback_was_routed() -> None:
     routes = Routes()
     plugin = made(Portmap, routes, runtimeConfig=MAPPED)
     found = plugin.leftovers(BOTH)
-    assert [type(op).__name__ for op in found] == ["Hairpin", "HostPort", "Hairpin", "HostPort", "LoopbackRouting"]
+    assert [type(op).__name__ for op in found] == [
+        "Hairpin",
+        "HostPort",
+        "PortOverlap",
+        "Hairpin",
+        "HostPort",
+        "PortOverlap",
+        "LoopbackRouting",
+    ]
     assert (routes.asked, plugin.leftovers(Result())) == ([parse_ip("10.1.2.3")], ())
 
 

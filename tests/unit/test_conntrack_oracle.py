@@ -11,7 +11,7 @@ import pytest
 from cni.config.ports import PortMapping
 from cni.kernel import conntrack, rtinfo
 from cni.kernel.netlink import Refused, frame
-from cni.plan.ports import UdpFlows
+from cni.plan.ports import MappedFlows, UnmappedFlows
 from cni.spec.address import parse_ip
 from tests.unit.oracle import WHY, plain
 
@@ -102,8 +102,8 @@ class Sockets:
 
 def unmapped(sockets: Sockets, family: int = 4, host_ip: str = "") -> None:
     mapping = PortMapping("udp", parse_ip(host_ip) if host_ip else None, family, 53, 5353)
-    op = UdpFlows((mapping,), parse_ip(POD if family == 4 else POD6))
-    conntrack.apply_flows(cast("Machine", sockets), op, cast("Journal", None))
+    op = UnmappedFlows((mapping,), parse_ip(POD if family == 4 else POD6))
+    conntrack.apply_unmapped(cast("Machine", sockets), op, cast("Journal", None))
 
 
 def mapped(sockets: Sockets, ip: str = POD) -> None:
@@ -210,10 +210,10 @@ def test_many_ports_take_one_pass(number: int) -> None:
     """All UDP flows are asked for once, however many ports there are, and the host's addresses once."""
     mappings = tuple(PortMapping("udp", None, 0, port, port) for port in range(53, 53 + number))
     sockets = Sockets(*FLOWS)
-    op = UdpFlows(mappings, parse_ip(POD))
-    conntrack.apply_flows(cast("Machine", sockets), op, cast("Journal", None))
+    op = UnmappedFlows(mappings, parse_ip(POD))
+    conntrack.apply_unmapped(cast("Machine", sockets), op, cast("Journal", None))
     assert sockets.forgotten == [1, 2, 3, 5, 6]
-    conntrack.release_flows(cast("Machine", sockets), op)
+    conntrack.release_mapped(cast("Machine", sockets), MappedFlows(mappings, parse_ip(POD)))
     assert sockets.forgotten[5:] == [2, 6]
     assert len(sockets.dumps) == 2
     _, attrs = read((sockets.dumps[0][0], 0, sockets.dumps[0][1]))

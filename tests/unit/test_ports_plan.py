@@ -12,7 +12,7 @@ from cni.plan import operations as ops
 from cni.plan import ports
 from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.plan import plan_attachment
-from cni.plan.ports import Condition, Hairpin, HostPort, LoopbackRouting
+from cni.plan.ports import Condition, Hairpin, HostPort, LoopbackRouting, PortOverlap
 from cni.spec.address import parse_ip, parse_net
 from cni.spec.fields import Faults, Fields
 from cni.spec.network import Network
@@ -66,8 +66,10 @@ def test_a_port_of_both_families_leads_to_both_addresses() -> None:
     assert planned(BOTH) == (
         Hairpin(V4, everybody=False, label=OWNER.label),
         HostPort(BOTH, V4.ip, OWNER.label),
+        PortOverlap((HostPort(BOTH, V4.ip, OWNER.label),)),
         Hairpin(V6, everybody=False, label=OWNER.label),
         HostPort(BOTH, V6.ip, OWNER.label),
+        PortOverlap((HostPort(BOTH, V6.ip, OWNER.label),)),
         LoopbackRouting("cni0", V4, OWNER.label),
     )
 
@@ -203,6 +205,17 @@ def test_a_mapping_as_a_runtime_sends_it_ends_as_an_element() -> None:
     found = ports.operations(conf, (V4, V6), OWNER.label)
     assert [one.describe() for one in found] == [
         "nft add element inet podwire hairpin6 { 2001:db8::3 : jump hairpin-2001_db8__/64 }",
+        "at DEL: conntrack -D -p udp --orig-port-dst 53 --reply-src 2001:db8::3",
         "nft add element inet podwire hostip_hostports6 { 2001:db8:2::1 . udp . 53 : 2001:db8::3 . 5353 }",
+        "nft list map inet podwire hostip_hostports6",
         "conntrack -D -p udp --orig-port-dst 53",
     ]
+
+
+def test_flows_are_forgotten_when_their_port_is_there_and_when_it_is_gone() -> None:
+    """ADD goes forwards, DEL backwards: a packet in between would bring the flow back."""
+    udp = PortMapping("udp", None, 0, 53, 5353)
+    order = kinds(planned(udp))
+    for port in [index for index, kind in enumerate(order) if kind == "HostPort"]:
+        assert order[port - 1] == "MappedFlows"
+        assert order[port + 2] == "UnmappedFlows"
