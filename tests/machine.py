@@ -102,6 +102,7 @@ printf '\\nqdiscs\\t'; tc -j qdisc
 
 _SYSCTLS = ("net/ipv4/ip_forward", "net/ipv4/conf/all/forwarding", "net/ipv6/conf/all/forwarding")
 _STATE = ("/var/lib/cni", "/run/cni", "/run/podwire")
+_LOCK = "/run/podwire/lock-"  # which every call of a host has in common
 _FILES_OF = """
 import os, sys
 for top in sys.argv[1:]:
@@ -322,7 +323,7 @@ class Machine:
 
         Sections: links, addresses, routes, rules, nft, qdiscs (of the host, and of each pod as "pod1: ..."),
         sysctls, files (below the folders `state`, with their text). Left out is what the kernel does when it
-        likes or what never repeats: indexes, counters, handles, IPv6 link-local addresses, local routes.
+        likes or what never repeats: indexes, counters, handles, IPv6 link-local addresses, local routes; and the lock.
         """
         seen: Snapshot = {name: [] for name in ("links", "addresses", "routes", "rules", "nft", "qdiscs")}
         for name, pod in [("", None), *self.pods.items()]:
@@ -333,7 +334,8 @@ class Machine:
             for section, line in _lines(shown):
                 seen[section].append(f"{name}: {line}" if name else line)
         sysctls = self.run("sh", "-c", f"cd /proc/sys && grep -H . {' '.join(_SYSCTLS)}").stdout
-        seen |= {"sysctls": sysctls.splitlines(), "files": self.files(*state)}
+        files = [line for line in self.files(*state) if not line.startswith(_LOCK)]
+        seen |= {"sysctls": sysctls.splitlines(), "files": files}
         return {section: sorted(lines) for section, lines in seen.items()}
 
 
