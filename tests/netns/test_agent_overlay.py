@@ -16,6 +16,7 @@ from cni.kernel.events import Events, Overflowed
 from cni.kernel.route import Route
 from cni.kernel.rtnl import NETLINK_ROUTE
 from cni.spec.address import parse_ip, parse_mac, parse_net
+from tests.machine import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,6 +109,7 @@ def host(machine: Machine) -> Machine:
     for family in (4, 6):
         machine.call(ensure, family, {})
         machine.call(synchronize, family)
+    until(lambda: "tentative" not in machine.run("ip", "address").stdout, "the kernel tells no more of addresses")
     return machine
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 from typing import TYPE_CHECKING
 
 import pytest
@@ -170,3 +171,45 @@ def test_what_is_not_the_agents_is_left_alone(cluster: Cluster, podwired: Path) 
     node.stop_agent()
     node.start_agent(podwired, MASQUERADE)
     assert seen(node) == before
+
+
+def test_it_is_not_ready_while_its_interface_is_gone(cluster: Cluster, podwired: Path) -> None:
+    cluster.configure()
+    node, _ = cluster.populate({"node": podwired, "other": podwired})
+    steps: list[tuple[Callable[[], None], Callable[[], None]]] = [
+        (node.unplug, node.plug),
+        (lambda: set_wire(node, "down"), lambda: up_again(node)),
+    ]
+    for go, back in steps:
+        go()
+        node.until(lambda: node.probe("readyz")[0] == http.client.SERVICE_UNAVAILABLE, "it is not ready")
+        assert node.probe("healthz")[0] == http.client.OK
+        back()
+        node.until(lambda: node.probe("readyz")[0] == http.client.OK, "it is ready again")
+    cluster.until(cluster.is_whole, "pods are reached")
+
+
+def set_wire(node: Node, state: str) -> None:
+    node.run("ip", "link", "set", "eth0", state)
+
+
+def up_again(node: Node) -> None:
+    set_wire(node, "up")
+    node.address_wire()
+
+
+def test_what_follows_from_a_changed_configuration_is_not_counted_as_healed(cluster: Cluster, podwired: Path) -> None:
+    cluster.configure()
+    node, other = cluster.populate({"node": podwired, "other": podwired})
+    before = healed(node)
+    cluster.configure({"Type": "vxlan", "DirectRouting": True})
+    route = ("ip", "route", "show", other.subnet())
+    node.until(lambda: "dev eth0" in node.run(*route).stdout, "the route is direct")
+    assert healed(node) == before
+    node.run("ip", "route", "del", other.subnet())
+    node.until(lambda: healed(node) == before + 1, "the route is made whole and that is counted")
+
+
+def healed(node: Node) -> float:
+    lines = node.probe("metrics")[1].splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("podwired_healed_total "))
