@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.kernel.journal import FAILURES
+from cni.kernel.journal import FAILURES, words_of
 from cni.spec.errors import InvalidNetns, MachineRefused, Unavailable
 from cni.spec.owner import Owner
 from cni.spec.record import Record
@@ -59,7 +59,7 @@ def collecting(failed: list[str], step: Callable[[], None]) -> None:
     try:
         step()
     except FAILURES as error:
-        failed.append(str(error))
+        failed.append(words_of(error))
 
 
 def report(failed: list[str], what: str) -> None:

@@ -7,7 +7,7 @@ from posix import strerror
 from sys import modules
 
 from cni.kernel import bridge, container, forwarding, sysctl, veth
-from cni.kernel.journal import FAILURES
+from cni.kernel.journal import FAILURES, words_of
 from cni.kernel.netlink import Refused
 from cni.spec.errors import CniError, MachineRefused
 from cni.spec.record import Record
@@ -121,12 +121,10 @@ def explain(what: str, error: Exception) -> CniError:
     if isinstance(error, CniError):
         return error
     if isinstance(error, (Refused, OSError)) and error.errno is not None:
-        reason = strerror(error.errno)
-        if isinstance(error, Refused) and error.words:
-            reason = f"{reason} ({error.words})"
+        reason = str(error) if isinstance(error, Refused) else strerror(error.errno)
         remedy = _remedy(error)
         return MachineRefused(f"{what}: {reason}{f'; {remedy}' if remedy else ''}")
-    return MachineRefused(f"{what}: {error}")
+    return MachineRefused(f"{what}: {words_of(error)}")
 
 
 def _remedy(error: Refused | OSError) -> str:

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 FAILURES = (CniError, Refused, Interrupted, OSError)  # all that an effect may raise
 
 
+def words_of(error: BaseException) -> str:
+    """A failure as people read it: what the system says, without numbers."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
 class Journal:
     """The ways back, to be gone in reverse: first from what is the attachment's own, then from what it shares."""
 
@@ -55,7 +62,9 @@ class Journal:
     ) -> None:
         """Rolls back after any exception. Raises MachineRefused where not all could be undone."""
         if error is not None and (failed := self.roll_back()):
-            raise MachineRefused(f"{error}; and not all of it could be undone: {'; '.join(failed)}") from error
+            raise MachineRefused(
+                f"{words_of(error)}; and not all of it could be undone: {'; '.join(failed)}"
+            ) from error
 
     def roll_back(self) -> list[str]:
         """Goes all the way, whatever fails on it, and whoever interrupts it; returns what failed."""
@@ -66,7 +75,7 @@ class Journal:
             if self._shared and not self._shared_stays and self._machine.unshared():
                 self._go(self._shared, failed)
         except FAILURES as error:
-            failed.append(str(error))
+            failed.append(words_of(error))
         return failed
 
     def _go(self, ways_back: list[Callable[[], object]], failed: list[str]) -> None:
@@ -74,4 +83,4 @@ class Journal:
             try:
                 ways_back.pop()()
             except FAILURES as error:
-                failed.append(str(error))
+                failed.append(words_of(error))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from _struct import Struct
 from errno import EAGAIN, ENOBUFS
+from posix import strerror
 
 from cni.spec.errors import MachineRefused
 
@@ -61,6 +62,9 @@ class Refused(Exception):
         super().__init__(errno, words)
         self.errno = errno
         self.words = words
+
+    def __str__(self) -> str:
+        return f"{strerror(self.errno)} ({self.words})" if self.words else strerror(self.errno)
 
 
 class Interrupted(Exception):

@@ -1,0 +1,61 @@
+"""People never read what an exception looks like to the interpreter: no `[Errno 24]`, no `(22, '')`."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.rules.source import FILES, tree
+
+# Raised with words for people alone.
+WORDED = {
+    "CniError", "InputOutput", "InvalidConfig", "InvalidEnvironment", "InvalidNetns", "MachineRefused", "NotAsAttached",
+    "TryAgain", "Unavailable", "Undecodable", "ValueError", "error", "OverflowError", "RecursionError",
+}  # fmt: skip
+PLUGIN_FILES = [
+    file for file in FILES if not file.startswith(("cni/agent/", "cni/spec/record"))
+]  # a record's are a programmer's
+
+
+def kinds(handler: ast.ExceptHandler) -> set[str]:
+    if handler.type is None:
+        return {"BaseException"}
+    parts = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return {ast.unparse(part).rpartition(".")[2] for part in parts}
+
+
+def shows(node: ast.AST, name: str) -> bool:
+    """The exception is put into a text as it is."""
+    if isinstance(node, ast.FormattedValue):
+        return isinstance(node.value, ast.Name) and node.value.id == name
+    return (
+        isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("str", "repr", "format")
+        and any(isinstance(one, ast.Name) and one.id == name for one in node.args)
+    )
+
+
+@pytest.mark.parametrize("file", PLUGIN_FILES)
+def test_no_exception_is_shown_as_it_is(file: str) -> None:
+    shown = [
+        f"line {node.lineno}: {', '.join(sorted(kinds(handler)))}"
+        for handler in ast.walk(tree(file))
+        if isinstance(handler, ast.ExceptHandler) and handler.name and not kinds(handler) <= WORDED
+        for node in ast.walk(handler)
+        if isinstance(node, (ast.FormattedValue, ast.Call)) and shows(node, handler.name)
+    ]
+    assert shown == []
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_no_exception_is_shown_by_its_repr(file: str) -> None:
+    shown = [
+        node.lineno
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.FormattedValue)
+        and node.conversion == ord("r")
+        and isinstance(node.value, ast.Name)
+        and node.value.id in ("error", "exception", "failure")
+    ]
+    assert shown == []
