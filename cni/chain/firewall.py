@@ -48,14 +48,17 @@ class Firewall:
         return self._zoned(addresses) + accept.operations(addresses, inbound=False)
 
     def _zoned(self, addresses: list[Net]) -> tuple[Operation, ...]:
-        from cni.kernel import firewalld as kernel
-
-        asked = self._conf.backend == FIREWALLD
-        if not asked and (self._conf.backend or not kernel.is_running(self._call.request.environment)):
+        if not self._asks_firewalld():
             return ()
         from cni.plan import firewalld
 
         return firewalld.operations(self._conf.zone, addresses)
+
+    def _asks_firewalld(self) -> bool:
+        from cni.kernel import firewalld
+
+        asked = self._conf.backend == FIREWALLD
+        return asked or (not self._conf.backend and firewalld.is_running(self._call.request.environment))
 
     def _bridge(self, previous: Result) -> str:
         """The host's first interface that was answered, as bridge names them. Raises InvalidConfig."""
@@ -97,7 +100,8 @@ class Firewall:
         if self._conf.policy != OPEN:
             require_nft(self._call)
         self._require_firewalld()
-        firewalls.refuse_drops(self._call.machine, [4], ANY_INTERFACE)
+        mended = FIREWALLD if self._asks_firewalld() else ""
+        firewalls.refuse_drops(self._call.machine, [4], ANY_INTERFACE, mended)
 
     def _require_firewalld(self) -> None:
         """Raises Unavailable where it is asked for by name and does not run."""

@@ -6,8 +6,8 @@ from cni.kernel import legacy, nfnl, nfrule
 from cni.kernel.accept import ABSENT, well_known
 from cni.kernel.netlink import U32, Refused
 from cni.kernel.nfnl import BE32, NFPROTO_INET, PROTOCOLS, Place
-from cni.plan.accept import dropped
-from cni.plan.firewalls import ACCEPT, Rule, may_pass
+from cni.plan.accept import dropped, rejected
+from cni.plan.firewalls import ACCEPT, Rule, may_pass, rejects
 from cni.spec.errors import Unavailable
 
 TYPE_CHECKING = False
@@ -22,28 +22,35 @@ NFTA_LOOKUP_SET, NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS = 1, 3, 5
 NFT_META_IIF, NFT_META_IIFNAME = 4, 6
 EQUAL, NOT_INVERTED = BE32.pack(nfrule.NFT_CMP_EQ), BE32.pack(0)
 ALL_BITS = (1 << 32) - 1
-INDEX, NAME, STATE, DESTINATION = "iif", "iifname", "ct state", "daddr"
+INDEX, NAME, STATE, STATUS, DESTINATION = "iif", "iifname", "ct state", "ct status", "daddr"
+BARRING, HARMLESS = ("REJECT", "DROP"), ("counter", "log")
 LOADED = {
     ("meta", BE32.pack(NFT_META_IIF)): INDEX,
     ("meta", BE32.pack(NFT_META_IIFNAME)): NAME,
     ("ct", BE32.pack(nfrule.NFT_CT_STATE)): STATE,
+    ("ct", BE32.pack(nfrule.NFT_CT_STATUS)): STATUS,
 }
 GONE = "(no interface)"
 
 
-def refuse_drops(machine: Machine, families: Iterable[int], interface: str) -> None:
-    """Raises Unavailable where a firewall drops what containers send to the host by `interface` (which may end in *,
-    for all that begin so), and an attaching would not mend it.
+def refuse_drops(machine: Machine, families: Iterable[int], interface: str, mended: str = "") -> None:
+    """Raises Unavailable where a firewall drops or rejects what containers send to the host by `interface` (which may
+    end in *, for all that begin so), and an attaching would not mend it; in the table `mended` it would.
     """
     families = tuple(families)
-    for chain in _unknown(machine, families):
-        if not may_pass(_rules(machine, chain), chain.name, interface):
-            raise Unavailable(dropped(chain.name, chain.table_text))
+    known = [chain._replace(drops_forwarded=True) for chain in well_known(families)]
+    for chain in _forwarding(machine, families):
+        if chain.table == mended:
+            continue
+        rules = _rules(machine, chain)
+        for bars, words in ((rejects(rules, chain.name), rejected), (chain.drops_forwarded, dropped)):
+            if bars and not (words is dropped and chain in known) and not may_pass(rules, chain.name, interface):
+                raise Unavailable(words(chain.name, chain.table_text))
     legacy.refuse_drops(machine, families, interface)
 
 
-def _unknown(machine: Machine, families: tuple[int, ...]) -> list[Chain]:
-    """Those that drop what is forwarded but for those that ADD knows, and mends."""
+def _forwarding(machine: Machine, families: tuple[int, ...]) -> list[Chain]:
+    """Those that see what is forwarded."""
     try:
         answers = machine.netfilter.dump(*nfnl.all_chains())
     except (Refused, OSError) as error:
@@ -51,9 +58,8 @@ def _unknown(machine: Machine, families: tuple[int, ...]) -> list[Chain]:
             return []
         raise
     concerned = (NFPROTO_INET, *[PROTOCOLS[family] for family in families])
-    known = [chain._replace(drops_forwarded=True) for chain in well_known(families)]
-    chains = [nfnl.parse_chain(answer) for answer in answers]
-    return [one for one in chains if one.drops_forwarded and one.family in concerned and one not in known]
+    chains = [nfnl.parse_chain(answer) for answer in answers if nfnl.filters_forwarded(answer)]
+    return [one for one in chains if one.family in concerned]
 
 
 def _rules(machine: Machine, chain: Chain) -> dict[str, list[Rule]]:
@@ -82,8 +88,9 @@ def understand(rule: nfrule.Rule, names: dict[int, str], keys: Callable[[str], l
         elif name == "cmp":
             value = nfrule.value_of(data, nfrule.NFTA_CMP_DATA)
             equal = data.get(nfrule.NFTA_CMP_OP) == EQUAL
-            if loaded == STATE:
-                found = found._replace(answers=found.answers or (nfrule.NEW & mask == _number(value)) != equal)
+            if loaded in (STATE, STATUS):  # no status is that of a connection that is new and goes where it is sent
+                new = loaded == STATE and (nfrule.NEW & mask == _number(value)) == equal
+                found = found._replace(answers=found.answers or not new)
             elif equal:
                 found = _asked(found, loaded, value, names)
         elif name == "lookup":
@@ -95,7 +102,18 @@ def understand(rule: nfrule.Rule, names: dict[int, str], keys: Callable[[str], l
             found = found._replace(target=ACCEPT)
         else:
             loaded, mask = _loads(name, data), ALL_BITS
-    return found
+    return found._replace(ends=_ends(rule))
+
+
+def _ends(rule: nfrule.Rule) -> bool:
+    """Whether it rejects or drops whatever comes: beside that it counts, logs or is commented, and asks for nothing."""
+    *before, (name, data) = rule.expressions or (("", {}),)
+    for kind, told in before:
+        if kind not in HARMLESS and nfnl.name_of(told.get(nfrule.NFTA_MATCH_NAME)) != "comment":
+            return False
+    if name == "immediate":
+        return nfrule.verdict_of(data) == (nfnl.NF_DROP, "")
+    return name == "reject" or (name == "target" and nfnl.name_of(data.get(nfrule.NFTA_MATCH_NAME)) in BARRING)
 
 
 def _loads(name: str, data: dict[int, bytes]) -> str:

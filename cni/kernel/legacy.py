@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cni import proc
 from cni.kernel import sysctl
-from cni.plan.accept import dropped
+from cni.plan.accept import dropped, rejected
 from cni.spec.errors import Unavailable
 
 TYPE_CHECKING = False
@@ -24,10 +24,12 @@ def refuse_drops(machine: Machine, families: Iterable[int], interface: str) -> N
     for family in families:
         if not (listed := _listed(machine, family)):
             continue
-        from cni.plan.firewalls import drops, may_pass, read_iptables
+        from cni.plan.firewalls import drops, may_pass, read_iptables, rejects
 
-        if drops(listed, CHAIN) and not may_pass(read_iptables(listed), CHAIN, interface):
-            raise Unavailable(dropped(CHAIN, f"filter of {PROGRAMS[family][1]}"))
+        rules, table = read_iptables(listed), f"filter of {PROGRAMS[family][1]}"
+        for bars, words in ((drops(listed, CHAIN), dropped), (rejects(rules, CHAIN), rejected)):
+            if bars and not may_pass(rules, CHAIN, interface):
+                raise Unavailable(words(CHAIN, table))
 
 
 def _listed(machine: Machine, family: int) -> str:

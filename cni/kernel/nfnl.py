@@ -155,6 +155,12 @@ def parse_chain(data: bytes) -> Chain:
     return Chain(family, name_of(found.get(NFTA_CHAIN_TABLE)), name_of(found.get(NFTA_CHAIN_NAME)), drops)
 
 
+def filters_forwarded(data: bytes) -> bool:
+    """Of a chain: it sees what is forwarded."""
+    hook = attributes(attributes(data, NFGENMSG.size).get(NFTA_CHAIN_HOOK, b"")).get(NFTA_HOOK_HOOKNUM)
+    return hook == BE32.pack(NF_INET_FORWARD)
+
+
 def name_of(payload: bytes | None) -> str:
     return (payload or b"").rstrip(b"\0").decode("utf-8", "replace")
 

@@ -68,6 +68,14 @@ def operations(addresses: Iterable[Net], *, inbound: bool) -> tuple[Operation, .
     return (Accept(subnets, inbound),) if subnets else ()
 
 
+def rejected(chain: str, table: str) -> str:
+    """The same of a chain whose last rule lets nothing pass."""
+    return (
+        f"chain {chain} of table {table} rejects what is forwarded (its last rule):"
+        " accept traffic of the containers before it"
+    )
+
+
 def dropped(chain: str, table: str) -> str:
     """What a person is told who has to see to it; `table` with its family."""
     return (

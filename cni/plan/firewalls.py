@@ -22,13 +22,14 @@ class Rule(Record):
 
     `target`: ACCEPT, the chain that it leads to, or whatever lets nothing pass. `incoming`: the interface
     that it asks for, with * at the end for all that begin so; empty for any. `bound`: it asks for certain
-    destinations. `answers`: it lets no new connection pass.
+    destinations. `answers`: it lets no new connection pass. `ends`: it rejects or drops everything.
     """
 
     target: str
     incoming: str = ""
     bound: bool = False
     answers: bool = False
+    ends: bool = False
 
 
 def may_pass(rules: Mapping[str, Sequence[Rule]], chain: str, interface: str, *, ours: bool = False) -> bool:
@@ -69,13 +70,18 @@ def read_iptables(listed: str) -> dict[str, list[Rule]]:
     return found
 
 
+def rejects(rules: Mapping[str, Sequence[Rule]], chain: str) -> bool:
+    """Returns whether whatever reaches the chain's last rule is rejected or dropped by it."""
+    return bool(rules.get(chain)) and rules[chain][-1].ends
+
+
 def drops(listed: str, chain: str) -> bool:
     """Whether `iptables -S` says that the chain's policy is to drop."""
     return f"-P {chain} DROP" in listed.splitlines()
 
 
 def _read_rule(words: list[str]) -> Rule:
-    rule = Rule("")
+    rule = Rule("", ends=words[:1] == ["-j"] and words[1:2] in (["REJECT"], ["DROP"]))
     for before, word, value in zip(["", *words], words, [*words[1:], ""], strict=False):
         if before == "!":
             continue

@@ -484,6 +484,32 @@ def test_status_names_a_chain_that_drops_and_is_not_podwires_to_mend(
     assert (chained.code, chained.message) == (said if blamed and "eth0" not in rule else (0, ""))
 
 
+REJECTS = {
+    "reject": True,
+    "counter drop": True,
+    "reject with icmpx admin-prohibited": True,
+    'iifname "eth1" reject': False,
+    "tcp dport 25 drop": False,
+    "accept": False,
+}
+
+
+@pytest.mark.parametrize(("last", "blamed"), REJECTS.items(), ids=REJECTS)
+@pytest.mark.parametrize("allowed", ["ct state { established, related } accept", "ct status dnat accept"])
+def test_status_names_a_chain_whose_last_rule_rejects(
+    machine: Machine, node: Node, allowed: str, last: str, blamed: bool
+) -> None:
+    """As firewalld's does, and that of the service iptables on Red Hat's systems, policy accept or not."""
+    chain = "add chain inet myfw forward { type filter hook forward priority 0; policy accept; }"
+    machine.run("nft", f"add table inet myfw; {chain}; add rule inet myfw forward {allowed}")
+    machine.run("nft", f"add rule inet myfw forward {last}")
+    answer = node.call("STATUS", ONE)
+    assert answer.code == (50 if blamed else 0)
+    assert ("chain forward of table inet myfw rejects what is forwarded (its last rule)" in answer.message) == blamed
+    machine.run("nft", 'insert rule inet myfw forward iifname "br-one" accept')
+    assert node.call("STATUS", ONE).code == 0
+
+
 @pytest.mark.parametrize("chain", ["forward priority 0; policy accept;", "input priority 0; policy drop;"])
 def test_status_names_no_other_chain(machine: Machine, node: Node, chain: str) -> None:
     machine.run("nft", f"add table inet myfw; add chain inet myfw forward {{ type filter hook {chain} }}")

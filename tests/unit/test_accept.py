@@ -351,7 +351,12 @@ DESTINATION4 = nfrule.to_subnet(FORWARD, NET4)
     [
         (nfrule.accept(), Rule(ACCEPT)),
         (nfrule.jump("other"), Rule("other")),
-        (nfrule._verdict(attribute(1, struct.pack(">i", 0))), Rule("")),
+        (nfrule._verdict(attribute(1, struct.pack(">i", 0))), Rule("", ends=True)),
+        (nfrule._counter() + nfrule._expression("reject"), Rule("", ends=True)),
+        (nfrule._counter() + nfrule._expression("target", text(1, "REJECT")), Rule("", ends=True)),
+        (nfrule._match("comment", 0, bytes(256)) + nfrule._expression("reject"), Rule("", ends=True)),
+        (nfrule._load("meta", 7) + nfrule._expression("reject"), Rule("")),
+        (nfrule._load("ct", 2) + nfrule._compare(1, bytes(4)) + nfrule.accept(), Rule(ACCEPT, answers=True)),
         (nfrule._expression("queue"), Rule(ACCEPT)),
         (IIFNAME + NAMED + nfrule.accept(), Rule(ACCEPT, incoming="eth0")),
         (IIFNAME + nfrule._compare(0, b"veth") + nfrule.accept(), Rule(ACCEPT, incoming="veth*")),
