@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FAMILIES = [(4,), (4, 6)]
 VNI, PORT = 1, 8472
+TRANSLATED = "203.0.113.5"
 
 # An Ethernet frame to the tunnel's MAC address, in a VXLAN packet; with a source, that is what the packet bears.
 _INJECT = """
@@ -171,3 +172,17 @@ def test_without_nft_the_agent_works_and_says_once_that_nothing_is_filtered(clus
         node.attach(delegate={"ipMasq": False})
     cluster.until(cluster.is_whole, "pods reach each other")
     assert [node.agent.log.count("are not filtered") for node in nodes if node.agent] == [1, 1]
+
+
+def test_a_node_behind_nat_is_let_in_by_the_address_that_its_lease_tells(cluster: Cluster, podwired: Path) -> None:
+    """Others see what the translation makes of its own address."""
+    cluster.configure()
+    node, peer = cluster.populate({"node": podwired, "peer": podwired})
+    data = {"VNI": VNI, "VtepMAC": "02:00:00:00:00:70"}
+    value = {"PublicIP": TRANSLATED, "PublicIPv6": None, "BackendType": "vxlan", "BackendData": data}
+    target = Target(node)
+    assert not target.takes(cluster.machine, peer, source=TRANSLATED)
+    cluster.etcd.put("subnets/10.244.70.0-24", value)
+    cluster.until(lambda: "10.244.70.0" in node.run("ip", "route").stdout, "the new node is served")
+    assert target.takes(cluster.machine, peer, source=TRANSLATED)
+    assert not target.takes(cluster.machine, peer)
