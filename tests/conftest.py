@@ -48,10 +48,16 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> Generator[Non
         terminalreporter.write_line(line)
 
 
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder with the executable podwire: PODWIRE_BUNDLE names one already built, else it is built now."""
-    if named := os.environ.get("PODWIRE_BUNDLE"):
+NAMED = os.environ.get("PODWIRE_BUNDLE", "").split(":")
+
+
+@pytest.fixture(scope="session", params=NAMED if len(NAMED) > 1 else None)
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder with the executable podwire: PODWIRE_BUNDLE names one already built, else it is built now.
+
+    Of several, parted by colons (one for each Python), each is tested.
+    """
+    if named := getattr(request, "param", NAMED[0]):
         return Path(named).absolute()
     built = subprocess.run([BUILD], stdout=subprocess.PIPE, text=True, check=False)
     if built.returncode:
