@@ -40,6 +40,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
     monkeypatch.setattr(sys, "stderr", written)
     logs.log.handlers.clear()
     logs.set_up()
+    logs.log.propagate = False  # what is captured goes to another process, as UTF-8, when tests run in several
     yield Log(written)
     logs.log.handlers[:], logs.log.propagate = before[0], before[2]
     logs.log.setLevel(before[1])
