@@ -6,7 +6,7 @@ from cni.call import require_nft
 from cni.config.firewall import FIREWALLD, ISOLATED, OPEN, parse_firewall
 from cni.kernel import legacy
 from cni.plan import accept
-from cni.plan.accept import IsolatedPort, Isolation
+from cni.plan.isolation import IsolatedPort, Isolation
 from cni.spec.errors import InvalidConfig, Unavailable
 from cni.spec.request import ifname_fault
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from errno import EADDRNOTAVAIL, EEXIST, ENOENT
+from errno import EADDRNOTAVAIL, EEXIST
 
 from cni.kernel import rtinfo, rtnl, sysctl
 from cni.kernel.netlink import Refused
-from cni.plan.link import DEFAULT_VLAN, link_local
+from cni.plan.link import link_local
 from cni.spec.address import IPV6_MTU
 from cni.spec.errors import MachineRefused
 
@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.kernel.journal import Journal
     from cni.kernel.machine import Machine
-    from cni.plan.operations import Bridge, BridgePort, GatewayAddress, NoPortVlan, PortVlan, VlanGateway
+    from cni.plan.operations import Bridge, BridgePort, GatewayAddress
     from cni.spec.address import Net
 
 MAC_CHOSEN = "3"  # include/uapi/linux/netdevice.h: NET_ADDR_SET
@@ -67,8 +67,10 @@ def _delete_empty(machine: Machine, name: str) -> None:
 def _keep_mac(machine: Machine, link: rtinfo.Link, mac: bytes) -> None:
     """A bridge that others made follows its lowest port's address until one is chosen (kernel br_stp_if.c).
 
-    One whose ports have gone has none at all: it gets `mac`.
+    One whose ports have gone has none at all: it gets `mac`, which podwire's own bridges were made with.
     """
+    if link.mac == mac:
+        return
     # /sys may show another namespace: choosing the same address once more does no harm.
     if sysctl.read_text(f"/sys/class/net/{link.name}/addr_assign_type") == MAC_CHOSEN and any(link.mac):
         return
@@ -102,64 +104,6 @@ def port_differs(machine: Machine, op: BridgePort) -> str:
         return f"{op.host_interface} is gone"
     wrong = [word for word in ("hairpin", "isolated") if getattr(link, word) != getattr(op, word)]
     return f"{op.host_interface} is not set as asked: {', '.join(wrong)}" if wrong else ""
-
-
-def apply_vlan(machine: Machine, op: PortVlan, journal: Journal) -> None:
-    """The way back is the port's own end."""
-    del journal
-    machine.route.request(*rtnl.add_vlans(machine.route.ifindex(op.port), op.first, op.last, op.native))
-
-
-def remove_vlan(machine: Machine, op: NoPortVlan, journal: Journal) -> None:
-    """The way back is the port's own end."""
-    del journal
-    machine.route.request(*rtnl.delete_vlan(machine.route.ifindex(op.port), op.vid))
-
-
-def _vlans(machine: Machine, port: str) -> dict[int, int]:
-    of_ports = dict(map(rtinfo.parse_port_vlans, machine.route.dump(*rtnl.all_port_vlans())))
-    return of_ports.get(machine.route.ifindex(port), {})
-
-
-def vlan_differs(machine: Machine, op: PortVlan) -> str:
-    vlans = _vlans(machine, op.port)
-    missing = [vid for vid in range(op.first, op.last + 1) if vid not in vlans]
-    if missing:
-        return f"{op.port} is not in VLAN {missing[0]}"
-    if op.native and not vlans[op.first] & rtnl.BRIDGE_VLAN_INFO_PVID:
-        return f"VLAN {op.first} is not native on {op.port}"
-    return ""
-
-
-def no_vlan_differs(machine: Machine, op: NoPortVlan) -> str:
-    return f"{op.port} is still in VLAN {op.vid}" if op.vid in _vlans(machine, op.port) else ""
-
-
-def apply_vlan_gateway(machine: Machine, op: VlanGateway, journal: Journal) -> None:
-    """Set up again where it is there: another ADD may be making it, or one was killed on the way."""
-    port_mac = op.mac[:1] + bytes([op.mac[1] ^ 1]) + op.mac[2:]
-    message = rtnl.new_veth((op.name, op.mac), (op.port, port_mac), 0, None)
-    try:
-        journal.take(lambda: machine.route.request(*message), lambda: machine.route.delete(op.name), shared=True)
-    except Refused as refused:
-        if refused.errno != EEXIST:
-            raise
-    else:
-        for end in (op.name, op.port):  # before it is up: containers of the VLAN may be sending already
-            sysctl.ensure(f"net/ipv6/conf/{end}/accept_ra", "0", optional=True)
-    machine.route.request(*rtnl.set_port(op.port, machine.route.ifindex(op.bridge), "", ipv6=False))
-    port = machine.route.ifindex(op.port)
-    machine.route.request(*rtnl.add_vlans(port, op.vlan, op.vlan, native=True))
-    if op.vlan != DEFAULT_VLAN:
-        machine.route.tolerate(ENOENT, rtnl.delete_vlan(port, DEFAULT_VLAN))
-    machine.route.request(*rtnl.set_flags(op.name, rtnl.IFF_UP, rtnl.IFF_UP))
-
-
-def vlan_gateway_differs(machine: Machine, op: VlanGateway) -> str:
-    link = machine.route.find(op.name)
-    if link is None:
-        return f"{op.name}, the gateway's interface in VLAN {op.vlan}, is gone"
-    return "" if link.up else f"{op.name} is down"
 
 
 def apply_gateway(machine: Machine, op: GatewayAddress, journal: Journal) -> None:

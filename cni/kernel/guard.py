@@ -6,7 +6,7 @@ from cni.kernel import nft
 from cni.kernel.nfnl import Element
 from cni.kernel.nftables import GUARDS
 from cni.plan import ruleset
-from cni.plan.operations import SpoofGuard
+from cni.plan.spoofcheck import SpoofGuard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

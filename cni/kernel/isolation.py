@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.kernel.journal import Journal
     from cni.kernel.machine import Machine
-    from cni.plan.accept import IsolatedPort, Isolation
+    from cni.plan.isolation import IsolatedPort, Isolation
 
 ISOLATING, SAME_BRIDGE, ISOLATED = [
     Place(nfnl.NFPROTO_INET, ruleset.TABLE, name) for name in (ruleset.ISOLATING, ruleset.SAME_BRIDGE, ruleset.ISOLATED)

@@ -6,7 +6,7 @@ from cni.kernel import nft
 from cni.kernel.nfnl import Element
 from cni.kernel.nftables import MASQUERADES
 from cni.plan import ruleset
-from cni.plan.operations import Masquerade, masquerade_chain
+from cni.plan.masquerade import Masquerade, masquerade_chain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

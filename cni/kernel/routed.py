@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.kernel.journal import Journal
     from cni.kernel.machine import Machine
-    from cni.plan.operations import HostAddress, HostRoute
+    from cni.plan.routed import HostAddress, HostRoute
 
 
 def apply_address(machine: Machine, op: HostAddress, journal: Journal) -> None:

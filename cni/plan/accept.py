@@ -39,30 +39,6 @@ class Accept(Record):
         return f"where chain FORWARD drops: nft add rule ip filter {CHAIN} accept {subnets}{into}"
 
 
-class Isolation(Record):
-    """What comes from `bridge` cannot enter another bridge that isolates, nor does the reverse; with `within`, what
-    comes from it cannot return to it either. Shared by the containers of the bridge, so DEL leaves it.
-    """
-
-    bridge: str
-    within: bool
-
-    def describe(self) -> str:
-        within = f", isolated {{ {self.bridge} . {self.bridge} }}" if self.within else ""
-        return f"nft add element inet podwire isolating {{ {self.bridge} }}{within}"
-
-
-class IsolatedPort(Record):
-    """A port of a bridge exchanges no frames with other isolated ones, which rules see only where br_netfilter shows
-    them frames; it goes with the interface.
-    """
-
-    port: str
-
-    def describe(self) -> str:
-        return f"bridge link set dev {self.port} isolated on"
-
-
 def operations(addresses: Iterable[Net], *, inbound: bool) -> tuple[Operation, ...]:
     subnets = tuple(sorted({address.network for address in addresses}))
     return (Accept(subnets, inbound),) if subnets else ()

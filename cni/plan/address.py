@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from cni.plan import routed
-from cni.plan.link import bridge_mac
 from cni.plan.operations import (
     ContainerAddress,
     ContainerRoute,
@@ -11,12 +9,9 @@ from cni.plan.operations import (
     ContainerUp,
     Forwarding,
     GatewayAddress,
-    IgnoreAdvertisements,
     Readiness,
-    VlanGateway,
 )
 from cni.spec.address import IP, Net, mac_text
-from cni.spec.owner import mac_of
 from cni.spec.result import Interface, IPConfig, Route
 
 SCOPE_LINK = 253  # include/uapi/linux/rtnetlink.h: RT_SCOPE_LINK, and host and nowhere beyond
@@ -63,7 +58,9 @@ def interfaces(attachment: Attachment) -> tuple[Interface, ...]:
     conf = attachment.conf
     if conf.routed or not (conf.vlan and conf.is_gateway):
         return ()
-    return (Interface(gateway_interface(attachment), mac_text(_vlan_gateway(attachment).mac)),)
+    from cni.plan import vlan
+
+    return (Interface(gateway_interface(attachment), mac_text(vlan.gateway(attachment).mac)),)
 
 
 def operations(attachment: Attachment) -> tuple[Operation, ...]:
@@ -74,12 +71,13 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
     if not conf.disable_container_interface:
         found.append(ContainerUp(ifname))
     if conf.routed:
-        found += routed.ways_out(attachment)
-    found += _routes(attachment)
-    if conf.routed:
-        found += routed.ways_in(attachment)
-    elif conf.is_gateway:
-        found += _gateway(attachment)
+        from cni.plan import routed
+
+        found += routed.ways_out(attachment) + _routes(attachment) + routed.ways_in(attachment)
+    else:
+        found += _routes(attachment)
+        if conf.is_gateway:
+            found += _gateway(attachment)
     found += _notices(attachment)
     if not conf.disable_container_interface:
         # Else the one address always comes with the same MAC address.
@@ -125,17 +123,13 @@ def _routes(attachment: Attachment) -> list[Operation]:
     return list(found)
 
 
-def _vlan_gateway(attachment: Attachment) -> VlanGateway:
-    bridge, vlan, name = attachment.conf.bridge, attachment.conf.vlan, gateway_interface(attachment)
-    mac = mac_of("vlan gateway", bridge_mac(attachment).hex(), name)
-    return VlanGateway(name, mac, bridge, f"p{vlan}.{mac.hex()[4:]}", vlan)
-
-
 def _gateway(attachment: Attachment) -> list[Operation]:
     conf, place = attachment.conf, gateway_interface(attachment)
-    found: list[Operation] = [_vlan_gateway(attachment)] if conf.vlan else []
-    if conf.vlan and attachment.facts.ipv6:
-        found.append(IgnoreAdvertisements(place))
+    found: list[Operation] = []
+    if conf.vlan:
+        from cni.plan import vlan
+
+        found += vlan.gateway_operations(attachment)
     families = []
     for ip in attachment.lease.ips:
         if ip.gateway is not None:

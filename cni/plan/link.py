@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 from cni.plan.alias import Alias
-from cni.plan.operations import (
-    Bridge,
-    BridgePort,
-    IgnoreAdvertisements,
-    NoPortVlan,
-    PortVlan,
-    SpoofGuard,
-    Veth,
-)
+from cni.plan.operations import Bridge, BridgePort, IgnoreAdvertisements, Veth
 from cni.spec.address import IP, Net, mac_text
 from cni.spec.owner import mac_of
 from cni.spec.result import Interface
@@ -23,12 +15,16 @@ if TYPE_CHECKING:
 
 CONTAINER_INDEX = 2  # the container's place among the interfaces
 IPV6, LINK_LOCAL = 6, 0xFE80 << 112
-DEFAULT_VLAN = 1  # what the kernel makes the native VLAN of every new port (net/bridge/br_vlan.c)
 
 
 def bridge_mac(attachment: Attachment) -> bytes:
     """What the bridge has, or what it gets: fixed, since it would else follow its lowest port."""
-    return attachment.facts.bridge_mac or mac_of("bridge", attachment.facts.node, attachment.conf.bridge)
+    return attachment.facts.bridge_mac or _new_bridge_mac(attachment)
+
+
+def _new_bridge_mac(attachment: Attachment) -> bytes:
+    """Returns the MAC address of a bridge that podwire makes; one that has it needs none to be chosen."""
+    return mac_of("bridge", attachment.facts.node, attachment.conf.bridge)
 
 
 def link_local(mac: bytes) -> Net:
@@ -49,7 +45,7 @@ def interfaces(attachment: Attachment) -> tuple[Interface, ...]:
 def operations(attachment: Attachment) -> tuple[Operation, ...]:
     conf, names, owner = attachment.conf, attachment.names, attachment.owner
     found: list[Operation] = [
-        Bridge(conf.bridge, bridge_mac(attachment), conf.mtu, conf.promiscuous, conf.vlan_aware),
+        Bridge(conf.bridge, _new_bridge_mac(attachment), conf.mtu, conf.promiscuous, conf.vlan_aware),
         Veth(
             host_interface=names.host_interface,
             host_mac=names.host_mac,
@@ -67,8 +63,12 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
     if hairpin or conf.port_isolation:
         found.append(BridgePort(names.host_interface, hairpin, conf.port_isolation))
     if conf.vlan_aware:
-        found += _vlans(attachment)
+        from cni.plan import vlan
+
+        found += vlan.port_operations(attachment)
     if conf.mac_spoof_check:
+        from cni.plan.spoofcheck import SpoofGuard
+
         found.append(SpoofGuard(names.host_interface, names.guarded_mac or names.container_mac, owner.label))
     return tuple(found)
 
@@ -86,19 +86,3 @@ def alias_of(attachment: Attachment) -> Alias:
         ports=told.mappings,
         whole=told.mappings == conf.ports.mappings,
     )
-
-
-def _vlans(attachment: Attachment) -> list[Operation]:
-    """The trunk's VLANs, then the native one; a trunk without a VLAN of its own keeps the default one native.
-
-    The other way round, a trunk that holds the native VLAN would make it tagged (kernel net/bridge/br_vlan.c).
-    """
-    conf, port = attachment.conf, attachment.names.host_interface
-    found: list[Operation] = []
-    wanted = conf.vlan == DEFAULT_VLAN or any(trunk.first <= DEFAULT_VLAN <= trunk.last for trunk in conf.trunk)
-    if conf.vlan and not conf.preserve_default_vlan and not wanted:
-        found.append(NoPortVlan(port, DEFAULT_VLAN))
-    found += [PortVlan(port, trunk.first, trunk.last, native=False) for trunk in conf.trunk]
-    if conf.vlan:
-        found.append(PortVlan(port, conf.vlan, conf.vlan, native=True))
-    return found

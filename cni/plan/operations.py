@@ -87,56 +87,6 @@ class BridgePort(Record):
         return f"bridge link set dev {self.host_interface}{hairpin}{isolated}"
 
 
-class PortVlan(Record):
-    """Membership of a bridge port in VLANs first to last; `native`: untagged, and what arrives untagged is in it."""
-
-    port: str
-    first: int
-    last: int
-    native: bool
-
-    def describe(self) -> str:
-        vid = f"{self.first}-{self.last}" if self.last > self.first else f"{self.first}"
-        return f"bridge vlan add dev {self.port} vid {vid}{' pvid untagged' if self.native else ''}"
-
-
-class NoPortVlan(Record):
-    """A new port's default VLAN, taken away."""
-
-    port: str
-    vid: int
-
-    def describe(self) -> str:
-        return f"bridge vlan del dev {self.port} vid {self.vid}"
-
-
-class VlanGateway(Record):
-    """The gateway's place in one VLAN: a veth pair of the host, one end a port of the bridge; shared."""
-
-    name: str
-    mac: bytes
-    bridge: str
-    port: str
-    vlan: int
-
-    def describe(self) -> str:
-        return (
-            f"ip link add {self.name} up address {mac_text(self.mac)} type veth peer {self.port} master {self.bridge}"
-        )
-
-
-class SpoofGuard(Record):
-    """Frames that arrive from the port with another source address than `mac` are dropped."""
-
-    host_interface: str
-    mac: bytes
-    label: str
-
-    def describe(self) -> str:
-        key = f"{self.host_interface} . {mac_text(self.mac)}"
-        return f"nft add element bridge podwire allowed {{ {key} }}"
-
-
 class ContainerSysctl(Record):
     """`required`: the key must exist, otherwise a kernel without it is tolerated."""
 
@@ -221,41 +171,6 @@ class GatewayAddress(Record):
         return f"ip addr {'replace' if self.force else 'add'} {self.address.text} dev {self.bridge}"
 
 
-class HostAddress(Record):
-    """The gateway's address on the host's end of one pair; it goes with the interface."""
-
-    interface: str
-    address: Net
-
-    def describe(self) -> str:
-        return f"ip addr add {self.address.text} dev {self.interface}"
-
-
-class HostRoute(Record):
-    """The host's way to one container; it goes with the interface."""
-
-    interface: str
-    ip: IP
-
-    def describe(self) -> str:
-        return f"ip route add {self.ip.text} dev {self.interface}"
-
-
-class Masquerade(Record):
-    """Packets of `address.ip` that leave its subnet take the host's source address."""
-
-    address: Net
-    label: str
-
-    @property
-    def ip(self) -> IP:
-        return self.address.ip
-
-    def describe(self) -> str:
-        element = f"{self.ip.text} : jump {masquerade_chain(self.address)}"
-        return f"nft add element inet podwire masquerade{self.address.family} {{ {element} }}"
-
-
 class Readiness(Record):
     """The port forwards and the addresses are usable; with `announce`, the neighbours have been told who has them.
 
@@ -271,8 +186,3 @@ class Readiness(Record):
     def describe(self) -> str:
         then = f", then announce the addresses of {self.ifname}" if self.announce else ""
         return f"wait for {self.host_interface} to forward{then}"
-
-
-def masquerade_chain(address: Net) -> str:
-    """One chain a subnet; nft takes letters, digits, `/`, `.`, `_` and `-` in a name."""
-    return f"masquerade-{address.network.text.replace(':', '_')}"

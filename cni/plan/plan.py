@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.plan import address, link, masquerade, routed
+from cni.plan import address, link
 from cni.spec.record import Record
 from cni.spec.result import Result
 
@@ -26,10 +26,10 @@ def plan_attachment(attachment: Attachment) -> Plan:
     if conf.is_gateway or conf.routed:
         lease = lease._replace(ips=address.with_gateways(lease.ips))
         attachment = attachment._replace(lease=lease)
-    connection = routed if conf.routed else link
+    linked, interfaces, index = _connection(attachment)
     operations = (
-        connection.operations(attachment)
-        + masquerade.operations(attachment)
+        linked
+        + _masquerade(attachment)
         + _accept(attachment)
         + _ports(attachment)
         + _shaping(attachment)
@@ -37,8 +37,8 @@ def plan_attachment(attachment: Attachment) -> Plan:
         + _ways_from_loopback(attachment)
     )
     result = Result(
-        interfaces=connection.interfaces(attachment) + address.interfaces(attachment) + _detour(attachment),
-        ips=tuple([ip._replace(interface=connection.CONTAINER_INDEX) for ip in lease.ips]),
+        interfaces=interfaces + address.interfaces(attachment) + _detour(attachment),
+        ips=tuple([ip._replace(interface=index) for ip in lease.ips]),
         routes=address.routes(attachment),
         dns=lease.dns if conf.dns is None else conf.dns,
     )
@@ -46,6 +46,23 @@ def plan_attachment(attachment: Attachment) -> Plan:
 
 
 # The features below are loaded where they are needed.
+
+
+def _connection(attachment: Attachment) -> tuple[tuple[Operation, ...], tuple[Interface, ...], int]:
+    """Returns the link's operations, the interfaces that it makes, and the place of the container's among these."""
+    if attachment.conf.routed:
+        from cni.plan import routed
+
+        return routed.operations(attachment), routed.interfaces(attachment), routed.CONTAINER_INDEX
+    return link.operations(attachment), link.interfaces(attachment), link.CONTAINER_INDEX
+
+
+def _masquerade(attachment: Attachment) -> tuple[Operation, ...]:
+    if not attachment.conf.ip_masq:
+        return ()
+    from cni.plan import masquerade
+
+    return masquerade.operations(attachment)
 
 
 def _accept(attachment: Attachment) -> tuple[Operation, ...]:

@@ -6,17 +6,39 @@ All that the container sends passes the host's routing, also to its neighbours o
 from __future__ import annotations
 
 from cni.plan.link import alias_of, link_local
-from cni.plan.operations import ContainerRoute, Forwarding, HostAddress, HostRoute, IgnoreAdvertisements, Veth
+from cni.plan.operations import ContainerRoute, Forwarding, IgnoreAdvertisements, Veth
 from cni.spec.address import Net, mac_text
+from cni.spec.record import Record
 from cni.spec.result import Interface, Route
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.plan.attachment import Attachment
     from cni.plan.operations import Operation
+    from cni.spec.address import IP
 
 IPV6 = 6
 CONTAINER_INDEX = 1  # the container's place among the interfaces
+
+
+class HostAddress(Record):
+    """The gateway's address on the host's end of one pair; it goes with the interface."""
+
+    interface: str
+    address: Net
+
+    def describe(self) -> str:
+        return f"ip addr add {self.address.text} dev {self.interface}"
+
+
+class HostRoute(Record):
+    """The host's way to one container; it goes with the interface."""
+
+    interface: str
+    ip: IP
+
+    def describe(self) -> str:
+        return f"ip route add {self.ip.text} dev {self.interface}"
 
 
 def interfaces(attachment: Attachment) -> tuple[Interface, ...]:

@@ -8,7 +8,7 @@ given, and leaves those that are there.
 from __future__ import annotations
 
 from cni.config.ports import MARK_BIT
-from cni.plan.operations import masquerade_chain
+from cni.plan.masquerade import masquerade_chain
 from cni.spec.address import mac_text
 from cni.spec.record import Record
 

@@ -32,8 +32,7 @@ KERNEL = {
 }  # fmt: skip
 PLAN = {
     *KEYS, "cni.config.netconf", "cni.config.ports", "cni.config.shaping", "cni.plan", "cni.plan.address",
-    "cni.plan.alias", "cni.plan.attachment", "cni.plan.link", "cni.plan.masquerade", "cni.plan.operations",
-    "cni.plan.plan", "cni.plan.routed",
+    "cni.plan.alias", "cni.plan.attachment", "cni.plan.link", "cni.plan.operations", "cni.plan.plan",
 }  # fmt: skip
 ALLOCATOR = {
     "ipam", "ipam.allocate", "ipam.boot", "ipam.config", "ipam.index", "ipam.lease", "ipam.ledger", "ipam.main",
@@ -43,7 +42,10 @@ LINKING = COMMON | KERNEL | PLAN | {"cni.call", "cni.commands", "cni.delegate"}
 ATTACHING = LINKING | ALLOCATOR
 # podwire looks after the host's firewall, which its drop-ins leave to the plugin chained behind them.
 ACCEPTING = {"cni.plan.accept", "cni.kernel.accept", "cni.kernel.nfnl"}
-RULES = {"cni.kernel.nfnl", "cni.kernel.nft", "cni.kernel.nftables", "cni.plan.ruleset", "cni.proc"}
+ROUTED = {"cni.plan.routed", "cni.kernel.routed"}
+RULES = {
+    "cni.kernel.nfnl", "cni.kernel.nft", "cni.kernel.nftables", "cni.plan.masquerade", "cni.plan.ruleset", "cni.proc",
+}  # fmt: skip
 PORTS = RULES | {"cni.plan.ports", "cni.kernel.hostports", "cni.kernel.conntrack", "cni.kernel.localnet"}
 GUARDING = {"cni.kernel.tc"}  # the first port behind an interface, and the last
 SHAPING = {"cni.plan.shaping", "cni.kernel.shaping", "cni.kernel.tc"}
@@ -118,11 +120,11 @@ LIMITS = {"ingressRate": 8_000_000, "ingressBurst": 8_000_000, "egressRate": 8_0
 FEATURES: dict[str, tuple[str, dict[str, Any], set[str]]] = {
     "nothing": ("podwire", {}, ACCEPTING),
     "nothing, as bridge": ("bridge", {}, set()),
-    "nothing, as ptp": ("ptp", {}, {"cni.kernel.routed"}),
-    "routed": ("podwire", {"mode": "routed", "hairpinMode": False}, ACCEPTING | {"cni.kernel.routed"}),
+    "nothing, as ptp": ("ptp", {}, ROUTED),
+    "routed": ("podwire", {"mode": "routed", "hairpinMode": False}, ACCEPTING | ROUTED),
     "masquerading": ("podwire", {"ipMasq": True}, ACCEPTING | RULES | {"cni.kernel.masquerade"}),
     "masquerading, as bridge": ("bridge", {"ipMasq": True}, RULES | {"cni.kernel.masquerade"}),
-    "guard": ("podwire", {"macspoofchk": True}, ACCEPTING | RULES | {"cni.kernel.guard"}),
+    "guard": ("podwire", {"macspoofchk": True}, ACCEPTING | RULES | {"cni.plan.spoofcheck", "cni.kernel.guard"}),
     "ports": ("podwire", {"runtimeConfig": {"portMappings": MAPPINGS}}, ACCEPTING | PORTS | GUARDING),
     "limits": ("podwire", LIMITS, ACCEPTING | SHAPING),
 }

@@ -15,10 +15,11 @@ from cni.kernel.firewalls import GONE, understand
 from cni.kernel.netlink import Netlink, Refused, attribute, frame, text
 from cni.kernel.nfnl import Chain
 from cni.plan import accept, firewalld, firewalls, ruleset
-from cni.plan.accept import Accept, IsolatedPort, Isolation, dropped
+from cni.plan.accept import Accept, dropped
 from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.firewalld import ZoneSource
 from cni.plan.firewalls import ACCEPT, Rule, may_pass, read_iptables
+from cni.plan.isolation import IsolatedPort, Isolation
 from cni.plan.plan import plan_attachment
 from cni.spec.address import parse_net
 from cni.spec.fields import Faults

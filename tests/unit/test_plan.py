@@ -10,8 +10,11 @@ from cni.config.netconf import NetConf, parse_netconf
 from cni.plan import address
 from cni.plan import operations as ops
 from cni.plan.attachment import Attachment, Facts, Names, names_of
+from cni.plan.masquerade import Masquerade
 from cni.plan.plan import plan_attachment
-from cni.spec.address import parse_ip, parse_net
+from cni.plan.spoofcheck import SpoofGuard
+from cni.plan.vlan import NoPortVlan, PortVlan, VlanGateway
+from cni.spec.address import mac_text, parse_ip, parse_mac, parse_net
 from cni.spec.fields import Faults
 from cni.spec.network import Network
 from cni.spec.owner import Owner
@@ -75,9 +78,9 @@ def test_rules_are_in_place_before_the_first_packet_may_leave() -> None:
     order = [type(one) for one in operations("10.1.2.3/24", isGateway=True, ipMasq=True, macspoofchk=True)]
     for earlier, later in (
         (ops.Bridge, ops.Veth),
-        (ops.Veth, ops.SpoofGuard),
-        (ops.SpoofGuard, ops.ContainerUp),
-        (ops.Masquerade, ops.ContainerUp),
+        (ops.Veth, SpoofGuard),
+        (SpoofGuard, ops.ContainerUp),
+        (Masquerade, ops.ContainerUp),
         (ops.ContainerSysctl, ops.ContainerAddress),
         (ops.ContainerAddress, ops.ContainerUp),
         (ops.GatewayAddress, ops.Readiness),
@@ -88,7 +91,13 @@ def test_rules_are_in_place_before_the_first_packet_may_leave() -> None:
 
 def test_a_bridge_that_is_there_keeps_its_address() -> None:
     there = Facts("node", b"\x0a\0\0\0\0\x09", ipv6=True)
-    assert only(ops.Bridge, plan_attachment(attachment(facts=there)).operations)[0].mac == b"\x0a\0\0\0\0\x09"
+    assert plan_attachment(attachment(facts=there)).result.interfaces[0].mac == "0a:00:00:00:00:09"
+
+
+def test_a_bridge_that_podwire_made_is_known_by_its_address() -> None:
+    made = plan_attachment(attachment(facts=Facts("node", None, ipv6=True))).result.interfaces[0].mac
+    again = plan_attachment(attachment(facts=Facts("node", parse_mac(made), ipv6=True)))
+    assert mac_text(only(ops.Bridge, again.operations)[0].mac) == made
 
 
 def test_bridges_of_one_name_on_two_nodes_have_two_addresses() -> None:
@@ -177,21 +186,21 @@ def test_the_address_feature_alone_names_no_gateway() -> None:
 def test_the_native_vlan_stays_native_and_no_vlan_is_both_wanted_and_removed(
     members: dict[str, Any], expected: list[str]
 ) -> None:
-    found = [one for one in operations(**members) if isinstance(one, (ops.PortVlan, ops.NoPortVlan))]
+    found = [one for one in operations(**members) if isinstance(one, (PortVlan, NoPortVlan))]
     assert [one.describe().partition(f"{OWNER.host_interface} ")[2] for one in found] == expected
-    wanted = {vid for one in only(ops.PortVlan, found) for vid in range(one.first, one.last + 1)}
-    assert wanted.isdisjoint([one.vid for one in only(ops.NoPortVlan, found)])
+    wanted = {vid for one in only(PortVlan, found) for vid in range(one.first, one.last + 1)}
+    assert wanted.isdisjoint([one.vid for one in only(NoPortVlan, found)])
 
 
 def test_a_vlans_gateway_belongs_to_bridge_and_vlan() -> None:
-    found = {only(ops.VlanGateway, operations("10.1.2.3/24", isGateway=True, vlan=vlan))[0] for vlan in (5, 5, 4094)}
+    found = {only(VlanGateway, operations("10.1.2.3/24", isGateway=True, vlan=vlan))[0] for vlan in (5, 5, 4094)}
     assert len(found) == len({one.mac for one in found}) == len({one.port for one in found}) == 2
     assert all(len(one.port) <= 15 for one in found)
 
 
 def test_a_vlan_without_gateway_needs_no_further_interface() -> None:
     plan = plan_attachment(attachment("10.1.2.3/24", vlan=5))
-    assert only(ops.VlanGateway, plan.operations) == []
+    assert only(VlanGateway, plan.operations) == []
     assert len(plan.result.interfaces) == 3
 
 
@@ -239,13 +248,13 @@ def test_an_ipv6_address_cannot_do_without_its_settings() -> None:
 def test_the_link_says_whose_it_is_and_what_is_masqueraded() -> None:
     (veth,) = only(ops.Veth, operations("10.1.2.3/24", ipMasq=True))
     assert veth.alias == f"{OWNER.label}; masqueraded; addresses 10.1.2.3/24"
-    (masquerade,) = only(ops.Masquerade, operations("10.1.2.3/24", ipMasq=True))
+    (masquerade,) = only(Masquerade, operations("10.1.2.3/24", ipMasq=True))
     assert masquerade.label == OWNER.label
     assert only(ops.Veth, operations("10.1.2.3/24"))[0].alias == OWNER.label
 
 
 def test_the_guard_says_whose_it_is() -> None:
-    (guard,) = only(ops.SpoofGuard, operations(macspoofchk=True))
+    (guard,) = only(SpoofGuard, operations(macspoofchk=True))
     assert (guard.host_interface, guard.mac, guard.label) == (OWNER.host_interface, OWNER.container_mac, OWNER.label)
 
 

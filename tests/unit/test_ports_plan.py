@@ -13,6 +13,7 @@ from cni.plan import ports
 from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.plan import plan_attachment
 from cni.plan.ports import Condition, Hairpin, HostPort, LoopbackRouting, PortOverlap
+from cni.plan.vlan import VlanGateway
 from cni.spec.address import parse_ip, parse_net
 from cni.spec.fields import Faults, Fields
 from cni.spec.network import Network
@@ -193,7 +194,7 @@ def test_loopback_is_routed_over_the_interface_that_has_the_gateway_once_it_is_t
         position
         for position, one in enumerate(found)
         if interface in (getattr(one, name, "") for name in ("name", "host_interface"))
-        and isinstance(one, (ops.Bridge, ops.Veth, ops.VlanGateway))
+        and isinstance(one, (ops.Bridge, ops.Veth, VlanGateway))
     ]
     assert made
     assert made[0] < routing

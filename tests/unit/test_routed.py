@@ -11,7 +11,11 @@ from cni.plan import operations as ops
 from cni.plan.accept import Accept
 from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.link import link_local
+from cni.plan.masquerade import Masquerade
 from cni.plan.plan import Plan, plan_attachment
+from cni.plan.routed import HostAddress, HostRoute
+from cni.plan.spoofcheck import SpoofGuard
+from cni.plan.vlan import VlanGateway
 from cni.spec.address import mac_text, parse_ip, parse_mac, parse_net
 from cni.spec.fields import Faults
 from cni.spec.network import Network
@@ -50,7 +54,7 @@ def lines(kind: type, found: Plan) -> list[str]:
 def test_there_is_a_pair_and_no_bridge() -> None:
     found = plan(V4, V6, isGateway=True, ipMasq=True, mtu=1400, bridge="br0")
     kinds = {type(one) for one in found.operations}
-    assert kinds.isdisjoint({ops.Bridge, ops.BridgePort, ops.GatewayAddress, ops.VlanGateway, ops.SpoofGuard})
+    assert kinds.isdisjoint({ops.Bridge, ops.BridgePort, ops.GatewayAddress, VlanGateway, SpoofGuard})
     (veth,) = only(ops.Veth, found)
     assert (veth.host_interface, veth.ifname, veth.bridge, veth.mtu) == (HOST, "eth0", "", 1400)
     assert " master " not in veth.describe()
@@ -85,17 +89,17 @@ def test_all_that_the_container_sends_to_its_subnet_passes_its_gateway() -> None
 def test_a_bridged_container_finds_its_subnet_on_the_link() -> None:
     found = plan(V4, mode="bridged")
     assert [one.subnet_on_link for one in only(ops.ContainerAddress, found)] == [True]
-    assert only(ops.ContainerRoute, found) == only(ops.HostRoute, found) == only(ops.HostAddress, found) == []
+    assert only(ops.ContainerRoute, found) == only(HostRoute, found) == only(HostAddress, found) == []
 
 
 def test_the_host_has_the_gateways_and_one_way_to_each_address() -> None:
     found = plan(V4, V6)
-    assert lines(ops.HostAddress, found) == [
+    assert lines(HostAddress, found) == [
         f"ip addr add 10.1.2.1/32 dev {HOST}",
         f"ip addr add 2001:db8::1/128 dev {HOST}",
         f"ip addr add {link_local(OWNER.host_mac).text} dev {HOST}",
     ]
-    assert lines(ops.HostRoute, found) == [
+    assert lines(HostRoute, found) == [
         f"ip route add 10.1.2.3 dev {HOST}",
         f"ip route add 2001:db8::3 dev {HOST}",
     ]
@@ -106,12 +110,12 @@ def test_the_host_has_the_gateways_and_one_way_to_each_address() -> None:
 @pytest.mark.parametrize("program", ["podwire", "ptp"])
 def test_the_host_is_the_gateway_whatever_the_configuration_says(members: dict[str, Any], program: str) -> None:
     found, plain = plan(V4, program=program, **members), plan(V4)
-    for kind in (ops.HostAddress, ops.HostRoute, ops.Forwarding):
+    for kind in (HostAddress, HostRoute, ops.Forwarding):
         assert only(kind, found) == only(kind, plain) != []
 
 
 def test_ipv4_alone_needs_no_address_of_the_link() -> None:
-    assert lines(ops.HostAddress, plan(V4)) == [f"ip addr add 10.1.2.1/32 dev {HOST}"]
+    assert lines(HostAddress, plan(V4)) == [f"ip addr add 10.1.2.1/32 dev {HOST}"]
 
 
 @pytest.mark.parametrize(
@@ -129,20 +133,20 @@ def test_the_address_of_the_link_follows_from_the_mac_address(mac: str, text: st
 def test_a_gateway_that_the_allocator_names_is_kept() -> None:
     found = plan("10.1.2.3/24,10.1.2.254")
     assert [ip.gateway for ip in found.result.ips] == [parse_ip("10.1.2.254")]
-    assert lines(ops.HostAddress, found) == [f"ip addr add 10.1.2.254/32 dev {HOST}"]
+    assert lines(HostAddress, found) == [f"ip addr add 10.1.2.254/32 dev {HOST}"]
     assert "via 10.1.2.254" in lines(ops.ContainerRoute, found)[1]
 
 
 def test_a_gateway_outside_the_subnet_is_reached_over_the_link() -> None:
     found = plan("10.1.2.3/32,169.254.1.1")
     assert lines(ops.ContainerRoute, found)[0] == "ip -n CONTAINER route add 169.254.1.1/32 dev eth0 src 10.1.2.3"
-    assert lines(ops.HostAddress, found) == [f"ip addr add 169.254.1.1/32 dev {HOST}"]
+    assert lines(HostAddress, found) == [f"ip addr add 169.254.1.1/32 dev {HOST}"]
 
 
 def test_two_addresses_of_a_subnet_share_their_gateway_and_are_reached_both() -> None:
     found = plan("10.1.2.3/24", "10.1.2.4/24")
-    assert len(only(ops.HostAddress, found)) == len(only(ops.Forwarding, found)) == 1
-    assert [one.ip.text for one in only(ops.HostRoute, found)] == ["10.1.2.3", "10.1.2.4"]
+    assert len(only(HostAddress, found)) == len(only(ops.Forwarding, found)) == 1
+    assert [one.ip.text for one in only(HostRoute, found)] == ["10.1.2.3", "10.1.2.4"]
 
 
 def test_two_addresses_of_a_subnet_have_one_way_to_each_destination_from_the_first() -> None:
@@ -181,11 +185,11 @@ def test_each_step_comes_when_it_can_be_taken() -> None:
     order = [type(one) for one in plan(V4, V6, ipMasq=True, isDefaultGateway=True).operations]
     for earlier, later in (
         (ops.Veth, ops.ContainerAddress),
-        (ops.Masquerade, ops.ContainerUp),
+        (Masquerade, ops.ContainerUp),
         (ops.ContainerAddress, ops.ContainerUp),
         (ops.ContainerUp, ops.ContainerRoute),
-        (ops.HostAddress, ops.HostRoute),
-        (ops.HostRoute, ops.Forwarding),
+        (HostAddress, HostRoute),
+        (HostRoute, ops.Forwarding),
         (ops.Forwarding, ops.Readiness),
     ):
         last = len(order) - 1 - order[::-1].index(earlier)
@@ -198,7 +202,7 @@ def test_without_addresses_there_is_a_pair_alone() -> None:
     found = plan()
     kinds = {type(one) for one in found.operations}
     assert ops.Veth in kinds
-    assert kinds.isdisjoint({ops.HostAddress, ops.HostRoute, ops.ContainerRoute, ops.Forwarding})
+    assert kinds.isdisjoint({HostAddress, HostRoute, ops.ContainerRoute, ops.Forwarding})
 
 
 def test_the_drop_in_is_the_routed_mode_and_leaves_the_hosts_firewall_to_others() -> None:

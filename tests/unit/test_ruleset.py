@@ -11,8 +11,9 @@ from cni.config.ports import PortMapping
 from cni.kernel import guard, hostports, masquerade
 from cni.kernel.nftables import Nft
 from cni.plan import ruleset
-from cni.plan.operations import Masquerade, SpoofGuard, masquerade_chain
+from cni.plan.masquerade import Masquerade, masquerade_chain
 from cni.plan.ports import Condition, Hairpin, HostPort
+from cni.plan.spoofcheck import SpoofGuard
 from cni.spec.address import parse_ip, parse_net
 from cni.spec.owner import Owner
 from tests.machine import Machine, MachineError, missing
