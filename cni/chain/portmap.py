@@ -39,10 +39,12 @@ class Portmap:
             return ()
         addresses = self._addresses(previous)
         first = next((one.ip for one in addresses if one.family == 4), None)
-        toward = self._call.machine.route.way_to(first) if first is not None else ""
+        link = self._call.machine.route.link_to(first) if first is not None else None
         label = owner_of(self._call).label
         mapped = ports.operations(self._conf, addresses, label)
-        return mapped + ports.ways_from_loopback(self._conf, addresses, toward, label)
+        if link is None:
+            return mapped
+        return mapped + ports.ways_from_loopback(self._conf, addresses, link.name, label, pair=link.kind == "veth")
 
     def _addresses(self, previous: Result) -> tuple[Net, ...]:
         """The container's; what is known to be of another interface is passed over, as in the reference."""

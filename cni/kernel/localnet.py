@@ -3,7 +3,8 @@
 With the setting alone, containers reach what listens on the host's loopback (CVE-2020-8558). A rule of nftables forbids
 it, but goes when somebody flushes the ruleset. So the interface itself has a filter, of traffic control: what arrives
 for 127.0.0.0/8 is dropped unless it is an answer, which the rules have marked. Setting and filter come, stay and go
-together: the filter also tells that the setting is podwire's.
+together: the filter also tells that the setting is podwire's. Only the end of a pair that other plugins work on is left
+to them: there the rule guards alone.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
     from cni.kernel.machine import Machine
 
 HAIRPINS = PORTS["hairpin4"]  # an element for each container whose ports 127.0.0.1 may reach
+DEFAULT = route_localnet("default")  # of interfaces that are made from now on
 LACKING = (ENOENT, EINVAL, ENOTSUP)  # no cls_bpf or ingress in the kernel, or the place is another's
 
 
 def apply(machine: Machine, op: LoopbackRouting, journal: Journal) -> None:
     before = sysctl.read(op.key)
     if before == "0":
-        _add_filter(machine, op.interface, journal)
+        if not op.pair:
+            _add_filter(machine, op.interface, journal)
         # The interface may be the attachment's own, and gone by then.
         journal.add_shared(lambda: sysctl.ensure(op.key, before))
         sysctl.ensure(op.key, "1")
@@ -86,7 +89,12 @@ def differs(machine: Machine, op: LoopbackRouting) -> str:
 
 def release(machine: Machine, op: LoopbackRouting) -> None:
     """The setting goes with the last container that needs it; one that podwire did not make stays."""
-    if op.label and sysctl.read(op.key) == "1" and not _surely_needed(op):
+    if not op.label or sysctl.read(op.key) != "1":
+        return
+    if op.pair:
+        if sysctl.read(DEFAULT) == "0":  # else the interface was made with the setting
+            sysctl.ensure(op.key, "0", optional=True)
+    elif not _surely_needed(op):
         _take_back(machine, op.interface, lambda label: label == op.label)
 
 

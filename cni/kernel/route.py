@@ -106,10 +106,10 @@ class Route(Netlink):
         except Refused:
             return None
 
-    def way_to(self, ip: IP) -> str:
-        """The name of the link that the host would send to this address by; empty where it knows no way."""
+    def link_to(self, ip: IP) -> rtinfo.Link | None:
+        """Returns the link that the host would send to this address by; None where it knows no way."""
         way = self.way(ip)
-        return next((link.name for link in self.links() if link.ifindex == way.ifindex), "") if way else ""
+        return next((link for link in self.links() if link.ifindex == way.ifindex), None) if way else None
 
     def defaults(self, family: int) -> list[rtinfo.RouteInfo]:
         """The main table's default routes, the preferred one first; of several next hops the first."""

@@ -99,11 +99,15 @@ class Hairpin(Record):
 class LoopbackRouting(Record):
     """127.0.0.1 may be left through the interface that leads to the container, for its `address`. Shared by
     containers, unless `label` is empty: then the setting goes with the interface.
+
+    `pair`: the interface is the host's end of a pair that another plugin has made for this container. A third one may
+    want its place for filters, as the reference bandwidth does, which fails where the place is taken.
     """
 
     interface: str
     address: Net
     label: str
+    pair: bool = False
 
     @property
     def key(self) -> str:
@@ -150,13 +154,15 @@ def route_localnet(interface: str) -> str:
     return f"net/ipv4/conf/{interface}/route_localnet"
 
 
-def ways_from_loopback(conf: Ports, addresses: tuple[Net, ...], toward: str, label: str) -> tuple[LoopbackRouting, ...]:
+def ways_from_loopback(
+    conf: Ports, addresses: tuple[Net, ...], toward: str, label: str, *, pair: bool = False
+) -> tuple[LoopbackRouting, ...]:
     """`toward`: the interface that leads to the container, which has to be there already; empty for none."""
     reachable = any(mapping.serves(4) and _from_loopback(mapping) for mapping in conf.mappings)
     address = next((one for one in addresses if one.family == 4), None)
     if address is None or not (reachable and toward) or conf.masqueraded == NOBODY:
         return ()
-    return (LoopbackRouting(toward, address, label),)
+    return (LoopbackRouting(toward, address, label, pair),)
 
 
 def _from_loopback(mapping: PortMapping) -> bool:

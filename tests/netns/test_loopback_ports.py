@@ -120,7 +120,7 @@ LIMITS: Json = {"bandwidth": {"egressRate": 10**8, "egressBurst": 10**6}}
 
 
 def test_a_port_and_a_limit_live_together_behind_ptp(machine: Machine, node: Node) -> None:
-    """Both have filters for what arrives at the host's end: the guard comes first, in whatever order they were made."""
+    """In whatever order they are called. The host's end is left to the plugins that work on it; its setting goes."""
     pod = machine.pod("limited")
     pod.run("ip", "link", "set", "lo", "up")
     pod.serve(80)
@@ -143,6 +143,19 @@ def test_a_port_and_a_limit_live_together_behind_ptp(machine: Machine, node: Nod
         for name in ("veth", "ingress"):
             machine.run("sh", "-c", f"tc qdisc del dev $(ip -br link | grep -o '^{name}[^@]*') ingress", check=False)
             machine.run("sh", "-c", "tc qdisc del dev $(ip -br link | grep -o '^veth[^@]*') root", check=False)
+
+
+def test_behind_a_pair_of_others_rules_guard_and_come_back_with_the_next_port(world: World) -> None:
+    """The place for filters of the host's end stays free: the reference bandwidth fails where it is taken."""
+    for port, pod in ((8081, world.neighbour), (8080, world.server)):
+        world.machine.run("nft", "flush", "ruleset")
+        result = world.node.add(network(type="ptp", ipam=host_local(IPV4)), attachment(pod), program="ptp")
+        told = {"portMappings": [mapping(port, 80)]}
+        config = network(type="portmap", runtimeConfig=told, prevResult=result)
+        world.node.call("ADD", config, attachment(pod), program="portmap").succeeded()
+    assert not [one for one in shown(world.machine, "tc", "-j", "qdisc", "show") if one["kind"] == "ingress"]
+    assert world.machine.ask("127.0.0.1", 8080) == GATEWAY4
+    assert loopback_services_are_closed(world)
 
 
 def test_a_kernel_without_the_filter_says_so_and_maps_the_port(world: World) -> None:

@@ -136,9 +136,9 @@ class Routes:
         self.deleted: list[str] = []
         self.held: list[str] = []
 
-    def way_to(self, ip: IP) -> str:
+    def link_to(self, ip: IP) -> Any:
         self.asked.append(ip)
-        return "veth0"
+        return SimpleNamespace(name="veth0", kind="veth")
 
     def find(self, name: str) -> Any:
         if name == "eth0":
@@ -204,7 +204,7 @@ def test_ports_are_mapped_for_the_owner_and_loopback_is_routed_the_hosts_way() -
     mapping = PortMapping("tcp", None, 0, 80, 8080)
     ports = [op for op in found if isinstance(op, HostPort)]
     assert ports == [HostPort(mapping, parse_ip(ip), OWNER.label) for ip in ("10.1.2.3", "2001:db8::3")]
-    assert [op.interface for op in found if isinstance(op, LoopbackRouting)] == ["veth0"]
+    assert [(op.interface, op.pair) for op in found if isinstance(op, LoopbackRouting)] == [("veth0", True)]
     assert routes.asked == [parse_ip("10.1.2.3")]
 
 
