@@ -228,7 +228,7 @@ def _answered_names(previous: Result, owner: Owner, conf: NetConf, netns: str) -
 
 
 def _answered_mtu(previous: Result, owner: Owner, netns: str) -> int:
-    """That of the container's interface after the whole chain; 0 where the answer's version does not tell it."""
+    """Returns the MTU of the container's interface after the whole chain; 0 if the result's version has none."""
     return next((one.mtu for one in previous.interfaces if (one.name, one.sandbox) == (owner.ifname, netns)), 0)
 
 

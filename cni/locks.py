@@ -29,7 +29,7 @@ _interrupted: list[Callable[[], bool]] = []
 
 
 def heed(*interrupted: Callable[[], bool]) -> None:
-    """From now on, waits end where one of these says so; without any, by their bound alone."""
+    """Lets waits for locks end when one of these returns True; without any, only their bound ends them."""
     _interrupted[:] = interrupted
 
 

@@ -105,7 +105,7 @@ def run(
 
 
 def _explained(error: Exception, stderr: Writable) -> CniError:
-    """What nothing below has expected: the machine lacks something, or podwire has a defect."""
+    """Returns the error for an unexpected exception: the machine lacks something, or podwire has a defect."""
     if shortage := _shortage(error):
         return MachineRefused(shortage)
     import traceback
@@ -115,7 +115,7 @@ def _explained(error: Exception, stderr: Writable) -> CniError:
 
 
 def _shortage(error: Exception) -> str:
-    """What the machine lacks, where that is why podwire could not go on; empty where it is a defect."""
+    """Returns what the machine lacks (memory, descriptors, a library); empty if the exception is a defect."""
     if isinstance(error, MemoryError):
         return "there is not enough memory"
     if isinstance(error, ImportError) and not isinstance(error, ModuleNotFoundError):  # a library of the bundle's
@@ -126,7 +126,7 @@ def _shortage(error: Exception) -> str:
 
 
 def _use_tool(arguments: Sequence[str], stdout: Writable, stderr: Writable) -> int:
-    """What people type."""
+    """Serves the command line: help, version, install."""
     word = arguments[0]
     try:
         if word in ("help", "--help", "-h"):

@@ -102,7 +102,7 @@ def _take_next(ledger: Ledger, request: Request, one: RangeSet, position: int) -
 
 
 def _held_in(ledger: Ledger, request: Request, sets: Sequence[RangeSet]) -> dict[int, IP]:
-    """What the attachment has already, by the number of the set; leases of old, without interface, count as well."""
+    """Returns the attachment's addresses by the number of the range set; old leases without interface count."""
     holders, owner = Holders(sets), request.container_id
     found: dict[int, IP] = {}
     for lease in ledger.held(owner, request.ifname) + ledger.held(owner, ""):

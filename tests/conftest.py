@@ -1,4 +1,4 @@
-"""What several folders of tests share: the bundle, as it lies in a CNI bin folder; and what is said at the end."""
+"""Fixtures that several folders share: the bundle as it lies in a CNI bin folder, and the summary of skips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to do about tests that were skipped: their reasons, put together by remedy."""
+"""Sums up the reasons of skipped tests by what remedies them."""
 
 from __future__ import annotations
 

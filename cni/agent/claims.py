@@ -55,7 +55,7 @@ class Claims:
                 self._lengths[claim[-1]] += 1
 
     def remove(self, key: str) -> None:
-        """Of one that holds nothing any more."""
+        """Removes a lease that holds nothing any more."""
         lease = self.leases.pop(key)
         for claim in _claims_of(lease):
             self._claimants[claim].remove(key)
@@ -169,7 +169,7 @@ def _disputed(leases: Iterable[Lease]) -> dict[tuple[int, bytes | None], IP]:
 
 
 def _shared(one: Lease, other: Lease) -> str:
-    """What only one of two leases can have."""
+    """Returns the subnet or MAC address that only one of two leases can have; empty where there is none."""
     for way in one.ways:
         theirs = other.way(way.subnet.family)
         if theirs is None:

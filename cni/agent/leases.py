@@ -100,7 +100,7 @@ def derived_mac(public_ip: IP, vni: int) -> bytes:
 
 
 def node_of(backend: Backend, public_ips: Iterable[IP]) -> Node:
-    """What this node's lease has to say, by the addresses that others reach it by."""
+    """Returns this node's part of its lease; `public_ips` are the addresses that other nodes reach it by."""
     if backend.kind != VXLAN:
         return Node(backend.kind, 0, tuple([End(ip) for ip in public_ips]))
     return Node(VXLAN, backend.vni, tuple([End(ip, derived_mac(ip, backend.vni)) for ip in public_ips]))

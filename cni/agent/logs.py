@@ -1,4 +1,4 @@
-"""What the agent says to people: one line an event, key=value, bounded in length and number."""
+"""The agent's log: logfmt, one line per event, bounded in length and number."""
 
 from __future__ import annotations
 

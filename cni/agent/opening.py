@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Settings(Record):
-    """What the user says of this node, and which networks it had when the agent last ran."""
+    """The user's settings of this node, and the networks that it had when the agent last ran."""
 
     instance: Instance
     networks: tuple[Net, ...]

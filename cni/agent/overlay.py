@@ -64,7 +64,7 @@ def connected_networks(route: Route, family: int) -> tuple[tuple[Net, int], ...]
 
 
 def tables(route: Route, family: int, device: int, networks: Collection[Net]) -> Tables:
-    """What is there: all of the device, and elsewhere the routes that podwired made for these networks.
+    """Returns the device's entries, and podwired's routes for these networks on other links.
 
     Raises Refused, Interrupted.
     """
@@ -84,7 +84,7 @@ def tables(route: Route, family: int, device: int, networks: Collection[Net]) ->
 
 
 def _note_route(found: Tables, one: MadeRoute, device: int, networks: Collection[Net]) -> None:
-    """Of several of the agent's to one destination, only that of the usual priority is meant."""
+    """Notes a route; of several of the agent's to one destination, only the one with the usual metric counts."""
     if one.protocol == RTPROT_KERNEL or (one.is_blackhole and one.protocol == PROTOCOL):
         return
     if one.protocol == PROTOCOL and one.ifindex != device and not is_ours(one.protocol, one.dst, networks):
@@ -118,7 +118,7 @@ def _is_gone(message: Message, refused: Refused) -> bool:
 
 
 def keep_blackholes(route: Route, family: int, wanted: tuple[Net, ...], networks: Collection[Net]) -> None:
-    """What is for the wanted subnets of these networks and no better route takes is dropped, of no other any more.
+    """Sets blackhole routes for the wanted subnets, behind every better route, and removes those of no use any more.
 
     Raises Refused.
     """

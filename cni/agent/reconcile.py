@@ -120,7 +120,7 @@ class Reconciler:
             self._note_healed(self._opening.keep_rules())
 
     def _try(self, step: Callable[[], None], *, blocks: bool = False) -> bool:
-        """What fails is told, and does not keep other steps from being taken. Returns whether it was done."""
+        """Runs a step; a failure is logged and does not stop other steps. Returns True if it was done."""
         try:
             step()
         except NoUnderlay as error:
@@ -261,7 +261,7 @@ class Reconciler:
         return before == wanted
 
     def _note_done(self, what: str, done: list[str], *, same: bool) -> None:
-        """Where the settings are the same as before, what had to be done was broken by others; else they changed."""
+        """Logs what was done: with the same settings as before it is a repair, else it follows from the new ones."""
         if done and same:
             self._note_healed(done)
         elif done:

@@ -1,4 +1,4 @@
-"""What nobody may read in a log: user and password in a URL, whoever has written it there."""
+"""Removes credentials from log texts: user and password of every URL, whoever has written it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def without_credentials(text: str) -> str:
 
 
 def _hidden(text: str) -> str:
-    """Of what follows the slashes; a password may hold anything but white space and quotes."""
+    """Returns the part behind the slashes without user and password, which may hold all but white space and quotes."""
     end = next((place for place, letter in enumerate(text) if letter.isspace() or letter in "\"'"), len(text))
     at = text.rfind("@", 0, end)
     return text if at < 0 else HIDDEN + text[at + 1 :]

@@ -147,11 +147,11 @@ class Watch:
         return network.contains(net.ip) or net.contains(network.ip)
 
     def rules_disturbed(self, kind: int, payload: bytes) -> bool:
-        """Of nfnetlink's messages: rules of the agent's may be gone, or a chain may drop what it forwards."""
+        """True if an nfnetlink message tells that own rules may be gone, or a chain may drop what it forwards."""
         return _is_of(kind, NFT_RULES) and _table(payload) in (self._table, accept.TABLE)
 
     def elements_disturbed(self, kind: int, payload: bytes) -> bool:
-        """Of nfnetlink's messages: somebody has changed the agent's sets, or taken them away."""
+        """True if an nfnetlink message tells that somebody has changed or removed the agent's sets."""
         return _is_of(kind, NFT_ELEMENTS) and _table(payload) == self._table
 
 

@@ -24,7 +24,7 @@ GRACE_SECONDS = 10.0  # a DHCP client or a network manager that starts again nee
 
 
 class _Purpose(Record):
-    """What an interface is chosen for; `told`: addresses that the store wants."""
+    """The requirements for an interface; `told`: addresses that the store wants."""
 
     families: tuple[int, ...]
     kind: str

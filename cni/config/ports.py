@@ -93,7 +93,7 @@ def _mappings(objects: list[Fields]) -> tuple[PortMapping, ...]:
 
 
 def _contradict(one: PortMapping, other: PortMapping) -> bool:
-    """What arrives at the port that both name would have to go to two."""
+    """True if both mappings name one host port with different container ports."""
     meet = one.serves(other.family) or other.serves(one.family)
     return meet and one.container_port != other.container_port
 

@@ -1,4 +1,4 @@
-"""What somebody may have meant who wrote an unknown word; loaded where there is one."""
+"""Finds the known word that an unknown one was meant to be; loaded only if there is one."""
 
 from __future__ import annotations
 

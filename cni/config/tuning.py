@@ -142,7 +142,7 @@ def _fault(key: str, path: str, value: JsonValue) -> str:
 
 
 def is_plain(value: str) -> bool:
-    """Of characters that a setting's file takes: no NUL, no other control character."""
+    """True if a sysctl file takes the value: no NUL and no other control character."""
     return all(letter.isprintable() or letter in "\t\n" for letter in value)
 
 

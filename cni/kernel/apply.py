@@ -164,7 +164,7 @@ def apply(machine: Machine, operations: Iterable[Operation], journal: Journal) -
 
 
 def _apply_one(machine: Machine, op: Operation, journal: Journal, done: list[Operation]) -> None:
-    """Where somebody flushed the rules meanwhile, those that are done are gone as well: all are applied again."""
+    """Applies an operation; if the ruleset was flushed meanwhile, those already done are applied again as well."""
     pending = [op]
     for left in reversed(range(FLUSHES + 1)):
         try:

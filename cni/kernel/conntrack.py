@@ -48,7 +48,7 @@ class Flow(Record):
 
 
 def apply_unmapped(machine: Machine, op: UnmappedFlows, journal: Journal) -> None:
-    """What went to these ports of the host before they led to a container; traffic that is only routed is left alone.
+    """Forgets UDP flows to these host ports from before they led to a container; flows that are only routed are kept.
 
     There is no way back, and none is needed: who speaks on is remembered anew.
     """
@@ -71,12 +71,12 @@ def apply_mapped(machine: Machine, op: MappedFlows, journal: Journal) -> None:
 
 
 def release_mapped(machine: Machine, op: MappedFlows) -> None:
-    """What went through these ports of the host to the container; the ports are released already."""
+    """Forgets UDP flows through these host ports to the container; the ports are released already."""
     forget_mapped(machine, {(op.ip.packed, mapping.host_port) for mapping in op.mappings})
 
 
 def forget_mapped(machine: Machine, targets: set[tuple[bytes, int]]) -> None:
-    """What went to containers' addresses through ports of the host; all of a family in one pass."""
+    """Forgets UDP flows to container addresses through host ports, in one pass for each family."""
     for family, size in ((4, IPV4_BYTES), (6, IPV6_BYTES)):
         pairs = {(ip, PORT.pack(port)) for ip, port in targets if len(ip) == size}
         if pairs:
@@ -92,7 +92,7 @@ class _Through:
 
 
 def _forget(machine: Machine, family: int, ports: set[bytes], doomed: Callable[[Flow], bool]) -> None:
-    """Of the flows to these ports of a host, those that are doomed."""
+    """Deletes the doomed ones of the flows to these host ports."""
     try:
         answers = machine.nft.dump(*_flows_to(family, ports))
     except (Refused, OSError) as error:

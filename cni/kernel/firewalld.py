@@ -56,7 +56,7 @@ def apply(machine: Machine, op: ZoneSource, journal: Journal) -> None:
 
 
 def release(machine: Machine, op: ZoneSource) -> None:
-    """What firewalld does not know is gone already; where it does not run, all is."""
+    """Removes the source; one that firewalld does not know is gone already, and so are all where it does not run."""
     if not is_running(machine.environment):
         return
     try:

@@ -50,7 +50,7 @@ def refuse_drops(machine: Machine, families: Iterable[int], interface: str, mend
 
 
 def _forwarding(machine: Machine, families: tuple[int, ...]) -> list[Chain]:
-    """Those that see what is forwarded."""
+    """Returns the chains that see forwarded packets."""
     try:
         answers = machine.netfilter.dump(*nfnl.all_chains())
     except (Refused, OSError) as error:
@@ -106,7 +106,7 @@ def understand(rule: nfrule.Rule, names: dict[int, str], keys: Callable[[str], l
 
 
 def _ends(rule: nfrule.Rule) -> bool:
-    """Whether it rejects or drops whatever comes: beside that it counts, logs or is commented, and asks for nothing."""
+    """True if the rule rejects or drops every packet: it may count, log or have a comment, and matches nothing else."""
     *before, (name, data) = rule.expressions or (("", {}),)
     for kind, told in before:
         if kind not in HARMLESS and nfnl.name_of(told.get(nfrule.NFTA_MATCH_NAME)) != "comment":

@@ -29,7 +29,7 @@ OTHERS, OTHERS_WRITE = 0o077, 0o022
 
 
 class HostLock:
-    """Who holds it alone may take back what attachments share. It is opened when it is first asked for."""
+    """A lock whose sole holder may take back what attachments share. It is opened when it is first asked for."""
 
     def __init__(self, host: Netns) -> None:
         self._host = host

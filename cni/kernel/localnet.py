@@ -41,7 +41,7 @@ def apply(machine: Machine, op: LoopbackRouting, journal: Journal) -> None:
 
 
 def _add_filter(machine: Machine, interface: str, journal: Journal) -> None:
-    """Where it cannot be, the rule of nftables remains, and people are told."""
+    """Adds the filter; if the kernel refuses it, the rule of nftables guards alone, and a notice says so."""
     from cni.kernel import tc
 
     index = machine.route.ifindex(interface)

@@ -108,7 +108,7 @@ class Machine:
         return self._nft
 
     def remember(self) -> None:
-        """From now on nothing is changed, so nothing has to be listed twice."""
+        """Keeps what is listed from now on, since nothing is changed any more."""
         for route in (self.route, self._container_route):
             if route is not None:
                 route.remember()

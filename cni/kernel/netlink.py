@@ -192,7 +192,7 @@ class Netlink:
             return bytes(data)
 
     def _messages(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """Those of the next datagrams, without end. Raises Malformed, MachineRefused, OSError."""
+        """Yields the messages of the next datagrams, without end. Raises Malformed, MachineRefused, OSError."""
         while True:
             try:
                 data = self._receive()

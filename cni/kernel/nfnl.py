@@ -156,7 +156,7 @@ def parse_chain(data: bytes) -> Chain:
 
 
 def filters_forwarded(data: bytes) -> bool:
-    """Of a chain: it sees what is forwarded."""
+    """True if the chain is hooked where forwarded packets pass."""
     hook = attributes(attributes(data, NFGENMSG.size).get(NFTA_CHAIN_HOOK, b"")).get(NFTA_HOOK_HOOKNUM)
     return hook == BE32.pack(NF_INET_FORWARD)
 

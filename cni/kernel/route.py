@@ -35,7 +35,7 @@ class Route(Netlink):
         self._kept: dict[tuple[str, int, int], Any] | None = None
 
     def remember(self) -> None:
-        """From now on nothing is listed twice: for a CHECK, which changes nothing and may ask for thousands."""
+        """Keeps what is listed from now on: for a CHECK, which changes nothing and may ask thousands of times."""
         self._kept = {}
 
     def _once(self, key: tuple[str, int, int], listed: Callable[[], T]) -> T:
@@ -47,7 +47,7 @@ class Route(Netlink):
         return found
 
     def namespace(self) -> str:
-        """What no other network namespace has borne since the kernel started; empty where the kernel tells nothing."""
+        """Returns the namespace's cookie, unique since the kernel started; empty before Linux 5.14."""
         try:
             return str(COOKIE.unpack(self._socket.getsockopt(SOL_SOCKET, SO_NETNS_COOKIE, COOKIE.size))[0])
         except OSError:

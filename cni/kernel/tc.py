@@ -105,7 +105,7 @@ def new_redirect(index: int, to: int) -> Message:
 
 
 def new_loopback_guard(index: int) -> Message:
-    """What arrives for 127.0.0.0/8 is dropped, unless a rule has marked it: one that br_netfilter has already led back.
+    """Drops packets that arrive for 127.0.0.0/8, unless a rule marked them: answers that br_netfilter has led back.
 
     Before all other filters. Where the link is a bridge, it sees what the bridge hands up.
     """
@@ -134,7 +134,7 @@ def is_loopback_guard(data: bytes) -> bool:
 
 
 def is_ingress(data: bytes, index: int) -> bool:
-    """Of a queueing discipline: the link's place for filters, and of those that arrive alone."""
+    """True if the queueing discipline is the link's `ingress`."""
     return unpacked(TCMSG, data)[1] == index and attributes(data, TCMSG.size).get(TCA_KIND) == b"ingress\0"
 
 

@@ -118,7 +118,7 @@ def apply_spelled(machine: Machine, op: SpelledSysctls, journal: Journal) -> Non
 
 
 def spelled_differs(machine: Machine, op: SpelledSysctls) -> str:
-    """Of all sysctls that were written: none alone tells how the kernel spelled it."""
+    """Compares all sysctls that were written with the kernel's spelling of them in the saved file."""
     content = statefile.read(op.file)
     now = _read_sysctls(machine, op)
     wrong = [

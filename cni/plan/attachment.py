@@ -55,8 +55,8 @@ class Attachment(Record):
 
 
 class Traces(Record):
-    """What tells the container's end of an attachment from another's that has its name by now: the key in the alias of
-    its peer, what ADD answered (`mac`, `hosts`: the host's interfaces), its addresses. `bridge`: of which the peer is a
+    """Evidence that tells the container's end of an attachment from another's of that name: the key in the alias of its
+    peer, ADD's answer (`mac`, `hosts`: the host's interfaces), its addresses. `bridge`: of which the peer is a
     port, empty where there is none. `knows_leases`: without addresses here, the attachment has none any more.
     """
 

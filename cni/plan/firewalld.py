@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class ZoneSource(Record):
-    """What comes from `address`, of one container, is in the zone."""
+    """A container's `address` as a source of firewalld's zone."""
 
     zone: str
     address: Net

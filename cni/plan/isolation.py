@@ -6,8 +6,8 @@ from cni.spec.record import Record
 
 
 class Isolation(Record):
-    """What comes from `bridge` cannot enter another bridge that isolates, nor does the reverse; with `within`, what
-    comes from it cannot return to it either. Shared by the containers of the bridge, so DEL leaves it.
+    """Packets from `bridge` cannot enter another bridge that isolates, nor the reverse; with `within`, they cannot
+    return to it either. Shared by the containers of the bridge, so DEL leaves it.
     """
 
     bridge: str

@@ -50,7 +50,7 @@ class TunedSysctl(Record):
 
 
 class SpelledSysctls(Record):
-    """What the kernel tells of the sysctls when all is done is kept in the file: it may spell them otherwise."""
+    """The kernel's own spelling of the sysctls, kept in the saved file once all of them are set."""
 
     file: str
     sysctls: tuple[tuple[str, str], ...]

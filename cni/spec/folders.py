@@ -20,7 +20,7 @@ def make(path: str, mode: int) -> None:
 
 
 def _make_one(path: str, mode: int) -> None:
-    """Of a file system that makes no folders (/proc says that there is no such one), the refusal counts."""
+    """Makes one folder; a file system that makes none (/proc answers ENOENT) is an error."""
     try:
         os.mkdir(path, mode)
     except FileExistsError:

@@ -34,7 +34,7 @@ class Network(Record):
         return Fields(self.members, "", faults)
 
     def judge(self) -> Faults:
-        """What is wrong with that which all plugins read."""
+        """Returns the faults of the keys that all plugins read."""
         faults = Faults()
         if self.fault:
             faults.add("name", self.fault)

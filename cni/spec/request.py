@@ -51,7 +51,7 @@ def is_identifier(text: str) -> bool:
 
 
 def is_plugin_name(text: str) -> bool:
-    """Of one file in a folder of CNI_PATH: what leads elsewhere is not searched for, let alone executed."""
+    """True if the text names a file in a folder of CNI_PATH; what leads elsewhere is not even searched for."""
     return text not in ("", ".", "..") and not any(character in "/\\\0" for character in text)
 
 

@@ -88,7 +88,7 @@ def run(bundle: Path, one: Call, limits: Mapping[int, int] | None = None) -> End
 
 
 def run_all(bundle: Path, calls: Iterable[Call]) -> list[Ended]:
-    """What became of each, in order."""
+    """Runs the calls, a few at a time, and returns how each ended, in order."""
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         return list(pool.map(lambda one: run(bundle, one), calls))
 

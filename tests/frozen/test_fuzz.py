@@ -40,7 +40,7 @@ def damaged(chance: random.Random, program: str) -> Call:
 
 
 def fault(one: Call, ended: Ended) -> str:
-    """What is wrong with how a call ended; empty where nothing is."""
+    """Returns what is wrong with how a call ended; empty if nothing is."""
     verb = one.environment.get("CNI_COMMAND", "")
     if b"Traceback" in ended.stderr or b"internal error" in ended.stdout:
         return f"a defect: {ended}"

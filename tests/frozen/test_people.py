@@ -1,4 +1,4 @@
-"""What people who type `podwire` are told, and what runtimes are where the machine has next to nothing left."""
+"""The answers to people who type `podwire`, and to runtimes on a machine with hardly any memory or descriptors."""
 
 from __future__ import annotations
 

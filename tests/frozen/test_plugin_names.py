@@ -1,4 +1,4 @@
-"""Who writes a network does not choose which file of the host is executed: no verb leaves CNI_PATH."""
+"""A network configuration cannot choose a file of the host to execute: no verb leaves CNI_PATH."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What flanneld leaves behind when podwired takes its place, in nftables and by both kinds of iptables."""
+"""Removal of flanneld's rules when podwired takes its place, in nftables and by both kinds of iptables."""
 
 from __future__ import annotations
 

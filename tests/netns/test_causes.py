@@ -1,4 +1,4 @@
-"""What the kernel refuses is told with its true cause: neither as missing IPv6, nor as a missing capability."""
+"""Refusals of the kernel are told with their true cause, not as missing IPv6 or a missing capability."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def passes(machine: Machine, who: Attachment) -> bool:
 
 
 def test_a_container_is_in_the_zone_while_it_lives(machine: Machine, node: Node) -> None:
-    """Of all that the verbs promise: one firewalld, as its start takes seconds."""
+    """Tries all verbs with one firewalld, since its start takes seconds."""
     machine.outside().serve(80)
     firewalld.start(machine)
     who = attachment(machine.pod())

@@ -53,7 +53,7 @@ def held(machine: Machine, path: str, *as_whom: str) -> Iterator[str]:
 
 
 def lock_path(machine: Machine) -> str:
-    """Where the lock of this machine lies, once it was used."""
+    """Returns the path of the machine's lock, once it was used."""
     found = machine.run("sh", "-c", f"ls {RUN}/lock-*").stdout.split()
     assert len(found) == 1
     return found[0]

@@ -1,4 +1,4 @@
-"""What lets 127.0.0.1 reach containers' ports must not let containers reach 127.0.0.1, and goes with the last port."""
+"""route_localnet must not let containers reach 127.0.0.1, and goes with the last port."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Who follows router advertisements: no host those of its containers, the host those of its own routers as before, and
-no container that has its IPv6 addresses from the allocator.
+"""Router advertisements: a host follows none of its containers and its own routers as before, and a container that has
+its IPv6 addresses from the allocator follows none.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who may speak into the tunnel: the nodes of the cluster, and nobody else, pods least of all."""
+"""The tunnel filter: only nodes of the cluster may send into the tunnel, pods least of all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tells one podwired of a node from another, and what keeps two from being the same one."""
+"""Instances of podwired on one node: their names, and the locks that keep two from being the same."""
 
 from __future__ import annotations
 

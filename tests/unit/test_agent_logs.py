@@ -1,4 +1,4 @@
-"""What podwired writes: one line an event, bounded whatever is told."""
+"""podwired's log: one line an event, bounded whatever is told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people read of peers: by name, or of many their number."""
+"""The log of peers: each by name, or of many their number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tunnel's filter is made of, and which messages keep its sets."""
+"""The tunnel filter's rules, and the messages that keep its sets."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def b64(text: str | bytes) -> str:
 
 
 def peer(number: int) -> dict[str, str]:
-    """Of another node, as etcd lists it."""
+    """Returns another node's entry as etcd lists it."""
     data = {"VNI": 1, "VtepMAC": f"0a:00:00:00:00:{number:02x}"}
     value = {"PublicIP": f"192.0.2.{number}", "PublicIPv6": None, "BackendType": "vxlan", "BackendData": data}
     key = f"{PREFIX}/subnets/10.5.{number}.0-24"

@@ -42,7 +42,7 @@ DEEP = b"[" * 200_000
 
 
 class Told:
-    """What the store says; the node is presented as soon as the network is known."""
+    """Records what the store says; the node is presented as soon as the network is known."""
 
     def __init__(self, store: KubeStore) -> None:
         self.store = store

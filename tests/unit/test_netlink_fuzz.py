@@ -85,7 +85,7 @@ def parse_rule(data: bytes) -> object:
 
 
 def printed(parse: Callable[[bytes], Any]) -> Callable[[bytes], object]:
-    """What was decoded has to be fit for use: every address can be written."""
+    """Returns a reader whose every decoded value is printed as well: it has to be fit for use."""
     return lambda data: [str(one) for one in _texts(parse(data))]
 
 

@@ -75,7 +75,7 @@ def test_an_ingress_is_understood_as_it_is_meant() -> None:
 
 
 def test_a_redirect_is_understood_as_it_is_meant() -> None:
-    """Of all protocols, behind the guard of 127.0.0.1; its key matches everything, its action takes packets away."""
+    """A redirect is of all protocols, behind the guard of 127.0.0.1; it matches all and takes packets away."""
     header, fields, attrs = read(tc.new_redirect(7, 9))
     assert header == (44, CREATE)
     assert fields == fixed(7, 0, 0xFFFF0000, 2 << 16 | 0x0300)

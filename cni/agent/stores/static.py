@@ -49,7 +49,7 @@ class Nodes(Record):
     shared: Mapping[str, str]
 
     def settled(self, before: Mapping[str, Lease]) -> dict[str, Lease | str]:
-        """By name; of who is at fault, or has another's subnet, the lease of before where there is one."""
+        """Returns leases by node name; one at fault, or with another's subnet, keeps its last good lease."""
         found: dict[str, Lease | str] = {**self.faults, **{entry.name: entry.lease for entry in self.entries}}
         return {**found, **{name: before[name] for name in (*self.faults, *self.shared) if name in before}}
 
@@ -58,7 +58,7 @@ class Nodes(Record):
 
 
 def by_key(leases: Mapping[str, Lease | str], first: Iterable[str]) -> dict[str, Lease | str]:
-    """Where two nodes have the same subnet, the key of the later one bears its name as well; `first` go before."""
+    """Returns leases by key; of two nodes with one subnet, the later's key bears its name. `first` come first."""
     found: dict[str, Lease | str] = {}
     for name in dict.fromkeys([*first, *leases]):
         lease = leases.get(name)
@@ -122,7 +122,7 @@ def _entry(fields: Fields, config: NetworkConfig) -> Entry:
 
 
 def _shared(entries: Iterable[Entry]) -> dict[str, str]:
-    """Of each entry whose subnet overlaps another's, which that is."""
+    """Returns, by name, the other subnet for each entry whose subnet overlaps one."""
     placed = sorted((*subnet, entry.name, subnet) for entry in entries for subnet in entry.lease.subnets)
     found: dict[str, str] = {}
     outer: tuple[str, Net] | None = None

@@ -165,7 +165,7 @@ class Gateway:
         return dict(answer)
 
     def _post(self, path: str, body: bytes, headers: dict[str, str], take: Callable[[BaseHTTPResponse], T]) -> T:
-        """What `take` makes of the answer of the first endpoint that has one."""
+        """Returns what `take` makes of the answer of the first endpoint that has one."""
         faults: dict[str, str] = {}
         wait = 0.0
         for turn in range(self._turn, self._turn + len(self._endpoints)):
@@ -219,7 +219,7 @@ def _text(file: str) -> str:
 
 @contextmanager
 def understood(path: str) -> Iterator[None]:
-    """What is not as etcd's answers are is a GatewayError."""
+    """Raises GatewayError for an answer that does not have the shape of etcd's."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
