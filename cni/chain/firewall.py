@@ -5,7 +5,7 @@ from __future__ import annotations
 from cni.call import require_nft
 from cni.config.firewall import FIREWALLD, ISOLATED, OPEN, parse_firewall
 from cni.kernel import legacy
-from cni.plan import accept
+from cni.plan import accept, adminchain
 from cni.plan.isolation import IsolatedPort, Isolation
 from cni.spec.errors import InvalidConfig, Unavailable
 from cni.spec.request import ifname_fault
@@ -45,11 +45,12 @@ class Firewall:
     def _accepted(self, previous: Result) -> tuple[Operation, ...]:
         """What comes new from outside is the host's firewall's to judge, but for what comes through a host port."""
         addresses = [ip.address for ip in previous.ips]
-        return self._zoned(addresses) + accept.operations(addresses, inbound=False)
+        return self._judged(addresses) + accept.operations(addresses, inbound=False)
 
-    def _zoned(self, addresses: list[Net]) -> tuple[Operation, ...]:
+    def _judged(self, addresses: list[Net]) -> tuple[Operation, ...]:
+        """By firewalld, or by the administrator's chain: one of the two, as in the reference."""
         if not self._asks_firewalld():
-            return ()
+            return adminchain.operations(self._conf.admin_chain, addresses)
         from cni.plan import firewalld
 
         return firewalld.operations(self._conf.zone, addresses)

@@ -35,7 +35,7 @@ ALL_USERS = ["0", "0", "4294967295"]  # user_namespaces(7): the map of the first
 # What nftables answers where a table goes between the look at it and its use, or another change is under way.
 PASSING = (ENOENT, EBUSY, EAGAIN, EINTR)
 FLUSHES = 3  # so many in the course of one ADD are put up with
-IN_RULES = ("SpoofGuard", "Masquerade", "Accept", "Isolation", "Hairpin", "Condition", "HostPort")
+IN_RULES = ("SpoofGuard", "Masquerade", "Accept", "AdminChain", "Isolation", "Hairpin", "Condition", "HostPort")
 
 
 class Effect(Record):
@@ -94,6 +94,7 @@ EFFECTS: dict[str, Effect] = {
     "HostRoute": _later("routed", "route", shared=True),
     "Masquerade": _later("masquerade"),
     "Accept": _later("accept"),
+    "AdminChain": _later("adminchain", shared=True),
     "ZoneSource": _later("firewalld"),
     "Isolation": _later("isolation", shared=True),
     "IsolatedPort": _later("isolation", "port", shared=True),

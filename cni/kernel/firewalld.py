@@ -6,6 +6,7 @@ The library for D-Bus is loaded only where firewalld may be running, as it costs
 from __future__ import annotations
 
 from cni.kernel import sysctl
+from cni.kernel.journal import words_of
 from cni.spec.errors import MachineRefused
 
 TYPE_CHECKING = False
@@ -87,5 +88,5 @@ def _call(environment: Mapping[str, str], interface: str, path: str, method: str
         said = " ".join(map(str, refused.data or ())) or refused.name
         raise MachineRefused(f"firewalld: {method} {' '.join(words)}: {said}") from None
     except (OSError, RuntimeError, ValueError, AuthenticationError) as error:
-        raise MachineRefused(f"D-Bus: no answer from {bus} ({error or type(error).__name__})") from None
+        raise MachineRefused(f"D-Bus: no answer from {bus} ({words_of(error)})") from None
     return answer

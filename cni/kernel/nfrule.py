@@ -24,11 +24,15 @@ from cni.kernel.netlink import (
 )
 from cni.kernel.nfnl import (
     BE32,
+    NF_INET_FORWARD,
     NFGENMSG,
     NFPROTO_INET,
     NFT_MSG_DELTABLE,
+    NFTA_CHAIN_HOOK,
+    NFTA_CHAIN_POLICY,
     NFTA_DATA_VALUE,
     NFTA_DATA_VERDICT,
+    NFTA_HOOK_HOOKNUM,
     NFTA_RULE_CHAIN,
     NFTA_RULE_TABLE,
     NFTA_VERDICT_CHAIN,
@@ -50,7 +54,7 @@ if TYPE_CHECKING:
 
 NLM_F_APPEND = 0x800
 NFT_MSG_NEWCHAIN, NFT_MSG_DELCHAIN, NFT_MSG_NEWRULE, NFT_MSG_DELRULE = 3, 5, 6, 8
-NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME = 1, 3
+NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_TYPE, NFTA_HOOK_PRIORITY = 1, 3, 7, 2
 NFTA_TABLE_NAME = 1
 NFTA_RULE_HANDLE, NFTA_RULE_EXPRESSIONS, NFTA_RULE_USERDATA = 3, 4, 7
 NFTA_LIST_ELEM, NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 1, 2
@@ -96,6 +100,15 @@ def add_chain(chain: Chain) -> Message:
     return message(NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_ACK, chain.family, payload)
 
 
+def add_forward_chain(chain: Chain) -> Message:
+    """One that sees what is forwarded and accepts it, as iptables makes it."""
+    kind, flags, payload = add_chain(chain)
+    hook = nest(
+        NFTA_CHAIN_HOOK, _be32(NFTA_HOOK_HOOKNUM, NF_INET_FORWARD), _be32(NFTA_HOOK_PRIORITY, 0), flag=NLA_F_NESTED
+    )
+    return kind, flags, payload + hook + _be32(NFTA_CHAIN_POLICY, NF_ACCEPT) + text(NFTA_CHAIN_TYPE, "filter")
+
+
 def delete_chain(chain: Chain) -> Message:
     payload = text(NFTA_CHAIN_TABLE, chain.table) + text(NFTA_CHAIN_NAME, chain.name)
     return message(NFT_MSG_DELCHAIN, NLM_F_ACK, chain.family, payload)
@@ -107,11 +120,20 @@ def delete_table(family: int, name: str) -> Message:
 
 
 def append_rule(chain: Chain, expressions: bytes, comment: str) -> Message:
+    return _new_rule(chain, expressions, comment, NLM_F_APPEND)
+
+
+def insert_rule(chain: Chain, expressions: bytes, comment: str) -> Message:
+    """Before all rules of the chain."""
+    return _new_rule(chain, expressions, comment, 0)
+
+
+def _new_rule(chain: Chain, expressions: bytes, comment: str, where: int) -> Message:
     said = comment.encode() + b"\0"
     payload = text(NFTA_RULE_TABLE, chain.table) + text(NFTA_RULE_CHAIN, chain.name)
     payload += nest(NFTA_RULE_EXPRESSIONS, expressions, flag=NLA_F_NESTED)
     payload += attribute(NFTA_RULE_USERDATA, bytes([UDATA_COMMENT, len(said)]) + said)
-    return message(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND | NLM_F_ACK, chain.family, payload)
+    return message(NFT_MSG_NEWRULE, NLM_F_CREATE | where | NLM_F_ACK, chain.family, payload)
 
 
 def delete_rule(chain: Chain, handle: bytes) -> Message:

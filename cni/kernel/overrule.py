@@ -72,7 +72,7 @@ def remove(machine: Machine, chain: Chain, op: Accept) -> None:
     comments = {one.comment for one in _wanted(chain, op)}
     found = [rule for rule in rules(machine, own) if rule.comment in comments]
     if found:
-        _change(machine, [nfrule.delete_rule(own, rule.handle) for rule in found])
+        change(machine, [nfrule.delete_rule(own, rule.handle) for rule in found])
 
 
 def remove_empty(machine: Machine, chain: Chain) -> None:
@@ -85,7 +85,7 @@ def remove_empty(machine: Machine, chain: Chain) -> None:
         if _is_empty(machine, own):  # still: a container may have been attached meanwhile
             jumps = [rule for rule in rules(machine, own._replace(name="")) if rule.target == CHAIN]
             leaving = [nfrule.delete_rule(own._replace(name=rule.chain), rule.handle) for rule in jumps]
-            _change(machine, [*leaving, nfrule.delete_chain(own)])
+            change(machine, [*leaving, nfrule.delete_chain(own)])
     finally:
         machine.lock.release()
 
@@ -117,7 +117,7 @@ def _add(machine: Machine, chain: Chain, lack: list[Wanted], journal: Journal) -
     made = not isinstance(before, bytes)
     added = [nfrule.append_rule(one.chain, one.expressions, one.comment) for one in lack]
     journal.take(
-        lambda: _change(machine, [nfrule.add_chain(own), *added]),
+        lambda: change(machine, [nfrule.add_chain(own), *added]),
         lambda: _take_back(machine, lack, own if made else None),
         shared=True,
     )
@@ -133,10 +133,10 @@ def _take_back(machine: Machine, added: list[Wanted], made: Chain | None) -> Non
     if made is not None and isinstance(machine.netfilter.ask_each([nfnl.get_chain(made)])[0], bytes):
         messages.append(nfrule.delete_chain(made))
     if messages:
-        _change(machine, messages)
+        change(machine, messages)
 
 
-def _change(machine: Machine, messages: list[Message]) -> None:
+def change(machine: Machine, messages: list[Message]) -> None:
     """All of them or none take effect. Raises Refused."""
     refusal = machine.netfilter.batch(nfnl.transaction(messages))
     if refusal is not None:

@@ -290,13 +290,13 @@ def test_containers_that_come_together_make_the_rules_once(machine: Machine, nod
 
 
 def _watching_the_lock() -> None:
-    change, other = overrule._change, HostLock(Netns(OWN))
+    change, other = overrule.change, HostLock(Netns(OWN))
 
     def watched(*arguments: Any) -> None:
         assert not other.try_alone()
         change(*arguments)
 
-    vars(overrule)["_change"] = watched
+    vars(overrule)["change"] = watched
 
 
 def test_rules_are_made_while_nobody_else_attaches(machine: Machine, node: Node) -> None:
@@ -310,7 +310,7 @@ def _refusing() -> None:
     def refuse(*_: object) -> None:
         raise netlink.Refused(EPERM, "as the test asks")
 
-    vars(overrule)["_change"] = refuse
+    vars(overrule)["change"] = refuse
 
 
 @NEEDS_IPTABLES

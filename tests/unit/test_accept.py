@@ -10,12 +10,13 @@ import pytest
 
 from cni.config.firewall import ISOLATED, OPEN, SAME_BRIDGE, families_of, parse_firewall
 from cni.config.netconf import parse_netconf
-from cni.kernel import nfrule, overrule
+from cni.kernel import nfnl, nfrule, overrule
 from cni.kernel.firewalls import GONE, understand
 from cni.kernel.netlink import Netlink, Refused, attribute, frame, text
 from cni.kernel.nfnl import Chain
-from cni.plan import accept, firewalld, firewalls, ruleset
+from cni.plan import accept, adminchain, firewalld, firewalls, ruleset
 from cni.plan.accept import Accept, dropped
+from cni.plan.adminchain import AdminChain
 from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.firewalld import ZoneSource
 from cni.plan.firewalls import ACCEPT, Rule, may_pass, read_iptables
@@ -81,6 +82,18 @@ def test_every_fault_has_its_path() -> None:
 def test_zone_and_chain_are_the_references(members: dict[str, JsonValue], told: tuple[str, str, str]) -> None:
     found, faults = parsed(**members)
     assert ((found.backend, found.zone, found.admin_chain), faults) == (told, [])
+
+
+def test_the_administrators_chain_is_looked_for_once_a_family() -> None:
+    (found,) = adminchain.operations("CNI-ADMIN", [*map(parse_net, ("2001:db8::3/64", "10.1.2.3/24", "10.1.2.4/24"))])
+    assert found == AdminChain("CNI-ADMIN", (4, 6))
+    assert found.describe() == "where there is a chain CNI-ADMIN: iptables -I FORWARD -j CNI-ADMIN"
+    assert adminchain.operations("CNI-ADMIN", []) == ()
+
+
+def test_a_chain_of_what_is_forwarded_drops_nothing_by_itself() -> None:
+    _, _, payload = nfrule.add_forward_chain(FORWARD)
+    assert (nfnl.parse_chain(payload), nfnl.filters_forwarded(payload)) == (FORWARD, True)
 
 
 def test_a_containers_addresses_alone_are_sources_of_the_zone() -> None:

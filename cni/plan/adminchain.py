@@ -1,0 +1,29 @@
+"""The administrator's chain: in the reference firewall plugin it is asked before anything is accepted."""
+
+from __future__ import annotations
+
+from cni.spec.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cni.plan.operations import Operation
+    from cni.spec.address import Net
+
+
+class AdminChain(Record):
+    """What is forwarded is led through the chain of this name first, where there is one. Shared by all containers, so
+    DEL leaves it.
+    """
+
+    name: str
+    families: tuple[int, ...]
+
+    def describe(self) -> str:
+        return f"where there is a chain {self.name}: iptables -I FORWARD -j {self.name}"
+
+
+def operations(name: str, addresses: Iterable[Net]) -> tuple[Operation, ...]:
+    families = tuple(sorted({address.family for address in addresses}))
+    return (AdminChain(name, families),) if families else ()
