@@ -26,7 +26,7 @@ def apply(machine: Machine, op: Forwarding, journal: Journal) -> None:
         if op.family == IPV6:
             _keep_routers(machine, journal)
         journal.add_shared(lambda: sysctl.ensure(op.key, before))
-        sysctl.ensure(op.key, "1")
+        sysctl.change(op.key, before, "1")
 
 
 def _keep_routers(machine: Machine, journal: Journal) -> None:
@@ -45,7 +45,7 @@ def _listen_always(interface: str, journal: Journal) -> None:
     key = f"net/ipv6/conf/{interface}/accept_ra"
     if sysctl.read(key) == HOSTS_ONLY:
         journal.add_shared(lambda: sysctl.ensure(key, HOSTS_ONLY, optional=True))
-        sysctl.ensure(key, ALWAYS, optional=True)
+        sysctl.change(key, HOSTS_ONLY, ALWAYS, optional=True)
 
 
 def _advertised(machine: Machine) -> set[int]:
@@ -67,9 +67,10 @@ def differs(machine: Machine, op: Forwarding) -> str:
 def ignore_advertisements(machine: Machine, op: IgnoreAdvertisements, journal: Journal) -> None:
     """The interface may be the attachment's own, and gone when this is undone."""
     del machine
-    before = sysctl.ensure(op.key, "0", optional=True)
-    if before not in (None, "0"):
+    before = sysctl.read(op.key)
+    if before is not None and before != "0":
         journal.add_shared(lambda: sysctl.ensure(op.key, before, optional=True))
+        sysctl.change(op.key, before, "0", optional=True)
 
 
 def advertisements_differ(machine: Machine, op: IgnoreAdvertisements) -> str:

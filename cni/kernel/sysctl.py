@@ -65,8 +65,13 @@ def ensure(key: str, value: str, *, optional: bool = False) -> str | None:
     all set beforehand. Raises MachineRefused where it has to be written and cannot; what is `optional` then stays.
     """
     before = read(key)
-    if before in (None, value):
-        return before
+    if before is not None and before != value:
+        change(key, before, value, optional=optional)
+    return before
+
+
+def change(key: str, before: str, value: str, *, optional: bool = False) -> None:
+    """Writes a setting that is known to be `before`. Raises MachineRefused unless it is `optional`."""
     try:
         write(key, value)
     except OSError as error:
@@ -74,7 +79,6 @@ def ensure(key: str, value: str, *, optional: bool = False) -> str | None:
             wish = f"{dotted(key)}={value}"
             remedy = f"it is {before}: set {wish} from where /proc/sys can be written"
             raise MachineRefused(f"cannot set {wish}: {error.strerror} ({remedy})") from None
-    return before
 
 
 def dotted(key: str) -> str:

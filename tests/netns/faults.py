@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -83,11 +84,12 @@ def refuse(name: str, effect: Function) -> object:
 def lose(name: str, effect: Function) -> object:
     """It happens, and the caller is told that something went wrong, as by the loss of an acknowledgement.
 
-    A single system call fails or it does not.
+    A single system call fails or it does not. A refusal that the caller would put up with is lost as well.
     """
     if name == ENTER or name.startswith(STORE):
         return refuse(name, effect)
-    effect()
+    with contextlib.suppress(Refused):
+        effect()
     raise OSError(EIO, os.strerror(EIO))
 
 
