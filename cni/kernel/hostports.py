@@ -13,6 +13,7 @@ from cni.kernel.nftables import PORT_MAPS, PORTS, STANDBY
 from cni.plan import ports as plan
 from cni.plan import ruleset
 from cni.plan.ports import Condition, Hairpin, HostPort, host_port_map
+from cni.spec.address import IP
 from cni.spec.errors import MachineRefused
 from cni.spec.owner import same_container
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from cni.plan.operations import Operation
     from cni.plan.ports import PortOverlap
 
+LOOPBACK6 = IP(6, 1)
 PORT = Struct(">H2x")  # in a concatenation every part is padded to four bytes (libnftnl)
 PROTOCOL = Struct("B3x")
 ENDING = Struct(">B3xH2x")  # of a key: both
@@ -109,6 +111,9 @@ def apply_condition(machine: Machine, op: Condition, journal: Journal) -> None:
 
 def apply_port(machine: Machine, op: HostPort, journal: Journal) -> None:
     """Raises MachineRefused naming who has the port already."""
+    if op.mapping.host_ip == LOOPBACK6:
+        reason = "out of reach, IPv6 has no route_localnet (give hostIP 127.0.0.1, or none)"
+        machine.warn(f"host port {op.mapping.text}: {reason}")
     _ensure(machine, op.label, [], [], journal)
     _take(machine, op, journal)
 

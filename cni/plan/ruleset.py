@@ -167,8 +167,13 @@ def _entrances() -> list[str]:
         conditional.append(f"{IP[family]} daddr . meta l4proto . th dport vmap @condition_hostip_hostports{family}")
         conditional.append(f"meta nfproto ipv{family} meta l4proto . th dport vmap @condition_hostports{family}")
     found = _chain("hostports", *conditional, f"goto {OPEN_PORTS}")
-    for hook, priority in (("prerouting", "dstnat"), ("output", "-100")):
-        found += _chain(hook, "fib daddr type local jump hostports", hook=f"nat hook {hook} priority {priority}")
+    # IPv6 has no route_localnet: answers to ::1 would get lost, and who asks for localhost would wait for them.
+    for hook, priority, first in (
+        ("prerouting", "dstnat", []),
+        ("output", "-100", [f"ip6 daddr {LOOPBACK[6]} return"]),
+    ):
+        rules = [*first, "fib daddr type local jump hostports"]
+        found += _chain(hook, *rules, hook=f"nat hook {hook} priority {priority}")
     martian = 'iifname != "lo" ip daddr 127.0.0.0/8 drop'
     answer = f'iifname != "lo" ip daddr 127.0.0.0/8 ct direction reply meta mark set meta mark | {1 << MARK_BIT:#x}'
     return [

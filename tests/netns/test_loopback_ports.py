@@ -170,3 +170,22 @@ def test_a_kernel_without_the_filter_says_so_and_maps_the_port(world: World) -> 
     with pytest.raises(MachineError):
         world.machine.ask("127.0.0.1", 8082, seconds=0.3)
     assert world.machine.ask("127.0.0.1", 8081) == GATEWAY4
+
+
+def test_localhost_of_ipv6_is_refused_at_once_so_that_clients_turn_to_127_0_0_1(world: World) -> None:
+    """What answers came to ::1 the kernel would not route: a client that tries it first, for localhost, would hang."""
+    attached(world, MAPPED)
+    with pytest.raises(MachineError, match="refused"):
+        world.machine.ask("::1", 8080)
+    world.machine.serve(8080)
+    assert world.machine.ask("::1", 8080) == "::1"
+    assert world.machine.ask("127.0.0.1", 8080) == GATEWAY4
+
+
+@pytest.mark.parametrize(("ip", "told"), [("::1", True), ("::ffff:127.0.0.1", False), ("127.0.0.1", False)])
+def test_a_port_of_the_ipv6_loopback_is_told_to_be_out_of_reach(world: World, ip: str, told: bool) -> None:
+    answer = world.node.call("ADD", mapped(mapping(8080, 80, ip=ip)), attachment(world.server)).succeeded()
+    assert ("IPv6 has no route_localnet" in answer.stderr, "hostIP 127.0.0.1" in answer.stderr) == (told, told)
+    if not told:
+        assert world.machine.ask("127.0.0.1", 8080) == GATEWAY4
+    world.node.delete(mapped(mapping(8080, 80, ip=ip)), attachment(world.server))
