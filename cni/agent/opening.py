@@ -46,7 +46,7 @@ class Opening:
         self.filter = TunnelFilter(machine, settings.instance.name)
         self._rules: firewall.Rules | None = None
         self._asked: firewall.Rules | None = None
-        self._confined: object = None  # the pods' interfaces and the ports that the filter has
+        self._confined: object = None  # what the filter had to hold at the last look
         self._unfiltered = ""  # why there is no filter
         self._underlay = ""
         self._has_taken_over = False
@@ -139,9 +139,9 @@ class Opening:
             return []
         others = (*rules.tunnel.devices, self._underlay)
         pods = tunnelfilter.pod_links(self._machine.route, [subnet for _, subnet in rules.spaces], others)
-        before, self._confined = self._confined, (frozenset(pods), frozenset(self.filter.ports))
+        before, self._confined = self._confined, (frozenset(pods), frozenset(self.filter.ports), self.filter.peers)
         done = self.filter.confine(pods)
-        return done if before == self._confined else []  # pods that come are nothing that was broken
+        return done if before == self._confined else []  # pods that come and peers that go are nothing that was broken
 
 
 def _tunnel(config: NetworkConfig) -> Tunnel | None:

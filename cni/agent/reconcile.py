@@ -222,11 +222,12 @@ class Reconciler:
         self._metrics.refused_peers.set(len(peers.faults))
 
     def _reconcile_family(self, config: NetworkConfig, underlay: Underlay, own: Way, peers: Peers) -> None:
-        route, family, index = self._machine.route, own.subnet.family, 0
+        route, family, index, same = self._machine.route, own.subnet.family, 0, True
         if config.backend.kind == VXLAN:
             tunnel = device.device_of(config.backend, underlay, own, self._settings.instance.name)
             index, done = device.ensure_device(route, tunnel)
-            self._note_done(tunnel.name, done, same=self._is_as_before(tunnel.name, tunnel))
+            same = self._is_as_before(tunnel.name, tunnel)
+            self._note_done(tunnel.name, done, same=same)
             self.watch.links[index] = device.look_of(route, tunnel.name)
             self.watch.devices[index] = family
         ways = overlay.ways_out(route, underlay.ifindex, index, family) if self.watch.directs else ()
@@ -237,7 +238,8 @@ class Reconciler:
         before, self.watch.tables[family] = self.watch.tables.get(family), wanted
         messages = changes(overlay.tables(route, family, index, self._networks), wanted, links)
         if made := len(messages) - self._apply(messages):
-            same = before is not None and before.is_same(wanted)
+            # The kernel takes entries away from a device that is given another MAC address.
+            same = same and before is not None and before.is_same(wanted)
             self._note_done(f"{made} entries of IPv{family}", [f"{made} entries of IPv{family} differed"], same=same)
         overlay.keep_blackholes(route, family, (own.subnet,) if self._settings.blackholes else (), self._networks)
 

@@ -87,6 +87,11 @@ class TunnelFilter:
         self.ports: set[int] = set()
         self._held: dict[str, set[bytes]] | None = None
 
+    @property
+    def peers(self) -> frozenset[IP]:
+        """The addresses that are let in."""
+        return frozenset(self._peers)
+
     def forget(self) -> None:
         """Somebody may have changed the sets: the kernel is asked again."""
         self._held = None

@@ -210,6 +210,24 @@ def test_what_follows_from_a_changed_configuration_is_not_counted_as_healed(clus
     node.until(lambda: healed(node) == before + 1, "the route is made whole and that is counted")
 
 
+def test_peers_that_go_and_an_own_address_that_changes_are_not_counted_as_healed(
+    cluster: Cluster, podwired: Path
+) -> None:
+    cluster.configure()
+    node, other, third = cluster.populate(dict.fromkeys(["node", "other", "third"], podwired))
+    before, gone, old = healed(node), third.subnet(), node.address()
+    node.run("sh", "-ec", f"ip link add br9 type bridge; ip address add {gone.replace('.0/', '.1/')} dev br9")
+    node.run("ip", "link", "set", "br9", "up")
+    route = ("ip", "route", "show", gone)
+    node.until(lambda: "flannel" not in node.run(*route).stdout, "a network of the node's own takes a peer's place")
+    node.until(lambda: node.probe("readyz")[0] == http.client.OK, "it is ready")
+    node.run("ip", "address", "flush", "dev", "eth0", "scope", "global")
+    node.number = 50
+    node.address_wire()
+    other.until(lambda: seen(other).of(f'"{node.address()}"') and not seen(other).of(f'"{old}"'), "the other knows")
+    assert healed(node) == before
+
+
 def healed(node: Node) -> float:
     lines = node.probe("metrics")[1].splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("podwired_healed_total "))

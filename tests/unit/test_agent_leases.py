@@ -134,7 +134,7 @@ DATA = '"BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}'
         ("", "the lease is empty"),
         ("nonsense", "the lease is not JSON"),
         ("[]", "the lease is not a JSON object"),
-        ("[" * 5000, "the lease is not JSON"),
+        ("[" * 5000, "the lease is nested too deep"),
         ("{}", "PublicIP: missing"),
         (f'{{"PublicIP":null,"BackendType":"vxlan",{DATA}}}', "PublicIP: missing"),
         (f'{{"PublicIP":"0.0.0.0","BackendType":"vxlan",{DATA}}}', "PublicIP: missing"),

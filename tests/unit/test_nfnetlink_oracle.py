@@ -155,6 +155,12 @@ def test_chains_are_asked_for() -> None:
     assert (kind, every["nfgen_family"], every.getvalue()["attrs"]) == (10 << 8 | 4, 0, [])
 
 
+def test_the_generation_is_asked_for() -> None:
+    found = told(oracle.nft_gen_msg, nfnl.generation())
+    assert (found["header"]["type"], found["header"]["flags"]) == (10 << 8 | oracle.NFT_MSG_GETGEN, 0)
+    assert (found["nfgen_family"], found.getvalue()["attrs"]) == (0, [])
+
+
 @pytest.mark.parametrize(
     ("hook", "policy", "drops"),
     [
@@ -178,6 +184,7 @@ def test_a_chain_is_read_as_pyroute2_writes_it(hook: int | None, policy: int | N
         message["attrs"].append(("NFTA_CHAIN_POLICY", policy))
     message.encode()
     assert nfnl.parse_chain(bytes(message.data)[16:]) == nfnl.Chain(2, "filter", "FORWARD", drops)
+    assert nfnl.filters_forwarded(bytes(message.data)[16:]) == (hook == 2)
 
 
 @pytest.mark.parametrize(
@@ -239,6 +246,7 @@ def test_several_elements_are_read_as_pyroute2_writes_them() -> None:
         listed_elements += struct.pack("=HH", 4 + len(content), 1 | NESTED) + content
     payload = struct.pack("=HH", 4 + len(listed_elements), 3 | NESTED) + listed_elements
     assert nfnl.parse_elements(struct.pack(">BBH", 1, 0, 0) + payload) == ELEMENTS
+    assert next(nfnl.each_element(struct.pack(">BBH", 1, 0, 0) + payload)) == ELEMENTS[0]
 
 
 def test_an_answer_without_elements_is_empty() -> None:
