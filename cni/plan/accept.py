@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from cni.spec.address import Net
 
 CHAIN = "PODWIRE-FORWARD"
+FIREWALLD_REMEDY = (
+    "firewall-cmd --zone=trusted --add-source=SUBNET lets the containers' subnets pass (with --permanent also after a"
+    " reload), and so does the plugin firewall, chained behind"
+)
 JUMP = "podwire containers"  # the comment of the rule that leads there
 
 
@@ -46,10 +50,8 @@ def operations(addresses: Iterable[Net], *, inbound: bool) -> tuple[Operation, .
 
 def rejected(chain: str, table: str) -> str:
     """The same of a chain whose last rule lets nothing pass."""
-    return (
-        f"chain {chain} of table {table} rejects what is forwarded (its last rule):"
-        " accept traffic of the containers before it"
-    )
+    remedy = FIREWALLD_REMEDY if table.endswith(" firewalld") else "accept traffic of the containers before it"
+    return f"chain {chain} of table {table} rejects what is forwarded (its last rule): {remedy}"
 
 
 def dropped(chain: str, table: str) -> str:

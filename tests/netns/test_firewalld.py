@@ -80,3 +80,27 @@ def test_a_host_without_firewalld_needs_none(machine: Machine, node: Node, bus: 
     status = call(node, "STATUS", result, who, backend="firewalld")
     assert (status.code, "firewalld: not running" in status.message) == (50, True)
     call(node, "DEL", result, who, backend="firewalld").succeeded()
+
+
+def test_podwire_alone_names_the_remedy_and_is_served_by_either(machine: Machine, node: Node) -> None:
+    """A plain ADD asks nothing of firewalld: its zones are the administrator's, or the plugin firewall's business."""
+    machine.outside().serve(80)
+    firewalld.start(machine)
+    who = attachment(machine.pod())
+    config = CHAIN | {"type": "podwire"}
+    result = node.add(config, who)
+    status = node.call("STATUS", config)
+    assert status.code == 50
+    assert "table inet firewalld rejects what is forwarded" in status.message
+    assert "firewall-cmd --zone=trusted --add-source=SUBNET" in status.message
+    assert not passes(machine, who)
+
+    call(node, "ADD", result, who).succeeded()
+    assert until(lambda: passes(machine, who), "the chained firewall has asked")
+    call(node, "DEL", result, who).succeeded()
+    assert until(lambda: not passes(machine, who), "the zone is left")
+
+    for subnet in ("10.1.2.0/24", "2001:db8:1::/64"):
+        firewalld.command(machine, "--zone=trusted", f"--add-source={subnet}")
+    assert until(lambda: passes(machine, who), "the administrator has asked")
+    assert node.call("STATUS", config).message == ""

@@ -21,7 +21,8 @@ PREVIOUS = {
     "interfaces": [{"name": "cni0"}, {"name": "eth0", "sandbox": "/run/netns/pod1"}],
     "ips": [{"address": "10.1.2.7/24", "interface": 1}, {"address": "2001:db8::7/64", "interface": 1}],
 }
-ZONES = ("trusted", "internal")
+SOURCES = {"10.1.2.7/32", "2001:db8::7/128"}
+INTERNAL = {"backend": "firewalld", "firewalldZone": "internal"}
 
 
 def test_both_leave_the_same_and_release_the_others(
@@ -32,21 +33,19 @@ def test_both_leave_the_same_and_release_the_others(
     (tmp_path / "firewall").symlink_to(bundle / "podwire")
     firewalld.start(machine)
     who = Attachment("c1", machine.pod("pod1").path)
-    programs = {"podwire": tmp_path / "firewall", "reference": peers / "firewall"}
+    ours, theirs = tmp_path / "firewall", peers / "firewall"
 
-    def sources() -> list[list[str]]:
-        return [firewalld.sources(machine, zone) for zone in ZONES]
+    def active() -> set[str]:
+        return set(firewalld.command(machine, "--get-active-zones").split())
 
-    for settings, zone in ({}, 0), ({"backend": "firewalld", "firewalldZone": "internal"}, 1):
+    for settings, zone, maker, releaser in ({}, "trusted", theirs, ours), (INTERNAL, "internal", ours, theirs):
         config: Json = {"cniVersion": "1.0.0", "name": "net", "type": "firewall", "prevResult": PREVIOUS, **settings}
-        for maker, releaser in (("reference", "podwire"), ("podwire", "reference"), ("podwire", "podwire")):
-            for _ in range(2):  # the second finds its sources there
-                answer = call(machine, programs[maker], "ADD", config, who)
-                assert answer["ips"] == call(machine, programs["reference"], "ADD", config, who)["ips"]
-            assert sources()[zone] == ["10.1.2.7/32", "2001:db8::7/128"], maker
-            assert sources()[1 - zone] == []
-            for program in programs.values():
-                call(machine, program, "CHECK", config, who)
-            for _ in range(2):  # the second finds nothing
-                call(machine, programs[releaser], "DEL", config, who)
-            assert sources() == [[], []], releaser
+        other = ours if maker == theirs else theirs
+        answer = call(machine, maker, "ADD", config, who)
+        assert active() == {zone, "sources:", *SOURCES}
+        assert call(machine, other, "ADD", config, who)["ips"] == answer["ips"]  # it finds its sources there
+        for program in (maker, other):
+            call(machine, program, "CHECK", config, who)
+        call(machine, releaser, "DEL", config, who)
+        assert active() == set()
+        call(machine, maker, "DEL", config, who)  # it finds nothing
