@@ -55,7 +55,7 @@ def delete(call: Call) -> None:
     conf = parse_flannel(call.network, Faults())
     saved = _saved(call, conf)
     _hand_on(call, saved or _guessed(call, conf))
-    if saved is not None:
+    if saved is not None or _is_torn(conf, call.request.container_id):
         statefile.remove(_path(conf, call.request.container_id))
 
 
@@ -167,3 +167,15 @@ def _read(conf: FlannelConf, container_id: str, network: str) -> dict[str, JsonV
         return None
     kind = members.get("type")
     return members if members.get("name") == network and isinstance(kind, str) and is_plugin_name(kind) else None
+
+
+def _is_torn(conf: FlannelConf, container_id: str) -> bool:
+    """A file that names no network, as a crash leaves it, is of use to nobody."""
+    try:
+        data = statefile.read(_path(conf, container_id))
+    except CniError:
+        return False
+    try:
+        return data is not None and not isinstance(parse_object(data, "the saved configuration").get("name"), str)
+    except CniError:
+        return True

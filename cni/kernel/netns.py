@@ -50,9 +50,9 @@ class Netns:
     """A namespace held open by a descriptor, so that it is the same one however its path changes."""
 
     def __init__(self, path: str) -> None:
-        """Raises OSError where the path cannot be opened."""
+        """Raises OSError where the path cannot be opened; a pipe is not waited for."""
         self.path = path
-        self.descriptor = os.open(path, os.O_RDONLY)
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
 
     def close(self) -> None:
         os.close(self.descriptor)

@@ -46,6 +46,21 @@ def test_a_subnet_file_that_is_no_file_is_told(bundle: Path, odd: Path, verb: st
     assert str(odd) in message
 
 
+@pytest.mark.parametrize("verb", ["ADD", "CHECK", "DEL"])
+@pytest.mark.parametrize("program", ["bridge", "tuning"])
+def test_a_namespace_path_that_leads_to_something_else_hangs_nobody(
+    bundle: Path, odd: Path, program: str, verb: str
+) -> None:
+    members = {"type": program, "prevResult": {"cniVersion": "1.1.0"}}
+    ended = run(bundle, call(NETWORK | members, {"CNI_COMMAND": verb, "CNI_NETNS": str(odd)}, program))
+    if verb == "DEL":
+        assert ended.stdout == b""
+    else:
+        code, message = ended.error
+        assert code == 8
+        assert str(odd) in message
+
+
 @pytest.mark.parametrize("verb", ["ADD", "DEL", "GC"])
 @pytest.mark.parametrize(("program", "name"), [("flannel", "c1"), ("tuning", "c1_eth0.json")])
 def test_a_saved_file_that_is_none_hangs_nobody(
