@@ -126,7 +126,8 @@ def spelled_differs(machine: Machine, op: SpelledSysctls) -> str:
         for key, value in op.sysctls
         if key in now and not is_as_written(key, value, now[key], content)
     ]
-    return "; ".join(wrong)
+    gone = [f"the container's {key} is gone" for key, _ in op.sysctls if key not in now and _is_gone(machine, key)]
+    return "; ".join(wrong + gone)
 
 
 def _read_sysctls(machine: Machine, op: SpelledSysctls) -> dict[str, str]:
@@ -188,6 +189,12 @@ def _read_sysctl(machine: Machine, key: str) -> str | None:
             return sysctl.read(key)
         except OSError:
             return None
+
+
+def _is_gone(machine: Machine, key: str) -> bool:
+    """As those of an interface are with it; one that can only be written is there."""
+    with machine.inside:
+        return not sysctl.exists(sysctl.ROOT + key)
 
 
 def _write_sysctl(machine: Machine, key: str, value: str) -> None:

@@ -7,7 +7,7 @@ from cni.spec.jsontext import parse_object
 from cni.spec.record import Record
 from cni.spec.request import is_identifier
 from cni.spec.result import Result, parse_result
-from cni.spec.versions import IMPLIED, require
+from cni.spec.versions import IMPLIED, have_one_shape, require
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,13 +71,16 @@ def parse_network(data: bytes, command: str) -> Network:
 
 
 def previous_result(network: Network, faults: Faults) -> Result | None:
-    """The result of the plugin before, or of the ADD that is now checked or deleted; None where there is none."""
+    """The result of the plugin before, or of the ADD that is now checked or deleted; None where there is none.
+
+    A plugin may answer in another version than it was asked in: what has the same shape is read, as by the reference.
+    """
     fields = network.fields(faults)
     if fields.raw("prevResult") is None:
         return None
     earlier = fields.object("prevResult")
     version = earlier.text("cniVersion") or network.version
-    if version != network.version:
+    if not have_one_shape(version, network.version):
         earlier.fault("cniVersion", f"{version} is not the configuration's {network.version}")
         return None
     return parse_result(earlier, version)

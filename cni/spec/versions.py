@@ -8,6 +8,7 @@ SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 CURRENT = SUPPORTED[-1]
 IMPLIED = "0.1.0"  # a configuration without cniVersion, as libcni reads it
 TELLS_MTU = "1.1.0"  # of the answer's interfaces
+SHAPES = (("0.1.0", "0.2.0"), ("0.3.0", "0.3.1", "0.4.0"), ("1.0.0", "1.1.0"))  # of results, read as one another
 SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 
 
@@ -20,6 +21,10 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def at_least(version: str, floor: str) -> bool:
     return _numbers(version) >= _numbers(floor)
+
+
+def have_one_shape(version: str, other: str) -> bool:
+    return version == other or any(version in shape and other in shape for shape in SHAPES)
 
 
 def require(version: str, command: str) -> None:

@@ -196,7 +196,7 @@ DIFFERENCES = {
     "two": ("ip link set eth0 mtu 1401 promisc off",
             "eth0 has promisc off, not promisc on; mtu 1401, not mtu 1400"),
     "sysctl": ("sysctl -qw net.ipv4.ip_forward=0", f"the container's {FORWARD} is 0, not 1"),
-    "link": ("ip link delete eth0", "eth0 is gone"),
+    "link": ("ip link delete eth0", f"eth0 is gone; the container's {FILTER} is gone"),
 }  # fmt: skip
 
 
@@ -253,6 +253,17 @@ def test_a_setting_that_a_later_one_changes_is_as_the_kernel_made_it(tuned: Tune
     result = tuned.add(sysctl=sysctls)
     assert tuned.sysctl("net/ipv4/conf/eth0/forwarding") == "1"
     assert tuned.call("CHECK", result, sysctl=sysctls).message == ""
+
+
+def test_a_setting_that_has_gone_with_its_interface_is_missed(tuned: Tuned) -> None:
+    settings = {"sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}}
+    result = tuned.add(**settings)
+    tuned.pod.run("ip", "link", "delete", "eth0")
+    answer = tuned.call("CHECK", result, **settings)
+    assert (answer.code, answer.message) == (
+        101,
+        f"the container's network is not as ADD made it: the container's {FILTER} is gone",
+    )
 
 
 def test_without_the_file_a_number_is_still_a_number(tuned: Tuned) -> None:

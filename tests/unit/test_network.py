@@ -102,10 +102,21 @@ def test_an_earlier_result_has_the_configurations_version(version: dict[str, Any
     assert faults.texts == []
 
 
-def test_an_earlier_result_of_another_version_is_a_fault() -> None:
+@pytest.mark.parametrize(("version", "other"), [("1.1.0", "1.0.0"), ("1.0.0", "1.1.0"), ("0.4.0", "0.3.0")])
+def test_an_earlier_result_of_a_version_with_the_same_shape_is_read(version: str, other: str) -> None:
+    """As a plugin answers that knows no newer one."""
     faults = Faults()
-    assert previous_result(network(prevResult={"cniVersion": "0.4.0"}), faults) is None
-    assert faults.texts == ["prevResult.cniVersion: 0.4.0 is not the configuration's 1.1.0"]
+    address = {"address": "10.1.2.3/24", "version": "4"}
+    found = previous_result(network(cniVersion=version, prevResult={"cniVersion": other, "ips": [address]}), faults)
+    assert found == Result(ips=(IPConfig(parse_net("10.1.2.3/24")),))
+    assert faults.texts == []
+
+
+@pytest.mark.parametrize("other", ["0.4.0", "0.2.0", "9.9.9"])
+def test_an_earlier_result_of_another_shape_is_a_fault(other: str) -> None:
+    faults = Faults()
+    assert previous_result(network(prevResult={"cniVersion": other}), faults) is None
+    assert faults.texts == [f"prevResult.cniVersion: {other} is not the configuration's 1.1.0"]
 
 
 def test_an_earlier_result_that_is_no_object_is_a_fault() -> None:
