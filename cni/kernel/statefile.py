@@ -6,16 +6,16 @@ Everything raises InputOutput, with the path and a remedy, where the disk refuse
 from __future__ import annotations
 
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
-from errno import EFBIG, EINVAL, ELOOP, ENAMETOOLONG, ENOSPC, ENXIO
+from errno import EFBIG, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOSPC, ENXIO
 
 from cni.spec.errors import InputOutput, InvalidEnvironment
 from cni.spec.fields import NAME_LIMIT
 
 PIECE = 1 << 16  # bytes
 PIECES = 1 << 8  # of a file of ours, at most
-KIND, REGULAR = 0o170000, 0o100000  # inode(7)
+KIND, FOLDER, REGULAR = 0o170000, 0o040000, 0o100000  # inode(7)
 ABSENT = (FileNotFoundError, NotADirectoryError)
-NO_FILE = (EINVAL, ELOOP, ENXIO)  # what open(2) says of links and sockets, and we of pipes, folders and devices
+NO_FILE = (EINVAL, EISDIR, ELOOP, ENXIO)  # what open(2) says of links and sockets, and we of pipes, folders and devices
 
 
 def _error(path: str, error: OSError) -> InputOutput | InvalidEnvironment:
@@ -52,8 +52,9 @@ def _is_absent(error: OSError) -> bool:
 
 def _content(descriptor: int) -> bytes:
     """Raises OSError, with one of NO_FILE for what is no file."""
-    if os.fstat(descriptor).st_mode & KIND != REGULAR:
-        raise OSError(EINVAL, "not a regular file")
+    kind = os.fstat(descriptor).st_mode & KIND
+    if kind != REGULAR:
+        raise OSError(EISDIR, os.strerror(EISDIR)) if kind == FOLDER else OSError(EINVAL, "not a regular file")
     parts: list[bytes] = []
     while len(parts) < PIECES and (part := os.read(descriptor, PIECE)):
         parts.append(part)
