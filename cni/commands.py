@@ -14,7 +14,7 @@ from cni.kernel.machine import has_ipv6, node_identity
 from cni.kernel.veth import find_own, refuse_attached
 from cni.plan.address import with_gateways
 from cni.plan.alias import Alias, parse_alias
-from cni.plan.attachment import Attachment, Facts, Names, names_of, traces_of
+from cni.plan.attachment import Attachment, Facts, Names, names_of
 from cni.plan.operations import Veth
 from cni.plan.plan import plan_attachment
 from cni.spec.address import Net, parse_mac
@@ -241,6 +241,7 @@ def _mac(text: str) -> bytes:
 
 def _release_stray(call: Call, owner: Owner, conf: NetConf, addresses: tuple[Net, ...]) -> None:
     from cni.kernel import stray
+    from cni.plan.traces import traces_of
 
     previous = previous_result(call.network, Faults()) or Result()
     bridge = "" if conf.routed else conf.bridge

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from cni.commands import VERBS as ATTACHING
 from cni.config.flannel import parse_flannel, parse_subnet_env, render
-from cni.delegate import clean_up, execute
+from cni.execution import clean_up, execute
 from cni.kernel import statefile
 from cni.spec.errors import CniError, InvalidConfig, InvalidEnvironment, TryAgain, Unavailable
 from cni.spec.fields import Faults

@@ -115,18 +115,24 @@ def _is_ours(ipam: Mapping[str, JsonValue]) -> bool:
 
 def _unknown(members: Mapping[str, JsonValue], known: Known, path: str) -> list[tuple[str, str, Known]]:
     """(where, the key, what would be known there)."""
-    names = {name.casefold(): inner for name, inner in known.items()}
     found = []
     for key, value in members.items():
         where = f"{path}.{key}" if path else key
-        folded = key.casefold()
-        if folded not in names:
-            if value is not None and not (any(letter in key for letter in OTHERS) or folded.startswith(COMMENTS)):
+        name = key if key in known else _in_any_case(key, known)
+        if not name:
+            remark = any(letter in key for letter in OTHERS) or key.casefold().startswith(COMMENTS)
+            if value is not None and not remark:
                 found.append((where, key, known))
-        elif (inner := names[folded]) is not None:
+        elif (inner := known[name]) is not None:
             for place, one in _objects(value, where):
                 found += _unknown(one, inner, place)
     return found
+
+
+def _in_any_case(key: str, known: Known) -> str:
+    """Returns the known name; empty if there is none. Most keys are written as they are known, and need no search."""
+    folded = key.casefold()
+    return next((name for name in known if name.casefold() == folded), "")
 
 
 def _objects(value: JsonValue, path: str) -> list[tuple[str, dict[str, JsonValue]]]:

@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from cni.config.vlan import VlanRange
     from cni.spec.fields import Faults, Fields
     from cni.spec.network import Network
 
@@ -25,13 +26,6 @@ MTU_LIMIT = 65535  # kernel drivers/net/veth.c: ETH_MAX_MTU
 MASQUERADE_BACKENDS = ("", "iptables", "nftables")
 MODES = ("", "bridged", "routed")
 BRIDGED_ONLY = ("vlan", "vlanTrunk", "hairpinMode", "promiscMode", "portIsolation", "macspoofchk")
-
-
-class VlanRange(Record):
-    """VLAN identifiers from first to last, both included."""
-
-    first: int
-    last: int
 
 
 class NetConf(Record):
@@ -200,21 +194,11 @@ def _mac(fields: Fields, args: Mapping[str, str]) -> bytes | None:
 
 
 def _trunk(fields: Fields) -> tuple[VlanRange, ...]:
-    ranges = []
-    for item in fields.objects("vlanTrunk"):
-        single, first, last = (item.optional_integer(key, 1, VLAN_LIMIT) for key in ("id", "minID", "maxID"))
-        if single is not None:
-            ranges.append(VlanRange(single, single))
-        if first is not None and last is not None:
-            ranges.append(VlanRange(first, last))
-            if first > last:
-                item.fault("minID", "is greater than maxID in trunk parameter")
-        elif first is not None or last is not None:
-            absent = "maxID" if last is None else "minID"
-            item.fault(absent, f"minID and maxID should be configured simultaneously, {absent} is missing")
-        elif single is None:
-            item.fault("id", "a trunk needs id, or minID and maxID")
-    return tuple(ranges)
+    if not (trunk := fields.objects("vlanTrunk")):
+        return ()
+    from cni.config.vlan import parse_trunk
+
+    return parse_trunk(trunk)
 
 
 def _is_typeless(fields: Fields) -> bool:

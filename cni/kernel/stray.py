@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.kernel.machine import Machine
     from cni.kernel.rtinfo import Link
-    from cni.plan.attachment import Traces
+    from cni.plan.traces import Traces
 
 
 def release(machine: Machine, ifname: str, traces: Traces) -> None:

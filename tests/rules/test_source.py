@@ -18,12 +18,13 @@ ROOMS = {
     "cni.plan": ["cni.spec", "cni.config", "cni.plan"],
     "cni.proc": ["cni.spec"],
     "cni.locks": ["cni.spec"],
-    "cni.delegate": ["cni.spec", "cni.proc", "ipam"],
+    "cni.execution": ["cni.spec", "cni.proc"],
+    "cni.delegate": ["cni.spec", "cni.execution", "ipam"],
     "cni.kernel": ["cni.spec", "cni.config", "cni.plan", "cni.proc", "cni.locks", "cni.kernel"],
     "cni.call": ["cni.spec", "cni.kernel", "cni.proc"],
     "cni.chain": ["cni.spec", "cni.config", "cni.plan", "cni.kernel", "cni.call", "cni.proc", "cni.chain"],
     "cni.commands": ["cni.spec", "cni.config", "cni.plan", "cni.proc", "cni.delegate", "cni.kernel", "cni.call"],
-    "cni.flannel": ["cni.spec", "cni.config", "cni.kernel", "cni.call", "cni.commands", "cni.delegate"],
+    "cni.flannel": ["cni.spec", "cni.config", "cni.kernel", "cni.call", "cni.commands", "cni.execution"],
     "cni.install": ["cni", "cni.spec"],
     "cni.agent.stores": [
         "cni.spec",
@@ -38,7 +39,7 @@ ROOMS = {
     "cni": [],
 }
 # Types may be named that are not imported: the judge of leases is handed down from above.
-TYPES_ALONE = {"cni.delegate": ["ipam.lease"], "cni.kernel": ["ipam.lease"]}
+TYPES_ALONE = {"cni.delegate": ["ipam.lease"], "cni.execution": ["cni.delegate"], "cni.kernel": ["ipam.lease"]}
 # Loaded at every call: built into the interpreter, or there before the first line of podwire runs.
 CHEAP = {
     "__future__", "_blake2", "_json", "_operator", "_signal", "_socket", "_struct", "errno", "fcntl",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import ipam.main
-from cni.delegate import Executed, Unaddressed, allocator
+from cni.delegate import Unaddressed, allocator
+from cni.execution import Executed
 from cni.spec.address import parse_ip, parse_net
 from cni.spec.errors import CniError, Delegated, InvalidEnvironment, MachineRefused, Undecodable
 from cni.spec.fields import Faults

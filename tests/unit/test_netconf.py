@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from cni.config.netconf import NetConf, VlanRange, parse_netconf
+from cni.config.netconf import NetConf, parse_netconf
 from cni.config.ports import PortMapping, Ports
 from cni.config.shaping import Rate, Shaping
+from cni.config.vlan import VlanRange
 from cni.spec.fields import Faults
 from cni.spec.network import Network, parse_network
 from cni.spec.result import DNS
