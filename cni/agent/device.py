@@ -146,9 +146,11 @@ def _tunnel(route: Route, device: Device) -> tuple[Link, list[str]]:
         if refused.errno != EEXIST:
             raise
         if not (renamed := _retire_twins(route, device)):
+            # The kernel compares with devices that were moved away from here as well.
+            rivals = _rivals(route, device, (device.info.vni,)) or "a device in another network namespace"
             raise Refused(
                 EEXIST,
-                f"{_rivals(route, device, (device.info.vni,))} has the VNI of {device.name} on its port: remove it, or"
+                f"{rivals} has the VNI of {device.name} on its port: remove it, or"
                 f" choose another VNI or Port than {device.info.vni} and {device.info.port or DEFAULT_PORT}",
             ) from None
         done.append(f"{', '.join(renamed)} had been {device.name}")
@@ -163,21 +165,21 @@ def _bring_up(route: Route, device: Device) -> None:
     except Refused as refused:
         if refused.errno != EADDRINUSE:
             raise
-        port, others = device.info.port or DEFAULT_PORT, _rivals(route, device, range(1 << 24))
+        port, others = device.info.port or DEFAULT_PORT, _rivals(route, device, range(1 << 24)) or "a program"
         raise Refused(
             EADDRINUSE, f"{device.name} cannot be up: {others} uses UDP port {port}: remove it, or choose another Port"
         ) from None
 
 
 def _rivals(route: Route, device: Device, vnis: Container[int]) -> str:
-    """The names of others' VXLAN devices on the same port, with one of these VNIs."""
+    """Returns others' VXLAN devices on the same port, with one of these VNIs, in words; empty if there are none."""
     port, names = device.info.port or DEFAULT_PORT, []
     for link in route.links():
-        if link.kind == "vxlan" and link.name != device.name:
+        if link.kind == "vxlan" and link.name != device.name and link.alias != device.alias:
             found = overlaynl.parse_vxlan(route.ask(*rtnl.get_link(link.name)))
             if found is not None and found.port == port and found.vni in vnis:
                 names.append(link.name)
-    return f"the VXLAN device {' or '.join(names)}" if names else "a program"
+    return f"the VXLAN device {' or '.join(names)}" if names else ""
 
 
 def _retire_twins(route: Route, device: Device) -> list[str]:

@@ -111,7 +111,7 @@ class Reconciler:
         was_ready, blocked, self._blocks = self.is_ready, self._blocks, []
         self._try(self._reconcile, blocks=True)
         if was_ready and self._blocks != blocked:
-            self._status("; ".join(self._blocks))
+            self._status("; ".join(dict.fromkeys(self._blocks)))
 
     def _do_part(self) -> None:
         self._follow()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,8 @@ from cni.spec.address import parse_ip, parse_mac, parse_net
 from cni.spec.errors import TryAgain
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.machine import Machine
 
 NAME = "flannel.1"
@@ -125,6 +128,33 @@ def test_a_device_of_another_in_the_way_is_left_and_named_until_it_goes(
     machine.run("ip", "link", "del", name)
     machine.call(keep)
     assert machine.call(keep) == []
+
+
+def keep_beside_a_program() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as program:
+        program.bind(("", 8472))
+        keep()
+
+
+def test_the_agents_own_device_of_the_other_family_is_not_named_as_in_the_way(machine: Machine) -> None:
+    machine.outside()
+    machine.run("ip", *"link add flannel-v6.1 up type vxlan id 1 dstport 8472 local fd00::1 dev uplink".split())
+    machine.run("ip", "link", "set", "flannel-v6.1", "alias", "podwired")
+    with pytest.raises(Refused, match="flannel.1 cannot be up: a program uses UDP port 8472"):
+        machine.call(keep_beside_a_program)
+    assert machine.call(keep)[:1] == ["flannel.1 was down"]
+
+
+def test_a_device_that_was_moved_into_another_namespace_is_told_as_that(machine: Machine, tmp_path: Path) -> None:
+    machine.outside()
+    machine.call(keep)
+    away = tmp_path / "away"
+    away.touch()
+    machine.run("unshare", f"--net={away}", "true")
+    machine.run("ip", "link", "set", NAME, "netns", str(away))
+    with pytest.raises(Refused, match="a device in another network namespace has the VNI of flannel.1 on its port"):
+        machine.call(keep)
+    machine.run("umount", str(away))
 
 
 DROP = "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }"
