@@ -31,6 +31,7 @@ class Firewall:
     def __init__(self, call: Call, faults: Faults) -> None:
         self._call = call
         self._conf = parse_firewall(call.network.fields(faults))
+        self._firewalld: bool | None = None
 
     def operations(self, previous: Result) -> tuple[Operation, ...]:
         """Isolation comes first: what must not pass never could."""
@@ -56,10 +57,13 @@ class Firewall:
         return firewalld.operations(self._conf.zone, addresses)
 
     def _asks_firewalld(self) -> bool:
+        """Looked up once for a call."""
         from cni.kernel import firewalld
 
-        asked = self._conf.backend == FIREWALLD
-        return asked or (not self._conf.backend and firewalld.is_running(self._call.request.environment))
+        if self._firewalld is None:
+            running = not self._conf.backend and firewalld.is_running(self._call.request.environment)
+            self._firewalld = running or self._conf.backend == FIREWALLD
+        return self._firewalld
 
     def _bridge(self, previous: Result) -> str:
         """The host's first interface that was answered, as bridge names them. Raises InvalidConfig."""
@@ -82,7 +86,9 @@ class Firewall:
     def answer(self, previous: Result) -> Result:
         """What the reference would accept there, and podwire does not, is told; the container is not refused for it."""
         try:
-            legacy.refuse_drops(self._call.machine, {ip.address.family for ip in previous.ips}, ANY_INTERFACE)
+            families = {ip.address.family for ip in previous.ips}
+            asked = "" if self._asks_firewalld() else self._conf.admin_chain
+            legacy.refuse_drops(self._call.machine, families, ANY_INTERFACE, asked)
         except Unavailable as unavailable:
             self._call.warn(unavailable.message)
         return previous

@@ -17,9 +17,9 @@ PROGRAMS = {4: ("ip_tables_names", "iptables-legacy"), 6: ("ip6_tables_names", "
 CHAIN = "FORWARD"
 
 
-def refuse_drops(machine: Machine, families: Iterable[int], interface: str) -> None:
+def refuse_drops(machine: Machine, families: Iterable[int], interface: str, admin_chain: str = "") -> None:
     """Raises Unavailable where the chain drops what containers send to the host by `interface` (which may end in *, for
-    all that begin so).
+    all that begin so), or where the administrator has a chain that nothing leads to.
     """
     for family in families:
         if not (listed := _listed(machine, family)):
@@ -30,6 +30,15 @@ def refuse_drops(machine: Machine, families: Iterable[int], interface: str) -> N
         for bars, words in ((drops(listed, CHAIN), dropped), (rejects(rules, CHAIN), rejected)):
             if bars and not may_pass(rules, CHAIN, interface):
                 raise Unavailable(words(CHAIN, table))
+        if (
+            admin_chain
+            and admin_chain in rules
+            and not any(rule.target == admin_chain for rule in rules.get(CHAIN, []))
+        ):
+            raise Unavailable(
+                f"chain {admin_chain} of table {table} has no effect: podwire leads to that of iptables-nft alone"
+                f" ({PROGRAMS[family][1]} -I {CHAIN} -j {admin_chain})"
+            )
 
 
 def _listed(machine: Machine, family: int) -> str:

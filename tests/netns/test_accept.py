@@ -548,3 +548,15 @@ def test_status_asks_the_older_iptables(machine: Machine, node: Node) -> None:
     machine.run("iptables-legacy", "-A", "FORWARD", "-i", "br-one", "-j", "ACCEPT")
     node.call("STATUS", ONE).succeeded()
     assert node.call("ADD", network(prevResult=result), who, program="firewall").succeeded().stderr == ""
+
+
+def test_an_administrators_chain_of_the_older_iptables_is_told_to_have_no_effect(machine: Machine, node: Node) -> None:
+    if not shutil.which("iptables-legacy") or machine.run("iptables-legacy", "-S", check=False).returncode:
+        pytest.skip("there is no iptables-legacy, or the kernel has none")
+    who = attachment(machine.pod())
+    called = network(prevResult=node.add(ONE, who, program="bridge"))
+    machine.run("iptables-legacy", "-N", "CNI-ADMIN")
+    told = node.call("ADD", called, who, program="firewall").succeeded().stderr
+    assert "chain CNI-ADMIN of table filter of iptables-legacy has no effect" in told
+    machine.run("iptables-legacy", "-I", "FORWARD", "-j", "CNI-ADMIN")
+    assert node.call("ADD", called, who, program="firewall").succeeded().stderr == ""
