@@ -110,7 +110,7 @@ class Wire:
         if self._lost_at is None:
             self._lost_at = now
         try:
-            found = self._choose(purpose)
+            found = self._moved(chosen) or self._choose(purpose)
         except NoUnderlay as error:
             self.fault = str(error)
         else:
@@ -122,6 +122,18 @@ class Wire:
         if link is None:
             raise NoUnderlay(self.fault)
         return chosen._replace(name=link.name, mtu=link.mtu)
+
+    def _moved(self, chosen: Underlay) -> Underlay | None:
+        """Returns the interface that has the addresses now: a default route may stay behind with a port of a bridge."""
+        wish = self._wish
+        if wish.names or wish.patterns or wish.can_reach is not None:
+            return None
+        ips = _ips(chosen)
+        try:
+            found = choose(self._route, tuple([ip.family for ip in ips]), wish._replace(public_ips=tuple(ips)))
+        except NoUnderlay:
+            return None
+        return found._replace(public_ips=chosen.public_ips)
 
     def _is_successor(self, chosen: Underlay, found: Underlay) -> bool:
         """The addresses are on another interface now, or the interface was given others that this host did not have."""

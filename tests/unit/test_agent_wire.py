@@ -154,6 +154,24 @@ def test_addresses_that_move_to_another_interface_are_followed_at_once(
     assert not held.wire.searches
 
 
+def test_addresses_that_move_are_followed_before_the_default_route_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The route of a router's advertisement stays at a port of a bridge until its time is over."""
+    translated = parse_ip("203.0.113.7")
+    wishes: list[dict[str, Any]] = [{}, {"public_ips": (translated,), "names": ("eth0",)}]
+    for wish, moves in zip(wishes, (True, False), strict=True):
+        host = Host()
+        host.plug("eth0", OWN)
+        host.plug("br0")
+        host.gateways = [("eth0", "")]
+        held = Held(host, monkeypatch, **wish)
+        before = held.find()
+        host.remove(OWN)
+        host.add("br0", OWN)
+        assert held.ips() == ("br0 192.0.2.11" if moves else "eth0 192.0.2.11")
+        assert held.find().public_ips == before.public_ips
+        assert bool(held.wire.fault) != moves
+
+
 def test_an_interface_that_was_named_is_waited_for(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.plug("eth1", OTHER)
     held = Held(host, monkeypatch, names=("eth0",))
