@@ -132,10 +132,15 @@ def tables(machine: Machine) -> set[str]:
     return {chain.table for chain in chains if chain.family == nfnl.NFPROTO_INET}
 
 
-def remove(machine: Machine, table: str, networks: Iterable[Net]) -> None:
-    """The table, and what lets these networks through others' tables. Raises TryAgain, MachineRefused, Refused."""
+def remove_table(machine: Machine, table: str) -> None:
+    """Removes the table, if it is there. Raises Refused."""
     if table in tables(machine):
         _change(machine, nfrule.delete_table(nfnl.NFPROTO_INET, table))
+
+
+def remove(machine: Machine, table: str, networks: Iterable[Net]) -> None:
+    """The table, and what lets these networks through others' tables. Raises TryAgain, MachineRefused, Refused."""
+    remove_table(machine, table)
     op = Accept(tuple(networks), inbound=True)
     for chain in accept.well_known(op.families):
         overrule.remove(machine, chain, op)

@@ -21,6 +21,7 @@ USUAL_FILE = "/run/flannel/subnet.env"
 FOLDER = "/run/podwire"
 PATIENCE_SECONDS, PAUSE_SECONDS = 1.0, 0.05  # one that was told to end may be at its last steps
 NOTE_BYTES = 4096
+NOTE = "subnet file "
 
 
 class Occupied(Exception):
@@ -32,10 +33,9 @@ class Instance:
 
     def __init__(self, subnet_file: str) -> None:
         self.subnet_file = _real(subnet_file)
-        self.name = NAME
-        if self.subnet_file != _real(USUAL_FILE):
-            self.name += f"-{blake2b(self.subnet_file.encode('utf-8', 'surrogateescape'), digest_size=4).hexdigest()}"
-        self._note = f"subnet file {self.subnet_file}"
+        self.name = _name(self.subnet_file)
+        self.predecessor = ""  # the name of one that served the VNI before with another subnet file
+        self._note = f"{NOTE}{self.subnet_file}"
         self._file: _Lock | None = None
         self._tunnel: _Lock | None = None
         self._vni: int | None = None
@@ -57,6 +57,8 @@ class Instance:
         if vni is not None:
             text = f"VNI {vni} is served by another podwired ({{}}): stop it, or give the networks different VNIs"
             lock = self._lock(os.path.join(FOLDER, f"{_front()}vni-{vni}.lock"), 0o700, text)
+            earlier = lock.before.partition(NOTE)[2] if lock is not None else ""
+            self.predecessor = _name(earlier) if earlier not in ("", self.subnet_file) else ""
         if self._tunnel is not None:
             self._tunnel.remove()
         self._tunnel, self._vni = lock, vni
@@ -91,6 +93,7 @@ class _Lock:
     def __init__(self, path: str) -> None:
         """Raises OSError."""
         self.path = path
+        self.before = ""  # the note of the process that held the lock before
         self._descriptor = _opened(path)
 
     def take(self, note: str) -> str | None:
@@ -100,6 +103,7 @@ class _Lock:
             if time.monotonic() > end:
                 return self._said or "it tells no pid yet"
             time.sleep(PAUSE_SECONDS)
+        self.before = self._said
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, note.encode("utf-8", "surrogateescape"), 0)
         return None
@@ -148,6 +152,12 @@ def _opened(path: str) -> int:
         os.close(descriptor)
         os.unlink(path)
     raise PermissionError(1, "is another user's")
+
+
+def _name(subnet_file: str) -> str:
+    if subnet_file == _real(USUAL_FILE):
+        return NAME
+    return f"{NAME}-{blake2b(subnet_file.encode('utf-8', 'surrogateescape'), digest_size=4).hexdigest()}"
 
 
 def _real(path: str) -> str:

@@ -67,6 +67,9 @@ class Opening:
             _tunnel(config) if settings.filters else None,
         )
         self._asked, self._underlay = self._rules, underlay.name
+        if settings.instance.predecessor:  # whose filter knows only the peers of its time
+            firewall.remove_table(self._machine, settings.instance.predecessor)
+            settings.instance.predecessor = ""
         done = self._load()
         mtu = min(device.pod_mtu(config.backend, underlay, way.subnet.family) for way in own.ways)
         if subnetenv.write(settings.subnet_file, subnetenv.text_of(spaces, mtu, masquerades=settings.masquerades)):

@@ -106,3 +106,16 @@ def test_a_cleanup_is_refused_while_an_agent_runs(cluster: Cluster, podwired: Pa
     assert seen(node) == before
     node.stop_agent("KILL")
     node.run(str(podwired), "--cleanup")
+
+
+def test_an_agent_with_another_subnet_file_removes_the_filter_of_the_one_before(
+    cluster: Cluster, podwired: Path
+) -> None:
+    """That one's filter would drop the packets of nodes that came later."""
+    cluster.configure()
+    node, peer = cluster.populate({"node": podwired, "peer": podwired})
+    node.stop_agent("KILL")
+    agent = Other([node, peer], podwired, {"Type": "vxlan", "VNI": 1}).run(node)
+    assert "podwired-" in node.run("nft", "list", "tables").stdout
+    assert "table inet podwired\n" not in node.run("nft", "list", "tables").stdout
+    assert agent.runs

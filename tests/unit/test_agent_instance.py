@@ -149,3 +149,19 @@ def test_where_no_lock_can_be_had_the_agent_runs_without(tmp_path: Path, caplog:
     (tmp_path / "file").write_text("")
     begun(tmp_path / "file" / "subnet.env")
     assert "another podwired would not be noticed" in caplog.text
+
+
+def test_who_served_the_tunnel_before_with_another_subnet_file_is_known(tmp_path: Path) -> None:
+    first = begun(tmp_path / "one", 7)
+    assert first.predecessor == ""
+    assert first._tunnel is not None
+    os.close(first._tunnel._descriptor)  # as when its process ends
+    second = begun(tmp_path / "two", 7)
+    assert second.predecessor == first.name
+    assert second._tunnel is not None
+    os.close(second._tunnel._descriptor)
+    second.forget()
+    third = Instance(str(tmp_path / "two"))
+    third.begin()
+    third.serve(7)
+    assert third.predecessor == ""
