@@ -12,11 +12,12 @@ from __future__ import annotations
 from errno import EEXIST, EINVAL, ENOENT, ENOTSUP
 
 from cni.kernel import sysctl
-from cni.kernel.netlink import Refused
+from cni.kernel.netlink import NLM_F_ACK, Refused
 from cni.kernel.nftables import PORTS, Nft
 from cni.plan.ports import LoopbackRouting, route_localnet
 from cni.spec.address import IP, Net
 from cni.spec.errors import TryAgain
+from cni.spec.owner import label_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
     from cni.kernel.journal import Journal
     from cni.kernel.machine import Machine
+    from cni.kernel.nfnl import Element
+    from cni.kernel.rtinfo import Link
 
+IPV4 = 4
 HAIRPINS = PORTS["hairpin4"]  # an element for each container whose ports 127.0.0.1 may reach
 DEFAULT = route_localnet("default")  # of interfaces that are made from now on
 LACKING = (ENOENT, EINVAL, ENOTSUP)  # no cls_bpf or ingress in the kernel, or the place is another's
@@ -46,17 +50,22 @@ def _add_filter(machine: Machine, interface: str, journal: Journal) -> None:
 
     index = machine.route.ifindex(interface)
     journal.add_shared(lambda: _remove_filter(machine, interface))
-    try:
-        for message in (tc.new_ingress(index), tc.new_loopback_guard(index)):
-            machine.route.tolerate(EEXIST, message)
-    except Refused as refused:
-        if refused.errno not in LACKING:
-            raise
+    # In one datagram: a place for filters without the filter would not be known for podwire's, were this call killed.
+    messages = [
+        (kind, flags | NLM_F_ACK, payload)
+        for kind, flags, payload in (tc.new_ingress(index), tc.new_loopback_guard(index))
+    ]
+    for answer in machine.route.ask_each(messages):
+        if not isinstance(answer, Refused) or answer.errno == EEXIST:
+            continue
+        if answer.errno not in LACKING:
+            raise answer
         _remove_filter(machine, interface)
         machine.warn(
             f"{interface}: no filter of traffic control keeps containers from 127.0.0.1 (kernel module cls_bpf?):"
             " after nft flush ruleset they reach it until the next container with a port is attached"
         )
+        return
 
 
 def _remove_filter(machine: Machine, interface: str) -> None:
@@ -89,12 +98,13 @@ def differs(machine: Machine, op: LoopbackRouting) -> str:
 
 def release(machine: Machine, op: LoopbackRouting) -> None:
     """The setting goes with the last container that needs it; one that podwire did not make stays."""
-    if not op.label or sysctl.read(op.key) != "1":
+    if not op.label:
         return
+    on = sysctl.read(op.key) == "1"
     if op.pair:
-        if sysctl.read(DEFAULT) == "0":  # else the interface was made with the setting
+        if on and sysctl.read(DEFAULT) == "0":  # else the interface was made with the setting
             sysctl.ensure(op.key, "0", optional=True)
-    elif not _surely_needed(op):
+    elif (on or _guarded(machine, op.interface)) and not _surely_needed(op):  # an ADD may have been killed before it
         _take_back(machine, op.interface, lambda label: label == op.label)
 
 
@@ -119,24 +129,35 @@ def _surely_needed(op: LoopbackRouting) -> bool:
 
 def _take_back(machine: Machine, interface: str, leaving: Callable[[str], bool]) -> None:
     """Alone, so that nobody who attaches relies on the setting meanwhile. Where others keep the lock, it stays."""
-    from cni.kernel import tc
-
     link = machine.route.find(interface)
-    if link is None or not any(map(tc.is_loopback_guard, _filters(machine, link.ifindex))):
+    if link is None or not _guarded(machine, interface):
         return
     try:
         machine.lock.alone()
     except TryAgain:
         return
     try:
-        subnets = [one.address.network for one in machine.route.addresses(interface)]
-        used = [element.key for element in machine.nft.elements(HAIRPINS) if not leaving(element.label)]
-        if not any(_is_in(key, subnet) for key in used for subnet in subnets if subnet.family == 4):
+        if not _is_needed(machine, link, [one for one in machine.nft.elements(HAIRPINS) if not leaving(one.label)]):
             sysctl.ensure(route_localnet(interface), "0")
             _remove_filter(machine, interface)
     finally:
         machine.lock.share()
 
 
+def _guarded(machine: Machine, interface: str) -> bool:
+    from cni.kernel import tc
+
+    link = machine.route.find(interface)
+    return link is not None and any(map(tc.is_loopback_guard, _filters(machine, link.ifindex)))
+
+
+def _is_needed(machine: Machine, link: Link, hairpins: list[Element]) -> bool:
+    """True if one of these containers is behind the link: the one whose pair it is, or those in a bridge's subnets."""
+    if keys := label_keys(link.alias):
+        return any(label_keys(one.label) == keys for one in hairpins)
+    subnets = [one.address.network for one in machine.route.addresses(link.name) if one.address.family == IPV4]
+    return any(_is_in(one.key, subnet) for one in hairpins for subnet in subnets)
+
+
 def _is_in(packed: bytes, subnet: Net) -> bool:
-    return Net(IP(4, int.from_bytes(packed, "big")), subnet.prefix).network == subnet
+    return Net(IP(IPV4, int.from_bytes(packed, "big")), subnet.prefix).network == subnet

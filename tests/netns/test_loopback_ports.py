@@ -119,6 +119,16 @@ def test_the_setting_goes_whatever_the_ports_are_released_by(world: World, way: 
 LIMITS: Json = {"bandwidth": {"egressRate": 10**8, "egressBurst": 10**6}}
 
 
+def test_a_routed_neighbour_keeps_the_setting_when_the_others_port_is_collected(world: World) -> None:
+    """Its link has the gateway's address alone, which no subnet of the containers is seen from."""
+    attached(world, {**MAPPED, "mode": "routed"})
+    world.node.add({**mapped(mapping(8081, 80)), "mode": "routed"}, attachment(world.machine.pod("third")))
+    valid = [{"containerID": attachment(world.server).container, "ifname": "eth0"}]
+    config = {**mapped(), "mode": "routed", "cni.dev/valid-attachments": valid}
+    world.node.call("GC", config).succeeded()
+    assert world.machine.ask("127.0.0.1", 8080) == GATEWAY4
+
+
 def test_a_port_and_a_limit_live_together_behind_ptp(machine: Machine, node: Node) -> None:
     """In whatever order they are called. The host's end is left to the plugins that work on it; its setting goes."""
     pod = machine.pod("limited")
