@@ -30,6 +30,7 @@ COMMON: Known = {
     **_any("cniVersion", "cniVersions", "name", "type", "capabilities", "ipam", "args", "runtimeConfig", "prevResult"),
     **_any("disableCheck", "disableGC", "loadOnlyInlinedPlugins", "plugins"),
     **_any("deviceID", "pciBusID", "resourceName", "aliases"),  # multus, podman
+    **_any("addIf", "auto-mtu"),  # kubenet, kube-router
     "dns": DNS,
 }
 RANGE = _any("subnet", "rangeStart", "rangeEnd", "gateway")
@@ -71,7 +72,8 @@ SERVED: Mapping[str, tuple[str, ...]] = {
     "bandwidth": ("bandwidth",),
     "tuning": ("mac",),
 }
-ELSEWHERE = ("aliases", "infinibandGUID", "deviceID", "cgroupPath")  # capabilities of runtimes and plugins of others
+# Capabilities of runtimes and plugins of others; kube-router's list asks portmap for `snat`, which is a key of it.
+ELSEWHERE = ("aliases", "infinibandGUID", "deviceID", "cgroupPath", "snat")
 
 
 def ignored(program: str, network: Network) -> list[str]:

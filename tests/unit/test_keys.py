@@ -80,7 +80,9 @@ def test_what_runtimes_and_people_put_in_is_known(program: str) -> None:
         "_comment": "a",
         "comment": "a",
         "deviceID": "0000:00:01.0",
-        "capabilities": {"aliases": True, "io.kubernetes.cri.pod-annotations": True, "bogus": False},
+        "addIf": "eth0",
+        "auto-mtu": True,
+        "capabilities": {"aliases": True, "snat": True, "io.kubernetes.cri.pod-annotations": True, "bogus": False},
         "unsaid": None,
     }
     assert told(program, **put_in) == []
