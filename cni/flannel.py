@@ -86,7 +86,7 @@ VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": sta
 
 
 def _validated(call: Call) -> FlannelConf:
-    """Raises InvalidConfig, InvalidEnvironment (the container's ID is too long for the file that bears it)."""
+    """Raises InvalidConfig, also where the container's ID is too long for the file that bears it."""
     faults = call.network.judge()
     conf = parse_flannel(call.network, faults)
     previous_result(call.network, faults)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 from errno import EFBIG, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOSPC, ENXIO
 
-from cni.spec.errors import InputOutput, InvalidEnvironment
+from cni.spec.errors import InputOutput, InvalidConfig
 from cni.spec.fields import NAME_LIMIT
 
 PIECE = 1 << 16  # bytes
@@ -18,11 +18,11 @@ ABSENT = (FileNotFoundError, NotADirectoryError)
 NO_FILE = (EINVAL, EISDIR, ELOOP, ENXIO)  # what open(2) says of links and sockets, and we of pipes, folders and devices
 
 
-def _error(path: str, error: OSError) -> InputOutput | InvalidEnvironment:
+def _error(path: str, error: OSError) -> InputOutput | InvalidConfig:
     """Names are made of what the runtime says: the container's ID and its interface."""
     name = _beside(path).rpartition("/")[2]
     if error.errno == ENAMETOOLONG and len(name) > NAME_LIMIT:
-        return InvalidEnvironment(f"containerID is too long for the name of a file: {name} (CNI_CONTAINERID)")
+        return InvalidConfig(f"containerID is too long for the name of a file: {name} (CNI_CONTAINERID)")
     remedy = "dataDir must name a folder on a writable disk, which this user may write to"
     return InputOutput(f"{path}: {error.strerror}", remedy)
 

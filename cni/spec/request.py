@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.spec.errors import InvalidEnvironment
+from cni.spec.errors import InvalidConfig, InvalidEnvironment
 from cni.spec.fields import NAME_LIMIT
 from cni.spec.record import Record
 
@@ -94,8 +94,6 @@ def _value_faults(command: str, environment: Mapping[str, str]) -> list[str]:
     container_id = environment.get("CNI_CONTAINERID", "")
     if container_id and not is_identifier(container_id):
         faults.append(f"invalid characters in containerID {container_id!r} (CNI_CONTAINERID)")
-    elif len(container_id) > NAME_LIMIT:
-        faults.append(f"containerID of {len(container_id)} characters is too long for a file's name (CNI_CONTAINERID)")
     ifname = environment.get("CNI_IFNAME", "")
     if fault := ifname_fault(ifname):
         faults.append(f"{fault}: {ifname!r} (CNI_IFNAME)")
@@ -105,7 +103,8 @@ def _value_faults(command: str, environment: Mapping[str, str]) -> list[str]:
 def parse_request(environment: Mapping[str, str], *, reads_args: bool = True) -> Request:
     """Checks the variables that the verb needs and names all faults at once.
 
-    `reads_args`: CNI_ARGS at fault matter; else what can be read of them is taken. Raises InvalidEnvironment.
+    `reads_args`: CNI_ARGS at fault matter; else what can be read of them is taken. Raises InvalidEnvironment, and
+    InvalidConfig where no file can bear the container's ID.
     """
     command = environment.get("CNI_COMMAND", "")
     if command not in REQUIRED:
@@ -119,9 +118,13 @@ def parse_request(environment: Mapping[str, str], *, reads_args: bool = True) ->
         faults += args_faults
     if faults:
         raise InvalidEnvironment("; ".join(faults))
+    container_id = environment.get("CNI_CONTAINERID", "")
+    if len(container_id) > NAME_LIMIT:
+        what = f"containerID of {len(container_id)} characters"
+        raise InvalidConfig(f"{what} is too long for a file's name (CNI_CONTAINERID, {NAME_LIMIT} at most)")
     return Request(
         command=command,
-        container_id=environment.get("CNI_CONTAINERID", ""),
+        container_id=container_id,
         netns=environment.get("CNI_NETNS", ""),
         ifname=environment.get("CNI_IFNAME", ""),
         args=args,

@@ -119,7 +119,7 @@ def test_a_name_or_an_id_that_no_file_can_have_is_the_callers_fault(bundle: Path
     for command in ("ADD", "DEL"):
         told = {"CNI_COMMAND": command}
         assert run(bundle, call(NETWORK | {"name": "a" * 256}, told, program)).error[0] == 7
-        assert run(bundle, call(NETWORK, told | {"CNI_CONTAINERID": "a" * 256}, program)).error[0] == 4
+        assert run(bundle, call(NETWORK, told | {"CNI_CONTAINERID": "a" * 256}, program)).error[0] == 7
 
 
 def test_an_id_that_a_saved_file_cannot_bear_is_refused_and_released(bundle: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cni.spec.errors import InvalidEnvironment
+from cni.spec.errors import InvalidConfig, InvalidEnvironment
 from cni.spec.request import ifname_fault, is_identifier, is_plugin_name, parse_request, split_args
 
 FULL = {
@@ -178,9 +178,7 @@ def test_a_plugins_name_is_a_files(name: str, right: bool) -> None:
 @pytest.mark.parametrize("command", ["ADD", "CHECK", "DEL"])
 def test_an_id_that_no_file_can_be_named_by_is_refused(command: str) -> None:
     assert parse_request(FULL | {"CNI_COMMAND": command, "CNI_CONTAINERID": "a" * 255}).container_id == "a" * 255
-    with pytest.raises(
-        InvalidEnvironment, match=r"^containerID of 256 characters is too long for a file's name \(CNI_"
-    ):
+    with pytest.raises(InvalidConfig, match=r"^containerID of 256 characters is too long for a file's name \(CNI_"):
         parse_request(FULL | {"CNI_COMMAND": command, "CNI_CONTAINERID": "a" * 256})
 
 
