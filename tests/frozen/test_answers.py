@@ -128,7 +128,7 @@ def test_an_id_that_a_saved_file_cannot_bear_is_refused_and_released(bundle: Pat
     network = NETWORK | {"subnetFile": str(agent), "dataDir": f"{tmp_path}/saved"}
     told = {"CNI_CONTAINERID": "a" * 253}
     code, message = run(bundle, call(network, told, "flannel")).error
-    assert code == 4
+    assert code == 7
     assert "CNI_CONTAINERID" in message
     done = run(bundle, call(network, told | {"CNI_COMMAND": "DEL"}, "flannel"))
     assert (done.status, done.stdout) == (0, b"")
