@@ -1,4 +1,4 @@
-"""Who gives addresses: host-local in this process, another plugin executed, or nobody.
+"""The allocators of addresses: host-local in this process, another plugin executed, or none.
 
 All three are behind one door, that of ipam.main.
 """

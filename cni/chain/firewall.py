@@ -49,7 +49,7 @@ class Firewall:
         return self._judged(addresses) + accept.operations(addresses, inbound=False)
 
     def _judged(self, addresses: list[Net]) -> tuple[Operation, ...]:
-        """By firewalld, or by the administrator's chain: one of the two, as in the reference."""
+        """Asks firewalld, or else the administrator's chain: one of the two, as the reference does."""
         if not self._asks_firewalld():
             return adminchain.operations(self._conf.admin_chain, addresses)
         from cni.plan import firewalld

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class AdminChain(Record):
-    """What is forwarded is led through the chain of this name first, where there is one. Shared by all containers, so
+    """Forwarded packets pass the chain of this name first, if there is one. Shared by all containers, so
     DEL leaves it.
     """
 

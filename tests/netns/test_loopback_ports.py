@@ -183,7 +183,7 @@ def test_a_kernel_without_the_filter_says_so_and_maps_the_port(world: World) -> 
 
 
 def test_localhost_of_ipv6_is_refused_at_once_so_that_clients_turn_to_127_0_0_1(world: World) -> None:
-    """What answers came to ::1 the kernel would not route: a client that tries it first, for localhost, would hang."""
+    """The kernel would not route answers to ::1: a client that tries it first, for localhost, would hang."""
     attached(world, MAPPED)
     with pytest.raises(MachineError, match="refused"):
         world.machine.ask("::1", 8080)

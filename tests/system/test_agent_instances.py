@@ -111,7 +111,7 @@ def test_a_cleanup_is_refused_while_an_agent_runs(cluster: Cluster, podwired: Pa
 def test_an_agent_with_another_subnet_file_removes_the_filter_of_the_one_before(
     cluster: Cluster, podwired: Path
 ) -> None:
-    """That one's filter would drop the packets of nodes that came later."""
+    """The earlier one's filter would drop the packets of nodes that came later."""
     cluster.configure()
     node, peer = cluster.populate({"node": podwired, "peer": podwired})
     node.stop_agent("KILL")
