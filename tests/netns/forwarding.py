@@ -14,6 +14,17 @@ if TYPE_CHECKING:
     from tests.machine import Machine, Pod
     from tests.netns.runtime import Node
 
+LEGACY_TABLES = "/proc/net/ip_tables_names"
+
+
+def need_iptables_legacy(machine: Machine) -> None:
+    """Skips the test where the older iptables is missing, or the kernel does not tell of its tables."""
+    if not shutil.which("iptables-legacy") or machine.run("iptables-legacy", "-S", check=False).returncode:
+        pytest.skip("there is no iptables-legacy, or the kernel has none")
+    if machine.run("cat", LEGACY_TABLES, check=False).returncode:
+        pytest.skip("needs root: the tables of iptables-legacy are not told of in a user namespace")
+
+
 OUTSIDE4, OUTSIDE6 = "192.0.2.2", "2001:db8:2::2"
 ONE = network("one", bridge="br-one", isDefaultGateway=True, ipam=DUAL)
 TWO = network(

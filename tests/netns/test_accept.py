@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from errno import EINVAL, EPERM, EPROTONOSUPPORT
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from tests.netns.forwarding import (
     attach,
     crossing,
     drop,
+    need_iptables_legacy,
     no_programs,
     paths,
     reaches,
@@ -534,8 +534,7 @@ def test_status_expects_what_add_will_mend(machine: Machine, node: Node, firewal
 
 
 def test_status_asks_the_older_iptables(machine: Machine, node: Node) -> None:
-    if not shutil.which("iptables-legacy") or machine.run("iptables-legacy", "-S", check=False).returncode:
-        pytest.skip("there is no iptables-legacy, or the kernel has none")
+    need_iptables_legacy(machine)
     node.call("STATUS", ONE).succeeded()
     machine.run("iptables-legacy", "-P", "FORWARD", "DROP")
     answer = node.call("STATUS", ONE)
@@ -551,8 +550,7 @@ def test_status_asks_the_older_iptables(machine: Machine, node: Node) -> None:
 
 
 def test_an_administrators_chain_of_the_older_iptables_is_told_to_have_no_effect(machine: Machine, node: Node) -> None:
-    if not shutil.which("iptables-legacy") or machine.run("iptables-legacy", "-S", check=False).returncode:
-        pytest.skip("there is no iptables-legacy, or the kernel has none")
+    need_iptables_legacy(machine)
     who = attachment(machine.pod())
     called = network(prevResult=node.add(ONE, who, program="bridge"))
     machine.run("iptables-legacy", "-N", "CNI-ADMIN")

@@ -11,7 +11,7 @@ import pytest
 from cni.agent import flannelrules
 from cni.kernel import machine as kernel
 from cni.spec.address import parse_net
-from tests.netns.forwarding import rules
+from tests.netns.forwarding import need_iptables_legacy, rules
 
 if TYPE_CHECKING:
     from tests.machine import Machine
@@ -90,7 +90,9 @@ def removed(machine: Machine) -> list[str]:
     return machine.call(act)
 
 
-def by(family: int, program: str) -> str:
+def by(machine: Machine, family: int, program: str) -> str:
+    if "legacy" in program:
+        need_iptables_legacy(machine)
     name = program if family == 4 else program.replace("ip", "ip6", 1)
     if shutil.which(name) is None:
         pytest.skip(f"not installed: {name}")
@@ -132,7 +134,7 @@ def test_of_two_networks_in_one_table_the_other_keeps_its_rules(machine: Machine
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("program", IPTABLES)
 def test_its_chains_go_with_the_jumps_and_rules_of_others_stay(machine: Machine, family: int, program: str) -> None:
-    name = by(family, program)
+    name = by(machine, family, program)
     machine.run(name, "-A", "FORWARD", "-p", "tcp", "-j", "ACCEPT")
     machine.run(name, "-t", "nat", "-A", "POSTROUTING", "-p", "udp", "-j", "MASQUERADE")
     before = listed(machine, name)
@@ -145,7 +147,7 @@ def test_its_chains_go_with_the_jumps_and_rules_of_others_stay(machine: Machine,
 
 @pytest.mark.parametrize("program", IPTABLES)
 def test_chains_of_another_network_alone_are_left_to_its_flanneld(machine: Machine, program: str) -> None:
-    name = by(4, program)
+    name = by(machine, 4, program)
     flannel_chains(machine, name, SPACES[4][1])
     before = listed(machine, name)
     assert removed(machine) == []
@@ -153,7 +155,7 @@ def test_chains_of_another_network_alone_are_left_to_its_flanneld(machine: Machi
 
 
 def test_of_two_networks_in_one_chain_the_other_keeps_its_rules(machine: Machine) -> None:
-    name = by(4, IPTABLES[0])
+    name = by(machine, 4, IPTABLES[0])
     flannel_chains(machine, name, *SPACES[4])
     removed(machine)
     left = listed(machine, name)
