@@ -52,7 +52,7 @@ def test_a_bridge_whose_only_port_is_down_has_its_link_local_address(machine: Ma
     config = network(disableContainerInterface=True)
     pod = machine.pod()
     node.add(config, attachment(pod), program="bridge")
-    assert link(machine, "cni0")["operstate"] == "DOWN"
+    until(lambda: link(machine, "cni0")["operstate"] == "DOWN", "the kernel has noticed that the bridge has no carrier")
     (own,) = link_locals(machine, "cni0")
     # The port comes up: the kernel finds the address that it would have given.
     pod.run("ip", "link", "set", "eth0", "up")
