@@ -24,7 +24,8 @@ SOCKET = "/run/dbus/system_bus_socket"
 POLICIES = tuple([f"{folder}/dbus-1/system.d/FirewallD.conf" for folder in ("/usr/share", "/etc", "/usr/local/share")])
 NAME, PATH = "org.fedoraproject.FirewallD1", "/org/fedoraproject/FirewallD1"
 ZONE = f"{NAME}.zone"
-ALREADY_SET, UNKNOWN_SOURCE = "ZONE_ALREADY_SET", "UNKNOWN_SOURCE"
+ALREADY_SET = "ZONE_ALREADY_SET"
+GONE = ("UNKNOWN_SOURCE", "ZONE_CONFLICT", "INVALID_ZONE")  # in no zone, in another one, and where the zone is gone
 SECONDS = 10.0
 
 
@@ -47,7 +48,11 @@ def is_running(environment: Mapping[str, str]) -> bool:
 
 
 def apply(machine: Machine, op: ZoneSource, journal: Journal) -> None:
-    """One that is in the zone already stays there; one in another zone is an error: its owner chose that."""
+    """Adds the source. One that is in the zone already outlives a rollback; in another zone it is an error: its owner
+    chose that.
+    """
+    if not differs(machine, op):
+        return
     journal.add(lambda: release(machine, op))
     try:
         _call(machine.environment, ZONE, PATH, "addSource", op.zone, op.address.text)
@@ -57,13 +62,13 @@ def apply(machine: Machine, op: ZoneSource, journal: Journal) -> None:
 
 
 def release(machine: Machine, op: ZoneSource) -> None:
-    """Removes the source; one that firewalld does not know is gone already, and so are all where it does not run."""
+    """Removes the source from its zone; where it is not in there, or firewalld does not run, there is nothing to do."""
     if not is_running(machine.environment):
         return
     try:
         _call(machine.environment, ZONE, PATH, "removeSource", op.zone, op.address.text)
     except MachineRefused as refused:
-        if UNKNOWN_SOURCE not in refused.message:
+        if not any(reason in refused.message for reason in GONE):
             raise
 
 

@@ -61,6 +61,16 @@ def test_a_container_is_in_the_zone_while_it_lives(machine: Machine, node: Node)
 
     missing = call(node, "ADD", result, who, firewalldZone="nowhere")
     assert (missing.code, "INVALID_ZONE" in missing.message) == (100, True)
+
+    firewalld.command(machine, "--zone=trusted", f"--add-source={OURS[0]}")
+    firewalld.command(machine, "--zone=internal", f"--add-source={OURS[1]}")
+    assert "ZONE_CONFLICT" in call(node, "ADD", result, who).message
+    assert firewalld.sources(machine) == OURS[:1]  # rollback leaves what was there before
+    call(node, "DEL", result, who, firewalldZone="nowhere").succeeded()
+    call(node, "DEL", result, who, firewalldZone="internal").succeeded()  # one of both is in another zone by now
+    assert (firewalld.sources(machine), firewalld.sources(machine, "internal")) == (OURS[:1], [])
+    call(node, "DEL", result, who).succeeded()
+
     call(node, "ADD", result, who, backend="iptables").succeeded()
     assert firewalld.sources(machine) == []
     assert call(node, "STATUS", result, who, backend="firewalld").message == ""
