@@ -10,7 +10,7 @@ import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 from fcntl import LOCK_NB, flock
 from time import monotonic
 
-from cni.spec.errors import TryAgain
+from cni.protocol.errors import TryAgain
 
 try:
     from _signal import ITIMER_REAL, SIGALRM, setitimer, signal  # type: ignore[import-not-found]  # private

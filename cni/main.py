@@ -10,20 +10,20 @@ import sys
 from errno import EMFILE, ENFILE, ENOMEM
 
 from cni import VERSION
-from cni.spec.errors import DETAILS_LIMIT, CniError, InputOutput, MachineRefused, TryAgain, chain, shortened
-from cni.spec.jsontext import dump
-from cni.spec.versions import CURRENT, SUPPORTED
+from cni.protocol.errors import DETAILS_LIMIT, CniError, InputOutput, MachineRefused, TryAgain, chain, shortened
+from cni.protocol.jsontext import dump
+from cni.protocol.versions import CURRENT, SUPPORTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Protocol
 
-    from cni.call import Call
-    from cni.spec.jsontext import JsonValue
-    from cni.spec.network import Network
-    from cni.spec.request import Request
-    from cni.spec.result import Result
+    from cni.plugins.context import Call
+    from cni.protocol.jsontext import JsonValue
+    from cni.protocol.plugin_config import Network
+    from cni.protocol.request import Request
+    from cni.protocol.result import Result
 
     class Readable(Protocol):
         def read(self) -> bytes: ...
@@ -134,7 +134,7 @@ def _use_tool(arguments: Sequence[str], stdout: Writable, stderr: Writable) -> i
         elif word in ("version", "--version"):
             _print(stdout, f"{PODWIRE} {VERSION}")
         elif word == "install":
-            from cni.install import install, parse_order
+            from cni.diag.install import install, parse_order
 
             _print(stdout, "\n".join(install(parse_order(arguments[1:]))))
         else:
@@ -147,8 +147,8 @@ def _use_tool(arguments: Sequence[str], stdout: Writable, stderr: Writable) -> i
 
 
 def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: Writable, stderr: Writable) -> None:
-    from cni.spec.network import parse_network
-    from cni.spec.request import parse_request
+    from cni.protocol.plugin_config import parse_network
+    from cni.protocol.request import parse_request
 
     request = parse_request(environment, reads_args=name not in (*CHAINED, FLANNEL))
     try:
@@ -173,10 +173,10 @@ def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: W
 
 def _attach(name: str, request: Request, network: Network, answer: Callable[[str], None], stderr: Writable) -> None:
     """`type: podwire`, `bridge` and `ptp`, and what is chained behind them."""
-    from cni.call import Call
-    from cni.kernel.journal import FAILURES
-    from cni.kernel.machine import Machine
+    from cni.effects.host import Machine
+    from cni.effects.journal import FAILURES
     from cni.locks import heed
+    from cni.plugins.context import Call
 
     def render(result: Result) -> str:
         return _render(result, network)
@@ -193,7 +193,7 @@ def _attach(name: str, request: Request, network: Network, answer: Callable[[str
         verbs = _verbs(name)
         verbs[request.command](Call(name, request, network, opened, render, answer, warn))
     except FAILURES as error:  # between the operations, as when the machine is asked for facts
-        from cni.kernel.apply import explain
+        from cni.effects.engine import explain
 
         raise explain(request.command, error) from None
     finally:
@@ -203,14 +203,14 @@ def _attach(name: str, request: Request, network: Network, answer: Callable[[str
 
 def _verbs(name: str) -> Mapping[str, Callable[[Call], None]]:
     if name in CHAINED:
-        from cni.chain.verbs import VERBS as CHAINED_VERBS
+        from cni.plugins.chained import VERBS as CHAINED_VERBS
 
         return CHAINED_VERBS
     if name == FLANNEL:
-        from cni.flannel import VERBS as FLANNEL_VERBS
+        from cni.plugins.flannel import VERBS as FLANNEL_VERBS
 
         return FLANNEL_VERBS
-    from cni.commands import VERBS
+    from cni.plugins.bridge import VERBS
 
     return VERBS
 
@@ -218,8 +218,8 @@ def _verbs(name: str) -> Mapping[str, Callable[[Call], None]]:
 def _allocate(request: Request, network: Network, answer: Callable[[str], None]) -> None:
     """The allocator as a program of its own."""
     import ipam.main
-    from cni.kernel.alive import alive_in
-    from cni.spec.network import JUDGING, previous_result, valid_attachments
+    from cni.effects.alive import alive_in
+    from cni.protocol.plugin_config import JUDGING, previous_result, valid_attachments
 
     alive = alive_in(network.name)
     faults = network.judge()
@@ -241,7 +241,7 @@ def _allocate(request: Request, network: Network, answer: Callable[[str], None])
 
 def _render(result: Result, network: Network) -> str:
     """Raises InvalidConfig where the configuration's cniVersion has no shape for the result."""
-    from cni.spec.result import result_json
+    from cni.protocol.result import result_json
 
     return dump(result_json(result, network.version))
 

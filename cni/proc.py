@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 
-from cni.spec.record import Record
-from cni.spec.request import is_plugin_name
+from cni.protocol.record import Record
+from cni.protocol.request import is_plugin_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

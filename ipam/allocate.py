@@ -6,9 +6,9 @@ again until the whole set has been used (reference: backend/allocator/allocator.
 
 from __future__ import annotations
 
-from cni.spec.address import IP, Net
-from cni.spec.errors import InvalidConfig
-from cni.spec.result import IPConfig
+from cni.protocol.address import IP, Net
+from cni.protocol.errors import InvalidConfig
+from cni.protocol.result import IPConfig
 from ipam.ranges import Holders
 
 TYPE_CHECKING = False

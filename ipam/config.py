@@ -5,18 +5,18 @@ Sources in order of their range sets: runtimeConfig.ipRanges, the single range o
 
 from __future__ import annotations
 
-from cni.spec.address import IP, parse_ip, parse_net
-from cni.spec.fields import Faults, Fields, objects_of
-from cni.spec.record import Record
-from cni.spec.result import Route, parse_routes
-from cni.spec.versions import at_least
+from cni.protocol.address import IP, parse_ip, parse_net
+from cni.protocol.fields import Faults, Fields, objects_of
+from cni.protocol.record import Record
+from cni.protocol.result import Route, parse_routes
+from cni.protocol.versions import at_least
 from ipam.ranges import RangeSet, check_set, check_sets, make_range
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cni.spec.network import Network
+    from cni.protocol.plugin_config import Network
     from ipam.ranges import Range
 
 DATA_DIR = "/var/lib/cni/networks"

@@ -12,11 +12,11 @@ from __future__ import annotations
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 from errno import ENOSPC, EPERM
 
-from cni.spec.owner import checksum, digest
+from cni.protocol.owner import checksum, digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.spec.address import IP
+    from cni.protocol.address import IP
     from ipam.store import Store
 
 RUN = "/run/podwire/ipam"

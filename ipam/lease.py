@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from cni.spec.owner import Owner
-from cni.spec.record import Record
-from cni.spec.request import ifname_fault, is_identifier
+from cni.protocol.owner import Owner
+from cni.protocol.record import Record
+from cni.protocol.request import ifname_fault, is_identifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.spec.address import IP
+    from cni.protocol.address import IP
 
 
 class Lease(Record):

@@ -5,8 +5,8 @@ Rules and texts are those of the reference (host-local, backend/allocator/range.
 
 from __future__ import annotations
 
-from cni.spec.address import IP, Net
-from cni.spec.record import Record
+from cni.protocol.address import IP, Net
+from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

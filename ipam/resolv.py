@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cni.spec.errors import InputOutput
-from cni.spec.result import DNS
+from cni.protocol.errors import InputOutput
+from cni.protocol.result import DNS
 
 NOTHING = "/dev/null"  # how some say that there is no resolver
 
@@ -33,7 +33,7 @@ def read_resolv_conf(path: str) -> DNS:
     """Raises InputOutput."""
     if path == NOTHING:
         return DNS()
-    from cni.spec import smallfile  # few networks have one
+    from cni.protocol import smallfile  # few networks have one
 
     try:
         return parse_resolv_conf(smallfile.read(path).decode("utf-8", "replace"))

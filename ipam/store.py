@@ -15,8 +15,8 @@ from fcntl import LOCK_EX
 from time import time_ns
 
 from cni.locks import take
-from cni.spec.address import IP, parse_ip
-from cni.spec.errors import InputOutput
+from cni.protocol.address import IP, parse_ip
+from cni.protocol.errors import InputOutput
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""podwired, the node agent: a subnet for this node, and ways to the subnets of all others."""
+"""podwired, the node agent: gives this node its subnet and maintains routes to the subnets of all other nodes."""

@@ -11,7 +11,7 @@ from threading import Timer
 from cni.agent.logbudget import MINUTE, LogBudget
 from cni.agent.secrets import without_credentials
 from cni.kernel.netlink import Interrupted, Refused
-from cni.spec.errors import CniError
+from cni.protocol.errors import CniError
 
 NAME = "podwired"
 LONGEST = 2000  # characters of a text; of a longer one the beginning and the end are written

@@ -6,29 +6,31 @@ import os
 from typing import TYPE_CHECKING
 
 from cni import VERSION
-from cni.agent import conflist, device, firewall, overlay, subnetenv
-from cni.agent.files import Files
-from cni.agent.flags import InvalidOptions
-from cni.agent.health import Health, notify
-from cni.agent.instance import NAME, Instance, Occupied
+from cni.agent.backends import vxlan
+from cni.agent.cli.flags import InvalidOptions
+from cni.agent.cli.options import Asked, parse_options
+from cni.agent.controllers.overlay import Reconciler
+from cni.agent.dataplane import routes
 from cni.agent.logs import finish, log, set_up, tell_more, words_of
-from cni.agent.loop import Inbox, Loop
-from cni.agent.opening import Settings
-from cni.agent.options import Asked, parse_options
-from cni.agent.reconcile import Reconciler
-from cni.agent.underlay import local_addresses
-from cni.kernel.machine import Machine
+from cni.agent.node import conflist, masquerade, subnetenv
+from cni.agent.node.publisher import Settings
+from cni.agent.runtime.health import Health, notify
+from cni.agent.runtime.inotify import Files
+from cni.agent.runtime.instance import NAME, Instance, Occupied
+from cni.agent.runtime.loop import Inbox, Loop
+from cni.agent.uplink.select import local_addresses
+from cni.effects.host import Machine
 from cni.kernel.netlink import Interrupted, Refused
-from cni.kernel.route import Route
-from cni.spec.address import parse_net
-from cni.spec.errors import CniError
+from cni.kernel.rtnl_socket import Route
+from cni.protocol.address import parse_net
+from cni.protocol.errors import CniError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from cni.agent.options import Options
-    from cni.agent.stores.store import Store
-    from cni.spec.address import IP, Net
+    from cni.agent.cli.options import Options
+    from cni.agent.model.events import Store
+    from cni.protocol.address import IP, Net
 
 EVERYWHERE = parse_net("0.0.0.0/0"), parse_net("::/0")
 USAGE = 2  # the exit status for a command line that cannot be followed
@@ -158,7 +160,7 @@ def open_store(options: Options, subnets: tuple[Net, ...]) -> Store:
 
 def _others(machine: Machine, instance: Instance) -> bool:
     """Returns True if another podwired has something on this node: then a route may be its own."""
-    names = {link.alias for link in machine.route.links()} | firewall.tables(machine)
+    names = {link.alias for link in machine.route.links()} | masquerade.tables(machine)
     return any(name.startswith(NAME) for name in names - {instance.name})
 
 
@@ -175,14 +177,14 @@ def clean_up(options: Options, machine: Machine, instance: Instance) -> int:
     """Removes what the agent has made on this node, in the kernel and on disk; the lease stays in the store."""
     refused = conflist.remove(options.conflist) if options.conflist is not None else []
     before = subnetenv.read(options.subnet_file)
-    for name in device.retire(machine.route, instance.name, ()):
+    for name in vxlan.retire(machine.route, instance.name, ()):
         log.info("removed %s", name)
     networks = before.networks if before is not None else ()
     routed = networks or (() if _others(machine, instance) else EVERYWHERE)
-    refused += [text for family in (4, 6) for text in overlay.clear(machine.route, family, routed)]
+    refused += [text for family in (4, 6) for text in routes.clear(machine.route, family, routed)]
     for text in refused:
         log.error("%s", text)
-    firewall.remove(machine, instance.name, networks)
+    masquerade.remove(machine, instance.name, networks)
     subnetenv.remove(options.subnet_file)
     instance.forget()
     return 1 if refused else 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from cni.spec.fields import Faults
-from cni.spec.record import Record
+from cni.protocol.fields import Faults
+from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.spec.fields import Fields
-    from cni.spec.network import Network
+    from cni.protocol.fields import Fields
+    from cni.protocol.plugin_config import Network
 
 OPEN, SAME_BRIDGE, ISOLATED = "open", "same-bridge", "isolated"
 POLICIES = (OPEN, SAME_BRIDGE, ISOLATED)

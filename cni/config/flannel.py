@@ -4,15 +4,15 @@ that it delegates to.
 
 from __future__ import annotations
 
-from cni.spec.address import Net, parse_net
-from cni.spec.fields import Faults
-from cni.spec.record import Record
-from cni.spec.request import is_plugin_name
+from cni.protocol.address import Net, parse_net
+from cni.protocol.fields import Faults
+from cni.protocol.record import Record
+from cni.protocol.request import is_plugin_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.spec.jsontext import JsonValue
-    from cni.spec.network import Network
+    from cni.protocol.jsontext import JsonValue
+    from cni.protocol.plugin_config import Network
 
 SUBNET_FILE = "/run/flannel/subnet.env"
 DATA_DIR = "/var/lib/cni/flannel"

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import TypeAlias
 
-    from cni.spec.jsontext import JsonValue
-    from cni.spec.network import Network
+    from cni.protocol.jsontext import JsonValue
+    from cni.protocol.plugin_config import Network
 
     # A key's name as the field writes it: what may be inside, also of each element where it is a list. None: anything.
     Known: TypeAlias = Mapping[str, "Known | None"]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from cni.config.ports import Ports, parse_ports
-from cni.config.shaping import Shaping, has_rates, parse_shaping
-from cni.spec.address import IPV6_MTU, parse_mac
-from cni.spec.record import Record
-from cni.spec.request import ifname_fault, is_plugin_name
-from cni.spec.result import DNS, parse_dns
+from cni.config.bandwidth import Shaping, has_rates, parse_shaping
+from cni.config.portmap import Ports, parse_ports
+from cni.protocol.address import IPV6_MTU, parse_mac
+from cni.protocol.record import Record
+from cni.protocol.request import ifname_fault, is_plugin_name
+from cni.protocol.result import DNS, parse_dns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from cni.config.vlan import VlanRange
-    from cni.spec.fields import Faults, Fields
-    from cni.spec.network import Network
+    from cni.protocol.fields import Faults, Fields
+    from cni.protocol.plugin_config import Network
 
 PODWIRE, BRIDGE, PTP = "podwire", "bridge", "ptp"
 DROP_INS = (BRIDGE, PTP)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from cni.spec.address import parse_mac
-from cni.spec.record import Record
+from cni.protocol.address import parse_mac
+from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
     from typing import Any
 
-    from cni.spec.fields import Faults, Fields
-    from cni.spec.jsontext import JsonValue
-    from cni.spec.network import Network
-    from cni.spec.request import Request
+    from cni.protocol.fields import Faults, Fields
+    from cni.protocol.jsontext import JsonValue
+    from cni.protocol.plugin_config import Network
+    from cni.protocol.request import Request
 
 DATA_DIR = "/run/cni/tuning"
 ALLOWLIST = "/etc/cni/tuning/allowlist.conf"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from cni.config.netconf import VLAN_LIMIT
-from cni.spec.record import Record
+from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.spec.fields import Fields
+    from cni.protocol.fields import Fields
 
 
 class VlanRange(Record):

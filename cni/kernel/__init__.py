@@ -1,1 +1,1 @@
-"""The effects: how each operation is applied, released and compared with what the kernel says."""
+"""The kernel's interfaces: netlink messages and sockets, namespaces, sysctls, state files. No operation is known."""

@@ -15,7 +15,7 @@ from errno import EPERM
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
 from cni import locks
-from cni.spec.errors import MachineRefused
+from cni.protocol.errors import MachineRefused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from _struct import Struct
 from errno import EAGAIN, ENOBUFS
 from posix import strerror
 
-from cni.spec.errors import MachineRefused
+from cni.protocol.errors import MachineRefused
 
 try:
     from _socket import MSG_TRUNC, SO_RCVTIMEO, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-    from cni.spec.address import IP
+    from cni.protocol.address import IP
 
 AF_NETLINK = 16
 NETLINK_NETFILTER = 12

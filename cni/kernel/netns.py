@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 from errno import EPERM
 
-from cni.spec.errors import InvalidNetns
+from cni.protocol.errors import InvalidNetns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

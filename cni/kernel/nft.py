@@ -1,96 +1,219 @@
-"""podwire's nftables: elements held for a container, and rules loaded by nft when they are missing."""
+"""nfnetlink messages of nftables: elements of maps and sets, and the questions that tell what is there.
+
+Only elements come and go with containers; tables, chains and rules are text for nft (cni.plan.nfttext), loaded when
+they are missing; those for other people's tables are in cni.kernel.nft_rules. Building and reading only, as in
+cni.kernel.rtnl (kernel include/uapi/linux/netfilter/nf_tables.h).
+"""
 
 from __future__ import annotations
 
-from errno import EEXIST
+from _struct import Struct
 
-from cni import proc
-from cni.kernel import nfnl
-from cni.kernel.nftables import GUARDS, MASQUERADES, PORTS
-from cni.plan.alias import parse_alias
-from cni.spec.errors import MachineRefused
-from cni.spec.owner import label_keys
+from cni.kernel.netlink import (
+    NLA_F_NESTED,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    attribute,
+    attributes,
+    each_attribute,
+    nest,
+    text,
+    unpacked,
+)
+from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterator
 
-    from cni.kernel.journal import Journal
-    from cni.kernel.machine import Machine
-    from cni.kernel.nfnl import Element, Place
-    from cni.plan.alias import Alias
-    from cni.plan.ruleset import Part
+    from cni.kernel.rtnl import Message
+
+NFNL_SUBSYS_NFTABLES = 10
+NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 16, 17
+NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE = 2, 4, 7
+NFT_MSG_NEWSETELEM, NFT_MSG_GETSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_GETGEN = 12, 13, 14, 16
+NFPROTO_INET, NFPROTO_IPV4, NFPROTO_BRIDGE, NFPROTO_IPV6 = 1, 2, 7, 10
+FAMILY_NAMES = {NFPROTO_INET: "inet", NFPROTO_IPV4: "ip", NFPROTO_IPV6: "ip6"}
+PROTOCOLS = {4: NFPROTO_IPV4, 6: NFPROTO_IPV6}
+NF_INET_FORWARD = 2
+NF_DROP = 0
+
+NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 1, 3, 4, 5
+NFTA_HOOK_HOOKNUM = 1
+NFTA_RULE_TABLE, NFTA_RULE_CHAIN = 1, 2
+NFTA_LIST_TABLE, NFTA_LIST_SET, NFTA_LIST_ELEMENTS, NFTA_LIST_ELEM = 1, 2, 3, 1
+NFTA_ELEM_KEY, NFTA_ELEM_DATA, NFTA_ELEM_USERDATA = 1, 2, 6
+NFTA_DATA_VALUE, NFTA_DATA_VERDICT = 1, 2
+NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN = 1, 2
+NFT_JUMP, NFT_GOTO = -3, -4
+UDATA_COMMENT = 0  # libnftnl: NFTNL_UDATA_SET_ELEM_COMMENT
+
+NFGENMSG = Struct(">BBH")  # family, version, resource
+VERDICT = Struct(">i")
+BE32 = Struct(">I")
 
 
-def hold(machine: Machine, place: Place, element: Element, journal: Journal) -> None:
-    """Adds an element. A key that is taken is its last holder's left-over: the address is ours now."""
-    journal.add(lambda: machine.nft.remove(place, element))
-    added = nfnl.add_element(place, element)
-    refusal = machine.nft.change(added)
-    if refusal is not None and refusal.errno == EEXIST:
-        refusal = machine.nft.change(nfnl.delete_element(place, element), added)
-    if refusal is not None:
-        raise refusal
+class Chain(Record):
+    """A chain, by nfproto family, table and name. `drops_forwarded`: what is forwarded, and no rule of it judges."""
+
+    family: int
+    table: str
+    name: str
+    drops_forwarded: bool = False
+
+    @property
+    def table_text(self) -> str:
+        """The table as nft names it."""
+        return f"{FAMILY_NAMES.get(self.family, self.family)} {self.table}"
 
 
-def forget(machine: Machine, doomed: Callable[[str], bool]) -> None:
-    """Removes every element but ports' whose label is doomed; for DEL without addresses, and GC. The cost grows with
-    all elements.
+class Place(Record):
+    """A map or set: nfproto family, table, name."""
+
+    family: int
+    table: str
+    name: str
+
+
+class Element(Record):
+    """Of a set (neither chain nor value), of a verdict map (`chain`, which it goes to without return if `leaves`), or
+    of a map to values. `label` is the comment.
     """
-    for place in (*MASQUERADES.values(), *GUARDS.values()):
-        for element in machine.nft.elements(place):
-            if doomed(element.label):
-                machine.nft.remove(place, element)
+
+    key: bytes
+    chain: str
+    label: str
+    value: bytes = b""
+    leaves: bool = False
 
 
-def ensure(machine: Machine, part: Part, lost: Callable[[], Iterable[str]], journal: Journal) -> None:
-    """Loads the part where one of its chains has no rules, with the elements that were lost.
-
-    Alone; whoever had to wait looks again, since another may have loaded it.
-    """
-    if is_whole(machine, part):
-        return
-    machine.lock.alone()
-    machine.nft.forget_chains()
-    if not is_whole(machine, part):
-        _load(machine, part.table, part.text(lost()), journal)
-        machine.nft.forget_chains()
-    machine.lock.share()
+def message(kind: int, flags: int, family: int, payload: bytes) -> Message:
+    return NFNL_SUBSYS_NFTABLES << 8 | kind, flags, NFGENMSG.pack(family, 0, 0) + payload
 
 
-def is_whole(machine: Machine, part: Part) -> bool:
-    return machine.nft.chains(part.table).issuperset(part.chains)
+def _key(element: Element) -> bytes:
+    return nest(NFTA_ELEM_KEY, attribute(NFTA_DATA_VALUE, element.key), flag=NLA_F_NESTED)
 
 
-def attached(machine: Machine) -> list[tuple[str, Alias]]:
-    """Name and alias of every host interface that is an attachment's."""
-    aliases = [(link.name, parse_alias(link.alias)) for link in machine.route.links()]
-    return [(name, alias) for name, alias in aliases if label_keys(alias.label)]
+def _list(place: Place, *elements: bytes) -> bytes:
+    payload = text(NFTA_LIST_TABLE, place.table) + text(NFTA_LIST_SET, place.name)
+    listed = [nest(NFTA_LIST_ELEM, element, flag=NLA_F_NESTED) for element in elements]
+    return payload + (nest(NFTA_LIST_ELEMENTS, *listed, flag=NLA_F_NESTED) if listed else b"")
 
 
-def _load(machine: Machine, table: str, text: str, journal: Journal) -> None:
-    """Loads static rules; the way back is the table as it was."""
-    before = _nft(machine, ["list", "table", *table.split()], "", absent_allowed=True)
+def add_element(place: Place, element: Element) -> Message:
+    """Refused with EEXIST where the key is taken, with ENOENT where table, map or chain is missing."""
+    parts = _key(element)
+    if element.chain:
+        code = attribute(NFTA_VERDICT_CODE, VERDICT.pack(NFT_GOTO if element.leaves else NFT_JUMP))
+        verdict = nest(NFTA_DATA_VERDICT, code, text(NFTA_VERDICT_CHAIN, element.chain), flag=NLA_F_NESTED)
+        parts += nest(NFTA_ELEM_DATA, verdict, flag=NLA_F_NESTED)
+    elif element.value:
+        parts += nest(NFTA_ELEM_DATA, attribute(NFTA_DATA_VALUE, element.value), flag=NLA_F_NESTED)
+    comment = element.label.encode() + b"\0"
+    parts += attribute(NFTA_ELEM_USERDATA, bytes([UDATA_COMMENT, len(comment)]) + comment)
+    flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK
+    return message(NFT_MSG_NEWSETELEM, flags, place.family, _list(place, parts))
 
-    def restore() -> None:
-        _nft(machine, ["-f", "-"], f"add table {table}\ndelete table {table}\n{before}")
-        # Whoever was attached then is not now: see unshared.
-        for place in (*MASQUERADES.values(), *GUARDS.values(), *PORTS.values()):
-            for element in machine.nft.elements(place):
-                machine.nft.remove(place, element)
 
-    journal.add_shared(restore)
-    _nft(machine, ["-f", "-"], text)
+def delete_element(place: Place, element: Element) -> Message:
+    return message(NFT_MSG_DELSETELEM, NLM_F_ACK, place.family, _list(place, _key(element)))
 
 
-def _nft(machine: Machine, arguments: list[str], text: str, absent_allowed: bool = False) -> str:
-    program = proc.find_system("nft", machine.environment)
-    if program is None:
-        raise MachineRefused("the program nft is missing: install nftables, or switch off what needs it (ipMasq)")
-    ended = proc.run([program, *arguments], text.encode(), machine.environment, capture_stderr=True)
-    if ended.status != 0:
-        if absent_allowed:
-            return ""
-        words = ended.stderr.decode("utf-8", "replace").strip()
-        raise MachineRefused(f"nft refused podwire's rules: {words}")
-    return ended.stdout.decode("utf-8", "replace")
+def get_element(place: Place, element: Element) -> Message:
+    """Refused with ENOENT where the key is not there."""
+    return message(NFT_MSG_GETSETELEM, 0, place.family, _list(place, _key(element)))
+
+
+def all_elements(place: Place) -> tuple[int, bytes]:
+    kind, _, payload = message(NFT_MSG_GETSETELEM, 0, place.family, _list(place))
+    return kind, payload
+
+
+def get_chain(chain: Chain) -> Message:
+    """Refused with ENOENT where there is none."""
+    payload = text(NFTA_CHAIN_TABLE, chain.table) + text(NFTA_CHAIN_NAME, chain.name)
+    return message(NFT_MSG_GETCHAIN, 0, chain.family, payload)
+
+
+def generation() -> Message:
+    """A question that nf_tables can always answer."""
+    return message(NFT_MSG_GETGEN, 0, 0, b"")
+
+
+def all_chains() -> tuple[int, bytes]:
+    kind, _, payload = message(NFT_MSG_GETCHAIN, 0, 0, b"")
+    return kind, payload
+
+
+def parse_chain(data: bytes) -> Chain:
+    family, _, _ = unpacked(NFGENMSG, data)
+    found = attributes(data, NFGENMSG.size)
+    hook = attributes(found.get(NFTA_CHAIN_HOOK, b"")).get(NFTA_HOOK_HOOKNUM)
+    drops = hook == BE32.pack(NF_INET_FORWARD) and found.get(NFTA_CHAIN_POLICY) == BE32.pack(NF_DROP)
+    return Chain(family, name_of(found.get(NFTA_CHAIN_TABLE)), name_of(found.get(NFTA_CHAIN_NAME)), drops)
+
+
+def filters_forwarded(data: bytes) -> bool:
+    """True if the chain is hooked where forwarded packets pass."""
+    hook = attributes(attributes(data, NFGENMSG.size).get(NFTA_CHAIN_HOOK, b"")).get(NFTA_HOOK_HOOKNUM)
+    return hook == BE32.pack(NF_INET_FORWARD)
+
+
+def name_of(payload: bytes | None) -> str:
+    return (payload or b"").rstrip(b"\0").decode("utf-8", "replace")
+
+
+def rules_of(family: int, table: str, chain: str = "") -> tuple[int, bytes]:
+    """Those of the whole table where no chain is named."""
+    names = text(NFTA_RULE_TABLE, table) + (text(NFTA_RULE_CHAIN, chain) if chain else b"")
+    kind, _, payload = message(NFT_MSG_GETRULE, 0, family, names)
+    return kind, payload
+
+
+def parse_rule(data: bytes) -> tuple[str, str]:
+    """(table, chain) of a rule: which chains have rules is all that is asked."""
+    found = attributes(data, NFGENMSG.size)
+    return name_of(found.get(NFTA_RULE_TABLE)), name_of(found.get(NFTA_RULE_CHAIN))
+
+
+def transaction(messages: list[Message]) -> list[Message]:
+    """The messages as one batch: all or none take effect (kernel net/netfilter/nfnetlink.c)."""
+    edge = NFGENMSG.pack(0, 0, NFNL_SUBSYS_NFTABLES)
+    return [(NFNL_MSG_BATCH_BEGIN, 0, edge), *messages, (NFNL_MSG_BATCH_END, 0, edge)]
+
+
+def parse_elements(data: bytes) -> list[Element]:
+    """The elements of one answer."""
+    return list(each_element(data))
+
+
+def each_element(data: bytes) -> Iterator[Element]:
+    """The same, read as far as they are asked for."""
+    found = attributes(data, NFGENMSG.size)
+    for kind, payload in each_attribute(found.get(NFTA_LIST_ELEMENTS, b"")):
+        if kind == NFTA_LIST_ELEM:
+            yield _parse_element(payload)
+
+
+def _parse_element(data: bytes) -> Element:
+    found = attributes(data)
+    key = attributes(found.get(NFTA_ELEM_KEY, b"")).get(NFTA_DATA_VALUE, b"")
+    target = attributes(found.get(NFTA_ELEM_DATA, b""))
+    verdict = attributes(target.get(NFTA_DATA_VERDICT, b""))
+    chain = verdict.get(NFTA_VERDICT_CHAIN, b"").rstrip(b"\0").decode("utf-8", "replace")
+    leaves = verdict.get(NFTA_VERDICT_CODE) == VERDICT.pack(NFT_GOTO)
+    value = target.get(NFTA_DATA_VALUE, b"")
+    return Element(key, chain, comment_of(found.get(NFTA_ELEM_USERDATA, b"")), value, leaves)
+
+
+def comment_of(userdata: bytes) -> str:
+    """User data is a list of (type, length, value) with one byte each for type and length."""
+    position = 0
+    while position + 2 <= len(userdata):
+        kind, length = userdata[position], userdata[position + 1]
+        if kind == UDATA_COMMENT:
+            return userdata[position + 2 : position + 2 + length].rstrip(b"\0").decode("utf-8", "replace")
+        position += 2 + length
+    return ""

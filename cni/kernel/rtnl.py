@@ -20,8 +20,8 @@ from cni.kernel.netlink import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.spec.address import IP, Net
-    from cni.spec.result import Route
+    from cni.protocol.address import IP, Net
+    from cni.protocol.result import Route
 
     Message = tuple[int, int, bytes]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 from errno import EFBIG, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOSPC, ENXIO
 
-from cni.spec.errors import InputOutput, InvalidConfig
-from cni.spec.fields import NAME_LIMIT
+from cni.protocol.errors import InputOutput, InvalidConfig
+from cni.protocol.fields import NAME_LIMIT
 
 PIECE = 1 << 16  # bytes
 PIECES = 1 << 8  # of a file of ours, at most
@@ -92,7 +92,7 @@ def _create(path: str) -> int:
     except FileExistsError:  # of a writer that was killed
         os.unlink(path)
     except FileNotFoundError:
-        from cni.spec import folders  # once in a machine's life
+        from cni.protocol import folders  # once in a machine's life
 
         folders.make(path.rpartition("/")[0], 0o700)
     return os.open(path, flags, 0o600)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 from errno import EACCES, EPERM, EROFS
 
-from cni.spec.errors import MachineRefused
+from cni.protocol.errors import MachineRefused
 
 ROOT = "/proc/sys/"
 SMALL = 4096  # bytes

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from _struct import Struct
 
-from cni.config.ports import MARK_BIT
 from cni.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, attribute, attributes, nest, text, u32, unpacked
 from cni.kernel.rtnl import AF_UNSPEC
-from cni.spec.record import Record
+from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,15 +42,6 @@ BPF = Struct("=HBBI")  # struct sock_filter (linux/filter.h): code, jump if true
 LOAD_WORD, AND, JUMP_EQUAL, JUMP_SET, RETURN = 0x20, 0x54, 0x15, 0x45, 0x06
 NETWORK_HEADER, MARK = UINT32 + 1 - 0x100000, UINT32 + 1 - 0x1000 + 20  # SKF_NET_OFF; SKF_AD_OFF + SKF_AD_MARK
 TC_ACT_UNSPEC, TC_ACT_SHOT = UINT32, 2
-_GUARD = (
-    (LOAD_WORD, 0, 0, NETWORK_HEADER + 16),  # the destination
-    (AND, 0, 0, 0xFF000000),
-    (JUMP_EQUAL, 0, 3, 127 << 24),
-    (LOAD_WORD, 0, 0, MARK),
-    (JUMP_SET, 1, 0, 1 << MARK_BIT),
-    (RETURN, 0, 0, TC_ACT_SHOT),
-    (RETURN, 0, 0, TC_ACT_UNSPEC),
-)
 MIRRED = Struct("=IIiiiiI")  # index, capab, action, refcnt, bindcnt, eaction, ifindex
 
 
@@ -104,16 +94,24 @@ def new_redirect(index: int, to: int) -> Message:
     return RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, head + text(TCA_KIND, "u32") + options
 
 
-def new_loopback_guard(index: int) -> Message:
-    """Drops packets that arrive for 127.0.0.0/8, unless a rule marked them: answers that br_netfilter has led back.
+def new_loopback_guard(index: int, mark: int) -> Message:
+    """Drops packets that arrive for 127.0.0.0/8, unless a rule set the mark: answers that br_netfilter has led back.
 
     Before all other filters. Where the link is a bridge, it sees what the bridge hands up.
     """
     head = TCMSG.pack(AF_UNSPEC, index, GUARD_HANDLE, ARRIVING, FIRST_PRIORITY | ETH_P_IP_NETWORK)
-    program = b"".join([BPF.pack(*instruction) for instruction in _GUARD])
+    program = b"".join([
+        BPF.pack(LOAD_WORD, 0, 0, NETWORK_HEADER + 16),  # the destination
+        BPF.pack(AND, 0, 0, 0xFF000000),
+        BPF.pack(JUMP_EQUAL, 0, 3, 127 << 24),
+        BPF.pack(LOAD_WORD, 0, 0, MARK),
+        BPF.pack(JUMP_SET, 1, 0, mark),
+        BPF.pack(RETURN, 0, 0, TC_ACT_SHOT),
+        BPF.pack(RETURN, 0, 0, TC_ACT_UNSPEC),
+    ])  # fmt: skip
     options = nest(
         TCA_OPTIONS,
-        attribute(TCA_BPF_OPS_LEN, U16.pack(len(_GUARD))),
+        attribute(TCA_BPF_OPS_LEN, U16.pack(len(program) // BPF.size)),
         attribute(TCA_BPF_OPS, program),
         u32(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT),
     )

@@ -11,8 +11,8 @@ from cni.plan.operations import (
     GatewayAddress,
     Readiness,
 )
-from cni.spec.address import IP, Net, mac_text
-from cni.spec.result import Interface, IPConfig, Route
+from cni.protocol.address import IP, Net, mac_text
+from cni.protocol.result import Interface, IPConfig, Route
 
 SCOPE_LINK = 253  # include/uapi/linux/rtnetlink.h: RT_SCOPE_LINK, and host and nowhere beyond
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from cni.spec.record import Record
+from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cni.plan.operations import Operation
-    from cni.spec.address import Net
+    from cni.protocol.address import Net
 
 
 class AdminChain(Record):

@@ -6,12 +6,12 @@ with the interface. After the owner's label come phrases: `; KEYWORD word word`.
 
 from __future__ import annotations
 
-from cni.spec.address import Net, mac_text, parse_mac, parse_net
-from cni.spec.record import Record
+from cni.protocol.address import Net, mac_text, parse_mac, parse_net
+from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.config.ports import PortMapping
+    from cni.config.portmap import PortMapping
 
 LENGTH = 255  # kernel include/uapi/linux/if.h: IFALIASZ with its NUL
 GUARDED, ADDRESSES, MASQUERADED, PORTS = "guarded", "addresses", "masqueraded", "ports"
@@ -20,7 +20,7 @@ MORE = "..."  # the phrase did not fit
 
 class Alias(Record):
     """`label` is the owner's; `guarded`: the only source MAC address allowed; `addresses` with prefix, of which the
-    rules are; `hairpin`: who is masqueraded on the way through the ports (cni.config.ports). `whole`: nothing was
+    rules are; `hairpin`: who is masqueraded on the way through the ports (cni.config.portmap). `whole`: nothing was
     left out for want of room.
     """
 
@@ -69,7 +69,7 @@ def parse_alias(text: str) -> Alias:
         elif keyword == MASQUERADED:
             found = found._replace(masqueraded=True)
         elif keyword == PORTS:
-            from cni.config.ports import read_mappings
+            from cni.config.portmap import read_mappings
 
             found = found._replace(hairpin=words[0] if words else "", ports=read_mappings(words[1:]))
         elif keyword == MORE:

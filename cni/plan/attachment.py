@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from cni.spec.owner import mac_of
-from cni.spec.record import Record
+from cni.protocol.owner import mac_of
+from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.config.netconf import NetConf
-    from cni.spec.address import IP, Net
-    from cni.spec.owner import Owner
-    from cni.spec.result import Result
+    from cni.protocol.address import IP, Net
+    from cni.protocol.owner import Owner
+    from cni.protocol.result import Result
 
 
 class Facts(Record):

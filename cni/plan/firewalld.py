@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cni.spec.address import Net
-from cni.spec.record import Record
+from cni.protocol.address import Net
+from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

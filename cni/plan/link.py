@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from cni.plan.alias import Alias
 from cni.plan.operations import Bridge, BridgePort, IgnoreAdvertisements, Veth
-from cni.spec.address import IP, Net, mac_text
-from cni.spec.owner import mac_of
-from cni.spec.result import Interface
+from cni.protocol.address import IP, Net, mac_text
+from cni.protocol.owner import mac_of
+from cni.protocol.result import Interface
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

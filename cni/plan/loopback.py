@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.spec.record import Record
+from cni.protocol.record import Record
 
 LO = "lo"
 NO_MAC = "00:00:00:00:00:00"

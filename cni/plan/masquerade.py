@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from cni.spec.record import Record
+from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.plan.attachment import Attachment
     from cni.plan.operations import Operation
-    from cni.spec.address import IP, Net
+    from cni.protocol.address import IP, Net
 
 
 class Masquerade(Record):

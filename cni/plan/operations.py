@@ -6,14 +6,14 @@ the kernel says is cni.kernel's knowledge.
 
 from __future__ import annotations
 
-from cni.spec.address import IP, Net, mac_text
-from cni.spec.record import Record
+from cni.protocol.address import IP, Net, mac_text
+from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from cni.spec.result import Route
+    from cni.protocol.result import Route
 
     class Operation(Protocol):
         """What every word of the vocabulary can do; those of features that few networks use are in their files."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from cni.plan import address, link
-from cni.spec.record import Record
-from cni.spec.result import Result
+from cni.protocol.record import Record
+from cni.protocol.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.plan.attachment import Attachment
     from cni.plan.operations import Operation
-    from cni.spec.result import Interface
+    from cni.protocol.result import Interface
 
 
 class Plan(Record):
@@ -68,41 +68,41 @@ def _masquerade(attachment: Attachment) -> tuple[Operation, ...]:
 def _accept(attachment: Attachment) -> tuple[Operation, ...]:
     if not (attachment.conf.accept and attachment.lease.ips):
         return ()
-    from cni.plan import accept
+    from cni.plan import forward_accept
 
-    return accept.operations(attachment.addresses, inbound=True)
+    return forward_accept.operations(attachment.addresses, inbound=True)
 
 
 def _ports(attachment: Attachment) -> tuple[Operation, ...]:
     if not attachment.conf.ports.mappings:
         return ()
-    from cni.plan import ports
+    from cni.plan import portmap
 
-    return ports.operations(attachment.conf.ports, attachment.addresses, attachment.owner.label)
+    return portmap.operations(attachment.conf.ports, attachment.addresses, attachment.owner.label)
 
 
 def _ways_from_loopback(attachment: Attachment) -> tuple[Operation, ...]:
     if not attachment.conf.ports.mappings:
         return ()
-    from cni.plan import ports
+    from cni.plan import portmap
 
     place = address.gateway_interface(attachment)
     label = "" if attachment.conf.routed else attachment.owner.label
-    return ports.ways_from_loopback(attachment.conf.ports, attachment.addresses, place, label)
+    return portmap.ways_from_loopback(attachment.conf.ports, attachment.addresses, place, label)
 
 
 def _shaping(attachment: Attachment) -> tuple[Operation, ...]:
     conf = attachment.conf.shaping
     if not (conf.ingress or conf.egress):
         return ()
-    from cni.plan import shaping
+    from cni.plan import bandwidth
 
-    return shaping.operations(conf, attachment.owner, attachment.names.host_interface, paired=True)
+    return bandwidth.operations(conf, attachment.owner, attachment.names.host_interface, paired=True)
 
 
 def _detour(attachment: Attachment) -> tuple[Interface, ...]:
     if not attachment.conf.shaping.egress:
         return ()
-    from cni.plan import shaping
+    from cni.plan import bandwidth
 
-    return shaping.interfaces(attachment.conf.shaping, attachment.owner)
+    return bandwidth.interfaces(attachment.conf.shaping, attachment.owner)

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from cni.plan.link import alias_of, link_local
 from cni.plan.operations import ContainerRoute, Forwarding, IgnoreAdvertisements, Veth
-from cni.spec.address import Net, mac_text
-from cni.spec.record import Record
-from cni.spec.result import Interface, Route
+from cni.protocol.address import Net, mac_text
+from cni.protocol.record import Record
+from cni.protocol.result import Interface, Route
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.plan.attachment import Attachment
     from cni.plan.operations import Operation
-    from cni.spec.address import IP
+    from cni.protocol.address import IP
 
 IPV6 = 6
 CONTAINER_INDEX = 1  # the container's place among the interfaces

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cni.spec.address import mac_text
-from cni.spec.record import Record
+from cni.protocol.address import mac_text
+from cni.protocol.record import Record
 
 
 class SpoofGuard(Record):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from cni.spec.record import Record
+from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.spec.address import Net
-    from cni.spec.owner import Owner
-    from cni.spec.result import Result
+    from cni.protocol.address import Net
+    from cni.protocol.owner import Owner
+    from cni.protocol.result import Result
 
 
 class Traces(Record):

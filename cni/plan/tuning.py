@@ -8,19 +8,19 @@ the namespace that they are of, and `spelled`, of each sysctl what was written a
 from __future__ import annotations
 
 from cni.config.tuning import MTU_LOW, UINT32, LinkSettings, Settings, is_plain, optional_flag
-from cni.spec.address import mac_text, parse_mac
-from cni.spec.errors import Undecodable
-from cni.spec.fields import Faults, Fields
-from cni.spec.jsontext import dump, parse_object
-from cni.spec.record import Record
+from cni.protocol.address import mac_text, parse_mac
+from cni.protocol.errors import Undecodable
+from cni.protocol.fields import Faults, Fields
+from cni.protocol.jsontext import dump, parse_object
+from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.config.tuning import Tuning
     from cni.plan.operations import Operation
-    from cni.spec.jsontext import JsonValue
-    from cni.spec.owner import Owner
-    from cni.spec.result import Interface, Result
+    from cni.protocol.jsontext import JsonValue
+    from cni.protocol.owner import Owner
+    from cni.protocol.result import Interface, Result
 
 JSON_KEYS = {"mac": "mac", "promisc": "promisc", "mtu": "mtu", "allmulti": "allmulti", "txqlen": "txQLen"}
 WORDS = {"mac": "address", "promisc": "promisc", "mtu": "mtu", "allmulti": "allmulticast", "txqlen": "txqueuelen"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from cni.plan.address import gateway_interface
 from cni.plan.link import bridge_mac
 from cni.plan.operations import IgnoreAdvertisements
-from cni.spec.address import mac_text
-from cni.spec.owner import mac_of
-from cni.spec.record import Record
+from cni.protocol.address import mac_text
+from cni.protocol.owner import mac_of
+from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import subprocess
 import threading
 from typing import TYPE_CHECKING
 
-from cni.install import NAMES
+from cni.diag.install import NAMES
 from tests.frozen.test_bundle import VERSION, assert_answers, call
 
 if TYPE_CHECKING:

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cni.config.netconf import PODWIRE, parse_netconf
 from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.plan import Plan, plan_attachment
-from cni.spec.address import parse_mac
-from cni.spec.fields import Faults, Fields
-from cni.spec.network import parse_network
-from cni.spec.owner import Owner
-from cni.spec.request import parse_request
-from cni.spec.result import parse_result, result_json
-from cni.spec.versions import CURRENT
+from cni.protocol.address import parse_mac
+from cni.protocol.fields import Faults, Fields
+from cni.protocol.owner import Owner
+from cni.protocol.plugin_config import parse_network
+from cni.protocol.request import parse_request
+from cni.protocol.result import parse_result, result_json
+from cni.protocol.versions import CURRENT
 
 if TYPE_CHECKING:
-    from cni.spec.jsontext import JsonValue
+    from cni.protocol.jsontext import JsonValue
 
 FOLDER = Path(__file__).parent / "cases"
 CASES = sorted(folder.name for folder in FOLDER.iterdir() if folder.is_dir())

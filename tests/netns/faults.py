@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ipam.store
 from cni import proc
+from cni.effects.engine import EFFECTS
 from cni.kernel import sysctl
-from cni.kernel.apply import EFFECTS
 from cni.kernel.netlink import Netlink, Refused
 from cni.kernel.netns import Visit
-from cni.spec import folders
-from cni.spec.errors import InvalidNetns
+from cni.protocol import folders
+from cni.protocol.errors import InvalidNetns
 from tests.netns.runtime import Answer, Attachment, Json, serve
 from tests.netns.state import LEASES
 

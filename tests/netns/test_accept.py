@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.kernel import netlink, nfnl, nfrule, overrule
+from cni.effects import forward_rules
+from cni.kernel import netlink, nft, nft_rules
 from cni.kernel.hostlock import HostLock
 from cni.kernel.netns import OWN, Netns
-from cni.kernel.nfnl import Chain
-from cni.plan.accept import CHAIN
-from cni.spec.address import parse_net
+from cni.kernel.nft import Chain
+from cni.plan.forward_accept import CHAIN
+from cni.protocol.address import parse_net
 from tests.netns.faults import lose, terminate, wrap_effects
 from tests.netns.forwarding import (
     DROP,
@@ -290,13 +291,13 @@ def test_containers_that_come_together_make_the_rules_once(machine: Machine, nod
 
 
 def _watching_the_lock() -> None:
-    change, other = overrule.change, HostLock(Netns(OWN))
+    change, other = forward_rules.change, HostLock(Netns(OWN))
 
     def watched(*arguments: Any) -> None:
         assert not other.try_alone()
         change(*arguments)
 
-    vars(overrule)["change"] = watched
+    vars(forward_rules)["change"] = watched
 
 
 def test_rules_are_made_while_nobody_else_attaches(machine: Machine, node: Node) -> None:
@@ -310,7 +311,7 @@ def _refusing() -> None:
     def refuse(*_: object) -> None:
         raise netlink.Refused(EPERM, "as the test asks")
 
-    vars(overrule)["change"] = refuse
+    vars(forward_rules)["change"] = refuse
 
 
 @NEEDS_IPTABLES
@@ -371,16 +372,16 @@ def questions(machine: Machine, config: Json) -> list[int]:
 
 
 def test_a_host_that_does_not_drop_costs_one_question(machine: Machine) -> None:
-    assert questions(machine, PLAIN) == [nfnl.NFT_MSG_GETCHAIN]
+    assert questions(machine, PLAIN) == [nft.NFT_MSG_GETCHAIN]
     machine.run("nft", "add table inet filter; add chain inet filter forward { type filter hook forward priority 0; }")
-    assert questions(machine, ONE) == [nfnl.NFT_MSG_GETCHAIN]
+    assert questions(machine, ONE) == [nft.NFT_MSG_GETCHAIN]
 
 
 @pytest.mark.parametrize("firewall", ["inet", pytest.param("iptables", marks=NEEDS_IPTABLES)])
 def test_a_host_that_drops_costs_two_more_however_many_containers(machine: Machine, firewall: str) -> None:
     drop(machine, firewall)
     questions(machine, PLAIN)
-    asked = [nfnl.NFT_MSG_GETCHAIN, nfnl.NFT_MSG_GETRULE, nfnl.NFT_MSG_GETRULE]
+    asked = [nft.NFT_MSG_GETCHAIN, nft.NFT_MSG_GETRULE, nft.NFT_MSG_GETRULE]
     for _ in range(3):
         assert questions(machine, PLAIN) == asked
 
@@ -391,17 +392,17 @@ def test_a_host_that_drops_costs_two_more_however_many_containers(machine: Machi
 def expressions(machine: Machine, chain: Chain) -> list[list[Any]]:
     """Give what the kernel tells of a chain's rules, without counts."""
     return [
-        [(name, data if name != "counter" else {}) for name, data in nfrule.parse_rule(answer).expressions]
+        [(name, data if name != "counter" else {}) for name, data in nft_rules.parse_rule(answer).expressions]
         for answer in machine.call(_rules_of, *chain[:3])
     ]
 
 
 def _rules_of(family: int, table: str, chain: str) -> list[bytes]:
-    return netlink.Netlink(netlink.NETLINK_NETFILTER).dump(*nfnl.rules_of(family, table, chain))
+    return netlink.Netlink(netlink.NETLINK_NETFILTER).dump(*nft.rules_of(family, table, chain))
 
 
 def _append(chain: Chain, rule: bytes) -> None:
-    added = nfnl.transaction([nfrule.append_rule(chain, rule, "podwire")])
+    added = nft.transaction([nft_rules.append_rule(chain, rule, "podwire")])
     refusal = netlink.Netlink(netlink.NETLINK_NETFILTER).batch(added)
     assert refusal is None, refusal
 
@@ -416,11 +417,11 @@ def test_rules_are_those_that_iptables_makes(machine: Machine, subnet: str) -> N
     machine.run("iptables-nft", "-N", "other")
     machine.run("iptables-nft", "-A", "FORWARD", "-j", "other")
     theirs = expressions(machine, chain)
-    (answers,) = nfrule.answers(chain).values()
+    (answers,) = nft_rules.answers(chain).values()
     for rule in (
-        nfrule.from_subnet(chain, net) + nfrule.accept(),
-        nfrule.to_subnet(chain, net) + answers + nfrule.accept(),
-        nfrule.jump("other"),
+        nft_rules.from_subnet(chain, net) + nft_rules.accept(),
+        nft_rules.to_subnet(chain, net) + answers + nft_rules.accept(),
+        nft_rules.jump("other"),
     ):
         machine.call(_append, chain, rule)
     assert expressions(machine, chain) == theirs * 2
@@ -439,10 +440,10 @@ def test_rules_are_those_that_nft_makes(machine: Machine, subnet: str) -> None:
     commands = ["add table inet t", "add chain inet t c", "add chain inet t other"]
     machine.run("nft", "; ".join([*commands, *[f"add rule inet t c {text}" for text in texts]]))
     theirs = expressions(machine, chain)
-    answers = [nfrule.to_subnet(chain, net) + answer for answer in nfrule.answers(chain).values()]
-    for front in (nfrule.from_subnet(chain, net), *answers):
-        machine.call(_append, chain, front + nfrule.accept())
-    machine.call(_append, chain, nfrule.jump("other"))
+    answers = [nft_rules.to_subnet(chain, net) + answer for answer in nft_rules.answers(chain).values()]
+    for front in (nft_rules.from_subnet(chain, net), *answers):
+        machine.call(_append, chain, front + nft_rules.accept())
+    machine.call(_append, chain, nft_rules.jump("other"))
     assert expressions(machine, chain) == theirs * 2
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent import overlay
-from cni.kernel.route import Route
-from cni.spec.address import parse_net
+from cni.agent.dataplane import routes
+from cni.kernel.rtnl_socket import Route
+from cni.protocol.address import parse_net
 
 if TYPE_CHECKING:
     from tests.machine import Machine
@@ -22,12 +22,12 @@ def test_it_is_dropped_behind_every_better_route(machine: Machine, family: int, 
 
     def keep(*subnets: str) -> None:
         route = Route()
-        overlay.keep_blackholes(route, family, tuple(map(parse_net, subnets)), NETWORKS)
+        routes.keep_blackholes(route, family, tuple(map(parse_net, subnets)), NETWORKS)
         route.close()
 
     def clear() -> list[str]:
         route = Route()
-        refused = overlay.clear(route, family, NETWORKS)
+        refused = routes.clear(route, family, NETWORKS)
         route.close()
         return refused
 

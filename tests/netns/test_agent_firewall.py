@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent import firewall
-from cni.agent.firewall import Rules
-from cni.kernel import machine as kernel
-from cni.plan.accept import CHAIN
-from cni.spec.address import parse_net
+from cni.agent.node import masquerade
+from cni.agent.node.masquerade import Rules
+from cni.effects import host as kernel
+from cni.plan.forward_accept import CHAIN
+from cni.protocol.address import parse_net
 from tests.netns.forwarding import FIREWALLS, OUTSIDE4, OUTSIDE6, drop, no_programs, reaches, rules
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ def on(act: Callable[[kernel.Machine], list[str] | None]) -> list[str]:
 def ensured(machine: Machine, wanted: Rules = RULES, *, by: Callable[[], None] = lambda: None) -> list[str]:
     def act(host: kernel.Machine) -> list[str]:
         by()
-        return firewall.ensure(host, wanted) + firewall.let_through(host, wanted)
+        return masquerade.ensure(host, wanted) + masquerade.let_through(host, wanted)
 
     return machine.call(lambda: on(act))
 
 
 def removed(machine: Machine) -> list[str]:
-    return machine.call(lambda: on(lambda host: firewall.remove(host, "podwired", NETWORKS)))
+    return machine.call(lambda: on(lambda host: masquerade.remove(host, "podwired", NETWORKS)))
 
 
 class Cluster:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent import flannelrules
-from cni.kernel import machine as kernel
-from cni.spec.address import parse_net
+from cni.agent.node import flannel_rules
+from cni.effects import host as kernel
+from cni.protocol.address import parse_net
 from tests.netns.forwarding import need_iptables_legacy, rules
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def removed(machine: Machine) -> list[str]:
     def act() -> list[str]:
         host = kernel.Machine(os.environ, print)
         try:
-            return flannelrules.remove(host, NETWORKS)
+            return flannel_rules.remove(host, NETWORKS)
         finally:
             host.close()
 

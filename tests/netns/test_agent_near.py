@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent import overlay
-from cni.kernel.route import Route
+from cni.agent.dataplane import routes
+from cni.kernel.rtnl_socket import Route
 
 if TYPE_CHECKING:
     from tests.machine import Machine
@@ -19,7 +19,7 @@ def near(machine: Machine, wire: str = "uplink") -> list[str]:
     def inside() -> list[str]:
         route = Route()
         names = {link.ifindex: link.name for link in route.links()}
-        found = overlay.ways_out(route, route.ifindex(wire), 0, 4)
+        found = routes.ways_out(route, route.ifindex(wire), 0, 4)
         route.close()
         return [f"{net.text} {names[index]}" for net, index in found if index]
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.agent import device, overlay
-from cni.agent.leases import Way
-from cni.agent.plane import Links, changes, tables_of
-from cni.kernel import events, overlaynl
+from cni.agent.backends import vxlan
+from cni.agent.dataplane import routes
+from cni.agent.dataplane.state import Links, changes, tables_of
+from cni.agent.model.lease import Way
+from cni.kernel import events, rtnl_overlay
 from cni.kernel.events import Events, Overflowed
-from cni.kernel.route import Route
 from cni.kernel.rtnl import NETLINK_ROUTE
-from cni.spec.address import parse_ip, parse_mac, parse_net
+from cni.kernel.rtnl_socket import Route
+from cni.protocol.address import parse_ip, parse_mac, parse_net
 from tests.machine import until
 
 if TYPE_CHECKING:
@@ -46,12 +47,12 @@ PEERS = {
 }
 
 
-def wanted(route: Route, family: int, **info: Any) -> device.Device:
+def wanted(route: Route, family: int, **info: Any) -> vxlan.Device:
     """The device of this test's network."""
     local = parse_ip("192.0.2.1" if family == 4 else "2001:db8:2::1")
-    made = overlaynl.VxlanInfo(1, route.ifindex("uplink"), local, 0, learning=False, gbp=False)._replace(**info)
+    made = rtnl_overlay.VxlanInfo(1, route.ifindex("uplink"), local, 0, learning=False, gbp=False)._replace(**info)
     address = parse_net("10.5.1.0/32" if family == 4 else "fd00:5:0:1::/128")
-    return device.Device(NAMES[family], MAC, 1450 if family == 4 else 1430, made, address, "podwired")
+    return vxlan.Device(NAMES[family], MAC, 1450 if family == 4 else 1430, made, address, "podwired")
 
 
 @contextmanager
@@ -68,7 +69,7 @@ def listening(*groups: int) -> Iterator[tuple[Route, Events]]:
 def ensure(family: int, info: dict[str, Any]) -> tuple[int, list[str], int]:
     """Inside: the device's index, what was done, and how many changes the kernel told of."""
     with listening() as (route, heard):
-        index, done = device.ensure_device(route, wanted(route, family, **info))
+        index, done = vxlan.ensure_device(route, wanted(route, family, **info))
         return index, done, len(heard.read())
 
 
@@ -77,11 +78,11 @@ def synchronize(family: int) -> list[str]:
     with listening() as (route, heard):
         links = Links(route.ifindex(NAMES[family]), ())
         wish = tables_of(PEERS[family], links)
-        messages = changes(overlay.tables(route, family, links.device, NETWORKS), wish, links)
-        assert overlay.apply(route, messages) == []
+        messages = changes(routes.tables(route, family, links.device, NETWORKS), wish, links)
+        assert routes.apply(route, messages) == []
         assert bool(heard.read()) == bool(messages)
-        assert changes(overlay.tables(route, family, links.device, NETWORKS), wish, links) == []
-        return [overlaynl.described(message) for message in messages]
+        assert changes(routes.tables(route, family, links.device, NETWORKS), wish, links) == []
+        return [rtnl_overlay.described(message) for message in messages]
 
 
 def shown(machine: Machine, family: int) -> dict[str, Any]:
@@ -228,7 +229,7 @@ def test_devices_of_the_agent_that_nobody_wants_go_and_others_stay(host: Machine
 
 def retired(keep: tuple[str, ...]) -> list[str]:
     with listening() as (route, _):
-        return device.retire(route, "podwired", keep)
+        return vxlan.retire(route, "podwired", keep)
 
 
 @FAMILIES
@@ -349,7 +350,7 @@ def test_what_the_agent_made_elsewhere_can_be_cleared(host: Machine, family: int
 
 def cleared(family: int) -> list[str]:
     with listening() as (route, _):
-        return overlay.clear(route, family, NETWORKS)
+        return routes.clear(route, family, NETWORKS)
 
 
 @FAMILIES
@@ -370,14 +371,14 @@ def refused(family: int) -> tuple[list[str], int]:
         far = parse_ip("203.0.113.9" if family == 4 else "2001:db8:ff::9")
         nets = [parse_net(f"10.6.{n}.0/24" if family == 4 else f"fd00:6:0:{n}::/64") for n in range(200)]
         nets += [parse_net(f"10.7.{n}.0/24" if family == 4 else f"fd00:7:0:{n}::/64") for n in range(100)]
-        messages = [overlaynl.set_route(net, gw, index, 80, on_link=False) for net in nets]
+        messages = [rtnl_overlay.set_route(net, gw, index, 80, on_link=False) for net in nets]
         bad = parse_net("10.5.200.0/24" if family == 4 else "fd00:5:0:200::/64")
-        messages.insert(150, overlaynl.set_route(bad, far, index, 80, on_link=False))
-        gone = [overlaynl.delete_route(bad, far, index, 0), overlaynl.delete_neighbour(index, far, MAC)]
-        gone.append(overlaynl.delete_forwarding(route.ifindex(NAMES[family]), far, MAC))
-        failed = overlay.apply(route, [*messages, *gone])
-        routes = overlay.tables(route, family, 0, NETWORKS).routes
-        return failed, len([one for one in routes if one in nets])
+        messages.insert(150, rtnl_overlay.set_route(bad, far, index, 80, on_link=False))
+        gone = [rtnl_overlay.delete_route(bad, far, index, 0), rtnl_overlay.delete_neighbour(index, far, MAC)]
+        gone.append(rtnl_overlay.delete_forwarding(route.ifindex(NAMES[family]), far, MAC))
+        failed = routes.apply(route, [*messages, *gone])
+        installed = routes.tables(route, family, 0, NETWORKS).routes
+        return failed, len([net for net in installed if net in nets])
 
 
 def heard_of(change: Callable[[Route, int], None], *, own: bool) -> int:
@@ -395,15 +396,15 @@ def heard_of(change: Callable[[Route, int], None], *, own: bool) -> int:
 
 
 def add_route(route: Route, index: int) -> None:
-    route.request(*overlaynl.set_route(parse_net("10.5.9.0/24"), parse_ip("10.5.9.0"), index, 80, on_link=True))
+    route.request(*rtnl_overlay.set_route(parse_net("10.5.9.0/24"), parse_ip("10.5.9.0"), index, 80, on_link=True))
 
 
 def add_neighbour(route: Route, index: int) -> None:
-    route.request(*overlaynl.set_neighbour(index, parse_ip("10.5.9.0"), MAC))
+    route.request(*rtnl_overlay.set_neighbour(index, parse_ip("10.5.9.0"), MAC))
 
 
 def add_place(route: Route, index: int) -> None:
-    route.request(*overlaynl.set_forwarding(index, parse_ip("192.0.2.9"), parse_mac("0a:00:00:00:00:09")))
+    route.request(*rtnl_overlay.set_forwarding(index, parse_ip("192.0.2.9"), parse_mac("0a:00:00:00:00:09")))
 
 
 @pytest.mark.parametrize(("change", "echoes"), [(add_route, 0), (add_neighbour, 0), (add_place, 1)])
@@ -430,7 +431,7 @@ def overflowed() -> list[object]:
         index = route.ifindex("flannel.1")
         for number in range(200):
             dst = parse_net(f"10.6.{number}.0/24")
-            route.request(*overlaynl.set_route(dst, dst.ip, index, 80, on_link=True))
+            route.request(*rtnl_overlay.set_route(dst, dst.ip, index, 80, on_link=True))
         try:
             heard.read()
         except Overflowed:

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent import device, firewall, overlay
-from cni.agent.leases import Way
-from cni.agent.plane import Links, changes, tables_of
-from cni.kernel import overlaynl
-from cni.kernel.machine import Machine as Host
+from cni.agent.backends import vxlan
+from cni.agent.dataplane import routes
+from cni.agent.dataplane.state import Links, changes, tables_of
+from cni.agent.model.lease import Way
+from cni.agent.node import masquerade
+from cni.effects.host import Machine as Host
+from cni.kernel import rtnl_overlay
 from cni.kernel.netlink import Refused
-from cni.kernel.route import Route
-from cni.spec.address import parse_ip, parse_mac, parse_net
-from cni.spec.errors import TryAgain
+from cni.kernel.rtnl_socket import Route
+from cni.protocol.address import parse_ip, parse_mac, parse_net
+from cni.protocol.errors import TryAgain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,15 +33,15 @@ def keep() -> list[str]:
     """Inside: the device and its entries as they have to be; returns what had to be done, in words."""
     route = Route()
     try:
-        info = overlaynl.VxlanInfo(1, route.ifindex("uplink"), parse_ip("192.0.2.1"), 0, learning=False, gbp=False)
+        info = rtnl_overlay.VxlanInfo(1, route.ifindex("uplink"), parse_ip("192.0.2.1"), 0, learning=False, gbp=False)
         mac = parse_mac("0a:00:00:00:00:01")
-        index, done = device.ensure_device(
-            route, device.Device(NAME, mac, 1450, info, parse_net("10.5.1.0/32"), "podwired")
+        index, done = vxlan.ensure_device(
+            route, vxlan.Device(NAME, mac, 1450, info, parse_net("10.5.1.0/32"), "podwired")
         )
         links = Links(index, ())
-        messages = changes(overlay.tables(route, 4, index, (NET,)), tables_of([PEER], links), links)
-        assert overlay.apply(route, messages) == []
-        return done + [overlaynl.described(message) for message in messages]
+        messages = changes(routes.tables(route, 4, index, (NET,)), tables_of([PEER], links), links)
+        assert routes.apply(route, messages) == []
+        return done + [rtnl_overlay.described(message) for message in messages]
     finally:
         route.close()
 
@@ -167,9 +169,9 @@ def let_through(*, busy: bool) -> list[str]:
         if busy:
             other.lock.share()
         spaces = ((parse_net("10.5.0.0/16"), parse_net("10.5.1.0/24")),)
-        rules = firewall.Rules("podwired", spaces, masquerades=False, fully_random=False, forwards=True)
+        rules = masquerade.Rules("podwired", spaces, masquerades=False, fully_random=False, forwards=True)
         try:
-            return firewall.let_through(host, rules)
+            return masquerade.let_through(host, rules)
         finally:
             assert other.lock.try_alone()  # whatever happened, nothing is held any more
     finally:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.agent.underlay import NoUnderlay, Underlay, Wish, choose, local_addresses
-from cni.kernel.route import Route
-from cni.spec.address import parse_ip
+from cni.agent.uplink.select import NoUnderlay, Underlay, Wish, choose, local_addresses
+from cni.kernel.rtnl_socket import Route
+from cni.protocol.address import parse_ip
 from tests.machine import until
 
 if TYPE_CHECKING:

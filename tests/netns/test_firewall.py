@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from cni.plan.accept import CHAIN
+from cni.plan.forward_accept import CHAIN
 from tests.netns.forwarding import (
     FIREWALLS,
     NEEDS_IPTABLES,
@@ -242,7 +242,7 @@ def test_a_port_is_isolated_and_stays_what_else_it_is(machine: Machine, node: No
 
 def _always_absent() -> None:
     """As if another container of the bridge added its elements between question and answer."""
-    from cni.kernel.nftables import Nft
+    from cni.effects.nft_socket import Nft
 
     Nft.find = lambda *_: None  # type: ignore[method-assign]
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.kernel import nftables
-from cni.kernel.apply import FLUSHES
-from cni.kernel.nftables import Nft
+from cni.effects import nft_socket
+from cni.effects.engine import FLUSHES
+from cni.effects.nft_socket import Nft
 from tests.netns.runtime import DUAL, RICHEST, attachment, network
 from tests.netns.state import difference, elements, whole
 
@@ -30,7 +30,7 @@ def flush_before(changes: set[int]) -> None:
             subprocess.run(["nft", "flush", "ruleset"], check=True)
         return change(self, *messages)
 
-    vars(nftables)["Nft"].change = flushed
+    vars(nft_socket)["Nft"].change = flushed
 
 
 @pytest.mark.parametrize("config", [MASQUERADED, RICHEST], ids=["masqueraded", "rich"])

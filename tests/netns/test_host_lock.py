@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from cni import locks
+from cni.effects.journal import Journal
 from cni.kernel.hostlock import FILES, RUN, SETTING, HostLock, file_of
-from cni.kernel.journal import Journal
 from cni.kernel.netns import OWN, Netns
-from cni.spec.errors import TryAgain
+from cni.protocol.errors import TryAgain
 from tests.machine import Machine, missing, until
 from tests.netns.runtime import PLAIN, Node, attachment
 from tests.netns.state import difference, whole

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.kernel.apply import EFFECTS
-from cni.spec.owner import Owner
+from cni.effects.engine import EFFECTS
+from cni.protocol.owner import Owner
 from tests.machine import until
 from tests.netns.runtime import DUAL, IPV4, attachment, host_local, network
 from tests.netns.state import link, shown

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from cni.kernel.events import RTNLGRP_LINK, Events
 from cni.kernel.netlink import NETLINK_NETFILTER, Netlink
-from cni.kernel.nfnl import all_chains
-from cni.kernel.route import Route
+from cni.kernel.nft import all_chains
+from cni.kernel.rtnl_socket import Route
 
 if TYPE_CHECKING:
     from tests.machine import Machine

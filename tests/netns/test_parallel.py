@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cni.kernel.apply import EFFECTS
+from cni.effects.engine import EFFECTS
 from cni.kernel.hostlock import HostLock
 from cni.kernel.netns import OWN, Netns
 from tests.netns.runtime import DUAL, RICH, Answer, Attachment, network

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.spec.owner import Owner
+from cni.protocol.owner import Owner
 from tests.netns.runtime import IPV4, Attachment, attachment, host_local, network
 from tests.netns.state import leases, link, links, owners
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from cni.kernel import legacy, sysctl
+from cni.effects import iptables_legacy
+from cni.kernel import sysctl
 from tests.machine import Machine, missing
 from tests.netns.runtime import MASQUERADED, Node, attachment
 
@@ -45,4 +46,4 @@ def test_names_of_tables_that_may_not_be_read_tell_of_no_drop(monkeypatch: pytes
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(sysctl, "read_text", refuse)
-    legacy.refuse_drops(cast("Any", None), (4, 6), "eth0")
+    iptables_legacy.refuse_drops(cast("Any", None), (4, 6), "eth0")

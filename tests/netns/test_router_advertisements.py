@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.kernel.apply import EFFECTS
-from cni.spec.errors import MachineRefused
+from cni.effects.engine import EFFECTS
+from cni.protocol.errors import MachineRefused
 from tests.machine import until
 from tests.netns.routers import advertise, advertised
 from tests.netns.runtime import DUAL, IPV4, IPV6, AnsweredError, attachment, host_local, network

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.kernel import netlink
-from cni.kernel.nfnl import NFNL_SUBSYS_NFTABLES
+from cni.kernel.nft import NFNL_SUBSYS_NFTABLES
 from tests.netns.runtime import MASQUERADED, PLAIN, attachment, network
 from tests.netns.state import difference, links, whole
 from tests.netns.test_ports import mapped, mapping

@@ -14,7 +14,7 @@ WORDED = {
     "TryAgain", "Unavailable", "Undecodable", "ValueError", "error", "OverflowError", "RecursionError",
 }  # fmt: skip
 PLUGIN_FILES = [
-    file for file in FILES if not file.startswith(("cni/agent/", "cni/spec/record"))
+    file for file in FILES if not file.startswith(("cni/agent/", "cni/protocol/record"))
 ]  # a record's are a programmer's
 
 

@@ -18,37 +18,38 @@ if TYPE_CHECKING:
 # The C halves that stand behind hashlib, ctypes, json, operator, signal, socket and struct.
 FIRST = {"__future__", "_json", "_signal", "errno"}
 STANDARD = FIRST | {"_blake2", "_ctypes", "_operator", "_socket", "_struct", "errno", "fcntl"}
-PROTOCOL = {"cni", "cni.main", "cni.spec", "cni.spec.errors", "cni.spec.jsontext", "cni.spec.versions"}
+PROTOCOL = {"cni", "cni.main", "cni.protocol", "cni.protocol.errors", "cni.protocol.jsontext", "cni.protocol.versions"}
 COMMON = PROTOCOL | {
-    "cni.spec.address", "cni.spec.fields", "cni.spec.network", "cni.spec.owner", "cni.spec.record", "cni.spec.request",
-    "cni.spec.result",
+    "cni.protocol.address", "cni.protocol.fields", "cni.protocol.owner", "cni.protocol.plugin_config",
+    "cni.protocol.record", "cni.protocol.request", "cni.protocol.result",
 }  # fmt: skip
 KEYS = {"cni.config", "cni.config.keys"}  # an ADD tells of those that nobody reads
 KERNEL = {
-    "cni.kernel", "cni.kernel.alive", "cni.kernel.apply", "cni.kernel.bridge", "cni.kernel.container",
-    "cni.kernel.forwarding", "cni.kernel.hostlock", "cni.kernel.journal", "cni.kernel.machine", "cni.kernel.netlink",
-    "cni.kernel.netns", "cni.kernel.route", "cni.kernel.rtinfo", "cni.kernel.rtnl", "cni.kernel.sysctl",
-    "cni.kernel.veth", "cni.locks",
+    "cni.kernel", "cni.kernel.hostlock", "cni.kernel.netlink", "cni.kernel.netns", "cni.kernel.rtnl",
+    "cni.kernel.rtnl_parse", "cni.kernel.rtnl_socket", "cni.kernel.sysctl", "cni.locks",
+    "cni.effects", "cni.effects.alive", "cni.effects.bridge", "cni.effects.container", "cni.effects.engine",
+    "cni.effects.forwarding", "cni.effects.host", "cni.effects.journal", "cni.effects.veth",
 }  # fmt: skip
 PLAN = {
-    *KEYS, "cni.config.netconf", "cni.config.ports", "cni.config.shaping", "cni.plan", "cni.plan.address",
+    *KEYS, "cni.config.bandwidth", "cni.config.netconf", "cni.config.portmap", "cni.plan", "cni.plan.address",
     "cni.plan.alias", "cni.plan.attachment", "cni.plan.link", "cni.plan.operations", "cni.plan.plan",
 }  # fmt: skip
 ALLOCATOR = {
-    "ipam", "ipam.allocate", "ipam.boot", "ipam.config", "ipam.index", "ipam.lease", "ipam.ledger", "ipam.main",
-    "ipam.ranges", "ipam.resolv", "ipam.store", "cni.locks",
+    "ipam", "ipam.allocate", "ipam.config", "ipam.index", "ipam.lease", "ipam.ledger", "ipam.main", "ipam.ranges",
+    "ipam.store", "cni.locks",
 }  # fmt: skip
-LINKING = COMMON | KERNEL | PLAN | {"cni.call", "cni.commands", "cni.delegate"}
+LINKING = COMMON | KERNEL | PLAN | {"cni.plugins", "cni.plugins.bridge", "cni.plugins.context", "cni.plugins.ipam"}
 ATTACHING = LINKING | ALLOCATOR
 # podwire looks after the host's firewall, which its drop-ins leave to the plugin chained behind them.
-ACCEPTING = {"cni.plan.accept", "cni.kernel.accept", "cni.kernel.nfnl"}
-ROUTED = {"cni.plan.routed", "cni.kernel.routed"}
+ACCEPTING = {"cni.plan.forward_accept", "cni.effects.forward_accept", "cni.kernel.nft"}
+ROUTED = {"cni.plan.routed", "cni.effects.routed"}
 RULES = {
-    "cni.kernel.nfnl", "cni.kernel.nft", "cni.kernel.nftables", "cni.plan.masquerade", "cni.plan.ruleset", "cni.proc",
+    "cni.kernel.nft", "cni.effects.nft_elements", "cni.effects.nft_socket", "cni.plan.masquerade", "cni.plan.nfttext",
+    "cni.proc",
 }  # fmt: skip
-PORTS = RULES | {"cni.plan.ports", "cni.kernel.hostports", "cni.kernel.conntrack", "cni.kernel.localnet"}
+PORTS = RULES | {"cni.plan.portmap", "cni.effects.portmap", "cni.effects.conntrack", "cni.effects.route_localnet"}
 GUARDING = {"cni.kernel.tc"}  # the first port behind an interface, and the last
-SHAPING = {"cni.plan.shaping", "cni.kernel.shaping", "cni.kernel.tc"}
+SHAPING = {"cni.plan.bandwidth", "cni.effects.bandwidth", "cni.kernel.tc"}
 
 CALL = f"""
 import sys
@@ -122,9 +123,9 @@ FEATURES: dict[str, tuple[str, dict[str, Any], set[str]]] = {
     "nothing, as bridge": ("bridge", {}, set()),
     "nothing, as ptp": ("ptp", {}, ROUTED),
     "routed": ("podwire", {"mode": "routed", "hairpinMode": False}, ACCEPTING | ROUTED),
-    "masquerading": ("podwire", {"ipMasq": True}, ACCEPTING | RULES | {"cni.kernel.masquerade"}),
-    "masquerading, as bridge": ("bridge", {"ipMasq": True}, RULES | {"cni.kernel.masquerade"}),
-    "guard": ("podwire", {"macspoofchk": True}, ACCEPTING | RULES | {"cni.plan.spoofcheck", "cni.kernel.guard"}),
+    "masquerading": ("podwire", {"ipMasq": True}, ACCEPTING | RULES | {"cni.effects.masquerade"}),
+    "masquerading, as bridge": ("bridge", {"ipMasq": True}, RULES | {"cni.effects.masquerade"}),
+    "guard": ("podwire", {"macspoofchk": True}, ACCEPTING | RULES | {"cni.plan.spoofcheck", "cni.effects.spoofcheck"}),
     "ports": ("podwire", {"runtimeConfig": {"portMappings": MAPPINGS}}, ACCEPTING | PORTS | GUARDING),
     "limits": ("podwire", LIMITS, ACCEPTING | SHAPING),
 }
@@ -141,7 +142,7 @@ def test_attaching_and_releasing_load_what_the_network_asks_for(
     for verb in ("ADD", "DEL"):
         own, others = call(machine, verb, program, **members)
         assert others - STANDARD == set(), verb
-        assert {"cni.commands", "ipam.main"} <= own
+        assert {"cni.plugins.bridge", "ipam.main"} <= own
         seen |= own
     assert seen == ATTACHING | modules
 
@@ -158,7 +159,10 @@ def test_the_allocator_alone_loads_no_network(machine: Machine) -> None:
     call(machine, "DEL", "host-local")
     for verb in ("ADD", "DEL"):
         own, others = call(machine, verb, "host-local")
-        assert own & ((PLAN - KEYS) | {"cni.commands", "cni.delegate", "cni.proc", "cni.kernel.apply"}) == set(), verb
+        assert (
+            own & ((PLAN - KEYS) | {"cni.plugins.bridge", "cni.plugins.ipam", "cni.proc", "cni.effects.engine"})
+            == set()
+        ), verb
         assert others - STANDARD == set(), verb
 
 
@@ -183,9 +187,17 @@ def test_a_plugin_that_is_chained_loads_nothing_of_attachments_and_of_other_plug
     if program == "portmap":
         call(machine, "ADD", program, prevResult=answer, **members)
         call(machine, "DEL", program, prevResult=answer, **members)
-    foreign = (ALLOCATOR - KERNEL) | RULES | PORTS | SHAPING | {"cni.commands", "cni.config.netconf", "cni.delegate"}
+    foreign = (
+        (ALLOCATOR - KERNEL)
+        | RULES
+        | PORTS
+        | SHAPING
+        | {"cni.plugins.bridge", "cni.config.netconf", "cni.plugins.ipam"}
+    )
     for verb in ("ADD", "DEL"):
         own, others = call(machine, verb, program, prevResult=answer, **members)
         assert own & (foreign - CHAINED[program]) == set(), verb
-        assert {name for name in own if name.startswith("cni.chain.")} == {f"cni.chain.{program}", "cni.chain.verbs"}
+        assert {name.removeprefix("cni.plugins.") for name in own if name.startswith("cni.plugins.")} == {
+            "chained", "context", program,
+        }  # fmt: skip
         assert others - STANDARD - (REFERENCE_NAMES if (program, verb) == ("bandwidth", "DEL") else set()) == set()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.kernel import apply
-from cni.kernel.apply import EFFECTS, Effect
-from cni.spec.record import Record
+from cni.effects import engine
+from cni.effects.engine import EFFECTS, Effect
+from cni.protocol.record import Record
 from tests.golden.cases import CASES, case
 from tests.rules.source import FILES, ROOT, calls, imports, module_of
 
@@ -59,7 +59,7 @@ def functions_of(effect: Effect) -> list[Callable[..., Any]]:
         if function.__qualname__.endswith("<locals>.enter"):
             told = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
             room, name = (told[key].cell_contents for key in ("room", "name"))
-            found.append(getattr(import_module(f"cni.kernel.{room}"), name))
+            found.append(getattr(import_module(f"cni.effects.{room}"), name))
         else:
             found.append(function)
     return found
@@ -74,7 +74,7 @@ def test_every_effect_is_a_function_for_its_operation(name: str) -> None:
     ):
         assert list(signature(function).parameters) == parameters
         told = function.__annotations__["op"]
-        assert told == name or function in (apply.stay, apply.nothing_differs)
+        assert told == name or function in (engine.stay, engine.nothing_differs)
 
 
 def test_some_effects_are_entered_at_their_first_use() -> None:

@@ -1,4 +1,4 @@
-"""The README's table of rooms and the tree are one."""
+"""The README's table of packages and the tree agree."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ README = ROOT / "README.md"
 
 
 def rooms() -> list[str]:
-    """The first column of the table under the heading Rooms."""
+    """Returns the first column of the table under the heading Packages."""
     found: list[str] = []
     inside = False
     for line in README.read_text().splitlines():
         if line.startswith("#"):
-            inside = line.lstrip("# ").strip() == "Rooms"
+            inside = line.lstrip("# ").strip() == "Packages"
         elif inside and line.startswith("|"):
             cell = line.split("|")[1].strip()
             found += [cell.strip("`").rstrip("/")] if cell.startswith("`") else []

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 import urllib3
 
-from cni.agent.leases import End, Lease, Node, lease_value
-from cni.agent.stores.etcd.access import EtcdOptions
+from cni.agent.model.events import Changed, Configured, Failed, Held, Listed
+from cni.agent.model.lease import End, Lease, Node, lease_value
 from cni.agent.stores.etcd.messages import below, key_value, put, text64
+from cni.agent.stores.etcd.options import EtcdOptions
 from cni.agent.stores.etcd.store import EtcdStore
-from cni.agent.stores.store import Changed, Configured, Failed, Held, Listed
-from cni.spec.address import Net, parse_ip, parse_net
+from cni.protocol.address import Net, parse_ip, parse_net
 from tests.machine import Machine, missing, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cni.agent.stores.etcd.ownlease import Times
-    from cni.agent.stores.store import News
+    from cni.agent.model.events import News
+    from cni.agent.stores.etcd.lease import Times
 
 URL, ELSEWHERE = "http://127.0.0.1:2379", "http://127.0.0.1:2399"
 PREFIX = "/coreos.com/network"

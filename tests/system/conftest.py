@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni import install
+from cni.diag import install
 from tests.machine import Machine, missing
 from tests.system.nodes import Cluster
 

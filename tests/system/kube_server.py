@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import urllib3
 
-from cni.agent.stores.kube.node import names_of
+from cni.agent.stores.kube.nodes import names_of
 from tests.machine import until
 
 if TYPE_CHECKING:

@@ -9,18 +9,18 @@ import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
-from cni.agent.leases import End, Lease, Node
+from cni.agent.model.events import Changed, Configured, Failed, Held, Listed
+from cni.agent.model.lease import End, Lease, Node
 from cni.agent.stores.kube.options import KubeOptions
 from cni.agent.stores.kube.store import KubeStore
-from cni.agent.stores.store import Changed, Configured, Failed, Held, Listed
-from cni.spec.address import parse_ip, parse_net
+from cni.protocol.address import parse_ip, parse_net
 from tests.machine import until
 from tests.system.kube_server import FOLDER, PORT, PREFIX, Server, binary, kubeconfig, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cni.agent.stores.store import News
+    from cni.agent.model.events import News
     from tests.machine import Machine
 
 NETWORK: dict[str, Any] = {"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}

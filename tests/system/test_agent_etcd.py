@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cni.agent.leases import lease_value
+from cni.agent.model.events import Configured, Held, Listed
+from cni.agent.model.lease import lease_value
+from cni.agent.stores.etcd.lease import Times
 from cni.agent.stores.etcd.messages import delete, put
-from cni.agent.stores.etcd.ownlease import Times
-from cni.agent.stores.store import Configured, Held, Listed
-from cni.spec.address import parse_net
+from cni.protocol.address import parse_net
 from tests.machine import Machine, missing, until
 from tests.system.agent_etcd import (
     DUAL,

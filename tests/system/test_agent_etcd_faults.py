@@ -9,9 +9,9 @@ import threading
 import pytest
 import urllib3
 
-from cni.agent.leases import lease_value
+from cni.agent.model.events import Configured, Failed, Held, Listed
+from cni.agent.model.lease import lease_value
 from cni.agent.stores.etcd.messages import below, text64
-from cni.agent.stores.store import Configured, Failed, Held, Listed
 from tests.machine import until
 from tests.system.agent_etcd import (
     DUAL,

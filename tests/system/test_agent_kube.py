@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from cni.agent.stores.store import Changed, Configured, Held, Listed
-from cni.spec.address import parse_ip
+from cni.agent.model.events import Changed, Configured, Held, Listed
+from cni.protocol.address import parse_ip
 from tests.machine import until
 from tests.system.kube_server import Server, flannels, write
 from tests.system.kube_told import NETWORK, ONE, against_kubernetes, lease_of, node_of, store_of

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cni.agent.stores.store import Configured, Held, Listed
+from cni.agent.model.events import Configured, Held, Listed
 from tests.machine import until
 from tests.system.kube_server import (
     ADMIN,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni import install
+from cni.diag import install
 from tests.system.libcni import Container, Libcni
 from tests.system.plugins import RefusedError, address_of
 from tests.system.reach import NODE, OUTSIDE

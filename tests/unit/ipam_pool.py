@@ -9,11 +9,11 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from cni.spec.address import IP, parse_ip
-from cni.spec.errors import CniError
-from cni.spec.jsontext import dump
-from cni.spec.network import Network, parse_network
-from cni.spec.request import Request, parse_request
+from cni.protocol.address import IP, parse_ip
+from cni.protocol.errors import CniError
+from cni.protocol.jsontext import dump
+from cni.protocol.plugin_config import Network, parse_network
+from cni.protocol.request import Request, parse_request
 from ipam import main
 from ipam.index import index_folder
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.kernel.netlink import frame
-from cni.spec.address import mac_text
+from cni.protocol.address import mac_text
 
 if TYPE_CHECKING:
     from cni.kernel.rtnl import Message

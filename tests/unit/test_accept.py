@@ -10,27 +10,28 @@ import pytest
 
 from cni.config.firewall import ISOLATED, OPEN, SAME_BRIDGE, families_of, parse_firewall
 from cni.config.netconf import parse_netconf
-from cni.kernel import nfnl, nfrule, overrule
-from cni.kernel.firewalls import GONE, understand
+from cni.effects import forward_rules
+from cni.effects.forward_audit import GONE, understand
+from cni.kernel import nft, nft_rules
 from cni.kernel.netlink import Netlink, Refused, attribute, frame, text
-from cni.kernel.nfnl import Chain
-from cni.plan import accept, adminchain, firewalld, firewalls, ruleset
-from cni.plan.accept import Accept, dropped
+from cni.kernel.nft import Chain
+from cni.plan import adminchain, firewalld, forward_accept, forward_audit, nfttext
 from cni.plan.adminchain import AdminChain
 from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.firewalld import ZoneSource
-from cni.plan.firewalls import ACCEPT, Rule, may_pass, read_iptables
+from cni.plan.forward_accept import Accept, dropped
+from cni.plan.forward_audit import ACCEPT, Rule, may_pass, read_iptables
 from cni.plan.isolation import IsolatedPort, Isolation
 from cni.plan.plan import plan_attachment
-from cni.spec.address import parse_net
-from cni.spec.fields import Faults
-from cni.spec.network import Network
-from cni.spec.owner import Owner, label_keys
-from cni.spec.result import IPConfig, Result
+from cni.protocol.address import parse_net
+from cni.protocol.fields import Faults
+from cni.protocol.owner import Owner, label_keys
+from cni.protocol.plugin_config import Network
+from cni.protocol.result import IPConfig, Result
 
 if TYPE_CHECKING:
     from cni.config.firewall import Firewall
-    from cni.spec.jsontext import JsonValue
+    from cni.protocol.jsontext import JsonValue
 
 FORWARD = Chain(2, "filter", "FORWARD")
 INET = Chain(1, "filter", "forward")
@@ -92,8 +93,8 @@ def test_the_administrators_chain_is_looked_for_once_a_family() -> None:
 
 
 def test_a_chain_of_what_is_forwarded_drops_nothing_by_itself() -> None:
-    _, _, payload = nfrule.add_forward_chain(FORWARD)
-    assert (nfnl.parse_chain(payload), nfnl.filters_forwarded(payload)) == (FORWARD, True)
+    _, _, payload = nft_rules.add_forward_chain(FORWARD)
+    assert (nft.parse_chain(payload), nft.filters_forwarded(payload)) == (FORWARD, True)
 
 
 def test_a_containers_addresses_alone_are_sources_of_the_zone() -> None:
@@ -135,10 +136,10 @@ def test_podwire_accepts_by_subnet_and_bridge_as_its_reference_does_not() -> Non
 
 
 def test_what_a_person_would_do() -> None:
-    (one,) = accept.operations([NET4, NET6], inbound=True)
+    (one,) = forward_accept.operations([NET4, NET6], inbound=True)
     assert "10.1.2.0/24, 2001:db8:1::/64" in one.describe()
     assert "answers" not in one.describe()
-    (other,) = accept.operations([NET4], inbound=False)
+    (other,) = forward_accept.operations([NET4], inbound=False)
     assert "answers" in other.describe()
     assert Isolation("br0", within=False).describe() == "nft add element inet podwire isolating { br0 }"
     assert Isolation("br0", within=True).describe().endswith("{ br0 }, isolated { br0 . br0 }")
@@ -154,7 +155,7 @@ def test_a_chain_is_named_as_nft_does() -> None:
 
 
 def test_the_table_of_isolation() -> None:
-    assert ruleset.isolation().text([]) == (
+    assert nfttext.isolation().text([]) == (
         "add table inet podwire\n"
         "add set inet podwire isolating { type ifname ; }\n"
         "add set inet podwire same_bridge { type ifname . ifname ; }\n"
@@ -168,7 +169,7 @@ def test_the_table_of_isolation() -> None:
 
 
 def test_elements_of_bridges_are_nobodys() -> None:
-    from cni.kernel.isolation import LABEL
+    from cni.effects.isolation import LABEL
 
     assert label_keys(LABEL) is None
 
@@ -176,25 +177,25 @@ def test_elements_of_bridges_are_nobodys() -> None:
 # --- Messages
 
 
-def answered(expressions: bytes, comment: str = "", chain: str = "c") -> nfrule.Rule:
+def answered(expressions: bytes, comment: str = "", chain: str = "c") -> nft_rules.Rule:
     """A rule as the kernel would tell of it."""
-    _, _, payload = nfrule.append_rule(Chain(2, "t", chain), expressions, comment)
-    return nfrule.parse_rule(payload + attribute(nfrule.NFTA_RULE_HANDLE, struct.pack(">Q", 9)))
+    _, _, payload = nft_rules.append_rule(Chain(2, "t", chain), expressions, comment)
+    return nft_rules.parse_rule(payload + attribute(nft_rules.NFTA_RULE_HANDLE, struct.pack(">Q", 9)))
 
 
 def test_a_rule_reads_back_as_it_was_built() -> None:
-    found = answered(nfrule.from_subnet(FORWARD, NET4) + nfrule.accept(), "podwire: from 10.1.2.0/24")
+    found = answered(nft_rules.from_subnet(FORWARD, NET4) + nft_rules.accept(), "podwire: from 10.1.2.0/24")
     assert (found.chain, found.comment, found.target) == ("c", "podwire: from 10.1.2.0/24", "")
     assert found.handle == struct.pack(">Q", 9)
     assert [name for name, _ in found.expressions] == ["payload", "cmp", "counter", "immediate"]
-    assert answered(nfrule.jump("PODWIRE-FORWARD")).target == "PODWIRE-FORWARD"
+    assert answered(nft_rules.jump("PODWIRE-FORWARD")).target == "PODWIRE-FORWARD"
 
 
 def test_the_comment_of_a_restored_rule_is_found() -> None:
     """iptables-restore writes it as an expression of 256 bytes."""
-    said = nfrule._match("comment", 0, b"podwire: to 10.1.2.0/24".ljust(256, b"\0"))
-    assert answered(said + nfrule.accept()).comment == "podwire: to 10.1.2.0/24"
-    assert answered(nfrule._match("mark", 0, b"x") + nfrule.accept()).comment == ""
+    said = nft_rules._match("comment", 0, b"podwire: to 10.1.2.0/24".ljust(256, b"\0"))
+    assert answered(said + nft_rules.accept()).comment == "podwire: to 10.1.2.0/24"
+    assert answered(nft_rules._match("mark", 0, b"x") + nft_rules.accept()).comment == ""
 
 
 @pytest.mark.parametrize(
@@ -208,12 +209,12 @@ def test_the_comment_of_a_restored_rule_is_found() -> None:
     ],
 )
 def test_a_subnet_is_matched_as_nft_does(chain: Chain, subnet: str, names: list[str]) -> None:
-    built = nfrule.to_subnet(chain, parse_net(subnet))
+    built = nft_rules.to_subnet(chain, parse_net(subnet))
     assert [name for name, _ in answered(built).expressions] == names
 
 
 def comments(chain: Chain, op: Accept) -> list[str]:
-    return [one.comment for one in overrule._wanted(chain, op)]
+    return [one.comment for one in forward_rules._wanted(chain, op)]
 
 
 def test_each_table_gets_the_rules_of_its_family() -> None:
@@ -230,9 +231,9 @@ def test_answers_alone_are_accepted_in_the_language_of_the_table() -> None:
     closed = Accept((NET4,), inbound=False)
     assert comments(FORWARD, closed) == ["podwire: from 10.1.2.0/24", "podwire: answers to 10.1.2.0/24"]
     assert comments(INET, closed)[1:] == ["podwire: answers to 10.1.2.0/24", "podwire: host ports of 10.1.2.0/24"]
-    names = {name for part in nfrule.answers(FORWARD).values() for name, _ in answered(part).expressions}
+    names = {name for part in nft_rules.answers(FORWARD).values() for name, _ in answered(part).expressions}
     assert names == {"match"}
-    assert len(nfrule.CONNTRACK.pack(1, 0, 1, 0)) == 168  # XT_ALIGN(sizeof(struct xt_conntrack_mtinfo3))
+    assert len(nft_rules.CONNTRACK.pack(1, 0, 1, 0)) == 168  # XT_ALIGN(sizeof(struct xt_conntrack_mtinfo3))
 
 
 class Script:
@@ -323,14 +324,14 @@ DOCKER = """\
 )
 def test_iptables_rules_are_judged(added: str, passes: bool) -> None:
     listed = f"{DOCKER}{added}\n"
-    assert firewalls.drops(listed, "FORWARD")
+    assert forward_audit.drops(listed, "FORWARD")
     assert may_pass(read_iptables(listed), "FORWARD", "cni0") is passes
 
 
 def test_a_policy_is_read_whole() -> None:
-    assert not firewalls.drops("-P FORWARD ACCEPT\n-N FORWARD2\n-A FORWARD2 -j DROP", "FORWARD")
-    assert not firewalls.drops("-P FORWARD2 DROP", "FORWARD")
-    assert not firewalls.drops("", "FORWARD")
+    assert not forward_audit.drops("-P FORWARD ACCEPT\n-N FORWARD2\n-A FORWARD2 -j DROP", "FORWARD")
+    assert not forward_audit.drops("-P FORWARD2 DROP", "FORWARD")
+    assert not forward_audit.drops("", "FORWARD")
 
 
 @pytest.mark.parametrize(
@@ -351,54 +352,60 @@ def test_names_of_interfaces_are_compared(asked: str, interface: str, same: bool
     assert may_pass({"c": [Rule(ACCEPT, incoming=asked)]}, "c", interface) is same
 
 
-IIFNAME = nfrule._load("meta", 6)
-NAMED = nfrule._compare(0, b"eth0".ljust(16, b"\0"))
-STATE = nfrule._load("ct", 0)
-MAPPED = nfrule._expression("lookup", text(1, "__map0"), attribute(2, b"\0\0\0\1"), attribute(3, bytes(4)))
-LISTED = nfrule._expression("lookup", text(1, "__set0"), attribute(2, b"\0\0\0\1"), attribute(5, bytes(4)))
-UNLISTED = nfrule._expression("lookup", text(1, "__set0"), attribute(2, b"\0\0\0\1"), attribute(5, b"\0\0\0\1"))
-DESTINATION4 = nfrule.to_subnet(FORWARD, NET4)
+IIFNAME = nft_rules._load("meta", 6)
+NAMED = nft_rules._compare(0, b"eth0".ljust(16, b"\0"))
+STATE = nft_rules._load("ct", 0)
+MAPPED = nft_rules._expression("lookup", text(1, "__map0"), attribute(2, b"\0\0\0\1"), attribute(3, bytes(4)))
+LISTED = nft_rules._expression("lookup", text(1, "__set0"), attribute(2, b"\0\0\0\1"), attribute(5, bytes(4)))
+UNLISTED = nft_rules._expression("lookup", text(1, "__set0"), attribute(2, b"\0\0\0\1"), attribute(5, b"\0\0\0\1"))
+DESTINATION4 = nft_rules.to_subnet(FORWARD, NET4)
 
 
 @pytest.mark.parametrize(
     ("expressions", "rule"),
     [
-        (nfrule.accept(), Rule(ACCEPT)),
-        (nfrule.jump("other"), Rule("other")),
-        (nfrule._verdict(attribute(1, struct.pack(">i", 0))), Rule("", ends=True)),
-        (nfrule._counter() + nfrule._expression("reject"), Rule("", ends=True)),
-        (nfrule._counter() + nfrule._expression("target", text(1, "REJECT")), Rule("", ends=True)),
-        (nfrule._match("comment", 0, bytes(256)) + nfrule._expression("reject"), Rule("", ends=True)),
-        (nfrule._load("meta", 7) + nfrule._expression("reject"), Rule("")),
-        (nfrule._load("ct", 2) + nfrule._compare(1, bytes(4)) + nfrule.accept(), Rule(ACCEPT, answers=True)),
-        (nfrule._expression("queue"), Rule(ACCEPT)),
-        (IIFNAME + NAMED + nfrule.accept(), Rule(ACCEPT, incoming="eth0")),
-        (IIFNAME + nfrule._compare(0, b"veth") + nfrule.accept(), Rule(ACCEPT, incoming="veth*")),
-        (IIFNAME + nfrule._compare(1, b"eth0".ljust(16, b"\0")) + nfrule.accept(), Rule(ACCEPT)),
-        (nfrule._load("meta", 7) + NAMED + nfrule.accept(), Rule(ACCEPT)),
-        (nfrule._load("meta", 4) + nfrule._compare(0, struct.pack("=I", 3)) + nfrule.accept(), Rule(ACCEPT, "eth3")),
-        (nfrule._load("meta", 4) + nfrule._compare(0, struct.pack("=I", 4)) + nfrule.accept(), Rule(ACCEPT, GONE)),
-        (nfrule.from_subnet(INET, NET4) + nfrule.accept(), Rule(ACCEPT)),
-        (nfrule.from_subnet(INET, NET6) + nfrule.accept(), Rule(ACCEPT)),
-        (DESTINATION4 + nfrule.accept(), Rule(ACCEPT, bound=True)),
-        (nfrule.to_subnet(INET, NET6) + nfrule.accept(), Rule(ACCEPT, bound=True)),
-        (nfrule.answers(INET)["answers to"] + nfrule.accept(), Rule(ACCEPT, answers=True)),
-        (STATE + nfrule._compare(1, struct.pack("=I", 8)) + nfrule.accept(), Rule(ACCEPT, answers=True)),
-        (STATE + nfrule._compare(0, struct.pack("=I", 8)) + nfrule.accept(), Rule(ACCEPT)),
-        (STATE + nfrule._compare(0, struct.pack("=I", 2)) + nfrule.accept(), Rule(ACCEPT, answers=True)),
+        (nft_rules.accept(), Rule(ACCEPT)),
+        (nft_rules.jump("other"), Rule("other")),
+        (nft_rules._verdict(attribute(1, struct.pack(">i", 0))), Rule("", ends=True)),
+        (nft_rules._counter() + nft_rules._expression("reject"), Rule("", ends=True)),
+        (nft_rules._counter() + nft_rules._expression("target", text(1, "REJECT")), Rule("", ends=True)),
+        (nft_rules._match("comment", 0, bytes(256)) + nft_rules._expression("reject"), Rule("", ends=True)),
+        (nft_rules._load("meta", 7) + nft_rules._expression("reject"), Rule("")),
+        (nft_rules._load("ct", 2) + nft_rules._compare(1, bytes(4)) + nft_rules.accept(), Rule(ACCEPT, answers=True)),
+        (nft_rules._expression("queue"), Rule(ACCEPT)),
+        (IIFNAME + NAMED + nft_rules.accept(), Rule(ACCEPT, incoming="eth0")),
+        (IIFNAME + nft_rules._compare(0, b"veth") + nft_rules.accept(), Rule(ACCEPT, incoming="veth*")),
+        (IIFNAME + nft_rules._compare(1, b"eth0".ljust(16, b"\0")) + nft_rules.accept(), Rule(ACCEPT)),
+        (nft_rules._load("meta", 7) + NAMED + nft_rules.accept(), Rule(ACCEPT)),
         (
-            STATE + nfrule._mask(struct.pack("=I", 10)) + nfrule._compare(1, bytes(4)) + nfrule.accept(),
+            nft_rules._load("meta", 4) + nft_rules._compare(0, struct.pack("=I", 3)) + nft_rules.accept(),
+            Rule(ACCEPT, "eth3"),
+        ),
+        (
+            nft_rules._load("meta", 4) + nft_rules._compare(0, struct.pack("=I", 4)) + nft_rules.accept(),
+            Rule(ACCEPT, GONE),
+        ),
+        (nft_rules.from_subnet(INET, NET4) + nft_rules.accept(), Rule(ACCEPT)),
+        (nft_rules.from_subnet(INET, NET6) + nft_rules.accept(), Rule(ACCEPT)),
+        (DESTINATION4 + nft_rules.accept(), Rule(ACCEPT, bound=True)),
+        (nft_rules.to_subnet(INET, NET6) + nft_rules.accept(), Rule(ACCEPT, bound=True)),
+        (nft_rules.answers(INET)["answers to"] + nft_rules.accept(), Rule(ACCEPT, answers=True)),
+        (STATE + nft_rules._compare(1, struct.pack("=I", 8)) + nft_rules.accept(), Rule(ACCEPT, answers=True)),
+        (STATE + nft_rules._compare(0, struct.pack("=I", 8)) + nft_rules.accept(), Rule(ACCEPT)),
+        (STATE + nft_rules._compare(0, struct.pack("=I", 2)) + nft_rules.accept(), Rule(ACCEPT, answers=True)),
+        (
+            STATE + nft_rules._mask(struct.pack("=I", 10)) + nft_rules._compare(1, bytes(4)) + nft_rules.accept(),
             Rule(ACCEPT),
         ),
-        (STATE + LISTED + nfrule.accept(), Rule(ACCEPT, answers=True)),
-        (STATE + UNLISTED + nfrule.accept(), Rule(ACCEPT)),
+        (STATE + LISTED + nft_rules.accept(), Rule(ACCEPT, answers=True)),
+        (STATE + UNLISTED + nft_rules.accept(), Rule(ACCEPT)),
         (STATE + MAPPED, Rule(ACCEPT)),
-        (IIFNAME + LISTED + nfrule.accept(), Rule(ACCEPT)),
+        (IIFNAME + LISTED + nft_rules.accept(), Rule(ACCEPT)),
         (IIFNAME + MAPPED, Rule(ACCEPT)),
-        (nfrule._load("payload", 1, 16, 4) + LISTED + nfrule.accept(), Rule(ACCEPT, bound=True)),
-        (nfrule._load("payload", 1, 16, 4) + UNLISTED + nfrule.accept(), Rule(ACCEPT)),
-        (nfrule._load("payload", 2, 16, 4) + LISTED + nfrule.accept(), Rule(ACCEPT)),
-        (nfrule._match("conntrack", 3, bytes(168)) + nfrule.accept(), Rule(ACCEPT)),
+        (nft_rules._load("payload", 1, 16, 4) + LISTED + nft_rules.accept(), Rule(ACCEPT, bound=True)),
+        (nft_rules._load("payload", 1, 16, 4) + UNLISTED + nft_rules.accept(), Rule(ACCEPT)),
+        (nft_rules._load("payload", 2, 16, 4) + LISTED + nft_rules.accept(), Rule(ACCEPT)),
+        (nft_rules._match("conntrack", 3, bytes(168)) + nft_rules.accept(), Rule(ACCEPT)),
     ],
 )
 def test_rules_of_nftables_are_understood(expressions: bytes, rule: Rule) -> None:

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from cni.spec import address
-from cni.spec.address import IP, Net, mac_text, parse_ip, parse_mac, parse_net
+from cni.protocol import address
+from cni.protocol.address import IP, Net, mac_text, parse_ip, parse_mac, parse_net
 
 ROUNDS = 1500
 

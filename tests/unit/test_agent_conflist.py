@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent import conflist
-from cni.agent.conflist import Conflist
-from cni.agent.flags import InvalidOptions
-from cni.agent.options import parse_options
-from cni.spec.errors import CniError
+from cni.agent.cli.flags import InvalidOptions
+from cni.agent.cli.options import parse_options
+from cni.agent.node import conflist
+from cni.agent.node.conflist import Conflist
+from cni.protocol.errors import CniError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent import subnetenv
-from cni.agent.files import Files
+from cni.agent.node import subnetenv
+from cni.agent.runtime.inotify import Files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,11 +14,11 @@ import pytest
 
 pytest.importorskip("prometheus_client", reason="the agent's part (pip install podwire[agent]) counts by it")
 
-from cni.agent import healthserver
-from cni.agent.health import Health, notify
-from cni.agent.healthserver import HealthServer
 from cni.agent.metrics import Metrics
-from cni.spec.errors import InputOutput
+from cni.agent.runtime import healthserver
+from cni.agent.runtime.health import Health, notify
+from cni.agent.runtime.healthserver import HealthServer
+from cni.protocol.errors import InputOutput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent import instance
-from cni.agent.instance import Instance, Occupied
+from cni.agent.runtime import instance
+from cni.agent.runtime.instance import Instance, Occupied
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,7 +104,7 @@ def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
     code = f"""
 import sys
 sys.path.insert(0, {os.getcwd()!r})
-from cni.agent.instance import Instance
+from cni.agent.runtime.instance import Instance
 Instance({str(tmp_path / "subnet.env")!r}).begin()
 print("ready", flush=True)
 sys.stdin.read()
@@ -125,7 +125,7 @@ def ended(file: Path, locks: Path, vni: int) -> None:
     code = f"""
 import os, sys
 sys.path.insert(0, {os.getcwd()!r})
-from cni.agent import instance
+from cni.agent.runtime import instance
 instance.FOLDER = {str(locks)!r}
 one = instance.Instance({str(file)!r})
 one.begin()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cni.agent.known import Known
-from cni.agent.leases import End, Lease, Node, Way
-from cni.agent.network import parse_network_config
-from cni.agent.stores.store import Changed, Configured, Failed, Held, Listed
-from cni.spec.address import parse_ip, parse_mac, parse_net
+from cni.agent.model.cluster_state import Known
+from cni.agent.model.events import Changed, Configured, Failed, Held, Listed
+from cni.agent.model.lease import End, Lease, Node, Way
+from cni.agent.model.network import parse_network_config
+from cni.protocol.address import parse_ip, parse_mac, parse_net
 
 CONFIG = parse_network_config(b'{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}', "it")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cni.agent.leases import End, Lease, Node, Way, derived_mac, lease_key, lease_value, parse_key, parse_lease
-from cni.spec.address import IP, Net, parse_ip, parse_mac, parse_net
+from cni.agent.model.lease import End, Lease, Node, Way, derived_mac, lease_key, lease_value, parse_key, parse_lease
+from cni.protocol.address import IP, Net, parse_ip, parse_mac, parse_net
 
 MAC, OTHER_MAC = parse_mac("c6:d2:32:6f:8f:44"), parse_mac("0a:58:00:00:00:01")
 WAY4 = Way(parse_net("10.5.52.0/24"), parse_ip("192.168.64.3"), MAC)

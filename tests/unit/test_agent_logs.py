@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.agent import logbudget, logs
-from cni.spec.errors import InvalidConfig
+from cni.protocol.errors import InvalidConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cni.agent.network import Backend, NetworkConfig, Space, parse_network_config
-from cni.spec.address import parse_ip, parse_net
-from cni.spec.errors import CniError, InvalidConfig, Undecodable
+from cni.agent.model.network import Backend, NetworkConfig, Space, parse_network_config
+from cni.protocol.address import parse_ip, parse_net
+from cni.protocol.errors import CniError, InvalidConfig, Undecodable
 
 VXLAN = {"Type": "vxlan"}
 SIX = {"EnableIPv4": False, "EnableIPv6": True, "Backend": VXLAN}

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni import VERSION
-from cni.agent.flags import FLAGS, InvalidOptions
-from cni.agent.options import Asked, parse_options
-from cni.spec.address import parse_ip
+from cni.agent.cli.flags import FLAGS, InvalidOptions
+from cni.agent.cli.options import Asked, parse_options
+from cni.protocol.address import parse_ip
 
 if TYPE_CHECKING:
-    from cni.agent.options import Options
-    from cni.agent.stores.etcd.access import EtcdOptions
+    from cni.agent.cli.options import Options
+    from cni.agent.stores.etcd.options import EtcdOptions
 
 ROOT = Path(__file__).parents[2]
 ADDITIONAL = {"nodes-file", "node-name", "conflist", "conflist-dir", "tunnel-filter", "cleanup", "help"}

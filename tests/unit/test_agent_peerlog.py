@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.agent import logs
-from cni.agent.leases import Lease, Way
-from cni.agent.peerlog import ONE_BY_ONE, log_changes, log_faults
-from cni.spec.address import parse_ip, parse_net
+from cni.agent.controllers.peerlog import ONE_BY_ONE, log_changes, log_faults
+from cni.agent.model.lease import Lease, Way
+from cni.protocol.address import parse_ip, parse_net
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

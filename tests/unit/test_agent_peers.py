@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.agent.leases import Lease, Way, derived_mac
-from cni.agent.network import parse_network_config
-from cni.agent.peers import Peers
-from cni.spec.address import IP, Net, mac_text, parse_ip, parse_mac, parse_net
+from cni.agent.model.lease import Lease, Way, derived_mac
+from cni.agent.model.network import parse_network_config
+from cni.agent.model.peers import Peers
+from cni.protocol.address import IP, Net, mac_text, parse_ip, parse_mac, parse_net
 
 if TYPE_CHECKING:
-    from cni.agent.network import NetworkConfig
+    from cni.agent.model.network import NetworkConfig
 
 SINGLE = parse_network_config(b'{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}', "single")
 DUAL = parse_network_config(

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent.leases import Way
-from cni.agent.plane import PROTOCOL, Links, RouteRow, Tables, changes, tables_of
-from cni.kernel import overlaynl, rtnl
+from cni.agent.dataplane.state import PROTOCOL, Links, RouteRow, Tables, changes, tables_of
+from cni.agent.model.lease import Way
+from cni.kernel import rtnl, rtnl_overlay
 from cni.kernel.netlink import NLM_F_REPLACE
 from cni.kernel.rtnl import AF_BRIDGE
-from cni.spec.address import IP, Net, parse_ip, parse_mac, parse_net
+from cni.protocol.address import IP, Net, parse_ip, parse_mac, parse_net
 
 if TYPE_CHECKING:
     from cni.kernel.rtnl import Message
@@ -36,8 +36,8 @@ class Kernel:
 
     def take(self, message: Message) -> None:
         kind, flags, payload = message
-        assert bool(flags & NLM_F_REPLACE) == (kind in (rtnl.RTM_NEWROUTE, overlaynl.RTM_NEWNEIGH))
-        if kind in (rtnl.RTM_NEWROUTE, overlaynl.RTM_DELROUTE):
+        assert bool(flags & NLM_F_REPLACE) == (kind in (rtnl.RTM_NEWROUTE, rtnl_overlay.RTM_NEWNEIGH))
+        if kind in (rtnl.RTM_NEWROUTE, rtnl_overlay.RTM_DELROUTE):
             self._take_route(kind, payload)
         elif payload[0] == AF_BRIDGE:
             self._take_forwarding(kind, payload)
@@ -45,7 +45,7 @@ class Kernel:
             self._take_neighbour(kind, payload)
 
     def _take_route(self, kind: int, payload: bytes) -> None:
-        route = overlaynl.parse_made_route(payload)
+        route = rtnl_overlay.parse_made_route(payload)
         assert route.main
         assert route.gw is not None
         if kind == rtnl.RTM_NEWROUTE:
@@ -57,20 +57,20 @@ class Kernel:
             del self.tables.routes[route.dst]
 
     def _take_neighbour(self, kind: int, payload: bytes) -> None:
-        entry = overlaynl.parse_neighbour(payload)
+        entry = rtnl_overlay.parse_neighbour(payload)
         assert entry is not None
         assert (entry.ifindex, entry.permanent) == (DEVICE, True)
-        if kind == overlaynl.RTM_NEWNEIGH:
+        if kind == rtnl_overlay.RTM_NEWNEIGH:
             self.tables.neighbours[entry.ip] = entry.mac
         else:
             del self.tables.neighbours[entry.ip]
 
     def _take_forwarding(self, kind: int, payload: bytes) -> None:
         """A unicast address has one place at most (drivers/net/vxlan, vxlan_fdb_update_existing)."""
-        entry = overlaynl.parse_neighbour(payload)
+        entry = rtnl_overlay.parse_neighbour(payload)
         assert entry is not None
         assert (entry.ifindex, entry.permanent) == (DEVICE, True)
-        if kind == overlaynl.RTM_DELNEIGH:
+        if kind == rtnl_overlay.RTM_DELNEIGH:
             self.tables.forwarding.remove((entry.mac, entry.ip))
             return
         assert any(entry.mac)
@@ -133,8 +133,8 @@ def test_a_peer_that_changed_leaves_no_old_entry(after: Way) -> None:
     assert same(made(old, new), new)
     alone = tables_of([before], FAR), tables_of([after], FAR)
     assert len(changes(*alone, FAR)) <= 6
-    assert [overlaynl.described(one) for one in changes(*alone, FAR)] == [
-        overlaynl.described(one) for one in changes(old, new, FAR)
+    assert [rtnl_overlay.described(one) for one in changes(*alone, FAR)] == [
+        rtnl_overlay.described(one) for one in changes(old, new, FAR)
     ]
 
 
@@ -160,7 +160,7 @@ def test_a_route_is_made_after_its_entries_and_goes_before_them() -> None:
         tables_of([way("10.5.2.0/24", "192.0.2.2", "02")], FAR),
         tables_of([way("10.5.3.0/24", "192.0.2.3", "03")], FAR),
     )
-    assert [overlaynl.described(one) for one in changes(old, new, FAR)] == [
+    assert [rtnl_overlay.described(one) for one in changes(old, new, FAR)] == [
         "ip neighbour replace 10.5.3.0 lladdr 0a:00:00:00:00:03",
         "bridge fdb replace 0a:00:00:00:00:03 dst 192.0.2.3",
         "ip route replace 10.5.3.0/24 via 10.5.3.0",
@@ -173,8 +173,8 @@ def test_a_route_is_made_after_its_entries_and_goes_before_them() -> None:
 def test_a_route_is_deleted_whoever_made_it() -> None:
     """Those of flannel on the tunnel's device are taken over."""
     old = tables_of([way("10.5.2.0/24", "192.0.2.2", "02")], FAR)
-    (deletion,) = [payload for kind, _, payload in changes(old, Tables(), FAR) if kind == overlaynl.RTM_DELROUTE]
-    assert overlaynl.parse_made_route(deletion).protocol == 0
+    (deletion,) = [payload for kind, _, payload in changes(old, Tables(), FAR) if kind == rtnl_overlay.RTM_DELROUTE]
+    assert rtnl_overlay.parse_made_route(deletion).protocol == 0
 
 
 def any_actual(dice: random.Random, family: int) -> Tables:
@@ -230,7 +230,7 @@ def test_whatever_is_there_the_changes_make_it_what_is_wanted(seed: int, family:
 
 def is_complete(tables: Tables, payload: bytes) -> bool:
     """A route into the tunnel leads to a neighbour whose place is known."""
-    route = overlaynl.parse_made_route(payload)
+    route = rtnl_overlay.parse_made_route(payload)
     assert route.gw is not None
     mac = tables.neighbours.get(route.gw)
     return route.ifindex != DEVICE or any(one == mac for one, _ in tables.forwarding)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cni.agent.firewall import Rules, text_of
-from cni.agent.tunnelfilter import SETS, Tunnel
-from cni.spec.address import parse_net
+from cni.agent.dataplane.tunnel_filter import SETS, Tunnel
+from cni.agent.node.masquerade import Rules, text_of
+from cni.protocol.address import parse_net
 
 SPACE4 = parse_net("10.5.0.0/16"), parse_net("10.5.1.0/24")
 SPACE6 = parse_net("fd00:5::/56"), parse_net("fd00:5:0:1::/64")

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.agent.leases import Lease, Node, Way, derived_mac
+from cni.agent.model.events import Configured, Failed, Held, Listed
+from cni.agent.model.lease import Lease, Node, Way, derived_mac
 from cni.agent.stores import static
 from cni.agent.stores.static import StaticStore, by_key, parse_nodes
-from cni.agent.stores.store import Configured, Failed, Held, Listed
-from cni.spec.address import parse_ip, parse_mac, parse_net
-from cni.spec.errors import InvalidConfig, Undecodable
+from cni.protocol.address import parse_ip, parse_mac, parse_net
+from cni.protocol.errors import InvalidConfig, Undecodable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cni.agent.stores.store import News
+    from cni.agent.model.events import News
 
 MAC = "0a:00:00:00:00:02"
 ONE = {"name": "one", "PublicIP": "192.0.2.1", "Subnet": "10.5.1.0/24"}

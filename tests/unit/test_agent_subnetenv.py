@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent import subnetenv
+from cni.agent.node import subnetenv
 from cni.config.flannel import SubnetEnv
-from cni.spec.address import parse_net
+from cni.protocol.address import parse_net
 
 if TYPE_CHECKING:
     from pathlib import Path

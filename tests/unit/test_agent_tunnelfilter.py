@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from cni.agent.leases import Lease, Way
-from cni.agent.tunnelfilter import Tunnel, TunnelFilter, chains
-from cni.kernel import nfnl, nfset
+from cni.agent.dataplane.tunnel_filter import Tunnel, TunnelFilter, chains
+from cni.agent.model.lease import Lease, Way
+from cni.kernel import nft, nft_sets
 from cni.kernel.netlink import Refused, attributes
-from cni.spec.address import parse_ip, parse_net
+from cni.protocol.address import parse_ip, parse_net
 
 if TYPE_CHECKING:
-    from cni.kernel.machine import Machine
+    from cni.effects.host import Machine
     from cni.kernel.rtnl import Message
 
 SPACES = (parse_net("10.5.0.0/16"), parse_net("10.5.1.0/24")), (parse_net("fd00:5::/56"), parse_net("fd00:5:0:1::/64"))
@@ -35,12 +35,12 @@ class Kernel:
         name = set_of(payload)
         if name not in self.sets:
             raise Refused(ENOENT, "")
-        return [nfset.add_keys(nfnl.Place(1, "podwired", name), self.sets[name])[2]]
+        return [nft_sets.add_keys(nft.Place(1, "podwired", name), self.sets[name])[2]]
 
     def batch(self, messages: list[Message]) -> Refused | None:
         for kind, _, payload in messages[1:-1]:
-            name, keys = set_of(payload), set(nfset.parse_keys(payload))
-            adding = kind & 0xFF == nfnl.NFT_MSG_NEWSETELEM
+            name, keys = set_of(payload), set(nft_sets.parse_keys(payload))
+            adding = kind & 0xFF == nft.NFT_MSG_NEWSETELEM
             self.told.append((name, "add" if adding else "delete", keys))
             if not adding and keys - self.sets[name]:
                 return Refused(ENOENT, "")
@@ -49,8 +49,8 @@ class Kernel:
 
 
 def set_of(payload: bytes) -> str:
-    found = attributes(payload, nfnl.NFGENMSG.size)
-    return nfnl.name_of(found[nfnl.NFTA_LIST_SET])
+    found = attributes(payload, nft.NFGENMSG.size)
+    return nft.name_of(found[nft.NFTA_LIST_SET])
 
 
 def lease(number: int, *addresses: str) -> Lease:
@@ -141,7 +141,7 @@ def test_further_addresses_of_a_node_are_let_in_as_well(kernel: Kernel, kept: Tu
 
 def test_thousands_go_in_few_messages(kernel: Kernel, kept: TunnelFilter) -> None:
     kept.admit_all([lease(2, f"192.0.{number >> 8}.{number & 255}") for number in range(5000)])
-    assert [len(keys) for _, _, keys in kernel.told] == [nfset.AT_A_TIME] * (5000 // nfset.AT_A_TIME)
+    assert [len(keys) for _, _, keys in kernel.told] == [nft_sets.AT_A_TIME] * (5000 // nft_sets.AT_A_TIME)
 
 
 def test_without_the_rules_nothing_is_sent(kept: TunnelFilter, kernel: Kernel) -> None:

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent.device import look
-from cni.agent.leases import Way
-from cni.agent.plane import PROTOCOL, Links, tables_of
-from cni.agent.watch import Watch
-from cni.kernel import nfnl, nfrule, overlaynl, rtnl
+from cni.agent.backends.vxlan import look
+from cni.agent.controllers.drift import Watch
+from cni.agent.dataplane.state import PROTOCOL, Links, tables_of
+from cni.agent.model.lease import Way
+from cni.kernel import nft, nft_rules, rtnl, rtnl_overlay
 from cni.kernel.netlink import address, attribute, text, u32
-from cni.spec.address import parse_ip, parse_mac, parse_net
+from cni.protocol.address import parse_ip, parse_mac, parse_net
 
 if TYPE_CHECKING:
     from cni.kernel.rtnl import Message
-    from cni.spec.address import IP, Net
+    from cni.protocol.address import IP, Net
 
 DEVICE, WIRE, OTHER = 7, 3, 99
 MAC, PEER_MAC = parse_mac("0a:00:00:00:00:01"), parse_mac("0a:00:00:00:00:02")
@@ -48,8 +48,8 @@ def link(
 
 def tunnel_from(local: str) -> bytes:
     """What tells of the tunnel in a message about its device."""
-    info = overlaynl.VxlanInfo(1, WIRE, parse_ip(local), 8472, learning=False, gbp=False)
-    message = overlaynl.set_vxlan("x", info)[2]
+    info = rtnl_overlay.VxlanInfo(1, WIRE, parse_ip(local), 8472, learning=False, gbp=False)
+    message = rtnl_overlay.set_vxlan("x", info)[2]
     return message[len(rtnl.IFINFO.pack(0, 0, 0, 0, 0) + text(rtnl.IFLA_IFNAME, "x")) :]
 
 
@@ -117,19 +117,19 @@ def test_while_an_interface_is_searched_for_any_address_may_be_it(watch: Watch) 
 
 def route(**other: object) -> bytes:
     wanted = {"dst": NET, "gw": FIRST, "ifindex": DEVICE, "protocol": PROTOCOL, "on_link": True}
-    return overlaynl.set_route(**(wanted | other))[2]  # type: ignore[arg-type]
+    return rtnl_overlay.set_route(**(wanted | other))[2]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("kind", "payload", "disturbs"),
     [
         (rtnl.RTM_NEWROUTE, route(), False),
-        (overlaynl.RTM_DELROUTE, route(), True),
+        (rtnl_overlay.RTM_DELROUTE, route(), True),
         (rtnl.RTM_NEWROUTE, route(gw=VTEP), True),
         (rtnl.RTM_NEWROUTE, route(ifindex=WIRE), True),
         (rtnl.RTM_NEWROUTE, route(on_link=False), True),
         (rtnl.RTM_NEWROUTE, route(dst=parse_net("10.5.3.0/24")), True),
-        (overlaynl.RTM_DELROUTE, route(dst=parse_net("10.5.3.0/24")), False),
+        (rtnl_overlay.RTM_DELROUTE, route(dst=parse_net("10.5.3.0/24")), False),
         (rtnl.RTM_NEWROUTE, route(dst=parse_net("10.5.3.0/24"), ifindex=WIRE), True),
         (rtnl.RTM_NEWROUTE, route(dst=parse_net("10.5.3.0/24"), ifindex=WIRE, protocol=3), False),
         (rtnl.RTM_NEWROUTE, route(dst=parse_net("10.5.3.0/24"), protocol=3), True),
@@ -142,7 +142,7 @@ def test_routes_disturb_where_they_are_not_as_wanted(
     assert bool(watch.disturbed(kind, payload)) is disturbs
 
 
-NEIGHBOUR, PLACE = overlaynl.set_neighbour, overlaynl.set_forwarding
+NEIGHBOUR, PLACE = rtnl_overlay.set_neighbour, rtnl_overlay.set_forwarding
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ def test_entries_disturb_where_they_are_not_as_wanted(
     watch: Watch, message: Message, *, there: bool, gone: bool
 ) -> None:
     _, _, payload = message
-    assert bool(watch.disturbed(overlaynl.RTM_NEWNEIGH, payload)) is there
-    assert bool(watch.disturbed(overlaynl.RTM_DELNEIGH, payload)) is gone
+    assert bool(watch.disturbed(rtnl_overlay.RTM_NEWNEIGH, payload)) is there
+    assert bool(watch.disturbed(rtnl_overlay.RTM_DELNEIGH, payload)) is gone
 
 
 @pytest.mark.parametrize(("ip", "disturbs"), [(FIRST, True), (VTEP, False)])
@@ -171,17 +171,20 @@ def test_an_entry_that_does_not_last_disturbs_only_where_one_is_wanted(watch: Wa
     """The kernel learns neighbours by itself where it may."""
     reachable = bytearray(NEIGHBOUR(DEVICE, ip, PEER_MAC)[2])
     reachable[8:10] = (2).to_bytes(2, "little")
-    assert bool(watch.disturbed(overlaynl.RTM_NEWNEIGH, bytes(reachable))) is disturbs
+    assert bool(watch.disturbed(rtnl_overlay.RTM_NEWNEIGH, bytes(reachable))) is disturbs
 
 
 def test_a_neighbour_that_is_told_to_be_gone_without_its_mac_address_disturbs(watch: Watch) -> None:
-    payload = overlaynl.NDMSG.pack(rtnl.AF_INET, DEVICE, 0x20, 0, 0) + address(overlaynl.NDA_DST, FIRST)
-    assert watch.disturbed(overlaynl.RTM_DELNEIGH, payload) == "an entry for 10.5.2.0 has changed"
+    payload = rtnl_overlay.NDMSG.pack(rtnl.AF_INET, DEVICE, 0x20, 0, 0) + address(rtnl_overlay.NDA_DST, FIRST)
+    assert watch.disturbed(rtnl_overlay.RTM_DELNEIGH, payload) == "an entry for 10.5.2.0 has changed"
 
 
 def test_before_anything_is_wanted_nothing_disturbs() -> None:
     watch = Watch("podwired")
-    for kind, _, payload in (NEIGHBOUR(DEVICE, FIRST, MAC), overlaynl.set_route(NET, FIRST, DEVICE, 80, on_link=True)):
+    for kind, _, payload in (
+        NEIGHBOUR(DEVICE, FIRST, MAC),
+        rtnl_overlay.set_route(NET, FIRST, DEVICE, 80, on_link=True),
+    ):
         assert watch.disturbed(kind, payload) == ""
     assert watch.disturbed(rtnl.RTM_NEWLINK, link(DEVICE, "flannel.1", tunnel=TUNNEL)) == ""
     assert watch.disturbed(12345, b"") == ""
@@ -195,27 +198,27 @@ def test_a_device_whose_tables_could_not_be_asked_for_yet_disturbs_nothing() -> 
 
 def test_of_nftables_what_makes_and_unmakes_rules_disturbs_and_elements_do_not(watch: Watch) -> None:
     """A new rule may be a container's own; who adds one to podwired's chain is found when all is looked after."""
-    subsystem = nfnl.NFNL_SUBSYS_NFTABLES << 8
-    own = nfnl.NFGENMSG.pack(1, 0, 0) + text(1, "podwired")
+    subsystem = nft.NFNL_SUBSYS_NFTABLES << 8
+    own = nft.NFGENMSG.pack(1, 0, 0) + text(1, "podwired")
     disturbing = {kind for kind in range(256) if watch.rules_disturbed(subsystem | kind, own)}
     # nf_tables_msg_types of linux/netfilter/nf_tables.h: tables' 2, chains' 3 and 5, rules' 8
     assert disturbing == {2, 3, 5, 8}
     assert disturbing == {
-        nfnl.NFT_MSG_DELTABLE,
-        nfrule.NFT_MSG_NEWCHAIN,
-        nfrule.NFT_MSG_DELCHAIN,
-        nfrule.NFT_MSG_DELRULE,
+        nft.NFT_MSG_DELTABLE,
+        nft_rules.NFT_MSG_NEWCHAIN,
+        nft_rules.NFT_MSG_DELCHAIN,
+        nft_rules.NFT_MSG_DELRULE,
     }
     assert not any(watch.rules_disturbed(1 << 8 | kind, own) for kind in range(256))
-    theirs = nfnl.NFGENMSG.pack(1, 0, 0) + text(1, "kube-proxy")
+    theirs = nft.NFGENMSG.pack(1, 0, 0) + text(1, "kube-proxy")
     assert not any(watch.rules_disturbed(subsystem | kind, theirs) for kind in range(256))
 
 
 def test_elements_of_the_agents_own_table_disturb_and_those_of_containers_do_not(watch: Watch) -> None:
-    subsystem = nfnl.NFNL_SUBSYS_NFTABLES << 8
-    own, containers = (nfnl.NFGENMSG.pack(1, 0, 0) + text(1, name) for name in ("podwired", "podwire"))
+    subsystem = nft.NFNL_SUBSYS_NFTABLES << 8
+    own, containers = (nft.NFGENMSG.pack(1, 0, 0) + text(1, name) for name in ("podwired", "podwire"))
     disturbing = {kind for kind in range(256) if watch.elements_disturbed(subsystem | kind, own)}
-    assert disturbing == {nfnl.NFT_MSG_NEWSETELEM, nfnl.NFT_MSG_DELSETELEM}
+    assert disturbing == {nft.NFT_MSG_NEWSETELEM, nft.NFT_MSG_DELSETELEM}
     assert not any(watch.elements_disturbed(subsystem | kind, containers) for kind in range(256))
 
 
@@ -244,7 +247,7 @@ def test_the_ports_are_those_of_tunnels(watch: Watch) -> None:
 
 
 def test_while_an_interface_is_searched_for_a_default_route_may_tell_which(watch: Watch) -> None:
-    default = overlaynl.set_route(parse_net("0.0.0.0/0"), VTEP, WIRE, 3, on_link=False)
+    default = rtnl_overlay.set_route(parse_net("0.0.0.0/0"), VTEP, WIRE, 3, on_link=False)
     assert watch.disturbed(rtnl.RTM_NEWROUTE, default[2]) == ""
     watch.searches = True
     assert watch.disturbed(rtnl.RTM_NEWROUTE, default[2]) == "a default route came or went"
@@ -256,7 +259,7 @@ POD_NETWORK, OWN_SUBNET = parse_net("10.5.0.0/16"), parse_net("10.5.1.0/24")
 def connected(dst: str, index: int = OTHER) -> bytes:
     """A route without a gateway."""
     net = parse_net(dst)
-    return overlaynl.delete_route(net, None, index, 2)[2]
+    return rtnl_overlay.delete_route(net, None, index, 2)[2]
 
 
 @pytest.mark.parametrize(
@@ -271,7 +274,7 @@ def connected(dst: str, index: int = OTHER) -> bytes:
         ("172.16.0.0/16", False),
     ],
 )
-@pytest.mark.parametrize("kind", [rtnl.RTM_NEWROUTE, overlaynl.RTM_DELROUTE])
+@pytest.mark.parametrize("kind", [rtnl.RTM_NEWROUTE, rtnl_overlay.RTM_DELROUTE])
 def test_a_local_network_among_the_pods_networks_disturbs_on_any_interface(
     watch: Watch, kind: int, dst: str, *, disturbs: bool
 ) -> None:
@@ -301,9 +304,9 @@ def prioritized(priority: int, **other: object) -> bytes:
     ("kind", "payload", "disturbs"),
     [
         (rtnl.RTM_NEWROUTE, prioritized(100, gw=VTEP, ifindex=WIRE, protocol=3), False),  # loses
-        (overlaynl.RTM_DELROUTE, prioritized(100, gw=VTEP, ifindex=WIRE, protocol=3), False),
+        (rtnl_overlay.RTM_DELROUTE, prioritized(100, gw=VTEP, ifindex=WIRE, protocol=3), False),
         (rtnl.RTM_NEWROUTE, prioritized(100), True),  # with the agent's own number
-        (overlaynl.RTM_DELROUTE, route(gw=VTEP, ifindex=WIRE), False),
+        (rtnl_overlay.RTM_DELROUTE, route(gw=VTEP, ifindex=WIRE), False),
     ],
 )
 def test_a_route_of_others_to_a_peers_subnet_disturbs_if_it_wins(
@@ -321,7 +324,7 @@ def test_in_ipv6_the_priority_of_the_agents_routes_is_1024(watch: Watch, priorit
     assert bool(watch.disturbed(rtnl.RTM_NEWROUTE, theirs)) is disturbs
     ours = prioritized(1024, dst=net, gw=net.ip)
     assert watch.disturbed(rtnl.RTM_NEWROUTE, ours) == ""
-    assert watch.disturbed(overlaynl.RTM_DELROUTE, ours) != ""
+    assert watch.disturbed(rtnl_overlay.RTM_DELROUTE, ours) != ""
 
 
 def test_while_a_link_of_others_is_waited_for_any_that_goes_disturbs(watch: Watch) -> None:

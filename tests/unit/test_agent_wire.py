@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from cni.agent.network import parse_network_config
-from cni.agent.underlay import NoUnderlay, Underlay, Wish
-from cni.agent.wire import GRACE_SECONDS, Wire
-from cni.kernel.rtinfo import AddressInfo, Link, RouteInfo
+from cni.agent.model.network import parse_network_config
+from cni.agent.uplink.pinned import GRACE_SECONDS, Wire
+from cni.agent.uplink.select import NoUnderlay, Underlay, Wish
 from cni.kernel.rtnl import IFA_F_DADFAILED, IFA_F_NOPREFIXROUTE, IFA_F_PERMANENT, IFA_F_TEMPORARY, IFF_UP
-from cni.spec.address import IP, parse_ip, parse_net
+from cni.kernel.rtnl_parse import AddressInfo, Link, RouteInfo
+from cni.protocol.address import IP, parse_ip, parse_net
 
 OWN, OWN6, VIP, VIP6 = "192.0.2.11/24", "2001:db8::11/64", "192.0.2.100/32", "2001:db8::100/128"
 OTHER = "198.51.100.11/24"

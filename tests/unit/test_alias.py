@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.config.netconf import parse_netconf
-from cni.config.ports import ALL, NOBODY, PROTOCOLS, SUBNET, PortMapping
+from cni.config.portmap import ALL, NOBODY, PROTOCOLS, SUBNET, PortMapping
 from cni.plan.alias import Alias, parse_alias
 from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.operations import Veth
 from cni.plan.plan import plan_attachment
-from cni.spec.address import IP, Net, mac_text, parse_ip, parse_net
-from cni.spec.fields import Faults
-from cni.spec.network import Network
-from cni.spec.owner import Owner, label_keys, mac_of
-from cni.spec.result import IPConfig, Result
+from cni.protocol.address import IP, Net, mac_text, parse_ip, parse_net
+from cni.protocol.fields import Faults
+from cni.protocol.owner import Owner, label_keys, mac_of
+from cni.protocol.plugin_config import Network
+from cni.protocol.result import IPConfig, Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from cni import proc
-from cni.call import Call
-from cni.chain.bandwidth import Bandwidth
-from cni.chain.loopback import Loopback
-from cni.chain.portmap import Portmap
-from cni.config.ports import PortMapping
+from cni.config.portmap import PortMapping
+from cni.plan.bandwidth import Ifb, TokenBucket, ifb_name
 from cni.plan.loopback import LoopbackUp
-from cni.plan.ports import HostPort, LoopbackRouting
-from cni.plan.shaping import Ifb, TokenBucket, ifb_name
-from cni.spec.address import IP, parse_ip, parse_net
-from cni.spec.errors import MachineRefused
-from cni.spec.fields import Faults
-from cni.spec.network import Network
-from cni.spec.owner import Owner
-from cni.spec.request import parse_request
-from cni.spec.result import Interface, IPConfig, Result
+from cni.plan.portmap import HostPort, LoopbackRouting
+from cni.plugins.bandwidth import Bandwidth
+from cni.plugins.context import Call
+from cni.plugins.loopback import Loopback
+from cni.plugins.portmap import Portmap
+from cni.protocol.address import IP, parse_ip, parse_net
+from cni.protocol.errors import MachineRefused
+from cni.protocol.fields import Faults
+from cni.protocol.owner import Owner
+from cni.protocol.plugin_config import Network
+from cni.protocol.request import parse_request
+from cni.protocol.result import Interface, IPConfig, Result
 from tests.unit.calls import ENVIRONMENT, NETWORK, NOWHERE, call
 
 if TYPE_CHECKING:
-    from cni.kernel.machine import Machine
+    from cni.effects.host import Machine
 
 CHAINED = ["portmap", "bandwidth", "firewall", "tuning"]
 PREVIOUS: dict[str, Any] = {

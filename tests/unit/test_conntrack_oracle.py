@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from cni.config.ports import PortMapping
-from cni.kernel import conntrack, rtinfo
+from cni.config.portmap import PortMapping
+from cni.effects import conntrack
+from cni.kernel import rtnl_parse
 from cni.kernel.netlink import Refused, frame
-from cni.plan.ports import MappedFlows, UnmappedFlows
-from cni.spec.address import parse_ip
+from cni.plan.portmap import MappedFlows, UnmappedFlows
+from cni.protocol.address import parse_ip
 from tests.unit.oracle import WHY, plain
 
 if TYPE_CHECKING:
-    from cni.kernel.journal import Journal
-    from cni.kernel.machine import Machine
+    from cni.effects.host import Machine
+    from cni.effects.journal import Journal
     from cni.kernel.rtnl import Message
 
 oracle: Any = pytest.importorskip("pyroute2.netlink.nfnetlink.nfctsocket", reason=WHY)
@@ -87,8 +88,8 @@ class Sockets:
             raise Refused(self.dumping, "")
         return list(self.flows)
 
-    def all_addresses(self) -> list[rtinfo.AddressInfo]:
-        return [rtinfo.parse_address(address(one)) for one in ("127.0.0.1", HOST, "::1", HOST6)]
+    def all_addresses(self) -> list[rtnl_parse.AddressInfo]:
+        return [rtnl_parse.parse_address(address(one)) for one in ("127.0.0.1", HOST, "::1", HOST6)]
 
     def request(self, *message: Any) -> None:
         self.requests.append(message)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import ipam.main
-from cni.delegate import Unaddressed, allocator
-from cni.execution import Executed
-from cni.spec.address import parse_ip, parse_net
-from cni.spec.errors import CniError, Delegated, InvalidEnvironment, MachineRefused, Undecodable
-from cni.spec.fields import Faults
-from cni.spec.network import Network, parse_network
-from cni.spec.request import Request, parse_request
-from cni.spec.result import DNS, IPConfig, Result, Route
+from cni.plugins.ipam import Unaddressed, allocator
+from cni.plugins.ipam_exec import Executed
+from cni.protocol.address import parse_ip, parse_net
+from cni.protocol.errors import CniError, Delegated, InvalidEnvironment, MachineRefused, Undecodable
+from cni.protocol.fields import Faults
+from cni.protocol.plugin_config import Network, parse_network
+from cni.protocol.request import Request, parse_request
+from cni.protocol.result import DNS, IPConfig, Result, Route
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_subprocess import FakeProcess
 
-    from cni.delegate import Ipam
+    from cni.plugins.ipam import Ipam
     from ipam.lease import Lease
 
 MODERN = {

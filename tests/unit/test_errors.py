@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cni.spec import errors
-from cni.spec.errors import CniError, Delegated, chain
+from cni.protocol import errors
+from cni.protocol.errors import CniError, Delegated, chain
 
 CODES = {
     "IncompatibleVersion": 1,

@@ -7,10 +7,10 @@ from random import Random
 
 import pytest
 
-from cni.agent.leases import End, Node
-from cni.agent.network import NetworkConfig, parse_network_config
+from cni.agent.model.lease import End, Node
+from cni.agent.model.network import NetworkConfig, parse_network_config
 from cni.agent.stores.etcd.allocation import CHOICE, NoSubnet, choose, fits, free
-from cni.spec.address import Net, parse_ip, parse_net
+from cni.protocol.address import Net, parse_ip, parse_net
 
 SMALL = '{"Network": "10.5.0.0/24", "SubnetLen": 28, "Backend": {"Type": "host-gw"}}'
 DUAL = """

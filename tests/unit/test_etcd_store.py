@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.agent.leases import End, Lease, Node
-from cni.agent.stores import streams
-from cni.agent.stores.etcd import gateway
-from cni.agent.stores.etcd.access import EtcdOptions
+from cni.agent.model.events import Changed, Configured, Failed, Held, Listed
+from cni.agent.model.lease import End, Lease, Node
+from cni.agent.stores import http
+from cni.agent.stores.etcd import client
+from cni.agent.stores.etcd.options import EtcdOptions
 from cni.agent.stores.etcd.store import EtcdStore
-from cni.agent.stores.store import Changed, Configured, Failed, Held, Listed
-from cni.spec.address import parse_ip, parse_mac
+from cni.protocol.address import parse_ip, parse_mac
 from tests.machine import until
 from tests.unit.scripted import Server, answer, chunk, head
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from cni.agent.stores.store import News
+    from cni.agent.model.events import News
     from tests.unit.scripted import Request
 
 PREFIX = "/coreos.com/network"
@@ -240,7 +240,7 @@ def test_pages_without_end_are_given_up(etcd: Gateway, last: str, words: str) ->
 
 
 def test_a_list_is_bounded(etcd: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway, "MOST_KEYS", 1)
+    monkeypatch.setattr(client, "MOST_KEYS", 1)
     config = answer({"header": HEADER, "kvs": [{"key": b64("config"), "value": b64(json.dumps(NETWORK))}]})
     pages = [answer({"header": HEADER, "more": True, "kvs": [peer(3), peer(4)]}) for _ in range(2)]
     etcd.fail("kv/range", config, *pages)
@@ -258,7 +258,7 @@ def endless(etcd: Gateway, *pieces: bytes, pause: float = 0.0) -> Iterator[bytes
 
 @pytest.mark.parametrize("status", [200, 500])
 def test_an_answer_without_end_is_given_up(etcd: Gateway, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
-    monkeypatch.setattr(streams, "LARGEST", 4 << 20)
+    monkeypatch.setattr(http, "LARGEST", 4 << 20)
     etcd.fail("kv/range", endless(etcd, head(status), b" " * 65536))
     etcd.fail("watch", endless(etcd, head(), b"x" * 65536))
     with running(etcd) as told:
@@ -271,7 +271,7 @@ def test_an_answer_without_end_is_given_up(etcd: Gateway, monkeypatch: pytest.Mo
 def test_an_answer_that_trickles_is_given_up(
     etcd: Gateway, monkeypatch: pytest.MonkeyPatch, start: list[bytes]
 ) -> None:
-    monkeypatch.setattr(streams, "WHOLE_SECONDS", 0.5)
+    monkeypatch.setattr(http, "WHOLE_SECONDS", 0.5)
     etcd.fail("kv/range", endless(etcd, *start, pause=0.05))
     with running(etcd) as told:
         told.wait_fault("no whole answer within 0.5 s")

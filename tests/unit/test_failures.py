@@ -6,11 +6,11 @@ from errno import EINVAL, EMFILE, ENOSPC
 
 import pytest
 
-from cni.call import collecting
-from cni.kernel.apply import explain
-from cni.kernel.journal import words_of
+from cni.effects.engine import explain
+from cni.effects.journal import words_of
 from cni.kernel.netlink import Interrupted, Refused
-from cni.spec.errors import InputOutput
+from cni.plugins.context import collecting
+from cni.protocol.errors import InputOutput
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.spec.address import parse_ip, parse_net
-from cni.spec.errors import InvalidConfig
-from cni.spec.fields import Faults, Fields, objects_of
-from cni.spec.jsontext import parse_object
+from cni.protocol.address import parse_ip, parse_net
+from cni.protocol.errors import InvalidConfig
+from cni.protocol.fields import Faults, Fields, objects_of
+from cni.protocol.jsontext import parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable

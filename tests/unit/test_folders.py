@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.spec import folders
+from cni.protocol import folders
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from cni.config import ports as config_ports
-from cni.config.ports import parse_ports
-from cni.kernel import container, hostports
-from cni.kernel.nfnl import Element
-from cni.kernel.route import Route as RouteSocket
+from cni.config import portmap as config_ports
+from cni.config.portmap import parse_ports
+from cni.effects import container, portmap
+from cni.kernel.nft import Element
+from cni.kernel.rtnl_socket import Route as RouteSocket
 from cni.plan.operations import ContainerAddress, ContainerRoute
-from cni.plan.ports import HostPort, PortOverlap, operations
-from cni.spec.address import IP, Net, parse_net
-from cni.spec.fields import Faults, Fields
-from cni.spec.result import Route
+from cni.plan.portmap import HostPort, PortOverlap, operations
+from cni.protocol.address import IP, Net, parse_net
+from cni.protocol.fields import Faults, Fields
+from cni.protocol.result import Route
 from ipam import ranges
 from ipam.allocate import assign
 from ipam.ranges import Holders, Range, RangeSet, check_set, check_sets
@@ -25,7 +25,7 @@ from ipam.ranges import Holders, Range, RangeSet, check_set, check_sets
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cni.kernel.machine import Machine
+    from cni.effects.host import Machine
 
 FEW, MANY = 100, 1000
 POD = parse_net("10.1.2.3/24")
@@ -151,7 +151,7 @@ def test_ports_of_single_addresses_are_listed_once() -> None:
     overlaps = [one for one in operations(parse_ports(mappings(MANY)), (POD,), "l") if isinstance(one, PortOverlap)]
     assert [len(one.ports) for one in overlaps] == [len(ports)] == [MANY]
     host = Host()
-    hostports.apply_overlap(cast("Machine", host), overlaps[0], cast("Any", None))
+    portmap.apply_overlap(cast("Machine", host), overlaps[0], cast("Any", None))
     assert host.lists == 1
 
 

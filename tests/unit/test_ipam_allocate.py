@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.spec.address import IP, Net, parse_ip, parse_net
+from cni.protocol.address import IP, Net, parse_ip, parse_net
 from ipam.allocate import assign, next_free
 from ipam.ranges import Range, RangeSet, make_range
 from tests.unit.ipam_pool import error_of, ips

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cni.spec.fields import Faults
+from cni.protocol.fields import Faults
 from ipam import main
 from ipam.config import lease_folder, parse_settings
 from tests.unit.ipam_pool import error_of, network, request

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.spec.address import IP, parse_ip
+from cni.protocol.address import IP, parse_ip
 from ipam.index import BITMAP, FORMAT, Index
 from ipam.store import Store
 from tests.unit.ipam_pool import Calls, Pool, error_of, names_in

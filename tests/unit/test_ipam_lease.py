@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.spec.address import parse_ip
+from cni.protocol.address import parse_ip
 from ipam.lease import Lease, parse_lease
 from ipam.resolv import parse_resolv_conf, read_resolv_conf
 from tests.unit.ipam_pool import error_of

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.spec.address import parse_net
-from cni.spec.errors import MachineRefused
-from cni.spec.result import IPConfig, Result
+from cni.protocol.address import parse_net
+from cni.protocol.errors import MachineRefused
+from cni.protocol.result import IPConfig, Result
 from ipam import main
 from tests.unit.ipam_pool import Pool, alive, dead, ended, error_of, in_child, network, request
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cni.spec.address import parse_ip, parse_net
+from cni.protocol.address import parse_ip, parse_net
 from ipam.ranges import Range, RangeSet, check_set, check_sets, make_range
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.spec.address import parse_ip
-from cni.spec.errors import CniError
+from cni.protocol.address import parse_ip
+from cni.protocol.errors import CniError
 from ipam.store import Store
 from tests.unit.ipam_pool import CHANGES, Calls, Pool, alive, ended, error_of, in_child
 

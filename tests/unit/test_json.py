@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from cni.spec import jsontext
-from cni.spec.errors import Undecodable
+from cni.protocol import jsontext
+from cni.protocol.errors import Undecodable
 
 DEEP = 100_000
 

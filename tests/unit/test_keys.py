@@ -10,7 +10,7 @@ import pytest
 
 from cni.config.keys import ignored
 from cni.config.spelling import distance, nearest
-from cni.spec.network import parse_network
+from cni.protocol.plugin_config import parse_network
 
 ROOT = Path(__file__).parents[2]
 ALL = ["podwire", "bridge", "ptp", "host-local", "portmap", "bandwidth", "firewall", "tuning", "loopback", "flannel"]

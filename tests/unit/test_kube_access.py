@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cni.agent.stores.kube import access as kubeaccess
-from cni.agent.stores.kube.access import Access, ApiError, access_of
+from cni.agent.stores.kube import config as kubeaccess
+from cni.agent.stores.kube.config import Access, ApiError, access_of
 from cni.agent.stores.kube.options import KubeOptions
 
 PEM = "-----BEGIN CERTIFICATE-----\n"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent.network import NetworkConfig
+from cni.agent.model.network import NetworkConfig
 from cni.agent.stores.kube import file as kubefile
 from cni.agent.stores.kube.file import NetworkFile
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from cni.agent.stores.kube import follower as kubefollower
-from cni.agent.stores.kube.access import ApiError
-from cni.agent.stores.kube.api import Expired
-from cni.agent.stores.kube.follower import Follower, Hooks
-from cni.agent.stores.kube.node import names_of
+from cni.agent.stores.kube import watch as kubefollower
+from cni.agent.stores.kube.client import Expired
+from cni.agent.stores.kube.config import ApiError
+from cni.agent.stores.kube.nodes import names_of
 from cni.agent.stores.kube.options import KubeOptions
+from cni.agent.stores.kube.watch import Follower, Hooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cni.agent.stores.kube.api import Api
+    from cni.agent.stores.kube.client import Api
 
 OPTIONS = KubeOptions("one", ("", ""), "", "", "", "flannel.alpha.coreos.com/", "/n", tells_available=True)
 PREFIX = "flannel.alpha.coreos.com/"

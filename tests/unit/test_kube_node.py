@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.agent.leases import End, Lease, Node, Way
-from cni.agent.network import parse_network_config
-from cni.agent.stores.kube.node import (
+from cni.agent.model.lease import End, Lease, Node, Way
+from cni.agent.model.network import parse_network_config
+from cni.agent.stores.kube.nodes import (
     OwnNode,
     Unfit,
     is_older,
@@ -21,10 +21,10 @@ from cni.agent.stores.kube.node import (
     whole_prefix,
     wished_ips,
 )
-from cni.spec.address import parse_ip, parse_mac, parse_net
+from cni.protocol.address import parse_ip, parse_mac, parse_net
 
 if TYPE_CHECKING:
-    from cni.agent.network import NetworkConfig
+    from cni.agent.model.network import NetworkConfig
 
 PREFIX = "flannel.alpha.coreos.com/"
 NAMES = names_of(PREFIX)

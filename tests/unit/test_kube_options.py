@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent.flags import InvalidOptions
-from cni.agent.options import parse_options
+from cni.agent.cli.flags import InvalidOptions
+from cni.agent.cli.options import parse_options
 
 if TYPE_CHECKING:
-    from cni.agent.options import Options
+    from cni.agent.cli.options import Options
     from cni.agent.stores.kube.options import KubeOptions
 
 POD = {

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from urllib3 import HTTPResponse
 
-from cni.agent.leases import End, Node
-from cni.agent.stores import streams
-from cni.agent.stores.kube import api as kubeapi
-from cni.agent.stores.kube import follower
+from cni.agent.model.events import Changed, Configured, Failed, Held, Listed
+from cni.agent.model.lease import End, Node
+from cni.agent.stores import http
+from cni.agent.stores.kube import client as kubeapi
+from cni.agent.stores.kube import watch
 from cni.agent.stores.kube.options import KubeOptions
 from cni.agent.stores.kube.store import KubeStore
-from cni.agent.stores.store import Changed, Configured, Failed, Held, Listed
-from cni.spec.address import parse_ip, parse_mac
+from cni.protocol.address import parse_ip, parse_mac
 from tests.machine import until
 from tests.unit.kube_api import PREFIX, KubeApi, refusal
 from tests.unit.scripted import Server, answer, chunk, head
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cni.agent.leases import Lease
-    from cni.agent.stores.store import News
+    from cni.agent.model.events import News
+    from cni.agent.model.lease import Lease
 
 MAC = "0a:00:00:00:00:0{}"
 NODE = Node("vxlan", 1, (End(parse_ip("192.0.2.1"), parse_mac(MAC.format(1))),))
@@ -295,7 +295,7 @@ def test_a_watch_names_its_own_silence(
     api: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(kubeapi, "OVERTIME", 0.2)
-    monkeypatch.setattr(follower, "WATCH_SECONDS", (1, 1))
+    monkeypatch.setattr(watch, "WATCH_SECONDS", (1, 1))
     caplog.set_level("DEBUG", "podwired.kubernetes")
 
     def silent() -> Iterator[bytes]:
@@ -330,7 +330,7 @@ def test_a_write_that_is_refused_for_now_is_tried_when_the_server_wants_it(api: 
 @pytest.mark.parametrize("text", ["-5", "soon", "1e9", "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT", ""])
 def test_no_server_decides_how_long_is_waited_without_bounds(text: str) -> None:
     response = HTTPResponse(headers={"Retry-After": text})
-    assert 0 <= streams.wait_of(response) <= streams.LONGEST_WAIT
+    assert 0 <= http.wait_of(response) <= http.LONGEST_WAIT
 
 
 def endless(api: KubeApi, *pieces: bytes) -> Iterator[bytes]:
@@ -346,7 +346,7 @@ def trickle(api: KubeApi, *pieces: bytes) -> Iterator[bytes]:
 
 
 def test_an_answer_without_end_is_given_up(api: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "LARGEST", 4 << 20)
+    monkeypatch.setattr(http, "LARGEST", 4 << 20)
     api.fail("list", *[endless(api, head(), b" " * 65536) for _ in range(2)])
     api.fail("watch", endless(api, head(), b"x" * 65536))
     with running(api, tmp_path) as told:
@@ -359,7 +359,7 @@ def test_an_answer_without_end_is_given_up(api: KubeApi, tmp_path: Path, monkeyp
 def test_an_answer_that_trickles_is_given_up(
     api: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: list[bytes]
 ) -> None:
-    monkeypatch.setattr(streams, "WHOLE_SECONDS", 0.5)
+    monkeypatch.setattr(http, "WHOLE_SECONDS", 0.5)
     api.fail("list", *[trickle(api, *start) for _ in range(2)])
     with running(api, tmp_path) as told:
         told.wait_fault("to list nodes: no whole answer within 0.5 s")

@@ -10,18 +10,18 @@ import pytest
 import yaml
 
 from cni import VERSION
-from cni.agent.network import VXLAN, parse_network_config
-from cni.agent.options import parse_options
+from cni.agent.cli.options import parse_options
+from cni.agent.model.network import VXLAN, parse_network_config
 from cni.config.flannel import parse_flannel, parse_subnet_env, render
 from cni.config.netconf import parse_netconf
-from cni.install import NAMES, parse_order
+from cni.diag.install import NAMES, parse_order
 from cni.kernel.hostlock import RUN
-from cni.spec.fields import Faults
-from cni.spec.jsontext import dump, parse_object
-from cni.spec.network import Network
+from cni.protocol.fields import Faults
+from cni.protocol.jsontext import dump, parse_object
+from cni.protocol.plugin_config import Network
 
 if TYPE_CHECKING:
-    from cni.agent.options import Options
+    from cni.agent.cli.options import Options
 
 Json = dict[str, Any]
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from cni.config.bandwidth import Rate, Shaping
 from cni.config.netconf import NetConf, parse_netconf
-from cni.config.ports import PortMapping, Ports
-from cni.config.shaping import Rate, Shaping
+from cni.config.portmap import PortMapping, Ports
 from cni.config.vlan import VlanRange
-from cni.spec.fields import Faults
-from cni.spec.network import Network, parse_network
-from cni.spec.result import DNS
+from cni.protocol.fields import Faults
+from cni.protocol.plugin_config import Network, parse_network
+from cni.protocol.result import DNS
 
 DEFAULTS: dict[str, Any] = {
     "routed": False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.kernel import rtinfo, rtnl
+from cni.kernel import rtnl, rtnl_parse
 from cni.kernel.netlink import (
     ANSWER_SECONDS,
     DUMP_TRIES,
@@ -35,7 +35,7 @@ from cni.kernel.netlink import (
     u8,
     u32,
 )
-from cni.spec.errors import MachineRefused
+from cni.protocol.errors import MachineRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -290,7 +290,7 @@ def test_of_an_attribute_that_repeats_the_last_counts() -> None:
 
 def test_a_name_of_any_bytes_goes_there_and_back() -> None:
     sent = rtnl.set_flags("\udcff\u00e9", 0, 0)[2]
-    assert rtinfo.parse_link(sent).name == "\udcff\u00e9"
+    assert rtnl_parse.parse_link(sent).name == "\udcff\u00e9"
 
 
 @pytest.mark.parametrize("option", [10, 11, 12])

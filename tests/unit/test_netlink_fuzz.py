@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.agent.watch import Watch
-from cni.kernel import conntrack, nfnl, nfrule, overlaynl, rtinfo, rtnl, tc
-from cni.kernel.firewalls import understand
+from cni.agent.controllers.drift import Watch
+from cni.effects import conntrack
+from cni.effects.forward_audit import understand
+from cni.kernel import nft, nft_rules, rtnl, rtnl_overlay, rtnl_parse, tc
 from cni.kernel.netlink import (
     NLA_F_NESTED,
     Interrupted,
@@ -27,9 +28,9 @@ from cni.kernel.netlink import (
     u8,
     u32,
 )
-from cni.spec.address import parse_ip, parse_net
-from cni.spec.errors import MachineRefused
-from cni.spec.result import Route
+from cni.protocol.address import parse_ip, parse_net
+from cni.protocol.errors import MachineRefused
+from cni.protocol.result import Route
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 ROUNDS = 400
 MAC = bytes(range(6))
 IP4, NET4, NET6 = parse_ip("192.0.2.1"), parse_net("192.0.2.0/24"), parse_net("2001:db8::/64")
-CHAIN = nfnl.Chain(nfnl.NFPROTO_INET, "podwire", "forward")
-VXLAN = overlaynl.VxlanInfo(1, 2, IP4, 8472, learning=False, gbp=True)
+CHAIN = nft.Chain(nft.NFPROTO_INET, "podwire", "forward")
+VXLAN = rtnl_overlay.VxlanInfo(1, 2, IP4, 8472, learning=False, gbp=True)
 
 LINK = (
     rtnl.IFINFO.pack(0, 1, 7, 1, 0)
@@ -55,15 +56,15 @@ LINK = (
 )
 HOP = rtnl.NEXTHOP.pack(16, 3) + address(rtnl.RTA_GATEWAY, IP4)
 HOPS = rtnl.new_route(0, Route(NET4, None))[2] + attribute(rtnl.RTA_MULTIPATH, HOP + HOP)
-FLOW = nfnl.NFGENMSG.pack(2, 0, 0) + nest(
+FLOW = nft.NFGENMSG.pack(2, 0, 0) + nest(
     conntrack.CTA_TUPLE_ORIG,
     nest(conntrack.CTA_TUPLE_IP, address(1, IP4), address(2, IP4), flag=NLA_F_NESTED),
     nest(conntrack.CTA_TUPLE_PROTO, u8(1, 17), attribute(3, b"\0\x35"), flag=NLA_F_NESTED),
     flag=NLA_F_NESTED,
 )
-RULE = nfrule.append_rule(CHAIN, nfrule.from_subnet(CHAIN, NET4), "a comment")[2]
-ELEMENT = nfnl.add_element(
-    nfnl.Place(nfnl.NFPROTO_INET, "podwire", "masquerade4"), nfnl.Element(IP4.packed, "chain", "podwire a b c")
+RULE = nft_rules.append_rule(CHAIN, nft_rules.from_subnet(CHAIN, NET4), "a comment")[2]
+ELEMENT = nft.add_element(
+    nft.Place(nft.NFPROTO_INET, "podwire", "masquerade4"), nft.Element(IP4.packed, "chain", "podwire a b c")
 )[2]
 
 
@@ -80,7 +81,7 @@ def heard(kind: int) -> Callable[[bytes], object]:
 
 
 def parse_rule(data: bytes) -> object:
-    rule = nfrule.parse_rule(data)
+    rule = nft_rules.parse_rule(data)
     return rule.target, understand(rule, {}, lambda _: [])
 
 
@@ -96,29 +97,29 @@ def _texts(found: Any) -> list[str]:
 
 
 DECODERS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
-    "link": (LINK, rtinfo.parse_link),
+    "link": (LINK, rtnl_parse.parse_link),
     "vlans": (
         rtnl.add_vlans(7, 2, 9, native=True)[2],
-        rtinfo.parse_port_vlans,
+        rtnl_parse.parse_port_vlans,
     ),
-    "address": (rtnl.new_address(7, NET6, 2)[2], printed(rtinfo.parse_address)),
-    "route": (rtnl.new_route(7, Route(NET4, IP4, mtu=1400), IP4)[2], printed(rtinfo.parse_route)),
-    "next hops": (HOPS, printed(rtinfo.parse_ways)),
-    "vxlan": (overlaynl.new_vxlan("flannel.1", MAC, 1450, VXLAN)[2], printed(overlaynl.parse_vxlan)),
-    "neighbour": (overlaynl.set_neighbour(7, IP4, MAC)[2], printed(overlaynl.parse_neighbour)),
-    "made route": (overlaynl.set_route(NET4, IP4, 7, 80, on_link=True)[2], printed(overlaynl.parse_made_route)),
+    "address": (rtnl.new_address(7, NET6, 2)[2], printed(rtnl_parse.parse_address)),
+    "route": (rtnl.new_route(7, Route(NET4, IP4, mtu=1400), IP4)[2], printed(rtnl_parse.parse_route)),
+    "next hops": (HOPS, printed(rtnl_parse.parse_ways)),
+    "vxlan": (rtnl_overlay.new_vxlan("flannel.1", MAC, 1450, VXLAN)[2], printed(rtnl_overlay.parse_vxlan)),
+    "neighbour": (rtnl_overlay.set_neighbour(7, IP4, MAC)[2], printed(rtnl_overlay.parse_neighbour)),
+    "made route": (rtnl_overlay.set_route(NET4, IP4, 7, 80, on_link=True)[2], printed(rtnl_overlay.parse_made_route)),
     "bucket": (tc.new_token_bucket(7, 1 << 33, 10, 10)[2], lambda data: tc.parse_token_bucket(data, 7)),
     "redirect": (tc.new_redirect(7, 8)[2], tc.redirects_to),
-    "chain": (nfrule.add_chain(CHAIN)[2], nfnl.parse_chain),
-    "chain of a rule": (RULE, nfnl.parse_rule),
+    "chain": (nft_rules.add_chain(CHAIN)[2], nft.parse_chain),
+    "chain of a rule": (RULE, nft.parse_rule),
     "rule": (RULE, parse_rule),
-    "elements": (ELEMENT, nfnl.parse_elements),
+    "elements": (ELEMENT, nft.parse_elements),
     "flow": (FLOW, lambda data: conntrack.flow_of(data, 4)),
     "heard link": (LINK, heard(rtnl.RTM_NEWLINK)),
     "heard address": (rtnl.new_address(7, NET6, 2)[2], heard(rtnl.RTM_NEWADDR)),
-    "heard neighbour": (overlaynl.set_neighbour(7, IP4, MAC)[2], heard(overlaynl.RTM_NEWNEIGH)),
-    "heard route": (overlaynl.set_route(NET4, IP4, 7, 80, on_link=True)[2], heard(rtnl.RTM_NEWROUTE)),
-    "heard rule": (RULE, lambda data: Watch("podwired").rules_disturbed(10 << 8 | nfrule.NFT_MSG_DELRULE, data)),
+    "heard neighbour": (rtnl_overlay.set_neighbour(7, IP4, MAC)[2], heard(rtnl_overlay.RTM_NEWNEIGH)),
+    "heard route": (rtnl_overlay.set_route(NET4, IP4, 7, 80, on_link=True)[2], heard(rtnl.RTM_NEWROUTE)),
+    "heard rule": (RULE, lambda data: Watch("podwired").rules_disturbed(10 << 8 | nft_rules.NFT_MSG_DELRULE, data)),
     "datagram": (frame(16, 2, 1, LINK) + frame(3, 2, 1, bytes(4)), lambda data: list(messages(data))),
 }
 

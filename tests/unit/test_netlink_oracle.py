@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.kernel import rtnl
-from cni.spec.address import mac_text, parse_ip, parse_net
-from cni.spec.result import Route
+from cni.protocol.address import mac_text, parse_ip, parse_net
+from cni.protocol.result import Route
 from tests.unit.oracle import (
     AF_BRIDGE,
     AF_INET,

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from cni.spec.address import parse_net
-from cni.spec.errors import IncompatibleVersion, InvalidConfig, Undecodable
-from cni.spec.fields import Faults
-from cni.spec.network import Network, parse_network, previous_result, valid_attachments
-from cni.spec.result import IPConfig, Result
+from cni.protocol.address import parse_net
+from cni.protocol.errors import IncompatibleVersion, InvalidConfig, Undecodable
+from cni.protocol.fields import Faults
+from cni.protocol.plugin_config import Network, parse_network, previous_result, valid_attachments
+from cni.protocol.result import IPConfig, Result
 
 
 def network(command: str = "ADD", **members: Any) -> Network:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.kernel import nfnl, nfrule, nfset
-from cni.kernel.nfnl import Element, Place
-from cni.spec.address import parse_ip
+from cni.kernel import nft, nft_rules, nft_sets
+from cni.kernel.nft import Element, Place
+from cni.protocol.address import parse_ip
 from tests.unit.oracle import WHY, framed, plain, slot
 
 if TYPE_CHECKING:
@@ -80,30 +80,30 @@ def bare(one: bytes) -> tuple[str, Any]:
 
 
 def test_keys_are_read_as_they_are_written() -> None:
-    assert nfset.parse_keys(nfset.add_keys(KEYS, TWO)[2]) == TWO
+    assert nft_sets.parse_keys(nft_sets.add_keys(KEYS, TWO)[2]) == TWO
 
 
 CASES: dict[str, tuple[Message, int, int, Place, list[Any]]] = {
     "add to a map": (
-        nfnl.add_element(MAP, ADDRESS), 12, 0x604, MAP, [{"attrs": [key(ADDRESS), jump(ADDRESS), comment(ADDRESS)]}],
+        nft.add_element(MAP, ADDRESS), 12, 0x604, MAP, [{"attrs": [key(ADDRESS), jump(ADDRESS), comment(ADDRESS)]}],
     ),
     "add to a map of IPv6": (
-        nfnl.add_element(MAP, ADDRESS6), 12, 0x604, MAP,
+        nft.add_element(MAP, ADDRESS6), 12, 0x604, MAP,
         [{"attrs": [key(ADDRESS6), jump(ADDRESS6), comment(ADDRESS6)]}],
     ),
-    "add to a set": (nfnl.add_element(SET, PORT), 12, 0x604, SET, [{"attrs": [key(PORT), comment(PORT)]}]),
+    "add to a set": (nft.add_element(SET, PORT), 12, 0x604, SET, [{"attrs": [key(PORT), comment(PORT)]}]),
     "add to a map to values": (
-        nfnl.add_element(VALUES, VALUE), 12, 0x604, VALUES, [{"attrs": [key(VALUE), value(VALUE), comment(VALUE)]}],
+        nft.add_element(VALUES, VALUE), 12, 0x604, VALUES, [{"attrs": [key(VALUE), value(VALUE), comment(VALUE)]}],
     ),
     "add to a map, leaving": (
-        nfnl.add_element(VALUES, LEAVES), 12, 0x604, VALUES,
+        nft.add_element(VALUES, LEAVES), 12, 0x604, VALUES,
         [{"attrs": [key(LEAVES), jump(LEAVES, "NFT_GOTO"), comment(LEAVES)]}],
     ),
-    "delete": (nfnl.delete_element(MAP, ADDRESS), 14, 0x4, MAP, [{"attrs": [key(ADDRESS)]}]),
-    "get": (nfnl.get_element(MAP, ADDRESS), 13, 0, MAP, [{"attrs": [key(ADDRESS)]}]),
-    "add keys to a set": (nfset.add_keys(KEYS, TWO), 12, 0x404, KEYS, [{"attrs": [bare(one)]} for one in TWO]),
-    "delete keys": (nfset.delete_keys(KEYS, TWO), 14, 0x4, KEYS, [{"attrs": [bare(one)]} for one in TWO]),
-    "all": ((nfnl.all_elements(MAP)[0], 0, nfnl.all_elements(MAP)[1]), 13, 0, MAP, []),
+    "delete": (nft.delete_element(MAP, ADDRESS), 14, 0x4, MAP, [{"attrs": [key(ADDRESS)]}]),
+    "get": (nft.get_element(MAP, ADDRESS), 13, 0, MAP, [{"attrs": [key(ADDRESS)]}]),
+    "add keys to a set": (nft_sets.add_keys(KEYS, TWO), 12, 0x404, KEYS, [{"attrs": [bare(one)]} for one in TWO]),
+    "delete keys": (nft_sets.delete_keys(KEYS, TWO), 14, 0x4, KEYS, [{"attrs": [bare(one)]} for one in TWO]),
+    "all": ((nft.all_elements(MAP)[0], 0, nft.all_elements(MAP)[1]), 13, 0, MAP, []),
 }  # fmt: skip
 
 
@@ -121,10 +121,9 @@ def test_every_nest_says_that_it_is_one() -> None:
     """Kernels refuse a nest without its flag where they check strictly (lib/nlattr.c, since 5.2)."""
     for element in (VALUE, LEAVES, PORT):
         assert (
-            without_flag(told(oracle.nft_set_elem_list_msg, nfnl.add_element(VALUES, element)).getvalue()["attrs"])
-            == []
+            without_flag(told(oracle.nft_set_elem_list_msg, nft.add_element(VALUES, element)).getvalue()["attrs"]) == []
         )
-    kind, flags, payload = nfnl.add_element(MAP, ADDRESS)
+    kind, flags, payload = nft.add_element(MAP, ADDRESS)
     assert without_flag(told(oracle.nft_set_elem_list_msg, (kind, flags, payload)).getvalue()["attrs"]) == []
     assert struct.pack("=H", 1 | NESTED) in payload  # NFTA_LIST_ELEM, which pyroute2 does not show
     unflagged = payload.replace(struct.pack("=H", 2 | NESTED), struct.pack("=H", 2))
@@ -135,8 +134,8 @@ def test_every_nest_says_that_it_is_one() -> None:
 @pytest.mark.parametrize(
     ("question", "names"),
     [
-        (nfnl.rules_of(1, "podwire"), [("NFTA_RULE_TABLE", "podwire")]),
-        (nfnl.rules_of(1, "filter", "FORWARD"), [("NFTA_RULE_TABLE", "filter"), ("NFTA_RULE_CHAIN", "FORWARD")]),
+        (nft.rules_of(1, "podwire"), [("NFTA_RULE_TABLE", "podwire")]),
+        (nft.rules_of(1, "filter", "FORWARD"), [("NFTA_RULE_TABLE", "filter"), ("NFTA_RULE_CHAIN", "FORWARD")]),
     ],
 )
 def test_the_rules_of_a_table_or_chain_are_asked_for(question: tuple[int, bytes], names: list[tuple[str, Any]]) -> None:
@@ -147,16 +146,16 @@ def test_the_rules_of_a_table_or_chain_are_asked_for(question: tuple[int, bytes]
 
 
 def test_chains_are_asked_for() -> None:
-    found = told(oracle.nft_chain_msg, nfnl.get_chain(nfnl.Chain(2, "filter", "FORWARD")))
+    found = told(oracle.nft_chain_msg, nft.get_chain(nft.Chain(2, "filter", "FORWARD")))
     assert (found["header"]["type"], found["header"]["flags"], found["nfgen_family"]) == (10 << 8 | 4, 0, 2)
     assert plain(found.getvalue()["attrs"]) == [("NFTA_CHAIN_TABLE", "filter"), ("NFTA_CHAIN_NAME", "FORWARD")]
-    kind, payload = nfnl.all_chains()
+    kind, payload = nft.all_chains()
     every = told(oracle.nft_chain_msg, (kind, 0, payload))
     assert (kind, every["nfgen_family"], every.getvalue()["attrs"]) == (10 << 8 | 4, 0, [])
 
 
 def test_the_generation_is_asked_for() -> None:
-    found = told(oracle.nft_gen_msg, nfnl.generation())
+    found = told(oracle.nft_gen_msg, nft.generation())
     assert (found["header"]["type"], found["header"]["flags"]) == (10 << 8 | oracle.NFT_MSG_GETGEN, 0)
     assert (found["nfgen_family"], found.getvalue()["attrs"]) == (0, [])
 
@@ -183,8 +182,8 @@ def test_a_chain_is_read_as_pyroute2_writes_it(hook: int | None, policy: int | N
     if policy is not None:
         message["attrs"].append(("NFTA_CHAIN_POLICY", policy))
     message.encode()
-    assert nfnl.parse_chain(bytes(message.data)[16:]) == nfnl.Chain(2, "filter", "FORWARD", drops)
-    assert nfnl.filters_forwarded(bytes(message.data)[16:]) == (hook == 2)
+    assert nft.parse_chain(bytes(message.data)[16:]) == nft.Chain(2, "filter", "FORWARD", drops)
+    assert nft.filters_forwarded(bytes(message.data)[16:]) == (hook == 2)
 
 
 @pytest.mark.parametrize(
@@ -202,27 +201,27 @@ def test_a_rule_is_read_as_pyroute2_writes_it(attrs: list[tuple[str, Any]], foun
     message = oracle.nft_rule_msg()
     message["attrs"] = attrs
     message.encode()
-    assert nfnl.parse_rule(bytes(message.data)[16:]) == found
+    assert nft.parse_rule(bytes(message.data)[16:]) == found
 
 
 @pytest.mark.parametrize(
     ("family", "number", "text"),
     [
-        (nfnl.NFPROTO_INET, 1, "inet filter"),
-        (nfnl.NFPROTO_IPV4, 2, "ip filter"),
-        (nfnl.NFPROTO_IPV6, 10, "ip6 filter"),
-        (nfnl.NFPROTO_BRIDGE, 7, "7 filter"),
+        (nft.NFPROTO_INET, 1, "inet filter"),
+        (nft.NFPROTO_IPV4, 2, "ip filter"),
+        (nft.NFPROTO_IPV6, 10, "ip6 filter"),
+        (nft.NFPROTO_BRIDGE, 7, "7 filter"),
     ],
 )
 def test_a_family_has_its_number_and_the_name_that_nft_knows(family: int, number: int, text: str) -> None:
     assert family == number
-    assert nfnl.Chain(family, "filter", "FORWARD").table_text == text
-    assert not nfnl.Chain(family, "filter", "FORWARD").drops_forwarded
+    assert nft.Chain(family, "filter", "FORWARD").table_text == text
+    assert not nft.Chain(family, "filter", "FORWARD").drops_forwarded
 
 
 def test_a_transaction_has_its_edges() -> None:
-    inner = nfnl.delete_element(MAP, ADDRESS)
-    first, middle, last = nfnl.transaction([inner])
+    inner = nft.delete_element(MAP, ADDRESS)
+    first, middle, last = nft.transaction([inner])
     assert middle == inner
     for edge, kind in ((first, 16), (last, 17)):
         assert edge == (kind, 0, struct.pack(">BBH", 0, 0, 10))
@@ -231,7 +230,7 @@ def test_a_transaction_has_its_edges() -> None:
 @pytest.mark.parametrize("place", [MAP, SET])
 @pytest.mark.parametrize("element", [ADDRESS, ADDRESS6, PORT, VALUE, LEAVES])
 def test_an_element_reads_back_as_it_was_added(element: Element, place: Place) -> None:
-    assert nfnl.parse_elements(nfnl.add_element(place, element)[2]) == [element]
+    assert nft.parse_elements(nft.add_element(place, element)[2]) == [element]
 
 
 def test_several_elements_are_read_as_pyroute2_writes_them() -> None:
@@ -245,12 +244,12 @@ def test_several_elements_are_read_as_pyroute2_writes_them() -> None:
         content = bytes(message.data)[4:]
         listed_elements += struct.pack("=HH", 4 + len(content), 1 | NESTED) + content
     payload = struct.pack("=HH", 4 + len(listed_elements), 3 | NESTED) + listed_elements
-    assert nfnl.parse_elements(struct.pack(">BBH", 1, 0, 0) + payload) == ELEMENTS
-    assert next(nfnl.each_element(struct.pack(">BBH", 1, 0, 0) + payload)) == ELEMENTS[0]
+    assert nft.parse_elements(struct.pack(">BBH", 1, 0, 0) + payload) == ELEMENTS
+    assert next(nft.each_element(struct.pack(">BBH", 1, 0, 0) + payload)) == ELEMENTS[0]
 
 
 def test_an_answer_without_elements_is_empty() -> None:
-    assert nfnl.parse_elements(struct.pack(">BBH", 1, 0, 0)) == []
+    assert nft.parse_elements(struct.pack(">BBH", 1, 0, 0)) == []
 
 
 @pytest.mark.parametrize(
@@ -266,7 +265,7 @@ def test_an_answer_without_elements_is_empty() -> None:
     ],
 )
 def test_a_comment_is_found_among_user_data(userdata: bytes, label: str) -> None:
-    assert nfnl.comment_of(userdata) == label
+    assert nft.comment_of(userdata) == label
 
 
 def test_every_builder_and_reader_is_held_to_the_oracle() -> None:
@@ -274,15 +273,15 @@ def test_every_builder_and_reader_is_held_to_the_oracle() -> None:
         text = file.read()
     made = {
         name
-        for name, value in vars(nfnl).items()
-        if callable(value) and getattr(value, "__module__", "") == nfnl.__name__ and name.islower() and name[0] != "_"
+        for name, value in vars(nft).items()
+        if callable(value) and getattr(value, "__module__", "") == nft.__name__ and name.islower() and name[0] != "_"
     }
     assert len(made) > 7
     parts = {"message", "name_of"}
-    assert {name for name in made - parts if f"nfnl.{name}(" not in text} == set()
+    assert {name for name in made - parts if f"nft.{name}(" not in text} == set()
 
 
 def test_a_table_is_deleted_by_its_name() -> None:
-    found = told(oracle.nft_table_msg, nfrule.delete_table(nfnl.NFPROTO_IPV4, "flannel-ipv4"))
+    found = told(oracle.nft_table_msg, nft_rules.delete_table(nft.NFPROTO_IPV4, "flannel-ipv4"))
     assert (found["header"]["type"], found["header"]["flags"], found["nfgen_family"]) == (10 << 8 | 2, 0x4, 2)
     assert plain(found.getvalue()["attrs"]) == [("NFTA_TABLE_NAME", "flannel-ipv4")]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.kernel import overlaynl
-from cni.kernel.overlaynl import MadeRoute, Neighbour, VxlanInfo
-from cni.spec.address import IP, Net, mac_text, parse_ip, parse_net
+from cni.kernel import rtnl_overlay
+from cni.kernel.rtnl_overlay import MadeRoute, Neighbour, VxlanInfo
+from cni.protocol.address import IP, Net, mac_text, parse_ip, parse_net
 from tests.unit.oracle import (
     AF_BRIDGE,
     AF_INET,
@@ -55,11 +55,11 @@ def vxlan(*data: Any) -> tuple[str, Any]:
 
 
 LINKS: dict[str, tuple[Message, tuple[int, int], dict[str, int], Attributes]] = {
-    "new": (overlaynl.new_vxlan("br0", ONE, 1450, V4), (16, CREATE), {}, [NAME, MAC, SIZE, vxlan(*DATA4, PORT4)]),
-    "new IPv6": (overlaynl.new_vxlan("br0", ONE, 1450, V6), (16, CREATE), {}, [NAME, MAC, SIZE, vxlan(*DATA6, GBP)]),
-    "no port": (overlaynl.set_free("br0"), (19, 0), {}, [NAME, ("IFLA_MASTER", 0)]),
-    "set": (overlaynl.set_vxlan("br0", V4), (16, 0), {}, [NAME, vxlan(*DATA4)]),
-    "set IPv6": (overlaynl.set_vxlan("br0", V6), (16, 0), {}, [NAME, vxlan(*DATA6)]),
+    "new": (rtnl_overlay.new_vxlan("br0", ONE, 1450, V4), (16, CREATE), {}, [NAME, MAC, SIZE, vxlan(*DATA4, PORT4)]),
+    "new IPv6": (rtnl_overlay.new_vxlan("br0", ONE, 1450, V6), (16, CREATE), {}, [NAME, MAC, SIZE, vxlan(*DATA6, GBP)]),
+    "no port": (rtnl_overlay.set_free("br0"), (19, 0), {}, [NAME, ("IFLA_MASTER", 0)]),
+    "set": (rtnl_overlay.set_vxlan("br0", V4), (16, 0), {}, [NAME, vxlan(*DATA4)]),
+    "set IPv6": (rtnl_overlay.set_vxlan("br0", V6), (16, 0), {}, [NAME, vxlan(*DATA6)]),
 }
 
 
@@ -76,17 +76,17 @@ def dump_of(question: tuple[int, bytes]) -> Message:
 
 
 NEIGHBOURS: dict[str, tuple[Message, tuple[int, int], dict[str, int], Attributes]] = {
-    "neighbour": (overlaynl.set_neighbour(7, IP4, ONE), (28, REPLACE), AT4 | STATE, ENTRY4),
-    "IPv6 neighbour": (overlaynl.set_neighbour(7, IP6, ONE), (28, REPLACE), AT6 | STATE, ENTRY6),
-    "no neighbour": (overlaynl.delete_neighbour(7, IP4, ONE), (29, 0), AT4 | STATE, ENTRY4),
-    "no IPv6 neighbour": (overlaynl.delete_neighbour(7, IP6, ONE), (29, 0), AT6 | STATE, ENTRY6),
-    "place": (overlaynl.set_forwarding(7, IP4, ONE), (28, REPLACE), BRIDGED, ENTRY4),
-    "IPv6 place": (overlaynl.set_forwarding(7, IP6, ONE), (28, REPLACE), BRIDGED, ENTRY6),
-    "no place": (overlaynl.delete_forwarding(7, IP4, ONE), (29, 0), BRIDGED, ENTRY4),
-    "no IPv6 place": (overlaynl.delete_forwarding(7, IP6, ONE), (29, 0), BRIDGED, ENTRY6),
-    "neighbours": (dump_of(overlaynl.neighbours_of(7, 4)), (30, 0), {"family": AF_INET}, [("NDA_IFINDEX", 7)]),
-    "IPv6 neighbours": (dump_of(overlaynl.neighbours_of(7, 6)), (30, 0), {"family": AF_INET6}, [("NDA_IFINDEX", 7)]),
-    "places": (dump_of(overlaynl.forwarding_of(7)), (30, 0), {"family": AF_BRIDGE, "ifindex": 7}, []),
+    "neighbour": (rtnl_overlay.set_neighbour(7, IP4, ONE), (28, REPLACE), AT4 | STATE, ENTRY4),
+    "IPv6 neighbour": (rtnl_overlay.set_neighbour(7, IP6, ONE), (28, REPLACE), AT6 | STATE, ENTRY6),
+    "no neighbour": (rtnl_overlay.delete_neighbour(7, IP4, ONE), (29, 0), AT4 | STATE, ENTRY4),
+    "no IPv6 neighbour": (rtnl_overlay.delete_neighbour(7, IP6, ONE), (29, 0), AT6 | STATE, ENTRY6),
+    "place": (rtnl_overlay.set_forwarding(7, IP4, ONE), (28, REPLACE), BRIDGED, ENTRY4),
+    "IPv6 place": (rtnl_overlay.set_forwarding(7, IP6, ONE), (28, REPLACE), BRIDGED, ENTRY6),
+    "no place": (rtnl_overlay.delete_forwarding(7, IP4, ONE), (29, 0), BRIDGED, ENTRY4),
+    "no IPv6 place": (rtnl_overlay.delete_forwarding(7, IP6, ONE), (29, 0), BRIDGED, ENTRY6),
+    "neighbours": (dump_of(rtnl_overlay.neighbours_of(7, 4)), (30, 0), {"family": AF_INET}, [("NDA_IFINDEX", 7)]),
+    "IPv6 neighbours": (dump_of(rtnl_overlay.neighbours_of(7, 6)), (30, 0), {"family": AF_INET6}, [("NDA_IFINDEX", 7)]),
+    "places": (dump_of(rtnl_overlay.forwarding_of(7)), (30, 0), {"family": AF_BRIDGE, "ifindex": 7}, []),
 }
 NET4, NET6 = parse_net("10.5.2.0/24"), parse_net("fd00:5:0:2::/64")
 
@@ -105,43 +105,45 @@ def through(net: str, gw: str) -> Attributes:
 FOREIGN = MadeRoute(NET6, parse_ip("fd01::2"), 7, main=True, protocol=3, on_link=False, priority=100)
 ROUTES: dict[str, tuple[Message, tuple[int, int], dict[str, int], Attributes]] = {
     "route": (
-        overlaynl.set_route(NET4, parse_ip("192.0.2.2"), 7, 80, on_link=False),
+        rtnl_overlay.set_route(NET4, parse_ip("192.0.2.2"), 7, 80, on_link=False),
         (24, REPLACE), made(AF_INET, 24, 80), through("10.5.2.0", "192.0.2.2"),
     ),
     "route on the link": (
-        overlaynl.set_route(NET4, IP4, 7, 80, on_link=True),
+        rtnl_overlay.set_route(NET4, IP4, 7, 80, on_link=True),
         (24, REPLACE), made(AF_INET, 24, 80, ONLINK), through("10.5.2.0", "10.5.2.0"),
     ),
     "IPv6 route on the link": (
-        overlaynl.set_route(NET6, IP6, 7, 80, on_link=True),
+        rtnl_overlay.set_route(NET6, IP6, 7, 80, on_link=True),
         (24, REPLACE), made(AF_INET6, 64, 80, ONLINK), through("fd00:5:0:2::", "fd00:5:0:2::"),
     ),
     "no route": (
-        overlaynl.delete_route(NET4, IP4, 7, 0), (25, 0), made(AF_INET, 24, 0), through("10.5.2.0", "10.5.2.0"),
+        rtnl_overlay.delete_route(NET4, IP4, 7, 0), (25, 0), made(AF_INET, 24, 0), through("10.5.2.0", "10.5.2.0"),
     ),
     "no route without a gateway": (
-        overlaynl.delete_route(NET6, None, 7, 80), (25, 0), made(AF_INET6, 64, 80), through("fd00:5:0:2::", ""),
+        rtnl_overlay.delete_route(NET6, None, 7, 80), (25, 0), made(AF_INET6, 64, 80), through("fd00:5:0:2::", ""),
     ),
     "blackhole": (
-        overlaynl.new_blackhole(NET4, 80),
+        rtnl_overlay.new_blackhole(NET4, 80),
         (24, CREATE), made(AF_INET, 24, 80) | BLACKHOLE, [("RTA_DST", "10.5.2.0"), LAST],
     ),
     "no IPv6 blackhole": (
-        overlaynl.delete_blackhole(NET6, 80),
+        rtnl_overlay.delete_blackhole(NET6, 80),
         (25, 0), made(AF_INET6, 64, 80) | BLACKHOLE, [("RTA_DST", "fd00:5:0:2::"), LAST],
     ),
     "no route of others": (
-        overlaynl.delete_made_route(FOREIGN),
+        rtnl_overlay.delete_made_route(FOREIGN),
         (25, 0), made(AF_INET6, 64, 3) | {"scope": 255},
         [("RTA_DST", "fd00:5:0:2::"), ("RTA_PRIORITY", 100), ("RTA_GATEWAY", "fd01::2"), ("RTA_OIF", 7)],
     ),
     "no blackhole of others": (
-        overlaynl.delete_made_route(MadeRoute(NET4, None, 1, main=True, protocol=4, on_link=False, kind=6)),
+        rtnl_overlay.delete_made_route(MadeRoute(NET4, None, 1, main=True, protocol=4, on_link=False, kind=6)),
         (25, 0), made(AF_INET, 24, 4) | BLACKHOLE | {"scope": 255},
         [("RTA_DST", "10.5.2.0"), ("RTA_PRIORITY", 0)],
     ),
-    "routes": (dump_of(overlaynl.routes_by(80, 4)), (26, 0), {"family": AF_INET, "table": 254, "proto": 80}, []),
-    "IPv6 routes": (dump_of(overlaynl.routes_by(80, 6)), (26, 0), {"family": AF_INET6, "table": 254, "proto": 80}, []),
+    "routes": (dump_of(rtnl_overlay.routes_by(80, 4)), (26, 0), {"family": AF_INET, "table": 254, "proto": 80}, []),
+    "IPv6 routes": (
+        dump_of(rtnl_overlay.routes_by(80, 6)), (26, 0), {"family": AF_INET6, "table": 254, "proto": 80}, [],
+    ),
 }  # fmt: skip
 ALL = [
     pytest.param(kind, *case, id=f"{kind.__name__} {name}")
@@ -160,14 +162,14 @@ def test_a_message_is_what_pyroute2_would_send(
 def test_every_builder_is_held_to_the_oracle() -> None:
     builders = {
         name
-        for name, value in vars(overlaynl).items()
-        if callable(value) and getattr(value, "__module__", "") == overlaynl.__name__ and name[0].islower()
+        for name, value in vars(rtnl_overlay).items()
+        if callable(value) and getattr(value, "__module__", "") == rtnl_overlay.__name__ and name[0].islower()
     }
     builders = {name for name in builders if not name.startswith("parse_") and name != "described"}
     assert len(builders) == 15
     with open(__file__, encoding="ascii") as file:
         text = file.read()
-    assert {name for name in builders if f"overlaynl.{name}(" not in text} == set()
+    assert {name for name in builders if f"rtnl_overlay.{name}(" not in text} == set()
 
 
 @pytest.mark.parametrize(
@@ -179,29 +181,29 @@ def test_every_builder_is_held_to_the_oracle() -> None:
     ],
 )
 def test_a_device_is_read_as_pyroute2_writes_it(data: Attributes, info: VxlanInfo) -> None:
-    assert overlaynl.parse_vxlan(answer(ifinfmsg, {}, [NAME, MAC, vxlan(*data)])) == info
+    assert rtnl_overlay.parse_vxlan(answer(ifinfmsg, {}, [NAME, MAC, vxlan(*data)])) == info
 
 
 @pytest.mark.parametrize("attrs", [[NAME, MAC], [NAME, linkinfo("bridge")], [NAME, linkinfo("veth", [])]])
 def test_another_link_is_no_such_device(attrs: Attributes) -> None:
-    assert overlaynl.parse_vxlan(answer(ifinfmsg, {}, attrs)) is None
+    assert rtnl_overlay.parse_vxlan(answer(ifinfmsg, {}, attrs)) is None
 
 
 @pytest.mark.parametrize(("attrs", "ip"), [(ENTRY4, IP4), (ENTRY6, IP6)])
 @pytest.mark.parametrize(("state", "permanent"), [(PERMANENT, True), (PERMANENT | 0x40, True), (2, False), (0, False)])
 def test_an_entry_is_read_as_pyroute2_writes_it(attrs: Attributes, ip: IP, state: int, *, permanent: bool) -> None:
     data = answer(ndmsg, {"family": AF_BRIDGE, "ifindex": 7, "state": state}, attrs)
-    assert overlaynl.parse_neighbour(data) == Neighbour(7, ip, ONE, permanent)
+    assert rtnl_overlay.parse_neighbour(data) == Neighbour(7, ip, ONE, permanent)
 
 
 def test_an_entry_that_failed_has_no_mac_address() -> None:
     data = answer(ndmsg, {"family": AF_INET, "ifindex": 7, "state": 0x20}, ENTRY4[:1])
-    assert overlaynl.parse_neighbour(data) == Neighbour(7, IP4, b"", permanent=False)
+    assert rtnl_overlay.parse_neighbour(data) == Neighbour(7, IP4, b"", permanent=False)
 
 
 @pytest.mark.parametrize("attrs", [[], ENTRY4[1:]])
 def test_an_entry_without_an_address_is_none(attrs: Attributes) -> None:
-    assert overlaynl.parse_neighbour(answer(ndmsg, {"family": AF_BRIDGE, "ifindex": 7}, attrs)) is None
+    assert rtnl_overlay.parse_neighbour(answer(ndmsg, {"family": AF_BRIDGE, "ifindex": 7}, attrs)) is None
 
 
 @pytest.mark.parametrize(
@@ -235,7 +237,7 @@ def test_an_entry_without_an_address_is_none(attrs: Attributes) -> None:
     ],
 )
 def test_a_route_is_read_as_pyroute2_writes_it(fields: dict[str, int], attrs: Attributes, route: MadeRoute) -> None:
-    assert overlaynl.parse_made_route(answer(rtmsg, fields, attrs)) == route
+    assert rtnl_overlay.parse_made_route(answer(rtmsg, fields, attrs)) == route
 
 
 def test_whatever_is_built_is_read_again() -> None:
@@ -245,10 +247,10 @@ def test_whatever_is_built_is_read_again() -> None:
         bits = 32 if family == 4 else 128
         ip, mac, index = IP(family, dice.getrandbits(bits)), dice.randbytes(6), dice.randrange(1, 1 << 31)
         dst = Net(ip, dice.randrange(1, bits + 1)).network
-        for build in (overlaynl.set_neighbour, overlaynl.set_forwarding):
-            assert overlaynl.parse_neighbour(build(index, ip, mac)[2]) == Neighbour(index, ip, mac, permanent=True)
-        route = overlaynl.set_route(dst, ip, index, 80, on_link=True)
-        assert overlaynl.parse_made_route(route[2])[:6] == (dst, ip, index, True, 80, True)
+        for build in (rtnl_overlay.set_neighbour, rtnl_overlay.set_forwarding):
+            assert rtnl_overlay.parse_neighbour(build(index, ip, mac)[2]) == Neighbour(index, ip, mac, permanent=True)
+        route = rtnl_overlay.set_route(dst, ip, index, 80, on_link=True)
+        assert rtnl_overlay.parse_made_route(route[2])[:6] == (dst, ip, index, True, 80, True)
 
 
 def is_question(message: Message) -> bool:
@@ -257,7 +259,7 @@ def is_question(message: Message) -> bool:
 
 def test_a_message_is_described_as_people_know_it() -> None:
     messages = [message for message, *_ in (*NEIGHBOURS.values(), *ROUTES.values()) if not is_question(message)]
-    assert [*map(overlaynl.described, messages)] == [
+    assert [*map(rtnl_overlay.described, messages)] == [
         "ip neighbour replace 10.5.2.0 lladdr 02:00:00:00:00:01",
         "ip neighbour replace fd00:5:0:2:: lladdr 02:00:00:00:00:01",
         "ip neighbour delete 10.5.2.0 lladdr 02:00:00:00:00:01",

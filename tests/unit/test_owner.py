@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from cni.spec import owner
-from cni.spec.address import mac_text, parse_mac
-from cni.spec.owner import Owner, digest, label_keys, mac_of, network_key, same_container
-from cni.spec.request import ifname_fault
+from cni.protocol import owner
+from cni.protocol.address import mac_text, parse_mac
+from cni.protocol.owner import Owner, digest, label_keys, mac_of, network_key, same_container
+from cni.protocol.request import ifname_fault
 
 ONE = Owner("net", "c1", "eth0")
 OTHERS = [

@@ -14,11 +14,11 @@ from cni.plan.masquerade import Masquerade
 from cni.plan.plan import plan_attachment
 from cni.plan.spoofcheck import SpoofGuard
 from cni.plan.vlan import NoPortVlan, PortVlan, VlanGateway
-from cni.spec.address import mac_text, parse_ip, parse_mac, parse_net
-from cni.spec.fields import Faults
-from cni.spec.network import Network
-from cni.spec.owner import Owner
-from cni.spec.result import IPConfig, Result, Route
+from cni.protocol.address import mac_text, parse_ip, parse_mac, parse_net
+from cni.protocol.fields import Faults
+from cni.protocol.owner import Owner
+from cni.protocol.plugin_config import Network
+from cni.protocol.result import IPConfig, Result, Route
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

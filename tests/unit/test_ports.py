@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cni.config.ports import ALL, NOBODY, SUBNET, PortMapping, Ports, parse_ports, read_mappings
-from cni.spec.address import parse_ip
-from cni.spec.fields import Faults, Fields
+from cni.config.portmap import ALL, NOBODY, SUBNET, PortMapping, Ports, parse_ports, read_mappings
+from cni.protocol.address import parse_ip
+from cni.protocol.fields import Faults, Fields
 
 HTTP = {"hostPort": 80, "containerPort": 8080}
 WHERE = "runtimeConfig.portMappings[0]"

@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.config.netconf import parse_netconf
-from cni.config.ports import ALL, NOBODY, SUBNET, PortMapping, Ports, parse_ports
+from cni.config.portmap import ALL, NOBODY, SUBNET, PortMapping, Ports, parse_ports
 from cni.plan import operations as ops
-from cni.plan import ports
+from cni.plan import portmap
 from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.plan import plan_attachment
-from cni.plan.ports import Condition, Hairpin, HostPort, LoopbackRouting, PortOverlap
+from cni.plan.portmap import Condition, Hairpin, HostPort, LoopbackRouting, PortOverlap
 from cni.plan.vlan import VlanGateway
-from cni.spec.address import parse_ip, parse_net
-from cni.spec.fields import Faults, Fields
-from cni.spec.network import Network
-from cni.spec.owner import Owner
-from cni.spec.result import IPConfig, Result
+from cni.protocol.address import parse_ip, parse_net
+from cni.protocol.fields import Faults, Fields
+from cni.protocol.owner import Owner
+from cni.protocol.plugin_config import Network
+from cni.protocol.result import IPConfig, Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cni.plan.operations import Operation
-    from cni.spec.address import Net
+    from cni.protocol.address import Net
 
 OWNER = Owner("net", "c1", "eth0")
 V4, V6 = parse_net("10.1.2.3/24"), parse_net("2001:db8::3/64")
@@ -39,8 +39,8 @@ def on(address: str) -> PortMapping:
 
 def planned(*mappings: PortMapping, toward: str = "cni0", **conf: Any) -> tuple[Operation, ...]:
     made = Ports(mappings, **conf)
-    back = ports.ways_from_loopback(made, (V4, V6), toward, OWNER.label)
-    return ports.operations(made, (V4, V6), OWNER.label) + back
+    back = portmap.ways_from_loopback(made, (V4, V6), toward, OWNER.label)
+    return portmap.operations(made, (V4, V6), OWNER.label) + back
 
 
 def attached(*addresses: str, **members: Any) -> list[Operation]:
@@ -86,13 +86,13 @@ def test_a_port_of_one_family_leads_to_the_address_of_that_family(mapping: PortM
 
 @pytest.mark.parametrize(("addresses", "families"), [((V4,), [4]), ((V6,), [6]), ((), []), ((V6, V4), [4, 6])])
 def test_a_family_that_the_container_has_not_is_passed_over(addresses: tuple[Net, ...], families: list[int]) -> None:
-    found = ports.operations(Ports((BOTH,)), addresses, OWNER.label)
+    found = portmap.operations(Ports((BOTH,)), addresses, OWNER.label)
     assert [one.ip.family for one in found if isinstance(one, HostPort)] == families
 
 
 def test_of_several_addresses_of_a_family_the_first_is_used() -> None:
     several = tuple(map(parse_net, ("2001:db8::9/64", "10.1.2.9/24", "10.1.2.4/16", "2001:db8::4/64")))
-    found = ports.operations(Ports((BOTH,)), several, OWNER.label)
+    found = portmap.operations(Ports((BOTH,)), several, OWNER.label)
     assert [one.ip for one in found if isinstance(one, HostPort)] == [several[1].ip, several[0].ip]
     assert [one.address for one in found if isinstance(one, Hairpin)] == [several[1], several[0]]
 
@@ -203,7 +203,7 @@ def test_loopback_is_routed_over_the_interface_that_has_the_gateway_once_it_is_t
 def test_a_mapping_as_a_runtime_sends_it_ends_as_an_element() -> None:
     told: dict[str, Any] = {"HostPort": 53, "ContainerPort": 5353, "Protocol": "UDP", "HostIP": "2001:db8:2::1"}
     conf = parse_ports(Fields({"runtimeConfig": {"portMappings": [told]}}, "", Faults()))
-    found = ports.operations(conf, (V4, V6), OWNER.label)
+    found = portmap.operations(conf, (V4, V6), OWNER.label)
     assert [one.describe() for one in found] == [
         "nft add element inet podwire hairpin6 { 2001:db8::3 : jump hairpin-2001_db8__/64 }",
         "at DEL: conntrack -D -p udp --orig-port-dst 53 --reply-src 2001:db8::3",

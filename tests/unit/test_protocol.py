@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import cni.kernel.machine
+import cni.effects.host
 import cni.main
 from cni import VERSION
 from cni.main import Descriptor, run
-from cni.spec.versions import SUPPORTED
+from cni.protocol.versions import SUPPORTED
 from tests.unit.calls import ENVIRONMENT, NETWORK, NOWHERE, Sink, Source, call
 
 if TYPE_CHECKING:
@@ -205,11 +205,11 @@ def test_a_defect_with_odd_characters_is_shown(monkeypatch: pytest.MonkeyPatch) 
 def test_a_signal_ends_the_call_at_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """It arrives while the container is looked for; the answer is `try again`, not a dead process."""
 
-    def interrupted(machine: cni.kernel.machine.Machine, *_: object) -> None:
+    def interrupted(machine: cni.effects.host.Machine, *_: object) -> None:
         os.kill(os.getpid(), 15)
         machine.proceed()
 
-    monkeypatch.setattr(cni.kernel.machine.Machine, "open_container", interrupted)
+    monkeypatch.setattr(cni.effects.host.Machine, "open_container", interrupted)
     assert call().error == (11, "interrupted by a signal, everything done so far is undone")
 
 

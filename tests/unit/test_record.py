@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from cni.spec.record import Record
+from cni.protocol.record import Record
 
 
 class Point(Record):

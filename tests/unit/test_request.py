@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cni.spec.errors import InvalidConfig, InvalidEnvironment
-from cni.spec.request import ifname_fault, is_identifier, is_plugin_name, parse_request, split_args
+from cni.protocol.errors import InvalidConfig, InvalidEnvironment
+from cni.protocol.request import ifname_fault, is_identifier, is_plugin_name, parse_request, split_args
 
 FULL = {
     "CNI_CONTAINERID": "c1",

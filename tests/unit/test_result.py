@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from cni.spec.address import parse_ip, parse_net
-from cni.spec.errors import InvalidConfig
-from cni.spec.fields import Faults, Fields
-from cni.spec.jsontext import dump
-from cni.spec.result import DNS, Interface, IPConfig, Result, Route, parse_result, parse_routes, result_json
+from cni.protocol.address import parse_ip, parse_net
+from cni.protocol.errors import InvalidConfig
+from cni.protocol.fields import Faults, Fields
+from cni.protocol.jsontext import dump
+from cni.protocol.result import DNS, Interface, IPConfig, Result, Route, parse_result, parse_routes, result_json
 
 OLDEST = ("0.1.0", "0.2.0")
 MIDDLE = ("0.3.0", "0.3.1", "0.4.0")

@@ -8,19 +8,19 @@ import pytest
 
 from cni.config.netconf import parse_netconf
 from cni.plan import operations as ops
-from cni.plan.accept import Accept
 from cni.plan.attachment import Attachment, Facts, names_of
+from cni.plan.forward_accept import Accept
 from cni.plan.link import link_local
 from cni.plan.masquerade import Masquerade
 from cni.plan.plan import Plan, plan_attachment
 from cni.plan.routed import HostAddress, HostRoute
 from cni.plan.spoofcheck import SpoofGuard
 from cni.plan.vlan import VlanGateway
-from cni.spec.address import mac_text, parse_ip, parse_mac, parse_net
-from cni.spec.fields import Faults
-from cni.spec.network import Network
-from cni.spec.owner import Owner
-from cni.spec.result import Interface, IPConfig, Result, Route
+from cni.protocol.address import mac_text, parse_ip, parse_mac, parse_net
+from cni.protocol.fields import Faults
+from cni.protocol.owner import Owner
+from cni.protocol.plugin_config import Network
+from cni.protocol.result import Interface, IPConfig, Result, Route
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

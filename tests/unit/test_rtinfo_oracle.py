@@ -6,9 +6,9 @@ import struct
 
 import pytest
 
-from cni.kernel import rtinfo
+from cni.kernel import rtnl_parse
 from cni.kernel.netlink import Malformed
-from cni.spec.address import mac_text, parse_ip, parse_net
+from cni.protocol.address import mac_text, parse_ip, parse_net
 from tests.unit.oracle import (
     AF_BRIDGE,
     AF_INET,
@@ -55,8 +55,8 @@ def test_a_port_is_read_as_pyroute2_writes_it(hairpin: bool, isolated: bool) -> 
             ("IFLA_INFO_SLAVE_DATA", {"attrs": slave}),
         ]
     }
-    link = rtinfo.parse_link(answer(ifinfmsg, {"index": 9, "flags": 0x1003}, [*PORT, ("IFLA_LINKINFO", info)]))
-    assert link == rtinfo.Link(
+    link = rtnl_parse.parse_link(answer(ifinfmsg, {"index": 9, "flags": 0x1003}, [*PORT, ("IFLA_LINKINFO", info)]))
+    assert link == rtnl_parse.Link(
         ifindex=9, name="veth0", kind="veth", mac=ONE, mtu=1400, flags=0x1003, master=7, peer=5, operstate=6,
         txqlen=500, group=0x50570009, alias="whose; masqueraded", vlan_filtering=False, hairpin=hairpin,
         isolated=isolated,
@@ -71,25 +71,25 @@ def test_a_bridge_is_read_as_pyroute2_writes_it(filtering: bool) -> None:
         MAC,
         linkinfo("bridge", [("IFLA_BR_FORWARD_DELAY", 1500), ("IFLA_BR_VLAN_FILTERING", int(filtering))]),
     ]
-    link = rtinfo.parse_link(answer(ifinfmsg, {"index": 7, "flags": 0x102}, attrs))
+    link = rtnl_parse.parse_link(answer(ifinfmsg, {"index": 7, "flags": 0x102}, attrs))
     assert (link.name, link.kind, link.mac, link.vlan_filtering, link.up) == ("br0", "bridge", ONE, filtering, False)
 
 
 def test_a_link_without_any_attribute_is_read() -> None:
-    link = rtinfo.parse_link(answer(ifinfmsg, {"index": 1}, []))
+    link = rtnl_parse.parse_link(answer(ifinfmsg, {"index": 1}, []))
     assert {name: value for name, value in link._asdict().items() if value} == {"ifindex": 1}
 
 
 def test_only_a_bridges_own_data_is_read_as_a_bridges() -> None:
     """The same number means something else in another kind of link."""
     info = linkinfo("vxlan", [("IFLA_VXLAN_LEARNING", 1)])
-    assert not rtinfo.parse_link(answer(ifinfmsg, {"index": 1}, [info])).vlan_filtering
+    assert not rtnl_parse.parse_link(answer(ifinfmsg, {"index": 1}, [info])).vlan_filtering
 
 
 def test_the_vlans_of_a_port_are_read_as_pyroute2_writes_them() -> None:
     data = answer(ifinfmsg, {"family": AF_BRIDGE, "index": 9}, [NAME, vlan_spec((6, 1), (0, 5), (0, 6))])
-    assert rtinfo.parse_port_vlans(data) == (9, {1: 6, 5: 0, 6: 0})
-    assert rtinfo.parse_port_vlans(answer(ifinfmsg, {"family": AF_BRIDGE, "index": 9}, [])) == (9, {})
+    assert rtnl_parse.parse_port_vlans(data) == (9, {1: 6, 5: 0, 6: 0})
+    assert rtnl_parse.parse_port_vlans(answer(ifinfmsg, {"family": AF_BRIDGE, "index": 9}, [])) == (9, {})
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,9 @@ def test_the_vlans_of_a_port_are_read_as_pyroute2_writes_them() -> None:
 def test_an_address_is_read_as_pyroute2_writes_it(
     fields: dict[str, int], attrs: Attributes, text: str, flags: int
 ) -> None:
-    assert rtinfo.parse_address(answer(ifaddrmsg, fields, attrs)) == rtinfo.AddressInfo(7, parse_net(text), flags)
+    assert rtnl_parse.parse_address(answer(ifaddrmsg, fields, attrs)) == rtnl_parse.AddressInfo(
+        7, parse_net(text), flags
+    )
 
 
 TO_NET: Attributes = [("RTA_DST", "10.9.0.0"), *OUT]
@@ -135,14 +137,14 @@ def test_a_route_is_read_as_pyroute2_writes_it(
 ) -> None:
     dst, gw, priority, table, scope, mtu, advmss = found
     source = dict(attrs).get("RTA_PREFSRC")
-    assert rtinfo.parse_route(answer(rtmsg, fields, attrs)) == rtinfo.RouteInfo(
+    assert rtnl_parse.parse_route(answer(rtmsg, fields, attrs)) == rtnl_parse.RouteInfo(
         parse_net(dst), parse_ip(gw) if gw else None, 7, priority, table, scope, mtu, advmss,
         parse_ip(source) if source else None,
     )  # fmt: skip
 
 
 def test_a_route_of_a_kernel_without_long_tables_is_read() -> None:
-    found = rtinfo.parse_route(answer(rtmsg, way(AF_INET, 0, 0, 100), []))
+    found = rtnl_parse.parse_route(answer(rtmsg, way(AF_INET, 0, 0, 100), []))
     assert (found.table, found.ifindex, found.gw, found.dst) == (100, 0, None, parse_net("0.0.0.0/0"))
 
 
@@ -157,29 +159,29 @@ def test_a_route_of_a_kernel_without_long_tables_is_read() -> None:
 def test_a_route_of_several_ways_is_read_as_pyroute2_writes_it(family: int, hops: list[tuple[int, str]]) -> None:
     told = [{"oif": index, "attrs": [("RTA_GATEWAY", gw)] if gw else []} for index, gw in hops]
     data = answer(rtmsg, way(family, 0, 0), [("RTA_TABLE", 254), ("RTA_PRIORITY", 5), ("RTA_MULTIPATH", told)])
-    ways = rtinfo.parse_ways(data)
+    ways = rtnl_parse.parse_ways(data)
     assert [(one.ifindex, one.gw) for one in ways] == [(index, parse_ip(gw) if gw else None) for index, gw in hops]
     assert {(one.dst.prefix, one.table, one.priority) for one in ways} == {(0, 254, 5)}
 
 
 def test_a_route_of_one_way_is_that_way() -> None:
     data = answer(rtmsg, way(AF_INET, 0, 0), [*MAIN, ("RTA_GATEWAY", "10.1.2.1")])
-    assert rtinfo.parse_ways(data) == [rtinfo.parse_route(data)]
+    assert rtnl_parse.parse_ways(data) == [rtnl_parse.parse_route(data)]
 
 
 @pytest.mark.parametrize("hops", [b"\0" * 8, b"\0" * 11, struct.pack("=HBBi", 99, 0, 0, 7)])
 def test_next_hops_that_are_cut_are_malformed(hops: bytes) -> None:
     data = answer(rtmsg, way(AF_INET, 0, 0), []) + struct.pack("=HH", 4 + len(hops), 9) + hops
     with pytest.raises(Malformed):
-        rtinfo.parse_ways(data)
+        rtnl_parse.parse_ways(data)
 
 
 def test_every_reader_is_held_to_the_oracle() -> None:
     with open(__file__, encoding="ascii") as file:
         text = file.read()
-    readers = {name for name in vars(rtinfo) if name.startswith("parse_")}
+    readers = {name for name in vars(rtnl_parse) if name.startswith("parse_")}
     assert len(readers) > 4
-    assert {name for name in readers if f"rtinfo.{name}(" not in text} == set()
+    assert {name for name in readers if f"rtnl_parse.{name}(" not in text} == set()
 
 
 @pytest.mark.parametrize(
@@ -192,4 +194,4 @@ def test_a_route_that_a_router_advertised_is_told_by_its_protocol_or_its_end(
     cache = {"rta_clntref": 0, "rta_lastuse": 0, "rta_expires": expires, "rta_error": 0, "rta_used": 0}
     attributes: Attributes = [("RTA_OIF", 9), ("RTA_CACHEINFO", {**cache, "rta_id": 0, "rta_ts": 0, "rta_tsage": 0})]
     head = {**way(AF_INET6, 0, 0), "proto": protocol}
-    assert rtinfo.is_advertised(answer(rtmsg, head, attributes)) is expected
+    assert rtnl_parse.is_advertised(answer(rtmsg, head, attributes)) is expected

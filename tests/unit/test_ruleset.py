@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.config.ports import PortMapping
-from cni.kernel import guard, hostports, masquerade
-from cni.kernel.nftables import Nft
-from cni.plan import ruleset
+from cni.config.portmap import PortMapping
+from cni.effects import masquerade, portmap, spoofcheck
+from cni.effects.nft_socket import Nft
+from cni.plan import nfttext
 from cni.plan.masquerade import Masquerade, masquerade_chain
-from cni.plan.ports import Condition, Hairpin, HostPort
+from cni.plan.portmap import Condition, Hairpin, HostPort
 from cni.plan.spoofcheck import SpoofGuard
-from cni.spec.address import parse_ip, parse_net
-from cni.spec.owner import Owner
+from cni.protocol.address import parse_ip, parse_net
+from cni.protocol.owner import Owner
 from tests.machine import Machine, MachineError, missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cni.kernel.nfnl import Element, Place
-    from cni.plan.ruleset import Part
+    from cni.kernel.nft import Element, Place
+    from cni.plan.nfttext import Part
 
 V4, V6 = parse_net("10.1.2.3/24"), parse_net("2001:db8::3/64")
 LABEL = Owner("net", "c1", "eth0").label
@@ -38,12 +38,12 @@ CONDITIONS = [Condition(PORTS[0], "ip saddr 192.0.2.0/24", 13), Condition(PORTS[
 MASQUERADES = [Masquerade(V4, LABEL), Masquerade(V6, LABEL)]
 GUARD = SpoofGuard("veth888cf680c74", b"\x0a\0\0\0\0\x01", LABEL)
 PARTS = {
-    "masquerade, empty": ruleset.masquerade([]),
-    "masquerade": ruleset.masquerade([V4, V6, V4]),
-    "guard": ruleset.spoof_guard(),
-    "isolation": ruleset.isolation(),
-    "ports, empty": ruleset.host_ports([], []),
-    "ports": ruleset.host_ports([*HAIRPINS, HAIRPINS[0]], [*CONDITIONS, CONDITIONS[0]]),
+    "masquerade, empty": nfttext.masquerade([]),
+    "masquerade": nfttext.masquerade([V4, V6, V4]),
+    "guard": nfttext.spoof_guard(),
+    "isolation": nfttext.isolation(),
+    "ports, empty": nfttext.host_ports([], []),
+    "ports": nfttext.host_ports([*HAIRPINS, HAIRPINS[0]], [*CONDITIONS, CONDITIONS[0]]),
 }
 
 
@@ -103,33 +103,33 @@ def test_a_part_that_is_loaded_again_changes_nothing(machine: Machine, part: Par
 
 def test_elements_stay_when_rules_are_loaded_anew(machine: Machine) -> None:
     """Also where another's part is loaded into the same table, and where somebody has flushed its rules."""
-    ports = PARTS["ports"].text([ruleset.host_port_element(HTTP), ruleset.hairpin_element(HAIRPINS[0])])
+    ports = PARTS["ports"].text([nfttext.host_port_element(HTTP), nfttext.hairpin_element(HAIRPINS[0])])
     load(machine, ports)
-    load(machine, ruleset.masquerade([V4]).text([ruleset.masquerade_element(V4, LABEL)]))
+    load(machine, nfttext.masquerade([V4]).text([nfttext.masquerade_element(V4, LABEL)]))
     before = sorted(map(str, listed(machine)))
     machine.run("nft", "flush", "table", "inet", "podwire")
     assert chains_with_rules(machine) == set()
-    for part in (ruleset.masquerade([V4]), PARTS["ports"]):
+    for part in (nfttext.masquerade([V4]), PARTS["ports"]):
         load(machine, part.text([]))
     assert sorted(map(str, listed(machine))) == before
 
 
 WORDS: list[tuple[Part, list[str], list[tuple[Place, Element]]]] = [
     (
-        ruleset.masquerade([V4, V6]),
-        [ruleset.masquerade_element(one.address, one.label) for one in MASQUERADES],
+        nfttext.masquerade([V4, V6]),
+        [nfttext.masquerade_element(one.address, one.label) for one in MASQUERADES],
         [masquerade._element(one) for one in MASQUERADES],
     ),
-    (ruleset.spoof_guard(), ruleset.guard_elements(*GUARD), guard._elements(GUARD)),
+    (nfttext.spoof_guard(), nfttext.guard_elements(*GUARD), spoofcheck._elements(GUARD)),
     (
         PARTS["ports"],
-        [ruleset.host_port_element(one) for one in PORTS],
-        [hostports._port_element(one) for one in PORTS],
+        [nfttext.host_port_element(one) for one in PORTS],
+        [portmap._port_element(one) for one in PORTS],
     ),
     (
         PARTS["ports"],
-        [ruleset.hairpin_element(one) for one in HAIRPINS],
-        [hostports._hairpin_element(one) for one in HAIRPINS],
+        [nfttext.hairpin_element(one) for one in HAIRPINS],
+        [portmap._hairpin_element(one) for one in HAIRPINS],
     ),
 ]
 
@@ -148,7 +148,7 @@ def test_an_element_that_nft_writes_is_the_one_that_is_sent(
 def test_an_operation_describes_itself_as_a_command_that_nft_takes(
     machine: Machine, op: Masquerade | SpoofGuard | HostPort | Hairpin | Condition
 ) -> None:
-    for part in (ruleset.masquerade([V4, V6]), ruleset.spoof_guard(), PARTS["ports"]):
+    for part in (nfttext.masquerade([V4, V6]), nfttext.spoof_guard(), PARTS["ports"]):
         load(machine, part.text([]))
     before = listed(machine)
     machine.run("sh", "-c", op.describe().replace("nft ", "nft '", 1) + "'")
@@ -159,7 +159,7 @@ def test_a_condition_that_nft_writes_is_the_one_that_is_sent(machine: Machine) -
     load(machine, PARTS["ports"].text([]))
     for op in CONDITIONS:
         machine.run("nft", op.describe().removeprefix("nft "))
-        place, element = hostports._condition_element(op)
+        place, element = portmap._condition_element(op)
         assert machine.call(told, place) == [element._asdict() | {"label": ""}]
 
 
@@ -197,13 +197,13 @@ add element inet podwire masquerade6 {{ 2001:db8::3 comment "{LABEL}" : jump mas
 
 
 def test_the_rules_of_masquerading() -> None:
-    assert ruleset.masquerade([]).text([]) == MASQUERADE
+    assert nfttext.masquerade([]).text([]) == MASQUERADE
     neighbours = [V4, parse_net("10.1.2.4/24"), V6]
-    assert ruleset.masquerade(neighbours).text(WORDS[0][1]) == MASQUERADE + SUBNETS + ELEMENTS
+    assert nfttext.masquerade(neighbours).text(WORDS[0][1]) == MASQUERADE + SUBNETS + ELEMENTS
 
 
 def test_the_rules_of_the_guard() -> None:
-    assert ruleset.spoof_guard().text(ruleset.guard_elements(*GUARD)) == (
+    assert nfttext.spoof_guard().text(nfttext.guard_elements(*GUARD)) == (
         "add table bridge podwire\n"
         "add set bridge podwire guarded { type ifname ; }\n"
         "add set bridge podwire allowed { type ifname . ether_addr ; }\n"
@@ -251,7 +251,7 @@ def test_who_goes_through_a_hairpin_takes_the_hosts_address() -> None:
     assert rules(PARTS["ports"], HAIRPINS[0].chain) == ["ip saddr { 10.1.2.0/24, 127.0.0.0/8 } masquerade"]
     assert rules(PARTS["ports"], HAIRPINS[1].chain) == ["masquerade"]
     six = Hairpin(V6, everybody=False, label=LABEL)
-    assert rules(ruleset.host_ports([six], []), six.chain) == ["ip6 saddr { 2001:db8::/64, ::1 } masquerade"]
+    assert rules(nfttext.host_ports([six], []), six.chain) == ["ip6 saddr { 2001:db8::/64, ::1 } masquerade"]
 
 
 def test_loopback_addresses_are_not_for_the_wire() -> None:
@@ -267,8 +267,8 @@ def test_loopback_addresses_are_not_for_the_wire() -> None:
     ],
 )  # fmt: skip
 def test_a_condition_that_is_no_expression_changes_nothing(machine: Machine, expression: str) -> None:
-    load(machine, PARTS["ports"].text([ruleset.host_port_element(HTTP)]))
+    load(machine, PARTS["ports"].text([nfttext.host_port_element(HTTP)]))
     before = listed(machine)
     with pytest.raises(MachineError):
-        load(machine, ruleset.host_ports([], [Condition(HTTP, expression, 13)]).text([]))
+        load(machine, nfttext.host_ports([], [Condition(HTTP, expression, 13)]).text([]))
     assert listed(machine) == before

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cni.agent.flags import InvalidOptions
-from cni.agent.options import Options, parse_options
+from cni.agent.cli.flags import InvalidOptions
+from cni.agent.cli.options import Options, parse_options
 
 CONF = Path(__file__).parents[2] / "conf"
 README = CONF.parent / "README.md"

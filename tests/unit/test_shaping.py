@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cni.config.bandwidth import Rate, Shaping, has_rates, parse_shaping
 from cni.config.netconf import parse_netconf
-from cni.config.shaping import Rate, Shaping, has_rates, parse_shaping
-from cni.plan import shaping
+from cni.plan import bandwidth
 from cni.plan.attachment import Attachment, Facts, names_of
+from cni.plan.bandwidth import Ifb, Redirect, TokenBucket, ifb_mac, ifb_name
 from cni.plan.plan import Plan, plan_attachment
-from cni.plan.shaping import Ifb, Redirect, TokenBucket, ifb_mac, ifb_name
-from cni.spec.address import mac_text, parse_mac, parse_net
-from cni.spec.fields import Faults, Fields
-from cni.spec.network import Network
-from cni.spec.owner import Owner
-from cni.spec.request import ifname_fault
-from cni.spec.result import Interface, IPConfig, Result
+from cni.protocol.address import mac_text, parse_mac, parse_net
+from cni.protocol.fields import Faults, Fields
+from cni.protocol.owner import Owner
+from cni.protocol.plugin_config import Network
+from cni.protocol.request import ifname_fault
+from cni.protocol.result import Interface, IPConfig, Result
 
 if TYPE_CHECKING:
     from cni.plan.operations import Operation
@@ -143,17 +143,17 @@ def test_the_burst_and_what_25_milliseconds_bring_may_wait(rate: int, burst: int
 
 
 def operations(conf: Shaping, *, paired: bool = True) -> tuple[Operation, ...]:
-    return shaping.operations(conf, OWNER, "veth0", paired=paired)
+    return bandwidth.operations(conf, OWNER, "veth0", paired=paired)
 
 
 def test_without_limits_nothing_is_done() -> None:
     assert operations(Shaping()) == ()
-    assert shaping.interfaces(Shaping(), OWNER) == ()
+    assert bandwidth.interfaces(Shaping(), OWNER) == ()
 
 
 def test_what_goes_into_the_container_is_limited_where_the_host_sends_it() -> None:
     assert operations(Shaping(IN)) == (TokenBucket("veth0", 1000, 2000),)
-    assert shaping.interfaces(Shaping(IN), OWNER) == ()
+    assert bandwidth.interfaces(Shaping(IN), OWNER) == ()
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -164,7 +164,7 @@ def test_what_comes_out_of_the_container_takes_a_detour_that_is_limited_before_i
         TokenBucket(name, 3000, 4000),
         Redirect("veth0", name),
     )
-    assert shaping.interfaces(Shaping(None, OUT), OWNER) == (Interface(name, mac_text(mac)),)
+    assert bandwidth.interfaces(Shaping(None, OUT), OWNER) == (Interface(name, mac_text(mac)),)
 
 
 def test_both_ways_are_limited_apart() -> None:
@@ -195,7 +195,7 @@ def attached(**members: Any) -> Plan:
 @pytest.mark.parametrize("mode", ["bridged", "routed"])
 def test_an_attachment_is_limited_before_the_first_packet_may_leave(mode: str) -> None:
     found = attached(mode=mode, isGateway=True, **TOLD_IN, **TOLD_OUT).operations
-    limits = shaping.operations(Shaping(IN, OUT), OWNER, OWNER.host_interface, paired=True)
+    limits = bandwidth.operations(Shaping(IN, OUT), OWNER, OWNER.host_interface, paired=True)
     order = [type(one).__name__ for one in found]
     start = found.index(limits[0])
     assert found[start : start + 4] == limits

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.spec import smallfile
+from cni.protocol import smallfile
 
 if TYPE_CHECKING:
     from pathlib import Path

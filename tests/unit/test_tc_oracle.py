@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.config.shaping import Rate
+from cni.config.bandwidth import Rate
 from cni.kernel import tc
 from cni.kernel.netlink import frame
-from cni.kernel.route import Route
-from cni.plan.shaping import Redirect, TokenBucket
+from cni.kernel.rtnl_socket import Route
+from cni.plan.bandwidth import Redirect, TokenBucket
 from tests.machine import Machine, missing
 from tests.unit.oracle import WHY, plain
 
@@ -232,7 +232,7 @@ def test_the_guard_of_loopback_is_to_the_kernel_what_tc_makes_of_its_bytecode(ma
     machine.run("tc", "qdisc", "add", "dev", "typed", "clsact")
     filter_ = ("protocol", "ip", "pref", "1", "handle", "0x706f6477", "bpf", "da", "bytecode", GUARD)
     machine.run("tc", "filter", "add", "dev", "typed", "ingress", *filter_)
-    machine.call(send, "sent", tc.new_ingress(index), tc.new_loopback_guard(index))
+    machine.call(send, "sent", tc.new_ingress(index), tc.new_loopback_guard(index, 1 << 13))
     filters = [machine.run("tc", "filter", "show", "dev", name, "ingress").stdout for name in ("typed", "sent")]
     assert filters[0] == filters[1]
     assert "direct-action" in filters[1]

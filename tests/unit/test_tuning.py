@@ -26,13 +26,13 @@ from cni.plan.tuning import (
     saved_text,
     with_spelled,
 )
-from cni.spec.address import parse_mac
-from cni.spec.errors import InvalidEnvironment
-from cni.spec.fields import Faults
-from cni.spec.network import parse_network
-from cni.spec.owner import Owner
-from cni.spec.request import parse_request
-from cni.spec.result import Interface, Result
+from cni.protocol.address import parse_mac
+from cni.protocol.errors import InvalidEnvironment
+from cni.protocol.fields import Faults
+from cni.protocol.owner import Owner
+from cni.protocol.plugin_config import parse_network
+from cni.protocol.request import parse_request
+from cni.protocol.result import Interface, Result
 from tests.unit.calls import ENVIRONMENT, call
 
 MAC, OTHER, THIRD = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"

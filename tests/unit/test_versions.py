@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cni.spec.errors import IncompatibleVersion, Undecodable
-from cni.spec.versions import CURRENT, IMPLIED, SUPPORTED, at_least, require
+from cni.protocol.errors import IncompatibleVersion, Undecodable
+from cni.protocol.versions import CURRENT, IMPLIED, SUPPORTED, at_least, require
 
 ALL = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 ALLOWED = {

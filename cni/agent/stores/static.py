@@ -11,22 +11,22 @@ from collections import Counter
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from cni.agent.leases import Lease, Way, derived_mac
 from cni.agent.logs import log, words_of
-from cni.agent.network import VXLAN, NetworkConfig, read_network
-from cni.agent.stores.store import Configured, Failed, Held, Listed
-from cni.spec import smallfile
-from cni.spec.errors import CniError
-from cni.spec.fields import Faults, Fields
-from cni.spec.jsontext import parse_object
-from cni.spec.record import Record
+from cni.agent.model.events import Configured, Failed, Held, Listed
+from cni.agent.model.lease import Lease, Way, derived_mac
+from cni.agent.model.network import VXLAN, NetworkConfig, read_network
+from cni.protocol import smallfile
+from cni.protocol.errors import CniError
+from cni.protocol.fields import Faults, Fields
+from cni.protocol.jsontext import parse_object
+from cni.protocol.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from cni.agent.leases import Node
-    from cni.agent.stores.store import News
-    from cni.spec.address import IP, Net
+    from cni.agent.model.events import News
+    from cni.agent.model.lease import Node
+    from cni.protocol.address import IP, Net
 
 LOOK_SECONDS = 1.0
 LARGEST = 16 << 20  # bytes: 50,000 nodes

@@ -5,14 +5,14 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from cni.spec.address import IP, Net
-from cni.spec.owner import digest
+from cni.protocol.address import IP, Net
+from cni.protocol.owner import digest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from cni.agent.leases import Node
-    from cni.agent.network import NetworkConfig, Space
+    from cni.agent.model.lease import Node
+    from cni.agent.model.network import NetworkConfig, Space
 
 CHOICE = 100  # nodes that begin at the same moment choose among so many, and rarely the same
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ProtocolError, ReadTimeoutError, SSLError
 
-from cni.agent.stores.streams import CONNECT_SECONDS, parsed
+from cni.agent.stores.http import CONNECT_SECONDS, parsed
 
 if TYPE_CHECKING:
     from cni.agent.stores.etcd.messages import Json

@@ -5,7 +5,7 @@ from __future__ import annotations
 from binascii import a2b_base64, b2a_base64
 from typing import Any
 
-from cni.spec.record import Record
+from cni.protocol.record import Record
 
 Json = dict[str, Any]
 

@@ -9,21 +9,21 @@ import time
 from threading import Condition, Event, Thread, current_thread
 from typing import TYPE_CHECKING
 
-from cni.agent.network import parse_network_config
-from cni.agent.stores.etcd.follower import Follower, Hooks, Trouble, log, told
-from cni.agent.stores.etcd.gateway import Gateway
-from cni.agent.stores.etcd.ownlease import Aim, OwnLease, Times
-from cni.agent.stores.store import Configured, Failed, Held
-from cni.spec.errors import CniError
+from cni.agent.model.events import Configured, Failed, Held
+from cni.agent.model.network import parse_network_config
+from cni.agent.stores.etcd.client import Gateway
+from cni.agent.stores.etcd.lease import Aim, OwnLease, Times
+from cni.agent.stores.etcd.watch import Follower, Hooks, Trouble, log, told
+from cni.protocol.errors import CniError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cni.agent.leases import Node
-    from cni.agent.network import NetworkConfig
-    from cni.agent.stores.etcd.access import EtcdOptions
-    from cni.agent.stores.store import News
-    from cni.spec.address import Net
+    from cni.agent.model.events import News
+    from cni.agent.model.lease import Node
+    from cni.agent.model.network import NetworkConfig
+    from cni.agent.stores.etcd.options import EtcdOptions
+    from cni.protocol.address import Net
 
 LONGEST_FAULT = 1000
 CLOSING_SECONDS = 1.0

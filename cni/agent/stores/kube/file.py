@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cni.agent.network import parse_network_config
-from cni.spec import smallfile
-from cni.spec.errors import CniError
+from cni.agent.model.network import parse_network_config
+from cni.protocol import smallfile
+from cni.protocol.errors import CniError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from threading import Event
 
-    from cni.agent.network import NetworkConfig
+    from cni.agent.model.network import NetworkConfig
 
 LOOK_SECONDS = 1.0
 

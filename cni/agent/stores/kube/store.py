@@ -12,12 +12,12 @@ from random import SystemRandom
 from threading import Condition, Event, Thread, current_thread
 from typing import TYPE_CHECKING
 
-from cni.agent.network import VXLAN
-from cni.agent.stores.kube.access import ApiError, access_of
-from cni.agent.stores.kube.api import Api, log
+from cni.agent.model.events import Changed, Configured, Failed, Held, Listed
+from cni.agent.model.network import VXLAN
+from cni.agent.stores.kube.client import Api, log
+from cni.agent.stores.kube.config import ApiError, access_of
 from cni.agent.stores.kube.file import NetworkFile
-from cni.agent.stores.kube.follower import Follower, Hooks, told
-from cni.agent.stores.kube.node import (
+from cni.agent.stores.kube.nodes import (
     CONDITION,
     MESSAGE,
     REASON,
@@ -28,18 +28,18 @@ from cni.agent.stores.kube.node import (
     published,
     wished_ips,
 )
-from cni.agent.stores.store import Changed, Configured, Failed, Held, Listed
-from cni.spec.record import Record
+from cni.agent.stores.kube.watch import Follower, Hooks, told
+from cni.protocol.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cni.agent.leases import Lease, Node
-    from cni.agent.network import NetworkConfig
-    from cni.agent.stores.kube.node import Json, OwnNode
+    from cni.agent.model.events import News
+    from cni.agent.model.lease import Lease, Node
+    from cni.agent.model.network import NetworkConfig
+    from cni.agent.stores.kube.nodes import Json, OwnNode
     from cni.agent.stores.kube.options import KubeOptions
-    from cni.agent.stores.store import News
-    from cni.spec.address import Net
+    from cni.protocol.address import Net
 
 CALM = 1.0  # seconds between two such writes: who fights over annotations does it slowly
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # after a write that failed

@@ -1,0 +1,1 @@
+"""The backends: the devices by which peers are reached."""

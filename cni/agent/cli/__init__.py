@@ -1,0 +1,1 @@
+"""Flags and environment variables of podwired, and the options that they make."""

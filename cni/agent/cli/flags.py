@@ -1,0 +1,203 @@
+"""podwired's flags: flanneld's, read as Go reads them, their variables in the environment, and a few of its own.
+
+argparse would not do: it stops at the first fault, takes shortened names after a single hyphen, and takes no value
+that begins with one.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from cni.protocol.address import IP, parse_ip
+from cni.protocol.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIXES = ("PODWIRED_", "FLANNELD_")  # of variables; the first that is set counts
+TRUE, FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")  # Go's
+NOW = ("help", "version", "cleanup")  # orders, which are no variable's: images set FLANNELD_VERSION
+WIDTH = 100
+USAGE = """A flag is written --flag=value, --flag value or -flag value, a switch --switch or --switch=false. What no
+flag says is taken from the environment: from the variable that is named here, or the same with FLANNELD_ in place of
+PODWIRED_. An empty variable does not count."""
+
+
+class Flag(Record):
+    """`value` is the word for it in the help; without one it is a switch."""
+
+    name: str
+    help: str
+    value: str = ""
+    default: str = ""
+
+    @property
+    def variable(self) -> str:
+        return self.name.upper().replace("-", "_")
+
+
+ENDPOINTS = "http://127.0.0.1:4001,http://127.0.0.1:2379"
+FLAGS = {
+    "Where the network's configuration and the leases are kept": (
+        Flag("etcd-endpoints", "etcd's servers, separated by commas: scheme, host and port", "URLS", ENDPOINTS),
+        Flag("etcd-prefix", "prefix of the keys in etcd", "PREFIX", "/coreos.com/network"),
+        Flag("etcd-cafile", "CA certificates (PEM) by which etcd's certificate is verified", "FILE"),
+        Flag("etcd-certfile", "client certificate (PEM) for etcd, together with --etcd-keyfile", "FILE"),
+        Flag("etcd-keyfile", "key (PEM) of the client certificate", "FILE"),
+        Flag("etcd-username", "user of etcd, together with --etcd-password", "NAME"),
+        Flag("etcd-password", "the user's password; a variable shows it to fewer than a flag", "PASSWORD"),
+        Flag("subnet-lease-renew-margin", "how long before its end the lease is renewed, 1 to 1439", "MINUTES", "60"),
+        Flag("nodes-file", "no etcd: this file has the network and all its nodes; changes to it are followed", "FILE"),
+        Flag("node-name", "this node's name in the nodes file or Kubernetes; else NODE_NAME, host name or pod", "NAME"),
+    ),
+    "The interface that carries the traffic between nodes (default: that of the default route)": (
+        Flag("iface", "its name or one of its addresses; may be repeated, the first that fits is taken", "NAME|IP"),
+        Flag("iface-regex", "pattern of its addresses, or else its name; after all --iface; may be repeated", "REGEX"),
+        Flag("iface-can-reach", "the interface by which this address is reached; after all --iface-regex", "IP"),
+        Flag("public-ip", "IPv4 address by which others reach this node; alone, the interface that has it", "IP"),
+        Flag("public-ipv6", "IPv6 address by which others reach this node; alone, the interface that has it", "IP"),
+    ),
+    "What is done on this node": (
+        Flag("subnet-file", "file that tells CNI plugins subnet and MTU", "FILE", "/run/flannel/subnet.env"),
+        Flag("conflist", "the runtime's network configuration; copied once pods can be attached, and followed", "FILE"),
+        Flag("conflist-dir", "the folder where the runtime looks for it", "DIR", "/etc/cni/net.d"),
+        Flag("ip-masq", "masquerade what leaves the network", "", "false"),
+        Flag("ip-masq-fully-random-disable", "with --ip-masq: do not choose source ports at random", "", "false"),
+        Flag(
+            "iptables-forward-rules", "accept the network's traffic where the host drops forwarded packets", "", "true"
+        ),
+        Flag("iptables-resync", "accepted without effect: rules are kept up without a period", "SECONDS", "5"),
+        Flag("ip-blackhole-route", "drop what is for no pod of the node's own subnet", "", "false"),
+        Flag("tunnel-filter", "drop VXLAN packets that come from no known node, and those of pods", "", "true"),
+        Flag("healthz-ip", "address of the server of /healthz and /readyz", "IP", "0.0.0.0"),  # noqa: S104  # flannel's
+        Flag("healthz-port", "port of that server; 0: there is none", "PORT", "0"),
+        Flag("cleanup", "remove what podwired made on this node, and end", "", "false"),
+    ),
+    "Kubernetes": (
+        Flag("kube-subnet-mgr", "no etcd: leases are the pod CIDRs and annotations of Kubernetes' nodes", "", "false"),
+        Flag("kube-api-url", "the API server, instead of the one that the kubeconfig or the pod names", "URL"),
+        Flag("kubeconfig-file", "access to the API server; without it the service account of the pod", "FILE"),
+        Flag("kube-annotation-prefix", "prefix of the nodes' annotations", "PREFIX", "flannel.alpha.coreos.com"),
+        Flag("net-config-path", "file with the network's configuration", "FILE", "/etc/kube-flannel/net-conf.json"),
+        Flag("set-node-network-unavailable", "tell Kubernetes when the node's network is available", "", "true"),
+    ),
+    "Logging and information": (
+        Flag("v", "above 0: log details", "LEVEL", "0"),
+        Flag("vmodule", "accepted without effect", "PATTERN=LEVEL"),
+        Flag("log_backtrace_at", "accepted without effect", "FILE:LINE"),
+        Flag("version", "print the version and end", "", "false"),
+        Flag("help", "print this and end", "", "false"),
+    ),
+}
+BY_NAME = {flag.name: flag for flags in FLAGS.values() for flag in flags}
+
+
+class InvalidOptions(Exception):
+    """The text tells every fault, with its flag or variable."""
+
+
+class Given:
+    """What was said, and where. What cannot be read is noted as a fault."""
+
+    def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
+        self._values: dict[str, list[str]] = {}
+        self._variables: dict[str, str] = {}
+        self._faults: list[str] = []
+        self.notices: list[str] = []
+        self._read(arguments)
+        for flag in BY_NAME.values():
+            variables = [prefix + flag.variable for prefix in PREFIXES]
+            said = [] if flag.name in NOW else [variable for variable in variables if environment.get(variable)]
+            if said and flag.name not in self._values:
+                self._variables[flag.name] = said[0]
+                self._values[flag.name] = [environment[said[0]]]
+
+    def _read(self, arguments: list[str]) -> None:
+        """As Go's package flag, which stops in silence at the first word that is none."""
+        rest = iter(arguments)
+        for word in rest:
+            front, equals, value = word.partition("=")
+            name = front.removeprefix("-").removeprefix("-")
+            flag = BY_NAME.get("help" if name == "h" else name)
+            if not word.startswith("-") or not name:
+                self._faults.append(f"{word!r}: not a flag; a switch takes a value as in --ip-masq=false")
+            elif flag is None:
+                self._faults.append(f"{front}: there is no such flag; --help tells of all")
+            else:
+                said = value if equals else next(rest, None) if flag.value else "true"
+                if said is None:
+                    self._faults.append(f"--{name}: needs a value, {flag.value}")
+                else:
+                    self._values.setdefault(flag.name, []).append(said)
+
+    def where(self, name: str) -> str:
+        """The flag or the variable; empty where it was not said."""
+        return self._variables.get(name) or (f"--{name}" if name in self._values else "")
+
+    def fault(self, name: str, text: str) -> None:
+        self._faults.append(self._placed(name, text))
+
+    def notice(self, name: str, text: str) -> None:
+        self.notices.append(self._placed(name, text))
+
+    def _placed(self, name: str, text: str) -> str:
+        return f"{self.where(name) or f'--{name}'}: {text}"
+
+    def refuse(self) -> None:
+        if self._faults:
+            raise InvalidOptions("; ".join(self._faults))
+
+    def text(self, name: str) -> str:
+        """Of several the last, as in Go."""
+        return self._values.get(name, [BY_NAME[name].default])[-1]
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        return tuple([value for value in self._values.get(name, []) if value])
+
+    def needed(self, name: str) -> str:
+        text = self.text(name)
+        if not text:
+            self.fault(name, f"is empty; expected {BY_NAME[name].value}, as in {BY_NAME[name].default}")
+        return text
+
+    def switch(self, name: str) -> bool:
+        text = self.text(name)
+        if text not in TRUE + FALSE:
+            self.fault(name, f"{text!r} is neither true nor false")
+        return text in TRUE
+
+    def number(self, name: str, low: int, high: int) -> int:
+        text = self.text(name)
+        try:
+            number = int(text, 0)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            self.fault(name, f"{text!r} is not a whole number from {low} to {high}")
+        return number
+
+    def ip(self, name: str, family: int = 0) -> IP | None:
+        """None where the text is empty. With a family it is a node's."""
+        text = self.text(name)
+        try:
+            ip = parse_ip(text) if text else None
+        except ValueError as error:
+            self.fault(name, str(error))
+            return None
+        if ip is not None and family and (ip.family != family or not ip.value):
+            self.fault(name, f"{text!r} is not the IPv{family} address of a node")
+        return ip
+
+
+def explained(program: str) -> str:
+    """The help: every flag with its variable and its default."""
+    lines = [f"usage: {program} [FLAG]...", "", *textwrap.wrap(USAGE, WIDTH)]
+    for title, flags in FLAGS.items():
+        lines += ["", f"{title}:"]
+        for flag in flags:
+            lines += [f"  --{flag.name} {flag.value}".rstrip(), f"      {flag.help}"]
+            if flag.name not in NOW:
+                default = f" (default {flag.default})" if flag.default else ""
+                lines.append(f"      {PREFIXES[0]}{flag.variable}{default}")
+    return "\n".join(lines)

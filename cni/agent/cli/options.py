@@ -1,0 +1,215 @@
+"""podwired's command line, checked: what is to be done on this node, and where its store is."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from cni import VERSION
+from cni.agent.cli.flags import BY_NAME, Given, explained
+from cni.agent.node.conflist import SUFFIX, Conflist
+from cni.agent.stores.etcd.options import EtcdOptions
+from cni.agent.stores.kube.nodes import whole_prefix
+from cni.agent.stores.kube.options import KubeOptions
+from cni.agent.uplink.select import Wish
+from cni.protocol.address import IP
+from cni.protocol.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+PROGRAM = "podwired"
+INTEGERS = (-(1 << 31), (1 << 31) - 1)
+PORT_LIMIT = 65535
+DAY = 24 * 60  # minutes: what a lease lasts
+PAIRS = (("etcd-certfile", "etcd-keyfile"), ("etcd-username", "etcd-password"))
+STORES = "--etcd-endpoints, --nodes-file or --kube-subnet-mgr chooses one"
+WITHOUT_EFFECT = ("iptables-resync", "vmodule", "log_backtrace_at")
+KUBE = ("kube-api-url", "kubeconfig-file", "kube-annotation-prefix", "net-config-path", "set-node-network-unavailable")
+
+
+class Asked(Exception):
+    """The text is all that was asked for: help, or the version."""
+
+
+class Options(Record):
+    """Where neither `kube` nor `etcd` is the store, the nodes file is. `conflist` is None where the runtime is told by
+    somebody else. `healthz_port` 0: none. `notices` are to be logged.
+    """
+
+    kube: KubeOptions | None
+    etcd: EtcdOptions | None
+    nodes_file: str
+    node_name: str
+    wish: Wish
+    subnet_file: str
+    conflist: Conflist | None
+    ip_masq: bool
+    random_fully: bool
+    forward_rules: bool
+    blackhole_route: bool
+    tunnel_filter: bool
+    healthz_ip: IP
+    healthz_port: int
+    debug: bool
+    cleanup: bool
+    notices: tuple[str, ...]
+
+
+def parse_options(arguments: list[str], environment: Mapping[str, str]) -> Options:
+    """What flags say goes before the environment. Raises Asked, InvalidOptions."""
+    given = Given(arguments, environment)
+    if given.switch("help"):
+        raise Asked(explained(PROGRAM))
+    if given.switch("version"):
+        raise Asked(f"{PROGRAM} {VERSION}")
+    in_kube = given.switch("kube-subnet-mgr")
+    options = Options(
+        kube=_kube(given, environment) if in_kube else None,
+        etcd=None if in_kube else _etcd(given),
+        nodes_file=given.text("nodes-file"),
+        node_name=given.text("node-name") or environment.get("NODE_NAME", ""),
+        wish=_wish(given),
+        subnet_file=given.needed("subnet-file"),
+        conflist=_conflist(given),
+        ip_masq=given.switch("ip-masq"),
+        random_fully=not given.switch("ip-masq-fully-random-disable"),
+        forward_rules=given.switch("iptables-forward-rules"),
+        blackhole_route=given.switch("ip-blackhole-route"),
+        tunnel_filter=given.switch("tunnel-filter"),
+        healthz_ip=given.ip("healthz-ip") or IP(4, 0),
+        healthz_port=given.number("healthz-port", 0, PORT_LIMIT),
+        debug=given.number("v", *INTEGERS) > 0,
+        cleanup=given.switch("cleanup"),
+        notices=_notices(given, in_kube=in_kube),
+    )
+    given.refuse()
+    return options
+
+
+def _wish(given: Given) -> Wish:
+    import re
+
+    patterns = given.texts("iface-regex")
+    named_class = re.compile(r"\[:\^?[a-z]+:\]")  # Python would read it as a set of letters
+    for pattern in patterns:
+        if named_class.search(pattern):
+            given.fault("iface-regex", f"{pattern!r} has a class such as [:digit:], which is not known: write 0-9")
+            continue
+        try:
+            re.compile(pattern, re.ASCII)
+        except (re.error, OverflowError, RecursionError) as error:
+            given.fault("iface-regex", f"{pattern!r} is not a regular expression: {error}")
+    publics = given.ip("public-ip", 4), given.ip("public-ipv6", 6)
+    return Wish(
+        names=given.texts("iface"),
+        patterns=patterns,
+        can_reach=given.ip("iface-can-reach"),
+        public_ips=tuple([ip for ip in publics if ip is not None]),
+    )
+
+
+def _conflist(given: Given) -> Conflist | None:
+    source = given.text("conflist")
+    if not source:
+        if given.where("conflist-dir"):
+            given.fault("conflist-dir", "needs --conflist as well")
+        return None
+    path = os.path.join(given.needed("conflist-dir"), os.path.basename(source))
+    if not source.endswith(SUFFIX):
+        given.fault("conflist", f"{source!r} does not end in {SUFFIX}, by which a runtime knows a list of plugins")
+    elif os.path.abspath(path) == os.path.abspath(source):
+        given.fault("conflist", f"{source} is where the runtime looks already")
+    return Conflist(source, path)
+
+
+def _etcd(given: Given) -> EtcdOptions | None:
+    if given.text("nodes-file"):
+        for name in [name for name in BY_NAME if name.startswith("etcd-") and given.where(name)]:
+            given.fault(name, f"does not go together with {given.where('nodes-file')}, which stands in for etcd")
+        return None
+
+    for one, other in PAIRS:
+        if bool(given.text(one)) != bool(given.text(other)):
+            present, absent = (one, other) if given.text(one) else (other, one)
+            given.fault(present, f"needs --{absent} as well")
+    prefix = given.needed("etcd-prefix")
+    cleaned = "".join([f"/{part}" for part in prefix.split("/") if part])
+    secure = bool(given.text("etcd-cafile") or given.text("etcd-certfile"))
+    texts = [text.strip() for text in given.text("etcd-endpoints").split(",")]
+    return EtcdOptions(
+        endpoints=tuple([_endpoint(given, text, secure) for text in texts]),
+        prefix=cleaned if prefix.startswith("/") else cleaned[1:],
+        cafile=given.text("etcd-cafile"),
+        certfile=given.text("etcd-certfile"),
+        keyfile=given.text("etcd-keyfile"),
+        username=given.text("etcd-username"),
+        password=given.text("etcd-password"),
+        renew_margin=given.number("subnet-lease-renew-margin", 1, DAY - 1),
+    )
+
+
+def _kube(given: Given, environment: Mapping[str, str]) -> KubeOptions:
+    if given.text("nodes-file"):
+        given.fault("nodes-file", f"does not go together with {given.where('kube-subnet-mgr')}")
+    kubeconfig, server = given.text("kubeconfig-file"), given.text("kube-api-url")
+    host, port = environment.get("KUBERNETES_SERVICE_HOST", ""), environment.get("KUBERNETES_SERVICE_PORT") or "443"
+    if not (kubeconfig or server or host):
+        given.fault("kubeconfig-file", "missing: outside of a pod it, or --kube-api-url, says where the API server is")
+    if "@" in server:  # a password perhaps, not to be shown
+        given.fault("kube-api-url", "has a user: that is for --kubeconfig-file")
+    elif server and not server.startswith(("http://", "https://")):
+        given.fault("kube-api-url", f"{server!r} is not a server, as https://10.0.0.1:6443 is")
+    name = given.text("node-name") or environment.get("NODE_NAME", "")
+    pod = environment.get("POD_NAMESPACE", ""), environment.get("POD_NAME", "")
+    if not (name or all(pod)):
+        given.fault("node-name", "missing, and no variable says it: NODE_NAME, or POD_NAMESPACE and POD_NAME")
+    prefix = given.needed("kube-annotation-prefix")
+    try:
+        prefix = whole_prefix(prefix) if prefix else ""
+    except ValueError as error:
+        given.fault("kube-annotation-prefix", str(error))
+    return KubeOptions(
+        node_name=name,
+        pod=("", "") if name else pod,
+        server=server,
+        kubeconfig=kubeconfig,
+        service=f"https://{f'[{host}]' if ':' in host else host}:{port}" if host else "",
+        prefix=prefix,
+        network_file=given.needed("net-config-path"),
+        tells_available=given.switch("set-node-network-unavailable"),
+    )
+
+
+def _endpoint(given: Given, text: str, secure: bool) -> str:
+    """Where the scheme is left out, certificates decide, as for etcd's own client."""
+    url = text.rstrip("/") if "://" in text else f"{'https' if secure else 'http'}://{text.rstrip('/')}"
+    try:
+        parts = urlsplit(url)
+        whole = bool(parts.hostname) and parts.port != 0 and url == f"{parts.scheme}://{parts.netloc}"
+    except ValueError:
+        whole = False
+    if "@" in url:  # a password perhaps, not to be shown
+        given.fault("etcd-endpoints", "has a user: that is for --etcd-username and --etcd-password")
+    elif not whole or not url.startswith(("http://", "https://")):
+        given.fault("etcd-endpoints", f"{text!r} is not a server, as http://10.0.0.1:2379 or https://etcd:2379 are")
+    elif secure and url.startswith("http://"):
+        given.notice("etcd-endpoints", f"{url} is not encrypted, whatever certificates there are; https:// is")
+    return url
+
+
+def _notices(given: Given, *, in_kube: bool) -> tuple[str, ...]:
+    """To be called last."""
+    given.number("iptables-resync", *INTEGERS)
+    for name in WITHOUT_EFFECT:
+        if given.where(name):
+            given.notice(name, "has no effect")
+    etcd = [name for name in BY_NAME if name.startswith("etcd-")]
+    if not (in_kube or given.text("nodes-file") or given.switch("cleanup") or any(map(given.where, etcd))):
+        given.notices.append(f"no store was chosen, etcd at {given.text('etcd-endpoints')} is tried: {STORES}")
+    others = etcd if in_kube else KUBE
+    for name in filter(given.where, others):
+        given.notice(name, f"has no effect with{'' if in_kube else 'out'} --kube-subnet-mgr")
+    return tuple(given.notices)

@@ -1,0 +1,1 @@
+"""The controllers: they compare desired with actual state, and repair."""

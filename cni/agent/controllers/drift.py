@@ -1,0 +1,164 @@
+"""Which of the kernel's changes disturb what the agent wants: a question asked of every change on the machine.
+
+Most are of containers that come and go; and one's own changes have echoes, which say just what is wanted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cni.agent.backends.vxlan import is_link_local
+from cni.agent.dataplane.state import PRIORITY, PROTOCOL, RouteRow, is_ours
+from cni.effects import forward_accept
+from cni.kernel import nft, nft_rules, rtnl, rtnl_overlay, rtnl_parse
+from cni.kernel.netlink import attributes, unpacked
+from cni.kernel.rtnl import AF_BRIDGE, AF_INET, IFINFO
+from cni.protocol.address import IP
+
+if TYPE_CHECKING:
+    from cni.agent.backends.vxlan import Look
+    from cni.agent.dataplane.state import Tables
+    from cni.kernel.rtnl_overlay import MadeRoute
+    from cni.protocol.address import Net
+
+NFTA_TABLE = 1  # the table's name, in the messages of tables, chains and rules alike
+# As containers come and go, elements change in other tables.
+NFT_ELEMENTS = (nft.NFT_MSG_NEWSETELEM, nft.NFT_MSG_DELSETELEM)
+# Rules', chains' and tables' messages.
+NFT_RULES = (nft_rules.NFT_MSG_NEWCHAIN, nft_rules.NFT_MSG_DELCHAIN, nft_rules.NFT_MSG_DELRULE, nft.NFT_MSG_DELTABLE)
+
+
+class Watch:
+    """What is wanted of the kernel, as it was last made so."""
+
+    def __init__(self, table: str) -> None:
+        """`table`: the agent's rules are in it."""
+        self._table = table
+        self.searches = True  # for an interface: any that gets an address may be it
+        self.links: dict[int, Look] = {}
+        self.devices: dict[int, int] = {}  # the family of a tunnel's device, by its index
+        self.tables: dict[int, Tables] = {}
+        self.subnets: tuple[Net, ...] = ()  # this node's
+        self.networks: frozenset[Net] = frozenset()  # those that are served, or were
+        self._pods = False
+        self.spaces: dict[int, tuple[Net, Net]] = {}  # by family: the network, and this node's subnet of it
+        self.beside: frozenset[int] = frozenset()  # other links whose networks matter, as long as they are up
+        self.directs = False  # peers are reached by any network of this node
+        self.waits = False  # for a link of others to go
+
+    @property
+    def ports(self) -> set[int]:
+        """The tunnel's in UDP."""
+        return {look.tunnel.port for look in self.links.values() if look.tunnel is not None}
+
+    def take_pods(self) -> bool:
+        """True once when an interface has got an address of this node's subnets: pods are behind it."""
+        came, self._pods = self._pods, False
+        return came
+
+    def disturbed(self, kind: int, payload: bytes) -> str:
+        """In words, or empty. Of rtnetlink's messages. Raises Malformed."""
+        if kind in (rtnl.RTM_NEWLINK, rtnl.RTM_DELLINK):
+            return self._link(kind, payload)
+        if kind in (rtnl.RTM_NEWADDR, rtnl.RTM_DELADDR):
+            return self._address(kind, payload)
+        if kind in (rtnl_overlay.RTM_NEWNEIGH, rtnl_overlay.RTM_DELNEIGH):
+            return self._entry(kind, payload)
+        if kind in (rtnl.RTM_NEWROUTE, rtnl_overlay.RTM_DELROUTE):
+            return self._route(kind, payload)
+        return ""
+
+    def _link(self, kind: int, payload: bytes) -> str:
+        _, _, index, flags, _ = unpacked(IFINFO, payload)
+        look = self.links.get(index)
+        if index in self.beside and (kind == rtnl.RTM_DELLINK or not flags & rtnl.IFF_UP):
+            return "a network of this node went"
+        if self.waits and kind == rtnl.RTM_DELLINK:
+            return "a link went"
+        if look is None:
+            named = {one.name for one in self.links.values()}
+            return "a link came" if kind == rtnl.RTM_NEWLINK and rtnl_parse.parse_link(payload).name in named else ""
+        if kind == rtnl.RTM_DELLINK:
+            return f"{look.name} is gone"
+        return "" if look.fits(payload) else f"{look.name} has changed"
+
+    def _address(self, kind: int, payload: bytes) -> str:
+        info = rtnl_parse.parse_address(payload)
+        look, came = self.links.get(info.ifindex), kind == rtnl.RTM_NEWADDR
+        self._pods |= came and look is None and any(subnet.contains(info.address.ip) for subnet in self.subnets)
+        if look is None or is_link_local(info.address.ip):  # those come and go by themselves
+            return "an address came" if self.searches else ""
+        if came == (info.address in look.addresses):
+            return ""
+        return f"{look.name} has {'got' if came else 'lost'} {info.address.text}"
+
+    def _entry(self, kind: int, payload: bytes) -> str:
+        family, index, _, _, _ = unpacked(rtnl_overlay.NDMSG, payload)
+        tables = self.tables.get(self.devices.get(index, 0))
+        entry = rtnl_overlay.parse_neighbour(payload) if tables is not None else None
+        if tables is None or entry is None:
+            return ""
+        there = kind == rtnl_overlay.RTM_NEWNEIGH and entry.permanent
+        if family == AF_BRIDGE:
+            there = there and entry.is_plain
+            whole = there == ((entry.mac, entry.ip) in tables.forwarding)
+        else:  # what is deleted is told without its MAC address, as an entry that failed
+            mac = tables.neighbours.get(entry.ip)
+            whole = not there if mac is None else there and entry.mac == mac
+        return "" if whole else f"an entry for {entry.ip.text} has changed"
+
+    def _route(self, kind: int, payload: bytes) -> str:
+        route = rtnl_overlay.parse_made_route(payload)
+        if self.searches and not route.dst.prefix:
+            return "a default route came or went"
+        tables = self.tables.get(4 if payload[0] == AF_INET else 6)
+        if tables is None or not route.main:
+            return ""
+        if route.dst in tables.routes:
+            return self._peer_route(kind, route, tables.routes[route.dst])
+        if route.gw is None:
+            return f"{route.dst.text} came or went" if self._is_network(route) else ""
+        ours = is_ours(route.protocol, route.dst, self.networks) or route.ifindex in self.devices
+        return f"a route to {route.dst.text} came" if ours and kind == rtnl.RTM_NEWROUTE else ""
+
+    def _peer_route(self, kind: int, route: MadeRoute, row: RouteRow) -> str:
+        """A route of others disturbs as long as it is there, if it wins or shares the traffic."""
+        priority = PRIORITY[route.dst.family]
+        if route.priority > priority and route.protocol != PROTOCOL:
+            return ""
+        there = RouteRow(route.gw or IP(0, 0), route.ifindex, route.on_link, route.is_plain)
+        is_right = there == row and route.priority in (0, priority)  # 0 is not told
+        return f"the route to {route.dst.text} has changed" if is_right == (kind != rtnl.RTM_NEWROUTE) else ""
+
+    def _is_network(self, route: MadeRoute) -> bool:
+        """It leads to a network that this node is in, and that decides which peers are served, or how."""
+        if route.ifindex in self.devices:
+            return False
+        if route.ifindex in self.links:
+            return True
+        if route.dst.prefix in (0, route.dst.ip.bits):  # of single containers
+            return False
+        return self.directs or self.is_rival(route.dst)
+
+    def is_rival(self, net: Net) -> bool:
+        """True for a network of this node that is in the pods' network, and not in the node's own subnet."""
+        network, own = self.spaces.get(net.ip.family, (None, None))
+        if network is None or own is None or (own.prefix <= net.prefix and own.contains(net.ip)):
+            return False
+        return network.contains(net.ip) or net.contains(network.ip)
+
+    def rules_disturbed(self, kind: int, payload: bytes) -> bool:
+        """True if an nfnetlink message tells that own rules may be gone, or a chain may drop what it forwards."""
+        return _is_of(kind, NFT_RULES) and _table(payload) in (self._table, forward_accept.TABLE)
+
+    def elements_disturbed(self, kind: int, payload: bytes) -> bool:
+        """True if an nfnetlink message tells that somebody has changed or removed the agent's sets."""
+        return _is_of(kind, NFT_ELEMENTS) and _table(payload) == self._table
+
+
+def _is_of(kind: int, kinds: tuple[int, ...]) -> bool:
+    return kind >> 8 == nft.NFNL_SUBSYS_NFTABLES and kind & 0xFF in kinds
+
+
+def _table(payload: bytes) -> str:
+    return nft.name_of(attributes(payload, nft.NFGENMSG.size).get(NFTA_TABLE))

@@ -1,0 +1,300 @@
+"""The reconciler: what the store tells and this node is, made so in the kernel, as often as anything of it changes.
+
+Everything is judged by its level, not by what has happened: a comparison of all leaves nothing to remember. Only that a
+peer's lease has changed is dealt with alone, so that it costs the same however many peers there are.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from cni.agent.backends import vxlan
+from cni.agent.controllers.drift import Watch
+from cni.agent.controllers.peerlog import fields_of, log_changes, log_faults
+from cni.agent.dataplane import routes
+from cni.agent.dataplane.state import Links, Tables, changes, tables_of
+from cni.agent.logs import log, words_of
+from cni.agent.model.cluster_state import Known
+from cni.agent.model.events import Failed, Held
+from cni.agent.model.lease import node_of
+from cni.agent.model.network import VXLAN
+from cni.agent.node.publisher import Opening
+from cni.agent.runtime.instance import Occupied
+from cni.agent.uplink.pinned import Wire
+from cni.agent.uplink.select import NoUnderlay
+from cni.kernel.netlink import Interrupted, Refused
+from cni.protocol.errors import CniError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cni.agent.metrics import Metrics
+    from cni.agent.model.events import News
+    from cni.agent.model.lease import Lease, Node, Way
+    from cni.agent.model.network import NetworkConfig
+    from cni.agent.model.peers import Peers
+    from cni.agent.node.publisher import Settings
+    from cni.agent.uplink.select import Underlay
+    from cni.effects.host import Machine
+    from cni.kernel.rtnl import Message
+
+
+class Reconciler:
+    """One node's. `present` tells the store what the own lease has to say; `ready` is for when pods can be attached for
+    the first time, and `status` for why other nodes' pods are not reached, empty when they are again.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        machine: Machine,
+        metrics: Metrics,
+        present: Callable[[Node], None],
+        ready: Callable[[], None],
+        status: Callable[[str], None],
+    ) -> None:
+        self.watch = Watch(settings.instance.name)
+        self.is_ready = False
+        self._settings, self._machine, self._metrics = settings, machine, metrics
+        self._present, self._ready, self._status = present, ready, status
+        self._known = Known()
+        self._peers: Peers | None = None
+        self._told: dict[str, Lease] = {}  # the peers that people know of
+        self._links: dict[int, Links] = {}
+        self._wire = Wire(machine.route, settings.wish)
+        self._node: Node | None = None
+        self._opening = Opening(settings, machine)
+        self._networks = {*settings.networks}
+        self._all_due = self._rules_due = self._failed = False
+        self._blocks: list[str] = []  # what keeps all pods of other nodes from being reached
+        self._wanted: dict[str, object] = {}  # the settings of things, as they were last made so
+
+    @property
+    def due(self) -> bool:
+        return self._all_due or self._rules_due or self._known.has_changes
+
+    def hear(self, news: News) -> None:
+        """Takes in what the store tells; `settle` acts on it."""
+        held = self._known.held
+        if self._known.hear(news):
+            self._all_due = True
+        if isinstance(news, Held):
+            self._metrics.lease_expiry.set(news.expires or 0)
+            if held is None or held.lease != news.lease:
+                log.info("this node's lease: %s", fields_of(news.lease))
+        self._metrics.store_up.set(not isinstance(news, Failed))
+        if isinstance(news, Failed):
+            self._metrics.errors.labels("store").inc()
+
+    def look_after_all(self) -> None:
+        self._all_due = True
+
+    def look_after_rules(self) -> None:
+        self._rules_due = True
+
+    def look_after_elements(self) -> None:
+        self._opening.filter.forget()
+        self._rules_due = True
+
+    def settle(self) -> bool:
+        """Does what is due. False: not all of it could be done, and it has to be tried again."""
+        began = time.monotonic()
+        what = "all" if self._all_due else "part"
+        self._failed = False
+        self._try(self._do_all if self._all_due else self._do_part)
+        self._metrics.sync_seconds.labels(what).observe(time.monotonic() - began)
+        return not self._failed
+
+    def _do_all(self) -> None:
+        self._all_due = self._rules_due = False
+        was_ready, blocked, self._blocks = self.is_ready, self._blocks, []
+        self._try(self._reconcile, blocks=True)
+        if was_ready and self._blocks != blocked:
+            self._status("; ".join(dict.fromkeys(self._blocks)))
+
+    def _do_part(self) -> None:
+        self._follow()
+        if self._rules_due:
+            self._rules_due = False
+            self._note_healed(self._opening.keep_rules())
+
+    def _try(self, step: Callable[[], None], *, blocks: bool = False) -> bool:
+        """Runs a step; a failure is logged and does not stop other steps. Returns True if it was done."""
+        try:
+            step()
+        except NoUnderlay as error:
+            self._fail("interface", str(error), blocks=blocks)
+        except Occupied as error:
+            if not self.is_ready:
+                raise
+            self._fail("instance", str(error))
+        except (Refused, Interrupted, CniError, OSError) as error:
+            self._fail("kernel", words_of(error), blocks=blocks)
+        else:
+            return True
+        return False
+
+    def _fail(self, where: str, text: str, *, blocks: bool = False) -> None:
+        self._failed = True
+        if blocks:
+            self._blocks.append(text)
+        self._metrics.errors.labels(where).inc()
+        log.error("%s", text)
+
+    def _reconcile(self) -> None:
+        """All of it, against what the kernel says."""
+        configured = self._known.configured
+        if configured is None:
+            return
+        config = configured.config
+        self._claim(config)
+        self.watch.searches = True
+        underlay = self._wire.find(config, configured.public_ips)
+        self.watch.searches = self._wire.searches
+        if self._wire.fault:
+            self._fail("interface", self._wire.fault, blocks=True)
+        node = node_of(config.backend, underlay.public_ips)
+        if node != self._node:
+            self._node = node
+            self._present(node)
+        own = self._known.lease_of(config, node)
+        if own is None:
+            return
+        route = self._machine.route
+        connected = [one for family in config.families for one in routes.connected_networks(route, family)]
+        peers = self._known.peers(config, own, tuple([net for net, _ in connected]))
+        if peers is None:
+            return
+        self._count(peers)
+        if peers is not self._peers:
+            log_faults(peers.faults, peers.faults)
+            log_changes(self._told, peers.served)
+            self._peers, self._told = peers, dict(peers.served)
+        self.watch.links = {underlay.ifindex: vxlan.look_of(route, underlay.name)}
+        self.watch.devices.clear()
+        self.watch.subnets = own.subnets
+        self._try(partial(self._opening.filter.admit_all, peers.served.values()))
+        self.watch.spaces = {way.subnet.family: (config.network(way.subnet.family), way.subnet) for way in own.ways}
+        self.watch.beside = frozenset([index for net, index in connected if self.watch.is_rival(net)])
+        self.watch.directs = config.backend.kind != VXLAN or config.backend.direct_routing
+        made = [
+            self._try(partial(self._reconcile_family, config, underlay, way, peers), blocks=True) for way in own.ways
+        ]
+        self.watch.waits = not all(made)
+        self._retire(config)
+        self._opening.filter.ports = self.watch.ports
+        self._open(config, underlay, own)
+
+    def _claim(self, config: NetworkConfig) -> None:
+        """Raises Occupied where another podwired serves the tunnel."""
+        self._settings.instance.serve(config.backend.vni if config.backend.kind == VXLAN else None)
+        self._networks.update([config.network(family) for family in config.families])
+        self.watch.networks = frozenset(self._networks)
+
+    def _open(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> None:
+        rules = self._opening.rules
+        done = self._opening.open(config, underlay, own)
+        same = rules == self._opening.rules
+        self._note_done("the firewall's rules", done, same=same)
+        for fault in self._opening.faults:
+            self._fail("conflist", fault, blocks=not self._opening.is_open)
+        if self._opening.is_open and not self._blocks and not self.is_ready:
+            self.is_ready = True
+            self._ready()
+        self._note_done("the firewall's rules", self._opening.keep_rules(), same=same)
+
+    def _retire(self, config: NetworkConfig) -> None:
+        """What the network had before it was changed, and has no more."""
+        tunnels = config.backend.kind == VXLAN
+        names = tuple([vxlan.name_of(config.backend, family) for family in config.families if tunnels])
+        for name in vxlan.retire(self._machine.route, self._settings.instance.name, names):
+            log.info("removed %s, which the network does not have any more", name)
+        for family in (4, 6):
+            if family not in config.families:
+                self._links.pop(family, None)
+                self.watch.tables.pop(family, None)
+                for text in routes.clear(self._machine.route, family, self._networks):
+                    self._fail("kernel", text)
+
+    def _count(self, peers: Peers) -> None:
+        self._metrics.peers.set(len(peers.served))
+        self._metrics.refused_peers.set(len(peers.faults))
+
+    def _reconcile_family(self, config: NetworkConfig, underlay: Underlay, own: Way, peers: Peers) -> None:
+        route, family, index, same = self._machine.route, own.subnet.family, 0, True
+        if config.backend.kind == VXLAN:
+            tunnel = vxlan.device_of(config.backend, underlay, own, self._settings.instance.name)
+            index, done = vxlan.ensure_device(route, tunnel)
+            same = self._is_as_before(tunnel.name, tunnel)
+            self._note_done(tunnel.name, done, same=same)
+            self.watch.links[index] = vxlan.look_of(route, tunnel.name)
+            self.watch.devices[index] = family
+        ways = routes.ways_out(route, underlay.ifindex, index, family) if self.watch.directs else ()
+        self.watch.beside |= {near for net, near in ways if near and net.prefix < net.ip.bits}
+        links = Links(index, ways)
+        self._links[family] = links
+        wanted = self._tables(peers.served.values(), links, family)
+        before, self.watch.tables[family] = self.watch.tables.get(family), wanted
+        messages = changes(routes.tables(route, family, index, self._networks), wanted, links)
+        if made := len(messages) - self._apply(messages):
+            # The kernel takes entries away from a device that is given another MAC address.
+            same = same and before is not None and before.is_same(wanted)
+            self._note_done(f"{made} entries of IPv{family}", [f"{made} entries of IPv{family} differed"], same=same)
+        routes.keep_blackholes(route, family, (own.subnet,) if self._settings.blackholes else (), self._networks)
+
+    def _tables(self, leases: Iterable[Lease], links: Links, family: int) -> Tables:
+        ways = [way for way in [lease.way(family) for lease in leases] if way is not None]
+        found = tables_of(ways, links)
+        for way in found.far:
+            log.warning("%s is behind %s, which is on no network of ours", way.subnet.text, way.public_ip.text)
+        return found
+
+    def _apply(self, messages: list[Message]) -> int:
+        """Returns how many the kernel refused."""
+        self._metrics.writes.inc(len(messages))
+        refused = routes.apply(self._machine.route, messages)
+        for text in refused:
+            self._fail("kernel", text)
+        return len(refused)
+
+    def _is_as_before(self, name: str, wanted: object) -> bool:
+        before, self._wanted[name] = self._wanted.get(name), wanted
+        return before == wanted
+
+    def _note_done(self, what: str, done: list[str], *, same: bool) -> None:
+        """Logs what was done: with the same settings as before it is a repair, else it follows from the new ones."""
+        if done and same:
+            self._note_healed(done)
+        elif done:
+            log.info("set up %s", what)
+            log.debug("%s", "; ".join(done))
+
+    def _note_healed(self, done: list[str]) -> None:
+        for one in done:
+            log.info("healed: %s", one)
+        if done:
+            self._metrics.healed.inc()
+
+    def _follow(self) -> None:
+        """The peers that changed, without asking the kernel what is there."""
+        before, peers = self._known.take_changes()
+        if peers is None:
+            return
+        after = {key: peers.served.get(key) for key in before}
+        self._try(partial(self._opening.filter.admit, [*filter(None, after.values())]))
+        for family, links in self._links.items():
+            old, new = (self._tables(filter(None, leases.values()), links, family) for leases in (before, after))
+            new.forwarding.update(end for end in old.forwarding if peers.is_used(*end))  # by another lease
+            self._apply(changes(old, new, links))
+            self.watch.tables[family].replace(old, new)
+        self._try(partial(self._opening.filter.dismiss, [*filter(None, before.values())]))
+        self._count(peers)
+        log_faults(peers.faults, before)
+        log_changes(before, after)
+        for key, lease in after.items():
+            if lease is None:
+                self._told.pop(key, None)
+            else:
+                self._told[key] = lease

@@ -1,0 +1,63 @@
+"""Tells people which peers came, changed and went, and which leases are not served: by name, many by their number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cni.agent.logs import log
+from cni.protocol.address import mac_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from cni.agent.model.lease import Lease, Way
+
+LONGEST_KEY = 200  # letters of what others write
+ONE_BY_ONE = 20  # of more only the number is told
+
+
+def log_changes(before: Mapping[str, Lease | None], after: Mapping[str, Lease | None]) -> None:
+    """Logs the differences between the peers that were served and those that are, by their key."""
+    changed = [key for key in {**before, **after} if _ways(before.get(key)) != _ways(after.get(key))]
+    if len(changed) > ONE_BY_ONE:
+        added = sum(not before.get(key) for key in changed)
+        removed = sum(not after.get(key) for key in changed)
+        log.info("added %d peers, changed %d, removed %d", added, len(changed) - added - removed, removed)
+        return
+    for key in changed:
+        _log_change(before.get(key), after.get(key))
+
+
+def _log_change(old: Lease | None, new: Lease | None) -> None:
+    if new is None:
+        log.info("removed peer %s", fields_of(old))
+    elif old is None:
+        log.info("added peer %s", fields_of(new))
+    else:
+        log.info("changed peer %s (was %s)", _all_fields_of(new), _all_fields_of(old))
+
+
+def log_faults(faults: Mapping[str, str], keys: Iterable[str]) -> None:
+    """Logs why leases are not served, of those keys that have a fault."""
+    faulty = [key for key in keys if key in faults]
+    for key in faulty[:ONE_BY_ONE]:
+        log.warning("lease %s is not served: %s", key[:LONGEST_KEY], faults[key][:LONGEST_KEY])
+    if len(faulty) > ONE_BY_ONE:
+        log.warning("%d leases are not served", len(faulty))
+
+
+def fields_of(lease: Lease | None) -> str:
+    """Returns what people look for: `subnet=10.5.2.0/24 public_ip=192.0.2.2`, of two families with commas."""
+    ways = _ways(lease)
+    subnets, ips = [way.subnet.text for way in ways], [way.public_ip.text for way in ways]
+    return f"subnet={','.join(subnets)} public_ip={','.join(ips)}"
+
+
+def _all_fields_of(lease: Lease) -> str:
+    macs = [mac_text(way.mac) for way in lease.ways if way.mac is not None]
+    return f"{fields_of(lease)} vtep_mac={','.join(macs)}" if macs else fields_of(lease)
+
+
+def _ways(lease: Lease | None) -> tuple[Way, ...]:
+    """The part of a lease that the data plane is made of."""
+    return lease.ways if lease is not None else ()

@@ -1,0 +1,143 @@
+"""The tables that lead to other nodes, as they are in the kernel, and as they are changed there.
+
+One family each. Messages go many to a datagram, for there may be thousands of nodes.
+"""
+
+from __future__ import annotations
+
+from errno import EEXIST, ENODEV, ENOENT, ESRCH
+from os import strerror
+from typing import TYPE_CHECKING
+
+from cni.agent.backends.vxlan import is_link_local
+from cni.agent.dataplane.state import PRIORITY, PROTOCOL, RouteRow, Tables, is_ours
+from cni.kernel import rtnl, rtnl_overlay
+from cni.kernel.netlink import NLM_F_ACK, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from cni.kernel.rtnl import Message
+    from cni.kernel.rtnl_overlay import MadeRoute
+    from cni.kernel.rtnl_socket import Route
+    from cni.protocol.address import Net
+
+AT_A_TIME = 128  # messages in one datagram: their acknowledgements have to fit the socket's buffer
+GONE = (ENOENT, ESRCH, ENODEV)  # of what is to be deleted
+RTPROT_KERNEL, RTPROT_BOOT = 2, 3  # the latter is what flannel's routes bear
+
+
+def _routes(route: Route, question: tuple[int, bytes], family: int) -> list[MadeRoute]:
+    """The main table's answers to a question. Raises Refused, Interrupted."""
+    try:
+        answers = route.dump(*question)
+    except Refused as refused:
+        if refused.errno == ENOENT:  # the table is made with its first route
+            return []
+        raise
+    found = [rtnl_overlay.parse_made_route(answer) for answer in answers]
+    return [one for one in found if one.main and one.dst.family == family]  # without IPv6 the kernel answers with IPv4
+
+
+def ways_out(route: Route, wire: int, device: int, family: int) -> tuple[tuple[Net, int], ...]:
+    """The networks that the host's own routes lead to, the longest prefix first, and the interface that each is on.
+
+    Where several interfaces are in one network, it is the wire; else the route that wins decides.
+    """
+    found: dict[Net, int] = {}
+    for one in sorted(_routes(route, rtnl.main_routes(family), family), key=lambda one: one.priority):
+        if not one.dst.prefix or _is_ours(one, device):
+            continue
+        index = one.ifindex if one.gw is None else 0
+        if one.dst not in found or index == wire:
+            found[one.dst] = index
+    return tuple(sorted(found.items(), key=lambda way: -way[0].prefix))
+
+
+def connected_networks(route: Route, family: int) -> tuple[tuple[Net, int], ...]:
+    """The networks that this node itself is in, by the routes that the kernel has made for its addresses, and the
+    interface of each.
+    """
+    found = _routes(route, rtnl_overlay.routes_by(RTPROT_KERNEL, family), family)
+    shared = {(one.dst, one.ifindex) for one in found if 0 < one.dst.prefix < one.dst.ip.bits}
+    return tuple(sorted(one for one in shared if not is_link_local(one[0].ip)))
+
+
+def tables(route: Route, family: int, device: int, networks: Collection[Net]) -> Tables:
+    """Returns the device's entries, and podwired's routes for these networks on other links.
+
+    Raises Refused, Interrupted.
+    """
+    found = Tables()
+    if device:
+        for answer in route.dump(*rtnl_overlay.neighbours_of(device, family)):
+            neighbour = rtnl_overlay.parse_neighbour(answer)
+            if neighbour is not None and neighbour.permanent:
+                found.neighbours[neighbour.ip] = neighbour.mac
+        for answer in route.dump(*rtnl_overlay.forwarding_of(device)):
+            entry = rtnl_overlay.parse_neighbour(answer)
+            if entry is not None and entry.permanent and entry.is_plain:
+                found.forwarding.add((entry.mac, entry.ip))
+    for one in _routes(route, rtnl_overlay.routes_by(0, family), family):
+        _note_route(found, one, device, networks)
+    return found
+
+
+def _note_route(found: Tables, one: MadeRoute, device: int, networks: Collection[Net]) -> None:
+    """Notes a route; of several of the agent's to one destination, only the one with the usual metric counts."""
+    if one.protocol == RTPROT_KERNEL or (one.is_blackhole and one.protocol == PROTOCOL):
+        return
+    if one.protocol == PROTOCOL and one.ifindex != device and not is_ours(one.protocol, one.dst, networks):
+        return  # another agent's
+    if not _is_ours(one, device) or one.gw is None:
+        found.foreign.setdefault(one.dst, []).append(one)
+    elif one.priority == PRIORITY[one.dst.family] and one.dst not in found.routes:
+        found.routes[one.dst] = RouteRow(one.gw, one.ifindex, one.on_link, one.is_plain)
+    else:
+        found.surplus.append(one)
+
+
+def _is_ours(one: MadeRoute, device: int) -> bool:
+    return one.protocol == PROTOCOL or (one.ifindex == device and one.protocol == RTPROT_BOOT)
+
+
+def apply(route: Route, messages: Sequence[Message]) -> list[str]:
+    """Sends all of them, and returns what the kernel refused, in words."""
+    failed = []
+    waiting = [(kind, flags | NLM_F_ACK, payload) for kind, flags, payload in messages]
+    for start in range(0, len(waiting), AT_A_TIME):
+        part = waiting[start : start + AT_A_TIME]
+        for message, answer in zip(part, route.ask_each(part), strict=True):
+            if isinstance(answer, Refused) and not _is_gone(message, answer):
+                failed.append(f"{rtnl_overlay.described(message)}: {answer.words or strerror(answer.errno)}")
+    return failed
+
+
+def _is_gone(message: Message, refused: Refused) -> bool:
+    return message[0] in (rtnl_overlay.RTM_DELROUTE, rtnl_overlay.RTM_DELNEIGH) and refused.errno in GONE
+
+
+def keep_blackholes(route: Route, family: int, wanted: tuple[Net, ...], networks: Collection[Net]) -> None:
+    """Sets blackhole routes for the wanted subnets, behind every better route, and removes those of no use any more.
+
+    Raises Refused.
+    """
+    found = _routes(route, rtnl_overlay.routes_by(PROTOCOL, family), family)
+    present = {one.dst for one in found if one.is_blackhole and is_ours(one.protocol, one.dst, networks)}
+    for dst in present.difference(wanted):
+        route.tolerate(ESRCH, rtnl_overlay.delete_blackhole(dst, PROTOCOL))
+    for dst in set(wanted) - present:
+        route.tolerate(EEXIST, rtnl_overlay.new_blackhole(dst, PROTOCOL))
+
+
+def clear(route: Route, family: int, networks: Collection[Net]) -> list[str]:
+    """Removes the routes that podwired made for these networks; returns what the kernel refused. It may be without the
+    family.
+    """
+    try:
+        keep_blackholes(route, family, (), networks)
+        found = tables(route, family, 0, networks)
+    except Refused:
+        return []
+    ours = [rtnl_overlay.delete_route(dst, row.gw, row.ifindex, PROTOCOL) for dst, row in found.routes.items()]
+    return apply(route, ours + [rtnl_overlay.delete_made_route(one) for one in found.surplus])

@@ -1,0 +1,208 @@
+"""The tunnel's filter: VXLAN packets that do not come from a known node are dropped, and so are those of pods.
+
+Rules ask four sets, which are kept here: the peers' addresses by family, the interfaces behind which pods are, and the
+UDP port. The port comes last: while it is not in its set nothing is dropped, so that a table which is loaded anew
+drops no packet of a peer. Peers' addresses are added before the routes to them, and removed after these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import Counter
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from cni.effects.forward_accept import ABSENT
+from cni.kernel import nft, nft_sets
+from cni.kernel.netlink import Refused
+from cni.protocol.address import IP
+from cni.protocol.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cni.agent.model.lease import Lease
+    from cni.effects.host import Machine
+    from cni.kernel.nft import Place
+    from cni.kernel.rtnl import Message
+    from cni.kernel.rtnl_socket import Route
+    from cni.protocol.address import Net
+
+PEERS = {4: "peers4", 6: "peers6"}
+PODS, PORTS = "pods", "ports"
+SETS = {PEERS[4]: "ipv4_addr", PEERS[6]: "ipv6_addr", PODS: "ifname", PORTS: "inet_service"}
+WORDS = {4: "ip", 6: "ip6"}
+PORT = Struct(">H")
+NAME_BYTES = 16  # IFNAMSIZ
+TUNNEL, AWAY = "tunnel", "away"
+
+
+class Tunnel(Record):
+    """A tunnel's end on this node; `devices` has one name for each family."""
+
+    vni: int
+    devices: tuple[str, ...]
+
+
+def sets() -> list[str]:
+    """Returns the lines that declare them."""
+    return [f"  set {name} {{ type {kind}; }}" for name, kind in SETS.items()]
+
+
+def chains(tunnel: Tunnel, spaces: Iterable[tuple[Net, Net]]) -> dict[str, tuple[str, list[str]]]:
+    """Returns by their names the chains: the hook, if they have one, and the rules.
+
+    A packet of another VNI is another network's, which may have peers of its own on this port. One that is too short to
+    tell its VNI passes no rule that asks for it. Where a fragment has no port, it comes behind one that has.
+    `spaces`: by family the network and this node's subnet of it.
+    """
+    devices = ", ".join([f'"{device}"' for device in tunnel.devices])
+    unknown = [
+        f"iifname @{PODS} counter drop",
+        f"iifname {{ {devices} }} counter drop",
+        f"@th,96,24 != {tunnel.vni} return",
+        *[f"{WORDS[family]} saddr @{PEERS[family]} return" for family in PEERS],
+        "counter drop",
+    ]
+    of_pods, away = [f"udp dport @{PORTS} iifname @{PODS} goto {AWAY}"], []
+    for network, subnet in spaces:
+        ip = WORDS[network.family]
+        of_pods.append(f"udp dport @{PORTS} {ip} saddr {subnet.text} goto {AWAY}")
+        away += [f"{ip} daddr @{PEERS[network.family]} counter drop", f"{ip} daddr {network.text} return"]
+    return {
+        TUNNEL: ("", unknown),
+        "input": ("type filter hook input priority filter; policy accept;", [f"udp dport @{PORTS} goto {TUNNEL}"]),
+        AWAY: ("", [*away, "counter drop"]),
+        "forward": ("type filter hook forward priority filter; policy accept;", of_pods),
+    }
+
+
+class TunnelFilter:
+    """The sets as they have to be, and as they are as far as is known. `ports` are the tunnel's UDP ports."""
+
+    def __init__(self, machine: Machine, table: str) -> None:
+        self._machine, self._table = machine, table
+        self._peers = Counter[IP]()  # by how many leases each address is told
+        self.ports: set[int] = set()
+        self._held: dict[str, set[bytes]] | None = None
+
+    @property
+    def peers(self) -> frozenset[IP]:
+        """The addresses that are let in."""
+        return frozenset(self._peers)
+
+    def forget(self) -> None:
+        """Somebody may have changed the sets: the kernel is asked again."""
+        self._held = None
+
+    def admit_all(self, leases: Iterable[Lease]) -> None:
+        """Lets in the packets of these peers; `confine` removes all others. Raises Refused, OSError."""
+        self._peers = Counter(_addresses(leases))
+        self.forget()
+        self._add(self._wanted_peers())
+
+    def admit(self, leases: Iterable[Lease]) -> None:
+        """Lets in the packets of these peers as well. Raises Refused, OSError."""
+        addresses = _addresses(leases)
+        self._peers.update(addresses)
+        self._add(_keys(addresses))
+
+    def dismiss(self, leases: Iterable[Lease]) -> None:
+        """Removes the addresses of these peers, unless another peer has them. Raises Refused, OSError."""
+        addresses = _addresses(leases)
+        self._peers.subtract(addresses)
+        gone = {ip for ip in addresses if self._peers[ip] <= 0}
+        for ip in gone:
+            del self._peers[ip]
+        self._remove(_keys(gone))
+
+    def confine(self, pods: Iterable[str]) -> list[str]:
+        """Makes the sets what they have to be; returns what had to be done. Raises Refused, OSError.
+
+        `pods`: the interfaces behind which they are. Where the rules are not loaded, there are no sets.
+        """
+        wanted = {
+            **self._wanted_peers(),
+            PODS: {name.encode().ljust(NAME_BYTES, b"\0") for name in pods},
+            PORTS: {PORT.pack(port) for port in self.ports},
+        }
+        count = self._add(wanted)
+        count += self._remove({name: keys - wanted[name] for name, keys in (self._held or {}).items()})
+        return [f"{count} entries of the tunnel's filter differed"] if count else []
+
+    def _wanted_peers(self) -> dict[str, set[bytes]]:
+        return {name: set[bytes]() for name in PEERS.values()} | _keys(self._peers)
+
+    def _add(self, wanted: dict[str, set[bytes]]) -> int:
+        """Returns how many were not there."""
+        held = self._known()
+        lacking = {name: keys - held[name] for name, keys in wanted.items() if name in held}
+        for name, keys in lacking.items():
+            self._change(name, keys, nft_sets.add_keys)
+            held[name] |= keys
+        return sum(map(len, lacking.values()))
+
+    def _remove(self, surplus: dict[str, set[bytes]]) -> int:
+        held = self._known()
+        found = {name: keys & held[name] for name, keys in surplus.items() if name in held}
+        for name, keys in found.items():
+            self._change(name, keys, nft_sets.delete_keys)
+            held[name] -= keys
+        return sum(map(len, found.values()))
+
+    def _change(self, name: str, keys: set[bytes], message: Callable[[Place, list[bytes]], Message]) -> None:
+        """A thousand in a transaction. What was refused makes the sets unknown."""
+        waiting = [*keys]
+        for start in range(0, len(waiting), nft_sets.AT_A_TIME):
+            part = message(self._place(name), waiting[start : start + nft_sets.AT_A_TIME])
+            refusal = self._machine.netfilter.batch(nft.transaction([part]))
+            if refusal is not None:
+                self.forget()
+                raise refusal
+
+    def _known(self) -> dict[str, set[bytes]]:
+        """Returns the keys in each set by its name; none where the rules are not loaded."""
+        if self._held is None:
+            found = {name: self._listed(name) for name in SETS}
+            self._held = {name: keys for name, keys in found.items() if keys is not None}
+        return self._held
+
+    def _listed(self, name: str) -> set[bytes] | None:
+        """Returns None if there is no such set."""
+        try:
+            answers = self._machine.netfilter.dump(*nft.all_elements(self._place(name)))
+        except (Refused, OSError) as error:
+            if error.errno not in ABSENT:
+                raise
+            return None
+        return {key for answer in answers for key in nft_sets.parse_keys(answer)}
+
+    def _place(self, name: str) -> Place:
+        return nft.Place(nft.NFPROTO_INET, self._table, name)
+
+
+def _addresses(leases: Iterable[Lease]) -> list[IP]:
+    return [ip for lease in leases for ip in (*[way.public_ip for way in lease.ways], *lease.sources)]
+
+
+def _keys(addresses: Iterable[IP]) -> dict[str, set[bytes]]:
+    """Returns the keys by the set that they belong to."""
+    found: dict[str, set[bytes]] = {}
+    for ip in addresses:
+        found.setdefault(PEERS[ip.family], set()).add(ip.packed)
+    return found
+
+
+def pod_links(route: Route, subnets: Iterable[Net], others: Iterable[str]) -> set[str]:
+    """Returns the interfaces behind which pods are: those with an address of this node's subnets, but for `others`.
+
+    A bridge has the gateway's address, and so has the host's end of each pod's pair where there is no bridge.
+    """
+    subnets = tuple(subnets)
+    indexes = {one.ifindex for one in route.all_addresses() if any(net.contains(one.address.ip) for net in subnets)}
+    found = set()
+    for index in indexes:
+        with contextlib.suppress(OSError):  # gone by now
+            found.add(socket.if_indextoname(index))
+    return found.difference(others)

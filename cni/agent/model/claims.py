@@ -1,0 +1,181 @@
+"""Which leases claim which subnets and MAC addresses: an index, so that a change asks only those that it concerns.
+
+Two leases conflict where their subnets overlap, or where one MAC address has two addresses on the wire: the forwarding
+database holds one. Several subnets behind one address are no conflict: a machine that was given another name, or
+another subnet, has two leases until the older one ends.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from cni.agent.model.lease import derived_mac
+from cni.protocol.address import mac_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from cni.agent.model.lease import Lease
+    from cni.agent.model.network import NetworkConfig
+    from cni.protocol.address import IP, Net
+
+    Claim = tuple[int, ...] | tuple[int, bytes]  # family, first address, prefix of a subnet; family and MAC address
+    Rank = tuple[bool, bool, bool, int, str]
+
+RANKED = (  # why a lease is believed: where the first is the same of two, the second decides, ...
+    "from whose address it follows",
+    "which is ready",
+    "which has the network's subnet length",
+    "which is newer",
+    "whose key comes first",
+)
+
+
+class Claims:
+    """`leases` by their key, and who of them `holds` what it claims."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        self._config = config
+        self.leases: dict[str, Lease] = {}
+        self._claimants: dict[Claim, set[str]] = {}
+        self._holders: dict[Claim, dict[str, None]] = {}  # in order
+        self._subnets: list[tuple[int, ...]] = []  # the claims, in order, each once
+        self._lengths = Counter[int]()  # of their prefixes
+        self._ends: Counter[tuple[bytes | None, IP]] = Counter()  # of those that hold
+
+    def add(self, key: str, lease: Lease) -> None:
+        self.leases[key] = lease
+        for claim in _claims_of(lease):
+            self._claimants.setdefault(claim, set()).add(key)
+        for claim in map(_of_subnet, lease.subnets):
+            if len(self._claimants[claim]) == 1:
+                insort(self._subnets, claim)
+                self._lengths[claim[-1]] += 1
+
+    def remove(self, key: str) -> None:
+        """Removes a lease that holds nothing any more."""
+        lease = self.leases.pop(key)
+        for claim in _claims_of(lease):
+            self._claimants[claim].remove(key)
+            if not self._claimants[claim]:
+                del self._claimants[claim]
+        for claim in map(_of_subnet, lease.subnets):
+            if claim not in self._claimants:
+                del self._subnets[bisect_left(self._subnets, claim)]
+                self._lengths[claim[-1]] -= 1
+
+    def hold(self, key: str) -> None:
+        lease = self.leases[key]
+        for claim in _claims_of(lease):
+            self._holders.setdefault(claim, {})[key] = None
+        self._ends.update((way.mac, way.public_ip) for way in lease.ways)
+
+    def let_go(self, key: str) -> None:
+        lease = self.leases[key]
+        for claim in _claims_of(lease):
+            del self._holders[claim][key]
+            if not self._holders[claim]:
+                del self._holders[claim]
+        for end in [(way.mac, way.public_ip) for way in lease.ways]:
+            self._ends[end] -= 1
+            if not self._ends[end]:
+                del self._ends[end]
+
+    def is_used(self, mac: bytes, public_ip: IP) -> bool:
+        """Some lease that holds what it claims is reached by this VTEP."""
+        return self._ends[mac, public_ip] > 0
+
+    def concerned(self, lease: Lease) -> set[str]:
+        """All that may win or lose by a change of this one: who claims the same, who claims the same as those, ..."""
+        seen: set[Claim] = set()
+        found: set[str] = set()
+        waiting = [lease]
+        while waiting:
+            for claim in self._overlapping(waiting.pop()):
+                if claim not in seen:
+                    seen.add(claim)
+                    new = self._claimants.get(claim, set()) - found
+                    found |= new
+                    waiting += [self.leases[key] for key in new]
+        return found
+
+    def conflict(self, lease: Lease) -> tuple[str, str]:
+        """The key of a lease that holds what this one claims, and what that is; empty where there is none."""
+        for claim in self._overlapping(lease):
+            for key in self._holders.get(claim, ()):
+                if what := _shared(lease, self.leases[key]):
+                    return key, what
+                break  # all that hold one MAC address have one address
+        return "", ""
+
+    def ranks(self, keys: Iterable[str]) -> dict[str, Rank]:
+        """The lowest is believed first: see RANKED. All that may conflict with one another are asked for together."""
+        found = {key: self.leases[key] for key in keys if key in self.leases}
+        disputed = _disputed(found.values()) if len(found) > 1 else {}
+
+        def steals(lease: Lease) -> bool:
+            macs = [((way.subnet.family, way.mac), way.public_ip) for way in lease.ways]
+            return any(disputed.get(mac, public_ip) != public_ip for mac, public_ip in macs)
+
+        return {
+            key: (steals(lease), not lease.lives, not self._is_usual(lease), -lease.created, key)
+            for key, lease in found.items()
+        }
+
+    def _is_usual(self, lease: Lease) -> bool:
+        spaces = [(self._config.space(subnet.family), subnet) for subnet in lease.subnets]
+        return all(space is not None and space.length == subnet.prefix for space, subnet in spaces)
+
+    def _overlapping(self, lease: Lease) -> Iterator[Claim]:
+        """Claims, own and others', that may conflict with the lease."""
+        for way in lease.ways:
+            claim = family, first, prefix = _of_subnet(way.subnet)
+            if way.mac is not None:
+                yield family, way.mac
+            bits = way.subnet.ip.bits
+            low = bisect_left(self._subnets, claim)
+            yield from self._subnets[low : bisect_left(self._subnets, (family, first + (1 << bits - prefix)), low)]
+            for length, count in self._lengths.items():
+                if count and length < prefix:
+                    yield family, first >> bits - length << bits - length, length
+
+
+def _claims_of(lease: Lease) -> list[Claim]:
+    found: list[Claim] = [_of_subnet(subnet) for subnet in lease.subnets]
+    found += [(way.subnet.family, way.mac) for way in lease.ways if way.mac is not None]
+    return found
+
+
+def _of_subnet(subnet: Net) -> tuple[int, int, int]:
+    return subnet.ip.family, subnet.ip.value, subnet.prefix
+
+
+def _disputed(leases: Iterable[Lease]) -> dict[tuple[int, bytes | None], IP]:
+    """MAC addresses that are told with several addresses on the wire, and that of these from which each follows."""
+    ways = [(way, lease.vni) for lease in leases for way in lease.ways if way.mac is not None]
+    first: dict[tuple[int, bytes | None], IP] = {}
+    several = {
+        (way.subnet.family, way.mac)
+        for way, _ in ways
+        if first.setdefault((way.subnet.family, way.mac), way.public_ip) != way.public_ip
+    }
+    return {
+        (way.subnet.family, way.mac): way.public_ip
+        for way, vni in ways
+        if (way.subnet.family, way.mac) in several and way.mac == derived_mac(way.public_ip, vni)
+    }
+
+
+def _shared(one: Lease, other: Lease) -> str:
+    """Returns the subnet or MAC address that only one of two leases can have; empty where there is none."""
+    for way in one.ways:
+        theirs = other.way(way.subnet.family)
+        if theirs is None:
+            continue
+        if way.subnet.contains(theirs.subnet.ip) or theirs.subnet.contains(way.subnet.ip):
+            return f"subnet {theirs.subnet.text}"
+        if way.mac is not None and way.mac == theirs.mac and way.public_ip != theirs.public_ip:
+            return f"MAC address {mac_text(way.mac)}"
+    return ""

@@ -1,0 +1,85 @@
+"""What the store has told so far, and what follows from it for the peers: a value that news change, and no effect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cni.agent.model.events import Changed, Configured, Held, Listed
+from cni.agent.model.peers import Peers
+
+if TYPE_CHECKING:
+    from cni.agent.model.events import News
+    from cni.agent.model.lease import Lease, Node
+    from cni.agent.model.network import NetworkConfig
+    from cni.protocol.address import Net
+
+    Before = dict[str, Lease | None]
+
+
+class Known:
+    """`configured` and `held` as they were told last."""
+
+    def __init__(self) -> None:
+        self.configured: Configured | None = None
+        self.held: Held | None = None
+        self._leases: dict[str, Lease | str] | None = None
+        self._peers: Peers | None = None
+        self._before: Before = {}
+        self._connected: tuple[Net, ...] = ()
+
+    def hear(self, news: News) -> bool:
+        """Whether more has changed than single peers."""
+        if isinstance(news, Changed):
+            self._change(news)
+            return False
+        if isinstance(news, Listed):
+            self._leases, self._peers = dict(news.leases), None
+            return True
+        if isinstance(news, Held):
+            new = self.held is None or self.held.lease != news.lease
+            self.held = news
+        elif isinstance(news, Configured):
+            new = self.configured != news
+            self.configured = news
+        else:
+            return False
+        if new:
+            self._peers = None
+        return new
+
+    def _change(self, news: Changed) -> None:
+        if self._leases is None:
+            return
+        if news.lease is None:
+            self._leases.pop(news.key, None)
+        else:
+            self._leases[news.key] = news.lease
+        if self._peers is not None:
+            self._before = self._peers.put(news.key, news.lease) | self._before
+
+    def lease_of(self, config: NetworkConfig, node: Node) -> Lease | None:
+        """The own one, if it is of the network that the node is in; what else it says may lag behind."""
+        if self.held is None:
+            return None
+        lease = self.held.lease
+        if any(way.subnet.family not in config.families or config.fault_of(way.subnet) for way in lease.ways):
+            return None
+        theirs = (lease.backend, lease.vni, [way.subnet.family for way in lease.ways])
+        return lease if theirs == (node.backend, node.vni, [end.public_ip.family for end in node.ends]) else None
+
+    def peers(self, config: NetworkConfig, own: Lease, connected: tuple[Net, ...]) -> Peers | None:
+        """None: they are not known yet. `connected`: the networks that this node itself is in."""
+        if self._leases is not None and (self._peers is None or self._connected != connected):
+            self._peers, self._connected = Peers(config, own, connected), connected
+            self._peers.load(self._leases)
+        self._before = {}
+        return self._peers
+
+    @property
+    def has_changes(self) -> bool:
+        return bool(self._before)
+
+    def take_changes(self) -> tuple[Before, Peers | None]:
+        """What was served before of every peer that changed since, and what is served now."""
+        before, self._before = self._before, {}
+        return before, self._peers

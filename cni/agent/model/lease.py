@@ -1,0 +1,166 @@
+"""Leases: which node has which subnet and how it is reached; in flannel's words, byte for byte.
+
+A lease's key in etcd is `10.5.52.0-24`, or with IPv6 `10.5.34.0-24&fc00:0:0:1::-64`; its value is JSON as Go writes it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from cni.agent.model.network import VNI_LIMIT, VXLAN
+from cni.protocol.address import IP, Net, mac_text, parse_net
+from cni.protocol.errors import CniError
+from cni.protocol.fields import Faults, Fields
+from cni.protocol.jsontext import parse_object
+from cni.protocol.owner import mac_of
+from cni.protocol.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cni.agent.model.network import Backend
+    from cni.protocol.jsontext import JsonValue
+
+
+NOT_OF_NODES = tuple(
+    map(parse_net, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::/127", "fe80::/10", "ff00::/8"))
+)  # RFC 6890
+
+
+class Way(Record):
+    """How one family of a node is reached: its address on the wire, and with vxlan its VTEP's MAC address."""
+
+    subnet: Net
+    public_ip: IP
+    mac: bytes | None = None
+
+    @property
+    def is_reachable(self) -> bool:
+        """The address is one that a node can have."""
+        return not any(net.contains(self.public_ip) for net in NOT_OF_NODES)
+
+
+class End(Record):
+    """One family of a node without its subnet: the address on the wire, and with vxlan the VTEP's MAC address."""
+
+    public_ip: IP
+    mac: bytes | None = None
+
+
+class Node(Record):
+    """What this node's lease has to say. `ends`: one for each family of the network; `vni` is vxlan's."""
+
+    backend: str
+    vni: int
+    ends: tuple[End, ...]
+
+    def lease(self, subnets: Iterable[Net], found: Lease | None = None) -> Lease:
+        """A lease of these subnets, one for each end in its order. The MAC addresses of one that was found stay: a
+        device that other nodes know lives on.
+        """
+        ways = []
+        for subnet, end in zip(subnets, self.ends, strict=True):
+            known = found.way(subnet.family) if found is not None and found.backend == self.backend else None
+            mac = known.mac if known is not None and known.mac is not None else end.mac
+            ways.append(Way(subnet, end.public_ip, mac))
+        return Lease(tuple(ways), self.backend, self.vni)
+
+
+class Lease(Record):
+    """One node's. `ways` has one entry for each family that the node has; `vni` is that of vxlan, 0 if none was told.
+
+    The store says whether the node `lives`, and when the lease was `created`, in a number that grows: that decides
+    between two leases that claim the same. `sources`: by which other addresses its packets may come, as those of a node
+    whose address is translated on some ways.
+    """
+
+    ways: tuple[Way, ...]
+    backend: str
+    vni: int = 0
+    lives: bool = True
+    created: int = 0
+    sources: tuple[IP, ...] = ()
+
+    def way(self, family: int) -> Way | None:
+        return next((way for way in self.ways if way.subnet.family == family), None)
+
+    @property
+    def subnets(self) -> tuple[Net, ...]:
+        return tuple([way.subnet for way in self.ways])
+
+    @property
+    def key(self) -> str:
+        return lease_key(self.subnets)
+
+
+def derived_mac(public_ip: IP, vni: int) -> bytes:
+    """The MAC address of a VTEP that nobody has told another: nodes agree on it without talking."""
+    return mac_of("vtep", str(vni), public_ip.text)
+
+
+def node_of(backend: Backend, public_ips: Iterable[IP]) -> Node:
+    """Returns this node's part of its lease; `public_ips` are the addresses that other nodes reach it by."""
+    if backend.kind != VXLAN:
+        return Node(backend.kind, 0, tuple([End(ip) for ip in public_ips]))
+    return Node(VXLAN, backend.vni, tuple([End(ip, derived_mac(ip, backend.vni)) for ip in public_ips]))
+
+
+def lease_key(subnets: Iterable[Net]) -> str:
+    """The part behind `<prefix>/subnets/`."""
+    return "&".join(f"{subnet.ip.text}-{subnet.prefix}" for subnet in subnets)
+
+
+def parse_key(key: str) -> tuple[Net, ...]:
+    """IPv4 first, then perhaps IPv6. Raises ValueError."""
+    subnets = [parse_net("/".join(part.rsplit("-", 1))) for part in key.split("&")]
+    if [subnet.family for subnet in subnets] not in ([4], [4, 6]):
+        raise ValueError(f"{key!r} is not the key of a subnet (as in 10.5.52.0-24)")
+    if lease_key(subnets) != key:
+        raise ValueError(f"{key!r} is another writing of {lease_key(subnets)}")
+    if any(subnet.network != subnet for subnet in subnets):
+        raise ValueError(f"{key!r} is not the first address of its subnet")
+    return tuple(subnets)
+
+
+def lease_value(lease: Lease) -> bytes:
+    """The members in the order of flannel's struct; PublicIPv6 is there even if it is null."""
+    ipv4, ipv6 = lease.way(4), lease.way(6)
+    members: dict[str, JsonValue] = {
+        "PublicIP": ipv4.public_ip.text if ipv4 else "0.0.0.0",  # noqa: S104  # Go's zero value
+        "PublicIPv6": ipv6.public_ip.text if ipv6 else None,
+        "BackendType": lease.backend,
+    }
+    for key, way in (("BackendData", ipv4), ("BackendV6Data", ipv6)):
+        if way is not None and way.mac is not None:
+            members[key] = {"VNI": lease.vni, "VtepMAC": mac_text(way.mac)}
+    return json.dumps(members, separators=(",", ":")).encode()
+
+
+def parse_lease(subnets: tuple[Net, ...], value: bytes) -> Lease:
+    """Raises ValueError telling what is wrong with the value."""
+    faults = Faults()
+    try:
+        fields = Fields(parse_object(value, "the lease"), "", faults)
+    except CniError as error:
+        raise ValueError(error.message) from None
+    backend = fields.text("BackendType")
+    ways, vni = [], 0
+    for subnet in subnets:
+        ip_key, data_key = ("PublicIP", "BackendData") if subnet.family == 4 else ("PublicIPv6", "BackendV6Data")
+        ip = fields.ip(ip_key)
+        if ip is None or not ip.value:
+            faults.add(ip_key, "missing")
+            continue
+        if ip.family != subnet.family:
+            faults.add(ip_key, f"{ip.text} is no IPv{subnet.family} address")
+        mac = None
+        if backend == VXLAN:
+            data = fields.object(data_key)
+            mac, vni = data.mac("VtepMAC"), vni or data.integer("VNI", 0, VNI_LIMIT)
+            if mac is None:
+                data.fault("VtepMAC", "missing")
+        ways.append(Way(subnet, ip, mac))
+    if faults.texts:
+        raise ValueError("; ".join(dict.fromkeys(faults.texts)))
+    return Lease(tuple(ways), backend, vni)

@@ -1,0 +1,151 @@
+"""All other nodes as the store tells them, and which of them can be served.
+
+What is wrong with one never harms another, but for two that claim the same: then the one that lives, or the newer one,
+is served. A change costs the same however many nodes there are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cni.agent.model.claims import RANKED, Claims
+from cni.agent.model.lease import Lease
+from cni.agent.model.network import VXLAN
+from cni.protocol.address import mac_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from cni.agent.model.lease import Way
+    from cni.agent.model.network import NetworkConfig
+    from cni.protocol.address import IP, Net
+
+
+class Peers:
+    """Leases by their key: those that are `served`, and of every other one the fault."""
+
+    def __init__(self, config: NetworkConfig, own: Lease, connected: tuple[Net, ...] = ()) -> None:
+        """`connected`: the networks that this node itself is in."""
+        self._config = config
+        self._connected = connected
+        self._own = own
+        self._claims = Claims(config)
+        self._unusable: dict[str, str] = {}  # for faults of their own: these claim nothing
+        self.served: dict[str, Lease] = {}
+        self.faults: dict[str, str] = {}
+
+    def load(self, leases: Mapping[str, Lease | str]) -> None:
+        """All of them at once, where none was told before."""
+        for key, lease in leases.items():
+            if key != self._own.key:
+                self._note(key, lease)
+        self._judge(leases)
+
+    def put(self, key: str, lease: Lease | str | None) -> dict[str, Lease | None]:
+        """What the store says of a key now: a lease, a text that tells why it has none, or nothing any more.
+
+        Returns of every key for which something has changed the lease that was served. The own key is no peer's.
+        """
+        if key == self._own.key:
+            return {}
+        affected = {key}
+        if known := self._claims.leases.get(key):
+            affected |= self._claims.concerned(known)
+        before = {one: (self.served.get(one), self.faults.pop(one, "")) for one in affected}
+        for one in affected:
+            self._let_go(one)
+        if known:
+            self._claims.remove(key)
+        self._unusable.pop(key, None)
+        if new := self._note(key, lease):
+            for one in self._claims.concerned(new) - affected:
+                before[one] = (self.served.get(one), self.faults.pop(one, ""))
+                self._let_go(one)
+        self._judge(before)
+        return {
+            one: lease
+            for one, (lease, fault) in before.items()
+            if (self.served.get(one), self.faults.get(one, "")) != (lease, fault)
+        }
+
+    def is_used(self, mac: bytes, public_ip: IP) -> bool:
+        """A lease that is served needs this end of a tunnel: several may share one."""
+        return self._claims.is_used(mac, public_ip)
+
+    def _let_go(self, key: str) -> None:
+        if self.served.pop(key, None) is not None:
+            self._claims.let_go(key)
+
+    def _note(self, key: str, lease: Lease | str | None) -> Lease | None:
+        """Returns what it claims, if it is sound."""
+        if isinstance(lease, Lease):
+            lease = self._of_the_network(lease)
+            lease = self._own_fault(lease) or lease
+        if isinstance(lease, Lease):
+            self._claims.add(key, lease)
+            return lease
+        if lease is not None:
+            self._unusable[key] = lease
+        return None
+
+    def _judge(self, keys: Iterable[str]) -> None:
+        """None of which is served at the moment."""
+        ranks = self._claims.ranks(keys)
+        for key in sorted(ranks, key=ranks.__getitem__):
+            lease = self._claims.leases[key]
+            holder, what = self._claims.conflict(lease)
+            if holder:
+                why = next(RANKED[place] for place in range(len(RANKED)) if ranks[holder][place] != ranks[key][place])
+                self.faults[key] = f"{what} is {holder}'s, {why}"
+            else:
+                self.served[key] = lease
+                self._claims.hold(key)
+        self.faults |= {key: self._unusable[key] for key in keys if key in self._unusable}
+
+    def _of_the_network(self, lease: Lease) -> Lease:
+        """Without families that the network does not use, as after it had both; without a VNI it has the network's."""
+        ways = tuple([way for way in lease.ways if self._config.space(way.subnet.family)])
+        vni = lease.vni or (self._config.backend.vni if lease.backend == VXLAN else 0)
+        return lease._replace(ways=ways, vni=vni)
+
+    def _own_fault(self, lease: Lease) -> str:
+        if lease.backend != self._config.backend.kind:
+            return f"its backend is {lease.backend or 'not told'}, not {self._config.backend.kind}"
+        if lease.backend == VXLAN and lease.vni != self._config.backend.vni:
+            return f"its VNI is {lease.vni}, not {self._config.backend.vni}"
+        for way in lease.ways:
+            if fault := self._fault_of(way):
+                return fault
+        return "" if lease.ways else "it has no subnet of the network's families"
+
+    def _fault_of(self, way: Way) -> str:
+        if fault := self._config.fault_of(way.subnet):
+            return fault
+        if not way.is_reachable:
+            return f"{way.public_ip.text} is no address of a node"
+        if way.subnet.contains(way.public_ip):
+            return f"its own address {way.public_ip.text} is in {way.subnet.text}"
+        for net in self._connected:
+            if _takes(way.subnet, net, self._config.network(way.subnet.family)):
+                return f"{way.subnet.text} would take {net.text}, which this node is in"
+        mine = self._own.way(way.subnet.family)
+        if mine is not None and (what := _shared_way(way, mine)):
+            return f"{what} is this node's"
+        return ""
+
+
+def _takes(subnet: Net, net: Net, network: Net) -> bool:
+    """Traffic for (a part of) a node's network would go to the peer. A network inside the subnet keeps its traffic, as
+    the longer prefix wins. Where pods' network is a part of the nodes', a subnet in both is meant.
+    """
+    return network.prefix <= net.prefix <= subnet.prefix and net.contains(subnet.ip)
+
+
+def _shared_way(one: Way, other: Way) -> str:
+    if one.subnet.contains(other.subnet.ip) or other.subnet.contains(one.subnet.ip):
+        return f"subnet {other.subnet.text}"
+    if one.public_ip == other.public_ip:
+        return f"address {other.public_ip.text}"
+    if one.mac is not None and one.mac == other.mac:
+        return f"MAC address {mac_text(one.mac)}"
+    return ""

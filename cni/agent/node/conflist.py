@@ -1,0 +1,94 @@
+"""The runtime's network configuration, put into its folder only when pods can be attached: a runtime takes the first
+list that it finds for a network that works.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cni.agent.logs import words_of
+from cni.agent.node import subnetenv
+from cni.protocol import smallfile
+from cni.protocol.errors import CniError, InvalidConfig
+from cni.protocol.jsontext import parse_object
+from cni.protocol.record import Record
+
+SUFFIX = ".conflist"  # by which a runtime knows a list of plugins
+
+
+class Conflist(Record):
+    """`path` is where the runtime looks."""
+
+    source: str
+    path: str
+
+    @property
+    def memory(self) -> str:
+        """Of what was written, so that it is known again whatever the source says by then. No runtime reads it."""
+        folder, name = os.path.split(self.path)
+        return os.path.join(folder, f".{name}.podwired")
+
+
+def install(conflist: Conflist) -> bool:
+    """Copies the source where the runtime has something else; tells whether it had.
+
+    What is written is renamed from a name beside it that no runtime reads: containerd hears of the renaming, and reads
+    its folder again. Raises CniError where the source is no list of plugins, OSError.
+    """
+    text = _read(conflist.source)
+    _refuse_unless_list(text, conflist.source)
+    new = subnetenv.write(conflist.path, text)
+    subnetenv.write(conflist.memory, text)
+    return new
+
+
+def is_installed(conflist: Conflist) -> bool:
+    """Some list is there, perhaps an earlier one."""
+    return os.path.exists(conflist.path)
+
+
+def remove(conflist: Conflist) -> list[str]:
+    """Removes what `install` has written, and nothing else; returns in words what kept it."""
+    try:
+        if is_installed(conflist):
+            if _read(conflist.path) not in (_read_if_any(conflist.memory), _read_if_any(conflist.source)):
+                return [f"{conflist.path} is not podwired's: left alone"]
+            subnetenv.remove(conflist.path)
+        subnetenv.remove(conflist.memory)
+    except (CniError, OSError) as error:
+        return [f"{conflist.path} is left alone: {words_of(error)}"]
+    return []
+
+
+def _refuse_unless_list(text: str, what: str) -> None:
+    """Of what a runtime needs to take it for a network; the plugins judge their parts themselves. Keys match in their
+    own case alone, as in libcni. Raises CniError.
+    """
+    members = parse_object(text.encode(), what)
+    faults = [] if _is_text(members.get("name")) else ["name: expected a text"]
+    plugins = members.get("plugins")
+    if not isinstance(plugins, list) or not plugins:
+        faults.append("plugins: expected a list of plugins")
+    else:
+        whole = [isinstance(plugin, dict) and _is_text(plugin.get("type")) for plugin in plugins]
+        faults += [f"plugins[{index}]: expected an object with a type" for index, one in enumerate(whole) if not one]
+    if faults:
+        raise InvalidConfig(f"{what} is no network configuration list: {'; '.join(faults)}")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _read(path: str) -> str:
+    try:
+        return smallfile.read(path).decode()
+    except UnicodeDecodeError:
+        raise InvalidConfig(f"{path} is no text in UTF-8") from None
+
+
+def _read_if_any(path: str) -> str | None:
+    try:
+        return _read(path)
+    except (FileNotFoundError, InvalidConfig):
+        return None

@@ -1,0 +1,156 @@
+"""What pods need of their node besides ways to others: rules, the file for plugins, the runtime's configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cni.agent.backends import vxlan
+from cni.agent.dataplane import tunnel_filter
+from cni.agent.dataplane.tunnel_filter import Tunnel, TunnelFilter
+from cni.agent.logs import log, words_of
+from cni.agent.model.network import VXLAN
+from cni.agent.node import conflist, flannel_rules, masquerade, subnetenv
+from cni.kernel.netlink import Interrupted, Refused
+from cni.protocol.errors import CniError
+from cni.protocol.record import Record
+
+if TYPE_CHECKING:
+    from cni.agent.model.lease import Lease
+    from cni.agent.model.network import NetworkConfig
+    from cni.agent.node.conflist import Conflist
+    from cni.agent.runtime.instance import Instance
+    from cni.agent.uplink.select import Underlay, Wish
+    from cni.effects.host import Machine
+    from cni.protocol.address import Net
+
+
+class Settings(Record):
+    """The user's settings of this node, and the networks that it had when the agent last ran."""
+
+    instance: Instance
+    networks: tuple[Net, ...]
+    wish: Wish
+    masquerades: bool
+    fully_random: bool
+    forwards: bool
+    blackholes: bool
+    filters: bool
+    subnet_file: str
+    conflist: Conflist | None = None
+
+
+class Opening:
+    """`faults`: what was wrong at the last opening and kept no pod from being attached. `filter`: of the tunnel."""
+
+    def __init__(self, settings: Settings, machine: Machine) -> None:
+        self.faults: list[str] = []
+        self._settings, self._machine = settings, machine
+        self.filter = TunnelFilter(machine, settings.instance.name)
+        self._rules: masquerade.Rules | None = None
+        self._asked: masquerade.Rules | None = None
+        self._confined: object = None  # what the filter had to hold at the last look
+        self._unfiltered = ""  # why there is no filter
+        self._underlay = ""
+        self._has_taken_over = False
+
+    def open(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> list[str]:
+        """The runtime's configuration comes last: then pods can be attached. Returns what was not whole.
+
+        Raises CniError, Refused, OSError.
+        """
+        settings = self._settings
+        spaces = tuple([(config.network(way.subnet.family), way.subnet) for way in own.ways])
+        self._rules = masquerade.Rules(
+            settings.instance.name,
+            spaces,
+            settings.masquerades,
+            settings.fully_random,
+            settings.forwards,
+            _tunnel(config) if settings.filters else None,
+        )
+        self._asked, self._underlay = self._rules, underlay.name
+        if settings.instance.predecessor:  # whose filter knows only the peers of its time
+            masquerade.remove_table(self._machine, settings.instance.predecessor)
+            settings.instance.predecessor = ""
+        done = self._load()
+        mtu = min(vxlan.pod_mtu(config.backend, underlay, way.subnet.family) for way in own.ways)
+        if subnetenv.write(settings.subnet_file, subnetenv.text_of(spaces, mtu, masquerades=settings.masquerades)):
+            log.info("wrote %s", settings.subnet_file)
+        self._list()
+        return done
+
+    @property
+    def rules(self) -> masquerade.Rules | None:
+        """The rules that were asked for at the last opening."""
+        return self._asked
+
+    @property
+    def is_open(self) -> bool:
+        """The runtime has a configuration, which an invalid source does not take away."""
+        wanted = self._settings.conflist
+        return self._rules is not None and (wanted is None or conflist.is_installed(wanted))
+
+    def _list(self) -> None:
+        wanted, self.faults = self._settings.conflist, []
+        try:
+            if wanted is not None and conflist.install(wanted):
+                log.info("wrote %s", wanted.path)
+        except (CniError, OSError) as error:
+            self.faults.append(words_of(error))
+
+    def keep_rules(self) -> list[str]:
+        """Returns what was not whole. Raises CniError, Refused, OSError."""
+        if self._rules is None:
+            return []
+        done = self._load() + self._confine()
+        done += masquerade.let_through(self._machine, self._rules)
+        self._take_over([network for network, _ in self._rules.spaces])
+        return done
+
+    def _take_over(self, networks: list[Net]) -> None:
+        """Removes flanneld's rules, once: an agent that comes after this one may have rules."""
+        if self._has_taken_over:
+            return
+        self._has_taken_over = True
+        try:
+            for text in flannel_rules.remove(self._machine, networks):
+                log.info("removed %s", text)
+        except (CniError, Refused, Interrupted, OSError) as error:
+            log.warning("flanneld's rules are left: %s", words_of(error))
+
+    def _load(self) -> list[str]:
+        """Loads the rules, without the filter if that is refused: the next opening tries again."""
+        assert self._rules is not None
+        try:
+            done = masquerade.ensure(self._machine, self._rules)
+        except (CniError, Refused, OSError) as error:
+            if self._rules.tunnel is None:
+                raise
+            self._warn(words_of(error))
+            self._rules = self._rules._replace(tunnel=None)
+            done = masquerade.ensure(self._machine, self._rules)
+        if done:
+            self.filter.forget()
+        return done
+
+    def _warn(self, why: str) -> None:
+        if why != self._unfiltered:
+            log.warning("packets of the tunnel are not filtered (--tunnel-filter=false: nor tried to be): %s", why)
+        self._unfiltered = why
+
+    def _confine(self) -> list[str]:
+        rules = self._rules
+        if rules is None or rules.tunnel is None:
+            return []
+        others = (*rules.tunnel.devices, self._underlay)
+        pods = tunnel_filter.pod_links(self._machine.route, [subnet for _, subnet in rules.spaces], others)
+        before, self._confined = self._confined, (frozenset(pods), frozenset(self.filter.ports), self.filter.peers)
+        done = self.filter.confine(pods)
+        return done if before == self._confined else []  # pods that come and peers that go are nothing that was broken
+
+
+def _tunnel(config: NetworkConfig) -> Tunnel | None:
+    if config.backend.kind != VXLAN:
+        return None
+    names = [vxlan.name_of(config.backend, family) for family in config.families]
+    return Tunnel(config.backend.vni, tuple(names))

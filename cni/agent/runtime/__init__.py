@@ -1,0 +1,1 @@
+"""The process: event loop, health server, instance lock, inotify."""

@@ -1,0 +1,58 @@
+"""What others ask the agent over HTTP: is it alive, is it ready, what does it count. And what it tells its manager."""
+
+from __future__ import annotations
+
+import os
+import socket
+from http import HTTPStatus
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from cni.agent.runtime.healthserver import TEXT, HealthServer
+from cni.protocol.errors import InputOutput
+
+if TYPE_CHECKING:
+    from cni.agent.metrics import Metrics
+
+METRICS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Health:
+    """Serves from a thread of its own once it is started."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.fault = "pods cannot be attached yet, its log says why"  # why it is not ready
+        self._metrics = metrics
+
+    def start(self, ip: str, port: int) -> None:
+        """Raises InputOutput where the address cannot be had."""
+        try:
+            server = HealthServer(ip, port, self.answer)
+        except OSError as error:
+            raise InputOutput(f"cannot serve health on {ip} port {port}: {error.strerror}") from None
+        Thread(target=server.run, name="health", daemon=True).start()
+
+    def answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
+        """Status, content type and body for a path."""
+        path = path.partition("?")[0]
+        if path == "/healthz":
+            return HTTPStatus.OK, TEXT, b"podwired is running\n"
+        if path == "/readyz":
+            if not self.fault:
+                return HTTPStatus.OK, TEXT, b"podwired is ready\n"
+            return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, f"podwired is not ready: {self.fault}\n".encode()
+        if path == "/metrics":
+            return HTTPStatus.OK, METRICS, self._metrics.text()
+        return HTTPStatus.NOT_FOUND, TEXT, b"/healthz, /readyz and /metrics are here\n"
+
+
+def notify(state: str) -> None:
+    """Tells the service manager, where there is one (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
+        try:
+            manager.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+        except OSError:
+            return

@@ -1,1 +1,0 @@
-"""Plugins that are chained behind others, one file each (cni.chain.verbs says what each has to offer)."""

@@ -1,0 +1,55 @@
+"""Bandwidth limits: the capability bandwidth, and the reference bandwidth plugin's keys."""
+
+from __future__ import annotations
+
+from cni.protocol.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.protocol.fields import Fields
+
+KEYS = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
+UINT32, UINT64 = (1 << 32) - 1, (1 << 64) - 1
+LOWEST = 8  # bits in a second: less than one byte is nothing for the kernel's scheduler
+
+
+class Rate(Record):
+    """`rate` in bytes a second, `burst` in bytes."""
+
+    rate: int
+    burst: int
+
+
+class Shaping(Record):
+    """`ingress`: into the container; `egress`: out of it. None where there is no limit."""
+
+    ingress: Rate | None = None
+    egress: Rate | None = None
+
+
+def parse_shaping(fields: Fields) -> Shaping:
+    """What the configuration says itself wins entirely over runtimeConfig, as in the reference."""
+    source = fields if has_rates(fields) else fields.object("runtimeConfig").object("bandwidth")
+    return Shaping(_rate(source, "ingressRate", "ingressBurst"), _rate(source, "egressRate", "egressBurst"))
+
+
+def has_rates(fields: Fields) -> bool:
+    return any(fields.raw(key) is not None for key in KEYS)
+
+
+def _rate(fields: Fields, rate_key: str, burst_key: str) -> Rate | None:
+    """Both keys in bits."""
+    rate, burst = fields.integer(rate_key, 0, UINT64), fields.integer(burst_key, 0, UINT64)
+    if bool(rate) != bool(burst):
+        absent, present = (burst_key, rate_key) if rate else (rate_key, burst_key)
+        fields.fault(absent, f"if {present} is set, {absent} must also be set")
+        return None
+    if not rate:
+        return None
+    if burst // 8 >= UINT32:
+        fields.fault(burst_key, "burst cannot be more than 4GB")
+        return None
+    if min(rate, burst) < LOWEST:
+        fields.fault(rate_key if rate < LOWEST else burst_key, f"is at least {LOWEST} bits")
+        return None
+    return Rate(rate // 8, burst // 8)

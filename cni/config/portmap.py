@@ -1,0 +1,158 @@
+"""Port mappings: the capability portMappings, and the reference portmap plugin's keys."""
+
+from __future__ import annotations
+
+from cni.protocol.address import IP, parse_ip
+from cni.protocol.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.protocol.fields import Fields
+
+PORT_LIMIT = 65535
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}  # IANA's protocol numbers
+MARK_BIT = 13  # the reference's: Kubernetes uses 14 and 15, Calico 20 to 31
+BACKENDS = ("", "iptables", "nftables")
+VERDICTS = ("accept", "drop", "reject", "queue", "continue", "return", "jump", "goto")
+SUBNET, ALL, NOBODY = "subnet", "all", "nobody"
+
+
+class PortMapping(Record):
+    """`host_ip` None: any address of the host, of one family or (0) of both."""
+
+    protocol: str
+    host_ip: IP | None
+    family: int
+    host_port: int
+    container_port: int
+
+    def serves(self, family: int) -> bool:
+        return self.family in (0, family)
+
+    @property
+    def text(self) -> str:
+        """[ADDRESS:]HOST:CONTAINER/PROTOCOL; an address of zeros stands for all of its family."""
+        host = f"{self.host_port}:{self.container_port}/{self.protocol}"
+        if not self.family:
+            return host
+        ip = self.host_ip or IP(self.family, 0)
+        return f"[{ip.text}]:{host}" if self.family == 6 else f"{ip.text}:{host}"
+
+
+class Ports(Record):
+    """`masqueraded`: whose connections to a host port take the host's source address: those that come from the
+    container's own SUBNET and from 127.0.0.1, ALL, or NOBODY's. `conditions`: nft expressions by family (4, 6).
+    """
+
+    mappings: tuple[PortMapping, ...] = ()
+    masqueraded: str = SUBNET
+    mark_bit: int = MARK_BIT
+    conditions4: str = ""
+    conditions6: str = ""
+
+    def conditions(self, family: int) -> str:
+        return self.conditions4 if family == 4 else self.conditions6
+
+    @property
+    def special(self) -> bool:
+        """Other than by default: the rules of such ports are not every port's."""
+        return bool(self.conditions4 or self.conditions6) or self.mark_bit != MARK_BIT
+
+
+def parse_ports(fields: Fields) -> Ports:
+    """What is at fault is left out, and noted."""
+    if fields.raw("externalSetMarkChain") is not None:
+        fault = "names a chain of iptables, podwire masquerades in nftables: remove it, or set markMasqBit"
+        fields.fault("externalSetMarkChain", fault)
+    everyone = fields.flag("masqAll")
+    snat = fields.raw("snat") is None or fields.flag("snat")
+    return Ports(
+        mappings=_mappings(fields.object("runtimeConfig").objects("portMappings")),
+        masqueraded=NOBODY if not snat else ALL if everyone else SUBNET,
+        mark_bit=fields.integer("markMasqBit", 0, 31, MARK_BIT),
+        conditions4=_conditions(fields, "conditionsV4"),
+        conditions6=_conditions(fields, "conditionsV6"),
+    )
+
+
+def _mappings(objects: list[Fields]) -> tuple[PortMapping, ...]:
+    """Each once. Two that differ in the container's port alone cannot both be served."""
+    found: dict[PortMapping, None] = {}
+    rivals: dict[tuple[object, ...], list[PortMapping]] = {}
+    for fields in objects:
+        mapping = _mapping(fields)
+        if mapping is None or mapping in found:
+            continue
+        others = rivals.setdefault((mapping.protocol, mapping.host_ip, mapping.host_port), [])
+        if any(_contradict(mapping, other) for other in others):
+            fields.fault("hostPort", f"{mapping.host_port}/{mapping.protocol} is mapped twice")
+        else:
+            found[mapping] = None
+            others.append(mapping)
+    return tuple(found)
+
+
+def _contradict(one: PortMapping, other: PortMapping) -> bool:
+    """True if both mappings name one host port with different container ports."""
+    meet = one.serves(other.family) or other.serves(one.family)
+    return meet and one.container_port != other.container_port
+
+
+def _mapping(fields: Fields) -> PortMapping | None:
+    """None where anything of it is at fault."""
+    known = fields.faults.count
+    protocol = (fields.text("protocol") or "tcp").lower()
+    if protocol not in PROTOCOLS:
+        fields.fault("protocol", f"{protocol!r} is none of {', '.join(PROTOCOLS)}")
+    ip = fields.ip("hostIP")
+    host, container = (_port(fields, key) for key in ("hostPort", "containerPort"))
+    if fields.faults.count > known:
+        return None
+    family = 0 if ip is None else ip.family
+    return PortMapping(protocol, ip if ip is not None and ip.value else None, family, host, container)
+
+
+def _port(fields: Fields, key: str) -> int:
+    port = fields.optional_integer(key, 1, PORT_LIMIT)
+    if port is None:
+        fields.fault(key, "missing")
+    return port or 0
+
+
+def _conditions(fields: Fields, key: str) -> str:
+    """As the reference tells them apart: what begins with a dash or an exclamation mark is iptables' language."""
+    words = fields.texts(key)
+    text = " ".join(words)
+    if text[:1] in ("-", "!"):
+        fields.fault(key, "is in iptables' syntax, podwire takes nft's (as in ip saddr 192.0.2.0/24)")
+        return ""
+    if any(character in ";#" or not character.isprintable() for character in text) or text.count('"') % 2:
+        fields.fault(key, "is one nft expression, without ; and # and control characters, quotes in pairs")
+        return ""
+    if verdicts := [word for word in text.split() if word in VERDICTS]:
+        fields.fault(key, f"says what to ask of a connection, not what to do with it ({', '.join(verdicts)})")
+        return ""
+    return text
+
+
+def read_mappings(words: list[str]) -> tuple[PortMapping, ...]:
+    """Mappings by their `text`; words that are none are passed over."""
+    found = []
+    for word in words:
+        try:
+            found.append(_read_mapping(word))
+        except ValueError:
+            continue
+    return tuple(found)
+
+
+def _read_mapping(word: str) -> PortMapping:
+    """Raises ValueError."""
+    ports, _, protocol = word.partition("/")
+    front, container = ports.rsplit(":", 1)
+    address, _, host = front.rpartition(":")
+    ip = parse_ip(address.strip("[]")) if address else None
+    numbers = int(host), int(container)
+    if protocol not in PROTOCOLS or not all(1 <= number <= PORT_LIMIT for number in numbers):
+        raise ValueError(f"{word!r} is no port mapping")
+    return PortMapping(protocol, ip if ip and ip.value else None, ip.family if ip else 0, *numbers)

@@ -1,0 +1,96 @@
+"""The administrator's chain of iptables, asked before all rules of FORWARD, as by the reference firewall plugin.
+
+The chain is the administrator's to make. Where it is, a jump at the head of FORWARD leads there, whether or not FORWARD
+drops: what it drops is dropped, what it accepts needs no other rule. All of it is in the tables of iptables-nft.
+"""
+
+from __future__ import annotations
+
+from cni.effects.forward_accept import ABSENT, TABLE
+from cni.kernel import nft
+from cni.kernel.nft import PROTOCOLS, Chain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cni.effects.host import Machine
+    from cni.effects.journal import Journal
+    from cni.plan.adminchain import AdminChain
+
+FORWARD = "FORWARD"
+REFERENCE = "CNI-FORWARD"  # from whose head the reference leads to the chain
+COMMENT = "podwire: asked first"
+
+
+def apply(machine: Machine, op: AdminChain, journal: Journal) -> None:
+    """Alone; whoever had to wait looks again, since another may have added the jump."""
+    if not _unasked(machine, op):
+        return
+    machine.lock.alone()
+    try:
+        for forward in _unasked(machine, op):
+            _lead(machine, forward, op.name, journal)
+    finally:
+        machine.lock.share()
+
+
+def differs(machine: Machine, op: AdminChain) -> str:
+    for forward in _unasked(machine, op):
+        return f"chain {FORWARD} of table {forward.table_text} does not lead to {op.name}"
+    return ""
+
+
+def _unasked(machine: Machine, op: AdminChain) -> list[Chain]:
+    """Returns the chains FORWARD beside which the chain exists, and that do not lead there."""
+    forwards = [Chain(PROTOCOLS[family], TABLE, FORWARD) for family in op.families]
+    asked = [forward._replace(name=op.name) for forward in forwards]
+    there = zip(forwards, _exist(machine, asked), strict=True)
+    return [forward for forward, exists in there if exists and not _leads(machine, forward, op.name)]
+
+
+def _exist(machine: Machine, chains: Iterable[Chain]) -> list[bool]:
+    """Asks in one datagram. A kernel without nftables has none. Raises Refused, OSError."""
+    questions = [nft.get_chain(chain) for chain in chains]
+    try:
+        answers = machine.netfilter.ask_each(questions)
+    except OSError as error:
+        if error.errno in ABSENT:
+            return [False] * len(questions)
+        raise
+    for answer in answers:
+        if not isinstance(answer, bytes) and answer.errno not in ABSENT:
+            raise answer
+    return [isinstance(answer, bytes) for answer in answers]
+
+
+def _leads(machine: Machine, forward: Chain, name: str) -> bool:
+    from cni.effects import forward_rules
+
+    targets = {rule.target for rule in forward_rules.rules(machine, forward)}
+    if REFERENCE in targets:
+        targets.update(rule.target for rule in forward_rules.rules(machine, forward._replace(name=REFERENCE)))
+    return name in targets
+
+
+def _lead(machine: Machine, forward: Chain, name: str, journal: Journal) -> None:
+    """Makes FORWARD as well where no rule of iptables has needed it yet."""
+    from cni.effects import forward_rules
+    from cni.kernel import nft_rules
+
+    made = [] if _exist(machine, [forward])[0] else [nft_rules.add_forward_chain(forward)]
+    jump = nft_rules.insert_rule(forward, nft_rules.jump(name), COMMENT)
+    journal.take(
+        lambda: forward_rules.change(machine, [*made, jump]),
+        lambda: _take_back(machine, forward),
+        shared=True,
+    )
+
+
+def _take_back(machine: Machine, forward: Chain) -> None:
+    from cni.effects import forward_rules
+    from cni.kernel import nft_rules
+
+    found = [rule for rule in forward_rules.rules(machine, forward) if rule.comment == COMMENT]
+    if found:
+        forward_rules.change(machine, [nft_rules.delete_rule(forward, rule.handle) for rule in found])

@@ -1,0 +1,98 @@
+"""Whether a lease's container still lives on this machine: the evidence without which no lease is ever given back."""
+
+from __future__ import annotations
+
+import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
+
+from cni.effects.journal import FAILURES
+from cni.kernel import rtnl, rtnl_parse, sysctl
+from cni.kernel.netns import OWN, Netns, Visit
+from cni.kernel.rtnl_socket import Route
+from cni.protocol.owner import Owner, host_interface_of, label_keys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cni.protocol.address import IP
+    from ipam.lease import Lease
+
+NAMED = ("/run/netns", "/var/run/docker/netns")
+
+
+def alive_in(network: str) -> Callable[[Lease], bool]:
+    """A judge of the network's leases; it looks at the machine at its first question, which most calls never ask."""
+    seen: list[set[IP]] = []
+
+    def alive(lease: Lease) -> bool:
+        if not seen:
+            seen.append(_addresses_in_use())
+        return lease.ip in seen[0] or _attached(Owner(network, lease.container_id, lease.ifname))
+
+    return alive
+
+
+def holder_lives(route: Route, label: str, packed: bytes) -> bool:
+    """Whether the attachment of that label, whose address is `packed`, is still on this machine.
+
+    Its own interface tells if podwire made it. Else the address does, unless by now it is another attachment's.
+    """
+    from cni.plan.alias import parse_alias
+
+    _, key = label_keys(label) or ("", "")
+    if route.find(host_interface_of(key)) is not None:
+        return True
+    ip = rtnl_parse.ip_of(packed)
+    for alias in [parse_alias(link.alias) for link in route.links()]:
+        if label_keys(alias.label) and any(address.ip == ip for address in alias.addresses):
+            return False
+    return ip in _addresses_in_use()
+
+
+def _attached(owner: Owner) -> bool:
+    route = Route()
+    try:
+        return route.find(owner.host_interface) is not None
+    finally:
+        route.close()
+
+
+def _addresses_in_use() -> set[IP]:
+    """Every address in every network namespace that has a process or a name: containers of other plugins, too."""
+    found: set[IP] = set()
+    visited: set[tuple[int, int]] = set()
+    home = Netns(OWN)
+    for path in _namespaces():
+        try:
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) not in visited:
+                visited.add((status.st_dev, status.st_ino))
+                found.update(_addresses_at(path, home))
+        except FAILURES:
+            continue  # a process that ended meanwhile, or one that is not ours to look into
+    home.close()
+    return found
+
+
+def _namespaces() -> Iterator[str]:
+    yield OWN
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            yield f"/proc/{name}/ns/net"
+    for folder in NAMED:
+        if sysctl.exists(folder):
+            for name in os.listdir(folder):
+                yield f"{folder}/{name}"
+
+
+def _addresses_at(path: str, home: Netns) -> list[IP]:
+    namespace = Netns(path)
+    try:
+        with Visit(namespace, home):
+            route = Route()
+        try:
+            return [rtnl_parse.parse_address(answer).address.ip for answer in route.dump(*rtnl.addresses_of(0))]
+        finally:
+            route.close()
+    finally:
+        namespace.close()

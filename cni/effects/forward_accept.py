@@ -1,0 +1,80 @@
+"""Whether the host's firewall drops what it forwards: the question that every attaching asks, hence in one datagram.
+
+What is to be done then is in cni.effects.forward_rules, entered where the answer is yes, as it is on few machines.
+"""
+
+from __future__ import annotations
+
+from errno import EAFNOSUPPORT, EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
+from posix import strerror
+
+from cni.kernel import nft
+from cni.kernel.netlink import Refused
+from cni.kernel.nft import NFPROTO_INET, PROTOCOLS, Chain
+from cni.plan.forward_accept import dropped
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cni.effects.host import Machine
+    from cni.effects.journal import Journal
+    from cni.plan.forward_accept import Accept
+
+# No such chain, or nothing of nftables at all (nfnetlink answers EINVAL for a subsystem that it has not).
+ABSENT = (ENOENT, EINVAL, EOPNOTSUPP, EPROTONOSUPPORT, EAFNOSUPPORT)
+TABLE = "filter"
+NAMES = ("FORWARD", "forward")  # iptables' (Docker, ufw), and what the examples of nftables use
+
+
+def well_known(families: Iterable[int]) -> list[Chain]:
+    """The chains that podwire looks for, whatever their policy."""
+    protocols = [NFPROTO_INET, *[PROTOCOLS[family] for family in families]]
+    return [Chain(protocol, TABLE, name) for protocol in protocols for name in NAMES]
+
+
+def dropping(machine: Machine, families: Iterable[int]) -> list[Chain]:
+    """Of the well-known chains those that drop what is forwarded. Raises Refused, OSError."""
+    try:
+        answers = machine.netfilter.ask_each([nft.get_chain(chain) for chain in well_known(families)])
+    except OSError as error:
+        if error.errno in ABSENT:
+            return []
+        raise
+    chains = []
+    for answer in answers:
+        if isinstance(answer, bytes):
+            chains.append(nft.parse_chain(answer))
+        elif answer.errno not in ABSENT:
+            raise answer
+    return [chain for chain in chains if chain.drops_forwarded]
+
+
+def apply(machine: Machine, op: Accept, journal: Journal) -> None:
+    """A rule that the kernel refuses is no reason to refuse the container: people are told."""
+    for chain in dropping(machine, op.families):
+        from cni.effects import forward_rules
+
+        try:
+            forward_rules.ensure(machine, chain, op, journal)
+        except Refused as refused:
+            machine.warn(f"{dropped(chain.name, chain.table_text)}; podwire was refused it ({strerror(refused.errno)})")
+
+
+def release(machine: Machine, op: Accept) -> None:
+    """The rules of a subnet are its other containers' as well, unless it has room for this one alone."""
+    alone = tuple([subnet for subnet in op.subnets if subnet.prefix == subnet.ip.bits])
+    for chain in dropping(machine, op.families) if alone else ():
+        from cni.effects import forward_rules
+
+        forward_rules.remove(machine, chain, op._replace(subnets=alone))
+
+
+def differs(machine: Machine, op: Accept) -> str:
+    """Only a chain that drops needs the rules."""
+    for chain in dropping(machine, op.families):
+        from cni.effects import forward_rules
+
+        if forward_rules.lacking(machine, chain, op):
+            return dropped(chain.name, chain.table_text)
+    return ""

@@ -1,0 +1,153 @@
+"""What the machine's firewalls do with containers' traffic, in all their tables: dear, and asked by STATUS alone."""
+
+from __future__ import annotations
+
+from cni.effects import iptables_legacy
+from cni.effects.forward_accept import ABSENT, well_known
+from cni.kernel import nft, nft_rules
+from cni.kernel.netlink import U32, Refused
+from cni.kernel.nft import BE32, NFPROTO_INET, PROTOCOLS, Place
+from cni.plan.forward_accept import dropped, rejected
+from cni.plan.forward_audit import ACCEPT, Rule, may_pass, rejects
+from cni.protocol.errors import Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cni.effects.host import Machine
+    from cni.kernel.nft import Chain
+
+WHAT, NFTA_PAYLOAD_OFFSET = 2, 3  # NFTA_META_KEY, NFTA_CT_KEY, NFTA_PAYLOAD_BASE
+NFTA_LOOKUP_SET, NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS = 1, 3, 5
+NFT_META_IIF, NFT_META_IIFNAME = 4, 6
+EQUAL, NOT_INVERTED = BE32.pack(nft_rules.NFT_CMP_EQ), BE32.pack(0)
+ALL_BITS = (1 << 32) - 1
+INDEX, NAME, STATE, STATUS, DESTINATION = "iif", "iifname", "ct state", "ct status", "daddr"
+BARRING, HARMLESS = ("REJECT", "DROP"), ("counter", "log")
+LOADED = {
+    ("meta", BE32.pack(NFT_META_IIF)): INDEX,
+    ("meta", BE32.pack(NFT_META_IIFNAME)): NAME,
+    ("ct", BE32.pack(nft_rules.NFT_CT_STATE)): STATE,
+    ("ct", BE32.pack(nft_rules.NFT_CT_STATUS)): STATUS,
+}
+GONE = "(no interface)"
+
+
+def refuse_drops(machine: Machine, families: Iterable[int], interface: str, mended: str = "") -> None:
+    """Raises Unavailable where a firewall drops or rejects what containers send to the host by `interface` (which may
+    end in *, for all that begin so), and an attaching would not mend it; in the table `mended` it would.
+    """
+    families = tuple(families)
+    known = [chain._replace(drops_forwarded=True) for chain in well_known(families)]
+    for chain in _forwarding(machine, families):
+        if chain.table == mended:
+            continue
+        rules = _rules(machine, chain)
+        for bars, words in ((rejects(rules, chain.name), rejected), (chain.drops_forwarded, dropped)):
+            if bars and not (words is dropped and chain in known) and not may_pass(rules, chain.name, interface):
+                raise Unavailable(words(chain.name, chain.table_text))
+    iptables_legacy.refuse_drops(machine, families, interface)
+
+
+def _forwarding(machine: Machine, families: tuple[int, ...]) -> list[Chain]:
+    """Returns the chains that see forwarded packets."""
+    try:
+        answers = machine.netfilter.dump(*nft.all_chains())
+    except (Refused, OSError) as error:
+        if error.errno in ABSENT:
+            return []
+        raise
+    concerned = (NFPROTO_INET, *[PROTOCOLS[family] for family in families])
+    chains = [nft.parse_chain(answer) for answer in answers if nft.filters_forwarded(answer)]
+    return [one for one in chains if one.family in concerned]
+
+
+def _rules(machine: Machine, chain: Chain) -> dict[str, list[Rule]]:
+    """Those of the chain's table, by chain."""
+    names = {link.ifindex: link.name for link in machine.route.links()}
+
+    def keys(name: str) -> list[bytes]:
+        return [element.key for element in machine.nft.elements(Place(chain.family, chain.table, name))]
+
+    found: dict[str, list[Rule]] = {}
+    for answer in machine.netfilter.dump(*nft.rules_of(chain.family, chain.table)):
+        rule = nft_rules.parse_rule(answer)
+        found.setdefault(rule.chain, []).append(understand(rule, names, keys))
+    return found
+
+
+def understand(rule: nft_rules.Rule, names: dict[int, str], keys: Callable[[str], list[bytes]]) -> Rule:
+    """Returns a rule as cni.plan.forward_audit judges it. `names`: interfaces by index; `keys`: of a set, by its name.
+
+    An expression asks for what the one before it has loaded; what else there may be in registers is not understood.
+    """
+    found, loaded, mask = Rule(""), "", ALL_BITS
+    for name, data in rule.expressions:
+        if name == "bitwise":
+            mask = _number(nft_rules.value_of(data, nft_rules.NFTA_BITWISE_MASK))
+        elif name == "cmp":
+            value = nft_rules.value_of(data, nft_rules.NFTA_CMP_DATA)
+            equal = data.get(nft_rules.NFTA_CMP_OP) == EQUAL
+            if loaded in (STATE, STATUS):  # no status is that of a connection that is new and goes where it is sent
+                new = loaded == STATE and (nft_rules.NEW & mask == _number(value)) == equal
+                found = found._replace(answers=found.answers or not new)
+            elif equal:
+                found = _asked(found, loaded, value, names)
+        elif name == "lookup":
+            found = _looked_up(found, loaded, data, keys)
+        elif name == "immediate":
+            code, chain = nft_rules.verdict_of(data)
+            found = found._replace(target=ACCEPT if code == nft_rules.NF_ACCEPT else chain)
+        elif name == "queue":  # who reads it may accept
+            found = found._replace(target=ACCEPT)
+        else:
+            loaded, mask = _loads(name, data), ALL_BITS
+    return found._replace(ends=_ends(rule))
+
+
+def _ends(rule: nft_rules.Rule) -> bool:
+    """True if the rule rejects or drops every packet: it may count, log or have a comment, and matches nothing else."""
+    *before, (name, data) = rule.expressions or (("", {}),)
+    for kind, told in before:
+        if kind not in HARMLESS and nft.name_of(told.get(nft_rules.NFTA_MATCH_NAME)) != "comment":
+            return False
+    if name == "immediate":
+        return nft_rules.verdict_of(data) == (nft.NF_DROP, "")
+    return name == "reject" or (name == "target" and nft.name_of(data.get(nft_rules.NFTA_MATCH_NAME)) in BARRING)
+
+
+def _loads(name: str, data: dict[int, bytes]) -> str:
+    """What an expression loads, if it is one of those that count."""
+    what = data.get(WHAT, b"")
+    if name == "payload" and what == BE32.pack(nft_rules.NFT_PAYLOAD_NETWORK_HEADER):
+        offset = data.get(NFTA_PAYLOAD_OFFSET, b"")
+        return DESTINATION if offset in map(BE32.pack, nft_rules.DESTINATION.values()) else ""
+    return LOADED.get((name, what), "")
+
+
+def _asked(found: Rule, loaded: str, value: bytes, names: dict[int, str]) -> Rule:
+    if loaded == INDEX:
+        return found._replace(incoming=names.get(_number(value), GONE))
+    if loaded == NAME:
+        whole = value.endswith(b"\0")  # else all names that begin so
+        return found._replace(incoming=value.rstrip(b"\0").decode("utf-8", "replace") + ("" if whole else "*"))
+    return found._replace(bound=found.bound or loaded == DESTINATION)
+
+
+def _looked_up(found: Rule, loaded: str, data: dict[int, bytes], keys: Callable[[str], list[bytes]]) -> Rule:
+    """A set, or a map of verdicts, which may accept."""
+    if NFTA_LOOKUP_DREG in data:
+        found = found._replace(target=ACCEPT)
+    if data.get(NFTA_LOOKUP_FLAGS, NOT_INVERTED) != NOT_INVERTED:
+        return found
+    if loaded == STATE:
+        states = keys(nft.name_of(data.get(NFTA_LOOKUP_SET)))
+        return found._replace(answers=found.answers or not any(_number(state) & nft_rules.NEW for state in states))
+    return found._replace(bound=found.bound or loaded == DESTINATION)
+
+
+def _number(value: bytes) -> int:
+    """In the machine's byte order; of what is longer, the first part."""
+    (number,) = U32.unpack_from(value.ljust(U32.size, b"\0"))
+    return int(number)

@@ -1,0 +1,143 @@
+"""podwire's rules in the table of a chain that drops what is forwarded: in a chain of their own, a few for each subnet.
+
+A jump at the end of the dropping chain leads there, so whatever its owner drops or rejects is dropped: only the policy
+is overruled. The rules are the subnets', not the containers', and DEL leaves them.
+"""
+
+from __future__ import annotations
+
+from cni.kernel import nft, nft_rules
+from cni.kernel.nft import NFPROTO_INET, PROTOCOLS, Chain
+from cni.plan.forward_accept import CHAIN, JUMP
+from cni.protocol.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.effects.host import Machine
+    from cni.effects.journal import Journal
+    from cni.kernel.rtnl import Message
+    from cni.plan.forward_accept import Accept
+    from cni.protocol.address import Net
+
+
+class Wanted(Record):
+    """A rule at the end of `chain`, known again by its comment."""
+
+    chain: Chain
+    comment: str
+    expressions: bytes
+
+
+def _own(chain: Chain) -> Chain:
+    return Chain(chain.family, chain.table, CHAIN)
+
+
+def _wanted(chain: Chain, op: Accept) -> list[Wanted]:
+    """All that concern the family of the chain's table."""
+    found = []
+    for subnet in op.subnets:
+        if chain.family in (NFPROTO_INET, PROTOCOLS[subnet.family]):
+            found += _of_subnet(_own(chain), subnet, inbound=op.inbound)
+    return found
+
+
+def _of_subnet(own: Chain, subnet: Net, *, inbound: bool) -> list[Wanted]:
+    into = nft_rules.to_subnet(own, subnet)
+    conditions = {"to": into} if inbound else {name: into + what for name, what in nft_rules.answers(own).items()}
+    conditions = {"from": nft_rules.from_subnet(own, subnet), **conditions}
+    return [
+        Wanted(own, f"podwire: {name} {subnet.text}", condition + nft_rules.accept())
+        for name, condition in conditions.items()
+    ]
+
+
+def rules(machine: Machine, chain: Chain) -> list[nft_rules.Rule]:
+    """An empty list where there is no such chain."""
+    answers = machine.netfilter.dump(*nft.rules_of(chain.family, chain.table, chain.name))
+    return [nft_rules.parse_rule(answer) for answer in answers]
+
+
+def lacking(machine: Machine, chain: Chain, op: Accept) -> list[Wanted]:
+    """What is not there, the jump included, wherever in the chain the administrator may have moved it."""
+    there = {rule.comment for rule in rules(machine, _own(chain))}
+    found = [one for one in _wanted(chain, op) if one.comment not in there]
+    if not any(rule.target == CHAIN for rule in rules(machine, chain)):
+        found.append(Wanted(chain, JUMP, nft_rules.jump(CHAIN)))
+    return found
+
+
+def remove(machine: Machine, chain: Chain, op: Accept) -> None:
+    """The rules of the subnets, not the jump. Raises Refused, OSError."""
+    own = _own(chain)
+    comments = {one.comment for one in _wanted(chain, op)}
+    found = [rule for rule in rules(machine, own) if rule.comment in comments]
+    if found:
+        change(machine, [nft_rules.delete_rule(own, rule.handle) for rule in found])
+
+
+def remove_empty(machine: Machine, chain: Chain) -> None:
+    """Removes the chain of podwire's rules if none is left, and what leads there. Raises TryAgain, Refused, OSError."""
+    own = _own(chain)
+    if not _is_empty(machine, own):
+        return
+    machine.lock.alone()
+    try:
+        if _is_empty(machine, own):  # still: a container may have been attached meanwhile
+            jumps = [rule for rule in rules(machine, own._replace(name="")) if rule.target == CHAIN]
+            leaving = [nft_rules.delete_rule(own._replace(name=rule.chain), rule.handle) for rule in jumps]
+            change(machine, [*leaving, nft_rules.delete_chain(own)])
+    finally:
+        machine.lock.release()
+
+
+def _is_empty(machine: Machine, own: Chain) -> bool:
+    """Returns True if the chain is there without rules. A kernel without nftables has no chain."""
+    try:
+        (answer,) = machine.netfilter.ask_each([nft.get_chain(own)])
+    except OSError:
+        return False
+    return isinstance(answer, bytes) and not rules(machine, own)
+
+
+def ensure(machine: Machine, chain: Chain, op: Accept, journal: Journal) -> None:
+    """Alone; whoever had to wait looks again, since another may have added them. Raises Refused, OSError."""
+    if not lacking(machine, chain, op):
+        return
+    machine.lock.alone()
+    try:
+        if lack := lacking(machine, chain, op):
+            _add(machine, chain, lack, journal)
+    finally:
+        machine.lock.share()
+
+
+def _add(machine: Machine, chain: Chain, lack: list[Wanted], journal: Journal) -> None:
+    own = _own(chain)
+    (before,) = machine.netfilter.ask_each([nft.get_chain(own)])
+    made = not isinstance(before, bytes)
+    added = [nft_rules.append_rule(one.chain, one.expressions, one.comment) for one in lack]
+    journal.take(
+        lambda: change(machine, [nft_rules.add_chain(own), *added]),
+        lambda: _take_back(machine, lack, own if made else None),
+        shared=True,
+    )
+
+
+def _take_back(machine: Machine, added: list[Wanted], made: Chain | None) -> None:
+    """Rules that somebody else has removed by now are no obstacle."""
+    messages = []
+    for chain in dict.fromkeys([one.chain for one in reversed(added)]):
+        comments = {one.comment for one in added if one.chain == chain}
+        found = [rule for rule in rules(machine, chain) if rule.comment in comments]
+        messages += [nft_rules.delete_rule(chain, rule.handle) for rule in found]
+    if made is not None and isinstance(machine.netfilter.ask_each([nft.get_chain(made)])[0], bytes):
+        messages.append(nft_rules.delete_chain(made))
+    if messages:
+        change(machine, messages)
+
+
+def change(machine: Machine, messages: list[Message]) -> None:
+    """All of them or none take effect. Raises Refused."""
+    refusal = machine.netfilter.batch(nft.transaction(messages))
+    if refusal is not None:
+        raise refusal

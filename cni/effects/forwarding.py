@@ -1,0 +1,84 @@
+"""The host's own settings: packets are routed between its interfaces, and who may tell it of routers."""
+
+from __future__ import annotations
+
+from errno import ENOENT
+
+from cni.kernel import rtnl, rtnl_parse, sysctl
+from cni.kernel.netlink import Refused
+from cni.protocol.errors import MachineRefused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.effects.host import Machine
+    from cni.effects.journal import Journal
+    from cni.plan.operations import Forwarding, IgnoreAdvertisements
+
+IPV6 = 6
+HOSTS_ONLY, ALWAYS = "1", "2"  # accept_ra: unless the interface forwards; also then
+
+
+def apply(machine: Machine, op: Forwarding, journal: Journal) -> None:
+    before = sysctl.read(op.key)
+    if before is None:
+        raise MachineRefused(f"the host has no {op.key}: is IPv6 switched off (ipv6.disable=1)?")
+    if before == "0":
+        if op.family == IPV6:
+            _keep_routers(machine, journal)
+        journal.add_shared(lambda: sysctl.ensure(op.key, before))
+        sysctl.change(op.key, before, "1")
+
+
+def _keep_routers(machine: Machine, journal: Journal) -> None:
+    """Lets the interfaces that have routes by router advertisements keep them, and listen to routers as before.
+
+    A kernel that begins to forward drops the host's own default route where accept_ra is 1, and takes no other
+    (net/ipv6/addrconf.c, rt6_purge_dflt_routers).
+    """
+    advertised = _advertised(machine)
+    for link in machine.route.links() if advertised else ():
+        if link.ifindex in advertised:
+            _listen_always(link.name, journal)
+
+
+def _listen_always(interface: str, journal: Journal) -> None:
+    key = f"net/ipv6/conf/{interface}/accept_ra"
+    if sysctl.read(key) == HOSTS_ONLY:
+        journal.add_shared(lambda: sysctl.ensure(key, HOSTS_ONLY, optional=True))
+        sysctl.change(key, HOSTS_ONLY, ALWAYS, optional=True)
+
+
+def _advertised(machine: Machine) -> set[int]:
+    """Returns the indexes of interfaces with a route that a router advertised: to a default or more, or on the link."""
+    try:
+        answers = machine.route.dump(*rtnl.main_routes(IPV6))
+    except Refused as refused:
+        if refused.errno == ENOENT:  # the table is made with its first route
+            return set()
+        raise
+    return {
+        way.ifindex for answer in answers if rtnl_parse.is_advertised(answer) for way in rtnl_parse.parse_ways(answer)
+    }
+
+
+def differs(machine: Machine, op: Forwarding) -> str:
+    del machine
+    return f"the host does not forward IPv{op.family} ({op.key} is 0)" if sysctl.read(op.key) == "0" else ""
+
+
+def ignore_advertisements(machine: Machine, op: IgnoreAdvertisements, journal: Journal) -> None:
+    """The interface may be the attachment's own, and gone when this is undone."""
+    del machine
+    before = sysctl.read(op.key)
+    if before is not None and before != "0":
+        journal.add_shared(lambda: sysctl.ensure(op.key, before, optional=True))
+        sysctl.change(op.key, before, "0", optional=True)
+
+
+def advertisements_differ(machine: Machine, op: IgnoreAdvertisements) -> str:
+    """Not held against an attachment where ADD could not change it either."""
+    del machine
+    value = sysctl.read(op.key)
+    if value in (None, "0") or not sysctl.is_writable(op.key):
+        return ""
+    return f"{op.interface} follows the router advertisements of containers ({sysctl.dotted(op.key)} is {value})"

@@ -1,0 +1,136 @@
+"""The machine that operations are applied to: the host's namespace, the container's, and their open sockets.
+
+Sockets are opened in their namespace once and used from outside; only sysctls need the thread to be inside.
+"""
+
+from __future__ import annotations
+
+import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
+
+from cni.kernel import sysctl
+from cni.kernel.hostlock import HostLock
+from cni.kernel.netlink import NETLINK_NETFILTER, Netlink
+from cni.kernel.netns import OWN, Netns, Visit
+from cni.kernel.rtnl_socket import Route
+from cni.protocol.errors import InvalidNetns, TryAgain
+from cni.protocol.owner import label_keys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cni.effects.nft_socket import Nft
+
+
+class Machine:
+    """One call's view of host and container. `container` is None where DEL finds none. `warn` tells people what is no
+    error.
+    """
+
+    def __init__(self, environment: Mapping[str, str], warn: Callable[[str], None]) -> None:
+        self.environment = environment
+        self.warn = warn
+        self.host = Netns(OWN)
+        self.route = Route()
+        self.lock = HostLock(self.host)
+        self.container: Netns | None = None
+        self._container_route: Route | None = None
+        self._netfilter: Netlink | None = None
+        self._nft: Nft | None = None
+        self.stopped = False
+
+    def close(self) -> None:
+        held = (self.route, self._container_route, self._netfilter, self._nft, self.container, self.lock, self.host)
+        for one in held:
+            if one is not None:
+                one.close()
+
+    def stop(self) -> None:
+        """From a signal handler: the next step that asks will not be taken."""
+        self.stopped = True
+
+    def proceed(self) -> None:
+        """Asked between steps. Raises TryAgain after `stop`."""
+        if self.stopped:
+            raise TryAgain("interrupted by a signal, everything done so far is undone")
+
+    def open_container(self, path: str, own_allowed: bool) -> None:
+        """Raises InvalidNetns, naming what is wrong with CNI_NETNS."""
+        try:
+            container = Netns(path)
+        except OSError as error:
+            raise InvalidNetns(f"cannot open CNI_NETNS {path!r}: {error.strerror}") from None
+        if container.same_as(self.host) and not own_allowed:
+            container.close()
+            raise InvalidNetns(f"CNI_NETNS {path!r} is the plugin's own network namespace, expected a container's")
+        try:
+            with Visit(container, self.host):
+                self._container_route = Route()
+        except BaseException:
+            container.close()
+            raise
+        self.container = container
+
+    @property
+    def inside(self) -> Visit:
+        """The way into the container's namespace, for `with`."""
+        return Visit(self._need_container(), self.host)
+
+    @property
+    def container_descriptor(self) -> int:
+        return self._need_container().descriptor
+
+    def _need_container(self) -> Netns:
+        if self.container is None:
+            raise InvalidNetns("the container's network namespace is gone")
+        return self.container
+
+    @property
+    def container_route(self) -> Route:
+        if self._container_route is None:
+            raise InvalidNetns("the container's network namespace is gone")
+        return self._container_route
+
+    @property
+    def netfilter(self) -> Netlink:
+        """Opened on demand, for bare messages: the kernel may be without. `nft` brings all that own tables need."""
+        if self._netfilter is None:
+            self._netfilter = Netlink(NETLINK_NETFILTER)
+        return self._netfilter
+
+    @property
+    def nft(self) -> Nft:
+        """Opened on demand: a kernel without nftables is no obstacle where no feature asks for it."""
+        if self._nft is None:
+            from cni.effects.nft_socket import Nft
+
+            self._nft = Nft()
+        return self._nft
+
+    def remember(self) -> None:
+        """Keeps what is listed from now on, since nothing is changed any more."""
+        for route in (self.route, self._container_route):
+            if route is not None:
+                route.remember()
+
+    def unshared(self) -> bool:
+        """Nobody else is attached, attaching or detaching, so what attachments share may be taken back.
+
+        Own links and elements must be gone already. Ports may be a container's that another plugin has attached. The
+        lock stays ours alone until the process ends.
+        """
+        if not self.lock.try_alone() or any(label_keys(link.alias) for link in self.route.links()):
+            return False
+        return self._nft is None or not self._nft.has_elements()
+
+
+def node_identity() -> str:
+    """What tells this machine from others that may share a wire with it (machine-id(5)), or else its name."""
+    try:
+        return sysctl.read_text("/etc/machine-id") or os.uname().nodename
+    except OSError:
+        return os.uname().nodename
+
+
+def has_ipv6() -> bool:
+    return sysctl.exists("/proc/sys/net/ipv6")

@@ -1,0 +1,55 @@
+"""Masquerading: one element for each address, and the rules that all of them share."""
+
+from __future__ import annotations
+
+from cni.effects import nft_elements
+from cni.effects.nft_socket import MASQUERADES
+from cni.kernel.nft import Element
+from cni.plan import nfttext
+from cni.plan.masquerade import Masquerade, masquerade_chain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.effects.host import Machine
+    from cni.effects.journal import Journal
+    from cni.kernel.nft import Place
+
+
+def _element(op: Masquerade) -> tuple[Place, Element]:
+    place = MASQUERADES[nfttext.masquerade_map(op.ip.family)]
+    return place, Element(op.ip.packed, masquerade_chain(op.address), op.label)
+
+
+def apply(machine: Machine, op: Masquerade, journal: Journal) -> None:
+    if not nft_elements.is_whole(machine, nfttext.masquerade([op.address])):
+        _restore(machine, op, journal)
+    nft_elements.hold(machine, *_element(op), journal)
+
+
+def _restore(machine: Machine, op: Masquerade, journal: Journal) -> None:
+    """With the subnets of all who are attached: their host interfaces' aliases name them."""
+    held = [
+        Masquerade(address, alias.label)
+        for _, alias in nft_elements.attached(machine)
+        if alias.masqueraded and alias.label != op.label
+        for address in alias.addresses
+    ]
+
+    def lost() -> list[str]:
+        missing = [one for one in held if machine.nft.find(*_element(one)) is None and one.ip != op.ip]
+        return [nfttext.masquerade_element(one.address, one.label) for one in missing]
+
+    nft_elements.ensure(machine, nfttext.masquerade([op.address, *[one.address for one in held]]), lost, journal)
+
+
+def release(machine: Machine, op: Masquerade) -> None:
+    machine.nft.remove(*_element(op))
+
+
+def differs(machine: Machine, op: Masquerade) -> str:
+    place, element = _element(op)
+    if machine.nft.find(place, element) != element:
+        return f"the masquerade of {op.ip.text} is gone from table {nfttext.INET}"
+    if not nft_elements.is_whole(machine, nfttext.masquerade([op.address])):
+        return f"table {nfttext.INET} has lost its rules"
+    return ""

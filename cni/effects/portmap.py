@@ -1,0 +1,284 @@
+"""Ports of the host that lead to containers: elements of maps, a setting, and connections that remember otherwise."""
+
+from __future__ import annotations
+
+from _struct import Struct
+from errno import EEXIST
+
+from cni.config.portmap import PROTOCOLS, Ports
+from cni.effects import alive, conntrack, nft_elements
+from cni.effects.nft_socket import PORT_MAPS, PORTS, STANDBY
+from cni.kernel import nft
+from cni.kernel.netlink import unpacked
+from cni.kernel.nft import Element
+from cni.plan import nfttext
+from cni.plan import portmap as plan
+from cni.plan.portmap import Condition, Hairpin, HostPort, host_port_map
+from cni.protocol.address import IP
+from cni.protocol.errors import MachineRefused
+from cni.protocol.owner import same_container
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.effects.host import Machine
+    from cni.effects.journal import Journal
+    from cni.kernel.nft import Place
+    from cni.plan.alias import Alias
+    from cni.plan.operations import Operation
+    from cni.plan.portmap import PortOverlap
+
+LOOPBACK6 = IP(6, 1)
+PORT = Struct(">H2x")  # in a concatenation every part is padded to four bytes (libnftnl)
+PROTOCOL = Struct("B3x")
+ENDING = Struct(">B3xH2x")  # of a key: both
+
+
+def _key(op: HostPort, *, any_address: bool = False) -> bytes:
+    ip = op.mapping.host_ip
+    front = b"" if any_address or ip is None else ip.packed
+    return front + PROTOCOL.pack(PROTOCOLS[op.mapping.protocol]) + PORT.pack(op.mapping.host_port)
+
+
+def _port_element(op: HostPort) -> tuple[Place, Element]:
+    target = op.ip.packed + PORT.pack(op.mapping.container_port)
+    return PORTS[host_port_map(op)], Element(_key(op), "", op.label, target)
+
+
+def _condition_element(op: Condition) -> tuple[Place, Element]:
+    element = Element(_key(op.port), op.chain, op.port.label, leaves=True)
+    return PORTS[f"condition_{host_port_map(op.port)}"], element
+
+
+def _hairpin_element(op: Hairpin) -> tuple[Place, Element]:
+    return PORTS[f"hairpin{op.address.family}"], Element(op.address.ip.packed, op.chain, op.label)
+
+
+def _ensure(
+    machine: Machine, label: str, hairpins: list[Hairpin], conditions: list[Condition], journal: Journal
+) -> None:
+    """The rules; where they were lost, also what the host interfaces' aliases tell of ports that are not `label`'s."""
+    if nft_elements.is_whole(machine, nfttext.host_ports(hairpins, conditions)):
+        return
+    held = [op for _, alias in nft_elements.attached(machine) if alias.label != label for op in _remembered(alias)]
+    others = [op for op in held if isinstance(op, Hairpin)]
+
+    def lost() -> list[str]:
+        missing = [one for one in others if machine.nft.find(*_hairpin_element(one)) is None]
+        ports = [one for one in held if isinstance(one, HostPort)]
+        return [*map(nfttext.hairpin_element, missing), *_lost_ports(machine, ports)]
+
+    nft_elements.ensure(machine, nfttext.host_ports([*hairpins, *others], conditions), lost, journal)
+
+
+def _lost_ports(machine: Machine, ports: list[HostPort]) -> list[str]:
+    """The elements that are missing: one attachment holds a port, further ones of its container stand by."""
+    from cni.effects import portmap_standby
+
+    found: list[str] = []
+    given: set[tuple[str, bytes]] = set()
+    for port in ports:
+        name, element = host_port_map(port), _port_element(port)[1]
+        holder = machine.nft.find(PORTS[name], element)
+        if holder is None and (name, element.key) not in given:
+            given.add((name, element.key))
+            found.append(nfttext.host_port_element(port))
+        elif (holder is None or holder.label != port.label) and not portmap_standby.stands_by(machine, name, element):
+            found.append(nfttext.standby_element(port))
+    return found
+
+
+def _remembered(alias: Alias) -> tuple[Operation, ...]:
+    return plan.operations(Ports(alias.ports, alias.hairpin), alias.addresses, alias.label)
+
+
+def apply_hairpin(machine: Machine, op: Hairpin, journal: Journal) -> None:
+    _ensure(machine, op.label, [op], [], journal)
+    nft_elements.hold(machine, *_hairpin_element(op), journal)
+
+
+def apply_condition(machine: Machine, op: Condition, journal: Journal) -> None:
+    """Alone until the port is taken, too: nobody else may take it while it is bound, or bind it while it is taken."""
+    _ensure(machine, op.port.label, [], [op], journal)
+    machine.lock.alone()
+    if _other_holder(machine, op.port) is None:
+        nft_elements.hold(machine, *_condition_element(op), journal)
+    else:
+        from cni.effects import portmap_standby
+
+        portmap_standby.stand_by(machine, host_port_map(op.port), _port_element(op.port)[1], journal, op.chain)
+
+
+def apply_port(machine: Machine, op: HostPort, journal: Journal) -> None:
+    """Raises MachineRefused naming who has the port already."""
+    if op.mapping.host_ip == LOOPBACK6:
+        reason = "out of reach, IPv6 has no route_localnet (give hostIP 127.0.0.1, or none)"
+        machine.warn(f"host port {op.mapping.text}: {reason}")
+    _ensure(machine, op.label, [], [], journal)
+    _take(machine, op, journal)
+
+
+def _take(machine: Machine, op: HostPort, journal: Journal) -> None:
+    place, element = _port_element(op)
+    journal.add(lambda: _put_back(machine, op))
+    added = nft.add_element(place, element)
+    refusal = machine.nft.change(added)
+    if refusal is not None and refusal.errno == EEXIST:
+        machine.lock.alone()  # to the end: of two that find the same holder dead, one would take the other's port
+        if _other_holder(machine, op) is not None:
+            from cni.effects import portmap_standby
+
+            portmap_standby.stand_by(machine, host_port_map(op), element, journal)
+            return
+        left = machine.nft.find(place, element)
+        refusal = machine.nft.change(*([nft.delete_element(place, element)] if left else []), added)
+    if refusal is not None:
+        raise refusal
+
+
+def _put_back(machine: Machine, op: HostPort) -> None:
+    """Meanwhile another attachment of the container may have come to stand by."""
+    machine.nft.forget_standby()
+    _give_up(machine, host_port_map(op), _port_element(op)[1])
+
+
+def _give_up(machine: Machine, name: str, port: Element) -> bool:
+    """Removes a port, or hands it on where another attachment stands by; returns whether it was there."""
+    if not machine.nft.standby(name).get(port.key):
+        return machine.nft.remove(PORTS[name], port)
+    from cni.effects import portmap_standby
+
+    return portmap_standby.give_up(machine, name, port)
+
+
+def _stands_by(machine: Machine, name: str, port: Element, chain: str = "") -> bool:
+    from cni.effects import portmap_standby
+
+    return portmap_standby.stands_by(machine, name, port, chain)
+
+
+def _other_holder(machine: Machine, op: HostPort) -> Element | None:
+    """Returns the living attachment of the same container that holds the port; those that died give it up.
+
+    Raises MachineRefused where the port is another container's that lives.
+    """
+    place, element = _port_element(op)
+    while (holder := machine.nft.find(place, element)) is not None and holder.label != op.label:
+        if _lives(machine, holder):
+            if same_container(holder.label, op.label):
+                return holder
+            raise _taken(op, holder.label)
+        _give_up(machine, host_port_map(op), holder)
+    return None
+
+
+def _lives(machine: Machine, holder: Element) -> bool:
+    """A port whose container went without a DEL is free."""
+    target = holder.value[: len(holder.value) - PORT.size]
+    return alive.holder_lives(machine.route, holder.label, target)
+
+
+def apply_overlap(machine: Machine, op: PortOverlap, journal: Journal) -> None:
+    """A port of all addresses and the same of one address would share what arrives there, which two containers cannot.
+
+    Looked for when the own elements are there: of two that come together, at least one sees the other. Those of one
+    address are listed once, for all ports.
+    """
+    del journal
+    name = f"hostip_hostports{op.ports[0].ip.family}"
+    bound: dict[bytes, list[Element]] = {}
+    if any(port.mapping.host_ip is None for port in op.ports):
+        for element in machine.nft.elements(PORTS[name]):
+            bound.setdefault(element.key[-ENDING.size :], []).append(element)
+    for port in op.ports:
+        key = _key(port, any_address=True)
+        if port.mapping.host_ip is None:
+            _refuse_others(machine, port, name, bound.get(key, []))
+        else:
+            anywhere = f"hostports{port.ip.family}"
+            found = machine.nft.find(PORTS[anywhere], Element(key, "", ""))
+            _refuse_others(machine, port, anywhere, [found] if found is not None else [])
+
+
+def _refuse_others(machine: Machine, op: HostPort, name: str, others: list[Element]) -> None:
+    """Raises MachineRefused where one of these elements is another container's that lives."""
+    for other in others:
+        if other.label == op.label or same_container(other.label, op.label):
+            continue
+        if _lives(machine, other):
+            raise _taken(op, other.label)
+        _give_up(machine, name, other)  # or a dead container would go on getting its share
+
+
+def _taken(op: HostPort, label: str) -> MachineRefused:
+    holder = label.split(" ", 3)[-1]
+    return MachineRefused(
+        f"host port {plan.host_port_key(op)} is taken by {holder} (NETWORK/CONTAINER/INTERFACE): choose another port,"
+        " or delete that container first"
+    )
+
+
+def release_hairpin(machine: Machine, op: Hairpin) -> None:
+    machine.nft.remove(*_hairpin_element(op))
+
+
+def release_condition(machine: Machine, op: Condition) -> None:
+    machine.nft.remove(*_condition_element(op))
+
+
+def release_port(machine: Machine, op: HostPort) -> None:
+    _give_up(machine, host_port_map(op), _port_element(op)[1])
+
+
+def release_all(machine: Machine, doomed: Callable[[str], bool]) -> None:
+    """Whatever has a doomed label, with the connections that it brought; the cost grows with all mapped ports.
+
+    First what stands by, so that no port is handed to it.
+    """
+    targets: set[tuple[bytes, int]] = set()
+    removed = False
+    for name in sorted(PORTS, key=lambda name: name not in STANDBY):
+        for element in machine.nft.elements(PORTS[name]):
+            if not doomed(element.label):
+                continue
+            removed = True
+            if name not in PORT_MAPS:
+                machine.nft.remove(PORTS[name], element)
+            elif _give_up(machine, name, element):
+                targets.update(_udp_target(element))
+    conntrack.forget_mapped(machine, targets)
+    if removed:
+        from cni.effects import route_localnet
+
+        route_localnet.take_back_unused(machine)
+
+
+def _udp_target(element: Element) -> list[tuple[bytes, int]]:
+    """Whose connections a port leads to, by its element alone: address and port of the host."""
+    ip, (protocol, port) = element.value[: -PORT.size], unpacked(ENDING, element.key[-ENDING.size :])
+    return [(ip, port)] if protocol == PROTOCOLS["udp"] else []
+
+
+def hairpin_differs(machine: Machine, op: Hairpin) -> str:
+    return _element_differs(machine, _hairpin_element(op), f"the hairpin of {op.address.ip.text}")
+
+
+def condition_differs(machine: Machine, op: Condition) -> str:
+    name, port = host_port_map(op.port), _port_element(op.port)[1]
+    missing = _element_differs(machine, _condition_element(op), f"the condition of host port {op.port.mapping.text}")
+    return "" if missing and _stands_by(machine, name, port, op.chain) else missing
+
+
+def port_differs(machine: Machine, op: HostPort) -> str:
+    missing = _element_differs(machine, _port_element(op), f"host port {op.mapping.text}")
+    if missing and _stands_by(machine, host_port_map(op), _port_element(op)[1]):
+        missing = ""
+    if not missing and not nft_elements.is_whole(machine, nfttext.host_ports([], [])):
+        return f"table {nfttext.INET} has lost its rules"
+    return missing
+
+
+def _element_differs(machine: Machine, where: tuple[Place, Element], what: str) -> str:
+    place, element = where
+    return "" if machine.nft.find(place, element) == element else f"{what} is gone from table {nfttext.INET}"

@@ -1,0 +1,40 @@
+"""The host's side of a routed pair: the gateway's address and the way to the container; both go with the interface."""
+
+from __future__ import annotations
+
+from cni.kernel import rtnl
+from cni.kernel.netlink import NLM_F_EXCL
+from cni.protocol.address import Net
+from cni.protocol.result import Route
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.effects.host import Machine
+    from cni.effects.journal import Journal
+    from cni.plan.routed import HostAddress, HostRoute
+
+
+def apply_address(machine: Machine, op: HostAddress, journal: Journal) -> None:
+    """All gateways of a host have the one address, so no neighbour is asked whether it has it."""
+    del journal
+    flags = rtnl.IFA_F_NODAD if op.address.family == 6 else 0
+    machine.route.request(*rtnl.new_address(machine.route.ifindex(op.interface), op.address, flags))
+
+
+def address_differs(machine: Machine, op: HostAddress) -> str:
+    there = machine.route.has_address(op.interface, op.address)
+    return "" if there else f"{op.interface} has lost the gateway address {op.address.text}"
+
+
+def apply_route(machine: Machine, op: HostRoute, journal: Journal) -> None:
+    """Refused (EEXIST) where another interface leads to the address."""
+    del journal
+    kind, flags, payload = rtnl.new_route(machine.route.ifindex(op.interface), Route(Net(op.ip, op.ip.bits)))
+    machine.route.request(kind, flags | NLM_F_EXCL, payload)
+
+
+def route_differs(machine: Machine, op: HostRoute) -> str:
+    link = machine.route.find(op.interface)
+    if link is not None and Net(op.ip, op.ip.bits) in machine.route.ways_out(link.ifindex, op.ip.family):
+        return ""
+    return f"the host has lost the route to {op.ip.text} out of {op.interface}"

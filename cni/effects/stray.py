@@ -1,0 +1,62 @@
+"""The container's end of a pair whose host's end is not found by its name: others may have named it, or it is gone.
+
+Numbers of processes, and with them paths of namespaces, are given again. So the path may lead to another container by
+now, and what is there under the interface's name is the attachment's only if something says so.
+"""
+
+from __future__ import annotations
+
+from cni.protocol.address import mac_text
+from cni.protocol.owner import label_keys, same_container
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.effects.host import Machine
+    from cni.kernel.rtnl_parse import Link
+    from cni.plan.traces import Traces
+
+
+def release(machine: Machine, ifname: str, traces: Traces) -> None:
+    """Deletes the container's end where it is the attachment's.
+
+    In the host's own namespace (CNI_NETNS_OVERRIDE) an interface of that name may be the host's.
+    """
+    if machine.container is None or machine.container.same_as(machine.host):
+        return
+    inside = machine.container_route.find(ifname)
+    if inside is not None and is_of(machine, inside, traces):
+        machine.container_route.delete(ifname)
+
+
+def is_of(machine: Machine, inside: Link, traces: Traces) -> bool:
+    """True if the container's interface is the attachment's, by its peer's alias, else by ADD's answer, else by its
+    addresses.
+    """
+    if inside.kind != "veth":
+        return False
+    peer = peer_of(machine, inside)
+    keys = label_keys(peer.alias) if peer is not None else None
+    if keys is not None:
+        return keys[1] == traces.key
+    if traces.mac or traces.hosts:
+        return mac_text(inside.mac) == traces.mac or (peer is not None and peer.name in traces.hosts)
+    own = [one.address.ip for one in machine.container_route.addresses(inside.name)]
+    own = [ip for ip in own if not ip.is_link_local]
+    if own or (traces.knows_leases and not traces.addresses):
+        return any(address.ip in own for address in traces.addresses)
+    # Nothing but the place of the other end is left to tell.
+    bridge = machine.route.find(traces.bridge) if traces.bridge else None
+    return peer is not None and peer.master == (bridge.ifindex if bridge is not None else 0)
+
+
+def is_anothers(machine: Machine, label: str) -> bool:
+    """True if podwire has attached a container in the namespace, and another one than that of the label."""
+    peers = [peer_of(machine, link) for link in machine.container_route.links() if link.kind == "veth"]
+    labels = [peer.alias for peer in peers if peer is not None and label_keys(peer.alias)]
+    return bool(labels) and not any(same_container(one, label) for one in labels)
+
+
+def peer_of(machine: Machine, inside: Link) -> Link | None:
+    """Returns the other end, where it is on the host. An index alone may be that of a link in any other namespace."""
+    peer = machine.route.find_at(inside.peer)
+    return peer if peer is not None and (peer.kind, peer.peer) == ("veth", inside.ifindex) else None

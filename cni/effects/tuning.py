@@ -1,0 +1,229 @@
+"""Settings of the container's interface and kernel, and the file that keeps their originals.
+
+What the kernel drops when a setting changes does not come back with it: below 1280 bytes an interface loses its IPv6
+addresses.
+"""
+
+from __future__ import annotations
+
+from cni.config.tuning import ALLOWLIST, LinkSettings, Settings
+from cni.effects.engine import explain
+from cni.effects.journal import FAILURES
+from cni.effects.stray import peer_of
+from cni.kernel import rtnl, statefile, sysctl
+from cni.plan.tuning import (
+    TunedLink,
+    is_as_written,
+    read_saved,
+    restoring,
+    saved_label,
+    saved_namespace,
+    saved_text,
+    with_spelled,
+    words,
+)
+from cni.protocol.errors import InputOutput, MachineRefused
+from cni.protocol.owner import label_keys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.effects.host import Machine
+    from cni.effects.journal import Journal
+    from cni.kernel.rtnl import Message
+    from cni.kernel.rtnl_parse import Link
+    from cni.plan.tuning import Originals, SpelledSysctls, TunedSysctl
+
+
+def apply_originals(machine: Machine, op: Originals, journal: Journal) -> None:
+    """Raises InputOutput."""
+    earlier = statefile.read(op.file)
+    text = saved_text(_present(machine, op), op.label, earlier, machine.container_route.namespace())
+    statefile.write(op.file, text.encode())
+    journal.add(lambda: statefile.remove(op.file) if earlier is None else statefile.write(op.file, earlier))
+
+
+def _present(machine: Machine, op: Originals) -> Settings:
+    """The settings that will be changed, as they are; those that do not tell (net.ipv4.route.flush) are left out."""
+    link = LinkSettings()
+    if given := op.changes.link.given:
+        now = _settings_of(machine.container_route.need(op.ifname))
+        link = LinkSettings(**{name: getattr(now, name) for name in given})
+    values = [(key, _read_sysctl(machine, key)) for key, _ in op.changes.sysctls]
+    return Settings(link, tuple([(key, value) for key, value in values if value is not None]))
+
+
+def release_originals(machine: Machine, op: Originals) -> None:
+    """Restores all that can be restored. Raises MachineRefused for the rest, once: with the file the memory is gone,
+    so that no setting stands in the way of a container's end for ever.
+    """
+    content = statefile.read(op.file)
+    if content is None:
+        return
+    failed: list[str] = []
+    for one in restoring(read_saved(content), op.ifname) if _is_of(machine, op, content) else ():
+        try:
+            _restore(machine, one)
+        except FAILURES as error:
+            failed.append(explain(one.describe(), error).message)
+    statefile.remove(op.file)
+    if failed:
+        raise MachineRefused("; ".join(failed))
+
+
+def _is_of(machine: Machine, op: Originals, content: bytes) -> bool:
+    """True where the container is there, and the one that the originals are of: its path may lead to another by now."""
+    if machine.container is None:
+        return False
+    namespace = saved_namespace(content)
+    if namespace and (now := machine.container_route.namespace()):
+        return namespace == now
+    link = machine.container_route.find(op.ifname)
+    peer = peer_of(machine, link) if link is not None else None
+    keys = label_keys(peer.alias) if peer is not None else None
+    return keys in (None, label_keys(op.label))
+
+
+def _restore(machine: Machine, op: TunedLink | TunedSysctl) -> None:
+    """What has gone with the interface needs no restoring."""
+    if not isinstance(op, TunedLink):
+        _put_back(machine, op.key, op.value)
+    elif (link := machine.container_route.find(op.ifname)) is not None:
+        for message, _ in _steps(link, op.settings):
+            machine.container_route.request(*message)
+
+
+def apply_sysctl(machine: Machine, op: TunedSysctl, journal: Journal) -> None:
+    """Also where it has the value already: what is written for all interfaces is handed on to each. There a refusal
+    is none: /proc/sys may be read-only, with all set beforehand.
+    """
+    before = _read_sysctl(machine, op.key)
+    if before is not None:
+        journal.add(lambda: _put_back(machine, op.key, before))
+    try:
+        _write_sysctl(machine, op.key, op.value)
+    except OSError:
+        if before != op.value:
+            raise
+
+
+def apply_spelled(machine: Machine, op: SpelledSysctls, journal: Journal) -> None:
+    """The way back is that of the file. Raises InputOutput."""
+    del journal
+    now = _read_sysctls(machine, op)
+    spelled = {key: (value, now[key]) for key, value in op.sysctls if now.get(key, value).split() != value.split()}
+    if spelled:
+        statefile.write(op.file, with_spelled(statefile.read(op.file), spelled).encode())
+
+
+def spelled_differs(machine: Machine, op: SpelledSysctls) -> str:
+    """Compares all sysctls that were written with the kernel's spelling of them in the saved file."""
+    content = statefile.read(op.file)
+    now = _read_sysctls(machine, op)
+    wrong = [
+        f"the container's {key} is {now[key]}, not {value}"
+        for key, value in op.sysctls
+        if key in now and not is_as_written(key, value, now[key], content)
+    ]
+    gone = [f"the container's {key} is gone" for key, _ in op.sysctls if key not in now and _is_gone(machine, key)]
+    return "; ".join(wrong + gone)
+
+
+def _read_sysctls(machine: Machine, op: SpelledSysctls) -> dict[str, str]:
+    values = [(key, _read_sysctl(machine, key)) for key, _ in op.sysctls]
+    return {key: value for key, value in values if value is not None}
+
+
+def apply_link(machine: Machine, op: TunedLink, journal: Journal) -> None:
+    """Each step on its own: of several in one message the kernel would take some and refuse the others."""
+    route = machine.container_route
+
+    def take(message: Message, back: Message) -> None:
+        journal.take(lambda: route.request(*message), lambda: route.request(*back))
+
+    for step in _steps(route.need(op.ifname), op.settings):
+        take(*step)
+
+
+def link_differs(machine: Machine, op: TunedLink) -> str:
+    link = machine.container_route.find(op.ifname)
+    if link is None:
+        return f"{op.ifname} is gone"
+    found, asked = words(_settings_of(link)), words(op.settings)
+    wrong = [f"{found[name]}, not {asked[name]}" for name in asked if found[name] != asked[name]]
+    return f"{op.ifname} has {'; '.join(wrong)}" if wrong else ""
+
+
+def _settings_of(link: Link) -> LinkSettings:
+    promisc, allmulti = bool(link.flags & rtnl.IFF_PROMISC), bool(link.flags & rtnl.IFF_ALLMULTI)
+    return LinkSettings(link.mac, promisc, link.mtu, allmulti, link.txqlen)
+
+
+def _steps(link: Link, wanted: LinkSettings) -> list[tuple[Message, Message]]:
+    """What makes the link as wanted, each with the way back; nothing for what is so already."""
+    there, back = _messages(link.name, wanted), _messages(link.name, _settings_of(link))
+    return [(message, back[name]) for name, message in there.items() if message != back[name]]
+
+
+def _messages(name: str, settings: LinkSettings) -> dict[str, Message]:
+    """The MTU comes last: no way back brings the IPv6 addresses that its fall may cost."""
+    found = {}
+    if settings.mac is not None:
+        found["mac"] = rtnl.set_mac(name, settings.mac)
+    if settings.promisc is not None:
+        found["promisc"] = rtnl.set_flags(name, settings.promisc * rtnl.IFF_PROMISC, rtnl.IFF_PROMISC)
+    if settings.allmulti is not None:
+        found["allmulti"] = rtnl.set_flags(name, settings.allmulti * rtnl.IFF_ALLMULTI, rtnl.IFF_ALLMULTI)
+    if settings.txqlen is not None:
+        found["txqlen"] = rtnl.set_txqlen(name, settings.txqlen)
+    if settings.mtu is not None:
+        found["mtu"] = rtnl.set_mtu(name, settings.mtu)
+    return found
+
+
+def _read_sysctl(machine: Machine, key: str) -> str | None:
+    """None where there is no such setting, and where it can only be written."""
+    with machine.inside:
+        try:
+            return sysctl.read(key)
+        except OSError:
+            return None
+
+
+def _is_gone(machine: Machine, key: str) -> bool:
+    """As those of an interface are with it; one that can only be written is there."""
+    with machine.inside:
+        return not sysctl.exists(sysctl.ROOT + key)
+
+
+def _write_sysctl(machine: Machine, key: str, value: str) -> None:
+    """With a line end: without, an empty value would be no write at all. Raises OSError."""
+    with machine.inside:
+        sysctl.write(key, f"{value}\n")
+
+
+def _put_back(machine: Machine, key: str, value: str) -> None:
+    """Nothing is to be done where the setting has gone, or where the kernel refused to change it."""
+    if _read_sysctl(machine, key) not in (None, value):
+        _write_sysctl(machine, key, value)
+
+
+def release_all(folder: str, doomed: Callable[[str], bool]) -> None:
+    """Originals with a doomed label; the cost grows with all that are kept. Raises InputOutput."""
+    for file in [f"{folder}/{name}" for name in statefile.names(folder) if name.endswith(".json")]:
+        try:
+            content = statefile.read(file)
+        except InputOutput:
+            continue  # not one of ours
+        if doomed(saved_label(content or b"")):
+            statefile.remove(file)
+
+
+def read_allowlist() -> tuple[str, ...] | None:
+    """The lines of ALLOWLIST that are not empty; None where there is no such file. Raises InputOutput."""
+    content = statefile.read(ALLOWLIST, links=True)
+    if content is None:
+        return None
+    lines = [line.strip() for line in content.decode("utf-8", "replace").split("\n")]
+    return tuple([line for line in lines if line])

@@ -1,0 +1,258 @@
+"""Messages of nftables for rules in other people's tables: putting some there, and reading what theirs ask for.
+
+Not as text for nft, since there is no way back with text: nft cannot name a rule without asking for its handle, and
+what it prints of iptables' rules loads as something else (1.0.6 reads `--ctstate RELATED,ESTABLISHED,DNAT` and writes
+`ct status dnat`). Rules are built of the expressions that nft and iptables use, since iptables gives up a table in
+which it finds others; tests hold them to both (kernel include/uapi/linux/netfilter/nf_tables.h).
+"""
+
+from __future__ import annotations
+
+from _struct import Struct
+
+from cni.kernel.netlink import (
+    NLA_F_NESTED,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    U32,
+    attribute,
+    attributes,
+    each_attribute,
+    nest,
+    text,
+    unpacked,
+)
+from cni.kernel.nft import (
+    BE32,
+    NF_INET_FORWARD,
+    NFGENMSG,
+    NFPROTO_INET,
+    NFT_MSG_DELTABLE,
+    NFTA_CHAIN_HOOK,
+    NFTA_CHAIN_POLICY,
+    NFTA_DATA_VALUE,
+    NFTA_DATA_VERDICT,
+    NFTA_HOOK_HOOKNUM,
+    NFTA_RULE_CHAIN,
+    NFTA_RULE_TABLE,
+    NFTA_VERDICT_CHAIN,
+    NFTA_VERDICT_CODE,
+    PROTOCOLS,
+    UDATA_COMMENT,
+    VERDICT,
+    comment_of,
+    message,
+    name_of,
+)
+from cni.protocol.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.kernel.nft import Chain
+    from cni.kernel.rtnl import Message
+    from cni.protocol.address import Net
+
+NLM_F_APPEND = 0x800
+NFT_MSG_NEWCHAIN, NFT_MSG_DELCHAIN, NFT_MSG_NEWRULE, NFT_MSG_DELRULE = 3, 5, 6, 8
+NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_TYPE, NFTA_HOOK_PRIORITY = 1, 3, 7, 2
+NFTA_TABLE_NAME = 1
+NFTA_RULE_HANDLE, NFTA_RULE_EXPRESSIONS, NFTA_RULE_USERDATA = 3, 4, 7
+NFTA_LIST_ELEM, NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 1, 2
+# All expressions that read something count their attributes so: the register first, then what is read.
+NFTA_CMP_OP, NFTA_CMP_DATA, NFTA_BITWISE_LEN, NFTA_BITWISE_MASK, NFTA_BITWISE_XOR = 2, 3, 3, 4, 5
+NFTA_IMMEDIATE_DREG, NFTA_IMMEDIATE_DATA = 1, 2
+NFTA_MATCH_NAME, NFTA_MATCH_REV, NFTA_MATCH_INFO = 1, 2, 3
+
+NFT_REG_VERDICT, NFT_REG_1 = 0, 1
+NFT_CMP_EQ, NFT_CMP_NEQ = 0, 1
+NFT_META_NFPROTO, NFT_CT_STATE, NFT_CT_STATUS = 15, 0, 2
+NFT_PAYLOAD_NETWORK_HEADER = 1
+NF_ACCEPT, NFT_JUMP = 1, -3
+ESTABLISHED, RELATED, NEW = 2, 4, 8  # bits of NFT_CT_STATE (net/netfilter/nf_conntrack_common.h)
+IPS_DST_NAT = 1 << 5
+SOURCE, DESTINATION = {4: 12, 6: 8}, {4: 16, 6: 24}  # bytes into the header of the family
+
+# struct xt_conntrack_mtinfo3 (linux/netfilter/xt_conntrack.h): addresses and ports; match_flags, invert_flags,
+# state_mask, status_mask; ports again. The state's bits are shifted by one, after them come those of NAT.
+CONNTRACK = Struct("=146xHHHH14x")
+CONNTRACK_REVISION = 3
+XT_CONNTRACK_STATE, XT_CONNTRACK_STATE_DNAT = 1, 1 << 7
+
+
+class Rule(Record):
+    """A rule that is there. Expressions are (name, attributes)."""
+
+    chain: str
+    handle: bytes
+    comment: str
+    expressions: tuple[tuple[str, dict[int, bytes]], ...]
+
+    @property
+    def target(self) -> str:
+        """The chain that it leads to; empty where it leads to none."""
+        verdicts = [verdict_of(data) for name, data in self.expressions if name == "immediate"]
+        return next((chain for _, chain in verdicts if chain), "")
+
+
+def add_chain(chain: Chain) -> Message:
+    """One that is there already stays as it is."""
+    payload = text(NFTA_CHAIN_TABLE, chain.table) + text(NFTA_CHAIN_NAME, chain.name)
+    return message(NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_ACK, chain.family, payload)
+
+
+def add_forward_chain(chain: Chain) -> Message:
+    """One that sees what is forwarded and accepts it, as iptables makes it."""
+    kind, flags, payload = add_chain(chain)
+    hook = nest(
+        NFTA_CHAIN_HOOK, _be32(NFTA_HOOK_HOOKNUM, NF_INET_FORWARD), _be32(NFTA_HOOK_PRIORITY, 0), flag=NLA_F_NESTED
+    )
+    return kind, flags, payload + hook + _be32(NFTA_CHAIN_POLICY, NF_ACCEPT) + text(NFTA_CHAIN_TYPE, "filter")
+
+
+def delete_chain(chain: Chain) -> Message:
+    payload = text(NFTA_CHAIN_TABLE, chain.table) + text(NFTA_CHAIN_NAME, chain.name)
+    return message(NFT_MSG_DELCHAIN, NLM_F_ACK, chain.family, payload)
+
+
+def delete_table(family: int, name: str) -> Message:
+    """Deletes the table with all that is in it."""
+    return message(NFT_MSG_DELTABLE, NLM_F_ACK, family, text(NFTA_TABLE_NAME, name))
+
+
+def append_rule(chain: Chain, expressions: bytes, comment: str) -> Message:
+    return _new_rule(chain, expressions, comment, NLM_F_APPEND)
+
+
+def insert_rule(chain: Chain, expressions: bytes, comment: str) -> Message:
+    """Before all rules of the chain."""
+    return _new_rule(chain, expressions, comment, 0)
+
+
+def _new_rule(chain: Chain, expressions: bytes, comment: str, where: int) -> Message:
+    said = comment.encode() + b"\0"
+    payload = text(NFTA_RULE_TABLE, chain.table) + text(NFTA_RULE_CHAIN, chain.name)
+    payload += nest(NFTA_RULE_EXPRESSIONS, expressions, flag=NLA_F_NESTED)
+    payload += attribute(NFTA_RULE_USERDATA, bytes([UDATA_COMMENT, len(said)]) + said)
+    return message(NFT_MSG_NEWRULE, NLM_F_CREATE | where | NLM_F_ACK, chain.family, payload)
+
+
+def delete_rule(chain: Chain, handle: bytes) -> Message:
+    payload = text(NFTA_RULE_TABLE, chain.table) + text(NFTA_RULE_CHAIN, chain.name)
+    return message(NFT_MSG_DELRULE, NLM_F_ACK, chain.family, payload + attribute(NFTA_RULE_HANDLE, handle))
+
+
+def from_subnet(chain: Chain, subnet: Net) -> bytes:
+    """Expressions of a rule in this chain: `ip saddr SUBNET`."""
+    return _address(chain, SOURCE[subnet.family], subnet)
+
+
+def to_subnet(chain: Chain, subnet: Net) -> bytes:
+    return _address(chain, DESTINATION[subnet.family], subnet)
+
+
+def _address(chain: Chain, offset: int, subnet: Net) -> bytes:
+    packed, bits = subnet.network.ip.packed, subnet.ip.bits
+    family = b""
+    if chain.family == NFPROTO_INET:
+        family = _load("meta", NFT_META_NFPROTO) + _compare(NFT_CMP_EQ, bytes([PROTOCOLS[subnet.family]]))
+    if subnet.prefix % 8 == 0:
+        length = subnet.prefix // 8
+        return family + _load("payload", NFT_PAYLOAD_NETWORK_HEADER, offset, length) + _compare(0, packed[:length])
+    netmask = ((1 << bits) - (1 << bits - subnet.prefix)).to_bytes(bits // 8, "big")
+    whole = _load("payload", NFT_PAYLOAD_NETWORK_HEADER, offset, len(packed))
+    return family + whole + _mask(netmask) + _compare(NFT_CMP_EQ, packed)
+
+
+def answers(chain: Chain) -> dict[str, bytes]:
+    """Expressions for what belongs to a known connection, and for what has come through a port of the host: one rule
+    for each, by a name.
+    """
+    if chain.family != NFPROTO_INET:
+        states = ESTABLISHED | RELATED | XT_CONNTRACK_STATE_DNAT
+        info = CONNTRACK.pack(XT_CONNTRACK_STATE, 0, states, 0)
+        return {"answers to": _match("conntrack", CONNTRACK_REVISION, info)}
+    bits = {"answers to": (NFT_CT_STATE, ESTABLISHED | RELATED), "host ports of": (NFT_CT_STATUS, IPS_DST_NAT)}
+    return {
+        name: _load("ct", key) + _mask(U32.pack(mask)) + _compare(NFT_CMP_NEQ, U32.pack(0))
+        for name, (key, mask) in bits.items()
+    }
+
+
+def accept() -> bytes:
+    return _counter() + _verdict(attribute(NFTA_VERDICT_CODE, VERDICT.pack(NF_ACCEPT)))
+
+
+def jump(chain: str) -> bytes:
+    code = attribute(NFTA_VERDICT_CODE, VERDICT.pack(NFT_JUMP))
+    return _counter() + _verdict(code + text(NFTA_VERDICT_CHAIN, chain))
+
+
+def _expression(name: str, *data: bytes) -> bytes:
+    content = nest(NFTA_EXPR_DATA, *data, flag=NLA_F_NESTED)
+    return nest(NFTA_LIST_ELEM, text(NFTA_EXPR_NAME, name), content, flag=NLA_F_NESTED)
+
+
+def _be32(kind: int, value: int) -> bytes:
+    return attribute(kind, BE32.pack(value))
+
+
+def _value(kind: int, value: bytes) -> bytes:
+    return nest(kind, attribute(NFTA_DATA_VALUE, value), flag=NLA_F_NESTED)
+
+
+def _load(name: str, *what: int) -> bytes:
+    return _expression(name, *[_be32(kind, value) for kind, value in enumerate((NFT_REG_1, *what), start=1)])
+
+
+def _compare(operator: int, value: bytes) -> bytes:
+    return _expression("cmp", _be32(1, NFT_REG_1), _be32(NFTA_CMP_OP, operator), _value(NFTA_CMP_DATA, value))
+
+
+def _mask(mask: bytes) -> bytes:
+    length = _be32(NFTA_BITWISE_LEN, len(mask))
+    and_mask, xor = _value(NFTA_BITWISE_MASK, mask), _value(NFTA_BITWISE_XOR, bytes(len(mask)))
+    return _expression("bitwise", _be32(1, NFT_REG_1), _be32(2, NFT_REG_1), length, and_mask, xor)
+
+
+def _match(name: str, revision: int, info: bytes) -> bytes:
+    what = text(NFTA_MATCH_NAME, name) + _be32(NFTA_MATCH_REV, revision)
+    return _expression("match", what, attribute(NFTA_MATCH_INFO, info))
+
+
+def _counter() -> bytes:
+    return _expression("counter")
+
+
+def _verdict(verdict: bytes) -> bytes:
+    data = nest(NFTA_IMMEDIATE_DATA, nest(NFTA_DATA_VERDICT, verdict, flag=NLA_F_NESTED), flag=NLA_F_NESTED)
+    return _expression("immediate", _be32(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT), data)
+
+
+def parse_rule(data: bytes) -> Rule:
+    found = attributes(data, NFGENMSG.size)
+    expressions = []
+    for _, listed in each_attribute(found.get(NFTA_RULE_EXPRESSIONS, b"")):
+        one = attributes(listed)
+        expressions.append((name_of(one.get(NFTA_EXPR_NAME)), attributes(one.get(NFTA_EXPR_DATA, b""))))
+    comment = comment_of(found.get(NFTA_RULE_USERDATA, b"")) or _iptables_comment(expressions)
+    return Rule(name_of(found.get(NFTA_RULE_CHAIN)), found.get(NFTA_RULE_HANDLE, b""), comment, tuple(expressions))
+
+
+def _iptables_comment(expressions: list[tuple[str, dict[int, bytes]]]) -> str:
+    """iptables-restore makes an expression of the comment that iptables-save has read."""
+    for name, data in expressions:
+        if name == "match" and name_of(data.get(NFTA_MATCH_NAME)) == "comment":
+            return name_of(data.get(NFTA_MATCH_INFO))
+    return ""
+
+
+def verdict_of(data: dict[int, bytes]) -> tuple[int, str]:
+    """(code, chain) of an immediate's data; NF_DROP where it holds no verdict."""
+    verdict = attributes(attributes(data.get(NFTA_IMMEDIATE_DATA, b"")).get(NFTA_DATA_VERDICT, b""))
+    (code,) = unpacked(VERDICT, verdict.get(NFTA_VERDICT_CODE, bytes(VERDICT.size)))
+    return code, name_of(verdict.get(NFTA_VERDICT_CHAIN))
+
+
+def value_of(data: dict[int, bytes], kind: int) -> bytes:
+    """What an expression compares with, or masks by."""
+    return attributes(data.get(kind, b"")).get(NFTA_DATA_VALUE, b"")

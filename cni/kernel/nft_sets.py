@@ -1,0 +1,55 @@
+"""nfnetlink messages of bare sets, whose keys come and go by the thousand: many in one message, without comments.
+
+Building and reading only, as in cni.kernel.nft.
+"""
+
+from __future__ import annotations
+
+from cni.kernel.netlink import NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, attribute, attributes, each_attribute, nest, text
+from cni.kernel.nft import (
+    NFGENMSG,
+    NFT_MSG_DELSETELEM,
+    NFT_MSG_NEWSETELEM,
+    NFTA_DATA_VALUE,
+    NFTA_ELEM_KEY,
+    NFTA_LIST_ELEM,
+    NFTA_LIST_ELEMENTS,
+    NFTA_LIST_SET,
+    NFTA_LIST_TABLE,
+    message,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cni.kernel.nft import Place
+    from cni.kernel.rtnl import Message
+
+AT_A_TIME = 1000  # keys in one message: the length of a list is told in 16 bits, and a key takes up to 28 bytes
+
+
+def add_keys(place: Place, keys: Iterable[bytes]) -> Message:
+    """Adds keys; those that are there already stay. Refused with ENOENT where the set is missing."""
+    return message(NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, place.family, _list(place, keys))
+
+
+def delete_keys(place: Place, keys: Iterable[bytes]) -> Message:
+    """Deletes keys. Refused with ENOENT where one of them is not there."""
+    return message(NFT_MSG_DELSETELEM, NLM_F_ACK, place.family, _list(place, keys))
+
+
+def _list(place: Place, keys: Iterable[bytes]) -> bytes:
+    listed = [
+        nest(NFTA_LIST_ELEM, nest(NFTA_ELEM_KEY, attribute(NFTA_DATA_VALUE, key), flag=NLA_F_NESTED), flag=NLA_F_NESTED)
+        for key in keys
+    ]
+    names = text(NFTA_LIST_TABLE, place.table) + text(NFTA_LIST_SET, place.name)
+    return names + nest(NFTA_LIST_ELEMENTS, *listed, flag=NLA_F_NESTED)
+
+
+def parse_keys(data: bytes) -> list[bytes]:
+    """Returns the keys in one answer to `nfnl.all_elements`, or in one message about elements."""
+    listed = attributes(data, NFGENMSG.size).get(NFTA_LIST_ELEMENTS, b"")
+    elements = [attributes(payload) for kind, payload in each_attribute(listed) if kind == NFTA_LIST_ELEM]
+    return [attributes(element.get(NFTA_ELEM_KEY, b"")).get(NFTA_DATA_VALUE, b"") for element in elements]

@@ -1,0 +1,213 @@
+"""rtnetlink's answers as records, the counterpart of cni.kernel.rtnl."""
+
+from __future__ import annotations
+
+from cni.kernel.netlink import U32, Malformed, attributes, each_attribute, unpacked
+from cni.kernel.rtnl import (
+    AF_INET,
+    CACHE_INFO,
+    IFA_ADDRESS,
+    IFA_FLAGS,
+    IFA_LOCAL,
+    IFADDR,
+    IFF_UP,
+    IFINFO,
+    IFLA_ADDRESS,
+    IFLA_AF_SPEC,
+    IFLA_BR_VLAN_FILTERING,
+    IFLA_BRIDGE_VLAN_INFO,
+    IFLA_BRPORT_ISOLATED,
+    IFLA_BRPORT_MODE,
+    IFLA_GROUP,
+    IFLA_IFALIAS,
+    IFLA_IFNAME,
+    IFLA_INFO_DATA,
+    IFLA_INFO_KIND,
+    IFLA_INFO_SLAVE_DATA,
+    IFLA_LINK,
+    IFLA_LINKINFO,
+    IFLA_MASTER,
+    IFLA_MTU,
+    IFLA_OPERSTATE,
+    IFLA_TXQLEN,
+    IPV4_BYTES,
+    IPV6_BYTES,
+    NEXTHOP,
+    RTA_CACHEINFO,
+    RTA_DST,
+    RTA_GATEWAY,
+    RTA_METRICS,
+    RTA_MULTIPATH,
+    RTA_OIF,
+    RTA_PREFSRC,
+    RTA_PRIORITY,
+    RTA_TABLE,
+    RTAX_ADVMSS,
+    RTAX_MTU,
+    RTMSG,
+    RTPROT_KERNEL,
+    RTPROT_RA,
+    VLAN_INFO,
+)
+from cni.protocol.address import IP, Net
+from cni.protocol.record import Record
+
+
+class Link(Record):
+    """A link as the kernel tells it; `peer` is the other end's index, in whatever namespace that lives."""
+
+    ifindex: int
+    name: str
+    kind: str
+    mac: bytes
+    mtu: int
+    flags: int
+    master: int
+    peer: int
+    operstate: int
+    group: int
+    alias: str
+    vlan_filtering: bool
+    hairpin: bool
+    isolated: bool
+    txqlen: int
+
+    @property
+    def up(self) -> bool:
+        return bool(self.flags & IFF_UP)
+
+
+class AddressInfo(Record):
+    ifindex: int
+    address: Net
+    flags: int
+
+
+class RouteInfo(Record):
+    """A unicast route; `ifindex` 0 where it has several next hops; `source`: the address that the host speaks from."""
+
+    dst: Net
+    gw: IP | None
+    ifindex: int
+    priority: int
+    table: int
+    scope: int
+    mtu: int
+    advmss: int
+    source: IP | None = None
+
+
+def parse_link(data: bytes) -> Link:
+    _, _, index, flags, _ = unpacked(IFINFO, data)
+    found = attributes(data, IFINFO.size)
+    info = attributes(found.get(IFLA_LINKINFO, b""))
+    port = attributes(info.get(IFLA_INFO_SLAVE_DATA, b""))
+    bridge = attributes(info.get(IFLA_INFO_DATA, b"")) if _string(info.get(IFLA_INFO_KIND)) == "bridge" else {}
+    return Link(
+        ifindex=index,
+        name=_string(found.get(IFLA_IFNAME)),
+        kind=_string(info.get(IFLA_INFO_KIND)),
+        mac=found.get(IFLA_ADDRESS, b""),
+        mtu=_u32(found.get(IFLA_MTU)),
+        flags=flags,
+        master=_u32(found.get(IFLA_MASTER)),
+        peer=_u32(found.get(IFLA_LINK)),
+        operstate=_u8(found.get(IFLA_OPERSTATE)),
+        group=_u32(found.get(IFLA_GROUP)),
+        alias=_string(found.get(IFLA_IFALIAS)),
+        vlan_filtering=bridge.get(IFLA_BR_VLAN_FILTERING, b"\0") != b"\0",
+        hairpin=port.get(IFLA_BRPORT_MODE, b"\0") != b"\0",
+        isolated=port.get(IFLA_BRPORT_ISOLATED, b"\0") != b"\0",
+        txqlen=_u32(found.get(IFLA_TXQLEN)),
+    )
+
+
+def parse_port_vlans(data: bytes) -> tuple[int, dict[int, int]]:
+    """(link index, VLAN identifier -> BRIDGE_VLAN_INFO_* flags)."""
+    _, _, index, _, _ = unpacked(IFINFO, data)
+    spec = attributes(data, IFINFO.size).get(IFLA_AF_SPEC, b"")
+    vlans = [unpacked(VLAN_INFO, info) for kind, info in each_attribute(spec) if kind == IFLA_BRIDGE_VLAN_INFO]
+    return index, {vid: flags for flags, vid in vlans}
+
+
+def parse_address(data: bytes) -> AddressInfo:
+    family, prefix, flags, _, index = unpacked(IFADDR, data)
+    found = attributes(data, IFADDR.size)
+    ip = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS, b"")
+    return AddressInfo(index, net_of(_ip(family, ip), prefix), _u32(found.get(IFA_FLAGS)) or flags)
+
+
+def parse_route(data: bytes) -> RouteInfo:
+    family, prefix, _, _, table, _, scope, _, _ = unpacked(RTMSG, data)
+    found = attributes(data, RTMSG.size)
+    metrics = attributes(found.get(RTA_METRICS, b""))
+    gw, source = found.get(RTA_GATEWAY), found.get(RTA_PREFSRC)
+    empty = bytes(4 if family == AF_INET else 16)
+    return RouteInfo(
+        dst=net_of(_ip(family, found.get(RTA_DST, empty)), prefix),
+        gw=_ip(family, gw) if gw else None,
+        ifindex=_u32(found.get(RTA_OIF)),
+        priority=_u32(found.get(RTA_PRIORITY)),
+        table=_u32(found.get(RTA_TABLE)) or table,
+        scope=scope,
+        mtu=_u32(metrics.get(RTAX_MTU)),
+        advmss=_u32(metrics.get(RTAX_ADVMSS)),
+        source=_ip(family, source) if source else None,
+    )
+
+
+def parse_ways(data: bytes) -> list[RouteInfo]:
+    """The route once for each next hop: the kernel joins IPv6 routes that differ in nothing else."""
+    route, hops = parse_route(data), attributes(data, RTMSG.size).get(RTA_MULTIPATH, b"")
+    if not hops:
+        return [route]
+    ways = []
+    while len(hops) >= NEXTHOP.size:
+        length, ifindex = NEXTHOP.unpack_from(hops)
+        if not NEXTHOP.size <= length <= len(hops):
+            raise Malformed(f"a next hop of length {length}, with {len(hops)} bytes left")
+        gw = attributes(hops[:length], NEXTHOP.size).get(RTA_GATEWAY)
+        ways.append(route._replace(gw=ip_of(gw) if gw else None, ifindex=ifindex))
+        hops = hops[length + 3 & ~3 :]
+    return ways or [route]
+
+
+def ip_of(packed: bytes) -> IP:
+    """An address whose family its length tells. Raises Malformed."""
+    if len(packed) not in (IPV4_BYTES, IPV6_BYTES):
+        raise Malformed(f"an IP address of {len(packed)} bytes")
+    return IP(4 if len(packed) == IPV4_BYTES else 6, int.from_bytes(packed, "big"))
+
+
+def is_advertised(data: bytes) -> bool:
+    """True if a router advertised the route: the default one, another, or that to a prefix. Raises Malformed."""
+    protocol = unpacked(RTMSG, data)[5]
+    if protocol != RTPROT_KERNEL:
+        return bool(protocol == RTPROT_RA)
+    info = attributes(data, RTMSG.size).get(RTA_CACHEINFO, b"")
+    return len(info) >= CACHE_INFO.size and unpacked(CACHE_INFO, info)[0] > 0
+
+
+def _ip(family: int, packed: bytes) -> IP:
+    """Other families than IP have addresses, too: these are never one's own, and shorter."""
+    if len(packed) > IPV6_BYTES or (family == AF_INET and len(packed) != IPV4_BYTES):
+        raise Malformed(f"an address of {len(packed)} bytes, of family {family}")
+    return IP(4 if family == AF_INET else 6, int.from_bytes(packed, "big"))
+
+
+def net_of(ip: IP, prefix: int) -> Net:
+    if prefix > ip.bits:
+        raise Malformed(f"a prefix of {prefix} bits")
+    return Net(ip, prefix)
+
+
+def _string(data: bytes | None) -> str:
+    return (data or b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
+
+
+def _u8(data: bytes | None) -> int:
+    return data[0] if data else 0
+
+
+def _u32(data: bytes | None) -> int:
+    return int(unpacked(U32, data)[0]) if data else 0

@@ -1,0 +1,160 @@
+"""The rtnetlink socket of one namespace: links by name, their addresses and routes.
+
+An index is asked for once: within one call the links that it is about keep their names.
+"""
+
+from __future__ import annotations
+
+from _struct import Struct
+from errno import ENODEV, ENOENT
+
+from cni.kernel import rtnl, rtnl_parse
+from cni.kernel.netlink import Netlink, Refused, unpacked
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    from cni.kernel.rtnl import Message
+    from cni.protocol.address import IP, Net
+
+    T = TypeVar("T")
+
+SOL_SOCKET, SO_NETNS_COOKIE = 1, 71  # include/uapi/asm-generic/socket.h, Linux 5.14
+COOKIE = Struct("=Q")
+
+
+class Route(Netlink):
+    """Every method raises Refused for what the kernel refuses, beyond what its own line says."""
+
+    def __init__(self) -> None:
+        super().__init__(rtnl.NETLINK_ROUTE)
+        self._indexes: dict[str, int] = {}
+        self._groups: dict[str, int] = {}
+        self._kept: dict[tuple[str, int, int], Any] | None = None
+
+    def remember(self) -> None:
+        """Keeps what is listed from now on: for a CHECK, which changes nothing and may ask thousands of times."""
+        self._kept = {}
+
+    def _once(self, key: tuple[str, int, int], listed: Callable[[], T]) -> T:
+        if self._kept is None:
+            return listed()
+        if key not in self._kept:
+            self._kept[key] = listed()
+        found: T = self._kept[key]
+        return found
+
+    def namespace(self) -> str:
+        """Returns the namespace's cookie, unique since the kernel started; empty before Linux 5.14."""
+        try:
+            return str(COOKIE.unpack(self._socket.getsockopt(SOL_SOCKET, SO_NETNS_COOKIE, COOKIE.size))[0])
+        except OSError:
+            return ""
+
+    def find(self, name: str) -> rtnl_parse.Link | None:
+        """None where there is no link of that name."""
+        try:
+            return self.need(name)
+        except Refused as refused:
+            if refused.errno == ENODEV:
+                return None
+            raise
+
+    def find_at(self, index: int) -> rtnl_parse.Link | None:
+        """Returns the link of that index; None where there is none."""
+        try:
+            return rtnl_parse.parse_link(self.ask(*rtnl.get_link_at(index))) if index > 0 else None
+        except Refused as refused:
+            if refused.errno == ENODEV:
+                return None
+            raise
+
+    def need(self, name: str) -> rtnl_parse.Link:
+        """The link as it is now. Refused (ENODEV) where there is none."""
+        link = rtnl_parse.parse_link(self.ask(*rtnl.get_link(name)))
+        self._indexes[name] = link.ifindex
+        self._groups[name] = link.group
+        return link
+
+    def ifindex(self, name: str) -> int:
+        return self._indexes.get(name) or self.need(name).ifindex
+
+    def delete(self, name: str) -> None:
+        """With all of its group, if podwire gave it one. A link that is gone already is success."""
+        self._indexes.pop(name, None)
+        grouped, group = self.in_group(name), self._groups.pop(name, 0)
+        self.tolerate(ENODEV, rtnl.delete_group(group) if grouped else rtnl.delete_link(name))
+
+    def in_group(self, name: str) -> bool:
+        """The link, when it was last seen, had others that go with it."""
+        return self._groups.get(name, 0) >= rtnl.GROUPS
+
+    def tolerate(self, errno: int, message: Message) -> None:
+        """Sends a message that may be refused with this one error."""
+        try:
+            self.request(*message)
+        except Refused as refused:
+            if refused.errno != errno:
+                raise
+
+    def way(self, ip: IP) -> rtnl_parse.RouteInfo | None:
+        """How the host would send to this address; None where it knows no way."""
+        try:
+            return rtnl_parse.parse_route(self.ask(*rtnl.way_to(ip)))
+        except Refused:
+            return None
+
+    def link_to(self, ip: IP) -> rtnl_parse.Link | None:
+        """Returns the link that the host would send to this address by; None where it knows no way."""
+        way = self.way(ip)
+        return next((link for link in self.links() if link.ifindex == way.ifindex), None) if way else None
+
+    def defaults(self, family: int) -> list[rtnl_parse.RouteInfo]:
+        """The main table's default routes, the preferred one first; of several next hops the first."""
+        try:
+            answers = self.dump(*rtnl.main_routes(family))
+        except Refused as refused:
+            if refused.errno == ENOENT:  # the table is made with its first route
+                return []
+            raise
+        ways = [rtnl_parse.parse_ways(answer)[0] for answer in answers if not unpacked(rtnl.RTMSG, answer)[1]]
+        # Where the kernel has no IPv6, it answers with IPv4.
+        return sorted([way for way in ways if way.dst.family == family], key=lambda way: way.priority)
+
+    def links(self) -> list[rtnl_parse.Link]:
+        """All links; the cost grows with their number."""
+        found = [rtnl_parse.parse_link(answer) for answer in self.dump(*rtnl.all_links())]
+        self._groups = {link.name: link.group for link in found}
+        return found
+
+    def addresses(self, name: str) -> list[rtnl_parse.AddressInfo]:
+        """The addresses of one link; the kernel filters."""
+        return [rtnl_parse.parse_address(answer) for answer in self.dump(*rtnl.addresses_of(self.ifindex(name)))]
+
+    def all_addresses(self) -> list[rtnl_parse.AddressInfo]:
+        """The addresses of all links; the cost grows with their number."""
+        return [rtnl_parse.parse_address(answer) for answer in self.dump(*rtnl.addresses_of(0))]
+
+    def has_address(self, name: str, address: Net) -> bool:
+        """False also where there is no such link."""
+        link = self.find(name)
+        if link is None:
+            return False
+        return address in self._once(
+            ("addresses", link.ifindex, 0), lambda: {one.address for one in self.addresses(name)}
+        )
+
+    def ways_out(self, ifindex: int, family: int) -> dict[Net, list[rtnl_parse.RouteInfo]]:
+        """The routes of one family out of one link, by destination; the kernel filters, but for further next hops."""
+
+        def listed() -> dict[Net, list[rtnl_parse.RouteInfo]]:
+            found: dict[Net, list[rtnl_parse.RouteInfo]] = {}
+            for answer in self.dump(*rtnl.routes_of(ifindex, family)):
+                for way in rtnl_parse.parse_ways(answer):
+                    if way.ifindex == ifindex:
+                        found.setdefault(way.dst, []).append(way)
+            return found
+
+        return self._once(("routes", ifindex, family), listed)

@@ -1,0 +1,91 @@
+"""The shaping feature: a token bucket for what goes into the container, and one behind a detour for what comes out."""
+
+from __future__ import annotations
+
+from cni.protocol.address import mac_text
+from cni.protocol.owner import mac_of
+from cni.protocol.record import Record
+from cni.protocol.result import Interface
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.config.bandwidth import Rate, Shaping
+    from cni.plan.operations import Operation
+    from cni.protocol.owner import Owner
+
+LATENCY_MS = 25  # how long a packet may wait for its tokens, beyond the burst: the reference's
+
+
+class TokenBucket(Record):
+    """What the interface sends is limited (tc-tbf(8)): bytes a second, bytes; it goes with the interface."""
+
+    interface: str
+    rate: int
+    burst: int
+
+    @property
+    def limit(self) -> int:
+        """Bytes that may wait."""
+        return min(self.rate * LATENCY_MS // 1000 + self.burst, (1 << 32) - 1)
+
+    def describe(self) -> str:
+        numbers = f"rate {self.rate}bps burst {self.burst} limit {self.limit}"
+        return f"tc qdisc add dev {self.interface} root handle 1: tbf {numbers}"
+
+
+class Ifb(Record):
+    """An intermediate functional block: what the container sends is sent once more by it, where it can be shaped.
+
+    `paired`: it is deleted together with the host's interface, in one step.
+    """
+
+    name: str
+    mac: bytes
+    host_interface: str
+    label: str
+    paired: bool
+
+    def describe(self) -> str:
+        return f"ip link add {self.name} up address {mac_text(self.mac)} txqueuelen 0 type ifb"
+
+
+class Redirect(Record):
+    """All that arrives at the host's interface takes the way through the ifb; it goes with the interface."""
+
+    host_interface: str
+    ifb: str
+
+    def describe(self) -> str:
+        return (
+            f"tc qdisc add dev {self.host_interface} ingress && tc filter add dev {self.host_interface} parent ffff:"
+            f" u32 match u32 0 0 action mirred egress redirect dev {self.ifb}"
+        )
+
+
+def ifb_name(owner: Owner) -> str:
+    return f"ifb{owner.key[:12]}"
+
+
+def ifb_mac(owner: Owner) -> bytes:
+    return mac_of("ifb", *owner)
+
+
+def interfaces(conf: Shaping, owner: Owner) -> tuple[Interface, ...]:
+    """What the feature adds to the answer's interfaces."""
+    return (Interface(ifb_name(owner), mac_text(ifb_mac(owner))),) if conf.egress else ()
+
+
+def operations(conf: Shaping, owner: Owner, host_interface: str, paired: bool) -> tuple[Operation, ...]:
+    found: list[Operation] = []
+    if conf.ingress:
+        found.append(_bucket(host_interface, conf.ingress))
+    if conf.egress:
+        name = ifb_name(owner)
+        found.append(Ifb(name, ifb_mac(owner), host_interface, owner.label, paired))
+        found.append(_bucket(name, conf.egress))
+        found.append(Redirect(host_interface, name))
+    return tuple(found)
+
+
+def _bucket(interface: str, rate: Rate) -> TokenBucket:
+    return TokenBucket(interface, rate.rate, rate.burst)

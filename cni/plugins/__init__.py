@@ -1,0 +1,1 @@
+"""The plugins: each program's verbs, from the configuration to the answer."""

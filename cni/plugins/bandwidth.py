@@ -1,0 +1,81 @@
+"""bandwidth: limits for a container that others have attached by a veth pair."""
+
+from __future__ import annotations
+
+from cni.config.bandwidth import parse_shaping
+from cni.plan import bandwidth
+from cni.plan.bandwidth import Ifb, ifb_mac, ifb_name
+from cni.plugins.context import owner_of
+from cni.protocol.errors import MachineRefused, NotAsAttached
+from cni.protocol.versions import TELLS_MTU, at_least
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.plan.operations import Operation
+    from cni.plugins.context import Call
+    from cni.protocol.fields import Faults
+    from cni.protocol.result import Result
+
+REFERENCE_PREFIX, REFERENCE_LENGTH = "bwp", 15
+
+
+class Bandwidth:
+    enters = True
+    begins = False
+    traceless = False
+
+    def __init__(self, call: Call, faults: Faults) -> None:
+        self._call = call
+        self._owner = owner_of(call)
+        self._conf = parse_shaping(call.network.fields(faults))
+
+    def operations(self, previous: Result) -> tuple[Operation, ...]:
+        if not (self._conf.ingress or self._conf.egress):
+            return ()
+        return bandwidth.operations(self._conf, self._owner, self._host_interface(previous), paired=False)
+
+    def _host_interface(self, previous: Result) -> str:
+        """Of the host's interfaces that were answered, the one that is the container's other end."""
+        machine, ifname = self._call.machine, self._call.request.ifname
+        inside = machine.container_route.find(ifname)
+        peer = inside.peer if inside is not None else -1
+        for interface in previous.interfaces:
+            link = machine.route.find(interface.name) if not interface.sandbox else None
+            if link is not None and link.ifindex == peer and link.kind == "veth":
+                return interface.name
+        checking = self._call.request.command == "CHECK"
+        raise (NotAsAttached if checking else MachineRefused)(
+            f"prevResult.interfaces names no veth peer of {ifname} on the host: bandwidth can limit veth pairs only"
+        )
+
+    def answer(self, previous: Result) -> Result:
+        added = bandwidth.interfaces(self._conf, self._owner)
+        if at_least(self._call.network.version, TELLS_MTU):
+            added = tuple([one.with_mtu(self._call.machine.route.need(one.name).mtu) for one in added])
+        return previous._replace(interfaces=previous.interfaces + added)
+
+    def leftovers(self, previous: Result) -> tuple[Operation, ...]:
+        """The ifb, also one that the reference made; the rest goes with the host's interface."""
+        del previous
+        names = (ifb_name(self._owner), self._reference_name())
+        return tuple([Ifb(name, ifb_mac(self._owner), "", self._owner.label, paired=False) for name in names])
+
+    def _reference_name(self) -> str:
+        from hashlib import sha512
+
+        hashed = sha512((self._owner.network + self._owner.container_id).encode()).hexdigest()
+        return f"{REFERENCE_PREFIX}{hashed}"[:REFERENCE_LENGTH]
+
+    def forget(self, doomed: Callable[[str], bool]) -> None:
+        """Only what has a name of its own: other links are those of the plugin that made them."""
+        route = self._call.machine.route
+        for name in [link.name for link in route.links() if link.kind == "ifb" and doomed(link.alias)]:
+            route.delete(name)
+
+    def status(self) -> None:
+        """The kernel's part is a module, loaded on demand."""
+
+
+PLUGIN = Bandwidth

@@ -1,0 +1,271 @@
+"""The verbs of `type: podwire`, `bridge` and `ptp`: request and network in, result out."""
+
+from __future__ import annotations
+
+from cni.config.bandwidth import Rate, Shaping
+from cni.config.netconf import mtu_fault, parse_netconf
+from cni.config.portmap import Ports
+from cni.effects.alive import alive_in
+from cni.effects.engine import apply, differences, release
+from cni.effects.host import has_ipv6, node_identity
+from cni.effects.journal import FAILURES, Journal
+from cni.effects.veth import find_own, refuse_attached
+from cni.plan.address import with_gateways
+from cni.plan.alias import Alias, parse_alias
+from cni.plan.attachment import Attachment, Facts, Names, names_of
+from cni.plan.operations import Veth
+from cni.plan.plan import plan_attachment
+from cni.plugins.context import Call, collecting, open_if_there, owner_of, report, require_nft
+from cni.plugins.ipam import IN_PROCESS, allocator
+from cni.protocol.address import Net, parse_mac
+from cni.protocol.errors import InvalidConfig, MachineRefused, NotAsAttached, Unavailable
+from cni.protocol.fields import Faults
+from cni.protocol.owner import Owner, host_interface_of, stale
+from cni.protocol.plugin_config import previous_result, valid_attachments
+from cni.protocol.result import IPConfig, Result
+from cni.protocol.versions import TELLS_MTU, at_least
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.config.netconf import NetConf
+    from cni.effects.host import Machine
+    from cni.plugins.ipam import Ipam
+    from cni.protocol.plugin_config import Network
+    from cni.protocol.request import Request
+
+
+def add(call: Call) -> None:
+    """Attaches the container and answers; on any failure, that of answering included, nothing of it is left."""
+    request, network, machine = call.request, call.network, call.machine
+    conf, ipam, _ = _validated(call)
+    machine.open_container(request.netns, request.netns_override)
+    owner = owner_of(call)
+    # Before anything is leased: rolling back would give back what the container lives with.
+    refuse_attached(machine, owner.host_interface, owner.ifname)
+    with Journal(machine) as journal:
+        machine.proceed()
+        lease = ipam.add(request, network, alive_in(network.name))
+        journal.add(lambda: ipam.delete(request, network, alive_in(network.name)))
+        _require_address(conf, lease)
+        machine.lock.share()  # only now: an executed allocator may take its time
+        names = names_of(owner, conf.mac, lease)
+        plan = plan_attachment(Attachment(owner, request.netns, conf, _facts(machine, conf), names, lease))
+        answer = call.render(plan.result)
+        apply(machine, plan.operations, journal)
+        if at_least(network.version, TELLS_MTU):
+            answer = call.render(_with_mtus(machine, conf, plan.result))
+        call.answer(answer)
+
+
+def check(call: Call) -> None:
+    """Raises NotAsAttached naming everything that is no longer as ADD made it."""
+    request, network, machine = call.request, call.network, call.machine
+    conf, ipam, previous = _validated(call)
+    if previous is None:
+        raise InvalidConfig("prevResult: missing, CHECK compares with what ADD answered")
+    machine.open_container(request.netns, request.netns_override)
+    owner = owner_of(call)
+    names = _answered_names(previous, owner, conf, request.netns)
+    if conf.mtu:
+        conf = conf._replace(mtu=_answered_mtu(previous, owner, request.netns))
+    if conf.mac_spoof_check and (own := find_own(machine, owner)) is not None:
+        names = names._replace(guarded_mac=parse_alias(own.alias).guarded or b"")
+    facts = _facts(machine, conf)
+    if names.host_interface != owner.host_interface:
+        # Attached by another plugin, whose rules are not podwire's, nor all that it does of IPv6.
+        conf, facts = conf._replace(ip_masq=False, mac_spoof_check=False, accept=False), facts._replace(ipv6=False)
+    attachment = Attachment(owner, request.netns, conf, facts, names, previous)
+    found = differences(machine, plan_attachment(attachment).operations)
+    try:
+        ipam.check(request, network, previous)
+    except NotAsAttached as error:
+        found.append(error.message)
+    if found:
+        raise NotAsAttached("the container's network is not as ADD made it: " + "; ".join(found))
+
+
+def delete(call: Call) -> None:
+    """Releases whatever there is of the attachment; what is missing, or at fault elsewhere, is no obstacle."""
+    request, network, machine = call.request, call.network, call.machine
+    conf = parse_netconf(network, request.args, Faults(), call.program)
+    ipam = allocator(conf.ipam_type, request)
+    machine.lock.share()
+    owner = owner_of(call)
+    own = find_own(machine, owner)
+    alias = parse_alias(own.alias if own is not None else "")
+    if own is None:  # else the container's end goes with ours
+        open_if_there(machine, request)
+    conf = _as_attached(conf, alias)
+    addresses = alias.addresses
+    if conf.ip_masq or conf.mac_spoof_check or conf.ports.mappings:
+        addresses = addresses or _leased(request, network, ipam)
+    lease = Result(ips=tuple([IPConfig(address) for address in addresses]))
+    attachment = Attachment(
+        owner, request.netns, conf, Facts("", None, ipv6=False), names_of(owner, conf.mac, lease), lease
+    )
+    operations = plan_attachment(attachment).operations
+    failed = release(machine, [op for op in reversed(operations) if own is not None or not isinstance(op, Veth)])
+    if machine.container is not None:
+        collecting(failed, lambda: _release_stray(call, owner, conf, addresses or _leased(request, network, ipam)))
+    unknown = conf.ports_given and not (alias.label or conf.ports.mappings)
+    if unknown or not alias.whole or (not addresses and (conf.ip_masq or conf.ports.mappings)):
+        from cni.effects import nft_elements, portmap
+
+        collecting(failed, lambda: nft_elements.forget(machine, owner.has))
+        collecting(failed, lambda: portmap.release_all(machine, owner.has))
+    if failed and find_own(machine, owner) is not None:
+        report(failed, "the container still has its interface, so its addresses stay leased")
+    machine.lock.release()
+    collecting(failed, lambda: ipam.delete(request, network, alive_in(network.name)))
+    report(failed, "not everything of the attachment could be released")
+
+
+def collect(call: Call) -> None:
+    """GC: releases what belongs to the network's attachments that are not in the runtime's list of valid ones."""
+    network, machine = call.network, call.machine
+    valid = valid_attachments(network)
+    if valid is None:
+        return  # a runtime that names none must not lose all (cnitool sends no list)
+    conf = parse_netconf(network, {}, Faults(), call.program)
+    doomed = stale(network.name, valid)
+    from cni.effects import nft_elements, portmap
+
+    failed: list[str] = []
+    machine.lock.share()
+    collecting(failed, lambda: nft_elements.forget(machine, doomed))
+    collecting(failed, lambda: portmap.release_all(machine, doomed))
+    for name in [link.name for link in machine.route.links() if doomed(link.alias)]:
+        collecting(failed, lambda: machine.route.delete(name))  # noqa: B023  # called before the next turn
+    machine.lock.release()
+    ipam = allocator(conf.ipam_type, call.request)
+    collecting(failed, lambda: ipam.collect(network, valid, alive_in(network.name)))
+    report(failed, "not everything stale could be released")
+
+
+def status(call: Call) -> None:
+    """Raises Unavailable where an ADD could not be served."""
+    conf, ipam, _ = _validated(call)
+    bridge = call.machine.route.find(conf.bridge)
+    if not conf.routed and bridge is not None and bridge.kind != "bridge":
+        raise Unavailable(f'"{conf.bridge}" exists but is not a bridge: choose another name for the bridge')
+    if conf.ip_masq or conf.mac_spoof_check or conf.ports_given:
+        require_nft(call)
+    if conf.accept and conf.ipam_type:
+        from cni.config.firewall import families_of
+        from cni.effects import forward_audit
+
+        forward_audit.refuse_drops(call.machine, families_of(call.network), _arrival(conf))
+    ipam.status(call.network, alive_in(call.network.name))
+
+
+VETH_MTU = 1500  # kernel drivers/net/veth.c, ether_setup
+VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": status}
+
+
+def _validated(call: Call) -> tuple[NetConf, Ipam, Result | None]:
+    """The configuration without a fault, the allocator's part and what was answered before included.
+
+    Raises InvalidConfig.
+    """
+    faults = call.network.judge()
+    conf = parse_netconf(call.network, call.request.args, faults, call.program)
+    previous = previous_result(call.network, faults)
+    if conf.routed and not conf.ipam_type:
+        faults.add("ipam.type", "missing, a routed container needs addresses")
+    ipam = allocator(conf.ipam_type, call.request)
+    families = ipam.faults(call.request, call.network, faults)
+    if fault := mtu_fault(conf, families):
+        faults.add("mtu", fault)
+    faults.refuse()
+    for notice in conf.notices:
+        call.warn(notice)
+    return conf, ipam, previous
+
+
+def _with_mtus(machine: Machine, conf: NetConf, result: Result) -> Result:
+    """Both ends of a pair, and an ifb, have what was asked for; a bridge follows its ports, so the kernel is asked."""
+    shared = () if conf.routed else (conf.bridge, f"{conf.bridge}.{conf.vlan}")
+    interfaces = []
+    for one in result.interfaces:
+        is_shared = one.name in shared and not one.sandbox
+        interfaces.append(one.with_mtu(machine.route.need(one.name).mtu if is_shared else conf.mtu or VETH_MTU))
+    return result._replace(interfaces=tuple(interfaces))
+
+
+def _require_address(conf: NetConf, lease: Result) -> None:
+    if conf.ipam_type and not lease.ips:
+        raise MachineRefused(f"the IPAM plugin {conf.ipam_type} returned no address")
+    if fault := mtu_fault(conf, {ip.address.family for ip in lease.ips}):  # of a program, only now
+        raise InvalidConfig(f"invalid network configuration: mtu: {fault}")
+    for ip in with_gateways(lease.ips) if conf.routed else ():
+        if ip.gateway is None:
+            raise MachineRefused(f"{ip.address.text} has no gateway, which a routed container needs: set it in ipam")
+
+
+def _facts(machine: Machine, conf: NetConf) -> Facts:
+    bridge = machine.route.find(conf.bridge)
+    mac = bridge.mac if bridge is not None and any(bridge.mac) else None
+    return Facts(node_identity(), mac, has_ipv6())
+
+
+def _arrival(conf: NetConf) -> str:
+    """The interface by which the host gets what containers send; each its own where there is no bridge."""
+    if conf.routed:
+        return f"{host_interface_of('')}*"
+    return f"{conf.bridge}.{conf.vlan}" if conf.vlan else conf.bridge
+
+
+def _answered_names(previous: Result, owner: Owner, conf: NetConf, netns: str) -> Names:
+    """The names of ADD's answer: another plugin may have chosen them, or added interfaces after the first."""
+    names = names_of(owner, conf.mac, previous)
+    hosts = [one.name for one in previous.interfaces if not one.sandbox and one.name != conf.bridge]
+    if hosts:
+        names = names._replace(host_interface=hosts[0])
+    for interface in previous.interfaces:
+        if interface.name == owner.ifname and interface.sandbox == netns and interface.mac:
+            names = names._replace(container_mac=_mac(interface.mac))
+    return names
+
+
+def _answered_mtu(previous: Result, owner: Owner, netns: str) -> int:
+    """Returns the MTU of the container's interface after the whole chain; 0 if the result's version has none."""
+    return next((one.mtu for one in previous.interfaces if (one.name, one.sandbox) == (owner.ifname, netns)), 0)
+
+
+def _mac(text: str) -> bytes:
+    try:
+        return parse_mac(text)
+    except ValueError as error:
+        raise InvalidConfig(f"prevResult.interfaces: {error}") from None
+
+
+def _release_stray(call: Call, owner: Owner, conf: NetConf, addresses: tuple[Net, ...]) -> None:
+    from cni.effects import stray
+    from cni.plan.traces import traces_of
+
+    previous = previous_result(call.network, Faults()) or Result()
+    bridge = "" if conf.routed else conf.bridge
+    traces = traces_of(owner, previous, addresses, bridge, conf.ipam_type == IN_PROCESS)
+    stray.release(call.machine, owner.ifname, traces)
+
+
+def _as_attached(conf: NetConf, alias: Alias) -> NetConf:
+    """What was made: by the alias as far as it tells; where the interface is gone, whatever may have been made."""
+    return conf._replace(
+        ip_masq=conf.ip_masq or alias.masqueraded,
+        mac_spoof_check=conf.mac_spoof_check or alias.guarded is not None,
+        mac=alias.guarded or conf.mac,
+        ports=Ports(alias.ports, alias.hairpin) if alias.ports else conf.ports,
+        shaping=Shaping(egress=Rate(0, 0)) if conf.shaping_given and not alias.label else Shaping(),
+    )
+
+
+def _leased(request: Request, network: Network, ipam: Ipam) -> tuple[Net, ...]:
+    """The attachment's addresses by ADD's answer, or else by its leases."""
+    previous = previous_result(network, Faults())
+    if previous is not None and previous.ips:
+        return tuple([ip.address for ip in previous.ips])
+    try:
+        return tuple([Net(ip, ip.bits) for ip in ipam.leased(request, network)])
+    except FAILURES:
+        return ()  # the release of the leases will say what is wrong with them

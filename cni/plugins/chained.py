@@ -1,0 +1,125 @@
+"""The verbs of plugins that work on what others before them made: portmap, bandwidth, firewall, tuning; and loopback.
+
+Each is a small class behind one door: what it makes of the earlier plugins' answer, as operations, and what it answers.
+"""
+
+from __future__ import annotations
+
+from cni.effects.engine import apply, differences, release
+from cni.effects.journal import Journal
+from cni.plugins.context import collecting, open_if_there, owner_of, report
+from cni.protocol.errors import InvalidConfig, NotAsAttached
+from cni.protocol.fields import Faults
+from cni.protocol.owner import stale
+from cni.protocol.plugin_config import previous_result, valid_attachments
+from cni.protocol.result import Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from cni.plan.operations import Operation
+    from cni.plugins.context import Call
+
+    class Plugin(Protocol):
+        """Made for one call; what is wrong with its configuration goes to the faults that it is given.
+
+        `enters`: it needs the container's namespace. `begins`: it can do without an earlier plugin. `traceless`:
+        nothing tells afterwards which containers it has served.
+        """
+
+        enters: bool
+        begins: bool
+        traceless: bool
+
+        def __init__(self, call: Call, faults: Faults) -> None: ...
+
+        def operations(self, previous: Result) -> tuple[Operation, ...]:
+            """For ADD and CHECK, from what was answered before."""
+
+        def answer(self, previous: Result) -> Result:
+            """For ADD, when all operations are applied."""
+
+        def leftovers(self, previous: Result) -> tuple[Operation, ...]:
+            """For DEL: what there may be, with as much of ADD's answer as the runtime tells."""
+
+        def forget(self, doomed: Callable[[str], bool]) -> None:
+            """For DEL and GC: whatever else has such a label."""
+
+        def status(self) -> None:
+            """Raises Unavailable where an ADD could not be served."""
+
+
+def _plugin(call: Call, faults: Faults) -> Plugin:
+    """Loaded by name: a call is about one of them."""
+    room = f"cni.plugins.{call.program}"
+    __import__(room)
+    from sys import modules
+
+    made: Plugin = modules[room].PLUGIN(call, faults)
+    return made
+
+
+def _prepared(call: Call) -> tuple[Plugin, Result]:
+    """For ADD and CHECK: the plugin and what was answered before it. Raises InvalidConfig."""
+    faults = call.network.judge()
+    plugin = _plugin(call, faults)
+    previous = previous_result(call.network, faults)
+    faults.refuse()
+    if previous is None and not plugin.begins:
+        raise InvalidConfig(f"prevResult: missing, {call.program} must be called as chained plugin, after another")
+    if plugin.enters:
+        call.machine.open_container(call.request.netns, call.request.netns_override)
+    return plugin, previous or Result()
+
+
+def add(call: Call) -> None:
+    """What earlier plugins answered, with what this one adds; on any failure, nothing of its own is left."""
+    plugin, previous = _prepared(call)
+    machine = call.machine
+    with Journal(machine, shared_stays=plugin.traceless) as journal:
+        machine.lock.share()
+        apply(machine, plugin.operations(previous), journal)
+        call.answer(call.render(plugin.answer(previous)))
+
+
+def check(call: Call) -> None:
+    """Raises NotAsAttached naming everything that is no longer as ADD made it."""
+    plugin, previous = _prepared(call)
+    found = differences(call.machine, plugin.operations(previous))
+    if found:
+        raise NotAsAttached("the container's network is not as ADD made it: " + "; ".join(found))
+
+
+def delete(call: Call) -> None:
+    """Releases whatever there is; what is missing, or at fault elsewhere, is no obstacle."""
+    plugin = _plugin(call, Faults())
+    previous = previous_result(call.network, Faults()) or Result()
+    if plugin.enters:
+        open_if_there(call.machine, call.request)
+    call.machine.lock.share()
+    failed = release(call.machine, reversed(plugin.leftovers(previous)))
+    collecting(failed, lambda: plugin.forget(owner_of(call).has))
+    report(failed, "not everything of the attachment could be released")
+
+
+def collect(call: Call) -> None:
+    """GC: releases what belongs to the network's attachments that are not in the runtime's list of valid ones."""
+    valid = valid_attachments(call.network)
+    if valid is None:
+        return
+    plugin = _plugin(call, Faults())
+    call.machine.lock.share()
+    plugin.forget(stale(call.network.name, valid))
+
+
+def status(call: Call) -> None:
+    """Raises Unavailable where an ADD could not be served, InvalidConfig where the configuration is at fault."""
+    faults = call.network.judge()
+    plugin = _plugin(call, faults)
+    faults.refuse()
+    plugin.status()
+
+
+VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": status}

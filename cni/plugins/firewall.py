@@ -1,0 +1,121 @@
+"""firewall: traffic of a container that others have attached is accepted, or kept within its bridge."""
+
+from __future__ import annotations
+
+from cni.config.firewall import FIREWALLD, ISOLATED, OPEN, parse_firewall
+from cni.effects import iptables_legacy
+from cni.plan import adminchain, forward_accept
+from cni.plan.isolation import IsolatedPort, Isolation
+from cni.plugins.context import require_nft
+from cni.protocol.errors import InvalidConfig, Unavailable
+from cni.protocol.request import ifname_fault
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.plan.operations import Operation
+    from cni.plugins.context import Call
+    from cni.protocol.address import Net
+    from cni.protocol.fields import Faults
+    from cni.protocol.result import Result
+
+ANY_INTERFACE = "*"
+
+
+class Firewall:
+    enters = False
+    begins = False
+    traceless = True
+
+    def __init__(self, call: Call, faults: Faults) -> None:
+        self._call = call
+        self._conf = parse_firewall(call.network.fields(faults))
+        self._firewalld: bool | None = None
+
+    def operations(self, previous: Result) -> tuple[Operation, ...]:
+        """Isolation comes first: what must not pass never could."""
+        policy = self._conf.policy
+        accepted = self._accepted(previous)
+        if policy == OPEN:
+            return accepted
+        bridge, within = self._bridge(previous), policy == ISOLATED
+        ports = self._ports(previous, bridge) if within else []
+        return (Isolation(bridge, within), *map(IsolatedPort, ports), *accepted)
+
+    def _accepted(self, previous: Result) -> tuple[Operation, ...]:
+        """What comes new from outside is the host's firewall's to judge, but for what comes through a host port."""
+        addresses = [ip.address for ip in previous.ips]
+        return self._judged(addresses) + forward_accept.operations(addresses, inbound=False)
+
+    def _judged(self, addresses: list[Net]) -> tuple[Operation, ...]:
+        """Asks firewalld, or else the administrator's chain: one of the two, as the reference does."""
+        if not self._asks_firewalld():
+            return adminchain.operations(self._conf.admin_chain, addresses)
+        from cni.plan import firewalld
+
+        return firewalld.operations(self._conf.zone, addresses)
+
+    def _asks_firewalld(self) -> bool:
+        """Looked up once for a call."""
+        from cni.effects import firewalld
+
+        if self._firewalld is None:
+            running = not self._conf.backend and firewalld.is_running(self._call.request.environment)
+            self._firewalld = running or self._conf.backend == FIREWALLD
+        return self._firewalld
+
+    def _bridge(self, previous: Result) -> str:
+        """The host's first interface that was answered, as bridge names them. Raises InvalidConfig."""
+        names = [interface.name for interface in previous.interfaces if not interface.sandbox]
+        fault = ifname_fault(names[0]) if names and names[0] else "no interface of the host is named"
+        if fault:
+            raise InvalidConfig(
+                f"prevResult.interfaces: {fault}, ingressPolicy {self._conf.policy} needs the bridge there:"
+                " chain firewall behind bridge"
+            )
+        return names[0]
+
+    def _ports(self, previous: Result, bridge: str) -> list[str]:
+        """The host's interfaces that were answered and are ports of the bridge."""
+        route = self._call.machine.route
+        found = [route.find(interface.name) for interface in previous.interfaces if not interface.sandbox]
+        masters = [link.ifindex for link in found if link is not None and link.name == bridge]
+        return [link.name for link in found if link is not None and link.master in masters]
+
+    def answer(self, previous: Result) -> Result:
+        """What the reference would accept there, and podwire does not, is told; the container is not refused for it."""
+        try:
+            families = {ip.address.family for ip in previous.ips}
+            asked = "" if self._asks_firewalld() else self._conf.admin_chain
+            iptables_legacy.refuse_drops(self._call.machine, families, ANY_INTERFACE, asked)
+        except Unavailable as unavailable:
+            self._call.warn(unavailable.message)
+        return previous
+
+    def leftovers(self, previous: Result) -> tuple[Operation, ...]:
+        """Subnet and bridge are shared with other containers, but for a subnet of one address."""
+        return self._accepted(previous)
+
+    def forget(self, doomed: Callable[[str], bool]) -> None:
+        """Nothing bears the label of one container."""
+
+    def status(self) -> None:
+        """The container's interface and families are known only to the plugin before; IPv4 is assumed."""
+        from cni.effects import forward_audit
+
+        if self._conf.policy != OPEN:
+            require_nft(self._call)
+        self._require_firewalld()
+        mended = FIREWALLD if self._asks_firewalld() else ""
+        forward_audit.refuse_drops(self._call.machine, [4], ANY_INTERFACE, mended)
+
+    def _require_firewalld(self) -> None:
+        """Raises Unavailable where it is asked for by name and does not run."""
+        from cni.effects import firewalld
+
+        if self._conf.backend == FIREWALLD and not firewalld.is_running(self._call.request.environment):
+            raise Unavailable("firewalld: not running on the system's D-Bus (backend firewalld)")
+
+
+PLUGIN = Firewall

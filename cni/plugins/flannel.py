@@ -1,0 +1,181 @@
+"""`type: flannel`: a network whose addresses the node agent chose, handed on to the plugin that attaches.
+
+What was handed on at ADD is kept in `<dataDir>/<container ID>`, the reference's file, for the DEL of whichever program.
+Where it is missing, or of another network, what would be handed on now serves as well: podwire finds what there is by
+the owner.
+"""
+
+from __future__ import annotations
+
+from cni.config.flannel import parse_flannel, parse_subnet_env, render
+from cni.kernel import statefile
+from cni.plugins.bridge import VERBS as ATTACHING
+from cni.plugins.ipam_exec import clean_up, execute
+from cni.protocol.errors import CniError, InvalidConfig, InvalidEnvironment, TryAgain, Unavailable
+from cni.protocol.fields import Faults
+from cni.protocol.jsontext import dump, parse_object
+from cni.protocol.plugin_config import Network, previous_result, valid_attachments
+from cni.protocol.request import is_plugin_name, split_args
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.config.flannel import FlannelConf
+    from cni.plugins.context import Call
+    from cni.protocol.jsontext import JsonValue
+
+IN_PROCESS = ("podwire", "bridge", "ptp")
+HANDED_ON = ("prevResult", "cni.dev/valid-attachments", "cni.dev/attachments")
+
+
+def add(call: Call) -> None:
+    """Raises TryAgain where the agent has not written the node's subnet yet."""
+    conf = _validated(call)
+    delegate = _rendered(call, conf)
+    path = _path(conf, call.request.container_id)
+    earlier = statefile.read(path)  # of an attachment that lives, which may be why this one will be refused
+    statefile.write(path, dump(delegate).encode("utf-8", "backslashreplace"))
+    try:
+        _hand_on(call, delegate)
+    except BaseException:
+        if earlier is None:
+            statefile.remove(path)
+        else:
+            statefile.write(path, earlier)
+        raise
+
+
+def check(call: Call) -> None:
+    call.network.judge().refuse()
+    conf = parse_flannel(call.network, Faults())
+    _hand_on(call, _saved(call, conf) or _rendered(call, conf))
+
+
+def delete(call: Call) -> None:
+    """The file goes last: a DEL that failed can be repeated."""
+    conf = parse_flannel(call.network, Faults())
+    saved = _saved(call, conf)
+    _hand_on(call, saved or _guessed(call, conf))
+    if saved is not None or _is_torn(conf, call.request.container_id):
+        statefile.remove(_path(conf, call.request.container_id))
+
+
+def collect(call: Call) -> None:
+    """GC: files of containers that are not valid go when the delegate has released what they tell of."""
+    conf = parse_flannel(call.network, Faults())
+    valid = valid_attachments(call.network)
+    if valid is None:
+        return
+    _hand_on(call, _guessed(call, conf))
+    living = {container_id for container_id, _ in valid}
+    for container_id in statefile.names(conf.data_dir):
+        if container_id not in living and _read(conf, container_id, call.network.name) is not None:
+            statefile.remove(_path(conf, container_id))
+
+
+def status(call: Call) -> None:
+    """Raises Unavailable where an ADD could not be served."""
+    conf = _validated(call)
+    try:
+        delegate = _rendered(call, conf)
+    except TryAgain as error:
+        raise Unavailable(error.message, error.details) from None
+    _hand_on(call, delegate)
+
+
+VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": status}
+
+
+def _validated(call: Call) -> FlannelConf:
+    """Raises InvalidConfig, also where the container's ID is too long for the file that bears it."""
+    faults = call.network.judge()
+    conf = parse_flannel(call.network, faults)
+    previous_result(call.network, faults)
+    faults.refuse()
+    return conf
+
+
+def _rendered(call: Call, conf: FlannelConf) -> dict[str, JsonValue]:
+    """Raises TryAgain, InputOutput, InvalidConfig."""
+    data = statefile.read(conf.subnet_file, links=True)
+    if data is None:
+        raise TryAgain(f"{conf.subnet_file} is not there yet: is the node agent (podwired, flanneld) running?")
+    try:
+        return render(call.network, conf, parse_subnet_env(data.decode("utf-8", "replace"), conf.subnet_file))
+    except ValueError as error:
+        raise InvalidConfig(str(error)) from None
+
+
+def _guessed(call: Call, conf: FlannelConf) -> dict[str, JsonValue]:
+    """For a release: without the agent's word there is still the owner."""
+    try:
+        return _rendered(call, conf)
+    except CniError:
+        kind = conf.delegate.get("type", "bridge")
+        ipam: dict[str, JsonValue] = {"type": "host-local", **conf.ipam}
+        return {
+            **conf.delegate,
+            "type": kind,
+            "name": call.network.name,
+            "cniVersion": call.network.version,
+            "ipam": ipam,
+        }
+
+
+def _hand_on(call: Call, delegate: dict[str, JsonValue]) -> None:
+    """To the verbs of this process, or to another program (SPEC, section 4)."""
+    fields = call.network.fields(Faults())
+    members = {**delegate, **{key: fields.raw(key) for key in HANDED_ON if fields.has(key)}}
+    data = dump(members).encode("utf-8", "backslashreplace")
+    network = Network(call.network.name, call.network.version, members, data)
+    kind = delegate["type"] if isinstance(delegate["type"], str) else ""
+    if kind in IN_PROCESS:
+        _refuse_args(call)
+        ATTACHING[call.request.command](call._replace(program=kind, network=network))
+        return
+    if call.request.command != "ADD":
+        execute(kind, call.request, network, call.request.command)
+        return
+    try:
+        call.answer(execute(kind, call.request, network, "ADD").decode("utf-8", "replace").rstrip("\n"))
+    except BaseException:
+        clean_up(kind, call.request, network)
+        raise
+
+
+def _refuse_args(call: Call) -> None:
+    """CNI_ARGS are for those who read them, which flannel itself does not. Raises InvalidEnvironment."""
+    _, faults = split_args(call.request.environment.get("CNI_ARGS", ""))
+    if faults and call.request.command in ("ADD", "CHECK"):
+        raise InvalidEnvironment("; ".join(faults))
+
+
+def _path(conf: FlannelConf, container_id: str) -> str:
+    return f"{conf.data_dir}/{container_id}"
+
+
+def _saved(call: Call, conf: FlannelConf) -> dict[str, JsonValue] | None:
+    return _read(conf, call.request.container_id, call.network.name)
+
+
+def _read(conf: FlannelConf, container_id: str, network: str) -> dict[str, JsonValue] | None:
+    """None where there is no such file, where it is torn or tells of no plugin, and where another network's attachment
+    has written it.
+    """
+    try:
+        members = parse_object(statefile.read(_path(conf, container_id)) or b"", "the saved configuration")
+    except CniError:
+        return None
+    kind = members.get("type")
+    return members if members.get("name") == network and isinstance(kind, str) and is_plugin_name(kind) else None
+
+
+def _is_torn(conf: FlannelConf, container_id: str) -> bool:
+    """A file that names no network, as a crash leaves it, is of use to nobody."""
+    try:
+        data = statefile.read(_path(conf, container_id))
+    except CniError:
+        return False
+    try:
+        return data is not None and not isinstance(parse_object(data, "the saved configuration").get("name"), str)
+    except CniError:
+        return True

@@ -1,0 +1,77 @@
+"""The allocators of addresses: host-local in this process, another plugin executed, or none.
+
+All three are behind one door, that of ipam.main.
+"""
+
+from __future__ import annotations
+
+from cni.protocol.result import Result
+
+IN_PROCESS = "host-local"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from cni.protocol.address import IP
+    from cni.protocol.fields import Faults
+    from cni.protocol.plugin_config import Network
+    from cni.protocol.request import Request
+    from ipam.lease import Lease
+
+    Alive = Callable[[Lease], bool]
+
+    class Ipam(Protocol):
+        """The door. `faults` gathers what is wrong with its part of the configuration, and returns the families of the
+        addresses that it would give, as far as they are known; `leased` never fails for it.
+        """
+
+        def faults(self, request: Request, network: Network, found: Faults) -> set[int]: ...
+        def add(self, request: Request, network: Network, alive: Alive) -> Result: ...
+        def delete(self, request: Request, network: Network, alive: Alive) -> None: ...
+        def check(self, request: Request, network: Network, previous: Result | None) -> None: ...
+        def collect(self, network: Network, valid: set[tuple[str, str]] | None, alive: Alive) -> None: ...
+        def status(self, network: Network, alive: Alive) -> None: ...
+        def leased(self, request: Request, network: Network) -> tuple[IP, ...]: ...
+
+
+def allocator(ipam_type: str, request: Request) -> Ipam:
+    if not ipam_type:
+        return Unaddressed()
+    if ipam_type != IN_PROCESS:
+        from cni.plugins.ipam_exec import Executed
+
+        return Executed(ipam_type, request)
+    import ipam.main
+
+    return ipam.main
+
+
+class Unaddressed:
+    """A network without addresses: its containers have a link only."""
+
+    def faults(self, request: Request, network: Network, found: Faults) -> set[int]:
+        """There is no configuration to judge."""
+        del request, network, found
+        return set()
+
+    def add(self, request: Request, network: Network, alive: Alive) -> Result:
+        del request, network, alive
+        return Result()
+
+    def delete(self, request: Request, network: Network, alive: Alive) -> None:
+        """Nothing is leased."""
+
+    def check(self, request: Request, network: Network, previous: Result | None) -> None:
+        """Nothing is leased."""
+
+    def collect(self, network: Network, valid: set[tuple[str, str]] | None, alive: Alive) -> None:
+        """Nothing is leased."""
+
+    def status(self, network: Network, alive: Alive) -> None:
+        """Always ready."""
+
+    def leased(self, request: Request, network: Network) -> tuple[IP, ...]:
+        del request, network
+        return ()

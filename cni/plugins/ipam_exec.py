@@ -1,0 +1,115 @@
+"""Execution of other plugins (SPEC, section 4): as the network's allocator, and as delegates."""
+
+from __future__ import annotations
+
+from cni.protocol.errors import CniError, Delegated, InvalidConfig, InvalidEnvironment, MachineRefused, Undecodable
+from cni.protocol.fields import Faults, Fields
+from cni.protocol.jsontext import parse_object
+from cni.protocol.request import is_plugin_name
+from cni.protocol.result import parse_result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni import proc
+    from cni.plugins.ipam import Alive
+    from cni.protocol.address import IP
+    from cni.protocol.plugin_config import Network
+    from cni.protocol.request import Request
+    from cni.protocol.result import Result
+
+
+class Executed:
+    """The program `name` of CNI_PATH; it gets our environment and the complete configuration."""
+
+    def __init__(self, name: str, request: Request) -> None:
+        self.name = name
+        self.request = request
+
+    def faults(self, request: Request, network: Network, found: Faults) -> set[int]:
+        """Its configuration is its own to judge."""
+        del request, network, found
+        return set()
+
+    def add(self, request: Request, network: Network, alive: Alive) -> Result:
+        """Raises Delegated, InvalidEnvironment, MachineRefused, Undecodable; then nothing of it is left."""
+        del request, alive
+        try:
+            answer = self._run(network, "ADD")
+            return self._result(answer, network)
+        except Exception:
+            clean_up(self.name, self.request, network)
+            raise
+
+    def _result(self, answer: bytes, network: Network) -> Result:
+        faults = Faults()
+        fields = Fields(parse_object(answer, f"the answer of {self.name}"), self.name, faults)
+        result = parse_result(fields, fields.text("cniVersion") or network.version)
+        if faults.count:
+            raise Undecodable(f"the answer of {self.name} is no result: {faults.told}")
+        return result
+
+    def delete(self, request: Request, network: Network, alive: Alive) -> None:
+        del request, alive
+        self._run(network, "DEL")
+
+    def check(self, request: Request, network: Network, previous: Result | None) -> None:
+        del request, previous
+        self._run(network, "CHECK")
+
+    def collect(self, network: Network, valid: set[tuple[str, str]] | None, alive: Alive) -> None:
+        del valid, alive
+        self._run(network, "GC")
+
+    def status(self, network: Network, alive: Alive) -> None:
+        del alive
+        self._run(network, "STATUS")
+
+    def leased(self, request: Request, network: Network) -> tuple[IP, ...]:
+        """Nobody but the program knows."""
+        del request, network
+        return ()
+
+    def _run(self, network: Network, command: str) -> bytes:
+        return execute(self.name, self.request, network, command)
+
+
+def execute(name: str, request: Request, network: Network, command: str) -> bytes:
+    """The answer of a program in CNI_PATH (SPEC, section 4).
+
+    Raises InvalidConfig (a name that leads out of CNI_PATH), InvalidEnvironment (no CNI_PATH), MachineRefused (no such
+    program), Delegated (its own error).
+    """
+    from cni import proc
+
+    if not is_plugin_name(name):
+        raise InvalidConfig(f"invalid plugin name {name!r}: it names a program in CNI_PATH, without a folder")
+    if not request.path:
+        raise InvalidEnvironment(f"required env variables [CNI_PATH] missing: the plugin {name} is executed")
+    program = proc.find(name, ":".join(request.path))
+    if program is None:
+        raise MachineRefused(f"failed to find plugin {name!r} in path {list(request.path)}: install it there")
+    environment = {**request.environment, "CNI_COMMAND": command}
+    try:
+        ended = proc.run([program], network.data, environment, capture_stderr=False)
+    except OSError as error:
+        raise MachineRefused(f"cannot execute {program}: {error.strerror}") from None
+    if ended.status != 0:
+        raise _failure(name, ended)
+    return ended.stdout
+
+
+def clean_up(name: str, request: Request, network: Network) -> None:
+    """SPEC: a delegate whose ADD failed gets a DEL, and the ADD's error is the one that counts."""
+    try:
+        execute(name, request, network, "DEL")
+    except CniError:
+        return
+
+
+def _failure(name: str, ended: proc.Ended) -> Delegated | MachineRefused:
+    try:
+        answer = Fields(parse_object(ended.stdout, "its answer"), name, Faults())
+    except Undecodable as error:
+        return MachineRefused(f"{name} ended with status {ended.status}: {error.message}")
+    code = answer.integer("code", 0, (1 << 32) - 1, 999)
+    return Delegated(code, f"{name}: {answer.text('msg')}", answer.text("details"))

@@ -1,0 +1,55 @@
+"""loopback: the container's own lo, for runtimes that leave it to a plugin."""
+
+from __future__ import annotations
+
+from cni.effects.loopback import addresses
+from cni.plan.loopback import LO, NO_MAC, LoopbackUp
+from cni.plugins.context import owner_of
+from cni.protocol.result import Interface, IPConfig, Result
+from cni.protocol.versions import TELLS_MTU, at_least
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.plan.operations import Operation
+    from cni.plugins.context import Call
+    from cni.protocol.fields import Faults
+
+
+class Loopback:
+    enters = True
+    begins = True
+    traceless = False
+
+    def __init__(self, call: Call, faults: Faults) -> None:
+        del faults
+        self._call = call
+
+    def operations(self, previous: Result) -> tuple[Operation, ...]:
+        del previous
+        return (LoopbackUp(LO, owner_of(self._call).label),)
+
+    def answer(self, previous: Result) -> Result:
+        """What was answered before; else the interface and the first address of each family."""
+        if previous.interfaces or previous.ips:
+            return previous
+        found = addresses(self._call.machine, LO)
+        firsts = [next((one for one in found if one.family == family), None) for family in (4, 6)]
+        ips = tuple([IPConfig(one, interface=0) for one in firsts if one is not None])
+        interface = Interface(LO, NO_MAC, self._call.request.netns)
+        if at_least(self._call.network.version, TELLS_MTU):
+            interface = interface.with_mtu(self._call.machine.container_route.need(LO).mtu)
+        return Result((interface,), ips)
+
+    def leftovers(self, previous: Result) -> tuple[Operation, ...]:
+        return self.operations(previous)
+
+    def forget(self, doomed: Callable[[str], bool]) -> None:
+        """Nothing of it is outside the container."""
+
+    def status(self) -> None:
+        """Always ready."""
+
+
+PLUGIN = Loopback

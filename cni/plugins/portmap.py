@@ -1,0 +1,78 @@
+"""portmap: ports of the host that lead to a container which others have attached."""
+
+from __future__ import annotations
+
+from cni.config.portmap import BACKENDS, parse_ports
+from cni.effects import portmap as effects
+from cni.plan import portmap as plan
+from cni.plugins.context import owner_of, require_nft
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.plan.operations import Operation
+    from cni.plugins.context import Call
+    from cni.protocol.address import Net
+    from cni.protocol.fields import Faults
+    from cni.protocol.result import Result
+
+
+class Portmap:
+    enters = False
+    begins = False
+    traceless = False
+
+    def __init__(self, call: Call, faults: Faults) -> None:
+        fields = call.network.fields(faults)
+        self._call = call
+        self._conf = parse_ports(fields)
+        self._told = False
+        backend = fields.text("backend")
+        if backend not in BACKENDS:
+            fields.fault("backend", f"{backend!r} is neither iptables nor nftables")
+        if backend == "iptables" and call.request.command == "ADD":
+            call.warn("backend iptables: podwire maps ports in nftables, which serves the same traffic")
+
+    def operations(self, previous: Result) -> tuple[Operation, ...]:
+        if not self._conf.mappings:
+            return ()
+        addresses = self._addresses(previous)
+        first = next((one.ip for one in addresses if one.family == 4), None)
+        link = self._call.machine.route.link_to(first) if first is not None else None
+        label = owner_of(self._call).label
+        mapped = plan.operations(self._conf, addresses, label)
+        if link is None:
+            return mapped
+        return mapped + plan.ways_from_loopback(self._conf, addresses, link.name, label, pair=link.kind == "veth")
+
+    def _addresses(self, previous: Result) -> tuple[Net, ...]:
+        """The container's; what is known to be of another interface is passed over, as in the reference."""
+        found = []
+        for ip in previous.ips:
+            if ip.interface is not None and 0 <= ip.interface < len(previous.interfaces):
+                interface = previous.interfaces[ip.interface]
+                if interface.name != self._call.request.ifname or not interface.sandbox:
+                    continue
+            found.append(ip.address)
+        return tuple(found)
+
+    def answer(self, previous: Result) -> Result:
+        return previous
+
+    def leftovers(self, previous: Result) -> tuple[Operation, ...]:
+        found = self.operations(previous)
+        self._told = bool(found)
+        return found
+
+    def forget(self, doomed: Callable[[str], bool]) -> None:
+        """A DEL that was told all has released all: then nobody else's ports need be read."""
+        if self._call.request.command == "DEL" and self._told:
+            return
+        effects.release_all(self._call.machine, doomed)
+
+    def status(self) -> None:
+        require_nft(self._call)
+
+
+PLUGIN = Portmap

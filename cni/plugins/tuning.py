@@ -1,0 +1,69 @@
+"""tuning: settings of an interface that others have attached, and of its container's kernel."""
+
+from __future__ import annotations
+
+from cni.config.tuning import parse_tuning
+from cni.effects import tuning as kernel
+from cni.plan import tuning
+from cni.plan.tuning import Originals, file_of
+from cni.plugins.context import owner_of
+from cni.protocol.address import IPV6_MTU
+from cni.protocol.versions import TELLS_MTU, at_least
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.plan.operations import Operation
+    from cni.plugins.context import Call
+    from cni.protocol.fields import Faults
+    from cni.protocol.result import Result
+
+BEFORE_A_CHANGE = ("ADD", "STATUS")  # the verbs that ask what is allowed
+
+
+class Tuning:
+    enters = True
+    begins = False
+    traceless = False
+
+    def __init__(self, call: Call, faults: Faults) -> None:
+        allowlist = kernel.read_allowlist() if call.request.command in BEFORE_A_CHANGE else None
+        self._call = call
+        self._owner = owner_of(call)
+        self._conf = parse_tuning(call.network, call.request, faults, allowlist)
+
+    def operations(self, previous: Result) -> tuple[Operation, ...]:
+        checking = self._call.request.command == "CHECK"
+        conf = tuning.as_answered(self._conf, self._owner.ifname, previous) if checking else self._conf
+        self._warn_of_mtu(previous)
+        return tuning.operations(conf, self._owner)
+
+    def _warn_of_mtu(self, previous: Result) -> None:
+        """The reference says nothing, and what is served without IPv6 has to be served on."""
+        mtu, lost = self._conf.settings.link.mtu, [ip.address.text for ip in previous.ips if ip.address.family == 6]
+        if self._call.request.command == "ADD" and mtu and mtu < IPV6_MTU and lost:
+            self._call.warn(
+                f"mtu {mtu}: the kernel has no IPv6 on an interface with an MTU below {IPV6_MTU} (RFC 8200), so"
+                f" {self._owner.ifname} loses {', '.join(lost)}"
+            )
+
+    def answer(self, previous: Result) -> Result:
+        tells_mtu = at_least(self._call.network.version, TELLS_MTU)
+        return tuning.answered(self._conf.settings.link, self._owner.ifname, previous, tells_mtu)
+
+    def leftovers(self, previous: Result) -> tuple[Operation, ...]:
+        """All that is in the file, whatever the configuration says by now."""
+        del previous
+        return (Originals(file_of(self._conf.data_dir, self._owner), self._owner.label, self._owner.ifname),)
+
+    def forget(self, doomed: Callable[[str], bool]) -> None:
+        """Files of containers that are gone; that of an attachment is known by its name."""
+        if self._call.request.command == "GC":
+            kernel.release_all(self._conf.data_dir, doomed)
+
+    def status(self) -> None:
+        """Always ready."""
+
+
+PLUGIN = Tuning

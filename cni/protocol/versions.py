@@ -1,0 +1,40 @@
+"""Versions of the specification, and which verb needs which (SPEC, "Version considerations")."""
+
+from __future__ import annotations
+
+from cni.protocol.errors import IncompatibleVersion, Undecodable
+
+SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+CURRENT = SUPPORTED[-1]
+IMPLIED = "0.1.0"  # a configuration without cniVersion, as libcni reads it
+TELLS_MTU = "1.1.0"  # of the answer's interfaces
+SHAPES = (("0.1.0", "0.2.0"), ("0.3.0", "0.3.1", "0.4.0"), ("1.0.0", "1.1.0"))  # of results, read as one another
+SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    parts = version.split(".")
+    if len(parts) > 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise Undecodable(f"cniVersion {version!r} is not a version (as in {CURRENT})")
+    return tuple([int(part) for part in parts])
+
+
+def at_least(version: str, floor: str) -> bool:
+    return _numbers(version) >= _numbers(floor)
+
+
+def have_one_shape(version: str, other: str) -> bool:
+    return version == other or any(version in shape and other in shape for shape in SHAPES)
+
+
+def require(version: str, command: str) -> None:
+    """Raises IncompatibleVersion (version unknown, or older than the verb) or Undecodable (no version at all)."""
+    _numbers(version)
+    if version not in SUPPORTED:
+        listed = ", ".join(SUPPORTED)
+        raise IncompatibleVersion("incompatible CNI versions", f"config is {version!r}, plugin supports {listed}")
+    floor = SINCE.get(command)
+    if floor and not at_least(version, floor):
+        raise IncompatibleVersion(
+            f"config version does not allow {command}", f"config is {version!r}, {command} needs {floor}"
+        )
