@@ -7,8 +7,7 @@ leases are read once.
 
 from __future__ import annotations
 
-from cni.spec.address import IP, parse_ip
-from ipam.boot import boot_time
+from cni.protocol.address import IP, parse_ip
 from ipam.index import Damaged, Index, index_folder
 from ipam.lease import Lease, parse_lease
 from ipam.store import Store, disk_error
@@ -71,6 +70,8 @@ class Ledger:
 
     def _without_earlier_boots(self, leases: list[Lease], alive: Alive) -> list[Lease]:
         """Two witnesses have to agree: a file's time can lie (clocks, backups), and so can a missing interface."""
+        from ipam.boot import boot_time
+
         boot = boot_time()
         kept = []
         for lease in leases:
@@ -155,7 +156,7 @@ def open_ledger(folder: str, alive: Alive) -> Ledger:
     ledger = find_ledger(folder, alive)
     if ledger is not None:
         return ledger
-    from cni.spec import folders  # once in a network's life
+    from cni.protocol import folders  # once in a network's life
 
     try:
         folders.make(folder, 0o755)

@@ -5,24 +5,23 @@
 
 from __future__ import annotations
 
-from cni.spec.errors import InputOutput, InvalidConfig, MachineRefused, NotAsAttached, TryAgain, Unavailable
-from cni.spec.result import DNS, Result
+from cni.protocol.errors import InputOutput, InvalidConfig, MachineRefused, NotAsAttached, TryAgain, Unavailable
+from cni.protocol.result import DNS, Result
 from ipam.allocate import assign, next_free
 from ipam.config import lease_folder, parse_settings, read_settings
 from ipam.lease import Lease
 from ipam.ledger import find_ledger, open_ledger
 from ipam.ranges import Holders
-from ipam.resolv import read_resolv_conf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from cni.spec.address import IP
-    from cni.spec.fields import Faults
-    from cni.spec.network import Network
-    from cni.spec.request import Request
-    from cni.spec.result import IPConfig
+    from cni.protocol.address import IP
+    from cni.protocol.fields import Faults
+    from cni.protocol.plugin_config import Network
+    from cni.protocol.request import Request
+    from cni.protocol.result import IPConfig
     from ipam.ledger import Alive, Ledger
     from ipam.ranges import RangeSet
 
@@ -43,7 +42,11 @@ def add(request: Request, network: Network, alive: Alive) -> Result:
     """
     settings = parse_settings(network, request.args)
     wanted = assign(settings.sets, settings.requested)
-    dns = read_resolv_conf(settings.resolv_conf) if settings.resolv_conf else DNS()
+    dns = DNS()
+    if settings.resolv_conf:
+        from ipam.resolv import read_resolv_conf
+
+        dns = read_resolv_conf(settings.resolv_conf)
     with open_ledger(settings.folder, alive) as ledger:
         ips = _reserve(ledger, request, settings.sets, wanted)
     return Result((), ips, settings.routes, dns)
