@@ -10,7 +10,7 @@ import sys
 from errno import EMFILE, ENFILE, ENOMEM
 
 from cni import VERSION
-from cni.protocol.errors import DETAILS_LIMIT, CniError, InputOutput, MachineRefused, TryAgain, chain, shortened
+from cni.protocol.errors import DETAILS_LIMIT, CniError, IOFailure, OperationFailed, TryAgain, chain, shortened
 from cni.protocol.jsontext import dump
 from cni.protocol.versions import CURRENT, SUPPORTED
 
@@ -105,9 +105,9 @@ def run(
 
 
 def _explained(error: Exception, stderr: Writable) -> CniError:
-    """Returns the error for an unexpected exception: the machine lacks something, or podwire has a defect."""
+    """Returns the error for an unexpected exception: the host lacks something, or podwire has a defect."""
     if shortage := _shortage(error):
-        return MachineRefused(shortage)
+        return OperationFailed(shortage)
     import traceback
 
     _tell(stderr, traceback.format_exc())
@@ -115,7 +115,7 @@ def _explained(error: Exception, stderr: Writable) -> CniError:
 
 
 def _shortage(error: Exception) -> str:
-    """Returns what the machine lacks (memory, descriptors, a library); empty if the exception is a defect."""
+    """Returns what the host lacks (memory, descriptors, a library); empty if the exception is a defect."""
     if isinstance(error, MemoryError):
         return "there is not enough memory"
     if isinstance(error, ImportError) and not isinstance(error, ModuleNotFoundError):  # a library of the bundle's
@@ -154,7 +154,7 @@ def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: W
     try:
         data = stdin.read()
     except OSError as error:
-        raise InputOutput(f"error reading from stdin: {error.strerror}") from None
+        raise IOFailure(f"error reading from stdin: {error.strerror}") from None
     network = parse_network(data, request.command)
 
     def answer(text: str) -> None:
@@ -173,7 +173,7 @@ def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: W
 
 def _attach(name: str, request: Request, network: Network, answer: Callable[[str], None], stderr: Writable) -> None:
     """`type: podwire`, `bridge` and `ptp`, and what is chained behind them."""
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import FAILURES
     from cni.locks import heed
     from cni.plugins.context import Call
@@ -184,21 +184,21 @@ def _attach(name: str, request: Request, network: Network, answer: Callable[[str
     def warn(text: str) -> None:
         _tell(stderr, shortened(text))
 
-    machine: Machine | None = None
+    host: Host | None = None
     try:
-        machine = opened = Machine(request.environment, warn)
+        host = opened = Host(request.environment, warn)
         for number in (SIGINT, SIGTERM):
             signal(number, lambda *_: opened.stop())
         heed(lambda: opened.stopped)
         verbs = _verbs(name)
         verbs[request.command](Call(name, request, network, opened, render, answer, warn))
-    except FAILURES as error:  # between the operations, as when the machine is asked for facts
-        from cni.effects.engine import explain
+    except FAILURES as error:  # between the operations, as when the host is asked for facts
+        from cni.effects.engine import to_cni_error
 
-        raise explain(request.command, error) from None
+        raise to_cni_error(request.command, error) from None
     finally:
-        if machine is not None:
-            machine.close()
+        if host is not None:
+            host.close()
 
 
 def _verbs(name: str) -> Mapping[str, Callable[[Call], None]]:
@@ -222,11 +222,11 @@ def _allocate(request: Request, network: Network, answer: Callable[[str], None])
     from cni.protocol.plugin_config import JUDGING, previous_result, valid_attachments
 
     alive = alive_in(network.name)
-    faults = network.judge()
-    previous = previous_result(network, faults)
+    errors = network.judge()
+    previous = previous_result(network, errors)
     if request.command in JUDGING:
-        ipam.main.faults(request, network, faults)
-        faults.refuse()
+        ipam.main.errors(request, network, errors)
+        errors.raise_if_any()
     if request.command == "ADD":
         answer(_render(ipam.main.add(request, network, alive), network))
     elif request.command == "DEL":
@@ -247,18 +247,18 @@ def _render(result: Result, network: Network) -> str:
 
 
 def _print(stream: Writable, text: str) -> None:
-    """One write for one answer, so that nothing partial is ever seen. Raises InputOutput."""
+    """One write for one answer, so that nothing partial is ever seen. Raises IOFailure."""
     try:
         stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
     except OSError as error:
-        raise InputOutput(f"cannot write the answer: {error.strerror}") from None
+        raise IOFailure(f"cannot write the answer: {error.strerror}") from None
 
 
 def _tell(stderr: Writable, text: str) -> None:
     """What people may read; a stderr that is closed or full is no reason to fail."""
     try:
         _print(stderr, text)
-    except InputOutput:
+    except IOFailure:
         return
 
 
@@ -269,7 +269,7 @@ def _fail(stdout: Writable, error: CniError) -> int:
         answer["details"] = shortened(error.details, DETAILS_LIMIT)
     try:
         _print(stdout, dump(answer))
-    except InputOutput:
+    except IOFailure:
         return 1
     return 1
 

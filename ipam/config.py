@@ -6,7 +6,7 @@ Sources in order of their range sets: runtimeConfig.ipRanges, the single range o
 from __future__ import annotations
 
 from cni.protocol.address import IP, parse_ip, parse_net
-from cni.protocol.fields import Faults, Fields, objects_of
+from cni.protocol.fields import ConfigErrors, Fields, objects_of
 from cni.protocol.record import Record
 from cni.protocol.result import Route, parse_routes
 from cni.protocol.versions import at_least
@@ -41,9 +41,9 @@ def lease_folder(network: Network) -> str:
 
     Raises InvalidConfig: dataDir is no text.
     """
-    faults = Faults()
-    folder = _folder(network, network.fields(faults).object("ipam"))
-    faults.refuse()
+    errors = ConfigErrors()
+    folder = _folder(network, network.fields(errors).object("ipam"))
+    errors.raise_if_any()
     return folder
 
 
@@ -52,9 +52,9 @@ def _range(fields: Fields) -> Range | None:
     subnet = fields.net("subnet")
     if subnet is None:
         if not fields.raw("subnet"):
-            fields.fault("subnet", "missing, a range needs one (as in 10.1.2.0/24)")
+            fields.error("subnet", "missing, a range needs one (as in 10.1.2.0/24)")
         return None
-    return make_range(subnet, start, end, gateway, fields.fault)
+    return make_range(subnet, start, end, gateway, fields.error)
 
 
 def _set(where: str, described: list[Fields]) -> RangeSet:
@@ -76,39 +76,39 @@ def _sets(fields: Fields, key: str, flat_allowed: bool) -> list[RangeSet]:
     for index, value in enumerate(values):
         where = f"{fields.where(key)}[{index}]"
         if not isinstance(value, list):
-            fields.faults.add(where, "expected a list of ranges")
+            fields.errors.add(where, "expected a list of ranges")
         elif not value:
-            fields.faults.add(where, "empty range set")
+            fields.errors.add(where, "empty range set")
         else:
-            sets.append(_set(where, objects_of(value, where, fields.faults)))
+            sets.append(_set(where, objects_of(value, where, fields.errors)))
     return sets
 
 
 def _all_sets(version: str, runtime: Fields, ipam: Fields, *, may_be_none: bool) -> tuple[RangeSet, ...]:
-    faults = ipam.faults
-    before = faults.count
+    errors = ipam.errors
+    before = errors.count
     sets = _sets(runtime, "ipRanges", flat_allowed=True)
     if ipam.text("subnet"):
         sets.append(_set(ipam.path, [ipam]))
     sets += _sets(ipam, "ranges", flat_allowed=False)
-    if not (sets or may_be_none) and faults.count == before:
-        faults.add("ipam", "no IP ranges specified")
+    if not (sets or may_be_none) and errors.count == before:
+        errors.add("ipam", "no IP ranges specified")
     sets = [one for one in sets if one.ranges]  # the others are faults already
     for one in sets:
-        check_set(one, faults.add)
-    check_sets(sets, faults.add)
+        check_set(one, errors.add)
+    check_sets(sets, errors.add)
     families = [one.family for one in sets]
     if len(families) > len(set(families)) and not at_least(version, "0.3.0"):
-        faults.add("ipam", f"CNI version {version} does not support more than 1 address per family")
+        errors.add("ipam", f"CNI version {version} does not support more than 1 address per family")
     return tuple(sets)
 
 
-def _address(text: str, where: str, faults: Faults) -> IP | None:
+def _address(text: str, where: str, errors: ConfigErrors) -> IP | None:
     """`ADDRESS` or `ADDRESS/PREFIX`, whose prefix says nothing: the range's counts."""
     try:
         return parse_net(text).ip if "/" in text else parse_ip(text)
     except ValueError as error:
-        faults.add(where, str(error))
+        errors.add(where, str(error))
         return None
 
 
@@ -117,27 +117,29 @@ def _requested(sources: tuple[Fields, Fields], args: Mapping[str, str]) -> tuple
 
     CONVENTIONS.md: what `args` gives as well is ignored in CNI_ARGS; so is an address of a family that it names.
     """
-    faults = sources[0].faults
+    errors = sources[0].errors
     found: dict[str, list[IP]] = {}
     for source in sources:
         texts = enumerate(source.texts("ips"))
-        parsed = [_address(text, source.where(f"ips[{index}]"), faults) for index, text in texts]
+        parsed = [_address(text, source.where(f"ips[{index}]"), errors) for index, text in texts]
         found[source.path] = [ip for ip in parsed if ip]
-    old = _address(args["IP"], "CNI_ARGS.IP", faults) if args.get("IP") else None
+    old = _address(args["IP"], "CNI_ARGS.IP", errors) if args.get("IP") else None
     if old and all(ip.family != old.family for ip in found["args.cni"]):
         found["CNI_ARGS"] = [old]
     return tuple([ip for ips in found.values() for ip in ips])
 
 
-def read_settings(network: Network, args: Mapping[str, str], faults: Faults, *, of_container: bool = True) -> Settings:
+def read_settings(
+    network: Network, args: Mapping[str, str], errors: ConfigErrors, *, of_container: bool = True
+) -> Settings:
     """`args` are those of CNI_ARGS. Where there are faults, the settings are not to be used.
 
     `of_container`: the call is about one, for which the runtime brings ranges if the network has none of its own.
     """
-    fields = network.fields(faults)
+    fields = network.fields(errors)
     waits = not of_container and fields.object("capabilities").flag("ipRanges")
     if fields.raw("ipam") is None:
-        faults.add("ipam", "IPAM config missing 'ipam' key")
+        errors.add("ipam", "IPAM config missing 'ipam' key")
     ipam, runtime = fields.object("ipam"), fields.object("runtimeConfig")
     return Settings(
         folder=_folder(network, ipam),
@@ -152,7 +154,7 @@ def read_settings(network: Network, args: Mapping[str, str], faults: Faults, *, 
 
 def parse_settings(network: Network, args: Mapping[str, str], *, of_container: bool = True) -> Settings:
     """Raises InvalidConfig."""
-    faults = Faults()
-    settings = read_settings(network, args, faults, of_container=of_container)
-    faults.refuse()
+    errors = ConfigErrors()
+    settings = read_settings(network, args, errors, of_container=of_container)
+    errors.raise_if_any()
     return settings

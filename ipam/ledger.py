@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Ledger:
-    """Open and locked as a context; an OSError that leaves it becomes InputOutput.
+    """Open and locked as a context; an OSError that leaves it becomes IOFailure.
 
     Without `alive` the leases are only read: nothing is healed, given back or saved.
     """
@@ -152,7 +152,7 @@ def _opened(folder: str, alive: Alive | None) -> Ledger:
 
 
 def open_ledger(folder: str, alive: Alive) -> Ledger:
-    """Creates the folder where it is missing. Raises InputOutput."""
+    """Creates the folder where it is missing. Raises IOFailure."""
     ledger = find_ledger(folder, alive)
     if ledger is not None:
         return ledger
@@ -166,7 +166,7 @@ def open_ledger(folder: str, alive: Alive) -> Ledger:
 
 
 def find_ledger(folder: str, alive: Alive | None) -> Ledger | None:
-    """None where the folder does not exist, and so no lease. Raises InputOutput."""
+    """None where the folder does not exist, and so no lease. Raises IOFailure."""
     try:
         return _opened(folder, alive)
     except FileNotFoundError:

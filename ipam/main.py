@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from cni.protocol.errors import InputOutput, InvalidConfig, MachineRefused, NotAsAttached, TryAgain, Unavailable
+from cni.protocol.errors import CheckFailed, InvalidConfig, IOFailure, OperationFailed, PluginNotAvailable, TryAgain
 from cni.protocol.result import DNS, Result
 from ipam.allocate import assign, next_free
 from ipam.config import lease_folder, parse_settings, read_settings
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from cni.protocol.address import IP
-    from cni.protocol.fields import Faults
+    from cni.protocol.fields import ConfigErrors
     from cni.protocol.plugin_config import Network
     from cni.protocol.request import Request
     from cni.protocol.result import IPConfig
     from ipam.ledger import Alive, Ledger
     from ipam.ranges import RangeSet
 
-__all__ = ["Lease", "add", "check", "collect", "delete", "faults", "leased", "status"]
+__all__ = ["Lease", "add", "check", "collect", "delete", "errors", "leased", "status"]
 
 
-def faults(request: Request, network: Network, found: Faults) -> set[int]:
+def errors(request: Request, network: Network, found: ConfigErrors) -> set[int]:
     """Gather what is wrong with the allocator's part of a configuration. Returns the families of its ranges."""
     settings = read_settings(network, request.args, found, of_container=request.command != "STATUS")
     return {one.subnet.family for each in settings.sets for one in each.ranges}
@@ -37,8 +37,8 @@ def faults(request: Request, network: Network, found: Faults) -> set[int]:
 def add(request: Request, network: Network, alive: Alive) -> Result:
     """Lease one address of every range set: ips (without interface index), routes, dns.
 
-    Raises InvalidConfig, InputOutput (disk, resolvConf), TryAgain (a set is exhausted, a requested address taken),
-    MachineRefused (the attachment holds one already). After an error nothing of this call is leased.
+    Raises InvalidConfig, IOFailure (disk, resolvConf), TryAgain (a set is exhausted, a requested address taken),
+    OperationFailed (the attachment holds one already). After an error nothing of this call is leased.
     """
     settings = parse_settings(network, request.args)
     wanted = assign(settings.sets, settings.requested)
@@ -77,20 +77,20 @@ def _reserve(
 
 def _give_back(ledger: Ledger, leases: Iterable[Lease]) -> list[str]:
     """Goes on after an error; returns what went wrong."""
-    faults = []
+    errors = []
     for lease in leases:
         try:
             ledger.give_back(lease)
         except OSError as error:
-            faults.append(f"{lease.ip.text}: {error.strerror}")
-    return faults
+            errors.append(f"{lease.ip.text}: {error.strerror}")
+    return errors
 
 
 def _take_requested(ledger: Ledger, request: Request, config: IPConfig, one: RangeSet, position: int) -> IPConfig:
     ip = config.address.ip
     if not ledger.take(_lease(request, ip), position):
-        fault = f"requested IP address {ip.text} is not available in range set {one.text}"
-        raise TryAgain(f"failed to allocate for range {position}: {fault}")
+        error = f"requested IP address {ip.text} is not available in range set {one.text}"
+        raise TryAgain(f"failed to allocate for range {position}: {error}")
     return config
 
 
@@ -98,9 +98,9 @@ def _take_next(ledger: Ledger, request: Request, one: RangeSet, position: int) -
     while config := next_free(one, ledger.last(position), ledger.first_free):
         if ledger.take(_lease(request, config.address.ip), position):
             return config
-    fault = f"no IP addresses available in range set: {one.text}"
+    error = f"no IP addresses available in range set: {one.text}"
     raise TryAgain(
-        f"failed to allocate for range {position}: {fault}", "the runtime's GC frees leases of containers that are gone"
+        f"failed to allocate for range {position}: {error}", "the runtime's GC frees leases of containers that are gone"
     )
 
 
@@ -117,33 +117,33 @@ def _held_in(ledger: Ledger, request: Request, sets: Sequence[RangeSet]) -> dict
 def _refuse_duplicate(held: dict[int, IP], request: Request, position: int) -> None:
     owner, ip = request.container_id, held.get(position)
     if ip is not None:
-        fault = f"{ip.text} has been allocated to {owner}, duplicate allocation is not allowed"
-        raise MachineRefused(
-            f"failed to allocate for range {position}: {fault}", f"DEL {owner}/{request.ifname} before another ADD"
+        error = f"{ip.text} has been allocated to {owner}, duplicate allocation is not allowed"
+        raise OperationFailed(
+            f"failed to allocate for range {position}: {error}", f"DEL {owner}/{request.ifname} before another ADD"
         )
 
 
 def delete(request: Request, network: Network, alive: Alive) -> None:
     """Give back all that the attachment holds; holding nothing is success. Creates no folder.
 
-    Goes on after an error. Raises InvalidConfig (only for dataDir), InputOutput with all errors.
+    Goes on after an error. Raises InvalidConfig (only for dataDir), IOFailure with all errors.
     """
     ledger = find_ledger(lease_folder(network), alive)
     if ledger:
         with ledger:
-            faults = _give_back(ledger, ledger.held_by(request.container_id, request.ifname))
-        _refuse(network, faults)
+            errors = _give_back(ledger, ledger.held_by(request.container_id, request.ifname))
+        _refuse(network, errors)
 
 
-def _refuse(network: Network, faults: list[str]) -> None:
-    if faults:
-        raise InputOutput(f"cannot give back leases in {lease_folder(network)}: {'; '.join(faults)}")
+def _refuse(network: Network, errors: list[str]) -> None:
+    if errors:
+        raise IOFailure(f"cannot give back leases in {lease_folder(network)}: {'; '.join(errors)}")
 
 
 def leased(request: Request, network: Network) -> tuple[IP, ...]:
     """The addresses that the attachment holds now; none where the configuration does not say where leases are.
 
-    Raises InputOutput.
+    Raises IOFailure.
     """
     try:
         ledger = find_ledger(lease_folder(network), None)
@@ -158,26 +158,26 @@ def leased(request: Request, network: Network) -> tuple[IP, ...]:
 def check(request: Request, network: Network, previous: Result | None) -> None:
     """The attachment holds a lease, and every address of `previous` that lies in a range set.
 
-    Raises NotAsAttached, InvalidConfig, InputOutput.
+    Raises CheckFailed, InvalidConfig, IOFailure.
     """
     settings = parse_settings(network, request.args)
     held = set(leased(request, network))
     if not held:
-        raise NotAsAttached(f"host-local: Failed to find address added by container {request.container_id}")
+        raise CheckFailed(f"host-local: Failed to find address added by container {request.container_id}")
     told = [config.address.ip for config in previous.ips] if previous else []
     holders = Holders(settings.sets)
     ours = [ip for ip in told if holders.find(ip)]
     missing = [ip.text for ip in ours if ip not in held]
     if missing:
         owner = f"{request.container_id}/{request.ifname}"
-        raise NotAsAttached(f"host-local: not leased to {owner}: {', '.join(missing)}", f"leases: {settings.folder}")
+        raise CheckFailed(f"host-local: not leased to {owner}: {', '.join(missing)}", f"leases: {settings.folder}")
 
 
 def collect(network: Network, valid: set[tuple[str, str]] | None, alive: Alive) -> None:
     """GC: give back every lease whose (container ID, interface name) is not in `valid`; None says nothing.
 
     Leases of old, without interface name, live as long as any attachment of their container. Goes on after an error.
-    Raises InvalidConfig (only for dataDir), InputOutput with all errors.
+    Raises InvalidConfig (only for dataDir), IOFailure with all errors.
     """
     ledger = None if valid is None else find_ledger(lease_folder(network), alive)
     if ledger is None or valid is None:
@@ -189,15 +189,15 @@ def collect(network: Network, valid: set[tuple[str, str]] | None, alive: Alive) 
         return not known and bool(lease.container_id)
 
     with ledger:
-        faults = _give_back(ledger, filter(stale, ledger.read_all()))
-    _refuse(network, faults)
+        errors = _give_back(ledger, filter(stale, ledger.read_all()))
+    _refuse(network, errors)
 
 
 def status(network: Network, alive: Alive) -> None:
     """ADD could lease an address of every set now.
 
     Gives back what earlier boots left, as ADD does: a runtime that is told "exhausted" never comes to ADD.
-    Raises Unavailable, InvalidConfig, InputOutput.
+    Raises PluginNotAvailable, InvalidConfig, IOFailure.
     """
     settings = parse_settings(network, {}, of_container=False)
     folder = settings.folder
@@ -207,11 +207,13 @@ def status(network: Network, alive: Alive) -> None:
     while not os.path.exists(existing):
         existing = os.path.dirname(existing) or "."
     if not os.access(existing, os.W_OK):
-        raise Unavailable(f"host-local cannot write to {existing}", "set ipam.dataDir to a folder on a writable disk")
+        raise PluginNotAvailable(
+            f"host-local cannot write to {existing}", "set ipam.dataDir to a folder on a writable disk"
+        )
     ledger = find_ledger(folder, alive)
     if ledger is None:
         return
     with ledger:
         full = [one.text for one in settings.sets if next_free(one, None, ledger.first_free) is None]
     if full:
-        raise Unavailable(f"no IP addresses available in range set: {'; '.join(full)}", f"leases: {folder}")
+        raise PluginNotAvailable(f"no IP addresses available in range set: {'; '.join(full)}", f"leases: {folder}")

@@ -52,18 +52,18 @@ class RangeSet(Record):
         return next((one for one in self.ranges if one.contains(ip)), None)
 
 
-def make_range(subnet: Net, start: IP | None, end: IP | None, gateway: IP | None, fault: Fault) -> Range | None:
+def make_range(subnet: Net, start: IP | None, end: IP | None, gateway: IP | None, error: Fault) -> Range | None:
     """The range with its defaults filled in; None after `fault` has heard what is wrong.
 
     Defaults: gateway and start are the subnet's first address, end its last (in IPv4 the one before the broadcast).
     """
     network = subnet.network
     if subnet.prefix > subnet.ip.bits - 2:
-        fault("subnet", f"Network {subnet.text} too small to allocate from")
+        error("subnet", f"Network {subnet.text} too small to allocate from")
         return None
     if subnet != network:
         reason = f"For a subnet mask of length {subnet.prefix} the network address is {network.ip.text}"
-        fault("subnet", f"Network has host bits set. {reason}")
+        error("subnet", f"Network has host bits set. {reason}")
         return None
     first = IP(subnet.family, subnet.ip.value + 1)
     last = subnet.last if subnet.family == 6 else IP(4, subnet.last.value - 1)
@@ -71,33 +71,33 @@ def make_range(subnet: Net, start: IP | None, end: IP | None, gateway: IP | None
     sound = True
     for key, ip in (("rangeStart", made.start), ("rangeEnd", made.end)):
         if not subnet.contains(ip):
-            fault(key, f"{key[0].upper()}{key[1:]} {ip.text} not in network {subnet.text}")
+            error(key, f"{key[0].upper()}{key[1:]} {ip.text} not in network {subnet.text}")
             sound = False
     if sound and made.start.value > made.end.value:
         key = "rangeStart" if start else "rangeEnd"
-        fault(key, f"the range would begin at {made.start.text}, after its end {made.end.text}")
+        error(key, f"the range would begin at {made.start.text}, after its end {made.end.text}")
         sound = False
     if made.gateway.family != subnet.family:
-        fault("gateway", f"{made.gateway.text} is not of the family of {subnet.text}")
+        error("gateway", f"{made.gateway.text} is not of the family of {subnet.text}")
         sound = False
     return made if sound else None
 
 
-def check_set(one: RangeSet, fault: Fault) -> None:
+def check_set(one: RangeSet, error: Fault) -> None:
     """Ranges of a set are of one family and apart from each other; `one` has at least one range."""
     if any(part.subnet.family != one.family for part in one.ranges):
-        fault(one.where, "mixed address families")
+        error(one.where, "mixed address families")
     for (first, part), (second, other) in _overlaps(enumerate(one.ranges)):
         earlier, later = (part, other) if first < second else (other, part)
-        fault(one.where, f"subnets {earlier.text} and {later.text} overlap")
+        error(one.where, f"subnets {earlier.text} and {later.text} overlap")
 
 
-def check_sets(sets: Sequence[RangeSet], fault: Fault) -> None:
+def check_sets(sets: Sequence[RangeSet], error: Fault) -> None:
     """Two sets that share addresses could not both be told full."""
     every = [(index, part) for index, one in enumerate(sets) for part in one.ranges]
     pairs = [sorted((first, second)) for (first, _), (second, _) in _overlaps(every)]
     for first, second in sorted({(first, second) for first, second in pairs if first != second}):
-        fault(sets[second].where, f"range set {first} overlaps with {second} ({sets[first].where})")
+        error(sets[second].where, f"range set {first} overlaps with {second} ({sets[first].where})")
 
 
 def _overlaps(parts: Iterable[tuple[int, Range]]) -> Iterator[tuple[tuple[int, Range], tuple[int, Range]]]:

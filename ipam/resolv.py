@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.protocol.errors import InputOutput
+from cni.protocol.errors import IOFailure
 from cni.protocol.result import DNS
 
 NOTHING = "/dev/null"  # how some say that there is no resolver
@@ -30,7 +30,7 @@ def parse_resolv_conf(text: str) -> DNS:
 
 
 def read_resolv_conf(path: str) -> DNS:
-    """Raises InputOutput."""
+    """Raises IOFailure."""
     if path == NOTHING:
         return DNS()
     from cni.protocol import smallfile  # few networks have one
@@ -38,4 +38,4 @@ def read_resolv_conf(path: str) -> DNS:
     try:
         return parse_resolv_conf(smallfile.read(path).decode("utf-8", "replace"))
     except OSError as error:
-        raise InputOutput(f"ipam.resolvConf: cannot read {path}: {error.strerror}") from error
+        raise IOFailure(f"ipam.resolvConf: cannot read {path}: {error.strerror}") from error

@@ -16,7 +16,7 @@ from time import time_ns
 
 from cni.locks import take
 from cni.protocol.address import IP, parse_ip
-from cni.protocol.errors import InputOutput
+from cni.protocol.errors import IOFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ NO_TMPFILE = (EOPNOTSUPP, EISDIR, EINVAL, ENOENT)  # open(2): file systems and k
 LIMIT = 1 << 16  # bytes read of a lease: a container ID has no limit of its own
 
 
-def disk_error(folder: str, error: OSError) -> InputOutput:
-    return InputOutput(
+def disk_error(folder: str, error: OSError) -> IOFailure:
+    return IOFailure(
         f"leases in {folder}: {error.strerror or error}",
         "ipam.dataDir must name a folder on a writable disk, which this user may write to",
     )

@@ -41,14 +41,14 @@ class LogBudget:
         self.began = float("-inf")
         self.lines = self.bytes = 0
         self.kinds: dict[tuple[str, int, str], _Kind] = {}
-        self.faults: dict[Subject, _Fault] = {}
+        self.errors: dict[Subject, _Fault] = {}
         self.events: dict[str, int] = {}  # by logger
 
     @property
     def holds_back(self) -> bool:
         """True if a count waits to be written."""
         return any(kind.held_back for kind in self.kinds.values()) or any(
-            fault.held_back for fault in self.faults.values()
+            fault.held_back for fault in self.errors.values()
         )
 
     def admit(self, record: logging.LogRecord, size: int) -> list[logging.LogRecord]:
@@ -58,13 +58,13 @@ class LogBudget:
             self.events[record.name] = self.events.get(record.name, 0) + 1
             return [*found, *self._within_budget(record, size)]
         text, subject = record.getMessage(), _subject_of(record)
-        fault = self.faults.get(subject)
+        fault = self.errors.get(subject)
         if fault is not None and fault.text == text and self._is_repetition(fault, record):
             fault.held_back += 1
             return found
         admitted = self._within_budget(record, size)
         if admitted:
-            self.faults[subject] = _Fault(record, text, self.events.get(record.name, 0))
+            self.errors[subject] = _Fault(record, text, self.events.get(record.name, 0))
             if fault is not None and fault.held_back:
                 found.append(_counted(fault, record.created))
         return [*found, *admitted]
@@ -95,13 +95,13 @@ class LogBudget:
             for kind in self.kinds.values()
             if kind.last is not None
         ]
-        for subject, fault in [*self.faults.items()]:
+        for subject, fault in [*self.errors.items()]:
             if not everything and 0 <= now - fault.record.created < MINUTE:
                 continue
-            del self.faults[subject]
+            del self.errors[subject]
             if fault.held_back:
                 found.append(_counted(fault, now))
-                self.faults[subject] = _Fault(found[-1], fault.text, fault.events)
+                self.errors[subject] = _Fault(found[-1], fault.text, fault.events)
         self.kinds.clear()
         self.began, self.lines, self.bytes = now, 0, 0
         return found

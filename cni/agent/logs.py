@@ -10,7 +10,7 @@ from threading import Timer
 
 from cni.agent.logbudget import MINUTE, LogBudget
 from cni.agent.secrets import without_credentials
-from cni.kernel.netlink import Interrupted, Refused
+from cni.kernel.netlink import Interrupted, NetlinkError
 from cni.protocol.errors import CniError
 
 NAME = "podwired"
@@ -112,9 +112,9 @@ def tell_more() -> None:
     log.setLevel(logging.DEBUG)
 
 
-def words_of(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Never what only Python says of an error; of a defect where it is, which --v=1 tells more of."""
-    if isinstance(error, Refused):
+    if isinstance(error, NetlinkError):
         return f"the kernel refused a step: {error.words or strerror(error.errno)}"
     if isinstance(error, CniError):
         return error.message

@@ -11,7 +11,7 @@ from cni.agent.cli.flags import InvalidOptions
 from cni.agent.cli.options import Asked, parse_options
 from cni.agent.controllers.overlay import Reconciler
 from cni.agent.dataplane import routes
-from cni.agent.logs import finish, log, set_up, tell_more, words_of
+from cni.agent.logs import error_text, finish, log, set_up, tell_more
 from cni.agent.node import conflist, masquerade, subnetenv
 from cni.agent.node.publisher import Settings
 from cni.agent.runtime.health import Health, notify
@@ -19,9 +19,9 @@ from cni.agent.runtime.inotify import Files
 from cni.agent.runtime.instance import NAME, Instance, Occupied
 from cni.agent.runtime.loop import Inbox, Loop
 from cni.agent.uplink.select import local_addresses
-from cni.effects.host import Machine
-from cni.kernel.netlink import Interrupted, Refused
-from cni.kernel.rtnl_socket import Route
+from cni.effects.host import Host
+from cni.kernel.netlink import Interrupted, NetlinkError
+from cni.kernel.rtnl_socket import RtnlSocket
 from cni.protocol.address import parse_net
 from cni.protocol.errors import CniError
 
@@ -58,25 +58,27 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], answer: Calla
         tell_more()
     for notice in options.notices:
         log.warning("%s", notice)
-    machine, instance = Machine(environment, log.warning), Instance(options.subnet_file)
+    host, instance = Host(environment, log.warning), Instance(options.subnet_file)
     try:
         instance.begin()
-        return (clean_up if options.cleanup else serve)(options, machine, instance)
+        return (clean_up if options.cleanup else serve)(options, host, instance)
     except Occupied as occupied:
         log.error("%s", occupied)
         return 1
-    except (CniError, Refused, Interrupted, OSError) as error:
-        log.error("%s (podwired needs CAP_NET_ADMIN)" if isinstance(error, PermissionError) else "%s", words_of(error))
+    except (CniError, NetlinkError, Interrupted, OSError) as error:
+        log.error(
+            "%s (podwired needs CAP_NET_ADMIN)" if isinstance(error, PermissionError) else "%s", error_text(error)
+        )
         return 1
     except Exception as error:  # noqa: BLE001  # a defect, of which people are told in words too
-        log.critical("%s", words_of(error))
+        log.critical("%s", error_text(error))
         log.debug("it is", exc_info=error)
         return 1
     finally:
-        machine.close()
+        host.close()
 
 
-def serve(options: Options, machine: Machine, instance: Instance) -> int:
+def serve(options: Options, host: Host, instance: Instance) -> int:
     """Until it is told to end; what it made in the kernel stays."""
     if absent := absent_packages(options):
         log.error("Python packages are not installed: %s (pip install %s)", ", ".join(absent), " ".join(absent))
@@ -91,16 +93,16 @@ def serve(options: Options, machine: Machine, instance: Instance) -> int:
 
     def ready() -> None:
         metrics.ready.set(1)
-        health.fault = ""
+        health.error = ""
         notify("READY=1")
         log.info("ready: pods can be attached")
         store.ready()
 
-    def status(fault: str) -> None:
-        metrics.ready.set(not fault)
-        health.fault = fault
-        if fault:
-            log.warning("not ready: %s", fault)
+    def status(error: str) -> None:
+        metrics.ready.set(not error)
+        health.error = error
+        if error:
+            log.warning("not ready: %s", error)
         else:
             log.info("ready again")
 
@@ -119,9 +121,9 @@ def serve(options: Options, machine: Machine, instance: Instance) -> int:
     )
     store = open_store(options, before.subnets if before is not None else ())
     inbox = Inbox()
-    reconciler = Reconciler(settings, machine, metrics, store.present, ready, status)
+    reconciler = Reconciler(settings, host, metrics, store.present, ready, status)
     files = Files((options.subnet_file, *((options.conflist.path,) if options.conflist is not None else ())))
-    Loop(reconciler, store, inbox, machine, files).run()
+    Loop(reconciler, store, inbox, host, files).run()
     notify("STOPPING=1")
     log.info("ends; the data plane stays")
     return 0
@@ -158,33 +160,33 @@ def open_store(options: Options, subnets: tuple[Net, ...]) -> Store:
     return EtcdStore(options.etcd, subnets)
 
 
-def _others(machine: Machine, instance: Instance) -> bool:
+def _others(host: Host, instance: Instance) -> bool:
     """Returns True if another podwired has something on this node: then a route may be its own."""
-    names = {link.alias for link in machine.route.links()} | masquerade.tables(machine)
+    names = {link.alias for link in host.rtnl.links()} | masquerade.tables(host)
     return any(name.startswith(NAME) for name in names - {instance.name})
 
 
 def addresses_now() -> set[IP]:
     """Of this host, asked by a socket of its own: another thread wants to know."""
-    route = Route()
+    route = RtnlSocket()
     try:
         return local_addresses(route)
     finally:
         route.close()
 
 
-def clean_up(options: Options, machine: Machine, instance: Instance) -> int:
+def clean_up(options: Options, host: Host, instance: Instance) -> int:
     """Removes what the agent has made on this node, in the kernel and on disk; the lease stays in the store."""
     refused = conflist.remove(options.conflist) if options.conflist is not None else []
     before = subnetenv.read(options.subnet_file)
-    for name in vxlan.retire(machine.route, instance.name, ()):
+    for name in vxlan.retire(host.rtnl, instance.name, ()):
         log.info("removed %s", name)
     networks = before.networks if before is not None else ()
-    routed = networks or (() if _others(machine, instance) else EVERYWHERE)
-    refused += [text for family in (4, 6) for text in routes.clear(machine.route, family, routed)]
+    routed = networks or (() if _others(host, instance) else EVERYWHERE)
+    refused += [text for family in (4, 6) for text in routes.clear(host.rtnl, family, routed)]
     for text in refused:
         log.error("%s", text)
-    masquerade.remove(machine, instance.name, networks)
+    masquerade.remove(host, instance.name, networks)
     subnetenv.remove(options.subnet_file)
     instance.forget()
     return 1 if refused else 0

@@ -42,14 +42,14 @@ def _rate(fields: Fields, rate_key: str, burst_key: str) -> Rate | None:
     rate, burst = fields.integer(rate_key, 0, UINT64), fields.integer(burst_key, 0, UINT64)
     if bool(rate) != bool(burst):
         absent, present = (burst_key, rate_key) if rate else (rate_key, burst_key)
-        fields.fault(absent, f"if {present} is set, {absent} must also be set")
+        fields.error(absent, f"if {present} is set, {absent} must also be set")
         return None
     if not rate:
         return None
     if burst // 8 >= UINT32:
-        fields.fault(burst_key, "burst cannot be more than 4GB")
+        fields.error(burst_key, "burst cannot be more than 4GB")
         return None
     if min(rate, burst) < LOWEST:
-        fields.fault(rate_key if rate < LOWEST else burst_key, f"is at least {LOWEST} bits")
+        fields.error(rate_key if rate < LOWEST else burst_key, f"is at least {LOWEST} bits")
         return None
     return Rate(rate // 8, burst // 8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.protocol.fields import Faults
+from cni.protocol.fields import ConfigErrors
 from cni.protocol.record import Record
 
 TYPE_CHECKING = False
@@ -31,10 +31,10 @@ class Firewall(Record):
 def parse_firewall(fields: Fields) -> Firewall:
     policy = fields.text("ingressPolicy") or OPEN
     if policy not in POLICIES:
-        fields.fault("ingressPolicy", f"{policy!r} is none of {', '.join(POLICIES)}")
+        fields.error("ingressPolicy", f"{policy!r} is none of {', '.join(POLICIES)}")
     backend = fields.text("backend")
     if backend not in BACKENDS:
-        fields.fault("backend", f"{backend!r} is none of firewalld, iptables, nftables")
+        fields.error("backend", f"{backend!r} is none of firewalld, iptables, nftables")
     return Firewall(
         policy=policy if policy in POLICIES else OPEN,
         backend=backend,
@@ -45,7 +45,7 @@ def parse_firewall(fields: Fields) -> Firewall:
 
 def families_of(network: Network) -> tuple[int, ...]:
     """Of the addresses that the network's containers get, as far as host-local's ranges tell; else IPv4 is assumed."""
-    ipam = network.fields(Faults()).object("ipam")
+    ipam = network.fields(ConfigErrors()).object("ipam")
     ranges = [one for some in ipam.items("ranges") if isinstance(some, list) for one in some]
     subnets = [one.get("subnet") for one in ranges if isinstance(one, dict)]
     texts = [text for text in (ipam.raw("subnet"), *subnets) if isinstance(text, str) and text]

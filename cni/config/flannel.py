@@ -5,7 +5,7 @@ that it delegates to.
 from __future__ import annotations
 
 from cni.protocol.address import Net, parse_net
-from cni.protocol.fields import Faults
+from cni.protocol.fields import ConfigErrors
 from cni.protocol.record import Record
 from cni.protocol.request import is_plugin_name
 
@@ -41,8 +41,8 @@ class FlannelConf(Record):
     ipam: dict[str, JsonValue]
 
 
-def parse_flannel(network: Network, faults: Faults) -> FlannelConf:
-    fields = network.fields(faults)
+def parse_flannel(network: Network, errors: ConfigErrors) -> FlannelConf:
+    fields = network.fields(errors)
     conf = FlannelConf(
         subnet_file=fields.file_path("subnetFile") or SUBNET_FILE,
         data_dir=fields.file_path("dataDir") or DATA_DIR,
@@ -51,10 +51,10 @@ def parse_flannel(network: Network, faults: Faults) -> FlannelConf:
     )
     for key in OURS:
         if key in conf.delegate:
-            fields.fault(f"delegate.{key}", "is flannel's to set, remove it")
+            fields.error(f"delegate.{key}", "is flannel's to set, remove it")
     kind = conf.delegate.get("type", "bridge")
     if not isinstance(kind, str) or not is_plugin_name(kind):
-        fields.fault("delegate.type", "is the name of a plugin, without a folder")
+        fields.error("delegate.type", "is the name of a plugin, without a folder")
     return conf
 
 
@@ -89,7 +89,7 @@ def render(network: Network, conf: FlannelConf, env: SubnetEnv) -> dict[str, Jso
     delegate: dict[str, JsonValue] = {"type": "bridge", "ipMasq": not env.masquerades, "mtu": env.mtu, **conf.delegate}
     if delegate["type"] == "bridge":
         delegate.setdefault("isGateway", True)
-    fields = network.fields(Faults())
+    fields = network.fields(ConfigErrors())
     delegate |= {"name": network.name, "cniVersion": network.version}
     for key in ("runtimeConfig", "capabilities"):
         if (value := fields.raw(key)) is not None:

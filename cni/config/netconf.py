@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from cni.config.vlan import VlanRange
-    from cni.protocol.fields import Faults, Fields
+    from cni.protocol.fields import ConfigErrors, Fields
     from cni.protocol.plugin_config import Network
 
 PODWIRE, BRIDGE, PTP = "podwire", "bridge", "ptp"
@@ -69,12 +69,12 @@ class NetConf(Record):
         return bool(self.vlan or self.trunk)
 
 
-def parse_netconf(network: Network, args: Mapping[str, str], faults: Faults, program: str = PODWIRE) -> NetConf:
+def parse_netconf(network: Network, args: Mapping[str, str], errors: ConfigErrors, program: str = PODWIRE) -> NetConf:
     """The configuration with a default in place of whatever is at fault; the caller decides whether faults count.
 
     `program`: bridge and ptp know what the reference plugins of these names know, anything else is podwire.
     """
-    fields = _known(network, program).fields(faults)
+    fields = _known(network, program).fields(errors)
     alone = program not in DROP_INS
     backend = fields.text("ipMasqBackend")
     is_default_gateway = fields.flag("isDefaultGateway")
@@ -135,33 +135,33 @@ def _judge(fields: Fields, conf: NetConf, backend: str, mode: str, alone: bool) 
     """What does not go together."""
     _judge_mode(fields, mode)
     if alone and not conf.routed and _is_typeless(fields):
-        fields.fault("ipam.type", "missing, so that nobody would give the addresses (did you mean host-local?)")
+        fields.error("ipam.type", "missing, so that nobody would give the addresses (did you mean host-local?)")
     if backend not in MASQUERADE_BACKENDS:
-        fields.fault("ipMasqBackend", f"{backend!r} is neither iptables nor nftables")
+        fields.error("ipMasqBackend", f"{backend!r} is neither iptables nor nftables")
     if conf.hairpin and conf.promiscuous:
-        fields.fault("hairpinMode", "cannot be set together with promiscMode")
+        fields.error("hairpinMode", "cannot be set together with promiscMode")
     if conf.ipam_type and conf.disable_container_interface:
-        fields.fault("ipam", "cannot be used together with disableContainerInterface")
+        fields.error("ipam", "cannot be used together with disableContainerInterface")
     if conf.vlan and conf.is_gateway and ifname_fault(f"{conf.bridge}.{conf.vlan}"):
-        fields.fault("bridge", f"{conf.bridge}.{conf.vlan}, the gateway's interface, would be too long a name")
+        fields.error("bridge", f"{conf.bridge}.{conf.vlan}, the gateway's interface, would be too long a name")
     if conf.ipam_type and not is_plugin_name(conf.ipam_type):
-        fields.fault("ipam.type", "is the name of a program in CNI_PATH, without a folder")
+        fields.error("ipam.type", "is the name of a program in CNI_PATH, without a folder")
 
 
 def _judge_mode(fields: Fields, mode: str) -> None:
     if mode not in MODES:
-        fields.fault("mode", f"{mode!r} is neither bridged nor routed")
+        fields.error("mode", f"{mode!r} is neither bridged nor routed")
     if mode == "routed":
         for key in BRIDGED_ONLY:
             if fields.raw(key):
-                fields.fault(key, "needs a bridge, which the mode routed has not")
+                fields.error(key, "needs a bridge, which the mode routed has not")
 
 
 def _bridge_name(fields: Fields) -> str:
     name = fields.text("bridge", DEFAULT_BRIDGE)
-    fault = ifname_fault(name) if name else "is empty"
-    if fault:
-        fields.fault("bridge", fault)
+    error = ifname_fault(name) if name else "is empty"
+    if error:
+        fields.error("bridge", error)
         return DEFAULT_BRIDGE
     return name
 
@@ -187,7 +187,7 @@ def _mac(fields: Fields, args: Mapping[str, str]) -> bytes | None:
         try:
             mac = parse_mac(text)
         except ValueError as error:
-            fields.faults.add("CNI_ARGS.MAC", str(error))
+            fields.errors.add("CNI_ARGS.MAC", str(error))
     for source in (fields.object("args").object("cni"), fields.object("runtimeConfig")):
         mac = source.mac("mac") or mac
     return mac

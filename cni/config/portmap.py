@@ -62,8 +62,8 @@ class Ports(Record):
 def parse_ports(fields: Fields) -> Ports:
     """What is at fault is left out, and noted."""
     if fields.raw("externalSetMarkChain") is not None:
-        fault = "names a chain of iptables, podwire masquerades in nftables: remove it, or set markMasqBit"
-        fields.fault("externalSetMarkChain", fault)
+        error = "names a chain of iptables, podwire masquerades in nftables: remove it, or set markMasqBit"
+        fields.error("externalSetMarkChain", error)
     everyone = fields.flag("masqAll")
     snat = fields.raw("snat") is None or fields.flag("snat")
     return Ports(
@@ -85,7 +85,7 @@ def _mappings(objects: list[Fields]) -> tuple[PortMapping, ...]:
             continue
         others = rivals.setdefault((mapping.protocol, mapping.host_ip, mapping.host_port), [])
         if any(_contradict(mapping, other) for other in others):
-            fields.fault("hostPort", f"{mapping.host_port}/{mapping.protocol} is mapped twice")
+            fields.error("hostPort", f"{mapping.host_port}/{mapping.protocol} is mapped twice")
         else:
             found[mapping] = None
             others.append(mapping)
@@ -100,13 +100,13 @@ def _contradict(one: PortMapping, other: PortMapping) -> bool:
 
 def _mapping(fields: Fields) -> PortMapping | None:
     """None where anything of it is at fault."""
-    known = fields.faults.count
+    known = fields.errors.count
     protocol = (fields.text("protocol") or "tcp").lower()
     if protocol not in PROTOCOLS:
-        fields.fault("protocol", f"{protocol!r} is none of {', '.join(PROTOCOLS)}")
+        fields.error("protocol", f"{protocol!r} is none of {', '.join(PROTOCOLS)}")
     ip = fields.ip("hostIP")
     host, container = (_port(fields, key) for key in ("hostPort", "containerPort"))
-    if fields.faults.count > known:
+    if fields.errors.count > known:
         return None
     family = 0 if ip is None else ip.family
     return PortMapping(protocol, ip if ip is not None and ip.value else None, family, host, container)
@@ -115,7 +115,7 @@ def _mapping(fields: Fields) -> PortMapping | None:
 def _port(fields: Fields, key: str) -> int:
     port = fields.optional_integer(key, 1, PORT_LIMIT)
     if port is None:
-        fields.fault(key, "missing")
+        fields.error(key, "missing")
     return port or 0
 
 
@@ -124,13 +124,13 @@ def _conditions(fields: Fields, key: str) -> str:
     words = fields.texts(key)
     text = " ".join(words)
     if text[:1] in ("-", "!"):
-        fields.fault(key, "is in iptables' syntax, podwire takes nft's (as in ip saddr 192.0.2.0/24)")
+        fields.error(key, "is in iptables' syntax, podwire takes nft's (as in ip saddr 192.0.2.0/24)")
         return ""
     if any(character in ";#" or not character.isprintable() for character in text) or text.count('"') % 2:
-        fields.fault(key, "is one nft expression, without ; and # and control characters, quotes in pairs")
+        fields.error(key, "is one nft expression, without ; and # and control characters, quotes in pairs")
         return ""
     if verdicts := [word for word in text.split() if word in VERDICTS]:
-        fields.fault(key, f"says what to ask of a connection, not what to do with it ({', '.join(verdicts)})")
+        fields.error(key, f"says what to ask of a connection, not what to do with it ({', '.join(verdicts)})")
         return ""
     return text
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from typing import Any
 
-    from cni.protocol.fields import Faults, Fields
+    from cni.protocol.fields import ConfigErrors, Fields
     from cni.protocol.jsontext import JsonValue
     from cni.protocol.plugin_config import Network
     from cni.protocol.request import Request
@@ -59,13 +59,13 @@ class Tuning(Record):
 
 
 def parse_tuning(
-    network: Network, request: Request, faults: Faults, allowlist: Collection[str] | None = None
+    network: Network, request: Request, errors: ConfigErrors, allowlist: Collection[str] | None = None
 ) -> Tuning:
     """What is at fault is left out, and noted. `allowlist`: the lines of ALLOWLIST, None where everything is allowed.
 
     args.cni wins over runtimeConfig, that over CNI_ARGS, all of them over the rest: the reference's order.
     """
-    fields = network.fields(faults)
+    fields = network.fields(errors)
     args = fields.object("args").object("cni")
 
     def source(key: str) -> Fields:
@@ -81,7 +81,7 @@ def parse_tuning(
     sysctls = _sysctls(fields, request.ifname, allowlist) | _sysctls(args, request.ifname, allowlist)
     written = fields.raw("sysctl")
     for key in _repeated(network.data, written if isinstance(written, dict) else ()):
-        fields.fault(f"sysctl.{key}", "is there more than once")
+        fields.error(f"sysctl.{key}", "is there more than once")
     return Tuning(Settings(link, tuple(sysctls.items())), fields.file_path("dataDir") or DATA_DIR)
 
 
@@ -102,7 +102,7 @@ def _mac(fields: Fields, args: Fields, environment: str) -> bytes | None:
     try:
         return parse_mac(environment)
     except ValueError as error:
-        fields.faults.add("CNI_ARGS.MAC", str(error))
+        fields.errors.add("CNI_ARGS.MAC", str(error))
         return None
 
 
@@ -113,11 +113,11 @@ def _sysctls(fields: Fields, ifname: str, allowlist: Collection[str] | None) -> 
         if value is None:
             continue
         path = _path(key, ifname)
-        fault = _fault(key, path, value) or _refusal(key, allowlist)
-        if not fault and found.get(path, value) != value:
-            fault = "sets once more what another spelling has set"
-        if fault:
-            fields.fault(f"sysctl.{key}", fault)
+        error = _fault(key, path, value) or _refusal(key, allowlist)
+        if not error and found.get(path, value) != value:
+            error = "sets once more what another spelling has set"
+        if error:
+            fields.error(f"sysctl.{key}", error)
         elif isinstance(value, str):
             found[path] = value
     return found

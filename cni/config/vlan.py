@@ -27,10 +27,10 @@ def parse_trunk(trunk: list[Fields]) -> tuple[VlanRange, ...]:
         if first is not None and last is not None:
             ranges.append(VlanRange(first, last))
             if first > last:
-                item.fault("minID", "is greater than maxID in trunk parameter")
+                item.error("minID", "is greater than maxID in trunk parameter")
         elif first is not None or last is not None:
             absent = "maxID" if last is None else "minID"
-            item.fault(absent, f"minID and maxID should be configured simultaneously, {absent} is missing")
+            item.error(absent, f"minID and maxID should be configured simultaneously, {absent} is missing")
         elif single is None:
-            item.fault("id", "a trunk needs id, or minID and maxID")
+            item.error("id", "a trunk needs id, or minID and maxID")
     return tuple(ranges)

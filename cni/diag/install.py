@@ -13,7 +13,7 @@ import sys
 
 from cni import VERSION
 from cni.protocol import folders
-from cni.protocol.errors import InputOutput, InvalidConfig
+from cni.protocol.errors import InvalidConfig, IOFailure
 from cni.protocol.record import Record
 
 TYPE_CHECKING = False
@@ -56,7 +56,7 @@ def parse_order(arguments: Sequence[str]) -> Order:
 def install(order: Order) -> list[str]:
     """Installs, and tells in lines what is where now.
 
-    Raises InvalidConfig (nothing was touched: this is no bundle, a name is another's), InputOutput.
+    Raises InvalidConfig (nothing was touched: this is no bundle, a name is another's), IOFailure.
     """
     source = vars(sys).get("_MEIPASS")
     if source is None:
@@ -81,7 +81,7 @@ def install(order: Order) -> list[str]:
         if not unpacked:  # else its processes may still be running
             shutil.rmtree(f"{order.folder}/{CONTENTS}", ignore_errors=True)
     except OSError as error:
-        raise InputOutput(f"cannot install in {order.folder}: {error.strerror} ({error.filename})") from None
+        raise IOFailure(f"cannot install in {order.folder}: {error.strerror} ({error.filename})") from None
     return said
 
 

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.plan.adminchain import AdminChain
 
@@ -23,37 +23,37 @@ REFERENCE = "CNI-FORWARD"  # from whose head the reference leads to the chain
 COMMENT = "podwire: asked first"
 
 
-def apply(machine: Machine, op: AdminChain, journal: Journal) -> None:
+def apply(host: Host, op: AdminChain, journal: Journal) -> None:
     """Alone; whoever had to wait looks again, since another may have added the jump."""
-    if not _unasked(machine, op):
+    if not _unasked(host, op):
         return
-    machine.lock.alone()
+    host.lock.lock_exclusive()
     try:
-        for forward in _unasked(machine, op):
-            _lead(machine, forward, op.name, journal)
+        for forward in _unasked(host, op):
+            _lead(host, forward, op.name, journal)
     finally:
-        machine.lock.share()
+        host.lock.lock_shared()
 
 
-def differs(machine: Machine, op: AdminChain) -> str:
-    for forward in _unasked(machine, op):
+def differs(host: Host, op: AdminChain) -> str:
+    for forward in _unasked(host, op):
         return f"chain {FORWARD} of table {forward.table_text} does not lead to {op.name}"
     return ""
 
 
-def _unasked(machine: Machine, op: AdminChain) -> list[Chain]:
+def _unasked(host: Host, op: AdminChain) -> list[Chain]:
     """Returns the chains FORWARD beside which the chain exists, and that do not lead there."""
     forwards = [Chain(PROTOCOLS[family], TABLE, FORWARD) for family in op.families]
     asked = [forward._replace(name=op.name) for forward in forwards]
-    there = zip(forwards, _exist(machine, asked), strict=True)
-    return [forward for forward, exists in there if exists and not _leads(machine, forward, op.name)]
+    there = zip(forwards, _exist(host, asked), strict=True)
+    return [forward for forward, exists in there if exists and not _leads(host, forward, op.name)]
 
 
-def _exist(machine: Machine, chains: Iterable[Chain]) -> list[bool]:
-    """Asks in one datagram. A kernel without nftables has none. Raises Refused, OSError."""
+def _exist(host: Host, chains: Iterable[Chain]) -> list[bool]:
+    """Asks in one datagram. A kernel without nftables has none. Raises NetlinkError, OSError."""
     questions = [nft.get_chain(chain) for chain in chains]
     try:
-        answers = machine.netfilter.ask_each(questions)
+        answers = host.netfilter.ask_each(questions)
     except OSError as error:
         if error.errno in ABSENT:
             return [False] * len(questions)
@@ -64,33 +64,33 @@ def _exist(machine: Machine, chains: Iterable[Chain]) -> list[bool]:
     return [isinstance(answer, bytes) for answer in answers]
 
 
-def _leads(machine: Machine, forward: Chain, name: str) -> bool:
+def _leads(host: Host, forward: Chain, name: str) -> bool:
     from cni.effects import forward_rules
 
-    targets = {rule.target for rule in forward_rules.rules(machine, forward)}
+    targets = {rule.target for rule in forward_rules.rules(host, forward)}
     if REFERENCE in targets:
-        targets.update(rule.target for rule in forward_rules.rules(machine, forward._replace(name=REFERENCE)))
+        targets.update(rule.target for rule in forward_rules.rules(host, forward._replace(name=REFERENCE)))
     return name in targets
 
 
-def _lead(machine: Machine, forward: Chain, name: str, journal: Journal) -> None:
+def _lead(host: Host, forward: Chain, name: str, journal: Journal) -> None:
     """Makes FORWARD as well where no rule of iptables has needed it yet."""
     from cni.effects import forward_rules
     from cni.kernel import nft_rules
 
-    made = [] if _exist(machine, [forward])[0] else [nft_rules.add_forward_chain(forward)]
+    made = [] if _exist(host, [forward])[0] else [nft_rules.add_forward_chain(forward)]
     jump = nft_rules.insert_rule(forward, nft_rules.jump(name), COMMENT)
-    journal.take(
-        lambda: forward_rules.change(machine, [*made, jump]),
-        lambda: _take_back(machine, forward),
+    journal.run(
+        lambda: forward_rules.change(host, [*made, jump]),
+        lambda: _take_back(host, forward),
         shared=True,
     )
 
 
-def _take_back(machine: Machine, forward: Chain) -> None:
+def _take_back(host: Host, forward: Chain) -> None:
     from cni.effects import forward_rules
     from cni.kernel import nft_rules
 
-    found = [rule for rule in forward_rules.rules(machine, forward) if rule.comment == COMMENT]
+    found = [rule for rule in forward_rules.rules(host, forward) if rule.comment == COMMENT]
     if found:
-        forward_rules.change(machine, [nft_rules.delete_rule(forward, rule.handle) for rule in found])
+        forward_rules.change(host, [nft_rules.delete_rule(forward, rule.handle) for rule in found])

@@ -1,4 +1,4 @@
-"""Whether a lease's container still lives on this machine: the evidence without which no lease is ever given back."""
+"""Whether a lease's container still lives on this host: the evidence without which no lease is ever given back."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 
 from cni.effects.journal import FAILURES
 from cni.kernel import rtnl, rtnl_parse, sysctl
-from cni.kernel.netns import OWN, Netns, Visit
-from cni.kernel.rtnl_socket import Route
+from cni.kernel.netns import OWN, EnteredNetns, Netns
+from cni.kernel.rtnl_socket import RtnlSocket
 from cni.protocol.owner import Owner, host_interface_of, label_keys
 
 TYPE_CHECKING = False
@@ -21,7 +21,7 @@ NAMED = ("/run/netns", "/var/run/docker/netns")
 
 
 def alive_in(network: str) -> Callable[[Lease], bool]:
-    """A judge of the network's leases; it looks at the machine at its first question, which most calls never ask."""
+    """A judge of the network's leases; it looks at the host at its first question, which most calls never ask."""
     seen: list[set[IP]] = []
 
     def alive(lease: Lease) -> bool:
@@ -32,8 +32,8 @@ def alive_in(network: str) -> Callable[[Lease], bool]:
     return alive
 
 
-def holder_lives(route: Route, label: str, packed: bytes) -> bool:
-    """Whether the attachment of that label, whose address is `packed`, is still on this machine.
+def holder_lives(route: RtnlSocket, label: str, packed: bytes) -> bool:
+    """Whether the attachment of that label, whose address is `packed`, is still on this host.
 
     Its own interface tells if podwire made it. Else the address does, unless by now it is another attachment's.
     """
@@ -50,7 +50,7 @@ def holder_lives(route: Route, label: str, packed: bytes) -> bool:
 
 
 def _attached(owner: Owner) -> bool:
-    route = Route()
+    route = RtnlSocket()
     try:
         return route.find(owner.host_interface) is not None
     finally:
@@ -88,8 +88,8 @@ def _namespaces() -> Iterator[str]:
 def _addresses_at(path: str, home: Netns) -> list[IP]:
     namespace = Netns(path)
     try:
-        with Visit(namespace, home):
-            route = Route()
+        with EnteredNetns(namespace, home):
+            route = RtnlSocket()
         try:
             return [rtnl_parse.parse_address(answer).address.ip for answer in route.dump(*rtnl.addresses_of(0))]
         finally:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from errno import EADDRNOTAVAIL, EEXIST
 
 from cni.kernel import rtnl, rtnl_parse, sysctl
-from cni.kernel.netlink import Refused
+from cni.kernel.netlink import NetlinkError
 from cni.plan.link import link_local
 from cni.protocol.address import IPV6_MTU
-from cni.protocol.errors import MachineRefused
+from cni.protocol.errors import OperationFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.plan.operations import Bridge, BridgePort, GatewayAddress
     from cni.protocol.address import Net
@@ -20,51 +20,51 @@ if TYPE_CHECKING:
 MAC_CHOSEN = "3"  # include/uapi/linux/netdevice.h: NET_ADDR_SET
 
 
-def apply_bridge(machine: Machine, op: Bridge, journal: Journal) -> None:
-    found = machine.route.find(op.name)
-    link = found or _create(machine, op, journal)
+def apply_bridge(host: Host, op: Bridge, journal: Journal) -> None:
+    found = host.rtnl.find(op.name)
+    link = found or _create(host, op, journal)
     if link.kind != "bridge":
-        raise MachineRefused(f'"{op.name}" already exists but is not a bridge: choose another name for the bridge')
+        raise OperationFailed(f'"{op.name}" already exists but is not a bridge: choose another name for the bridge')
     if found:
-        _keep_mac(machine, found, op.mac)
+        _keep_mac(host, found, op.mac)
     wanted = rtnl.IFF_UP | (rtnl.IFF_PROMISC if op.promiscuous else 0)
     if link.flags & wanted != wanted:
         restored = rtnl.set_flags(op.name, link.flags & wanted, wanted)
-        journal.add_shared(lambda: machine.route.request(*restored))
-        machine.route.request(*rtnl.set_flags(op.name, wanted, wanted))
+        journal.add_shared(lambda: host.rtnl.request(*restored))
+        host.rtnl.request(*rtnl.set_flags(op.name, wanted, wanted))
     if op.vlan_aware and not link.vlan_filtering:
         unfiltered = rtnl.set_vlan_filtering(op.name, enabled=False)
-        journal.add_shared(lambda: machine.route.request(*unfiltered))
-        machine.route.request(*rtnl.set_vlan_filtering(op.name, enabled=True))
+        journal.add_shared(lambda: host.rtnl.request(*unfiltered))
+        host.rtnl.request(*rtnl.set_vlan_filtering(op.name, enabled=True))
 
 
-def _create(machine: Machine, op: Bridge, journal: Journal) -> rtnl_parse.Link:
+def _create(host: Host, op: Bridge, journal: Journal) -> rtnl_parse.Link:
     """Another ADD may be creating it at the same time: then it is there, and as good as ours."""
     try:
         message = rtnl.new_bridge(op.name, op.mac, op.mtu, op.vlan_aware)
-        journal.take(lambda: machine.route.request(*message), lambda: _delete_empty(machine, op.name), shared=True)
-    except Refused as refused:
+        journal.run(lambda: host.rtnl.request(*message), lambda: _delete_empty(host, op.name), shared=True)
+    except NetlinkError as refused:
         if refused.errno != EEXIST:
             raise
     # Nobody else has the bridge's own address: while it was searched for a duplicate (2 s), the host would ask for no
     # neighbour, and nothing would reach a container.
     sysctl.ensure(f"net/ipv6/conf/{op.name}/accept_dad", "0", optional=True)
-    link = machine.route.need(op.name)
+    link = host.rtnl.need(op.name)
     # A bridge whose address was chosen has no carrier before a port has, and without one the kernel would give it no
     # link-local address (net/bridge/br_stp_if.c, br_stp_change_bridge_id).
     if all(sysctl.read(f"net/ipv6/conf/{op.name}/{setting}") == "0" for setting in ("disable_ipv6", "addr_gen_mode")):
         own = rtnl.new_address(link.ifindex, link_local(op.mac), rtnl.IFA_F_NODAD)
-        machine.route.tolerate(EEXIST, own)
+        host.rtnl.tolerate(EEXIST, own)
     return link
 
 
-def _delete_empty(machine: Machine, name: str) -> None:
-    link = machine.route.find(name)
-    if link is not None and not machine.route.dump(*rtnl.ports_of(link.ifindex)):
-        machine.route.delete(name)
+def _delete_empty(host: Host, name: str) -> None:
+    link = host.rtnl.find(name)
+    if link is not None and not host.rtnl.dump(*rtnl.ports_of(link.ifindex)):
+        host.rtnl.delete(name)
 
 
-def _keep_mac(machine: Machine, link: rtnl_parse.Link, mac: bytes) -> None:
+def _keep_mac(host: Host, link: rtnl_parse.Link, mac: bytes) -> None:
     """A bridge that others made follows its lowest port's address until one is chosen (kernel br_stp_if.c).
 
     One whose ports have gone has none at all: it gets `mac`, which podwire's own bridges were made with.
@@ -74,11 +74,11 @@ def _keep_mac(machine: Machine, link: rtnl_parse.Link, mac: bytes) -> None:
     # /sys may show another namespace: choosing the same address once more does no harm.
     if sysctl.read_text(f"/sys/class/net/{link.name}/addr_assign_type") == MAC_CHOSEN and any(link.mac):
         return
-    machine.route.request(*rtnl.set_mac(link.name, link.mac if any(link.mac) else mac))
+    host.rtnl.request(*rtnl.set_mac(link.name, link.mac if any(link.mac) else mac))
 
 
-def bridge_differs(machine: Machine, op: Bridge) -> str:
-    link = machine.route.find(op.name)
+def bridge_differs(host: Host, op: Bridge) -> str:
+    link = host.rtnl.find(op.name)
     if link is None:
         return f"bridge {op.name} is gone"
     if link.kind != "bridge":
@@ -92,59 +92,59 @@ def bridge_differs(machine: Machine, op: Bridge) -> str:
     return ""
 
 
-def apply_port(machine: Machine, op: BridgePort, journal: Journal) -> None:
+def apply_port(host: Host, op: BridgePort, journal: Journal) -> None:
     """The way back is the port's own end."""
     del journal
-    machine.route.request(*rtnl.set_bridge_port(op.host_interface, op.hairpin, op.isolated))
+    host.rtnl.request(*rtnl.set_bridge_port(op.host_interface, op.hairpin, op.isolated))
 
 
-def port_differs(machine: Machine, op: BridgePort) -> str:
-    link = machine.route.find(op.host_interface)
+def port_differs(host: Host, op: BridgePort) -> str:
+    link = host.rtnl.find(op.host_interface)
     if link is None:
         return f"{op.host_interface} is gone"
     wrong = [word for word in ("hairpin", "isolated") if getattr(link, word) != getattr(op, word)]
     return f"{op.host_interface} is not set as asked: {', '.join(wrong)}" if wrong else ""
 
 
-def apply_gateway(machine: Machine, op: GatewayAddress, journal: Journal) -> None:
-    index = machine.route.ifindex(op.bridge)
-    present = [one.address for one in machine.route.addresses(op.bridge)]
+def apply_gateway(host: Host, op: GatewayAddress, journal: Journal) -> None:
+    index = host.rtnl.ifindex(op.bridge)
+    present = [one.address for one in host.rtnl.addresses(op.bridge)]
     if op.address in present:
         return
     for other in present:
         if _conflict(op.address, other):
-            _displace(machine, op, other, journal)
+            _displace(host, op, other, journal)
     message = rtnl.new_address(index, op.address, rtnl.IFA_F_NODAD)
-    way_back = rtnl.delete_address(index, op.address)
+    undo = rtnl.delete_address(index, op.address)
     try:
-        journal.take(
-            lambda: machine.route.request(*message),
-            lambda: machine.route.tolerate(EADDRNOTAVAIL, way_back),
+        journal.run(
+            lambda: host.rtnl.request(*message),
+            lambda: host.rtnl.tolerate(EADDRNOTAVAIL, undo),
             shared=True,
         )
-    except Refused as refused:
+    except NetlinkError as refused:
         if refused.errno == EEXIST:  # another ADD was first
             return
-        mtu = machine.route.need(op.bridge).mtu
+        mtu = host.rtnl.need(op.bridge).mtu
         if op.address.family == 4 or mtu >= IPV6_MTU:
             raise
         remedy = "raise it, and that of the bridge's ports, which it follows"
-        raise MachineRefused(
+        raise OperationFailed(
             f"{op.bridge} cannot have the gateway address {op.address.text}: its MTU is {mtu}, and the kernel has no"
             f" IPv6 on an interface with less than {IPV6_MTU} (RFC 8200); {remedy}"
         ) from None
 
 
-def _displace(machine: Machine, op: GatewayAddress, other: Net, journal: Journal) -> None:
-    index = machine.route.ifindex(op.bridge)
+def _displace(host: Host, op: GatewayAddress, other: Net, journal: Journal) -> None:
+    index = host.rtnl.ifindex(op.bridge)
     if not op.force:
         remedy = f"remove it (ip addr del {other.text} dev {op.bridge}), or set forceAddress"
-        raise MachineRefused(
+        raise OperationFailed(
             f'"{op.bridge}" already has an IP address different from {op.address.text}: {other.text}; {remedy}'
         )
-    way_back = rtnl.new_address(index, other, 0)
-    journal.add_shared(lambda: machine.route.tolerate(EEXIST, way_back))
-    machine.route.request(*rtnl.delete_address(index, other))
+    undo = rtnl.new_address(index, other, 0)
+    journal.add_shared(lambda: host.rtnl.tolerate(EEXIST, undo))
+    host.rtnl.request(*rtnl.delete_address(index, other))
 
 
 def _conflict(wanted: Net, present: Net) -> bool:
@@ -154,6 +154,6 @@ def _conflict(wanted: Net, present: Net) -> bool:
     return wanted.family == 4 or wanted.contains(present.ip) or present.contains(wanted.ip)
 
 
-def gateway_differs(machine: Machine, op: GatewayAddress) -> str:
-    there = machine.route.has_address(op.bridge, op.address)
+def gateway_differs(host: Host, op: GatewayAddress) -> str:
+    there = host.rtnl.has_address(op.bridge, op.address)
     return "" if there else f"{op.bridge} has lost the gateway address {op.address.text}"

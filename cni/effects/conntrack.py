@@ -10,7 +10,7 @@ from _struct import Struct
 from errno import EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
 
 from cni.kernel import rtnl
-from cni.kernel.netlink import NLA_F_NESTED, NLM_F_ACK, Refused, attribute, attributes, nest, u8
+from cni.kernel.netlink import NLA_F_NESTED, NLM_F_ACK, NetlinkError, attribute, attributes, nest, u8
 from cni.kernel.nft import NFGENMSG
 from cni.protocol.record import Record
 
@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.kernel.rtnl import Message
     from cni.plan.portmap import MappedFlows, UnmappedFlows
@@ -47,40 +47,40 @@ class Flow(Record):
     names: bytes
 
 
-def apply_unmapped(machine: Machine, op: UnmappedFlows, journal: Journal) -> None:
+def apply_unmapped(host: Host, op: UnmappedFlows, journal: Journal) -> None:
     """Forgets UDP flows to these host ports from before they led to a container; flows that are only routed are kept.
 
     There is no way back, and none is needed: who speaks on is remembered anew.
     """
     del journal
-    anywhere = _local(machine) if any(mapping.host_ip is None for mapping in op.mappings) else set()
+    anywhere = _local(host) if any(mapping.host_ip is None for mapping in op.mappings) else set()
     addresses: dict[bytes, set[bytes]] = {}
     for mapping in op.mappings:
         to = anywhere if mapping.host_ip is None else {mapping.host_ip.packed}
         addresses.setdefault(PORT.pack(mapping.host_port), set()).update(to)
-    _forget(machine, op.ip.family, set(addresses), lambda flow: flow.to in addresses[flow.port])
+    _forget(host, op.ip.family, set(addresses), lambda flow: flow.to in addresses[flow.port])
 
 
-def _local(machine: Machine) -> set[bytes]:
-    return {one.address.ip.packed for one in machine.route.all_addresses()}
+def _local(host: Host) -> set[bytes]:
+    return {one.address.ip.packed for one in host.rtnl.all_addresses()}
 
 
-def apply_mapped(machine: Machine, op: MappedFlows, journal: Journal) -> None:
+def apply_mapped(host: Host, op: MappedFlows, journal: Journal) -> None:
     """There are none yet."""
-    del machine, op, journal
+    del host, op, journal
 
 
-def release_mapped(machine: Machine, op: MappedFlows) -> None:
+def release_mapped(host: Host, op: MappedFlows) -> None:
     """Forgets UDP flows through these host ports to the container; the ports are released already."""
-    forget_mapped(machine, {(op.ip.packed, mapping.host_port) for mapping in op.mappings})
+    forget_mapped(host, {(op.ip.packed, mapping.host_port) for mapping in op.mappings})
 
 
-def forget_mapped(machine: Machine, targets: set[tuple[bytes, int]]) -> None:
+def forget_mapped(host: Host, targets: set[tuple[bytes, int]]) -> None:
     """Forgets UDP flows to container addresses through host ports, in one pass for each family."""
     for family, size in ((4, IPV4_BYTES), (6, IPV6_BYTES)):
         pairs = {(ip, PORT.pack(port)) for ip, port in targets if len(ip) == size}
         if pairs:
-            _forget(machine, family, {port for _, port in pairs}, _Through(pairs).has)
+            _forget(host, family, {port for _, port in pairs}, _Through(pairs).has)
 
 
 class _Through:
@@ -91,18 +91,18 @@ class _Through:
         return (flow.answers_from, flow.port) in self._pairs
 
 
-def _forget(machine: Machine, family: int, ports: set[bytes], doomed: Callable[[Flow], bool]) -> None:
-    """Deletes the doomed ones of the flows to these host ports."""
+def _forget(host: Host, family: int, ports: set[bytes], is_stale: Callable[[Flow], bool]) -> None:
+    """Deletes the is_stale ones of the flows to these host ports."""
     try:
-        answers = machine.nft.dump(*_flows_to(family, ports))
-    except (Refused, OSError) as error:
+        answers = host.nft.dump(*_flows_to(family, ports))
+    except (NetlinkError, OSError) as error:
         if error.errno in LACKING:
             return
         raise
     for answer in answers:
         flow = flow_of(answer, family)
-        if flow is not None and flow.port in ports and doomed(flow):
-            _delete(machine, family, flow)
+        if flow is not None and flow.port in ports and is_stale(flow):
+            _delete(host, family, flow)
 
 
 def flow_of(answer: bytes, family: int) -> Flow | None:
@@ -138,12 +138,12 @@ def _flows_to(family: int, ports: set[bytes]) -> tuple[int, bytes]:
     return _kind(IPCTNL_MSG_CT_GET), _head(family) + original + compared
 
 
-def _delete(machine: Machine, family: int, flow: Flow) -> None:
+def _delete(host: Host, family: int, flow: Flow) -> None:
     """By the flow's own words; one that has ended meanwhile is success."""
     message: Message = (_kind(IPCTNL_MSG_CT_DELETE), NLM_F_ACK, _head(family) + flow.names)
     try:
-        machine.nft.request(*message)
-    except Refused as refused:
+        host.nft.request(*message)
+    except NetlinkError as refused:
         if refused.errno != ENOENT:
             raise
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 
 from cni.kernel import rtnl, rtnl_parse, sysctl
-from cni.protocol.errors import MachineRefused
+from cni.protocol.errors import OperationFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.plan.operations import ContainerAddress, ContainerRoute, ContainerSysctl, ContainerUp, Readiness
     from cni.protocol.result import Route
@@ -22,61 +22,61 @@ DUPLICATE_SECONDS = 5.0
 STEP_SECONDS = 0.001
 
 
-def apply_sysctl(machine: Machine, op: ContainerSysctl, journal: Journal) -> None:
-    with machine.inside:
+def apply_sysctl(host: Host, op: ContainerSysctl, journal: Journal) -> None:
+    with host.in_container:
         before = sysctl.ensure(op.key, op.value, optional=not op.required)
     if before is None and op.required:
-        raise MachineRefused(f"the container has no {sysctl.dotted(op.key)}: is IPv6 switched off (ipv6.disable=1)?")
+        raise OperationFailed(f"the container has no {sysctl.dotted(op.key)}: is IPv6 switched off (ipv6.disable=1)?")
     if before in (None, op.value):
         return
 
     def restore() -> None:
-        with machine.inside:
+        with host.in_container:
             sysctl.ensure(op.key, before, optional=not op.required)
 
     journal.add(restore)
 
 
-def sysctl_differs(machine: Machine, op: ContainerSysctl) -> str:
+def sysctl_differs(host: Host, op: ContainerSysctl) -> str:
     """Only what the attachment cannot do without: the rest is a container's to change."""
     if not op.required:
         return ""
-    with machine.inside:
+    with host.in_container:
         value = sysctl.read(op.key)
     return "" if value == op.value else f"the container's {op.key} is {value}, not {op.value}"
 
 
-def apply_address(machine: Machine, op: ContainerAddress, journal: Journal) -> None:
+def apply_address(host: Host, op: ContainerAddress, journal: Journal) -> None:
     del journal
     flags = rtnl.IFA_F_NODAD if op.address.family == 6 and not op.detect_duplicates else 0
     flags |= 0 if op.subnet_on_link else rtnl.IFA_F_NOPREFIXROUTE
-    machine.container_route.request(*rtnl.new_address(machine.container_route.ifindex(op.ifname), op.address, flags))
+    host.container_rtnl.request(*rtnl.new_address(host.container_rtnl.ifindex(op.ifname), op.address, flags))
 
 
-def address_differs(machine: Machine, op: ContainerAddress) -> str:
-    there = machine.container_route.has_address(op.ifname, op.address)
+def address_differs(host: Host, op: ContainerAddress) -> str:
+    there = host.container_rtnl.has_address(op.ifname, op.address)
     return "" if there else f"{op.ifname} has lost the address {op.address.text}"
 
 
-def apply_up(machine: Machine, op: ContainerUp, journal: Journal) -> None:
+def apply_up(host: Host, op: ContainerUp, journal: Journal) -> None:
     del journal
-    machine.container_route.request(*rtnl.set_flags(op.ifname, rtnl.IFF_UP, rtnl.IFF_UP))
+    host.container_rtnl.request(*rtnl.set_flags(op.ifname, rtnl.IFF_UP, rtnl.IFF_UP))
 
 
-def up_differs(machine: Machine, op: ContainerUp) -> str:
-    link = machine.container_route.find(op.ifname)
+def up_differs(host: Host, op: ContainerUp) -> str:
+    link = host.container_rtnl.find(op.ifname)
     return "" if link is not None and link.up else f"{op.ifname} is not up"
 
 
-def apply_route(machine: Machine, op: ContainerRoute, journal: Journal) -> None:
+def apply_route(host: Host, op: ContainerRoute, journal: Journal) -> None:
     del journal
-    message = rtnl.new_route(machine.container_route.ifindex(op.ifname), op.route, op.source)
-    machine.container_route.request(*message)
+    message = rtnl.new_route(host.container_rtnl.ifindex(op.ifname), op.route, op.source)
+    host.container_rtnl.request(*message)
 
 
-def route_differs(machine: Machine, op: ContainerRoute) -> str:
-    link = machine.container_route.find(op.ifname)
-    there = {} if link is None else machine.container_route.ways_out(link.ifindex, op.route.dst.family)
+def route_differs(host: Host, op: ContainerRoute) -> str:
+    link = host.container_rtnl.find(op.ifname)
+    there = {} if link is None else host.container_rtnl.ways_out(link.ifindex, op.route.dst.family)
     if any(_is_as_asked(route, op.route) for route in there.get(op.route.dst, ())):
         return ""
     return f"the container has lost the route {op.route.dst.text}, or it is not as it was"
@@ -95,37 +95,37 @@ def _attributes(route: Route) -> list[tuple[str, int]]:
     return [("mtu", route.mtu), ("advmss", route.advmss), ("priority", route.priority)]
 
 
-def await_ready(machine: Machine, op: Readiness, journal: Journal) -> None:
+def await_ready(host: Host, op: Readiness, journal: Journal) -> None:
     del journal
-    _wait_until_forwarding(machine, op)
+    _wait_until_forwarding(host, op)
     if op.detect_duplicates:
-        _wait_for_duplicates(machine, op)
+        _wait_for_duplicates(host, op)
     if not op.announce:
         return
     # Given its own address again, an interface tells its neighbours (arp_notify; kernel net/ipv4/devinet.c).
-    machine.container_route.request(*rtnl.set_mac(op.ifname, op.mac))
+    host.container_rtnl.request(*rtnl.set_mac(op.ifname, op.mac))
 
 
-def _wait_until_forwarding(machine: Machine, op: Readiness) -> None:
+def _wait_until_forwarding(host: Host, op: Readiness) -> None:
     """The kernel notices a pair's carrier in a work queue of its own, usually before it is asked."""
     end = time.monotonic() + FORWARD_SECONDS
-    while machine.route.need(op.host_interface).operstate != rtnl.OPERSTATE_UP:
-        machine.proceed()
+    while host.rtnl.need(op.host_interface).operstate != rtnl.OPERSTATE_UP:
+        host.raise_if_interrupted()
         if time.monotonic() > end:
-            raise MachineRefused(f"{op.host_interface} did not come up within {FORWARD_SECONDS:.0f} s")
+            raise OperationFailed(f"{op.host_interface} did not come up within {FORWARD_SECONDS:.0f} s")
         time.sleep(STEP_SECONDS)
 
 
-def _wait_for_duplicates(machine: Machine, op: Readiness) -> None:
+def _wait_for_duplicates(host: Host, op: Readiness) -> None:
     end = time.monotonic() + DUPLICATE_SECONDS
     while True:
-        present = machine.container_route.addresses(op.ifname)
+        present = host.container_rtnl.addresses(op.ifname)
         failed = [one.address.text for one in present if one.flags & rtnl.IFA_F_DADFAILED]
         if failed:
-            raise MachineRefused(f"another host on the network has the address {failed[0]} already")
+            raise OperationFailed(f"another host on the network has the address {failed[0]} already")
         if not any(one.flags & rtnl.IFA_F_TENTATIVE for one in present):
             return
-        machine.proceed()
+        host.raise_if_interrupted()
         if time.monotonic() > end:
-            raise MachineRefused(f"duplicate address detection did not end within {DUPLICATE_SECONDS:.0f} s")
+            raise OperationFailed(f"duplicate address detection did not end within {DUPLICATE_SECONDS:.0f} s")
         time.sleep(10 * STEP_SECONDS)

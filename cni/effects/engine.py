@@ -7,10 +7,10 @@ from posix import strerror
 from sys import modules
 
 from cni.effects import bridge, container, forwarding, veth
-from cni.effects.journal import FAILURES, words_of
+from cni.effects.journal import FAILURES, error_text
 from cni.kernel import sysctl
-from cni.kernel.netlink import Refused
-from cni.protocol.errors import CniError, MachineRefused
+from cni.kernel.netlink import NetlinkError
+from cni.protocol.errors import CniError, OperationFailed
 from cni.protocol.record import Record
 
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.plan.operations import Operation
 
@@ -42,19 +42,19 @@ IN_RULES = ("SpoofGuard", "Masquerade", "Accept", "AdminChain", "Isolation", "Ha
 class Effect(Record):
     """`release` is DEL's: what is gone already is success, what is shared or goes with the interface stays."""
 
-    apply: Callable[[Machine, Any, Journal], None]
-    release: Callable[[Machine, Any], None]
-    differs: Callable[[Machine, Any], str]
+    apply: Callable[[Host, Any, Journal], None]
+    release: Callable[[Host, Any], None]
+    differs: Callable[[Host, Any], str]
 
 
-def stay(machine: Machine, op: Any) -> None:
+def not_released(host: Host, op: Any) -> None:
     """Released with the interface, or shared."""
-    del machine, op
+    del host, op
 
 
-def nothing_differs(machine: Machine, op: Any) -> str:
+def nothing_differs(host: Host, op: Any) -> str:
     """An event leaves nothing to compare."""
-    del machine, op
+    del host, op
     return ""
 
 
@@ -71,26 +71,26 @@ def _later(room: str, what: str = "", shared: bool = False) -> Effect:
 
         return enter
 
-    release = stay if shared else call(f"release{ending}")
+    release = not_released if shared else call(f"release{ending}")
     return Effect(call(f"apply{ending}"), release, call(f"{what}_differs" if what else "differs"))
 
 
 # By the name of the operation's record.
 EFFECTS: dict[str, Effect] = {
-    "Bridge": Effect(bridge.apply_bridge, stay, bridge.bridge_differs),
+    "Bridge": Effect(bridge.apply_bridge, not_released, bridge.bridge_differs),
     "Veth": Effect(veth.apply, veth.release, veth.differs),
-    "BridgePort": Effect(bridge.apply_port, stay, bridge.port_differs),
+    "BridgePort": Effect(bridge.apply_port, not_released, bridge.port_differs),
     "PortVlan": _later("vlan", "port", shared=True),
     "NoPortVlan": _later("vlan", "removal", shared=True),
     "VlanGateway": _later("vlan", "gateway", shared=True),
     "SpoofGuard": _later("spoofcheck"),
-    "ContainerSysctl": Effect(container.apply_sysctl, stay, container.sysctl_differs),
-    "Forwarding": Effect(forwarding.apply, stay, forwarding.differs),
-    "IgnoreAdvertisements": Effect(forwarding.ignore_advertisements, stay, forwarding.advertisements_differ),
-    "ContainerAddress": Effect(container.apply_address, stay, container.address_differs),
-    "ContainerUp": Effect(container.apply_up, stay, container.up_differs),
-    "ContainerRoute": Effect(container.apply_route, stay, container.route_differs),
-    "GatewayAddress": Effect(bridge.apply_gateway, stay, bridge.gateway_differs),
+    "ContainerSysctl": Effect(container.apply_sysctl, not_released, container.sysctl_differs),
+    "Forwarding": Effect(forwarding.apply, not_released, forwarding.differs),
+    "IgnoreAdvertisements": Effect(forwarding.ignore_advertisements, not_released, forwarding.advertisements_differ),
+    "ContainerAddress": Effect(container.apply_address, not_released, container.address_differs),
+    "ContainerUp": Effect(container.apply_up, not_released, container.up_differs),
+    "ContainerRoute": Effect(container.apply_route, not_released, container.route_differs),
+    "GatewayAddress": Effect(bridge.apply_gateway, not_released, bridge.gateway_differs),
     "HostAddress": _later("routed", "address", shared=True),
     "HostRoute": _later("routed", "route", shared=True),
     "Masquerade": _later("masquerade"),
@@ -114,23 +114,23 @@ EFFECTS: dict[str, Effect] = {
     "TunedSysctl": _later("tuning", "sysctl", shared=True)._replace(differs=nothing_differs),
     "SpelledSysctls": _later("tuning", "spelled", shared=True),
     "TunedLink": _later("tuning", "link", shared=True),
-    "Readiness": Effect(container.await_ready, stay, nothing_differs),
+    "Readiness": Effect(container.await_ready, not_released, nothing_differs),
 }
 
 
-def explain(what: str, error: Exception) -> CniError:
+def to_cni_error(what: str, error: Exception) -> CniError:
     """A failure in words: what was to be done, the reason, the remedy. A CniError has its words already."""
     if isinstance(error, CniError):
         return error
-    if isinstance(error, (Refused, OSError)) and error.errno is not None:
-        reason = str(error) if isinstance(error, Refused) else strerror(error.errno)
+    if isinstance(error, (NetlinkError, OSError)) and error.errno is not None:
+        reason = str(error) if isinstance(error, NetlinkError) else strerror(error.errno)
         remedy = _remedy(error)
-        return MachineRefused(f"{what}: {reason}{f'; {remedy}' if remedy else ''}")
-    return MachineRefused(f"{what}: {words_of(error)}")
+        return OperationFailed(f"{what}: {reason}{f'; {remedy}' if remedy else ''}")
+    return OperationFailed(f"{what}: {error_text(error)}")
 
 
-def _remedy(error: Refused | OSError) -> str:
-    if isinstance(error, Refused) and "IPv6 is disabled" in error.words:
+def _remedy(error: NetlinkError | OSError) -> str:
+    if isinstance(error, NetlinkError) and "IPv6 is disabled" in error.words:
         return "switch it on there (sysctl net.ipv6.conf.INTERFACE.disable_ipv6=0), or leave IPv6 out of the network"
     if error.errno in (EPERM, EACCES):
         needed = "podwire needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the host's network namespace"
@@ -152,53 +152,53 @@ def _lacks_privileges() -> bool:
     return not held or held[0] & PRIVILEGES != PRIVILEGES or users.split() != ALL_USERS
 
 
-def apply(machine: Machine, operations: Iterable[Operation], journal: Journal) -> None:
+def apply(host: Host, operations: Iterable[Operation], journal: Journal) -> None:
     """Applies in order, each step journalled. Raises CniError; rolling back is the caller's."""
     done: list[Operation] = []
     for op in operations:
-        machine.proceed()
+        host.raise_if_interrupted()
         try:
-            _apply_one(machine, op, journal, done)
+            _apply_one(host, op, journal, done)
         except FAILURES as error:
-            raise explain(op.describe(), error) from None
+            raise to_cni_error(op.describe(), error) from None
         done.append(op)
-    machine.proceed()
+    host.raise_if_interrupted()
 
 
-def _apply_one(machine: Machine, op: Operation, journal: Journal, done: list[Operation]) -> None:
+def _apply_one(host: Host, op: Operation, journal: Journal, done: list[Operation]) -> None:
     """Applies an operation; if the ruleset was flushed meanwhile, those already done are applied again as well."""
     pending = [op]
     for left in reversed(range(FLUSHES + 1)):
         try:
             for one in pending:
-                EFFECTS[type(one).__name__].apply(machine, one, journal)
-        except Refused as refused:
+                EFFECTS[type(one).__name__].apply(host, one, journal)
+        except NetlinkError as refused:
             if not left or refused.errno not in PASSING or type(op).__name__ not in IN_RULES:
                 raise
-            machine.nft.forget_chains()
+            host.nft.forget_chains()
             pending = [*[one for one in done if type(one).__name__ in IN_RULES], op]
         else:
             return
 
 
-def release(machine: Machine, operations: Iterable[Operation]) -> list[str]:
+def release(host: Host, operations: Iterable[Operation]) -> list[str]:
     """Releases whatever there is, and returns what could not be."""
     failed = []
     for op in operations:
         try:
-            EFFECTS[type(op).__name__].release(machine, op)
+            EFFECTS[type(op).__name__].release(host, op)
         except FAILURES as error:
-            failed.append(explain(op.describe(), error).message)
+            failed.append(to_cni_error(op.describe(), error).message)
     return failed
 
 
-def differences(machine: Machine, operations: Iterable[Operation]) -> list[str]:
+def differences(host: Host, operations: Iterable[Operation]) -> list[str]:
     """What no longer is as the operations made it. Raises CniError where the kernel does not tell."""
-    machine.remember()
+    host.remember()
     found = []
     for op in operations:
         try:
-            found.append(EFFECTS[type(op).__name__].differs(machine, op))
+            found.append(EFFECTS[type(op).__name__].differs(host, op))
         except FAILURES as error:
-            raise explain(op.describe(), error) from None
+            raise to_cni_error(op.describe(), error) from None
     return [difference for difference in found if difference]

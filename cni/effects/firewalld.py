@@ -5,16 +5,16 @@ The library for D-Bus is loaded only where firewalld may be running, as it costs
 
 from __future__ import annotations
 
-from cni.effects.journal import words_of
+from cni.effects.journal import error_text
 from cni.kernel import sysctl
-from cni.protocol.errors import MachineRefused
+from cni.protocol.errors import OperationFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.plan.firewalld import ZoneSource
 
@@ -42,43 +42,43 @@ def is_running(environment: Mapping[str, str]) -> bool:
         return False
     try:
         _call(environment, "org.freedesktop.DBus", "/org/freedesktop/DBus", "GetNameOwner", NAME)
-    except MachineRefused:
+    except OperationFailed:
         return False
     return True
 
 
-def apply(machine: Machine, op: ZoneSource, journal: Journal) -> None:
+def apply(host: Host, op: ZoneSource, journal: Journal) -> None:
     """Adds the source. One that is in the zone already outlives a rollback; in another zone it is an error: its owner
     chose that.
     """
-    if not differs(machine, op):
+    if not differs(host, op):
         return
-    journal.add(lambda: release(machine, op))
+    journal.add(lambda: release(host, op))
     try:
-        _call(machine.environment, ZONE, PATH, "addSource", op.zone, op.address.text)
-    except MachineRefused as refused:
+        _call(host.environment, ZONE, PATH, "addSource", op.zone, op.address.text)
+    except OperationFailed as refused:
         if ALREADY_SET not in refused.message:
             raise
 
 
-def release(machine: Machine, op: ZoneSource) -> None:
+def release(host: Host, op: ZoneSource) -> None:
     """Removes the source from its zone; where it is not in there, or firewalld does not run, there is nothing to do."""
-    if not is_running(machine.environment):
+    if not is_running(host.environment):
         return
     try:
-        _call(machine.environment, ZONE, PATH, "removeSource", op.zone, op.address.text)
-    except MachineRefused as refused:
+        _call(host.environment, ZONE, PATH, "removeSource", op.zone, op.address.text)
+    except OperationFailed as refused:
         if not any(reason in refused.message for reason in GONE):
             raise
 
 
-def differs(machine: Machine, op: ZoneSource) -> str:
-    (there,) = _call(machine.environment, ZONE, PATH, "querySource", op.zone, op.address.text)
+def differs(host: Host, op: ZoneSource) -> str:
+    (there,) = _call(host.environment, ZONE, PATH, "querySource", op.zone, op.address.text)
     return "" if there else f"{op.address.text} is not a source of firewalld's zone {op.zone}"
 
 
 def _call(environment: Mapping[str, str], interface: str, path: str, method: str, *words: str) -> tuple[Any, ...]:
-    """The answer's values. Raises MachineRefused, with firewalld's own words."""
+    """The answer's values. Raises OperationFailed, with firewalld's own words."""
     from jeepney import AuthenticationError, DBusAddress, DBusErrorResponse, new_method_call
     from jeepney.io.blocking import open_dbus_connection
     from jeepney.wrappers import unwrap_msg
@@ -91,7 +91,7 @@ def _call(environment: Mapping[str, str], interface: str, path: str, method: str
             answer: tuple[Any, ...] = unwrap_msg(connection.send_and_get_reply(question, timeout=SECONDS))
     except DBusErrorResponse as refused:
         said = " ".join(map(str, refused.data or ())) or refused.name
-        raise MachineRefused(f"firewalld: {method} {' '.join(words)}: {said}") from None
+        raise OperationFailed(f"firewalld: {method} {' '.join(words)}: {said}") from None
     except (OSError, RuntimeError, ValueError, AuthenticationError) as error:
-        raise MachineRefused(f"D-Bus: no answer from {bus} ({words_of(error)})") from None
+        raise OperationFailed(f"D-Bus: no answer from {bus} ({error_text(error)})") from None
     return answer

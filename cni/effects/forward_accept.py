@@ -9,7 +9,7 @@ from errno import EAFNOSUPPORT, EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
 from posix import strerror
 
 from cni.kernel import nft
-from cni.kernel.netlink import Refused
+from cni.kernel.netlink import NetlinkError
 from cni.kernel.nft import NFPROTO_INET, PROTOCOLS, Chain
 from cni.plan.forward_accept import dropped
 
@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.plan.forward_accept import Accept
 
@@ -33,10 +33,10 @@ def well_known(families: Iterable[int]) -> list[Chain]:
     return [Chain(protocol, TABLE, name) for protocol in protocols for name in NAMES]
 
 
-def dropping(machine: Machine, families: Iterable[int]) -> list[Chain]:
-    """Of the well-known chains those that drop what is forwarded. Raises Refused, OSError."""
+def dropping(host: Host, families: Iterable[int]) -> list[Chain]:
+    """Of the well-known chains those that drop what is forwarded. Raises NetlinkError, OSError."""
     try:
-        answers = machine.netfilter.ask_each([nft.get_chain(chain) for chain in well_known(families)])
+        answers = host.netfilter.ask_each([nft.get_chain(chain) for chain in well_known(families)])
     except OSError as error:
         if error.errno in ABSENT:
             return []
@@ -50,31 +50,31 @@ def dropping(machine: Machine, families: Iterable[int]) -> list[Chain]:
     return [chain for chain in chains if chain.drops_forwarded]
 
 
-def apply(machine: Machine, op: Accept, journal: Journal) -> None:
+def apply(host: Host, op: Accept, journal: Journal) -> None:
     """A rule that the kernel refuses is no reason to refuse the container: people are told."""
-    for chain in dropping(machine, op.families):
+    for chain in dropping(host, op.families):
         from cni.effects import forward_rules
 
         try:
-            forward_rules.ensure(machine, chain, op, journal)
-        except Refused as refused:
-            machine.warn(f"{dropped(chain.name, chain.table_text)}; podwire was refused it ({strerror(refused.errno)})")
+            forward_rules.ensure(host, chain, op, journal)
+        except NetlinkError as refused:
+            host.warn(f"{dropped(chain.name, chain.table_text)}; podwire was refused it ({strerror(refused.errno)})")
 
 
-def release(machine: Machine, op: Accept) -> None:
+def release(host: Host, op: Accept) -> None:
     """The rules of a subnet are its other containers' as well, unless it has room for this one alone."""
     alone = tuple([subnet for subnet in op.subnets if subnet.prefix == subnet.ip.bits])
-    for chain in dropping(machine, op.families) if alone else ():
+    for chain in dropping(host, op.families) if alone else ():
         from cni.effects import forward_rules
 
-        forward_rules.remove(machine, chain, op._replace(subnets=alone))
+        forward_rules.remove(host, chain, op._replace(subnets=alone))
 
 
-def differs(machine: Machine, op: Accept) -> str:
+def differs(host: Host, op: Accept) -> str:
     """Only a chain that drops needs the rules."""
-    for chain in dropping(machine, op.families):
+    for chain in dropping(host, op.families):
         from cni.effects import forward_rules
 
-        if forward_rules.lacking(machine, chain, op):
+        if forward_rules.lacking(host, chain, op):
             return dropped(chain.name, chain.table_text)
     return ""

@@ -1,21 +1,21 @@
-"""What the machine's firewalls do with containers' traffic, in all their tables: dear, and asked by STATUS alone."""
+"""What the host's firewalls do with containers' traffic, in all their tables: dear, and asked by STATUS alone."""
 
 from __future__ import annotations
 
 from cni.effects import iptables_legacy
 from cni.effects.forward_accept import ABSENT, well_known
 from cni.kernel import nft, nft_rules
-from cni.kernel.netlink import U32, Refused
+from cni.kernel.netlink import U32, NetlinkError
 from cni.kernel.nft import BE32, NFPROTO_INET, PROTOCOLS, Place
 from cni.plan.forward_accept import dropped, rejected
 from cni.plan.forward_audit import ACCEPT, Rule, may_pass, rejects
-from cni.protocol.errors import Unavailable
+from cni.protocol.errors import PluginNotAvailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.kernel.nft import Chain
 
 WHAT, NFTA_PAYLOAD_OFFSET = 2, 3  # NFTA_META_KEY, NFTA_CT_KEY, NFTA_PAYLOAD_BASE
@@ -34,27 +34,27 @@ LOADED = {
 GONE = "(no interface)"
 
 
-def refuse_drops(machine: Machine, families: Iterable[int], interface: str, mended: str = "") -> None:
-    """Raises Unavailable where a firewall drops or rejects what containers send to the host by `interface` (which may
-    end in *, for all that begin so), and an attaching would not mend it; in the table `mended` it would.
+def refuse_drops(host: Host, families: Iterable[int], interface: str, mended: str = "") -> None:
+    """Raises PluginNotAvailable where a firewall drops or rejects what containers send to the host by `interface`
+    (NAME* stands for a prefix), and an ADD would not mend it. In the table `mended` it would.
     """
     families = tuple(families)
     known = [chain._replace(drops_forwarded=True) for chain in well_known(families)]
-    for chain in _forwarding(machine, families):
+    for chain in _forwarding(host, families):
         if chain.table == mended:
             continue
-        rules = _rules(machine, chain)
+        rules = _rules(host, chain)
         for bars, words in ((rejects(rules, chain.name), rejected), (chain.drops_forwarded, dropped)):
             if bars and not (words is dropped and chain in known) and not may_pass(rules, chain.name, interface):
-                raise Unavailable(words(chain.name, chain.table_text))
-    iptables_legacy.refuse_drops(machine, families, interface)
+                raise PluginNotAvailable(words(chain.name, chain.table_text))
+    iptables_legacy.refuse_drops(host, families, interface)
 
 
-def _forwarding(machine: Machine, families: tuple[int, ...]) -> list[Chain]:
+def _forwarding(host: Host, families: tuple[int, ...]) -> list[Chain]:
     """Returns the chains that see forwarded packets."""
     try:
-        answers = machine.netfilter.dump(*nft.all_chains())
-    except (Refused, OSError) as error:
+        answers = host.netfilter.dump(*nft.all_chains())
+    except (NetlinkError, OSError) as error:
         if error.errno in ABSENT:
             return []
         raise
@@ -63,15 +63,15 @@ def _forwarding(machine: Machine, families: tuple[int, ...]) -> list[Chain]:
     return [one for one in chains if one.family in concerned]
 
 
-def _rules(machine: Machine, chain: Chain) -> dict[str, list[Rule]]:
+def _rules(host: Host, chain: Chain) -> dict[str, list[Rule]]:
     """Those of the chain's table, by chain."""
-    names = {link.ifindex: link.name for link in machine.route.links()}
+    names = {link.ifindex: link.name for link in host.rtnl.links()}
 
     def keys(name: str) -> list[bytes]:
-        return [element.key for element in machine.nft.elements(Place(chain.family, chain.table, name))]
+        return [element.key for element in host.nft.elements(Place(chain.family, chain.table, name))]
 
     found: dict[str, list[Rule]] = {}
-    for answer in machine.netfilter.dump(*nft.rules_of(chain.family, chain.table)):
+    for answer in host.netfilter.dump(*nft.rules_of(chain.family, chain.table)):
         rule = nft_rules.parse_rule(answer)
         found.setdefault(rule.chain, []).append(understand(rule, names, keys))
     return found
@@ -148,6 +148,6 @@ def _looked_up(found: Rule, loaded: str, data: dict[int, bytes], keys: Callable[
 
 
 def _number(value: bytes) -> int:
-    """In the machine's byte order; of what is longer, the first part."""
+    """In the host's byte order; of what is longer, the first part."""
     (number,) = U32.unpack_from(value.ljust(U32.size, b"\0"))
     return int(number)

@@ -13,7 +13,7 @@ from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.kernel.rtnl import Message
     from cni.plan.forward_accept import Accept
@@ -51,93 +51,93 @@ def _of_subnet(own: Chain, subnet: Net, *, inbound: bool) -> list[Wanted]:
     ]
 
 
-def rules(machine: Machine, chain: Chain) -> list[nft_rules.Rule]:
+def rules(host: Host, chain: Chain) -> list[nft_rules.Rule]:
     """An empty list where there is no such chain."""
-    answers = machine.netfilter.dump(*nft.rules_of(chain.family, chain.table, chain.name))
+    answers = host.netfilter.dump(*nft.rules_of(chain.family, chain.table, chain.name))
     return [nft_rules.parse_rule(answer) for answer in answers]
 
 
-def lacking(machine: Machine, chain: Chain, op: Accept) -> list[Wanted]:
+def lacking(host: Host, chain: Chain, op: Accept) -> list[Wanted]:
     """What is not there, the jump included, wherever in the chain the administrator may have moved it."""
-    there = {rule.comment for rule in rules(machine, _own(chain))}
+    there = {rule.comment for rule in rules(host, _own(chain))}
     found = [one for one in _wanted(chain, op) if one.comment not in there]
-    if not any(rule.target == CHAIN for rule in rules(machine, chain)):
+    if not any(rule.target == CHAIN for rule in rules(host, chain)):
         found.append(Wanted(chain, JUMP, nft_rules.jump(CHAIN)))
     return found
 
 
-def remove(machine: Machine, chain: Chain, op: Accept) -> None:
-    """The rules of the subnets, not the jump. Raises Refused, OSError."""
+def remove(host: Host, chain: Chain, op: Accept) -> None:
+    """The rules of the subnets, not the jump. Raises NetlinkError, OSError."""
     own = _own(chain)
     comments = {one.comment for one in _wanted(chain, op)}
-    found = [rule for rule in rules(machine, own) if rule.comment in comments]
+    found = [rule for rule in rules(host, own) if rule.comment in comments]
     if found:
-        change(machine, [nft_rules.delete_rule(own, rule.handle) for rule in found])
+        change(host, [nft_rules.delete_rule(own, rule.handle) for rule in found])
 
 
-def remove_empty(machine: Machine, chain: Chain) -> None:
-    """Removes the chain of podwire's rules if none is left, and what leads there. Raises TryAgain, Refused, OSError."""
+def remove_empty(host: Host, chain: Chain) -> None:
+    """Removes the chain of podwire's rules if none is left, and its jump. Raises TryAgain, NetlinkError, OSError."""
     own = _own(chain)
-    if not _is_empty(machine, own):
+    if not _is_empty(host, own):
         return
-    machine.lock.alone()
+    host.lock.lock_exclusive()
     try:
-        if _is_empty(machine, own):  # still: a container may have been attached meanwhile
-            jumps = [rule for rule in rules(machine, own._replace(name="")) if rule.target == CHAIN]
+        if _is_empty(host, own):  # still: a container may have been attached meanwhile
+            jumps = [rule for rule in rules(host, own._replace(name="")) if rule.target == CHAIN]
             leaving = [nft_rules.delete_rule(own._replace(name=rule.chain), rule.handle) for rule in jumps]
-            change(machine, [*leaving, nft_rules.delete_chain(own)])
+            change(host, [*leaving, nft_rules.delete_chain(own)])
     finally:
-        machine.lock.release()
+        host.lock.release()
 
 
-def _is_empty(machine: Machine, own: Chain) -> bool:
+def _is_empty(host: Host, own: Chain) -> bool:
     """Returns True if the chain is there without rules. A kernel without nftables has no chain."""
     try:
-        (answer,) = machine.netfilter.ask_each([nft.get_chain(own)])
+        (answer,) = host.netfilter.ask_each([nft.get_chain(own)])
     except OSError:
         return False
-    return isinstance(answer, bytes) and not rules(machine, own)
+    return isinstance(answer, bytes) and not rules(host, own)
 
 
-def ensure(machine: Machine, chain: Chain, op: Accept, journal: Journal) -> None:
-    """Alone; whoever had to wait looks again, since another may have added them. Raises Refused, OSError."""
-    if not lacking(machine, chain, op):
+def ensure(host: Host, chain: Chain, op: Accept, journal: Journal) -> None:
+    """Alone; whoever had to wait looks again, since another may have added them. Raises NetlinkError, OSError."""
+    if not lacking(host, chain, op):
         return
-    machine.lock.alone()
+    host.lock.lock_exclusive()
     try:
-        if lack := lacking(machine, chain, op):
-            _add(machine, chain, lack, journal)
+        if lack := lacking(host, chain, op):
+            _add(host, chain, lack, journal)
     finally:
-        machine.lock.share()
+        host.lock.lock_shared()
 
 
-def _add(machine: Machine, chain: Chain, lack: list[Wanted], journal: Journal) -> None:
+def _add(host: Host, chain: Chain, lack: list[Wanted], journal: Journal) -> None:
     own = _own(chain)
-    (before,) = machine.netfilter.ask_each([nft.get_chain(own)])
+    (before,) = host.netfilter.ask_each([nft.get_chain(own)])
     made = not isinstance(before, bytes)
     added = [nft_rules.append_rule(one.chain, one.expressions, one.comment) for one in lack]
-    journal.take(
-        lambda: change(machine, [nft_rules.add_chain(own), *added]),
-        lambda: _take_back(machine, lack, own if made else None),
+    journal.run(
+        lambda: change(host, [nft_rules.add_chain(own), *added]),
+        lambda: _take_back(host, lack, own if made else None),
         shared=True,
     )
 
 
-def _take_back(machine: Machine, added: list[Wanted], made: Chain | None) -> None:
+def _take_back(host: Host, added: list[Wanted], made: Chain | None) -> None:
     """Rules that somebody else has removed by now are no obstacle."""
     messages = []
     for chain in dict.fromkeys([one.chain for one in reversed(added)]):
         comments = {one.comment for one in added if one.chain == chain}
-        found = [rule for rule in rules(machine, chain) if rule.comment in comments]
+        found = [rule for rule in rules(host, chain) if rule.comment in comments]
         messages += [nft_rules.delete_rule(chain, rule.handle) for rule in found]
-    if made is not None and isinstance(machine.netfilter.ask_each([nft.get_chain(made)])[0], bytes):
+    if made is not None and isinstance(host.netfilter.ask_each([nft.get_chain(made)])[0], bytes):
         messages.append(nft_rules.delete_chain(made))
     if messages:
-        change(machine, messages)
+        change(host, messages)
 
 
-def change(machine: Machine, messages: list[Message]) -> None:
-    """All of them or none take effect. Raises Refused."""
-    refusal = machine.netfilter.batch(nft.transaction(messages))
+def change(host: Host, messages: list[Message]) -> None:
+    """All of them or none take effect. Raises NetlinkError."""
+    refusal = host.netfilter.batch(nft.transaction(messages))
     if refusal is not None:
         raise refusal

@@ -5,12 +5,12 @@ from __future__ import annotations
 from errno import ENOENT
 
 from cni.kernel import rtnl, rtnl_parse, sysctl
-from cni.kernel.netlink import Refused
-from cni.protocol.errors import MachineRefused
+from cni.kernel.netlink import NetlinkError
+from cni.protocol.errors import OperationFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.plan.operations import Forwarding, IgnoreAdvertisements
 
@@ -18,25 +18,25 @@ IPV6 = 6
 HOSTS_ONLY, ALWAYS = "1", "2"  # accept_ra: unless the interface forwards; also then
 
 
-def apply(machine: Machine, op: Forwarding, journal: Journal) -> None:
+def apply(host: Host, op: Forwarding, journal: Journal) -> None:
     before = sysctl.read(op.key)
     if before is None:
-        raise MachineRefused(f"the host has no {op.key}: is IPv6 switched off (ipv6.disable=1)?")
+        raise OperationFailed(f"the host has no {op.key}: is IPv6 switched off (ipv6.disable=1)?")
     if before == "0":
         if op.family == IPV6:
-            _keep_routers(machine, journal)
+            _keep_routers(host, journal)
         journal.add_shared(lambda: sysctl.ensure(op.key, before))
         sysctl.change(op.key, before, "1")
 
 
-def _keep_routers(machine: Machine, journal: Journal) -> None:
+def _keep_routers(host: Host, journal: Journal) -> None:
     """Lets the interfaces that have routes by router advertisements keep them, and listen to routers as before.
 
     A kernel that begins to forward drops the host's own default route where accept_ra is 1, and takes no other
     (net/ipv6/addrconf.c, rt6_purge_dflt_routers).
     """
-    advertised = _advertised(machine)
-    for link in machine.route.links() if advertised else ():
+    advertised = _advertised(host)
+    for link in host.rtnl.links() if advertised else ():
         if link.ifindex in advertised:
             _listen_always(link.name, journal)
 
@@ -48,11 +48,11 @@ def _listen_always(interface: str, journal: Journal) -> None:
         sysctl.change(key, HOSTS_ONLY, ALWAYS, optional=True)
 
 
-def _advertised(machine: Machine) -> set[int]:
+def _advertised(host: Host) -> set[int]:
     """Returns the indexes of interfaces with a route that a router advertised: to a default or more, or on the link."""
     try:
-        answers = machine.route.dump(*rtnl.main_routes(IPV6))
-    except Refused as refused:
+        answers = host.rtnl.dump(*rtnl.main_routes(IPV6))
+    except NetlinkError as refused:
         if refused.errno == ENOENT:  # the table is made with its first route
             return set()
         raise
@@ -61,23 +61,23 @@ def _advertised(machine: Machine) -> set[int]:
     }
 
 
-def differs(machine: Machine, op: Forwarding) -> str:
-    del machine
+def differs(host: Host, op: Forwarding) -> str:
+    del host
     return f"the host does not forward IPv{op.family} ({op.key} is 0)" if sysctl.read(op.key) == "0" else ""
 
 
-def ignore_advertisements(machine: Machine, op: IgnoreAdvertisements, journal: Journal) -> None:
+def ignore_advertisements(host: Host, op: IgnoreAdvertisements, journal: Journal) -> None:
     """The interface may be the attachment's own, and gone when this is undone."""
-    del machine
+    del host
     before = sysctl.read(op.key)
     if before is not None and before != "0":
         journal.add_shared(lambda: sysctl.ensure(op.key, before, optional=True))
         sysctl.change(op.key, before, "0", optional=True)
 
 
-def advertisements_differ(machine: Machine, op: IgnoreAdvertisements) -> str:
+def advertisements_differ(host: Host, op: IgnoreAdvertisements) -> str:
     """Not held against an attachment where ADD could not change it either."""
-    del machine
+    del host
     value = sysctl.read(op.key)
     if value in (None, "0") or not sysctl.is_writable(op.key):
         return ""

@@ -1,4 +1,4 @@
-"""The machine that operations are applied to: the host's namespace, the container's, and their open sockets.
+"""The host that operations are applied to: the host's namespace, the container's, and their open sockets.
 
 Sockets are opened in their namespace once and used from outside; only sysctls need the thread to be inside.
 """
@@ -10,8 +10,8 @@ import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 from cni.kernel import sysctl
 from cni.kernel.hostlock import HostLock
 from cni.kernel.netlink import NETLINK_NETFILTER, Netlink
-from cni.kernel.netns import OWN, Netns, Visit
-from cni.kernel.rtnl_socket import Route
+from cni.kernel.netns import OWN, EnteredNetns, Netns
+from cni.kernel.rtnl_socket import RtnlSocket
 from cni.protocol.errors import InvalidNetns, TryAgain
 from cni.protocol.owner import label_keys
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cni.effects.nft_socket import Nft
 
 
-class Machine:
+class Host:
     """One call's view of host and container. `container` is None where DEL finds none. `warn` tells people what is no
     error.
     """
@@ -30,17 +30,17 @@ class Machine:
     def __init__(self, environment: Mapping[str, str], warn: Callable[[str], None]) -> None:
         self.environment = environment
         self.warn = warn
-        self.host = Netns(OWN)
-        self.route = Route()
-        self.lock = HostLock(self.host)
+        self.netns = Netns(OWN)
+        self.rtnl = RtnlSocket()
+        self.lock = HostLock(self.netns)
         self.container: Netns | None = None
-        self._container_route: Route | None = None
+        self._container_rtnl: RtnlSocket | None = None
         self._netfilter: Netlink | None = None
         self._nft: Nft | None = None
         self.stopped = False
 
     def close(self) -> None:
-        held = (self.route, self._container_route, self._netfilter, self._nft, self.container, self.lock, self.host)
+        held = (self.rtnl, self._container_rtnl, self._netfilter, self._nft, self.container, self.lock, self.netns)
         for one in held:
             if one is not None:
                 one.close()
@@ -49,7 +49,7 @@ class Machine:
         """From a signal handler: the next step that asks will not be taken."""
         self.stopped = True
 
-    def proceed(self) -> None:
+    def raise_if_interrupted(self) -> None:
         """Asked between steps. Raises TryAgain after `stop`."""
         if self.stopped:
             raise TryAgain("interrupted by a signal, everything done so far is undone")
@@ -60,21 +60,21 @@ class Machine:
             container = Netns(path)
         except OSError as error:
             raise InvalidNetns(f"cannot open CNI_NETNS {path!r}: {error.strerror}") from None
-        if container.same_as(self.host) and not own_allowed:
+        if container.same_as(self.netns) and not own_allowed:
             container.close()
             raise InvalidNetns(f"CNI_NETNS {path!r} is the plugin's own network namespace, expected a container's")
         try:
-            with Visit(container, self.host):
-                self._container_route = Route()
+            with EnteredNetns(container, self.netns):
+                self._container_rtnl = RtnlSocket()
         except BaseException:
             container.close()
             raise
         self.container = container
 
     @property
-    def inside(self) -> Visit:
+    def in_container(self) -> EnteredNetns:
         """The way into the container's namespace, for `with`."""
-        return Visit(self._need_container(), self.host)
+        return EnteredNetns(self._need_container(), self.netns)
 
     @property
     def container_descriptor(self) -> int:
@@ -86,10 +86,10 @@ class Machine:
         return self.container
 
     @property
-    def container_route(self) -> Route:
-        if self._container_route is None:
+    def container_rtnl(self) -> RtnlSocket:
+        if self._container_rtnl is None:
             raise InvalidNetns("the container's network namespace is gone")
-        return self._container_route
+        return self._container_rtnl
 
     @property
     def netfilter(self) -> Netlink:
@@ -109,23 +109,23 @@ class Machine:
 
     def remember(self) -> None:
         """Keeps what is listed from now on, since nothing is changed any more."""
-        for route in (self.route, self._container_route):
+        for route in (self.rtnl, self._container_rtnl):
             if route is not None:
                 route.remember()
 
-    def unshared(self) -> bool:
+    def is_sole_user(self) -> bool:
         """Nobody else is attached, attaching or detaching, so what attachments share may be taken back.
 
         Own links and elements must be gone already. Ports may be a container's that another plugin has attached. The
         lock stays ours alone until the process ends.
         """
-        if not self.lock.try_alone() or any(label_keys(link.alias) for link in self.route.links()):
+        if not self.lock.try_lock_exclusive() or any(label_keys(link.alias) for link in self.rtnl.links()):
             return False
         return self._nft is None or not self._nft.has_elements()
 
 
 def node_identity() -> str:
-    """What tells this machine from others that may share a wire with it (machine-id(5)), or else its name."""
+    """What tells this host from others that may share a wire with it (machine-id(5)), or else its name."""
     try:
         return sysctl.read_text("/etc/machine-id") or os.uname().nodename
     except OSError:

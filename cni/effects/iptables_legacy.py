@@ -5,43 +5,43 @@ from __future__ import annotations
 from cni import proc
 from cni.kernel import sysctl
 from cni.plan.forward_accept import dropped, rejected
-from cni.protocol.errors import Unavailable
+from cni.protocol.errors import PluginNotAvailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
 
 PROGRAMS = {4: ("ip_tables_names", "iptables-legacy"), 6: ("ip6_tables_names", "ip6tables-legacy")}
 CHAIN = "FORWARD"
 
 
-def refuse_drops(machine: Machine, families: Iterable[int], interface: str, admin_chain: str = "") -> None:
-    """Raises Unavailable where the chain drops what containers send to the host by `interface` (which may end in *, for
-    all that begin so), or where the administrator has a chain that nothing leads to.
+def refuse_drops(host: Host, families: Iterable[int], interface: str, admin_chain: str = "") -> None:
+    """Raises PluginNotAvailable where the chain drops what containers send to the host by `interface` (NAME* stands
+    for a prefix), or where the administrator has a chain that nothing jumps to.
     """
     for family in families:
-        if not (listed := _listed(machine, family)):
+        if not (listed := _listed(host, family)):
             continue
         from cni.plan.forward_audit import drops, may_pass, read_iptables, rejects
 
         rules, table = read_iptables(listed), f"filter of {PROGRAMS[family][1]}"
         for bars, words in ((drops(listed, CHAIN), dropped), (rejects(rules, CHAIN), rejected)):
             if bars and not may_pass(rules, CHAIN, interface):
-                raise Unavailable(words(CHAIN, table))
+                raise PluginNotAvailable(words(CHAIN, table))
         if (
             admin_chain
             and admin_chain in rules
             and not any(rule.target == admin_chain for rule in rules.get(CHAIN, []))
         ):
-            raise Unavailable(
+            raise PluginNotAvailable(
                 f"chain {admin_chain} of table {table} has no effect: podwire leads to that of iptables-nft alone"
                 f" ({PROGRAMS[family][1]} -I {CHAIN} -j {admin_chain})"
             )
 
 
-def _listed(machine: Machine, family: int) -> str:
+def _listed(host: Host, family: int) -> str:
     """All rules; nothing where the kernel has no such table, or no program tells."""
     names, name = PROGRAMS[family]
     try:
@@ -50,7 +50,7 @@ def _listed(machine: Machine, family: int) -> str:
         return ""
     if "filter" not in tables.split():
         return ""
-    program = proc.find_system(name, machine.environment)
+    program = proc.find_system(name, host.environment)
     if program is None:
         return ""
-    return proc.run([program, "-S"], b"", machine.environment, capture_stderr=True).stdout.decode("utf-8", "replace")
+    return proc.run([program, "-S"], b"", host.environment, capture_stderr=True).stdout.decode("utf-8", "replace")

@@ -1,10 +1,10 @@
-"""What an ADD has done so far, each step with the way back, so that a failure leaves the machine as it was."""
+"""What an ADD has done so far, each step with the way back, so that a failure leaves the host as it was."""
 
 from __future__ import annotations
 
-from cni.kernel.netlink import Interrupted, Refused
+from cni.kernel.netlink import Interrupted, NetlinkError
 from cni.locks import heed
-from cni.protocol.errors import CniError, MachineRefused
+from cni.protocol.errors import CniError, OperationFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
 
-FAILURES = (CniError, Refused, Interrupted, OSError)  # all that an effect may raise
+FAILURES = (CniError, NetlinkError, Interrupted, OSError)  # all that an effect may raise
 
 
-def words_of(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """A failure as people read it: what the system says, without numbers."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
@@ -27,31 +27,31 @@ def words_of(error: BaseException) -> str:
 class Journal:
     """The ways back, to be gone in reverse: first from what is the attachment's own, then from what it shares."""
 
-    def __init__(self, machine: Machine, *, shared_stays: bool = False) -> None:
+    def __init__(self, host: Host, *, shared_stays: bool = False) -> None:
         """`shared_stays`: nobody can tell who else has come to depend on what is shared."""
-        self._machine = machine
+        self._host = host
         self._shared_stays = shared_stays
         self._own: list[Callable[[], object]] = []
         self._shared: list[Callable[[], object]] = []
 
-    def add(self, way_back: Callable[[], object]) -> None:
-        self._own.append(way_back)
+    def add(self, undo: Callable[[], object]) -> None:
+        self._own.append(undo)
 
-    def add_shared(self, way_back: Callable[[], object]) -> None:
+    def add_shared(self, undo: Callable[[], object]) -> None:
         """For what attachments share: gone only if no other has come to depend on it."""
-        self._shared.append(way_back)
+        self._shared.append(undo)
 
-    def take(self, step: Callable[[], object], way_back: Callable[[], object], *, shared: bool = False) -> None:
+    def run(self, step: Callable[[], object], undo: Callable[[], object], *, shared: bool = False) -> None:
         """A step that must not be gone back if it was refused: then what is there is another's.
 
         After any other failure nobody knows whether it was taken, so its way back counts.
         """
-        ways_back = self._shared if shared else self._own
-        ways_back.append(way_back)
+        undo_steps = self._shared if shared else self._own
+        undo_steps.append(undo)
         try:
             step()
-        except Refused:
-            ways_back.remove(way_back)
+        except NetlinkError:
+            undo_steps.remove(undo)
             raise
 
     def __enter__(self) -> Self:
@@ -60,10 +60,10 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Rolls back after any exception. Raises MachineRefused where not all could be undone."""
+        """Rolls back after any exception. Raises OperationFailed where not all could be undone."""
         if error is not None and (failed := self.roll_back()):
-            raise MachineRefused(
-                f"{words_of(error)}; and not all of it could be undone: {'; '.join(failed)}"
+            raise OperationFailed(
+                f"{error_text(error)}; and not all of it could be undone: {'; '.join(failed)}"
             ) from error
 
     def roll_back(self) -> list[str]:
@@ -72,15 +72,15 @@ class Journal:
         failed: list[str] = []
         self._go(self._own, failed)
         try:
-            if self._shared and not self._shared_stays and self._machine.unshared():
+            if self._shared and not self._shared_stays and self._host.is_sole_user():
                 self._go(self._shared, failed)
         except FAILURES as error:
-            failed.append(words_of(error))
+            failed.append(error_text(error))
         return failed
 
-    def _go(self, ways_back: list[Callable[[], object]], failed: list[str]) -> None:
-        while ways_back:
+    def _go(self, undo_steps: list[Callable[[], object]], failed: list[str]) -> None:
+        while undo_steps:
             try:
-                ways_back.pop()()
+                undo_steps.pop()()
             except FAILURES as error:
-                failed.append(words_of(error))
+                failed.append(error_text(error))

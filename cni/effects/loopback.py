@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from cni.effects.stray import is_anothers
 from cni.kernel import rtnl
-from cni.protocol.errors import MachineRefused
+from cni.protocol.errors import OperationFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.plan.loopback import LoopbackUp
     from cni.protocol.address import Net
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
 LOOPBACK4 = 127  # RFC 1122: the first byte
 
 
-def apply(machine: Machine, op: LoopbackUp, journal: Journal) -> None:
-    route = machine.container_route
+def apply(host: Host, op: LoopbackUp, journal: Journal) -> None:
+    route = host.container_rtnl
     if not route.need(op.ifname).up:
         journal.add(lambda: route.request(*rtnl.set_flags(op.ifname, 0, rtnl.IFF_UP)))
         route.request(*rtnl.set_flags(op.ifname, rtnl.IFF_UP, rtnl.IFF_UP))
-    foreign = [one.text for one in addresses(machine, op.ifname) if not _is_loopback(one)]
+    foreign = [one.text for one in addresses(host, op.ifname) if not _is_loopback(one)]
     if foreign:
-        raise MachineRefused(f"{op.ifname} has an address that is not a loopback address: {', '.join(foreign)}")
+        raise OperationFailed(f"{op.ifname} has an address that is not a loopback address: {', '.join(foreign)}")
 
 
-def release(machine: Machine, op: LoopbackUp) -> None:
+def release(host: Host, op: LoopbackUp) -> None:
     """An ADD of the container that has the path by now would not come again to set its interface up."""
-    if machine.container is None or machine.container.same_as(machine.host):
+    if host.container is None or host.container.same_as(host.netns):
         return
-    if not is_anothers(machine, op.label):
-        machine.container_route.request(*rtnl.set_flags(op.ifname, 0, rtnl.IFF_UP))
+    if not is_anothers(host, op.label):
+        host.container_rtnl.request(*rtnl.set_flags(op.ifname, 0, rtnl.IFF_UP))
 
 
-def differs(machine: Machine, op: LoopbackUp) -> str:
-    link = machine.container_route.find(op.ifname)
+def differs(host: Host, op: LoopbackUp) -> str:
+    link = host.container_rtnl.find(op.ifname)
     return "" if link is not None and link.up else f"{op.ifname} is down"
 
 
-def addresses(machine: Machine, ifname: str) -> list[Net]:
+def addresses(host: Host, ifname: str) -> list[Net]:
     """In the kernel's order."""
-    return [one.address for one in machine.container_route.addresses(ifname)]
+    return [one.address for one in host.container_rtnl.addresses(ifname)]
 
 
 def _is_loopback(address: Net) -> bool:

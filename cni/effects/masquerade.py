@@ -10,7 +10,7 @@ from cni.plan.masquerade import Masquerade, masquerade_chain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.kernel.nft import Place
 
@@ -20,36 +20,36 @@ def _element(op: Masquerade) -> tuple[Place, Element]:
     return place, Element(op.ip.packed, masquerade_chain(op.address), op.label)
 
 
-def apply(machine: Machine, op: Masquerade, journal: Journal) -> None:
-    if not nft_elements.is_whole(machine, nfttext.masquerade([op.address])):
-        _restore(machine, op, journal)
-    nft_elements.hold(machine, *_element(op), journal)
+def apply(host: Host, op: Masquerade, journal: Journal) -> None:
+    if not nft_elements.is_whole(host, nfttext.masquerade([op.address])):
+        _restore(host, op, journal)
+    nft_elements.hold(host, *_element(op), journal)
 
 
-def _restore(machine: Machine, op: Masquerade, journal: Journal) -> None:
+def _restore(host: Host, op: Masquerade, journal: Journal) -> None:
     """With the subnets of all who are attached: their host interfaces' aliases name them."""
     held = [
         Masquerade(address, alias.label)
-        for _, alias in nft_elements.attached(machine)
+        for _, alias in nft_elements.attached(host)
         if alias.masqueraded and alias.label != op.label
         for address in alias.addresses
     ]
 
     def lost() -> list[str]:
-        missing = [one for one in held if machine.nft.find(*_element(one)) is None and one.ip != op.ip]
+        missing = [one for one in held if host.nft.find(*_element(one)) is None and one.ip != op.ip]
         return [nfttext.masquerade_element(one.address, one.label) for one in missing]
 
-    nft_elements.ensure(machine, nfttext.masquerade([op.address, *[one.address for one in held]]), lost, journal)
+    nft_elements.ensure(host, nfttext.masquerade([op.address, *[one.address for one in held]]), lost, journal)
 
 
-def release(machine: Machine, op: Masquerade) -> None:
-    machine.nft.remove(*_element(op))
+def release(host: Host, op: Masquerade) -> None:
+    host.nft.remove(*_element(op))
 
 
-def differs(machine: Machine, op: Masquerade) -> str:
+def differs(host: Host, op: Masquerade) -> str:
     place, element = _element(op)
-    if machine.nft.find(place, element) != element:
+    if host.nft.find(place, element) != element:
         return f"the masquerade of {op.ip.text} is gone from table {nfttext.INET}"
-    if not nft_elements.is_whole(machine, nfttext.masquerade([op.address])):
+    if not nft_elements.is_whole(host, nfttext.masquerade([op.address])):
         return f"table {nfttext.INET} has lost its rules"
     return ""

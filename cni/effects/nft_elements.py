@@ -8,89 +8,89 @@ from cni import proc
 from cni.effects.nft_socket import GUARDS, MASQUERADES, PORTS
 from cni.kernel import nft
 from cni.plan.alias import parse_alias
-from cni.protocol.errors import MachineRefused
+from cni.protocol.errors import OperationFailed
 from cni.protocol.owner import label_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.kernel.nft import Element, Place
     from cni.plan.alias import Alias
     from cni.plan.nfttext import Part
 
 
-def hold(machine: Machine, place: Place, element: Element, journal: Journal) -> None:
+def hold(host: Host, place: Place, element: Element, journal: Journal) -> None:
     """Adds an element. A key that is taken is its last holder's left-over: the address is ours now."""
-    journal.add(lambda: machine.nft.remove(place, element))
+    journal.add(lambda: host.nft.remove(place, element))
     added = nft.add_element(place, element)
-    refusal = machine.nft.change(added)
+    refusal = host.nft.change(added)
     if refusal is not None and refusal.errno == EEXIST:
-        refusal = machine.nft.change(nft.delete_element(place, element), added)
+        refusal = host.nft.change(nft.delete_element(place, element), added)
     if refusal is not None:
         raise refusal
 
 
-def forget(machine: Machine, doomed: Callable[[str], bool]) -> None:
-    """Removes every element but ports' whose label is doomed; for DEL without addresses, and GC. The cost grows with
+def forget(host: Host, is_stale: Callable[[str], bool]) -> None:
+    """Removes every element but ports' whose label is is_stale; for DEL without addresses, and GC. The cost grows with
     all elements.
     """
     for place in (*MASQUERADES.values(), *GUARDS.values()):
-        for element in machine.nft.elements(place):
-            if doomed(element.label):
-                machine.nft.remove(place, element)
+        for element in host.nft.elements(place):
+            if is_stale(element.label):
+                host.nft.remove(place, element)
 
 
-def ensure(machine: Machine, part: Part, lost: Callable[[], Iterable[str]], journal: Journal) -> None:
+def ensure(host: Host, part: Part, lost: Callable[[], Iterable[str]], journal: Journal) -> None:
     """Loads the part where one of its chains has no rules, with the elements that were lost.
 
     Alone; whoever had to wait looks again, since another may have loaded it.
     """
-    if is_whole(machine, part):
+    if is_whole(host, part):
         return
-    machine.lock.alone()
-    machine.nft.forget_chains()
-    if not is_whole(machine, part):
-        _load(machine, part.table, part.text(lost()), journal)
-        machine.nft.forget_chains()
-    machine.lock.share()
+    host.lock.lock_exclusive()
+    host.nft.forget_chains()
+    if not is_whole(host, part):
+        _load(host, part.table, part.text(lost()), journal)
+        host.nft.forget_chains()
+    host.lock.lock_shared()
 
 
-def is_whole(machine: Machine, part: Part) -> bool:
-    return machine.nft.chains(part.table).issuperset(part.chains)
+def is_whole(host: Host, part: Part) -> bool:
+    return host.nft.chains(part.table).issuperset(part.chains)
 
 
-def attached(machine: Machine) -> list[tuple[str, Alias]]:
+def attached(host: Host) -> list[tuple[str, Alias]]:
     """Name and alias of every host interface that is an attachment's."""
-    aliases = [(link.name, parse_alias(link.alias)) for link in machine.route.links()]
+    aliases = [(link.name, parse_alias(link.alias)) for link in host.rtnl.links()]
     return [(name, alias) for name, alias in aliases if label_keys(alias.label)]
 
 
-def _load(machine: Machine, table: str, text: str, journal: Journal) -> None:
+def _load(host: Host, table: str, text: str, journal: Journal) -> None:
     """Loads static rules; the way back is the table as it was."""
-    before = _nft(machine, ["list", "table", *table.split()], "", absent_allowed=True)
+    before = _nft(host, ["list", "table", *table.split()], "", absent_allowed=True)
 
     def restore() -> None:
-        _nft(machine, ["-f", "-"], f"add table {table}\ndelete table {table}\n{before}")
-        # Whoever was attached then is not now: see unshared.
+        _nft(host, ["-f", "-"], f"add table {table}\ndelete table {table}\n{before}")
+        # Whoever was attached then is not now: see is_sole_user.
         for place in (*MASQUERADES.values(), *GUARDS.values(), *PORTS.values()):
-            for element in machine.nft.elements(place):
-                machine.nft.remove(place, element)
+            for element in host.nft.elements(place):
+                host.nft.remove(place, element)
 
     journal.add_shared(restore)
-    _nft(machine, ["-f", "-"], text)
+    _nft(host, ["-f", "-"], text)
 
 
-def _nft(machine: Machine, arguments: list[str], text: str, absent_allowed: bool = False) -> str:
-    program = proc.find_system("nft", machine.environment)
+def _nft(host: Host, arguments: list[str], text: str, absent_allowed: bool = False) -> str:
+    program = proc.find_system("nft", host.environment)
     if program is None:
-        raise MachineRefused("the program nft is missing: install nftables, or switch off what needs it (ipMasq)")
-    ended = proc.run([program, *arguments], text.encode(), machine.environment, capture_stderr=True)
+        raise OperationFailed("the program nft is missing: install nftables, or switch off what needs it (ipMasq)")
+    ended = proc.run([program, *arguments], text.encode(), host.environment, capture_stderr=True)
     if ended.status != 0:
         if absent_allowed:
             return ""
         words = ended.stderr.decode("utf-8", "replace").strip()
-        raise MachineRefused(f"nft refused podwire's rules: {words}")
+        raise OperationFailed(f"nft refused podwire's rules: {words}")
     return ended.stdout.decode("utf-8", "replace")

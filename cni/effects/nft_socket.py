@@ -14,7 +14,7 @@ from cni.kernel.netlink import (
     NLMSG_ERROR,
     U32,
     Netlink,
-    Refused,
+    NetlinkError,
     frame,
     refusal_of,
 )
@@ -66,7 +66,7 @@ class _NoSocket:
 class Nft(Netlink):
     """A kernel without nftables has nothing of what is looked for, and refuses what is added.
 
-    Every method raises Refused and OSError for what the kernel refuses, beyond what its own line says.
+    Every method raises NetlinkError and OSError for what the kernel refuses, beyond what its own line says.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Nft(Netlink):
         if table not in self._chains:
             try:
                 answers = self.dump(*nft.rules_of(FAMILIES[table], nfttext.TABLE))
-            except (Refused, OSError) as error:
+            except (NetlinkError, OSError) as error:
                 if not self._is_absence(error):
                     raise
                 answers = []
@@ -99,13 +99,13 @@ class Nft(Netlink):
             try:
                 self.ask(*nft.generation())
                 self._known = True
-            except (Refused, OSError) as error:
+            except (NetlinkError, OSError) as error:
                 if error.errno not in (*ABSENT, EINVAL):
                     raise
                 self._known = False
         return self._known
 
-    def _is_absence(self, error: Refused | OSError) -> bool:
+    def _is_absence(self, error: NetlinkError | OSError) -> bool:
         return error.errno in ABSENT or (error.errno == EINVAL and not self.is_in_kernel)
 
     def forget_chains(self) -> None:
@@ -122,7 +122,7 @@ class Nft(Netlink):
     def forget_standby(self) -> None:
         self._standby.clear()
 
-    def change(self, *messages: tuple[int, int, bytes]) -> Refused | None:
+    def change(self, *messages: tuple[int, int, bytes]) -> NetlinkError | None:
         """All of them or none take effect."""
         return self.batch(nft.transaction(list(messages)))
 
@@ -130,7 +130,7 @@ class Nft(Netlink):
         """Whatever has the element's key."""
         try:
             answer = self.ask(*nft.get_element(place, element))
-        except (Refused, OSError) as error:
+        except (NetlinkError, OSError) as error:
             if self._is_absence(error):
                 return None
             raise
@@ -171,7 +171,7 @@ class Nft(Netlink):
         """The cost grows with their number."""
         try:
             answers = self.dump(*nft.all_elements(place))
-        except (Refused, OSError) as error:
+        except (NetlinkError, OSError) as error:
             if self._is_absence(error):
                 return []
             raise

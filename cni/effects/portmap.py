@@ -15,14 +15,14 @@ from cni.plan import nfttext
 from cni.plan import portmap as plan
 from cni.plan.portmap import Condition, Hairpin, HostPort, host_port_map
 from cni.protocol.address import IP
-from cni.protocol.errors import MachineRefused
+from cni.protocol.errors import OperationFailed
 from cni.protocol.owner import same_container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.kernel.nft import Place
     from cni.plan.alias import Alias
@@ -55,24 +55,22 @@ def _hairpin_element(op: Hairpin) -> tuple[Place, Element]:
     return PORTS[f"hairpin{op.address.family}"], Element(op.address.ip.packed, op.chain, op.label)
 
 
-def _ensure(
-    machine: Machine, label: str, hairpins: list[Hairpin], conditions: list[Condition], journal: Journal
-) -> None:
+def _ensure(host: Host, label: str, hairpins: list[Hairpin], conditions: list[Condition], journal: Journal) -> None:
     """The rules; where they were lost, also what the host interfaces' aliases tell of ports that are not `label`'s."""
-    if nft_elements.is_whole(machine, nfttext.host_ports(hairpins, conditions)):
+    if nft_elements.is_whole(host, nfttext.host_ports(hairpins, conditions)):
         return
-    held = [op for _, alias in nft_elements.attached(machine) if alias.label != label for op in _remembered(alias)]
+    held = [op for _, alias in nft_elements.attached(host) if alias.label != label for op in _remembered(alias)]
     others = [op for op in held if isinstance(op, Hairpin)]
 
     def lost() -> list[str]:
-        missing = [one for one in others if machine.nft.find(*_hairpin_element(one)) is None]
+        missing = [one for one in others if host.nft.find(*_hairpin_element(one)) is None]
         ports = [one for one in held if isinstance(one, HostPort)]
-        return [*map(nfttext.hairpin_element, missing), *_lost_ports(machine, ports)]
+        return [*map(nfttext.hairpin_element, missing), *_lost_ports(host, ports)]
 
-    nft_elements.ensure(machine, nfttext.host_ports([*hairpins, *others], conditions), lost, journal)
+    nft_elements.ensure(host, nfttext.host_ports([*hairpins, *others], conditions), lost, journal)
 
 
-def _lost_ports(machine: Machine, ports: list[HostPort]) -> list[str]:
+def _lost_ports(host: Host, ports: list[HostPort]) -> list[str]:
     """The elements that are missing: one attachment holds a port, further ones of its container stand by."""
     from cni.effects import portmap_standby
 
@@ -80,11 +78,11 @@ def _lost_ports(machine: Machine, ports: list[HostPort]) -> list[str]:
     given: set[tuple[str, bytes]] = set()
     for port in ports:
         name, element = host_port_map(port), _port_element(port)[1]
-        holder = machine.nft.find(PORTS[name], element)
+        holder = host.nft.find(PORTS[name], element)
         if holder is None and (name, element.key) not in given:
             given.add((name, element.key))
             found.append(nfttext.host_port_element(port))
-        elif (holder is None or holder.label != port.label) and not portmap_standby.stands_by(machine, name, element):
+        elif (holder is None or holder.label != port.label) and not portmap_standby.stands_by(host, name, element):
             found.append(nfttext.standby_element(port))
     return found
 
@@ -93,93 +91,93 @@ def _remembered(alias: Alias) -> tuple[Operation, ...]:
     return plan.operations(Ports(alias.ports, alias.hairpin), alias.addresses, alias.label)
 
 
-def apply_hairpin(machine: Machine, op: Hairpin, journal: Journal) -> None:
-    _ensure(machine, op.label, [op], [], journal)
-    nft_elements.hold(machine, *_hairpin_element(op), journal)
+def apply_hairpin(host: Host, op: Hairpin, journal: Journal) -> None:
+    _ensure(host, op.label, [op], [], journal)
+    nft_elements.hold(host, *_hairpin_element(op), journal)
 
 
-def apply_condition(machine: Machine, op: Condition, journal: Journal) -> None:
+def apply_condition(host: Host, op: Condition, journal: Journal) -> None:
     """Alone until the port is taken, too: nobody else may take it while it is bound, or bind it while it is taken."""
-    _ensure(machine, op.port.label, [], [op], journal)
-    machine.lock.alone()
-    if _other_holder(machine, op.port) is None:
-        nft_elements.hold(machine, *_condition_element(op), journal)
+    _ensure(host, op.port.label, [], [op], journal)
+    host.lock.lock_exclusive()
+    if _other_holder(host, op.port) is None:
+        nft_elements.hold(host, *_condition_element(op), journal)
     else:
         from cni.effects import portmap_standby
 
-        portmap_standby.stand_by(machine, host_port_map(op.port), _port_element(op.port)[1], journal, op.chain)
+        portmap_standby.stand_by(host, host_port_map(op.port), _port_element(op.port)[1], journal, op.chain)
 
 
-def apply_port(machine: Machine, op: HostPort, journal: Journal) -> None:
-    """Raises MachineRefused naming who has the port already."""
+def apply_port(host: Host, op: HostPort, journal: Journal) -> None:
+    """Raises OperationFailed naming who has the port already."""
     if op.mapping.host_ip == LOOPBACK6:
         reason = "out of reach, IPv6 has no route_localnet (give hostIP 127.0.0.1, or none)"
-        machine.warn(f"host port {op.mapping.text}: {reason}")
-    _ensure(machine, op.label, [], [], journal)
-    _take(machine, op, journal)
+        host.warn(f"host port {op.mapping.text}: {reason}")
+    _ensure(host, op.label, [], [], journal)
+    _take(host, op, journal)
 
 
-def _take(machine: Machine, op: HostPort, journal: Journal) -> None:
+def _take(host: Host, op: HostPort, journal: Journal) -> None:
     place, element = _port_element(op)
-    journal.add(lambda: _put_back(machine, op))
+    journal.add(lambda: _put_back(host, op))
     added = nft.add_element(place, element)
-    refusal = machine.nft.change(added)
+    refusal = host.nft.change(added)
     if refusal is not None and refusal.errno == EEXIST:
-        machine.lock.alone()  # to the end: of two that find the same holder dead, one would take the other's port
-        if _other_holder(machine, op) is not None:
+        host.lock.lock_exclusive()  # to the end: of two that find the same holder dead, one would take the other's port
+        if _other_holder(host, op) is not None:
             from cni.effects import portmap_standby
 
-            portmap_standby.stand_by(machine, host_port_map(op), element, journal)
+            portmap_standby.stand_by(host, host_port_map(op), element, journal)
             return
-        left = machine.nft.find(place, element)
-        refusal = machine.nft.change(*([nft.delete_element(place, element)] if left else []), added)
+        left = host.nft.find(place, element)
+        refusal = host.nft.change(*([nft.delete_element(place, element)] if left else []), added)
     if refusal is not None:
         raise refusal
 
 
-def _put_back(machine: Machine, op: HostPort) -> None:
+def _put_back(host: Host, op: HostPort) -> None:
     """Meanwhile another attachment of the container may have come to stand by."""
-    machine.nft.forget_standby()
-    _give_up(machine, host_port_map(op), _port_element(op)[1])
+    host.nft.forget_standby()
+    _give_up(host, host_port_map(op), _port_element(op)[1])
 
 
-def _give_up(machine: Machine, name: str, port: Element) -> bool:
+def _give_up(host: Host, name: str, port: Element) -> bool:
     """Removes a port, or hands it on where another attachment stands by; returns whether it was there."""
-    if not machine.nft.standby(name).get(port.key):
-        return machine.nft.remove(PORTS[name], port)
+    if not host.nft.standby(name).get(port.key):
+        return host.nft.remove(PORTS[name], port)
     from cni.effects import portmap_standby
 
-    return portmap_standby.give_up(machine, name, port)
+    return portmap_standby.give_up(host, name, port)
 
 
-def _stands_by(machine: Machine, name: str, port: Element, chain: str = "") -> bool:
+def _stands_by(host: Host, name: str, port: Element, chain: str = "") -> bool:
     from cni.effects import portmap_standby
 
-    return portmap_standby.stands_by(machine, name, port, chain)
+    return portmap_standby.stands_by(host, name, port, chain)
 
 
-def _other_holder(machine: Machine, op: HostPort) -> Element | None:
+def _other_holder(host: Host, op: HostPort) -> Element | None:
     """Returns the living attachment of the same container that holds the port; those that died give it up.
 
-    Raises MachineRefused where the port is another container's that lives.
+    Raises OperationFailed where the port is another container's that lives.
     """
     place, element = _port_element(op)
-    while (holder := machine.nft.find(place, element)) is not None and holder.label != op.label:
-        if _lives(machine, holder):
+    while (holder := host.nft.find(place, element)) is not None and holder.label != op.label:
+        if _lives(host, holder):
             if same_container(holder.label, op.label):
                 return holder
             raise _taken(op, holder.label)
-        _give_up(machine, host_port_map(op), holder)
+        _give_up(host, host_port_map(op), holder)
     return None
 
 
-def _lives(machine: Machine, holder: Element) -> bool:
+def _lives(host: Host, holder: Element) -> bool:
     """A port whose container went without a DEL is free."""
     target = holder.value[: len(holder.value) - PORT.size]
-    return alive.holder_lives(machine.route, holder.label, target)
+    return alive.holder_lives(host.rtnl, holder.label, target)
 
 
-def apply_overlap(machine: Machine, op: PortOverlap, journal: Journal) -> None:
+def apply_overlap(host: Host, op: PortOverlap, journal: Journal) -> None:
     """A port of all addresses and the same of one address would share what arrives there, which two containers cannot.
 
     Looked for when the own elements are there: of two that come together, at least one sees the other. Those of one
@@ -189,69 +187,69 @@ def apply_overlap(machine: Machine, op: PortOverlap, journal: Journal) -> None:
     name = f"hostip_hostports{op.ports[0].ip.family}"
     bound: dict[bytes, list[Element]] = {}
     if any(port.mapping.host_ip is None for port in op.ports):
-        for element in machine.nft.elements(PORTS[name]):
+        for element in host.nft.elements(PORTS[name]):
             bound.setdefault(element.key[-ENDING.size :], []).append(element)
     for port in op.ports:
         key = _key(port, any_address=True)
         if port.mapping.host_ip is None:
-            _refuse_others(machine, port, name, bound.get(key, []))
+            _refuse_others(host, port, name, bound.get(key, []))
         else:
             anywhere = f"hostports{port.ip.family}"
-            found = machine.nft.find(PORTS[anywhere], Element(key, "", ""))
-            _refuse_others(machine, port, anywhere, [found] if found is not None else [])
+            found = host.nft.find(PORTS[anywhere], Element(key, "", ""))
+            _refuse_others(host, port, anywhere, [found] if found is not None else [])
 
 
-def _refuse_others(machine: Machine, op: HostPort, name: str, others: list[Element]) -> None:
-    """Raises MachineRefused where one of these elements is another container's that lives."""
+def _refuse_others(host: Host, op: HostPort, name: str, others: list[Element]) -> None:
+    """Raises OperationFailed where one of these elements is another container's that lives."""
     for other in others:
         if other.label == op.label or same_container(other.label, op.label):
             continue
-        if _lives(machine, other):
+        if _lives(host, other):
             raise _taken(op, other.label)
-        _give_up(machine, name, other)  # or a dead container would go on getting its share
+        _give_up(host, name, other)  # or a dead container would go on getting its share
 
 
-def _taken(op: HostPort, label: str) -> MachineRefused:
+def _taken(op: HostPort, label: str) -> OperationFailed:
     holder = label.split(" ", 3)[-1]
-    return MachineRefused(
+    return OperationFailed(
         f"host port {plan.host_port_key(op)} is taken by {holder} (NETWORK/CONTAINER/INTERFACE): choose another port,"
         " or delete that container first"
     )
 
 
-def release_hairpin(machine: Machine, op: Hairpin) -> None:
-    machine.nft.remove(*_hairpin_element(op))
+def release_hairpin(host: Host, op: Hairpin) -> None:
+    host.nft.remove(*_hairpin_element(op))
 
 
-def release_condition(machine: Machine, op: Condition) -> None:
-    machine.nft.remove(*_condition_element(op))
+def release_condition(host: Host, op: Condition) -> None:
+    host.nft.remove(*_condition_element(op))
 
 
-def release_port(machine: Machine, op: HostPort) -> None:
-    _give_up(machine, host_port_map(op), _port_element(op)[1])
+def release_port(host: Host, op: HostPort) -> None:
+    _give_up(host, host_port_map(op), _port_element(op)[1])
 
 
-def release_all(machine: Machine, doomed: Callable[[str], bool]) -> None:
-    """Whatever has a doomed label, with the connections that it brought; the cost grows with all mapped ports.
+def release_all(host: Host, is_stale: Callable[[str], bool]) -> None:
+    """Whatever has a is_stale label, with the connections that it brought; the cost grows with all mapped ports.
 
     First what stands by, so that no port is handed to it.
     """
     targets: set[tuple[bytes, int]] = set()
     removed = False
     for name in sorted(PORTS, key=lambda name: name not in STANDBY):
-        for element in machine.nft.elements(PORTS[name]):
-            if not doomed(element.label):
+        for element in host.nft.elements(PORTS[name]):
+            if not is_stale(element.label):
                 continue
             removed = True
             if name not in PORT_MAPS:
-                machine.nft.remove(PORTS[name], element)
-            elif _give_up(machine, name, element):
+                host.nft.remove(PORTS[name], element)
+            elif _give_up(host, name, element):
                 targets.update(_udp_target(element))
-    conntrack.forget_mapped(machine, targets)
+    conntrack.forget_mapped(host, targets)
     if removed:
         from cni.effects import route_localnet
 
-        route_localnet.take_back_unused(machine)
+        route_localnet.take_back_unused(host)
 
 
 def _udp_target(element: Element) -> list[tuple[bytes, int]]:
@@ -260,25 +258,25 @@ def _udp_target(element: Element) -> list[tuple[bytes, int]]:
     return [(ip, port)] if protocol == PROTOCOLS["udp"] else []
 
 
-def hairpin_differs(machine: Machine, op: Hairpin) -> str:
-    return _element_differs(machine, _hairpin_element(op), f"the hairpin of {op.address.ip.text}")
+def hairpin_differs(host: Host, op: Hairpin) -> str:
+    return _element_differs(host, _hairpin_element(op), f"the hairpin of {op.address.ip.text}")
 
 
-def condition_differs(machine: Machine, op: Condition) -> str:
+def condition_differs(host: Host, op: Condition) -> str:
     name, port = host_port_map(op.port), _port_element(op.port)[1]
-    missing = _element_differs(machine, _condition_element(op), f"the condition of host port {op.port.mapping.text}")
-    return "" if missing and _stands_by(machine, name, port, op.chain) else missing
+    missing = _element_differs(host, _condition_element(op), f"the condition of host port {op.port.mapping.text}")
+    return "" if missing and _stands_by(host, name, port, op.chain) else missing
 
 
-def port_differs(machine: Machine, op: HostPort) -> str:
-    missing = _element_differs(machine, _port_element(op), f"host port {op.mapping.text}")
-    if missing and _stands_by(machine, host_port_map(op), _port_element(op)[1]):
+def port_differs(host: Host, op: HostPort) -> str:
+    missing = _element_differs(host, _port_element(op), f"host port {op.mapping.text}")
+    if missing and _stands_by(host, host_port_map(op), _port_element(op)[1]):
         missing = ""
-    if not missing and not nft_elements.is_whole(machine, nfttext.host_ports([], [])):
+    if not missing and not nft_elements.is_whole(host, nfttext.host_ports([], [])):
         return f"table {nfttext.INET} has lost its rules"
     return missing
 
 
-def _element_differs(machine: Machine, where: tuple[Place, Element], what: str) -> str:
+def _element_differs(host: Host, where: tuple[Place, Element], what: str) -> str:
     place, element = where
-    return "" if machine.nft.find(place, element) == element else f"{what} is gone from table {nfttext.INET}"
+    return "" if host.nft.find(place, element) == element else f"{what} is gone from table {nfttext.INET}"

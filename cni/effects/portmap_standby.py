@@ -16,7 +16,7 @@ from cni.protocol.owner import same_container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.kernel.nft import Place
 
@@ -25,19 +25,19 @@ def _standing_by(name: str, port: Element, chain: str) -> tuple[Place, Element]:
     return PORTS[standby_map(name)], Element(port.key + port.value, chain, port.label, leaves=True)
 
 
-def stand_by(machine: Machine, name: str, port: Element, journal: Journal, chain: str = OPEN_PORTS) -> None:
+def stand_by(host: Host, name: str, port: Element, journal: Journal, chain: str = OPEN_PORTS) -> None:
     """Adds `port`, of the map `name`, to those that stand by. Once for each attachment: the first chain counts."""
     place, element = _standing_by(name, port, chain)
-    journal.add(lambda: machine.nft.remove(place, element))
-    refusal = machine.nft.change(nft.add_element(place, element))
+    journal.add(lambda: host.nft.remove(place, element))
+    refusal = host.nft.change(nft.add_element(place, element))
     if refusal is not None and refusal.errno != EEXIST:
         raise refusal
 
 
-def stands_by(machine: Machine, name: str, port: Element, chain: str = "") -> bool:
+def stands_by(host: Host, name: str, port: Element, chain: str = "") -> bool:
     """Returns whether `port` stands by while its container holds the port; with `chain`, also under this condition."""
     place, element = _standing_by(name, port, chain)
-    found, holder = machine.nft.find(place, element), machine.nft.find(PORTS[name], port)
+    found, holder = host.nft.find(place, element), host.nft.find(PORTS[name], port)
     return (
         found is not None
         and found.label == port.label
@@ -47,25 +47,25 @@ def stands_by(machine: Machine, name: str, port: Element, chain: str = "") -> bo
     )
 
 
-def give_up(machine: Machine, name: str, port: Element) -> bool:
+def give_up(host: Host, name: str, port: Element) -> bool:
     """Removes `port` from the map, or hands it to the container's next attachment; and from those that stand by.
 
     Absence is success. Returns whether `port` was in the map.
     """
-    standing_by = machine.nft.standby(name)[port.key]
-    holder = machine.nft.find(PORTS[name], port)
+    standing_by = host.nft.standby(name)[port.key]
+    holder = host.nft.find(PORTS[name], port)
     if holder is None or holder.label != port.label:
-        machine.nft.remove(*_standing_by(name, port, ""))
+        host.nft.remove(*_standing_by(name, port, ""))
         return False
     heirs = [one for one in standing_by if one.label != port.label and same_container(one.label, port.label)]
     if not heirs:
-        return machine.nft.remove(PORTS[name], port)
-    _hand_over(machine, name, port, heirs[0])
+        return host.nft.remove(PORTS[name], port)
+    _hand_over(host, name, port, heirs[0])
     standing_by.remove(heirs[0])
     return True
 
 
-def _hand_over(machine: Machine, name: str, port: Element, heir: Element) -> None:
+def _hand_over(host: Host, name: str, port: Element, heir: Element) -> None:
     """In one transaction, the condition included: no packet finds the port closed, or open to whom it is not."""
     target, conditions = heir.key[len(port.key) :], PORTS[f"condition_{name}"]
     messages = [
@@ -73,10 +73,10 @@ def _hand_over(machine: Machine, name: str, port: Element, heir: Element) -> Non
         nft.add_element(PORTS[name], Element(port.key, "", heir.label, target)),
         nft.delete_element(PORTS[standby_map(name)], heir),
     ]
-    if machine.nft.find(conditions, port) is not None:
+    if host.nft.find(conditions, port) is not None:
         messages.append(nft.delete_element(conditions, port))
     if heir.chain != OPEN_PORTS:
         messages.append(nft.add_element(conditions, Element(port.key, heir.chain, heir.label, leaves=True)))
-    refusal = machine.nft.change(*messages)
+    refusal = host.nft.change(*messages)
     if refusal is not None:
         raise refusal

@@ -14,7 +14,7 @@ from errno import EEXIST, EINVAL, ENOENT, ENOTSUP
 from cni.config.portmap import MARK_BIT
 from cni.effects.nft_socket import PORTS, Nft
 from cni.kernel import sysctl
-from cni.kernel.netlink import NLM_F_ACK, Refused
+from cni.kernel.netlink import NLM_F_ACK, NetlinkError
 from cni.plan.portmap import LoopbackRouting, route_localnet
 from cni.protocol.address import IP, Net
 from cni.protocol.errors import TryAgain
@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.kernel.nft import Element
     from cni.kernel.rtnl_parse import Link
@@ -35,69 +35,69 @@ DEFAULT = route_localnet("default")  # of interfaces that are made from now on
 LACKING = (ENOENT, EINVAL, ENOTSUP)  # no cls_bpf or ingress in the kernel, or the place is another's
 
 
-def apply(machine: Machine, op: LoopbackRouting, journal: Journal) -> None:
+def apply(host: Host, op: LoopbackRouting, journal: Journal) -> None:
     before = sysctl.read(op.key)
     if before == "0":
         if not op.pair:
-            _add_filter(machine, op.interface, journal)
+            _add_filter(host, op.interface, journal)
         # The interface may be the attachment's own, and gone by then.
         journal.add_shared(lambda: sysctl.ensure(op.key, before))
         sysctl.ensure(op.key, "1")
 
 
-def _add_filter(machine: Machine, interface: str, journal: Journal) -> None:
+def _add_filter(host: Host, interface: str, journal: Journal) -> None:
     """Adds the filter; if the kernel refuses it, the rule of nftables guards alone, and a notice says so."""
     from cni.kernel import tc
 
-    index = machine.route.ifindex(interface)
-    journal.add_shared(lambda: _remove_filter(machine, interface))
+    index = host.rtnl.ifindex(interface)
+    journal.add_shared(lambda: _remove_filter(host, interface))
     # In one datagram: a place for filters without the filter would not be known for podwire's, were this call killed.
     messages = [
         (kind, flags | NLM_F_ACK, payload)
         for kind, flags, payload in (tc.new_ingress(index), tc.new_loopback_guard(index, 1 << MARK_BIT))
     ]
-    for answer in machine.route.ask_each(messages):
-        if not isinstance(answer, Refused) or answer.errno == EEXIST:
+    for answer in host.rtnl.ask_each(messages):
+        if not isinstance(answer, NetlinkError) or answer.errno == EEXIST:
             continue
         if answer.errno not in LACKING:
             raise answer
-        _remove_filter(machine, interface)
-        machine.warn(
+        _remove_filter(host, interface)
+        host.warn(
             f"{interface}: no filter of traffic control keeps containers from 127.0.0.1 (kernel module cls_bpf?):"
             " after nft flush ruleset they reach it until the next container with a port is attached"
         )
         return
 
 
-def _remove_filter(machine: Machine, interface: str) -> None:
+def _remove_filter(host: Host, interface: str) -> None:
     """With the place for filters, unless that is used by another."""
     from cni.kernel import tc
 
-    link = machine.route.find(interface)
+    link = host.rtnl.find(interface)
     if link is None:
         return
     try:
-        machine.route.request(*tc.delete_loopback_guard(link.ifindex))
-    except Refused as refused:
+        host.rtnl.request(*tc.delete_loopback_guard(link.ifindex))
+    except NetlinkError as refused:
         if refused.errno not in LACKING:
             raise
-    qdiscs = machine.route.dump(*tc.all_qdiscs(link.ifindex))
-    if any(tc.is_ingress(answer, link.ifindex) for answer in qdiscs) and not _filters(machine, link.ifindex):
-        machine.route.request(*tc.delete_ingress(link.ifindex))
+    qdiscs = host.rtnl.dump(*tc.all_qdiscs(link.ifindex))
+    if any(tc.is_ingress(answer, link.ifindex) for answer in qdiscs) and not _filters(host, link.ifindex):
+        host.rtnl.request(*tc.delete_ingress(link.ifindex))
 
 
-def _filters(machine: Machine, index: int) -> list[bytes]:
+def _filters(host: Host, index: int) -> list[bytes]:
     from cni.kernel import tc
 
-    return machine.route.dump(*tc.ingress_filters(index))
+    return host.rtnl.dump(*tc.ingress_filters(index))
 
 
-def differs(machine: Machine, op: LoopbackRouting) -> str:
-    del machine
+def differs(host: Host, op: LoopbackRouting) -> str:
+    del host
     return f"{op.interface} no longer takes packets of 127.0.0.1 ({op.key} is 0)" if sysctl.read(op.key) == "0" else ""
 
 
-def release(machine: Machine, op: LoopbackRouting) -> None:
+def release(host: Host, op: LoopbackRouting) -> None:
     """The setting goes with the last container that needs it; one that podwire did not make stays."""
     if not op.label:
         return
@@ -105,15 +105,15 @@ def release(machine: Machine, op: LoopbackRouting) -> None:
     if op.pair:
         if on and sysctl.read(DEFAULT) == "0":  # else the interface was made with the setting
             sysctl.ensure(op.key, "0", optional=True)
-    elif (on or _guarded(machine, op.interface)) and not _surely_needed(op):  # an ADD may have been killed before it
-        _take_back(machine, op.interface, lambda label: label == op.label)
+    elif (on or _guarded(host, op.interface)) and not _surely_needed(op):  # an ADD may have been killed before it
+        _take_back(host, op.interface, lambda label: label == op.label)
 
 
-def take_back_unused(machine: Machine) -> None:
+def take_back_unused(host: Host) -> None:
     """Takes the setting back wherever no container needs it; the cost grows with the interfaces."""
-    for link in machine.route.links():
+    for link in host.rtnl.links():
         if sysctl.read(route_localnet(link.name)) == "1":
-            _take_back(machine, link.name, lambda _label: False)
+            _take_back(host, link.name, lambda _label: False)
 
 
 def _surely_needed(op: LoopbackRouting) -> bool:
@@ -128,35 +128,35 @@ def _surely_needed(op: LoopbackRouting) -> bool:
         nft.close()
 
 
-def _take_back(machine: Machine, interface: str, leaving: Callable[[str], bool]) -> None:
+def _take_back(host: Host, interface: str, leaving: Callable[[str], bool]) -> None:
     """Alone, so that nobody who attaches relies on the setting meanwhile. Where others keep the lock, it stays."""
-    link = machine.route.find(interface)
-    if link is None or not _guarded(machine, interface):
+    link = host.rtnl.find(interface)
+    if link is None or not _guarded(host, interface):
         return
     try:
-        machine.lock.alone()
+        host.lock.lock_exclusive()
     except TryAgain:
         return
     try:
-        if not _is_needed(machine, link, [one for one in machine.nft.elements(HAIRPINS) if not leaving(one.label)]):
+        if not _is_needed(host, link, [one for one in host.nft.elements(HAIRPINS) if not leaving(one.label)]):
             sysctl.ensure(route_localnet(interface), "0")
-            _remove_filter(machine, interface)
+            _remove_filter(host, interface)
     finally:
-        machine.lock.share()
+        host.lock.lock_shared()
 
 
-def _guarded(machine: Machine, interface: str) -> bool:
+def _guarded(host: Host, interface: str) -> bool:
     from cni.kernel import tc
 
-    link = machine.route.find(interface)
-    return link is not None and any(map(tc.is_loopback_guard, _filters(machine, link.ifindex)))
+    link = host.rtnl.find(interface)
+    return link is not None and any(map(tc.is_loopback_guard, _filters(host, link.ifindex)))
 
 
-def _is_needed(machine: Machine, link: Link, hairpins: list[Element]) -> bool:
+def _is_needed(host: Host, link: Link, hairpins: list[Element]) -> bool:
     """True if one of these containers is behind the link: the one whose pair it is, or those in a bridge's subnets."""
     if keys := label_keys(link.alias):
         return any(label_keys(one.label) == keys for one in hairpins)
-    subnets = [one.address.network for one in machine.route.addresses(link.name) if one.address.family == IPV4]
+    subnets = [one.address.network for one in host.rtnl.addresses(link.name) if one.address.family == IPV4]
     return any(_is_in(one.key, subnet) for one in hairpins for subnet in subnets)
 
 

@@ -9,32 +9,32 @@ from cni.protocol.result import Route
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.plan.routed import HostAddress, HostRoute
 
 
-def apply_address(machine: Machine, op: HostAddress, journal: Journal) -> None:
+def apply_address(host: Host, op: HostAddress, journal: Journal) -> None:
     """All gateways of a host have the one address, so no neighbour is asked whether it has it."""
     del journal
     flags = rtnl.IFA_F_NODAD if op.address.family == 6 else 0
-    machine.route.request(*rtnl.new_address(machine.route.ifindex(op.interface), op.address, flags))
+    host.rtnl.request(*rtnl.new_address(host.rtnl.ifindex(op.interface), op.address, flags))
 
 
-def address_differs(machine: Machine, op: HostAddress) -> str:
-    there = machine.route.has_address(op.interface, op.address)
+def address_differs(host: Host, op: HostAddress) -> str:
+    there = host.rtnl.has_address(op.interface, op.address)
     return "" if there else f"{op.interface} has lost the gateway address {op.address.text}"
 
 
-def apply_route(machine: Machine, op: HostRoute, journal: Journal) -> None:
-    """Refused (EEXIST) where another interface leads to the address."""
+def apply_route(host: Host, op: HostRoute, journal: Journal) -> None:
+    """NetlinkError (EEXIST) where another interface leads to the address."""
     del journal
-    kind, flags, payload = rtnl.new_route(machine.route.ifindex(op.interface), Route(Net(op.ip, op.ip.bits)))
-    machine.route.request(kind, flags | NLM_F_EXCL, payload)
+    kind, flags, payload = rtnl.new_route(host.rtnl.ifindex(op.interface), Route(Net(op.ip, op.ip.bits)))
+    host.rtnl.request(kind, flags | NLM_F_EXCL, payload)
 
 
-def route_differs(machine: Machine, op: HostRoute) -> str:
-    link = machine.route.find(op.interface)
-    if link is not None and Net(op.ip, op.ip.bits) in machine.route.ways_out(link.ifindex, op.ip.family):
+def route_differs(host: Host, op: HostRoute) -> str:
+    link = host.rtnl.find(op.interface)
+    if link is not None and Net(op.ip, op.ip.bits) in host.rtnl.ways_out(link.ifindex, op.ip.family):
         return ""
     return f"the host has lost the route to {op.ip.text} out of {op.interface}"

@@ -10,7 +10,7 @@ from cni.plan.spoofcheck import SpoofGuard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.kernel.nft import Place
 
@@ -24,40 +24,40 @@ def _elements(op: SpoofGuard) -> list[tuple[Place, Element]]:
     return [(GUARDS[nfttext.ALLOWED], allowed), (GUARDS[nfttext.GUARDED], Element(name, "", op.label))]
 
 
-def apply(machine: Machine, op: SpoofGuard, journal: Journal) -> None:
-    nft_elements.ensure(machine, nfttext.spoof_guard(), lambda: _lost(machine, op), journal)
+def apply(host: Host, op: SpoofGuard, journal: Journal) -> None:
+    nft_elements.ensure(host, nfttext.spoof_guard(), lambda: _lost(host, op), journal)
     for place, element in _elements(op):
-        nft_elements.hold(machine, place, element, journal)
+        nft_elements.hold(host, place, element, journal)
 
 
-def _lost(machine: Machine, op: SpoofGuard) -> list[str]:
+def _lost(host: Host, op: SpoofGuard) -> list[str]:
     """The guards of all others who are attached, by their host interfaces' aliases."""
     guards = [
         SpoofGuard(name, alias.guarded, alias.label)
-        for name, alias in nft_elements.attached(machine)
+        for name, alias in nft_elements.attached(host)
         if alias.guarded and name != op.host_interface
     ]
-    missing = [one for one in guards if any(machine.nft.find(*element) is None for element in _elements(one))]
+    missing = [one for one in guards if any(host.nft.find(*element) is None for element in _elements(one))]
     return [line for one in missing for line in nfttext.guard_elements(*one)]
 
 
-def release(machine: Machine, op: SpoofGuard) -> None:
+def release(host: Host, op: SpoofGuard) -> None:
     """By the port alone where the container has another address than DEL is told: then all guarded ports are read."""
     elements = _elements(op)
-    if machine.nft.find(*elements[0]) == elements[0][1]:
+    if host.nft.find(*elements[0]) == elements[0][1]:
         for place, element in elements:
-            machine.nft.remove(place, element)
+            host.nft.remove(place, element)
         return
     name = elements[1][1].key
     for place, _ in elements:
-        for element in machine.nft.elements(place):
+        for element in host.nft.elements(place):
             if element.key.startswith(name):
-                machine.nft.remove(place, element)
+                host.nft.remove(place, element)
 
 
-def differs(machine: Machine, op: SpoofGuard) -> str:
-    if any(machine.nft.find(place, element) != element for place, element in _elements(op)):
+def differs(host: Host, op: SpoofGuard) -> str:
+    if any(host.nft.find(place, element) != element for place, element in _elements(op)):
         return f"the guard against spoofing on {op.host_interface} is gone from table {nfttext.BRIDGE}"
-    if not nft_elements.is_whole(machine, nfttext.spoof_guard()):
+    if not nft_elements.is_whole(host, nfttext.spoof_guard()):
         return f"table {nfttext.BRIDGE} has lost its rules"
     return ""

@@ -7,7 +7,7 @@ addresses.
 from __future__ import annotations
 
 from cni.config.tuning import ALLOWLIST, LinkSettings, Settings
-from cni.effects.engine import explain
+from cni.effects.engine import to_cni_error
 from cni.effects.journal import FAILURES
 from cni.effects.stray import peer_of
 from cni.kernel import rtnl, statefile, sysctl
@@ -22,132 +22,132 @@ from cni.plan.tuning import (
     with_spelled,
     words,
 )
-from cni.protocol.errors import InputOutput, MachineRefused
+from cni.protocol.errors import IOFailure, OperationFailed
 from cni.protocol.owner import label_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.kernel.rtnl import Message
     from cni.kernel.rtnl_parse import Link
     from cni.plan.tuning import Originals, SpelledSysctls, TunedSysctl
 
 
-def apply_originals(machine: Machine, op: Originals, journal: Journal) -> None:
-    """Raises InputOutput."""
+def apply_originals(host: Host, op: Originals, journal: Journal) -> None:
+    """Raises IOFailure."""
     earlier = statefile.read(op.file)
-    text = saved_text(_present(machine, op), op.label, earlier, machine.container_route.namespace())
+    text = saved_text(_present(host, op), op.label, earlier, host.container_rtnl.namespace())
     statefile.write(op.file, text.encode())
     journal.add(lambda: statefile.remove(op.file) if earlier is None else statefile.write(op.file, earlier))
 
 
-def _present(machine: Machine, op: Originals) -> Settings:
+def _present(host: Host, op: Originals) -> Settings:
     """The settings that will be changed, as they are; those that do not tell (net.ipv4.route.flush) are left out."""
     link = LinkSettings()
     if given := op.changes.link.given:
-        now = _settings_of(machine.container_route.need(op.ifname))
+        now = _settings_of(host.container_rtnl.need(op.ifname))
         link = LinkSettings(**{name: getattr(now, name) for name in given})
-    values = [(key, _read_sysctl(machine, key)) for key, _ in op.changes.sysctls]
+    values = [(key, _read_sysctl(host, key)) for key, _ in op.changes.sysctls]
     return Settings(link, tuple([(key, value) for key, value in values if value is not None]))
 
 
-def release_originals(machine: Machine, op: Originals) -> None:
-    """Restores all that can be restored. Raises MachineRefused for the rest, once: with the file the memory is gone,
+def release_originals(host: Host, op: Originals) -> None:
+    """Restores all that can be restored. Raises OperationFailed for the rest, once: with the file the memory is gone,
     so that no setting stands in the way of a container's end for ever.
     """
     content = statefile.read(op.file)
     if content is None:
         return
     failed: list[str] = []
-    for one in restoring(read_saved(content), op.ifname) if _is_of(machine, op, content) else ():
+    for one in restoring(read_saved(content), op.ifname) if _is_of(host, op, content) else ():
         try:
-            _restore(machine, one)
+            _restore(host, one)
         except FAILURES as error:
-            failed.append(explain(one.describe(), error).message)
+            failed.append(to_cni_error(one.describe(), error).message)
     statefile.remove(op.file)
     if failed:
-        raise MachineRefused("; ".join(failed))
+        raise OperationFailed("; ".join(failed))
 
 
-def _is_of(machine: Machine, op: Originals, content: bytes) -> bool:
+def _is_of(host: Host, op: Originals, content: bytes) -> bool:
     """True where the container is there, and the one that the originals are of: its path may lead to another by now."""
-    if machine.container is None:
+    if host.container is None:
         return False
     namespace = saved_namespace(content)
-    if namespace and (now := machine.container_route.namespace()):
+    if namespace and (now := host.container_rtnl.namespace()):
         return namespace == now
-    link = machine.container_route.find(op.ifname)
-    peer = peer_of(machine, link) if link is not None else None
+    link = host.container_rtnl.find(op.ifname)
+    peer = peer_of(host, link) if link is not None else None
     keys = label_keys(peer.alias) if peer is not None else None
     return keys in (None, label_keys(op.label))
 
 
-def _restore(machine: Machine, op: TunedLink | TunedSysctl) -> None:
+def _restore(host: Host, op: TunedLink | TunedSysctl) -> None:
     """What has gone with the interface needs no restoring."""
     if not isinstance(op, TunedLink):
-        _put_back(machine, op.key, op.value)
-    elif (link := machine.container_route.find(op.ifname)) is not None:
+        _put_back(host, op.key, op.value)
+    elif (link := host.container_rtnl.find(op.ifname)) is not None:
         for message, _ in _steps(link, op.settings):
-            machine.container_route.request(*message)
+            host.container_rtnl.request(*message)
 
 
-def apply_sysctl(machine: Machine, op: TunedSysctl, journal: Journal) -> None:
+def apply_sysctl(host: Host, op: TunedSysctl, journal: Journal) -> None:
     """Also where it has the value already: what is written for all interfaces is handed on to each. There a refusal
     is none: /proc/sys may be read-only, with all set beforehand.
     """
-    before = _read_sysctl(machine, op.key)
+    before = _read_sysctl(host, op.key)
     if before is not None:
-        journal.add(lambda: _put_back(machine, op.key, before))
+        journal.add(lambda: _put_back(host, op.key, before))
     try:
-        _write_sysctl(machine, op.key, op.value)
+        _write_sysctl(host, op.key, op.value)
     except OSError:
         if before != op.value:
             raise
 
 
-def apply_spelled(machine: Machine, op: SpelledSysctls, journal: Journal) -> None:
-    """The way back is that of the file. Raises InputOutput."""
+def apply_spelled(host: Host, op: SpelledSysctls, journal: Journal) -> None:
+    """The way back is that of the file. Raises IOFailure."""
     del journal
-    now = _read_sysctls(machine, op)
+    now = _read_sysctls(host, op)
     spelled = {key: (value, now[key]) for key, value in op.sysctls if now.get(key, value).split() != value.split()}
     if spelled:
         statefile.write(op.file, with_spelled(statefile.read(op.file), spelled).encode())
 
 
-def spelled_differs(machine: Machine, op: SpelledSysctls) -> str:
+def spelled_differs(host: Host, op: SpelledSysctls) -> str:
     """Compares all sysctls that were written with the kernel's spelling of them in the saved file."""
     content = statefile.read(op.file)
-    now = _read_sysctls(machine, op)
+    now = _read_sysctls(host, op)
     wrong = [
         f"the container's {key} is {now[key]}, not {value}"
         for key, value in op.sysctls
         if key in now and not is_as_written(key, value, now[key], content)
     ]
-    gone = [f"the container's {key} is gone" for key, _ in op.sysctls if key not in now and _is_gone(machine, key)]
+    gone = [f"the container's {key} is gone" for key, _ in op.sysctls if key not in now and _is_gone(host, key)]
     return "; ".join(wrong + gone)
 
 
-def _read_sysctls(machine: Machine, op: SpelledSysctls) -> dict[str, str]:
-    values = [(key, _read_sysctl(machine, key)) for key, _ in op.sysctls]
+def _read_sysctls(host: Host, op: SpelledSysctls) -> dict[str, str]:
+    values = [(key, _read_sysctl(host, key)) for key, _ in op.sysctls]
     return {key: value for key, value in values if value is not None}
 
 
-def apply_link(machine: Machine, op: TunedLink, journal: Journal) -> None:
+def apply_link(host: Host, op: TunedLink, journal: Journal) -> None:
     """Each step on its own: of several in one message the kernel would take some and refuse the others."""
-    route = machine.container_route
+    route = host.container_rtnl
 
     def take(message: Message, back: Message) -> None:
-        journal.take(lambda: route.request(*message), lambda: route.request(*back))
+        journal.run(lambda: route.request(*message), lambda: route.request(*back))
 
     for step in _steps(route.need(op.ifname), op.settings):
         take(*step)
 
 
-def link_differs(machine: Machine, op: TunedLink) -> str:
-    link = machine.container_route.find(op.ifname)
+def link_differs(host: Host, op: TunedLink) -> str:
+    link = host.container_rtnl.find(op.ifname)
     if link is None:
         return f"{op.ifname} is gone"
     found, asked = words(_settings_of(link)), words(op.settings)
@@ -182,46 +182,46 @@ def _messages(name: str, settings: LinkSettings) -> dict[str, Message]:
     return found
 
 
-def _read_sysctl(machine: Machine, key: str) -> str | None:
+def _read_sysctl(host: Host, key: str) -> str | None:
     """None where there is no such setting, and where it can only be written."""
-    with machine.inside:
+    with host.in_container:
         try:
             return sysctl.read(key)
         except OSError:
             return None
 
 
-def _is_gone(machine: Machine, key: str) -> bool:
+def _is_gone(host: Host, key: str) -> bool:
     """As those of an interface are with it; one that can only be written is there."""
-    with machine.inside:
+    with host.in_container:
         return not sysctl.exists(sysctl.ROOT + key)
 
 
-def _write_sysctl(machine: Machine, key: str, value: str) -> None:
+def _write_sysctl(host: Host, key: str, value: str) -> None:
     """With a line end: without, an empty value would be no write at all. Raises OSError."""
-    with machine.inside:
+    with host.in_container:
         sysctl.write(key, f"{value}\n")
 
 
-def _put_back(machine: Machine, key: str, value: str) -> None:
+def _put_back(host: Host, key: str, value: str) -> None:
     """Nothing is to be done where the setting has gone, or where the kernel refused to change it."""
-    if _read_sysctl(machine, key) not in (None, value):
-        _write_sysctl(machine, key, value)
+    if _read_sysctl(host, key) not in (None, value):
+        _write_sysctl(host, key, value)
 
 
-def release_all(folder: str, doomed: Callable[[str], bool]) -> None:
-    """Originals with a doomed label; the cost grows with all that are kept. Raises InputOutput."""
+def release_all(folder: str, is_stale: Callable[[str], bool]) -> None:
+    """Originals with a is_stale label; the cost grows with all that are kept. Raises IOFailure."""
     for file in [f"{folder}/{name}" for name in statefile.names(folder) if name.endswith(".json")]:
         try:
             content = statefile.read(file)
-        except InputOutput:
+        except IOFailure:
             continue  # not one of ours
-        if doomed(saved_label(content or b"")):
+        if is_stale(saved_label(content or b"")):
             statefile.remove(file)
 
 
 def read_allowlist() -> tuple[str, ...] | None:
-    """The lines of ALLOWLIST that are not empty; None where there is no such file. Raises InputOutput."""
+    """The lines of ALLOWLIST that are not empty; None where there is no such file. Raises IOFailure."""
     content = statefile.read(ALLOWLIST, links=True)
     if content is None:
         return None

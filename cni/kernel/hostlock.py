@@ -15,7 +15,7 @@ from errno import EPERM
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 
 from cni import locks
-from cni.protocol.errors import MachineRefused
+from cni.protocol.errors import OperationFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ class HostLock:
         self._descriptor = -1
         self._name = ""
 
-    def share(self) -> None:
-        """Raises TryAgain, MachineRefused."""
+    def lock_shared(self) -> None:
+        """Raises TryAgain, OperationFailed."""
         self._take(LOCK_SH)
 
-    def alone(self) -> None:
+    def lock_exclusive(self) -> None:
         """Waits until nobody else holds it; in between it may be nobody's (flock(2), conversion).
 
-        Raises TryAgain, MachineRefused.
+        Raises TryAgain, OperationFailed.
         """
         self._take(LOCK_EX)
 
@@ -53,8 +53,8 @@ class HostLock:
             flock(self._descriptor, LOCK_UN)
             self.close()
 
-    def try_alone(self) -> bool:
-        """Raises MachineRefused."""
+    def try_lock_exclusive(self) -> bool:
+        """Raises OperationFailed."""
         try:
             flock(self._opened(), LOCK_EX | LOCK_NB)
         except BlockingIOError:
@@ -110,7 +110,7 @@ def _open_setting(reason: str) -> int:
     try:
         return _private(os.open(SETTING, os.O_RDONLY | os.O_CLOEXEC), regular_of_root=False)
     except OSError as error:
-        raise MachineRefused(
+        raise OperationFailed(
             f"no lock for the host's network namespace: {reason}; {SETTING}: {error.strerror} (is /run writable?)"
         ) from None
 

@@ -9,7 +9,7 @@ from _struct import Struct
 from errno import EAGAIN, ENOBUFS
 from posix import strerror
 
-from cni.protocol.errors import MachineRefused
+from cni.protocol.errors import OperationFailed
 
 try:
     from _socket import MSG_TRUNC, SO_RCVTIMEO, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
@@ -55,7 +55,7 @@ DUMP_TRIES = 8
 ANSWER_SECONDS = 10  # the kernel answers while it is asked; this bounds the wait for an answer that was lost
 
 
-class Refused(Exception):
+class NetlinkError(Exception):
     """The kernel's answer to one message: errno, and its own words (extended acknowledgement) if it had any."""
 
     def __init__(self, errno: int, words: str) -> None:
@@ -71,7 +71,7 @@ class Interrupted(Exception):
     """A dump was changed under way more often than it was tried again."""
 
 
-class Malformed(MachineRefused):
+class Malformed(OperationFailed):
     """An answer that is no netlink: every decoder raises this, and nothing else."""
 
     def __init__(self, words: str) -> None:
@@ -143,7 +143,7 @@ def frame(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
     return HEADER.pack(16 + len(payload), kind, flags, sequence, 0) + payload
 
 
-def refusal_of(flags: int, payload: bytes) -> Refused | None:
+def refusal_of(flags: int, payload: bytes) -> NetlinkError | None:
     """An NLMSG_ERROR's content: the negative errno, the echoed header, and perhaps words. Raises Malformed."""
     (code,) = unpacked(ERROR, payload)
     if code == 0:
@@ -153,7 +153,7 @@ def refusal_of(flags: int, payload: bytes) -> Refused | None:
         (echoed,) = unpacked(U32, payload, 4)
         start = 20 if flags & NLM_F_CAPPED else 4 + ((echoed + 3) & ~3)
         words = attributes(payload, start).get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode("utf-8", "replace")
-    return Refused(-code, words)
+    return NetlinkError(-code, words)
 
 
 class Netlink:
@@ -192,22 +192,22 @@ class Netlink:
             return bytes(data)
 
     def _messages(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """Yields the messages of the next datagrams, without end. Raises Malformed, MachineRefused, OSError."""
+        """Yields the messages of the next datagrams, without end. Raises Malformed, OperationFailed, OSError."""
         while True:
             try:
                 data = self._receive()
             except OSError as error:
                 if error.errno != EAGAIN:
                     raise
-                raise MachineRefused(f"netlink: no answer of the kernel within {ANSWER_SECONDS} s") from None
+                raise OperationFailed(f"netlink: no answer of the kernel within {ANSWER_SECONDS} s") from None
             yield from messages(data)
 
     def request(self, kind: int, flags: int, payload: bytes) -> None:
-        """Sends one message and waits for its acknowledgement. Raises Refused, OSError."""
+        """Sends one message and waits for its acknowledgement. Raises NetlinkError, OSError."""
         self._answer(kind, flags | NLM_F_ACK, payload)
 
     def ask(self, kind: int, flags: int, payload: bytes) -> bytes:
-        """Sends one question and returns its one answer. Raises Refused, OSError."""
+        """Sends one question and returns its one answer. Raises NetlinkError, OSError."""
         return self._answer(kind, flags, payload)
 
     def _answer(self, kind: int, flags: int, payload: bytes) -> bytes:
@@ -222,7 +222,7 @@ class Netlink:
             return content
         raise AssertionError("a socket's messages have no end")
 
-    def ask_each(self, questions: Iterable[tuple[int, int, bytes]]) -> list[bytes | Refused]:
+    def ask_each(self, questions: Iterable[tuple[int, int, bytes]]) -> list[bytes | NetlinkError]:
         """Sends questions in one datagram; returns for each in turn its one answer, or its refusal. Raises OSError."""
         frames = []
         for kind, flags, payload in questions:
@@ -230,7 +230,7 @@ class Netlink:
             frames.append(frame(kind, flags | NLM_F_REQUEST, self._sequence, payload))
         self._socket.send(b"".join(frames))
         first = self._sequence - len(frames) + 1
-        found: dict[int, bytes | Refused] = {}
+        found: dict[int, bytes | NetlinkError] = {}
         answers = self._messages()
         while len(found) < len(frames):
             answer, answer_flags, sequence, content = next(answers)
@@ -242,7 +242,7 @@ class Netlink:
     def dump(self, kind: int, payload: bytes) -> list[bytes]:
         """All objects of a kind. Tried again where the kernel says that they changed meanwhile.
 
-        Raises Refused, Interrupted, OSError.
+        Raises NetlinkError, Interrupted, OSError.
         """
         for _ in range(DUMP_TRIES):
             answers, consistent = self._dump_once(kind, payload)
@@ -272,7 +272,7 @@ class Netlink:
             consistent = False
         return answers, consistent
 
-    def batch(self, messages: Iterable[tuple[int, int, bytes]]) -> Refused | None:
+    def batch(self, messages: Iterable[tuple[int, int, bytes]]) -> NetlinkError | None:
         """Sends messages in one datagram, waits for the acknowledgement of each that asks for one.
 
         Returns the first refusal: a transaction's whole is refused with its part (nfnetlink).
@@ -285,7 +285,7 @@ class Netlink:
             if flags & NLM_F_ACK:
                 awaited.add(self._sequence)
         self._socket.send(b"".join(frames))
-        first: Refused | None = None
+        first: NetlinkError | None = None
         answers = self._messages()
         while awaited:
             answer, answer_flags, sequence, content = next(answers)

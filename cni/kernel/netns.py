@@ -62,7 +62,7 @@ class Netns:
         return (mine.st_dev, mine.st_ino) == (its.st_dev, its.st_ino)
 
 
-class Visit:
+class EnteredNetns:
     """Moves the calling thread into a namespace for the length of a `with`, then back home."""
 
     def __init__(self, there: Netns, home: Netns) -> None:

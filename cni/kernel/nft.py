@@ -103,7 +103,7 @@ def _list(place: Place, *elements: bytes) -> bytes:
 
 
 def add_element(place: Place, element: Element) -> Message:
-    """Refused with EEXIST where the key is taken, with ENOENT where table, map or chain is missing."""
+    """NetlinkError with EEXIST where the key is taken, with ENOENT where table, map or chain is missing."""
     parts = _key(element)
     if element.chain:
         code = attribute(NFTA_VERDICT_CODE, VERDICT.pack(NFT_GOTO if element.leaves else NFT_JUMP))
@@ -122,7 +122,7 @@ def delete_element(place: Place, element: Element) -> Message:
 
 
 def get_element(place: Place, element: Element) -> Message:
-    """Refused with ENOENT where the key is not there."""
+    """NetlinkError with ENOENT where the key is not there."""
     return message(NFT_MSG_GETSETELEM, 0, place.family, _list(place, _key(element)))
 
 
@@ -132,7 +132,7 @@ def all_elements(place: Place) -> tuple[int, bytes]:
 
 
 def get_chain(chain: Chain) -> Message:
-    """Refused with ENOENT where there is none."""
+    """NetlinkError with ENOENT where there is none."""
     payload = text(NFTA_CHAIN_TABLE, chain.table) + text(NFTA_CHAIN_NAME, chain.name)
     return message(NFT_MSG_GETCHAIN, 0, chain.family, payload)
 

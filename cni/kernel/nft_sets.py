@@ -30,12 +30,12 @@ AT_A_TIME = 1000  # keys in one message: the length of a list is told in 16 bits
 
 
 def add_keys(place: Place, keys: Iterable[bytes]) -> Message:
-    """Adds keys; those that are there already stay. Refused with ENOENT where the set is missing."""
+    """Adds keys; those that are there already stay. NetlinkError with ENOENT where the set is missing."""
     return message(NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, place.family, _list(place, keys))
 
 
 def delete_keys(place: Place, keys: Iterable[bytes]) -> Message:
-    """Deletes keys. Refused with ENOENT where one of them is not there."""
+    """Deletes keys. NetlinkError with ENOENT where one of them is not there."""
     return message(NFT_MSG_DELSETELEM, NLM_F_ACK, place.family, _list(place, keys))
 
 

@@ -9,7 +9,7 @@ from _struct import Struct
 from errno import ENODEV, ENOENT
 
 from cni.kernel import rtnl, rtnl_parse
-from cni.kernel.netlink import Netlink, Refused, unpacked
+from cni.kernel.netlink import Netlink, NetlinkError, unpacked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ SOL_SOCKET, SO_NETNS_COOKIE = 1, 71  # include/uapi/asm-generic/socket.h, Linux 
 COOKIE = Struct("=Q")
 
 
-class Route(Netlink):
-    """Every method raises Refused for what the kernel refuses, beyond what its own line says."""
+class RtnlSocket(Netlink):
+    """Every method raises NetlinkError for what the kernel refuses, beyond what its own line says."""
 
     def __init__(self) -> None:
         super().__init__(rtnl.NETLINK_ROUTE)
@@ -57,7 +57,7 @@ class Route(Netlink):
         """None where there is no link of that name."""
         try:
             return self.need(name)
-        except Refused as refused:
+        except NetlinkError as refused:
             if refused.errno == ENODEV:
                 return None
             raise
@@ -66,13 +66,13 @@ class Route(Netlink):
         """Returns the link of that index; None where there is none."""
         try:
             return rtnl_parse.parse_link(self.ask(*rtnl.get_link_at(index))) if index > 0 else None
-        except Refused as refused:
+        except NetlinkError as refused:
             if refused.errno == ENODEV:
                 return None
             raise
 
     def need(self, name: str) -> rtnl_parse.Link:
-        """The link as it is now. Refused (ENODEV) where there is none."""
+        """The link as it is now. NetlinkError (ENODEV) where there is none."""
         link = rtnl_parse.parse_link(self.ask(*rtnl.get_link(name)))
         self._indexes[name] = link.ifindex
         self._groups[name] = link.group
@@ -95,7 +95,7 @@ class Route(Netlink):
         """Sends a message that may be refused with this one error."""
         try:
             self.request(*message)
-        except Refused as refused:
+        except NetlinkError as refused:
             if refused.errno != errno:
                 raise
 
@@ -103,7 +103,7 @@ class Route(Netlink):
         """How the host would send to this address; None where it knows no way."""
         try:
             return rtnl_parse.parse_route(self.ask(*rtnl.way_to(ip)))
-        except Refused:
+        except NetlinkError:
             return None
 
     def link_to(self, ip: IP) -> rtnl_parse.Link | None:
@@ -115,7 +115,7 @@ class Route(Netlink):
         """The main table's default routes, the preferred one first; of several next hops the first."""
         try:
             answers = self.dump(*rtnl.main_routes(family))
-        except Refused as refused:
+        except NetlinkError as refused:
             if refused.errno == ENOENT:  # the table is made with its first route
                 return []
             raise

@@ -1,6 +1,6 @@
 """Small files that outlive a call: written whole or not at all, and missing ones are no fault.
 
-Everything raises InputOutput, with the path and a remedy, where the disk refuses.
+Everything raises IOFailure, with the path and a remedy, where the disk refuses.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 from errno import EFBIG, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOSPC, ENXIO
 
-from cni.protocol.errors import InputOutput, InvalidConfig
+from cni.protocol.errors import InvalidConfig, IOFailure
 from cni.protocol.fields import NAME_LIMIT
 
 PIECE = 1 << 16  # bytes
@@ -18,13 +18,13 @@ ABSENT = (FileNotFoundError, NotADirectoryError)
 NO_FILE = (EINVAL, EISDIR, ELOOP, ENXIO)  # what open(2) says of links and sockets, and we of pipes, folders and devices
 
 
-def _error(path: str, error: OSError) -> InputOutput | InvalidConfig:
+def _error(path: str, error: OSError) -> IOFailure | InvalidConfig:
     """Names are made of what the runtime says: the container's ID and its interface."""
     name = _beside(path).rpartition("/")[2]
     if error.errno == ENAMETOOLONG and len(name) > NAME_LIMIT:
         return InvalidConfig(f"containerID is too long for the name of a file: {name} (CNI_CONTAINERID)")
     remedy = "dataDir must name a folder on a writable disk, which this user may write to"
-    return InputOutput(f"{path}: {error.strerror}", remedy)
+    return IOFailure(f"{path}: {error.strerror}", remedy)
 
 
 def read(path: str, *, links: bool = False) -> bytes | None:
@@ -92,7 +92,7 @@ def _create(path: str) -> int:
     except FileExistsError:  # of a writer that was killed
         os.unlink(path)
     except FileNotFoundError:
-        from cni.protocol import folders  # once in a machine's life
+        from cni.protocol import folders  # once in a host's life
 
         folders.make(path.rpartition("/")[0], 0o700)
     return os.open(path, flags, 0o600)

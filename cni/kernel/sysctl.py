@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
 from errno import EACCES, EPERM, EROFS
 
-from cni.protocol.errors import MachineRefused
+from cni.protocol.errors import OperationFailed
 
 ROOT = "/proc/sys/"
 SMALL = 4096  # bytes
@@ -62,7 +62,7 @@ def ensure(key: str, value: str, *, optional: bool = False) -> str | None:
     """Returns what a setting was before; None where there is no such key.
 
     A value that is as wanted is not written: /proc/sys may be read-only, as in containers that run containers, with
-    all set beforehand. Raises MachineRefused where it has to be written and cannot; what is `optional` then stays.
+    all set beforehand. Raises OperationFailed where it has to be written and cannot; what is `optional` then stays.
     """
     before = read(key)
     if before is not None and before != value:
@@ -71,14 +71,14 @@ def ensure(key: str, value: str, *, optional: bool = False) -> str | None:
 
 
 def change(key: str, before: str, value: str, *, optional: bool = False) -> None:
-    """Writes a setting that is known to be `before`. Raises MachineRefused unless it is `optional`."""
+    """Writes a setting that is known to be `before`. Raises OperationFailed unless it is `optional`."""
     try:
         write(key, value)
     except OSError as error:
         if not optional or error.errno not in UNWRITABLE:
             wish = f"{dotted(key)}={value}"
             remedy = f"it is {before}: set {wish} from where /proc/sys can be written"
-            raise MachineRefused(f"cannot set {wish}: {error.strerror} ({remedy})") from None
+            raise OperationFailed(f"cannot set {wish}: {error.strerror} ({remedy})") from None
 
 
 def dotted(key: str) -> str:

@@ -1,1 +1,1 @@
-"""What has to be done to a machine, decided before anything is touched: pure values in, a plan out."""
+"""What has to be done to a host, decided before anything is touched: pure values in, a plan out."""

@@ -1,4 +1,4 @@
-"""One attachment: who, under which configuration, on what machine, with which lease."""
+"""One attachment: who, under which configuration, on what host, with which lease."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Facts(Record):
-    """What a plan needs to know of the machine. `node` tells this machine from others, for its bridge's address."""
+    """What a plan needs to know of the host. `node` tells this host from others, for its bridge's address."""
 
     node: str
     bridge_mac: bytes | None

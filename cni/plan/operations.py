@@ -1,4 +1,4 @@
-"""The vocabulary: everything that podwire does to a machine is one of these records.
+"""The vocabulary: everything that podwire does to a host is one of these records.
 
 Each describes itself as the command that a person would type. How it is applied, released and compared with what
 the kernel says is cni.kernel's knowledge.

@@ -29,7 +29,7 @@ class HostPort(Record):
 
 
 class PortOverlap(Record):
-    """Refused where another container has one of these ports on other addresses of the host: both would share it."""
+    """Refuses an attachment whose ports another container has on other addresses of the host: both would share them."""
 
     ports: tuple[HostPort, ...]
 

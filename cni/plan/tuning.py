@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from cni.config.tuning import MTU_LOW, UINT32, LinkSettings, Settings, is_plain, optional_flag
 from cni.protocol.address import mac_text, parse_mac
-from cni.protocol.errors import Undecodable
-from cni.protocol.fields import Faults, Fields
+from cni.protocol.errors import DecodingFailure
+from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.jsontext import dump, parse_object
 from cni.protocol.record import Record
 
@@ -181,7 +181,7 @@ def _number(word: str) -> str | int:
 def read_saved(content: bytes) -> Settings:
     """Garbage holds nothing."""
     members = _members(content)
-    fields = Fields(members, "", Faults())
+    fields = Fields(members, "", ConfigErrors())
     link = LinkSettings(
         mac=fields.mac("mac"),
         promisc=optional_flag(fields, "promisc"),
@@ -189,7 +189,7 @@ def read_saved(content: bytes) -> Settings:
         allmulti=optional_flag(fields, "allmulti"),
         txqlen=fields.optional_integer("txQLen", 0, UINT32),
     )
-    if fields.faults.count:
+    if fields.errors.count:
         return Settings()
     sysctls = members.get(SYSCTL)
     pairs = sysctls.items() if isinstance(sysctls, dict) else ()
@@ -216,5 +216,5 @@ def _text(content: bytes, key: str) -> str:
 def _members(content: bytes | None) -> dict[str, JsonValue]:
     try:
         return parse_object(content or b"{}", "what tuning has kept")
-    except Undecodable:
+    except DecodingFailure:
         return {}

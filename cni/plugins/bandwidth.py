@@ -6,7 +6,7 @@ from cni.config.bandwidth import parse_shaping
 from cni.plan import bandwidth
 from cni.plan.bandwidth import Ifb, ifb_mac, ifb_name
 from cni.plugins.context import owner_of
-from cni.protocol.errors import MachineRefused, NotAsAttached
+from cni.protocol.errors import CheckFailed, OperationFailed
 from cni.protocol.versions import TELLS_MTU, at_least
 
 TYPE_CHECKING = False
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cni.plan.operations import Operation
     from cni.plugins.context import Call
-    from cni.protocol.fields import Faults
+    from cni.protocol.fields import ConfigErrors
     from cni.protocol.result import Result
 
 REFERENCE_PREFIX, REFERENCE_LENGTH = "bwp", 15
@@ -26,10 +26,10 @@ class Bandwidth:
     begins = False
     traceless = False
 
-    def __init__(self, call: Call, faults: Faults) -> None:
+    def __init__(self, call: Call, errors: ConfigErrors) -> None:
         self._call = call
         self._owner = owner_of(call)
-        self._conf = parse_shaping(call.network.fields(faults))
+        self._conf = parse_shaping(call.network.fields(errors))
 
     def operations(self, previous: Result) -> tuple[Operation, ...]:
         if not (self._conf.ingress or self._conf.egress):
@@ -38,22 +38,22 @@ class Bandwidth:
 
     def _host_interface(self, previous: Result) -> str:
         """Of the host's interfaces that were answered, the one that is the container's other end."""
-        machine, ifname = self._call.machine, self._call.request.ifname
-        inside = machine.container_route.find(ifname)
+        host, ifname = self._call.host, self._call.request.ifname
+        inside = host.container_rtnl.find(ifname)
         peer = inside.peer if inside is not None else -1
         for interface in previous.interfaces:
-            link = machine.route.find(interface.name) if not interface.sandbox else None
+            link = host.rtnl.find(interface.name) if not interface.sandbox else None
             if link is not None and link.ifindex == peer and link.kind == "veth":
                 return interface.name
         checking = self._call.request.command == "CHECK"
-        raise (NotAsAttached if checking else MachineRefused)(
+        raise (CheckFailed if checking else OperationFailed)(
             f"prevResult.interfaces names no veth peer of {ifname} on the host: bandwidth can limit veth pairs only"
         )
 
     def answer(self, previous: Result) -> Result:
         added = bandwidth.interfaces(self._conf, self._owner)
         if at_least(self._call.network.version, TELLS_MTU):
-            added = tuple([one.with_mtu(self._call.machine.route.need(one.name).mtu) for one in added])
+            added = tuple([one.with_mtu(self._call.host.rtnl.need(one.name).mtu) for one in added])
         return previous._replace(interfaces=previous.interfaces + added)
 
     def leftovers(self, previous: Result) -> tuple[Operation, ...]:
@@ -68,10 +68,10 @@ class Bandwidth:
         hashed = sha512((self._owner.network + self._owner.container_id).encode()).hexdigest()
         return f"{REFERENCE_PREFIX}{hashed}"[:REFERENCE_LENGTH]
 
-    def forget(self, doomed: Callable[[str], bool]) -> None:
+    def forget(self, is_stale: Callable[[str], bool]) -> None:
         """Only what has a name of its own: other links are those of the plugin that made them."""
-        route = self._call.machine.route
-        for name in [link.name for link in route.links() if link.kind == "ifb" and doomed(link.alias)]:
+        route = self._call.host.rtnl
+        for name in [link.name for link in route.links() if link.kind == "ifb" and is_stale(link.alias)]:
             route.delete(name)
 
     def status(self) -> None:

@@ -15,11 +15,11 @@ from cni.plan.alias import Alias, parse_alias
 from cni.plan.attachment import Attachment, Facts, Names, names_of
 from cni.plan.operations import Veth
 from cni.plan.plan import plan_attachment
-from cni.plugins.context import Call, collecting, open_if_there, owner_of, report, require_nft
+from cni.plugins.context import Call, collect_errors, open_if_there, owner_of, raise_collected, require_nft
 from cni.plugins.ipam import IN_PROCESS, allocator
 from cni.protocol.address import Net, parse_mac
-from cni.protocol.errors import InvalidConfig, MachineRefused, NotAsAttached, Unavailable
-from cni.protocol.fields import Faults
+from cni.protocol.errors import CheckFailed, InvalidConfig, OperationFailed, PluginNotAvailable
+from cni.protocol.fields import ConfigErrors
 from cni.protocol.owner import Owner, host_interface_of, stale
 from cni.protocol.plugin_config import previous_result, valid_attachments
 from cni.protocol.result import IPConfig, Result
@@ -28,7 +28,7 @@ from cni.protocol.versions import TELLS_MTU, at_least
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.config.netconf import NetConf
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.plugins.ipam import Ipam
     from cni.protocol.plugin_config import Network
     from cni.protocol.request import Request
@@ -36,65 +36,65 @@ if TYPE_CHECKING:
 
 def add(call: Call) -> None:
     """Attaches the container and answers; on any failure, that of answering included, nothing of it is left."""
-    request, network, machine = call.request, call.network, call.machine
+    request, network, host = call.request, call.network, call.host
     conf, ipam, _ = _validated(call)
-    machine.open_container(request.netns, request.netns_override)
+    host.open_container(request.netns, request.netns_override)
     owner = owner_of(call)
     # Before anything is leased: rolling back would give back what the container lives with.
-    refuse_attached(machine, owner.host_interface, owner.ifname)
-    with Journal(machine) as journal:
-        machine.proceed()
+    refuse_attached(host, owner.host_interface, owner.ifname)
+    with Journal(host) as journal:
+        host.raise_if_interrupted()
         lease = ipam.add(request, network, alive_in(network.name))
         journal.add(lambda: ipam.delete(request, network, alive_in(network.name)))
         _require_address(conf, lease)
-        machine.lock.share()  # only now: an executed allocator may take its time
+        host.lock.lock_shared()  # only now: an executed allocator may take its time
         names = names_of(owner, conf.mac, lease)
-        plan = plan_attachment(Attachment(owner, request.netns, conf, _facts(machine, conf), names, lease))
+        plan = plan_attachment(Attachment(owner, request.netns, conf, _facts(host, conf), names, lease))
         answer = call.render(plan.result)
-        apply(machine, plan.operations, journal)
+        apply(host, plan.operations, journal)
         if at_least(network.version, TELLS_MTU):
-            answer = call.render(_with_mtus(machine, conf, plan.result))
+            answer = call.render(_with_mtus(host, conf, plan.result))
         call.answer(answer)
 
 
 def check(call: Call) -> None:
-    """Raises NotAsAttached naming everything that is no longer as ADD made it."""
-    request, network, machine = call.request, call.network, call.machine
+    """Raises CheckFailed naming everything that is no longer as ADD made it."""
+    request, network, host = call.request, call.network, call.host
     conf, ipam, previous = _validated(call)
     if previous is None:
         raise InvalidConfig("prevResult: missing, CHECK compares with what ADD answered")
-    machine.open_container(request.netns, request.netns_override)
+    host.open_container(request.netns, request.netns_override)
     owner = owner_of(call)
     names = _answered_names(previous, owner, conf, request.netns)
     if conf.mtu:
         conf = conf._replace(mtu=_answered_mtu(previous, owner, request.netns))
-    if conf.mac_spoof_check and (own := find_own(machine, owner)) is not None:
+    if conf.mac_spoof_check and (own := find_own(host, owner)) is not None:
         names = names._replace(guarded_mac=parse_alias(own.alias).guarded or b"")
-    facts = _facts(machine, conf)
+    facts = _facts(host, conf)
     if names.host_interface != owner.host_interface:
         # Attached by another plugin, whose rules are not podwire's, nor all that it does of IPv6.
         conf, facts = conf._replace(ip_masq=False, mac_spoof_check=False, accept=False), facts._replace(ipv6=False)
     attachment = Attachment(owner, request.netns, conf, facts, names, previous)
-    found = differences(machine, plan_attachment(attachment).operations)
+    found = differences(host, plan_attachment(attachment).operations)
     try:
         ipam.check(request, network, previous)
-    except NotAsAttached as error:
+    except CheckFailed as error:
         found.append(error.message)
     if found:
-        raise NotAsAttached("the container's network is not as ADD made it: " + "; ".join(found))
+        raise CheckFailed("the container's network is not as ADD made it: " + "; ".join(found))
 
 
 def delete(call: Call) -> None:
     """Releases whatever there is of the attachment; what is missing, or at fault elsewhere, is no obstacle."""
-    request, network, machine = call.request, call.network, call.machine
-    conf = parse_netconf(network, request.args, Faults(), call.program)
+    request, network, host = call.request, call.network, call.host
+    conf = parse_netconf(network, request.args, ConfigErrors(), call.program)
     ipam = allocator(conf.ipam_type, request)
-    machine.lock.share()
+    host.lock.lock_shared()
     owner = owner_of(call)
-    own = find_own(machine, owner)
+    own = find_own(host, owner)
     alias = parse_alias(own.alias if own is not None else "")
     if own is None:  # else the container's end goes with ours
-        open_if_there(machine, request)
+        open_if_there(host, request)
     conf = _as_attached(conf, alias)
     addresses = alias.addresses
     if conf.ip_masq or conf.mac_spoof_check or conf.ports.mappings:
@@ -104,57 +104,57 @@ def delete(call: Call) -> None:
         owner, request.netns, conf, Facts("", None, ipv6=False), names_of(owner, conf.mac, lease), lease
     )
     operations = plan_attachment(attachment).operations
-    failed = release(machine, [op for op in reversed(operations) if own is not None or not isinstance(op, Veth)])
-    if machine.container is not None:
-        collecting(failed, lambda: _release_stray(call, owner, conf, addresses or _leased(request, network, ipam)))
+    failed = release(host, [op for op in reversed(operations) if own is not None or not isinstance(op, Veth)])
+    if host.container is not None:
+        collect_errors(failed, lambda: _release_stray(call, owner, conf, addresses or _leased(request, network, ipam)))
     unknown = conf.ports_given and not (alias.label or conf.ports.mappings)
     if unknown or not alias.whole or (not addresses and (conf.ip_masq or conf.ports.mappings)):
         from cni.effects import nft_elements, portmap
 
-        collecting(failed, lambda: nft_elements.forget(machine, owner.has))
-        collecting(failed, lambda: portmap.release_all(machine, owner.has))
-    if failed and find_own(machine, owner) is not None:
-        report(failed, "the container still has its interface, so its addresses stay leased")
-    machine.lock.release()
-    collecting(failed, lambda: ipam.delete(request, network, alive_in(network.name)))
-    report(failed, "not everything of the attachment could be released")
+        collect_errors(failed, lambda: nft_elements.forget(host, owner.has))
+        collect_errors(failed, lambda: portmap.release_all(host, owner.has))
+    if failed and find_own(host, owner) is not None:
+        raise_collected(failed, "the container still has its interface, so its addresses stay leased")
+    host.lock.release()
+    collect_errors(failed, lambda: ipam.delete(request, network, alive_in(network.name)))
+    raise_collected(failed, "not everything of the attachment could be released")
 
 
 def collect(call: Call) -> None:
     """GC: releases what belongs to the network's attachments that are not in the runtime's list of valid ones."""
-    network, machine = call.network, call.machine
+    network, host = call.network, call.host
     valid = valid_attachments(network)
     if valid is None:
         return  # a runtime that names none must not lose all (cnitool sends no list)
-    conf = parse_netconf(network, {}, Faults(), call.program)
-    doomed = stale(network.name, valid)
+    conf = parse_netconf(network, {}, ConfigErrors(), call.program)
+    is_stale = stale(network.name, valid)
     from cni.effects import nft_elements, portmap
 
     failed: list[str] = []
-    machine.lock.share()
-    collecting(failed, lambda: nft_elements.forget(machine, doomed))
-    collecting(failed, lambda: portmap.release_all(machine, doomed))
-    for name in [link.name for link in machine.route.links() if doomed(link.alias)]:
-        collecting(failed, lambda: machine.route.delete(name))  # noqa: B023  # called before the next turn
-    machine.lock.release()
+    host.lock.lock_shared()
+    collect_errors(failed, lambda: nft_elements.forget(host, is_stale))
+    collect_errors(failed, lambda: portmap.release_all(host, is_stale))
+    for name in [link.name for link in host.rtnl.links() if is_stale(link.alias)]:
+        collect_errors(failed, lambda: host.rtnl.delete(name))  # noqa: B023  # called before the next turn
+    host.lock.release()
     ipam = allocator(conf.ipam_type, call.request)
-    collecting(failed, lambda: ipam.collect(network, valid, alive_in(network.name)))
-    report(failed, "not everything stale could be released")
+    collect_errors(failed, lambda: ipam.collect(network, valid, alive_in(network.name)))
+    raise_collected(failed, "not everything stale could be released")
 
 
 def status(call: Call) -> None:
-    """Raises Unavailable where an ADD could not be served."""
+    """Raises PluginNotAvailable where an ADD could not be served."""
     conf, ipam, _ = _validated(call)
-    bridge = call.machine.route.find(conf.bridge)
+    bridge = call.host.rtnl.find(conf.bridge)
     if not conf.routed and bridge is not None and bridge.kind != "bridge":
-        raise Unavailable(f'"{conf.bridge}" exists but is not a bridge: choose another name for the bridge')
+        raise PluginNotAvailable(f'"{conf.bridge}" exists but is not a bridge: choose another name for the bridge')
     if conf.ip_masq or conf.mac_spoof_check or conf.ports_given:
         require_nft(call)
     if conf.accept and conf.ipam_type:
         from cni.config.firewall import families_of
         from cni.effects import forward_audit
 
-        forward_audit.refuse_drops(call.machine, families_of(call.network), _arrival(conf))
+        forward_audit.refuse_drops(call.host, families_of(call.network), _arrival(conf))
     ipam.status(call.network, alive_in(call.network.name))
 
 
@@ -167,43 +167,43 @@ def _validated(call: Call) -> tuple[NetConf, Ipam, Result | None]:
 
     Raises InvalidConfig.
     """
-    faults = call.network.judge()
-    conf = parse_netconf(call.network, call.request.args, faults, call.program)
-    previous = previous_result(call.network, faults)
+    errors = call.network.judge()
+    conf = parse_netconf(call.network, call.request.args, errors, call.program)
+    previous = previous_result(call.network, errors)
     if conf.routed and not conf.ipam_type:
-        faults.add("ipam.type", "missing, a routed container needs addresses")
+        errors.add("ipam.type", "missing, a routed container needs addresses")
     ipam = allocator(conf.ipam_type, call.request)
-    families = ipam.faults(call.request, call.network, faults)
-    if fault := mtu_fault(conf, families):
-        faults.add("mtu", fault)
-    faults.refuse()
+    families = ipam.errors(call.request, call.network, errors)
+    if error := mtu_fault(conf, families):
+        errors.add("mtu", error)
+    errors.raise_if_any()
     for notice in conf.notices:
         call.warn(notice)
     return conf, ipam, previous
 
 
-def _with_mtus(machine: Machine, conf: NetConf, result: Result) -> Result:
+def _with_mtus(host: Host, conf: NetConf, result: Result) -> Result:
     """Both ends of a pair, and an ifb, have what was asked for; a bridge follows its ports, so the kernel is asked."""
     shared = () if conf.routed else (conf.bridge, f"{conf.bridge}.{conf.vlan}")
     interfaces = []
     for one in result.interfaces:
         is_shared = one.name in shared and not one.sandbox
-        interfaces.append(one.with_mtu(machine.route.need(one.name).mtu if is_shared else conf.mtu or VETH_MTU))
+        interfaces.append(one.with_mtu(host.rtnl.need(one.name).mtu if is_shared else conf.mtu or VETH_MTU))
     return result._replace(interfaces=tuple(interfaces))
 
 
 def _require_address(conf: NetConf, lease: Result) -> None:
     if conf.ipam_type and not lease.ips:
-        raise MachineRefused(f"the IPAM plugin {conf.ipam_type} returned no address")
-    if fault := mtu_fault(conf, {ip.address.family for ip in lease.ips}):  # of a program, only now
-        raise InvalidConfig(f"invalid network configuration: mtu: {fault}")
+        raise OperationFailed(f"the IPAM plugin {conf.ipam_type} returned no address")
+    if error := mtu_fault(conf, {ip.address.family for ip in lease.ips}):  # of a program, only now
+        raise InvalidConfig(f"invalid network configuration: mtu: {error}")
     for ip in with_gateways(lease.ips) if conf.routed else ():
         if ip.gateway is None:
-            raise MachineRefused(f"{ip.address.text} has no gateway, which a routed container needs: set it in ipam")
+            raise OperationFailed(f"{ip.address.text} has no gateway, which a routed container needs: set it in ipam")
 
 
-def _facts(machine: Machine, conf: NetConf) -> Facts:
-    bridge = machine.route.find(conf.bridge)
+def _facts(host: Host, conf: NetConf) -> Facts:
+    bridge = host.rtnl.find(conf.bridge)
     mac = bridge.mac if bridge is not None and any(bridge.mac) else None
     return Facts(node_identity(), mac, has_ipv6())
 
@@ -243,10 +243,10 @@ def _release_stray(call: Call, owner: Owner, conf: NetConf, addresses: tuple[Net
     from cni.effects import stray
     from cni.plan.traces import traces_of
 
-    previous = previous_result(call.network, Faults()) or Result()
+    previous = previous_result(call.network, ConfigErrors()) or Result()
     bridge = "" if conf.routed else conf.bridge
     traces = traces_of(owner, previous, addresses, bridge, conf.ipam_type == IN_PROCESS)
-    stray.release(call.machine, owner.ifname, traces)
+    stray.release(call.host, owner.ifname, traces)
 
 
 def _as_attached(conf: NetConf, alias: Alias) -> NetConf:
@@ -262,7 +262,7 @@ def _as_attached(conf: NetConf, alias: Alias) -> NetConf:
 
 def _leased(request: Request, network: Network, ipam: Ipam) -> tuple[Net, ...]:
     """The attachment's addresses by ADD's answer, or else by its leases."""
-    previous = previous_result(network, Faults())
+    previous = previous_result(network, ConfigErrors())
     if previous is not None and previous.ips:
         return tuple([ip.address for ip in previous.ips])
     try:

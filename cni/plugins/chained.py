@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from cni.effects.engine import apply, differences, release
 from cni.effects.journal import Journal
-from cni.plugins.context import collecting, open_if_there, owner_of, report
-from cni.protocol.errors import InvalidConfig, NotAsAttached
-from cni.protocol.fields import Faults
+from cni.plugins.context import collect_errors, open_if_there, owner_of, raise_collected
+from cni.protocol.errors import CheckFailed, InvalidConfig
+from cni.protocol.fields import ConfigErrors
 from cni.protocol.owner import stale
 from cni.protocol.plugin_config import previous_result, valid_attachments
 from cni.protocol.result import Result
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         begins: bool
         traceless: bool
 
-        def __init__(self, call: Call, faults: Faults) -> None: ...
+        def __init__(self, call: Call, errors: ConfigErrors) -> None: ...
 
         def operations(self, previous: Result) -> tuple[Operation, ...]:
             """For ADD and CHECK, from what was answered before."""
@@ -44,64 +44,64 @@ if TYPE_CHECKING:
         def leftovers(self, previous: Result) -> tuple[Operation, ...]:
             """For DEL: what there may be, with as much of ADD's answer as the runtime tells."""
 
-        def forget(self, doomed: Callable[[str], bool]) -> None:
+        def forget(self, is_stale: Callable[[str], bool]) -> None:
             """For DEL and GC: whatever else has such a label."""
 
         def status(self) -> None:
-            """Raises Unavailable where an ADD could not be served."""
+            """Raises PluginNotAvailable where an ADD could not be served."""
 
 
-def _plugin(call: Call, faults: Faults) -> Plugin:
+def _plugin(call: Call, errors: ConfigErrors) -> Plugin:
     """Loaded by name: a call is about one of them."""
     room = f"cni.plugins.{call.program}"
     __import__(room)
     from sys import modules
 
-    made: Plugin = modules[room].PLUGIN(call, faults)
+    made: Plugin = modules[room].PLUGIN(call, errors)
     return made
 
 
 def _prepared(call: Call) -> tuple[Plugin, Result]:
     """For ADD and CHECK: the plugin and what was answered before it. Raises InvalidConfig."""
-    faults = call.network.judge()
-    plugin = _plugin(call, faults)
-    previous = previous_result(call.network, faults)
-    faults.refuse()
+    errors = call.network.judge()
+    plugin = _plugin(call, errors)
+    previous = previous_result(call.network, errors)
+    errors.raise_if_any()
     if previous is None and not plugin.begins:
         raise InvalidConfig(f"prevResult: missing, {call.program} must be called as chained plugin, after another")
     if plugin.enters:
-        call.machine.open_container(call.request.netns, call.request.netns_override)
+        call.host.open_container(call.request.netns, call.request.netns_override)
     return plugin, previous or Result()
 
 
 def add(call: Call) -> None:
     """What earlier plugins answered, with what this one adds; on any failure, nothing of its own is left."""
     plugin, previous = _prepared(call)
-    machine = call.machine
-    with Journal(machine, shared_stays=plugin.traceless) as journal:
-        machine.lock.share()
-        apply(machine, plugin.operations(previous), journal)
+    host = call.host
+    with Journal(host, shared_stays=plugin.traceless) as journal:
+        host.lock.lock_shared()
+        apply(host, plugin.operations(previous), journal)
         call.answer(call.render(plugin.answer(previous)))
 
 
 def check(call: Call) -> None:
-    """Raises NotAsAttached naming everything that is no longer as ADD made it."""
+    """Raises CheckFailed naming everything that is no longer as ADD made it."""
     plugin, previous = _prepared(call)
-    found = differences(call.machine, plugin.operations(previous))
+    found = differences(call.host, plugin.operations(previous))
     if found:
-        raise NotAsAttached("the container's network is not as ADD made it: " + "; ".join(found))
+        raise CheckFailed("the container's network is not as ADD made it: " + "; ".join(found))
 
 
 def delete(call: Call) -> None:
     """Releases whatever there is; what is missing, or at fault elsewhere, is no obstacle."""
-    plugin = _plugin(call, Faults())
-    previous = previous_result(call.network, Faults()) or Result()
+    plugin = _plugin(call, ConfigErrors())
+    previous = previous_result(call.network, ConfigErrors()) or Result()
     if plugin.enters:
-        open_if_there(call.machine, call.request)
-    call.machine.lock.share()
-    failed = release(call.machine, reversed(plugin.leftovers(previous)))
-    collecting(failed, lambda: plugin.forget(owner_of(call).has))
-    report(failed, "not everything of the attachment could be released")
+        open_if_there(call.host, call.request)
+    call.host.lock.lock_shared()
+    failed = release(call.host, reversed(plugin.leftovers(previous)))
+    collect_errors(failed, lambda: plugin.forget(owner_of(call).has))
+    raise_collected(failed, "not everything of the attachment could be released")
 
 
 def collect(call: Call) -> None:
@@ -109,16 +109,16 @@ def collect(call: Call) -> None:
     valid = valid_attachments(call.network)
     if valid is None:
         return
-    plugin = _plugin(call, Faults())
-    call.machine.lock.share()
+    plugin = _plugin(call, ConfigErrors())
+    call.host.lock.lock_shared()
     plugin.forget(stale(call.network.name, valid))
 
 
 def status(call: Call) -> None:
-    """Raises Unavailable where an ADD could not be served, InvalidConfig where the configuration is at fault."""
-    faults = call.network.judge()
-    plugin = _plugin(call, faults)
-    faults.refuse()
+    """Raises PluginNotAvailable where an ADD could not be served, InvalidConfig where the configuration is at fault."""
+    errors = call.network.judge()
+    plugin = _plugin(call, errors)
+    errors.raise_if_any()
     plugin.status()
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cni.effects.journal import FAILURES, words_of
-from cni.protocol.errors import InvalidNetns, MachineRefused, Unavailable
+from cni.effects.journal import FAILURES, error_text
+from cni.protocol.errors import InvalidNetns, OperationFailed, PluginNotAvailable
 from cni.protocol.owner import Owner
 from cni.protocol.record import Record
 
@@ -11,21 +11,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.protocol.plugin_config import Network
     from cni.protocol.request import Request
     from cni.protocol.result import Result
 
 
 class Call(Record):
-    """One call: which program, what is asked, the machine it is about, how a result is written, where answer and
+    """One call: which program, what is asked, the host it is about, how a result is written, where answer and
     notices go.
     """
 
     program: str
     request: Request
     network: Network
-    machine: Machine
+    host: Host
     render: Callable[[Result], str]
     answer: Callable[[str], None]
     warn: Callable[[str], None]
@@ -35,33 +35,33 @@ def owner_of(call: Call) -> Owner:
     return Owner(call.network.name, call.request.container_id, call.request.ifname)
 
 
-def open_if_there(machine: Machine, request: Request) -> None:
+def open_if_there(host: Host, request: Request) -> None:
     """A namespace that is gone, or is none, took the container's side with it."""
     if not request.netns:
         return
     try:
-        machine.open_container(request.netns, request.netns_override)
+        host.open_container(request.netns, request.netns_override)
     except InvalidNetns:
         return
 
 
 def require_nft(call: Call) -> None:
-    """Raises Unavailable where the kernel or the program is missing."""
+    """Raises PluginNotAvailable where the kernel or the program is missing."""
     from cni import proc
 
-    if not call.machine.nft.is_in_kernel:
-        raise Unavailable("nftables: not supported by the kernel (load the module nf_tables)")
+    if not call.host.nft.is_in_kernel:
+        raise PluginNotAvailable("nftables: not supported by the kernel (load the module nf_tables)")
     if proc.find_system("nft", call.request.environment) is None:
-        raise Unavailable("the program nft is missing: install nftables")
+        raise PluginNotAvailable("the program nft is missing: install nftables")
 
 
-def collecting(failed: list[str], step: Callable[[], None]) -> None:
+def collect_errors(failed: list[str], step: Callable[[], None]) -> None:
     try:
         step()
     except FAILURES as error:
-        failed.append(words_of(error))
+        failed.append(error_text(error))
 
 
-def report(failed: list[str], what: str) -> None:
+def raise_collected(failed: list[str], what: str) -> None:
     if failed:
-        raise MachineRefused(f"{what}: {'; '.join(failed)}")
+        raise OperationFailed(f"{what}: {'; '.join(failed)}")

@@ -7,7 +7,7 @@ from cni.effects import iptables_legacy
 from cni.plan import adminchain, forward_accept
 from cni.plan.isolation import IsolatedPort, Isolation
 from cni.plugins.context import require_nft
-from cni.protocol.errors import InvalidConfig, Unavailable
+from cni.protocol.errors import InvalidConfig, PluginNotAvailable
 from cni.protocol.request import ifname_fault
 
 TYPE_CHECKING = False
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cni.plan.operations import Operation
     from cni.plugins.context import Call
     from cni.protocol.address import Net
-    from cni.protocol.fields import Faults
+    from cni.protocol.fields import ConfigErrors
     from cni.protocol.result import Result
 
 ANY_INTERFACE = "*"
@@ -28,9 +28,9 @@ class Firewall:
     begins = False
     traceless = True
 
-    def __init__(self, call: Call, faults: Faults) -> None:
+    def __init__(self, call: Call, errors: ConfigErrors) -> None:
         self._call = call
-        self._conf = parse_firewall(call.network.fields(faults))
+        self._conf = parse_firewall(call.network.fields(errors))
         self._firewalld: bool | None = None
 
     def operations(self, previous: Result) -> tuple[Operation, ...]:
@@ -68,17 +68,17 @@ class Firewall:
     def _bridge(self, previous: Result) -> str:
         """The host's first interface that was answered, as bridge names them. Raises InvalidConfig."""
         names = [interface.name for interface in previous.interfaces if not interface.sandbox]
-        fault = ifname_fault(names[0]) if names and names[0] else "no interface of the host is named"
-        if fault:
+        error = ifname_fault(names[0]) if names and names[0] else "no interface of the host is named"
+        if error:
             raise InvalidConfig(
-                f"prevResult.interfaces: {fault}, ingressPolicy {self._conf.policy} needs the bridge there:"
+                f"prevResult.interfaces: {error}, ingressPolicy {self._conf.policy} needs the bridge there:"
                 " chain firewall behind bridge"
             )
         return names[0]
 
     def _ports(self, previous: Result, bridge: str) -> list[str]:
         """The host's interfaces that were answered and are ports of the bridge."""
-        route = self._call.machine.route
+        route = self._call.host.rtnl
         found = [route.find(interface.name) for interface in previous.interfaces if not interface.sandbox]
         masters = [link.ifindex for link in found if link is not None and link.name == bridge]
         return [link.name for link in found if link is not None and link.master in masters]
@@ -88,8 +88,8 @@ class Firewall:
         try:
             families = {ip.address.family for ip in previous.ips}
             asked = "" if self._asks_firewalld() else self._conf.admin_chain
-            iptables_legacy.refuse_drops(self._call.machine, families, ANY_INTERFACE, asked)
-        except Unavailable as unavailable:
+            iptables_legacy.refuse_drops(self._call.host, families, ANY_INTERFACE, asked)
+        except PluginNotAvailable as unavailable:
             self._call.warn(unavailable.message)
         return previous
 
@@ -97,7 +97,7 @@ class Firewall:
         """Subnet and bridge are shared with other containers, but for a subnet of one address."""
         return self._accepted(previous)
 
-    def forget(self, doomed: Callable[[str], bool]) -> None:
+    def forget(self, is_stale: Callable[[str], bool]) -> None:
         """Nothing bears the label of one container."""
 
     def status(self) -> None:
@@ -108,14 +108,14 @@ class Firewall:
             require_nft(self._call)
         self._require_firewalld()
         mended = FIREWALLD if self._asks_firewalld() else ""
-        forward_audit.refuse_drops(self._call.machine, [4], ANY_INTERFACE, mended)
+        forward_audit.refuse_drops(self._call.host, [4], ANY_INTERFACE, mended)
 
     def _require_firewalld(self) -> None:
-        """Raises Unavailable where it is asked for by name and does not run."""
+        """Raises PluginNotAvailable where it is asked for by name and does not run."""
         from cni.effects import firewalld
 
         if self._conf.backend == FIREWALLD and not firewalld.is_running(self._call.request.environment):
-            raise Unavailable("firewalld: not running on the system's D-Bus (backend firewalld)")
+            raise PluginNotAvailable("firewalld: not running on the system's D-Bus (backend firewalld)")
 
 
 PLUGIN = Firewall

@@ -11,8 +11,8 @@ from cni.config.flannel import parse_flannel, parse_subnet_env, render
 from cni.kernel import statefile
 from cni.plugins.bridge import VERBS as ATTACHING
 from cni.plugins.ipam_exec import clean_up, execute
-from cni.protocol.errors import CniError, InvalidConfig, InvalidEnvironment, TryAgain, Unavailable
-from cni.protocol.fields import Faults
+from cni.protocol.errors import CniError, InvalidConfig, InvalidEnvironment, PluginNotAvailable, TryAgain
+from cni.protocol.fields import ConfigErrors
 from cni.protocol.jsontext import dump, parse_object
 from cni.protocol.plugin_config import Network, previous_result, valid_attachments
 from cni.protocol.request import is_plugin_name, split_args
@@ -45,14 +45,14 @@ def add(call: Call) -> None:
 
 
 def check(call: Call) -> None:
-    call.network.judge().refuse()
-    conf = parse_flannel(call.network, Faults())
+    call.network.judge().raise_if_any()
+    conf = parse_flannel(call.network, ConfigErrors())
     _hand_on(call, _saved(call, conf) or _rendered(call, conf))
 
 
 def delete(call: Call) -> None:
     """The file goes last: a DEL that failed can be repeated."""
-    conf = parse_flannel(call.network, Faults())
+    conf = parse_flannel(call.network, ConfigErrors())
     saved = _saved(call, conf)
     _hand_on(call, saved or _guessed(call, conf))
     if saved is not None or _is_torn(conf, call.request.container_id):
@@ -61,7 +61,7 @@ def delete(call: Call) -> None:
 
 def collect(call: Call) -> None:
     """GC: files of containers that are not valid go when the delegate has released what they tell of."""
-    conf = parse_flannel(call.network, Faults())
+    conf = parse_flannel(call.network, ConfigErrors())
     valid = valid_attachments(call.network)
     if valid is None:
         return
@@ -73,12 +73,12 @@ def collect(call: Call) -> None:
 
 
 def status(call: Call) -> None:
-    """Raises Unavailable where an ADD could not be served."""
+    """Raises PluginNotAvailable where an ADD could not be served."""
     conf = _validated(call)
     try:
         delegate = _rendered(call, conf)
     except TryAgain as error:
-        raise Unavailable(error.message, error.details) from None
+        raise PluginNotAvailable(error.message, error.details) from None
     _hand_on(call, delegate)
 
 
@@ -87,15 +87,15 @@ VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": sta
 
 def _validated(call: Call) -> FlannelConf:
     """Raises InvalidConfig, also where the container's ID is too long for the file that bears it."""
-    faults = call.network.judge()
-    conf = parse_flannel(call.network, faults)
-    previous_result(call.network, faults)
-    faults.refuse()
+    errors = call.network.judge()
+    conf = parse_flannel(call.network, errors)
+    previous_result(call.network, errors)
+    errors.raise_if_any()
     return conf
 
 
 def _rendered(call: Call, conf: FlannelConf) -> dict[str, JsonValue]:
-    """Raises TryAgain, InputOutput, InvalidConfig."""
+    """Raises TryAgain, IOFailure, InvalidConfig."""
     data = statefile.read(conf.subnet_file, links=True)
     if data is None:
         raise TryAgain(f"{conf.subnet_file} is not there yet: is the node agent (podwired, flanneld) running?")
@@ -123,7 +123,7 @@ def _guessed(call: Call, conf: FlannelConf) -> dict[str, JsonValue]:
 
 def _hand_on(call: Call, delegate: dict[str, JsonValue]) -> None:
     """To the verbs of this process, or to another program (SPEC, section 4)."""
-    fields = call.network.fields(Faults())
+    fields = call.network.fields(ConfigErrors())
     members = {**delegate, **{key: fields.raw(key) for key in HANDED_ON if fields.has(key)}}
     data = dump(members).encode("utf-8", "backslashreplace")
     network = Network(call.network.name, call.network.version, members, data)
@@ -144,9 +144,9 @@ def _hand_on(call: Call, delegate: dict[str, JsonValue]) -> None:
 
 def _refuse_args(call: Call) -> None:
     """CNI_ARGS are for those who read them, which flannel itself does not. Raises InvalidEnvironment."""
-    _, faults = split_args(call.request.environment.get("CNI_ARGS", ""))
-    if faults and call.request.command in ("ADD", "CHECK"):
-        raise InvalidEnvironment("; ".join(faults))
+    _, errors = split_args(call.request.environment.get("CNI_ARGS", ""))
+    if errors and call.request.command in ("ADD", "CHECK"):
+        raise InvalidEnvironment("; ".join(errors))
 
 
 def _path(conf: FlannelConf, container_id: str) -> str:

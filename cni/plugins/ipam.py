@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from cni.protocol.address import IP
-    from cni.protocol.fields import Faults
+    from cni.protocol.fields import ConfigErrors
     from cni.protocol.plugin_config import Network
     from cni.protocol.request import Request
     from ipam.lease import Lease
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         addresses that it would give, as far as they are known; `leased` never fails for it.
         """
 
-        def faults(self, request: Request, network: Network, found: Faults) -> set[int]: ...
+        def errors(self, request: Request, network: Network, found: ConfigErrors) -> set[int]: ...
         def add(self, request: Request, network: Network, alive: Alive) -> Result: ...
         def delete(self, request: Request, network: Network, alive: Alive) -> None: ...
         def check(self, request: Request, network: Network, previous: Result | None) -> None: ...
@@ -51,7 +51,7 @@ def allocator(ipam_type: str, request: Request) -> Ipam:
 class Unaddressed:
     """A network without addresses: its containers have a link only."""
 
-    def faults(self, request: Request, network: Network, found: Faults) -> set[int]:
+    def errors(self, request: Request, network: Network, found: ConfigErrors) -> set[int]:
         """There is no configuration to judge."""
         del request, network, found
         return set()

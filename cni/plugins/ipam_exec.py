@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cni.protocol.errors import CniError, Delegated, InvalidConfig, InvalidEnvironment, MachineRefused, Undecodable
-from cni.protocol.fields import Faults, Fields
+from cni.protocol.errors import CniError, DecodingFailure, Delegated, InvalidConfig, InvalidEnvironment, OperationFailed
+from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.jsontext import parse_object
 from cni.protocol.request import is_plugin_name
 from cni.protocol.result import parse_result
@@ -25,13 +25,13 @@ class Executed:
         self.name = name
         self.request = request
 
-    def faults(self, request: Request, network: Network, found: Faults) -> set[int]:
+    def errors(self, request: Request, network: Network, found: ConfigErrors) -> set[int]:
         """Its configuration is its own to judge."""
         del request, network, found
         return set()
 
     def add(self, request: Request, network: Network, alive: Alive) -> Result:
-        """Raises Delegated, InvalidEnvironment, MachineRefused, Undecodable; then nothing of it is left."""
+        """Raises Delegated, InvalidEnvironment, OperationFailed, DecodingFailure; then nothing of it is left."""
         del request, alive
         try:
             answer = self._run(network, "ADD")
@@ -41,11 +41,11 @@ class Executed:
             raise
 
     def _result(self, answer: bytes, network: Network) -> Result:
-        faults = Faults()
-        fields = Fields(parse_object(answer, f"the answer of {self.name}"), self.name, faults)
+        errors = ConfigErrors()
+        fields = Fields(parse_object(answer, f"the answer of {self.name}"), self.name, errors)
         result = parse_result(fields, fields.text("cniVersion") or network.version)
-        if faults.count:
-            raise Undecodable(f"the answer of {self.name} is no result: {faults.told}")
+        if errors.count:
+            raise DecodingFailure(f"the answer of {self.name} is no result: {errors.summary}")
         return result
 
     def delete(self, request: Request, network: Network, alive: Alive) -> None:
@@ -76,7 +76,7 @@ class Executed:
 def execute(name: str, request: Request, network: Network, command: str) -> bytes:
     """The answer of a program in CNI_PATH (SPEC, section 4).
 
-    Raises InvalidConfig (a name that leads out of CNI_PATH), InvalidEnvironment (no CNI_PATH), MachineRefused (no such
+    Raises InvalidConfig (a name that leads out of CNI_PATH), InvalidEnvironment (no CNI_PATH), OperationFailed (no such
     program), Delegated (its own error).
     """
     from cni import proc
@@ -87,12 +87,12 @@ def execute(name: str, request: Request, network: Network, command: str) -> byte
         raise InvalidEnvironment(f"required env variables [CNI_PATH] missing: the plugin {name} is executed")
     program = proc.find(name, ":".join(request.path))
     if program is None:
-        raise MachineRefused(f"failed to find plugin {name!r} in path {list(request.path)}: install it there")
+        raise OperationFailed(f"failed to find plugin {name!r} in path {list(request.path)}: install it there")
     environment = {**request.environment, "CNI_COMMAND": command}
     try:
         ended = proc.run([program], network.data, environment, capture_stderr=False)
     except OSError as error:
-        raise MachineRefused(f"cannot execute {program}: {error.strerror}") from None
+        raise OperationFailed(f"cannot execute {program}: {error.strerror}") from None
     if ended.status != 0:
         raise _failure(name, ended)
     return ended.stdout
@@ -106,10 +106,10 @@ def clean_up(name: str, request: Request, network: Network) -> None:
         return
 
 
-def _failure(name: str, ended: proc.Ended) -> Delegated | MachineRefused:
+def _failure(name: str, ended: proc.Ended) -> Delegated | OperationFailed:
     try:
-        answer = Fields(parse_object(ended.stdout, "its answer"), name, Faults())
-    except Undecodable as error:
-        return MachineRefused(f"{name} ended with status {ended.status}: {error.message}")
+        answer = Fields(parse_object(ended.stdout, "its answer"), name, ConfigErrors())
+    except DecodingFailure as error:
+        return OperationFailed(f"{name} ended with status {ended.status}: {error.message}")
     code = answer.integer("code", 0, (1 << 32) - 1, 999)
     return Delegated(code, f"{name}: {answer.text('msg')}", answer.text("details"))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from cni.plan.operations import Operation
     from cni.plugins.context import Call
-    from cni.protocol.fields import Faults
+    from cni.protocol.fields import ConfigErrors
 
 
 class Loopback:
@@ -22,8 +22,8 @@ class Loopback:
     begins = True
     traceless = False
 
-    def __init__(self, call: Call, faults: Faults) -> None:
-        del faults
+    def __init__(self, call: Call, errors: ConfigErrors) -> None:
+        del errors
         self._call = call
 
     def operations(self, previous: Result) -> tuple[Operation, ...]:
@@ -34,18 +34,18 @@ class Loopback:
         """What was answered before; else the interface and the first address of each family."""
         if previous.interfaces or previous.ips:
             return previous
-        found = addresses(self._call.machine, LO)
+        found = addresses(self._call.host, LO)
         firsts = [next((one for one in found if one.family == family), None) for family in (4, 6)]
         ips = tuple([IPConfig(one, interface=0) for one in firsts if one is not None])
         interface = Interface(LO, NO_MAC, self._call.request.netns)
         if at_least(self._call.network.version, TELLS_MTU):
-            interface = interface.with_mtu(self._call.machine.container_route.need(LO).mtu)
+            interface = interface.with_mtu(self._call.host.container_rtnl.need(LO).mtu)
         return Result((interface,), ips)
 
     def leftovers(self, previous: Result) -> tuple[Operation, ...]:
         return self.operations(previous)
 
-    def forget(self, doomed: Callable[[str], bool]) -> None:
+    def forget(self, is_stale: Callable[[str], bool]) -> None:
         """Nothing of it is outside the container."""
 
     def status(self) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cni.plan.operations import Operation
     from cni.plugins.context import Call
     from cni.protocol.address import Net
-    from cni.protocol.fields import Faults
+    from cni.protocol.fields import ConfigErrors
     from cni.protocol.result import Result
 
 
@@ -23,14 +23,14 @@ class Portmap:
     begins = False
     traceless = False
 
-    def __init__(self, call: Call, faults: Faults) -> None:
-        fields = call.network.fields(faults)
+    def __init__(self, call: Call, errors: ConfigErrors) -> None:
+        fields = call.network.fields(errors)
         self._call = call
         self._conf = parse_ports(fields)
         self._told = False
         backend = fields.text("backend")
         if backend not in BACKENDS:
-            fields.fault("backend", f"{backend!r} is neither iptables nor nftables")
+            fields.error("backend", f"{backend!r} is neither iptables nor nftables")
         if backend == "iptables" and call.request.command == "ADD":
             call.warn("backend iptables: podwire maps ports in nftables, which serves the same traffic")
 
@@ -39,7 +39,7 @@ class Portmap:
             return ()
         addresses = self._addresses(previous)
         first = next((one.ip for one in addresses if one.family == 4), None)
-        link = self._call.machine.route.link_to(first) if first is not None else None
+        link = self._call.host.rtnl.link_to(first) if first is not None else None
         label = owner_of(self._call).label
         mapped = plan.operations(self._conf, addresses, label)
         if link is None:
@@ -65,11 +65,11 @@ class Portmap:
         self._told = bool(found)
         return found
 
-    def forget(self, doomed: Callable[[str], bool]) -> None:
+    def forget(self, is_stale: Callable[[str], bool]) -> None:
         """A DEL that was told all has released all: then nobody else's ports need be read."""
         if self._call.request.command == "DEL" and self._told:
             return
-        effects.release_all(self._call.machine, doomed)
+        effects.release_all(self._call.host, is_stale)
 
     def status(self) -> None:
         require_nft(self._call)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from cni.plan.operations import Operation
     from cni.plugins.context import Call
-    from cni.protocol.fields import Faults
+    from cni.protocol.fields import ConfigErrors
     from cni.protocol.result import Result
 
 BEFORE_A_CHANGE = ("ADD", "STATUS")  # the verbs that ask what is allowed
@@ -27,11 +27,11 @@ class Tuning:
     begins = False
     traceless = False
 
-    def __init__(self, call: Call, faults: Faults) -> None:
+    def __init__(self, call: Call, errors: ConfigErrors) -> None:
         allowlist = kernel.read_allowlist() if call.request.command in BEFORE_A_CHANGE else None
         self._call = call
         self._owner = owner_of(call)
-        self._conf = parse_tuning(call.network, call.request, faults, allowlist)
+        self._conf = parse_tuning(call.network, call.request, errors, allowlist)
 
     def operations(self, previous: Result) -> tuple[Operation, ...]:
         checking = self._call.request.command == "CHECK"
@@ -57,10 +57,10 @@ class Tuning:
         del previous
         return (Originals(file_of(self._conf.data_dir, self._owner), self._owner.label, self._owner.ifname),)
 
-    def forget(self, doomed: Callable[[str], bool]) -> None:
+    def forget(self, is_stale: Callable[[str], bool]) -> None:
         """Files of containers that are gone; that of an attachment is known by its name."""
         if self._call.request.command == "GC":
-            kernel.release_all(self._conf.data_dir, doomed)
+            kernel.release_all(self._conf.data_dir, is_stale)
 
     def status(self) -> None:
         """Always ready."""

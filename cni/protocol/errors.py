@@ -33,13 +33,13 @@ class InvalidEnvironment(CniError):
     code = 4
 
 
-class InputOutput(CniError):
+class IOFailure(CniError):
     """stdin, stdout or a file of the configuration could not be read or written."""
 
     code = 5
 
 
-class Undecodable(CniError):
+class DecodingFailure(CniError):
     """stdin, or another plugin's answer, is not the JSON that it should be."""
 
     code = 6
@@ -63,19 +63,19 @@ class TryAgain(CniError):
     code = 11
 
 
-class Unavailable(CniError):
+class PluginNotAvailable(CniError):
     """STATUS: ADD cannot be served at present."""
 
     code = 50
 
 
-class MachineRefused(CniError):
+class OperationFailed(CniError):
     """The kernel, a file system or another program refused a step; everything done before is undone."""
 
     code = 100
 
 
-class NotAsAttached(CniError):
+class CheckFailed(CniError):
     """CHECK: the container's network is no longer what ADD made; the message lists every difference."""
 
     code = 101

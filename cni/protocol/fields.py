@@ -25,48 +25,48 @@ BYTES = 4  # of a character, at most
 KINDS = {str: "a text", bool: "true or false", int: "an integer", dict: "an object", list: "a list"}
 
 
-class Faults:
+class ConfigErrors:
     """All that is wrong with one document, in the order found: as many texts as a message holds, and their number."""
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
+        self.messages: list[str] = []
         self.count = 0
         self._room = LIMIT - RESERVED
 
-    def add(self, path: str, fault: str) -> None:
+    def add(self, path: str, error: str) -> None:
         self.count += 1
-        text = shortened(f"{path}: {fault}", TEXT_LIMIT)
+        text = shortened(f"{path}: {error}", TEXT_LIMIT)
         if len(text) <= self._room:
-            self.texts.append(text)
+            self.messages.append(text)
             self._room -= len(text)
         else:
             self._room = 0  # what follows would be out of order
 
-    def refuse(self) -> None:
+    def raise_if_any(self) -> None:
         """Raises InvalidConfig naming every fault, where there is one."""
         if self.count:
-            raise InvalidConfig(f"invalid network configuration: {self.told}")
+            raise InvalidConfig(f"invalid network configuration: {self.summary}")
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """All of them in one text."""
-        left_out = self.count - len(self.texts)
-        return "; ".join([*self.texts, f"and {left_out} more"] if left_out else self.texts)
+        left_out = self.count - len(self.messages)
+        return "; ".join([*self.messages, f"and {left_out} more"] if left_out else self.messages)
 
 
 class Fields:
     """One JSON object under a path; every reader returns its default after noting a fault."""
 
-    def __init__(self, members: dict[str, JsonValue], path: str, faults: Faults) -> None:
+    def __init__(self, members: dict[str, JsonValue], path: str, errors: ConfigErrors) -> None:
         self._members = {key.casefold(): value for key, value in members.items()}
         self.path = path
-        self.faults = faults
+        self.errors = errors
 
     def where(self, key: str) -> str:
         return f"{self.path}.{key}" if self.path else key
 
-    def fault(self, key: str, text: str) -> None:
-        self.faults.add(self.where(key), text)
+    def error(self, key: str, text: str) -> None:
+        self.errors.add(self.where(key), text)
 
     def has(self, key: str) -> bool:
         """The key is there, even as null."""
@@ -80,14 +80,14 @@ class Fields:
         if value is None:
             return default
         if type(value) is not kind:
-            self.fault(key, f"expected {KINDS[kind]}")
+            self.error(key, f"expected {KINDS[kind]}")
             return default
         return value
 
     def text(self, key: str, default: str = "") -> str:
         value = self._typed(key, str, default)
         if "\0" in value:  # no path and no name can hold it
-            self.fault(key, "holds a NUL character")
+            self.error(key, "holds a NUL character")
             return default
         return value
 
@@ -95,7 +95,7 @@ class Fields:
         """A file's or a folder's; empty where there is none."""
         value = self.text(key)
         if len(value) > NAME_LIMIT // BYTES and not _is_path(value):
-            self.fault(key, f"is too long for a path ({NAME_LIMIT} bytes between slashes, {PATH_LIMIT} in all)")
+            self.error(key, f"is too long for a path ({NAME_LIMIT} bytes between slashes, {PATH_LIMIT} in all)")
             return ""
         return value
 
@@ -105,7 +105,7 @@ class Fields:
     def integer(self, key: str, low: int, high: int, default: int = 0) -> int:
         value = self._typed(key, int, default)
         if value != default and not low <= value <= high:
-            self.fault(key, f"{value} is not between {low} and {high}")
+            self.error(key, f"{value} is not between {low} and {high}")
             return default
         return value
 
@@ -115,7 +115,7 @@ class Fields:
 
     def object(self, key: str) -> Fields:
         """An absent object reads as an empty one."""
-        return Fields(self._typed(key, dict, {}), self.where(key), self.faults)
+        return Fields(self._typed(key, dict, {}), self.where(key), self.errors)
 
     def members(self, key: str) -> dict[str, JsonValue]:
         """An object as it was written, keys in their case."""
@@ -125,13 +125,13 @@ class Fields:
         return self._typed(key, list, [])
 
     def objects(self, key: str) -> list[Fields]:
-        return objects_of(self.items(key), self.where(key), self.faults)
+        return objects_of(self.items(key), self.where(key), self.errors)
 
     def texts(self, key: str) -> tuple[str, ...]:
         values = self.items(key)
         for index, value in enumerate(values):
             if not isinstance(value, str):
-                self.fault(f"{key}[{index}]", "expected a text")
+                self.error(f"{key}[{index}]", "expected a text")
         return tuple([value for value in values if isinstance(value, str)])
 
     def _parsed(self, key: str, parse: Callable[[str], T]) -> T | None:
@@ -141,7 +141,7 @@ class Fields:
         try:
             return parse(text)
         except ValueError as error:
-            self.fault(key, str(error))
+            self.error(key, str(error))
             return None
 
     def ip(self, key: str) -> IP | None:
@@ -159,13 +159,13 @@ def _is_path(text: str) -> bool:
     return len(data) <= PATH_LIMIT and all(len(name) <= NAME_LIMIT for name in data.split(b"/"))
 
 
-def objects_of(values: list[JsonValue], path: str, faults: Faults) -> list[Fields]:
+def objects_of(values: list[JsonValue], path: str, errors: ConfigErrors) -> list[Fields]:
     """The objects of a list; anything else in it is a fault."""
     found = []
     for index, value in enumerate(values):
         where = f"{path}[{index}]"
         if isinstance(value, dict):
-            found.append(Fields(value, where, faults))
+            found.append(Fields(value, where, errors))
         else:
-            faults.add(where, "expected an object")
+            errors.add(where, "expected an object")
     return found

@@ -9,7 +9,7 @@ becomes U+FFFD, as in Go.
 
 from __future__ import annotations
 
-from cni.protocol.errors import Undecodable
+from cni.protocol.errors import DecodingFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,25 +90,27 @@ def parse(data: bytes, what: str) -> JsonValue:
     """The value of one JSON document; `what` names it in errors.
 
     Numbers with a fraction or an exponent become floats, others ints (as Go tells them apart).
-    Raises Undecodable.
+    Raises DecodingFailure.
     """
     text = data.decode("utf-8", "replace")
     start = _skip(text, 0)
     if start == len(text):
-        raise Undecodable(f"{what} is empty, expected a JSON object")
+        raise DecodingFailure(f"{what} is empty, expected a JSON object")
     try:
         value, end = _scan(text, start)
     except StopIteration as stop:
-        raise Undecodable(f"{what} is not JSON: unexpected text at character {stop.value}") from None
+        raise DecodingFailure(f"{what} is not JSON: unexpected text at character {stop.value}") from None
     except RecursionError:
-        raise Undecodable(f"{what} is nested too deep: {DEPTH} objects and lists within each other are read") from None
+        raise DecodingFailure(
+            f"{what} is nested too deep: {DEPTH} objects and lists within each other are read"
+        ) from None
     except ValueError as error:
-        raise Undecodable(f"{what} is not JSON: {_in_plain_words(error)}") from None
+        raise DecodingFailure(f"{what} is not JSON: {_in_plain_words(error)}") from None
     end = _skip(text, end)
     if end != len(text):
-        raise Undecodable(f"{what} is not JSON: more text after the value, at character {end}")
+        raise DecodingFailure(f"{what} is not JSON: more text after the value, at character {end}")
     if text.count("[") + text.count("{") > DEPTH and _depth(value) > DEPTH:
-        raise Undecodable(f"{what} is nested too deep: {DEPTH} objects and lists within each other are read")
+        raise DecodingFailure(f"{what} is nested too deep: {DEPTH} objects and lists within each other are read")
     if any(escape in text for escape in ESCAPED_SURROGATES):
         return _whole(value)
     return value
@@ -140,10 +142,10 @@ def _whole(value: JsonValue) -> JsonValue:
 
 
 def parse_object(data: bytes, what: str) -> dict[str, JsonValue]:
-    """As `parse`, for a document that has to be an object. Raises Undecodable."""
+    """As `parse`, for a document that has to be an object. Raises DecodingFailure."""
     value = parse(data, what)
     if not isinstance(value, dict):
-        raise Undecodable(f"{what} is not a JSON object")
+        raise DecodingFailure(f"{what} is not a JSON object")
     return value
 
 

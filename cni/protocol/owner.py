@@ -1,4 +1,4 @@
-"""Who a thing on the machine belongs to, and every name that is derived from it.
+"""Who a thing on the host belongs to, and every name that is derived from it.
 
 Names and MAC addresses are hashes of the owner, so they are known before anything is created, the same at every
 retry, and found again at DEL without state. The label is written on whatever can carry a text (a link's alias, an
@@ -80,11 +80,11 @@ def stale(network: str, valid: set[tuple[str, str]]) -> Callable[[str], bool]:
     """Whether a label is that of an attachment of the network, but of none whose (container ID, interface) is valid."""
     mine, living = network_key(network), {Owner(network, *attachment).key for attachment in valid}
 
-    def doomed(label: str) -> bool:
+    def is_stale(label: str) -> bool:
         keys = label_keys(label)
         return keys is not None and keys[0] == mine and keys[1] not in living
 
-    return doomed
+    return is_stale
 
 
 def host_interface_of(key: str) -> str:

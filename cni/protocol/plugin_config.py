@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.protocol.fields import NAME_LIMIT, Faults, Fields, objects_of
+from cni.protocol.fields import NAME_LIMIT, ConfigErrors, Fields, objects_of
 from cni.protocol.jsontext import parse_object
 from cni.protocol.record import Record
 from cni.protocol.request import is_identifier
@@ -28,21 +28,21 @@ class Network(Record):
     version: str
     members: dict[str, JsonValue]
     data: bytes
-    fault: str = ""
+    error: str = ""
 
-    def fields(self, faults: Faults) -> Fields:
-        return Fields(self.members, "", faults)
+    def fields(self, errors: ConfigErrors) -> Fields:
+        return Fields(self.members, "", errors)
 
-    def judge(self) -> Faults:
+    def judge(self) -> ConfigErrors:
         """Returns the faults of the keys that all plugins read."""
-        faults = Faults()
-        if self.fault:
-            faults.add("name", self.fault)
-        if self.fields(faults).has("plugins"):
-            faults.add(
+        errors = ConfigErrors()
+        if self.error:
+            errors.add("name", self.error)
+        if self.fields(errors).has("plugins"):
+            errors.add(
                 "plugins", "is of a list of plugins (.conflist), a plugin is called with one configuration of it"
             )
-        return faults
+        return errors
 
 
 def _name_fault(name: str) -> str:
@@ -56,32 +56,32 @@ def _name_fault(name: str) -> str:
 
 
 def parse_network(data: bytes, command: str) -> Network:
-    """Raises Undecodable (stdin is no JSON object), InvalidConfig (name), IncompatibleVersion (cniVersion)."""
+    """Raises DecodingFailure (stdin is no JSON object), InvalidConfig (name), IncompatibleVersion (cniVersion)."""
     members = parse_object(data, "the network configuration on stdin")
-    faults = Faults()
-    fields = Fields(members, "", faults)
+    errors = ConfigErrors()
+    fields = Fields(members, "", errors)
     name = fields.text("name")
     version = fields.text("cniVersion") or IMPLIED
-    fault = _name_fault(name)
-    if fault and command not in JUDGING:
-        faults.add("name", fault)
-    faults.refuse()
+    error = _name_fault(name)
+    if error and command not in JUDGING:
+        errors.add("name", error)
+    errors.raise_if_any()
     require(version, command)
-    return Network(name, version, members, data, fault)
+    return Network(name, version, members, data, error)
 
 
-def previous_result(network: Network, faults: Faults) -> Result | None:
+def previous_result(network: Network, errors: ConfigErrors) -> Result | None:
     """The result of the plugin before, or of the ADD that is now checked or deleted; None where there is none.
 
     A plugin may answer in another version than it was asked in: what has the same shape is read, as by the reference.
     """
-    fields = network.fields(faults)
+    fields = network.fields(errors)
     if fields.raw("prevResult") is None:
         return None
     earlier = fields.object("prevResult")
     version = earlier.text("cniVersion") or network.version
     if not have_one_shape(version, network.version):
-        earlier.fault("cniVersion", f"{version} is not the configuration's {network.version}")
+        earlier.error("cniVersion", f"{version} is not the configuration's {network.version}")
         return None
     return parse_result(earlier, version)
 
@@ -91,16 +91,16 @@ def valid_attachments(network: Network) -> set[tuple[str, str]] | None:
 
     null means that none is valid (CRI-O without pods). Raises InvalidConfig.
     """
-    fields = network.fields(Faults())
+    fields = network.fields(ConfigErrors())
     named = [key for key in VALID_ATTACHMENTS if fields.has(key)]
     if not named:
         return None
     valid = set()
     for key in named:
-        for one in objects_of(fields.items(key), key, fields.faults):
+        for one in objects_of(fields.items(key), key, fields.errors):
             pair = (one.text("containerID"), one.text("ifname"))
             if not all(pair):
-                one.fault("containerID", "an attachment needs containerID and ifname")
+                one.error("containerID", "an attachment needs containerID and ifname")
             valid.add(pair)
-    fields.faults.refuse()
+    fields.errors.raise_if_any()
     return valid

@@ -71,33 +71,33 @@ def ifname_fault(name: str) -> str:
 def split_args(text: str) -> tuple[dict[str, str], list[str]]:
     """`K=V;K=V` of CNI_ARGS: the pairs that can be read, and what is wrong with the text."""
     args: dict[str, str] = {}
-    faults = []
+    errors = []
     for pair in text.split(";") if text else []:
         key, equals, value = pair.partition("=")
         if not equals or "=" in value:
-            faults.append(f"CNI_ARGS: {pair!r} is not one KEY=VALUE")
+            errors.append(f"CNI_ARGS: {pair!r} is not one KEY=VALUE")
         else:
             args[key] = value
     ignore = args.get("IgnoreUnknown", "0")
     if ignore.lower() not in ("0", "1", "false", "true"):
-        faults.append(f"CNI_ARGS: IgnoreUnknown={ignore} is neither true nor false")
+        errors.append(f"CNI_ARGS: IgnoreUnknown={ignore} is neither true nor false")
     unknown = [key for key in args if key not in KNOWN_ARGS]
     if unknown and ignore.lower() in ("0", "false"):
-        faults.append(f"CNI_ARGS: unknown keys {', '.join(unknown)} (set IgnoreUnknown=1 to allow them)")
-    return args, faults
+        errors.append(f"CNI_ARGS: unknown keys {', '.join(unknown)} (set IgnoreUnknown=1 to allow them)")
+    return args, errors
 
 
 def _value_faults(command: str, environment: Mapping[str, str]) -> list[str]:
     if "CNI_CONTAINERID" not in REQUIRED[command]:
         return []
-    faults = []
+    errors = []
     container_id = environment.get("CNI_CONTAINERID", "")
     if container_id and not is_identifier(container_id):
-        faults.append(f"invalid characters in containerID {container_id!r} (CNI_CONTAINERID)")
+        errors.append(f"invalid characters in containerID {container_id!r} (CNI_CONTAINERID)")
     ifname = environment.get("CNI_IFNAME", "")
-    if fault := ifname_fault(ifname):
-        faults.append(f"{fault}: {ifname!r} (CNI_IFNAME)")
-    return faults
+    if error := ifname_fault(ifname):
+        errors.append(f"{error}: {ifname!r} (CNI_IFNAME)")
+    return errors
 
 
 def parse_request(environment: Mapping[str, str], *, reads_args: bool = True) -> Request:
@@ -109,15 +109,15 @@ def parse_request(environment: Mapping[str, str], *, reads_args: bool = True) ->
     command = environment.get("CNI_COMMAND", "")
     if command not in REQUIRED:
         raise InvalidEnvironment(f"unknown CNI_COMMAND: {command}")
-    faults = _value_faults(command, environment)
+    errors = _value_faults(command, environment)
     missing = [name for name in REQUIRED[command] if not environment.get(name)]
     if missing:
-        faults.append(f"required env variables [{','.join(missing)}] missing")
+        errors.append(f"required env variables [{','.join(missing)}] missing")
     args, args_faults = split_args(environment.get("CNI_ARGS", "") if REQUIRED[command] else "")
     if reads_args and command != "DEL":  # what was never attached with these must still be released
-        faults += args_faults
-    if faults:
-        raise InvalidEnvironment("; ".join(faults))
+        errors += args_faults
+    if errors:
+        raise InvalidEnvironment("; ".join(errors))
     container_id = environment.get("CNI_CONTAINERID", "")
     if len(container_id) > NAME_LIMIT:
         what = f"containerID of {len(container_id)} characters"

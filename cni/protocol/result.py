@@ -82,11 +82,11 @@ def parse_routes(objects: list[Fields]) -> tuple[Route, ...]:
         dst = fields.net("dst")
         if dst is None:
             if not fields.text("dst"):
-                fields.fault("dst", "a route needs a destination (as in 0.0.0.0/0)")
+                fields.error("dst", "a route needs a destination (as in 0.0.0.0/0)")
             continue
         gw = fields.ip("gw")
         if gw is not None and gw.family != dst.family:
-            fields.fault("gw", f"{gw.text} is not of the family of {dst.text}")
+            fields.error("gw", f"{gw.text} is not of the family of {dst.text}")
         routes.append(
             Route(
                 dst=dst.network,
@@ -116,7 +116,7 @@ def parse_result(fields: Fields, version: str) -> Result:
         address = member.net("address")
         if address is None:
             if not member.text("address"):
-                member.fault("address", "missing")
+                member.error("address", "missing")
             continue
         index = member.optional_integer("interface", -1, UINT32)
         ips.append(IPConfig(address, member.ip("gateway"), index))

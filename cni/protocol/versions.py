@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.protocol.errors import IncompatibleVersion, Undecodable
+from cni.protocol.errors import DecodingFailure, IncompatibleVersion
 
 SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 CURRENT = SUPPORTED[-1]
@@ -15,7 +15,7 @@ SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 def _numbers(version: str) -> tuple[int, ...]:
     parts = version.split(".")
     if len(parts) > 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        raise Undecodable(f"cniVersion {version!r} is not a version (as in {CURRENT})")
+        raise DecodingFailure(f"cniVersion {version!r} is not a version (as in {CURRENT})")
     return tuple([int(part) for part in parts])
 
 
@@ -28,7 +28,7 @@ def have_one_shape(version: str, other: str) -> bool:
 
 
 def require(version: str, command: str) -> None:
-    """Raises IncompatibleVersion (version unknown, or older than the verb) or Undecodable (no version at all)."""
+    """Raises IncompatibleVersion (version unknown, or older than the verb) or DecodingFailure (no version at all)."""
     _numbers(version)
     if version not in SUPPORTED:
         listed = ", ".join(SUPPORTED)

@@ -14,7 +14,7 @@ from cni.config.netconf import PODWIRE, parse_netconf
 from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.plan import Plan, plan_attachment
 from cni.protocol.address import parse_mac
-from cni.protocol.fields import Faults, Fields
+from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.owner import Owner
 from cni.protocol.plugin_config import parse_network
 from cni.protocol.request import parse_request
@@ -46,10 +46,10 @@ def case(name: str) -> Case:
     told: dict[str, Any] = json.loads((FOLDER / name / "input.json").read_text())
     request = parse_request({"CNI_COMMAND": "ADD"} | told["environment"])
     network = parse_network(json.dumps(told["stdin"]).encode(), "ADD")
-    faults = Faults()
-    conf = parse_netconf(network, request.args, faults, told.get("program", PODWIRE))
-    lease = parse_result(Fields(told["lease"], "lease", faults), CURRENT)
-    faults.refuse()
+    errors = ConfigErrors()
+    conf = parse_netconf(network, request.args, errors, told.get("program", PODWIRE))
+    lease = parse_result(Fields(told["lease"], "lease", errors), CURRENT)
+    errors.raise_if_any()
     bridge_mac = told["facts"]["bridge_mac"]
     facts = Facts(told["facts"]["node"], bridge_mac and parse_mac(bridge_mac), told["facts"]["ipv6"])
     owner = Owner(network.name, request.container_id, request.ifname)

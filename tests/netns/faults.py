@@ -1,4 +1,4 @@
-"""Faults on demand: every effect that podwire has on a machine, and the one among them that goes wrong."""
+"""ConfigErrors on demand: every effect that podwire has on a machine, and the one among them that goes wrong."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import ipam.store
 from cni import proc
 from cni.effects.engine import EFFECTS
 from cni.kernel import sysctl
-from cni.kernel.netlink import Netlink, Refused
-from cni.kernel.netns import Visit
+from cni.kernel.netlink import Netlink, NetlinkError
+from cni.kernel.netns import EnteredNetns
 from cni.protocol import folders
 from cni.protocol.errors import InvalidNetns
 from tests.netns.runtime import Answer, Attachment, Json, serve
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 INDEX = "/run/podwire"  # what the allocator remembers between calls
 STORE = "leases: "
-ENTER, CLOSE = "Visit.__enter__", f"{STORE}close"
+ENTER, CLOSE = "EnteredNetns.__enter__", f"{STORE}close"
 
 # Whatever podwire does or asks passes one of these, new operations included.
 EVERY_EFFECT: tuple[tuple[Any, str], ...] = (
@@ -38,7 +38,7 @@ EVERY_EFFECT: tuple[tuple[Any, str], ...] = (
     (sysctl, "read"),
     (sysctl, "write"),
     (proc, "run"),
-    (Visit, "__enter__"),
+    (EnteredNetns, "__enter__"),
     (folders, "make"),
 )
 
@@ -73,9 +73,9 @@ def refuse(name: str, effect: Function) -> object:
     if name == ENTER:
         raise InvalidNetns("as the test asks")
     if name == "Netlink.batch":
-        return Refused(EPERM, "as the test asks")
+        return NetlinkError(EPERM, "as the test asks")
     if name.startswith("Netlink"):
-        raise Refused(EPERM, "as the test asks")
+        raise NetlinkError(EPERM, "as the test asks")
     if name == CLOSE:
         effect()  # close(2): the descriptor is gone in any case
     raise OSError(EIO, os.strerror(EIO))
@@ -88,7 +88,7 @@ def lose(name: str, effect: Function) -> object:
     """
     if name == ENTER or name.startswith(STORE):
         return refuse(name, effect)
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(NetlinkError):
         effect()
     raise OSError(EIO, os.strerror(EIO))
 

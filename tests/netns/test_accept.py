@@ -294,7 +294,7 @@ def _watching_the_lock() -> None:
     change, other = forward_rules.change, HostLock(Netns(OWN))
 
     def watched(*arguments: Any) -> None:
-        assert not other.try_alone()
+        assert not other.try_lock_exclusive()
         change(*arguments)
 
     vars(forward_rules)["change"] = watched
@@ -309,7 +309,7 @@ def test_rules_are_made_while_nobody_else_attaches(machine: Machine, node: Node)
 
 def _refusing() -> None:
     def refuse(*_: object) -> None:
-        raise netlink.Refused(EPERM, "as the test asks")
+        raise netlink.NetlinkError(EPERM, "as the test asks")
 
     vars(forward_rules)["change"] = refuse
 
@@ -338,9 +338,9 @@ def _without_netfilter() -> None:
 def _without_nftables() -> None:
     """What nfnetlink answers where nf_tables is no part of it."""
 
-    def refuse(self: netlink.Netlink, questions: list[Any]) -> list[netlink.Refused]:
+    def refuse(self: netlink.Netlink, questions: list[Any]) -> list[netlink.NetlinkError]:
         del self
-        return [netlink.Refused(EINVAL, "") for _ in questions]
+        return [netlink.NetlinkError(EINVAL, "") for _ in questions]
 
     vars(netlink)["Netlink"].ask_each = refuse
 

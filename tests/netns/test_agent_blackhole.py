@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.agent.dataplane import routes
-from cni.kernel.rtnl_socket import Route
+from cni.kernel.rtnl_socket import RtnlSocket
 from cni.protocol.address import parse_net
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ def test_it_is_dropped_behind_every_better_route(machine: Machine, family: int, 
     """Twice the same changes nothing, another subnet takes the first one's place, and all of it goes with the rest."""
 
     def keep(*subnets: str) -> None:
-        route = Route()
+        route = RtnlSocket()
         routes.keep_blackholes(route, family, tuple(map(parse_net, subnets)), NETWORKS)
         route.close()
 
     def clear() -> list[str]:
-        route = Route()
+        route = RtnlSocket()
         refused = routes.clear(route, family, NETWORKS)
         route.close()
         return refused

@@ -26,10 +26,10 @@ NOT_WHOLE = ["table inet podwired was not whole"]
 FOREIGN = "add table inet theirs; add chain inet theirs mine; add rule inet theirs mine accept"
 
 
-def on(act: Callable[[kernel.Machine], list[str] | None]) -> list[str]:
+def on(act: Callable[[kernel.Host], list[str] | None]) -> list[str]:
     """Inside: acts on the machine, and gives what was done and what people were told."""
     told: list[str] = []
-    host = kernel.Machine(os.environ, told.append)
+    host = kernel.Host(os.environ, told.append)
     try:
         return [*(act(host) or ()), *told]
     finally:
@@ -37,7 +37,7 @@ def on(act: Callable[[kernel.Machine], list[str] | None]) -> list[str]:
 
 
 def ensured(machine: Machine, wanted: Rules = RULES, *, by: Callable[[], None] = lambda: None) -> list[str]:
-    def act(host: kernel.Machine) -> list[str]:
+    def act(host: kernel.Host) -> list[str]:
         by()
         return masquerade.ensure(host, wanted) + masquerade.let_through(host, wanted)
 

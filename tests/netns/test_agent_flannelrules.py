@@ -81,7 +81,7 @@ def listed(machine: Machine, program: str) -> str:
 
 def removed(machine: Machine) -> list[str]:
     def act() -> list[str]:
-        host = kernel.Machine(os.environ, print)
+        host = kernel.Host(os.environ, print)
         try:
             return flannel_rules.remove(host, NETWORKS)
         finally:

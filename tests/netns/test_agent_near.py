@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.agent.dataplane import routes
-from cni.kernel.rtnl_socket import Route
+from cni.kernel.rtnl_socket import RtnlSocket
 
 if TYPE_CHECKING:
     from tests.machine import Machine
@@ -17,7 +17,7 @@ def near(machine: Machine, wire: str = "uplink") -> list[str]:
     """The networks without a gateway, each with its interface."""
 
     def inside() -> list[str]:
-        route = Route()
+        route = RtnlSocket()
         names = {link.ifindex: link.name for link in route.links()}
         found = routes.ways_out(route, route.ifindex(wire), 0, 4)
         route.close()

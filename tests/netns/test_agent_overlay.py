@@ -15,7 +15,7 @@ from cni.agent.model.lease import Way
 from cni.kernel import events, rtnl_overlay
 from cni.kernel.events import Events, Overflowed
 from cni.kernel.rtnl import NETLINK_ROUTE
-from cni.kernel.rtnl_socket import Route
+from cni.kernel.rtnl_socket import RtnlSocket
 from cni.protocol.address import parse_ip, parse_mac, parse_net
 from tests.machine import until
 
@@ -47,7 +47,7 @@ PEERS = {
 }
 
 
-def wanted(route: Route, family: int, **info: Any) -> vxlan.Device:
+def wanted(route: RtnlSocket, family: int, **info: Any) -> vxlan.Device:
     """The device of this test's network."""
     local = parse_ip("192.0.2.1" if family == 4 else "2001:db8:2::1")
     made = rtnl_overlay.VxlanInfo(1, route.ifindex("uplink"), local, 0, learning=False, gbp=False)._replace(**info)
@@ -56,9 +56,9 @@ def wanted(route: Route, family: int, **info: Any) -> vxlan.Device:
 
 
 @contextmanager
-def listening(*groups: int) -> Iterator[tuple[Route, Events]]:
+def listening(*groups: int) -> Iterator[tuple[RtnlSocket, Events]]:
     """Inside the machine: a socket for changes, and one that hears of all of them."""
-    route, heard = Route(), Events(NETLINK_ROUTE, groups or GROUPS)
+    route, heard = RtnlSocket(), Events(NETLINK_ROUTE, groups or GROUPS)
     try:
         yield route, heard
     finally:
@@ -381,9 +381,9 @@ def refused(family: int) -> tuple[list[str], int]:
         return failed, len([net for net in installed if net in nets])
 
 
-def heard_of(change: Callable[[Route, int], None], *, own: bool) -> int:
+def heard_of(change: Callable[[RtnlSocket, int], None], *, own: bool) -> int:
     """Inside: how many messages tell of what a socket did, by one that ignores it or another."""
-    acting, other = Route(), Route()
+    acting, other = RtnlSocket(), RtnlSocket()
     heard = Events(NETLINK_ROUTE, GROUPS, acting if own else other)
     try:
         index = acting.ifindex("flannel.1")
@@ -395,21 +395,21 @@ def heard_of(change: Callable[[Route, int], None], *, own: bool) -> int:
             one.close()
 
 
-def add_route(route: Route, index: int) -> None:
+def add_route(route: RtnlSocket, index: int) -> None:
     route.request(*rtnl_overlay.set_route(parse_net("10.5.9.0/24"), parse_ip("10.5.9.0"), index, 80, on_link=True))
 
 
-def add_neighbour(route: Route, index: int) -> None:
+def add_neighbour(route: RtnlSocket, index: int) -> None:
     route.request(*rtnl_overlay.set_neighbour(index, parse_ip("10.5.9.0"), MAC))
 
 
-def add_place(route: Route, index: int) -> None:
+def add_place(route: RtnlSocket, index: int) -> None:
     route.request(*rtnl_overlay.set_forwarding(index, parse_ip("192.0.2.9"), parse_mac("0a:00:00:00:00:09")))
 
 
 @pytest.mark.parametrize(("change", "echoes"), [(add_route, 0), (add_neighbour, 0), (add_place, 1)])
 def test_others_changes_are_heard_of_and_ones_own_are_not(
-    host: Machine, change: Callable[[Route, int], None], echoes: int
+    host: Machine, change: Callable[[RtnlSocket, int], None], echoes: int
 ) -> None:
     """But for the forwarding database: of its changes the kernel does not tell who made them (vxlan_fdb_notify)."""
     assert host.call(lambda: heard_of(change, own=False)) == 1

@@ -12,10 +12,10 @@ from cni.agent.dataplane import routes
 from cni.agent.dataplane.state import Links, changes, tables_of
 from cni.agent.model.lease import Way
 from cni.agent.node import masquerade
-from cni.effects.host import Machine as Host
+from cni.effects.host import Host
 from cni.kernel import rtnl_overlay
-from cni.kernel.netlink import Refused
-from cni.kernel.rtnl_socket import Route
+from cni.kernel.netlink import NetlinkError
+from cni.kernel.rtnl_socket import RtnlSocket
 from cni.protocol.address import parse_ip, parse_mac, parse_net
 from cni.protocol.errors import TryAgain
 
@@ -31,7 +31,7 @@ PEER = Way(parse_net("10.5.2.0/24"), parse_ip("192.0.2.2"), parse_mac("0a:00:00:
 
 def keep() -> list[str]:
     """Inside: the device and its entries as they have to be; returns what had to be done, in words."""
-    route = Route()
+    route = RtnlSocket()
     try:
         info = rtnl_overlay.VxlanInfo(1, route.ifindex("uplink"), parse_ip("192.0.2.1"), 0, learning=False, gbp=False)
         mac = parse_mac("0a:00:00:00:00:01")
@@ -124,7 +124,7 @@ def test_a_device_of_another_in_the_way_is_left_and_named_until_it_goes(
     machine.run("ip", *foreign.split())
     name = foreign.split()[2]
     for _ in range(2):
-        with pytest.raises(Refused, match=told):
+        with pytest.raises(NetlinkError, match=told):
             machine.call(keep)
     assert name in machine.run("ip", "link").stdout
     machine.run("ip", "link", "del", name)
@@ -142,7 +142,7 @@ def test_the_agents_own_device_of_the_other_family_is_not_named_as_in_the_way(ma
     machine.outside()
     add = "ip link add flannel-v6.1 up type vxlan id 1 dstport 8472 local fd00::1 dev uplink"
     machine.run("sh", "-ec", f"{add}; ip link set flannel-v6.1 alias podwired")
-    with pytest.raises(Refused, match=r"flannel\.1 cannot be up: a program uses UDP port 8472"):
+    with pytest.raises(NetlinkError, match=r"flannel\.1 cannot be up: a program uses UDP port 8472"):
         machine.call(keep_beside_a_program)
     assert machine.call(keep)[:1] == ["flannel.1 was down"]
 
@@ -154,7 +154,9 @@ def test_a_device_that_was_moved_into_another_namespace_is_told_as_that(machine:
     away.touch()
     machine.run("unshare", f"--net={away}", "true")
     machine.run("ip", "link", "set", NAME, "netns", str(away))
-    with pytest.raises(Refused, match=r"device in another network namespace has the VNI of flannel\.1 on its port"):
+    with pytest.raises(
+        NetlinkError, match=r"device in another network namespace has the VNI of flannel\.1 on its port"
+    ):
         machine.call(keep)
     machine.run("umount", str(away))
 
@@ -167,13 +169,13 @@ def let_through(*, busy: bool) -> list[str]:
     other, host = Host({}, print), Host({}, print)
     try:
         if busy:
-            other.lock.share()
+            other.lock.lock_shared()
         spaces = ((parse_net("10.5.0.0/16"), parse_net("10.5.1.0/24")),)
         rules = masquerade.Rules("podwired", spaces, masquerades=False, fully_random=False, forwards=True)
         try:
             return masquerade.let_through(host, rules)
         finally:
-            assert other.lock.try_alone()  # whatever happened, nothing is held any more
+            assert other.lock.try_lock_exclusive()  # whatever happened, nothing is held any more
     finally:
         other.close()
         host.close()

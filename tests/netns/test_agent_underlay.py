@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.agent.uplink.select import NoUnderlay, Underlay, Wish, choose, local_addresses
-from cni.kernel.rtnl_socket import Route
+from cni.kernel.rtnl_socket import RtnlSocket
 from cni.protocol.address import parse_ip
 from tests.machine import until
 
@@ -20,7 +20,7 @@ EAST6, WEST6 = "2001:db8:2::1", "2001:db8:3::1"
 
 def chosen(families: tuple[int, ...], wish: Wish) -> dict[str, Any]:
     """Inside the machine."""
-    route = Route()
+    route = RtnlSocket()
     try:
         return texts(choose(route, families, wish))
     finally:
@@ -45,7 +45,7 @@ def ask(machine: Machine, *families: int, **wish: Any) -> dict[str, Any]:
 
 def own_addresses() -> list[str]:
     """Inside the machine."""
-    route = Route()
+    route = RtnlSocket()
     try:
         return sorted(ip.text for ip in local_addresses(route))
     finally:
@@ -327,7 +327,7 @@ def test_the_local_addresses_are_those_of_all_interfaces(host: Machine) -> None:
 
 def questions(families: tuple[int, ...]) -> int:
     """Inside the machine: how many messages a choice takes."""
-    route = Route()
+    route = RtnlSocket()
     try:
         choose(route, families, Wish())
         return route._sequence

@@ -61,7 +61,7 @@ def lock_path(machine: Machine) -> str:
 
 def name_of_lock() -> str:
     lock = HostLock(Netns(OWN))
-    assert lock.try_alone()
+    assert lock.try_lock_exclusive()
     return lock._name
 
 
@@ -149,7 +149,7 @@ def test_a_user_namespace_has_a_lock_of_its_own() -> None:
 
 
 def _free() -> bool:
-    return HostLock(Netns(OWN)).try_alone()
+    return HostLock(Netns(OWN)).try_lock_exclusive()
 
 
 def test_namespaces_that_come_and_go_leave_few_files() -> None:

@@ -70,7 +70,7 @@ def _late_port() -> None:
         subprocess.run(["bridge", "link", "set", "dev", port, "state", "0"], check=True)
         effect.apply(*arguments)
         forward = ["bridge", "link", "set", "dev", port, "state", "3"]
-        # Refused as long as the kernel has not noticed the carrier.
+        # NetlinkError as long as the kernel has not noticed the carrier.
         until(lambda: subprocess.run(forward, stderr=subprocess.DEVNULL, check=False).returncode == 0, "it forwards")
 
     EFFECTS["ContainerUp"] = effect._replace(apply=apply)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cni.kernel.events import RTNLGRP_LINK, Events
 from cni.kernel.netlink import NETLINK_NETFILTER, Netlink
 from cni.kernel.nft import all_chains
-from cni.kernel.rtnl_socket import Route
+from cni.kernel.rtnl_socket import RtnlSocket
 
 if TYPE_CHECKING:
     from tests.machine import Machine
@@ -30,7 +30,7 @@ def sent_to(port: int, protocol: int) -> int:
 
 
 def attacked() -> list[object]:
-    route, rules = Route(), Netlink(NETLINK_NETFILTER)
+    route, rules = RtnlSocket(), Netlink(NETLINK_NETFILTER)
     events = Events(0, (RTNLGRP_LINK,), route)
     refused = [sent_to(route.port, 0), sent_to(rules.port, NETLINK_NETFILTER), sent_to(events.port, 0)]
     found = [*refused, [link.name for link in route.links()], rules.dump(*all_chains()), events.read()]

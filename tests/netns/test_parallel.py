@@ -105,7 +105,7 @@ def _alone() -> bool:
     host = Netns(OWN)
     lock = HostLock(host)
     try:
-        return lock.try_alone()
+        return lock.try_lock_exclusive()
     finally:
         lock.close()
         host.close()

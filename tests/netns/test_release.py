@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.kernel import rtnl
-from cni.kernel.netlink import Netlink, Refused
+from cni.kernel.netlink import Netlink, NetlinkError
 from tests.machine import Machine
 from tests.netns.runtime import (
     GONE,
@@ -264,7 +264,7 @@ def refuse_link_deletion() -> None:
 
     def refusing(socket: Netlink, kind: int, flags: int, payload: bytes) -> None:
         if kind == rtnl.RTM_DELLINK:
-            raise Refused(EPERM, "as the test asks")
+            raise NetlinkError(EPERM, "as the test asks")
         request(socket, kind, flags, payload)
 
     setattr(Netlink, "request", refusing)  # noqa: B010 - a method of its own would be another type

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.effects.engine import EFFECTS
-from cni.protocol.errors import MachineRefused
+from cni.protocol.errors import OperationFailed
 from tests.machine import until
 from tests.netns.routers import advertise, advertised
 from tests.netns.runtime import DUAL, IPV4, IPV6, AnsweredError, attachment, host_local, network
@@ -147,7 +147,7 @@ def refuse_the_last_step() -> None:
     """Run in the process of the call, when all of the host is set up."""
 
     def refuse(*_: object) -> None:
-        raise MachineRefused("refused")
+        raise OperationFailed("refused")
 
     EFFECTS["Readiness"] = EFFECTS["Readiness"]._replace(apply=refuse)
 

@@ -335,8 +335,8 @@ def test_the_allowlist_says_what_may_be_set(tuned: Tuned, lines: str, refused: l
     prepare(tuned.machine, ALLOWLIST, lines)
     before = whole(tuned.machine)
     answer = tuned.call("ADD", sysctl=SYSCTLS)
-    faults = "; ".join(f"sysctl.{key}: is not allowed by {ALLOWLIST}" for key in refused)
-    assert answer.message == (f"invalid network configuration: {faults}" if refused else "")
+    errors = "; ".join(f"sysctl.{key}: is not allowed by {ALLOWLIST}" for key in refused)
+    assert answer.message == (f"invalid network configuration: {errors}" if refused else "")
     assert answer.code == (7 if refused else 0)
     assert (difference(before, whole(tuned.machine)) == []) == bool(refused)
     assert tuned.node.call("STATUS", tuning(sysctl=SYSCTLS), program="tuning").code == answer.code

@@ -41,24 +41,24 @@ def without_nf_tables() -> None:
 
     def one(self: netlink.Netlink, kind: int, flags: int, payload: bytes) -> bytes:
         if is_foreign(kind):
-            raise netlink.Refused(EINVAL, "")
+            raise netlink.NetlinkError(EINVAL, "")
         return answer(self, kind, flags, payload)
 
     def all_of(self: netlink.Netlink, kind: int, payload: bytes) -> tuple[list[bytes], bool]:
         if is_foreign(kind):
-            raise netlink.Refused(EINVAL, "")
+            raise netlink.NetlinkError(EINVAL, "")
         return dump(self, kind, payload)
 
-    def together(self: netlink.Netlink, messages: Any) -> netlink.Refused | None:
+    def together(self: netlink.Netlink, messages: Any) -> netlink.NetlinkError | None:
         kept = list(messages)
         if any(is_foreign(kind) for kind, _, _ in kept):
-            return netlink.Refused(EINVAL, "")
+            return netlink.NetlinkError(EINVAL, "")
         return batch(self, kept)
 
-    def each(self: netlink.Netlink, questions: Any) -> list[bytes | netlink.Refused]:
+    def each(self: netlink.Netlink, questions: Any) -> list[bytes | netlink.NetlinkError]:
         kept = list(questions)
         if any(is_foreign(kind) for kind, _, _ in kept):
-            return [netlink.Refused(EINVAL, "") for _ in kept]
+            return [netlink.NetlinkError(EINVAL, "") for _ in kept]
         return ask_each(self, kept)
 
     vars(netlink)["Netlink"]._answer, vars(netlink)["Netlink"]._dump_once = one, all_of

@@ -10,8 +10,8 @@ from tests.rules.source import FILES, tree
 
 # Raised with words for people alone.
 WORDED = {
-    "CniError", "InputOutput", "InvalidConfig", "InvalidEnvironment", "InvalidNetns", "MachineRefused", "NotAsAttached",
-    "TryAgain", "Unavailable", "Undecodable", "ValueError", "error", "OverflowError", "RecursionError",
+    "CniError", "IOFailure", "InvalidConfig", "InvalidEnvironment", "InvalidNetns", "OperationFailed", "CheckFailed",
+    "TryAgain", "PluginNotAvailable", "DecodingFailure", "ValueError", "error", "OverflowError", "RecursionError",
 }  # fmt: skip
 PLUGIN_FILES = [
     file for file in FILES if not file.startswith(("cni/agent/", "cni/protocol/record"))

@@ -70,11 +70,11 @@ def test_every_effect_is_a_function_for_its_operation(name: str) -> None:
     """Also those that are entered lazily, by a name that only a call would find missing."""
     functions = functions_of(EFFECTS[name])
     for function, parameters in zip(
-        functions, (["machine", "op", "journal"], ["machine", "op"], ["machine", "op"]), strict=True
+        functions, (["host", "op", "journal"], ["host", "op"], ["host", "op"]), strict=True
     ):
         assert list(signature(function).parameters) == parameters
         told = function.__annotations__["op"]
-        assert told == name or function in (engine.stay, engine.nothing_differs)
+        assert told == name or function in (engine.not_released, engine.nothing_differs)
 
 
 def test_some_effects_are_entered_at_their_first_use() -> None:

@@ -121,13 +121,13 @@ class Told:
         self.news: list[News] = []
         self.leases: dict[str, Lease | str] = {}
         self.held: Held | None = None
-        self.fault = ""
+        self.error = ""
         self._lock = threading.Lock()
 
     def tell(self, news: News) -> None:
         with self._lock:
             self.news.append(news)
-            self.fault = news.why if isinstance(news, Failed) else ""
+            self.error = news.why if isinstance(news, Failed) else ""
             if isinstance(news, Configured) and self._node is not None:
                 self.store.present(self._node)
                 self._node = None
@@ -144,7 +144,7 @@ class Told:
         return sum(isinstance(one, kind) for one in self.news)
 
     @property
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         return [one.why for one in self.news if isinstance(one, Failed)]
 
     def wait_held(self, key: str = "") -> Lease:
@@ -156,7 +156,7 @@ class Told:
         return held
 
     def wait_fault(self, *words: str) -> str:
-        return until(lambda: next((one for one in self.faults if all(word in one for word in words)), ""), f"{words}")
+        return until(lambda: next((one for one in self.errors if all(word in one for word in words)), ""), f"{words}")
 
 
 @contextmanager

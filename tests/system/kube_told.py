@@ -41,13 +41,13 @@ class Told:
         self.leases: dict[str, Lease | str] = {}
         self.held: Held | None = None
         self.configured: Configured | None = None
-        self.fault = ""
+        self.error = ""
         self._lock = threading.RLock()
 
     def tell(self, news: News) -> None:
         with self._lock:
             self.news.append(news)
-            self.fault = news.why if isinstance(news, Failed) else ""
+            self.error = news.why if isinstance(news, Failed) else ""
             if isinstance(news, Configured):
                 self.configured = news
                 if self._node is not None:
@@ -66,7 +66,7 @@ class Told:
         return [one for one in self.news if isinstance(one, kinds)]
 
     @property
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         return [one.why for one in self.news if isinstance(one, Failed)]
 
     def wait_held(self, *subnets: str) -> Lease:
@@ -78,7 +78,7 @@ class Told:
         return self.held.lease
 
     def wait_fault(self, *words: str) -> str:
-        return until(lambda: next((one for one in self.faults if all(word in one for word in words)), ""), f"{words}")
+        return until(lambda: next((one for one in self.errors if all(word in one for word in words)), ""), f"{words}")
 
     def wait_leases(self, *names: str) -> None:
         until(lambda: self.leases.keys() == {*names}, f"the others are {names}")

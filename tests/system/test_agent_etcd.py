@@ -155,7 +155,7 @@ def test_no_subnet_overlaps_one_of_another_length(server: Etcd) -> None:
     rival(server, 2, "10.5.6.128/25")
     rival(server, 3, "10.5.8.0/21")
     with store_of(node_of(1)) as told:
-        until(lambda: told.fault == "no subnet of /22 is free in 10.5.0.0/20", "the fault stands")
+        until(lambda: told.error == "no subnet of /22 is free in 10.5.0.0/20", "the fault stands")
         server.delete(f"subnets/{lease_of(2, '10.5.6.128/25').key}")
         assert told.wait_held().key == "10.5.4.0-22"
     assert server.etcd_leases() == 1

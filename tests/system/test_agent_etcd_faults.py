@@ -42,7 +42,7 @@ def test_a_store_goes_on_where_it_was_after_an_outage(server: Etcd) -> None:
         other = rival(server, 2, "10.5.250.0/24")
         server.stop()
         server.start()
-        until(lambda: set(told.leases) == {key, other} and not told.fault, "what came meanwhile is told")
+        until(lambda: set(told.leases) == {key, other} and not told.error, "what came meanwhile is told")
         assert told.count(Listed) == 1
 
 
@@ -60,7 +60,7 @@ def test_all_is_listed_again_after_a_compaction(server: Etcd) -> None:
         server.compact()
         server.stop()
         server.start()
-        until(lambda: set(told.leases) == {key, stays, new} and not told.fault, "what is there is told")
+        until(lambda: set(told.leases) == {key, stays, new} and not told.error, "what is there is told")
         assert told.count(Listed) == 2
 
 
@@ -125,11 +125,11 @@ def test_what_makes_no_sense_is_told_as_that_and_harms_nobody(server: Etcd) -> N
         server.put("subnets/10.5.79.0-24", '{"PublicIP":"192.0.2.3","BackendType":"vxlan","BackendData":null}')
         until(lambda: "10.5.79.0-24" in told.leases, "the last is told")
         read = {key for key, lease in told.leases.items() if not isinstance(lease, str)}
-        faults = {key: lease for key, lease in told.leases.items() if isinstance(lease, str)}
+        errors = {key: lease for key, lease in told.leases.items() if isinstance(lease, str)}
     assert read == {own.key, good}
-    assert set(faults) == {"garbage", "more/garbage", "\\xff\0", "10.5.77.0-24", "10.5.79.0-24"}
-    assert faults["10.5.77.0-24"] == "the lease is not a JSON object"
-    assert faults["10.5.79.0-24"] == "BackendData.VtepMAC: missing"
+    assert set(errors) == {"garbage", "more/garbage", "\\xff\0", "10.5.77.0-24", "10.5.79.0-24"}
+    assert errors["10.5.77.0-24"] == "the lease is not a JSON object"
+    assert errors["10.5.79.0-24"] == "BackendData.VtepMAC: missing"
 
 
 @against_etcd

@@ -76,8 +76,8 @@ HOST_GW = {
     "all rules are gone": run("nft flush ruleset"),
 }
 FAULTS = [
-    *[pytest.param("vxlan", fault, id=f"vxlan: {name}") for name, fault in VXLAN.items()],
-    *[pytest.param("host-gw", fault, id=f"host-gw: {name}") for name, fault in HOST_GW.items()],
+    *[pytest.param("vxlan", error, id=f"vxlan: {name}") for name, error in VXLAN.items()],
+    *[pytest.param("host-gw", error, id=f"host-gw: {name}") for name, error in HOST_GW.items()],
 ]
 
 
@@ -165,8 +165,8 @@ def test_what_is_not_the_agents_is_left_alone(cluster: Cluster, podwired: Path) 
         nft add table inet foreign
         """,
     )
-    for fault in ("the routes are gone", "the device is deleted", "an FDB entry is gone"):
-        assert_heals(node, other, VXLAN[fault])
+    for error in ("the routes are gone", "the device is deleted", "an FDB entry is gone"):
+        assert_heals(node, other, VXLAN[error])
     before = seen(node)
     node.stop_agent()
     node.start_agent(podwired, MASQUERADE)

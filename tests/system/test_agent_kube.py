@@ -67,7 +67,7 @@ def test_a_pod_cidr_that_comes_late_is_waited_for(server: Server) -> None:
         assert not told.of(Held)
         server.patch("one", {"spec": {"podCIDR": ONE, "podCIDRs": [ONE]}})
         told.wait_held(ONE)
-        assert told.fault == ""
+        assert told.error == ""
 
 
 @against_kubernetes

@@ -52,7 +52,7 @@ def test_what_happened_while_the_way_was_cut_is_made_up_for(server: Server) -> N
         told.wait_leases("peer-3", "peer-4")
         assert told.leases["peer-3"] == lease_of(3, ip=33)
         assert len(told.of(Listed)) == 1
-        until(lambda: told.fault == "", "the fault is over")
+        until(lambda: told.error == "", "the fault is over")
 
 
 @against_kubernetes
@@ -86,7 +86,7 @@ def test_a_server_that_is_started_again_is_followed_again(server: Server) -> Non
         server.start()
         server.peer("three", 3)
         told.wait_leases("two", "three")
-        assert told.fault == ""
+        assert told.error == ""
         server.annotate("one", public_ip="192.0.2.99")
         server.wait_written("one", public_ip="192.0.2.1")
 
@@ -126,11 +126,11 @@ def test_a_token_that_is_replaced_is_taken_up_without_a_word(server: Server) -> 
         write("token", f"{AGENT_TOO}\n")
         server.annotate("one", public_ip="192.0.2.99")
         server.wait_written("one", public_ip="192.0.2.1")
-        assert told.faults == []
+        assert told.errors == []
         server.restart(AGENT_TOO, ADMIN)
         server.peer("two", 2)
         told.wait_leases("two")
-        assert not any("401" in why for why in told.faults)
+        assert not any("401" in why for why in told.errors)
     server.restart()
 
 
@@ -203,7 +203,7 @@ def test_a_node_that_is_renumbered_connects_anew(server: Server) -> None:
         until(lambda: way.taken - before >= 2, "watch and writes have new connections")
         server.peer("two", 2)
         told.wait_leases("two")
-        assert told.faults == []
+        assert told.errors == []
 
 
 @against_kubernetes

@@ -163,7 +163,7 @@ def environment(chance: random.Random, verb: str) -> dict[str, str]:
     return found
 
 
-def fault(program: str, told: Mapping[str, str], data: bytes) -> str:
+def error(program: str, told: Mapping[str, str], data: bytes) -> str:
     """What is wrong with the answer to one call; empty where nothing is."""
     out, err = Sink(), Sink()
     status = run([program], told, Source(data), out, err)
@@ -185,6 +185,6 @@ def campaign(chance: random.Random, program: str, verbs: list[str], rounds: int)
     for _ in range(rounds):
         verb = chance.choice(verbs)
         told, data = environment(chance, verb), document(chance)
-        if wrong := fault(program, told, data):
+        if wrong := error(program, told, data):
             found.append(f"{program} {told} {data!r}: {wrong}")
     return found

@@ -72,8 +72,8 @@ class KubeApi:
             self.revision += 1
             self.tell({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(self.revision)}}})
 
-    def fail(self, verb: str, *faults: Iterable[bytes]) -> None:
-        self.script.setdefault(verb, []).extend(faults)
+    def fail(self, verb: str, *errors: Iterable[bytes]) -> None:
+        self.script.setdefault(verb, []).extend(errors)
 
     def verbs(self) -> list[str]:
         return [_verb(request) for request in self.server.requests]

@@ -13,7 +13,7 @@ from cni.config.netconf import parse_netconf
 from cni.effects import forward_rules
 from cni.effects.forward_audit import GONE, understand
 from cni.kernel import nft, nft_rules
-from cni.kernel.netlink import Netlink, Refused, attribute, frame, text
+from cni.kernel.netlink import Netlink, NetlinkError, attribute, frame, text
 from cni.kernel.nft import Chain
 from cni.plan import adminchain, firewalld, forward_accept, forward_audit, nfttext
 from cni.plan.adminchain import AdminChain
@@ -24,7 +24,7 @@ from cni.plan.forward_audit import ACCEPT, Rule, may_pass, read_iptables
 from cni.plan.isolation import IsolatedPort, Isolation
 from cni.plan.plan import plan_attachment
 from cni.protocol.address import parse_net
-from cni.protocol.fields import Faults
+from cni.protocol.fields import ConfigErrors
 from cni.protocol.owner import Owner, label_keys
 from cni.protocol.plugin_config import Network
 from cni.protocol.result import IPConfig, Result
@@ -39,9 +39,9 @@ NET4, NET6 = parse_net("10.1.2.0/24"), parse_net("2001:db8:1::/64")
 
 
 def parsed(**members: JsonValue) -> tuple[Firewall, list[str]]:
-    faults = Faults()
-    found = parse_firewall(Network("net", "1.1.0", members, b"").fields(faults))
-    return found, faults.texts
+    errors = ConfigErrors()
+    found = parse_firewall(Network("net", "1.1.0", members, b"").fields(errors))
+    return found, errors.messages
 
 
 # --- Configuration
@@ -59,13 +59,13 @@ def parsed(**members: JsonValue) -> tuple[Firewall, list[str]]:
     ],
 )
 def test_the_policies_of_the_reference(members: dict[str, JsonValue], policy: str) -> None:
-    found, faults = parsed(**members)
-    assert (found.policy, faults) == (policy, [])
+    found, errors = parsed(**members)
+    assert (found.policy, errors) == (policy, [])
 
 
 def test_every_fault_has_its_path() -> None:
-    _, faults = parsed(ingressPolicy="Open", backend="ipchains")
-    assert faults == [
+    _, errors = parsed(ingressPolicy="Open", backend="ipchains")
+    assert errors == [
         "ingressPolicy: 'Open' is none of open, same-bridge, isolated",
         "backend: 'ipchains' is none of firewalld, iptables, nftables",
     ]
@@ -81,8 +81,8 @@ def test_every_fault_has_its_path() -> None:
     ],
 )
 def test_zone_and_chain_are_the_references(members: dict[str, JsonValue], told: tuple[str, str, str]) -> None:
-    found, faults = parsed(**members)
-    assert ((found.backend, found.zone, found.admin_chain), faults) == (told, [])
+    found, errors = parsed(**members)
+    assert ((found.backend, found.zone, found.admin_chain), errors) == (told, [])
 
 
 def test_the_administrators_chain_is_looked_for_once_a_family() -> None:
@@ -123,7 +123,7 @@ def test_the_families_of_a_network(ipam: dict[str, JsonValue], families: tuple[i
 
 
 def planned(program: str, *addresses: str) -> list[Accept]:
-    conf = parse_netconf(Network("net", "1.1.0", {}, b""), {}, Faults(), program)
+    conf = parse_netconf(Network("net", "1.1.0", {}, b""), {}, ConfigErrors(), program)
     lease = Result(ips=tuple([IPConfig(parse_net(address)) for address in addresses]))
     owner = Owner("net", "c1", "eth0")
     attachment = Attachment(owner, "", conf, Facts("node", None, ipv6=True), names_of(owner, None, lease), lease)
@@ -269,7 +269,7 @@ def test_questions_go_in_one_datagram_and_find_their_answers() -> None:
     )
     one, two, three = found.ask_each([(4, 0, b"a"), (4, 0, b"b"), (4, 0, b"c")])
     assert (one, three) == (b"once", b"last")
-    assert isinstance(two, Refused)
+    assert isinstance(two, NetlinkError)
     assert two.errno == ENOENT
     assert len(script.sent) == 1
 

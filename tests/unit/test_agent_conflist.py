@@ -121,13 +121,13 @@ def test_what_a_crash_left_is_no_obstacle(wanted: Conflist) -> None:
     assert (read(wanted.path), folder(wanted)) == (OTHER, [NAME])
 
 
-@pytest.mark.parametrize(("text", "fault"), INVALID.items())
+@pytest.mark.parametrize(("text", "error"), INVALID.items())
 def test_what_no_runtime_would_take_is_refused_and_the_earlier_list_stays(
-    wanted: Conflist, text: str, fault: str
+    wanted: Conflist, text: str, error: str
 ) -> None:
     conflist.install(wanted)
     say(wanted.source, text)
-    with pytest.raises(CniError, match=f"{NAME}.*{fault}"):
+    with pytest.raises(CniError, match=f"{NAME}.*{error}"):
         conflist.install(wanted)
     assert (read(wanted.path), folder(wanted)) == (TEXT, [NAME])
 
@@ -208,7 +208,7 @@ def test_the_list_keeps_its_name_in_the_runtimes_folder() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "fault"),
+    ("arguments", "error"),
     [
         (["--conflist=/a/10-b.conf"], r"--conflist: '/a/10-b.conf' does not end in \.conflist"),
         (["--conflist=/a/"], "--conflist: '/a/' does not end in"),
@@ -217,6 +217,6 @@ def test_the_list_keeps_its_name_in_the_runtimes_folder() -> None:
         (["--conflist=/d/b.conflist", "--conflist-dir=/d/."], "--conflist: /d/b.conflist is where the runtime looks"),
     ],
 )
-def test_flags_that_make_no_sense_are_refused(arguments: list[str], fault: str) -> None:
-    with pytest.raises(InvalidOptions, match=fault):
+def test_flags_that_make_no_sense_are_refused(arguments: list[str], error: str) -> None:
+    with pytest.raises(InvalidOptions, match=error):
         parse_options(arguments, {})

@@ -18,7 +18,7 @@ from cni.agent.metrics import Metrics
 from cni.agent.runtime import healthserver
 from cni.agent.runtime.health import Health, notify
 from cni.agent.runtime.healthserver import HealthServer
-from cni.protocol.errors import InputOutput
+from cni.protocol.errors import IOFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,9 +90,9 @@ def served(request: pytest.FixtureRequest) -> Iterator[Served]:
 def test_it_is_alive_before_it_is_ready(served: Served) -> None:
     assert served.ask("/healthz")[::2] == (200, "podwired is running\n")
     assert served.ask("/readyz")[::2] == (503, "podwired is not ready: pods cannot be attached yet, its log says why\n")
-    served.health.fault = ""
+    served.health.error = ""
     assert served.ask("/readyz?verbose")[::2] == (200, "podwired is ready\n")
-    served.health.fault = "eth0 is gone"
+    served.health.error = "eth0 is gone"
     assert served.ask("/readyz")[::2] == (503, "podwired is not ready: eth0 is gone\n")
 
 
@@ -182,7 +182,7 @@ def test_callers_are_not_told_of_anywhere(served: Served, capfd: pytest.CaptureF
 
 
 def test_an_address_that_is_taken_is_an_error(served: Served) -> None:
-    with pytest.raises(InputOutput, match="in use"):
+    with pytest.raises(IOFailure, match="in use"):
         Health(Metrics()).start(served.ip, served.port)
 
 

@@ -187,7 +187,7 @@ def test_what_is_remembered_is_bounded(log: Log) -> None:
             log.say("number %d: %d", number, other)
         log.now += 61.0
     budget = log.bound._budget
-    assert len(budget.faults) <= logbudget.KIND_LINES
+    assert len(budget.errors) <= logbudget.KIND_LINES
     assert len(budget.kinds) == 1
 
 
@@ -208,4 +208,4 @@ def test_details_are_told_where_that_is_asked_for(log: Log, more: Callable[[], N
     ],
 )
 def test_an_error_is_told_in_words(error: Exception, words: str) -> None:
-    assert logs.words_of(error) == words
+    assert logs.error_text(error) == words

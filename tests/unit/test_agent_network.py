@@ -9,7 +9,7 @@ import pytest
 
 from cni.agent.model.network import Backend, NetworkConfig, Space, parse_network_config
 from cni.protocol.address import parse_ip, parse_net
-from cni.protocol.errors import CniError, InvalidConfig, Undecodable
+from cni.protocol.errors import CniError, DecodingFailure, InvalidConfig
 
 VXLAN = {"Type": "vxlan"}
 SIX = {"EnableIPv4": False, "EnableIPv6": True, "Backend": VXLAN}
@@ -133,8 +133,8 @@ def test_the_first_subnet_is_used_where_it_is_asked_for() -> None:
 def test_what_is_wrong_is_told_with_its_path(keys: dict[str, Any], told: str) -> None:
     message = refused({"Network": "10.5.0.0/16", "Backend": VXLAN, **keys})
     assert told in message
-    faults = message.removeprefix("invalid network configuration: ").split("; ")
-    assert len(faults) == len({*faults})
+    errors = message.removeprefix("invalid network configuration: ").split("; ")
+    assert len(errors) == len({*errors})
 
 
 @pytest.mark.parametrize("backend", [None, {}, {"Type": "udp"}, {"Type": "UDP"}])
@@ -150,7 +150,7 @@ def test_all_faults_are_told_together() -> None:
 
 @pytest.mark.parametrize("text", [b"", b"nonsense", b"[]", b"null", b"\xff\xfe"])
 def test_what_is_no_object_is_undecodable(text: bytes) -> None:
-    with pytest.raises(Undecodable, match="the network's configuration"):
+    with pytest.raises(DecodingFailure, match="the network's configuration"):
         parse_network_config(text, "the network's configuration")
 
 

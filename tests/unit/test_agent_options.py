@@ -37,7 +37,7 @@ def etcd(*arguments: str, **environment: str) -> EtcdOptions:
     return found
 
 
-def faults(*arguments: str, **environment: str) -> list[str]:
+def errors(*arguments: str, **environment: str) -> list[str]:
     with pytest.raises(InvalidOptions) as caught:
         parse(*arguments, **environment)
     return str(caught.value).split("; ")
@@ -212,7 +212,7 @@ def test_orders_are_given_by_flags_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "fault"),
+    ("arguments", "error"),
     [
         ("--bogus", "--bogus: there is no such flag"),
         ("-bogus=1", "-bogus: there is no such flag"),
@@ -258,21 +258,21 @@ def test_orders_are_given_by_flags_alone() -> None:
         ("--nodes-file=n --etcd-prefix=/p", "--etcd-prefix: does not go together with --nodes-file"),
     ],
 )
-def test_a_fault_names_the_flag_and_what_is_expected(arguments: str, fault: str) -> None:
-    assert fault in "; ".join(faults(*arguments.split(" ")))
+def test_a_fault_names_the_flag_and_what_is_expected(arguments: str, error: str) -> None:
+    assert error in "; ".join(errors(*arguments.split(" ")))
 
 
 def test_a_fault_of_the_environment_names_the_variable() -> None:
-    assert faults(FLANNELD_IP_MASQ="maybe") == ["FLANNELD_IP_MASQ: 'maybe' is neither true nor false"]
-    assert faults(PODWIRED_PUBLIC_IP="x") == ["PODWIRED_PUBLIC_IP: 'x' is not an IP address"]
-    assert faults("--nodes-file=n", FLANNELD_ETCD_ENDPOINTS="http://a:1") == [
+    assert errors(FLANNELD_IP_MASQ="maybe") == ["FLANNELD_IP_MASQ: 'maybe' is neither true nor false"]
+    assert errors(PODWIRED_PUBLIC_IP="x") == ["PODWIRED_PUBLIC_IP: 'x' is not an IP address"]
+    assert errors("--nodes-file=n", FLANNELD_ETCD_ENDPOINTS="http://a:1") == [
         "FLANNELD_ETCD_ENDPOINTS: does not go together with --nodes-file, which stands in for etcd"
     ]
 
 
 def test_all_faults_are_told_at_once() -> None:
-    found = faults("--bogus", "word", "--healthz-port=x", "--etcd-certfile=c", "--public-ip=y", FLANNELD_V="z")
-    assert [fault.partition(":")[0] for fault in found if "'word'" not in fault and not fault.startswith("a ")] == [
+    found = errors("--bogus", "word", "--healthz-port=x", "--etcd-certfile=c", "--public-ip=y", FLANNELD_V="z")
+    assert [error.partition(":")[0] for error in found if "'word'" not in error and not error.startswith("a ")] == [
         "--bogus",
         "--help tells of all",
         "--etcd-certfile",
@@ -280,11 +280,11 @@ def test_all_faults_are_told_at_once() -> None:
         "--healthz-port",
         "FLANNELD_V",
     ]
-    assert any(fault.startswith("'word': not a flag") for fault in found)
+    assert any(error.startswith("'word': not a flag") for error in found)
 
 
 def test_no_password_is_told() -> None:
-    told = "; ".join(faults("--etcd-endpoints=http://who:secret@a:1", "--etcd-password=secret"))
+    told = "; ".join(errors("--etcd-endpoints=http://who:secret@a:1", "--etcd-password=secret"))
     assert "--etcd-endpoints: has a user: that is for --etcd-username" in told
     assert "secret" not in told
     assert "secret" not in repr(parse("--etcd-username=who", "--etcd-password=secret"))

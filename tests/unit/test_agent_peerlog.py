@@ -66,6 +66,6 @@ def test_leases_that_are_not_served_are_told_with_why(heard: list[str]) -> None:
     log_faults({"a": "bad", "b" * 500: "worse"}, ["a", "c", "b" * 500])
     assert heard == ["lease a is not served: bad", f"lease {'b' * 200} is not served: worse"]
     heard.clear()
-    faults = {str(number): "bad" for number in range(100)}
-    log_faults(faults, faults)
+    errors = {str(number): "bad" for number in range(100)}
+    log_faults(errors, errors)
     assert (len(heard), heard[-1]) == (ONE_BY_ONE + 1, "100 leases are not served")

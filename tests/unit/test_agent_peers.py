@@ -50,9 +50,9 @@ def peers_of(*leases: Lease, config: NetworkConfig = SINGLE, own: Lease = OWN) -
 
 def test_an_honest_lease_is_served_and_one_that_is_gone_is_not() -> None:
     peers = peers_of(TWO, THREE)
-    assert (peers.served, peers.faults) == ({TWO.key: TWO, THREE.key: THREE}, {})
+    assert (peers.served, peers.errors) == ({TWO.key: TWO, THREE.key: THREE}, {})
     assert peers.put(TWO.key, None) == {TWO.key: TWO}
-    assert (peers.served, peers.faults) == ({THREE.key: THREE}, {})
+    assert (peers.served, peers.errors) == ({THREE.key: THREE}, {})
 
 
 def test_of_a_lease_that_changed_the_one_served_before_is_reported() -> None:
@@ -66,7 +66,7 @@ def test_the_own_key_is_no_peers_whatever_it_says() -> None:
     peers = peers_of(TWO)
     for value in (OWN, lease("10.5.1.0/24", "192.0.2.66", "66"), "not JSON", None):
         assert peers.put(OWN.key, value) == {}
-    assert (peers.served, peers.faults) == ({TWO.key: TWO}, {})
+    assert (peers.served, peers.errors) == ({TWO.key: TWO}, {})
 
 
 def test_what_cannot_be_read_is_a_fault_of_its_own_alone() -> None:
@@ -74,14 +74,14 @@ def test_what_cannot_be_read_is_a_fault_of_its_own_alone() -> None:
     assert peers.put("nonsense", "'nonsense' is not the key of a subnet") == {"nonsense": None}
     assert peers.put(TWO.key, "the lease is not JSON") == {TWO.key: TWO}
     assert peers.served == {THREE.key: THREE}
-    assert peers.faults == {"nonsense": "'nonsense' is not the key of a subnet", TWO.key: "the lease is not JSON"}
+    assert peers.errors == {"nonsense": "'nonsense' is not the key of a subnet", TWO.key: "the lease is not JSON"}
     peers.put("nonsense", None)
     peers.put(TWO.key, TWO)
-    assert (peers.served, peers.faults) == ({TWO.key: TWO, THREE.key: THREE}, {})
+    assert (peers.served, peers.errors) == ({TWO.key: TWO, THREE.key: THREE}, {})
 
 
 @pytest.mark.parametrize(
-    ("faulty", "fault"),
+    ("faulty", "error"),
     [
         (lease("10.5.9.0/24", "192.0.2.9", "09", backend="udp"), "its backend is udp, not vxlan"),
         (lease("10.5.9.0/24", "192.0.2.9", "09", backend=""), "its backend is not told, not vxlan"),
@@ -96,16 +96,16 @@ def test_what_cannot_be_read_is_a_fault_of_its_own_alone() -> None:
         (lease("10.5.9.0/24", "192.0.2.9", "01"), "MAC address 0a:00:00:00:00:01 is this node's"),
     ],
 )
-def test_a_lease_with_a_fault_of_its_own_is_not_served_and_harms_nobody(faulty: Lease, fault: str) -> None:
+def test_a_lease_with_a_fault_of_its_own_is_not_served_and_harms_nobody(faulty: Lease, error: str) -> None:
     behind = lease("10.5.99.0/24", "192.0.2.9", "09")  # whose key comes later, with the same address and MAC address
     for order in ((faulty, behind), (behind, faulty)):
         peers = peers_of(*order)
-        assert peers.faults == {faulty.key: fault}
+        assert peers.errors == {faulty.key: error}
         assert peers.served == {behind.key: behind}
 
 
 @pytest.mark.parametrize(
-    ("connected", "subnet", "fault"),
+    ("connected", "subnet", "error"),
     [
         ("10.5.2.0/24", "10.5.2.0/24", "10.5.2.0/24 would take 10.5.2.0/24, which this node is in"),
         ("10.5.2.0/25", "10.5.2.0/24", ""),  # the longer prefix wins
@@ -117,16 +117,16 @@ def test_a_lease_with_a_fault_of_its_own_is_not_served_and_harms_nobody(faulty: 
         ("192.0.2.0/24", "10.5.2.0/24", ""),
     ],
 )
-def test_no_peer_takes_a_network_that_this_node_itself_is_in(connected: str, subnet: str, fault: str) -> None:
+def test_no_peer_takes_a_network_that_this_node_itself_is_in(connected: str, subnet: str, error: str) -> None:
     peers = Peers(SINGLE, OWN, (parse_net(connected),))
     peers.put("key", lease(subnet, "192.0.2.2", "02"))
-    assert peers.faults.get("key", "") == fault
-    assert bool(peers.served) == (not fault)
+    assert peers.errors.get("key", "") == error
+    assert bool(peers.served) == (not error)
 
 
 def test_a_tunnel_cannot_lead_through_itself() -> None:
     peers = peers_of(lease("10.5.2.0/24", "10.5.2.9", "02"))
-    assert list(peers.faults.values()) == ["its own address 10.5.2.9 is in 10.5.2.0/24"]
+    assert list(peers.errors.values()) == ["its own address 10.5.2.9 is in 10.5.2.0/24"]
 
 
 def test_a_host_gw_network_knows_neither_vni_nor_mac_address() -> None:
@@ -135,7 +135,7 @@ def test_a_host_gw_network_knows_neither_vni_nor_mac_address() -> None:
     tunnel = lease("10.5.3.0/24", "192.0.2.3", "03")
     peers = peers_of(peer, tunnel, config=HOST_GW, own=own)
     assert peers.served == {peer.key: peer}
-    assert peers.faults == {tunnel.key: "its backend is vxlan, not host-gw"}
+    assert peers.errors == {tunnel.key: "its backend is vxlan, not host-gw"}
 
 
 CONFLICTS = [
@@ -168,9 +168,9 @@ def test_of_two_of_the_same_age_that_claim_the_same_the_one_whose_key_comes_firs
     for order in ((first, second), (second, first)):
         peers = peers_of(*order)
         assert peers.served == {first.key: first}
-        assert peers.faults == {second.key: f"{what} is {first.key}'s, whose key comes first"}
+        assert peers.errors == {second.key: f"{what} is {first.key}'s, whose key comes first"}
         assert peers.put(first.key, None) == {first.key: first, second.key: None}
-        assert (peers.served, peers.faults) == ({second.key: second}, {})
+        assert (peers.served, peers.errors) == ({second.key: second}, {})
 
 
 @pytest.mark.parametrize(("first", "second", "_", "what"), CONFLICTS)
@@ -189,16 +189,16 @@ def test_of_two_that_claim_the_same_the_one_that_lives_or_the_newer_is_served(
     for order in ((stale, alive), (alive, stale)):
         peers = peers_of(*order)
         assert peers.served == {alive.key: alive}
-        assert peers.faults == {stale.key: f"{what} is {alive.key}'s, {why}"}
+        assert peers.errors == {stale.key: f"{what} is {alive.key}'s, {why}"}
         assert peers.put(alive.key, None) == {alive.key: alive, stale.key: None}
-        assert (peers.served, peers.faults) == ({stale.key: stale}, {})
+        assert (peers.served, peers.errors) == ({stale.key: stale}, {})
 
 
 @pytest.mark.parametrize("mac", ["02", "03"])
 def test_several_subnets_behind_one_address_are_all_served(mac: str) -> None:
     renamed = lease("10.5.3.0/24", "192.0.2.2", mac)
     peers = peers_of(TWO, renamed)
-    assert (peers.served, peers.faults) == ({TWO.key: TWO, renamed.key: renamed}, {})
+    assert (peers.served, peers.errors) == ({TWO.key: TWO, renamed.key: renamed}, {})
 
 
 def test_an_end_of_a_tunnel_is_used_until_the_last_lease_behind_it_is_gone() -> None:
@@ -232,7 +232,7 @@ def test_a_mac_address_is_the_nodes_from_whose_address_it_follows() -> None:
     for order in ((true, thief), (thief, true)):
         peers = peers_of(*order)
         assert peers.served == {true.key: true}
-        assert peers.faults == {
+        assert peers.errors == {
             thief.key: f"MAC address {mac_text(mac)} is {true.key}'s, from whose address it follows"
         }
 
@@ -243,7 +243,7 @@ def test_no_lease_of_a_length_that_subnets_do_not_have_cuts_off_those_that_have_
     own = lease("10.5.200.0/24", "192.0.2.1", "01")
     peers = peers_of(strange, TWO, THREE, own=own)
     assert peers.served == {TWO.key: TWO, THREE.key: THREE}
-    assert peers.faults == {strange.key: "subnet 10.5.2.0/24 is 10.5.2.0-24's, which has the network's subnet length"}
+    assert peers.errors == {strange.key: "subnet 10.5.2.0/24 is 10.5.2.0-24's, which has the network's subnet length"}
     peers.put(TWO.key, TWO._replace(lives=False))
     assert (TWO.key in peers.served) == (subnet != "10.5.2.0/25")  # the others would cut off THREE as well
 
@@ -269,7 +269,7 @@ def test_equal_subnets_under_different_keys_are_served_once() -> None:
     both = both._replace(vni=1)
     peers.put(both.key, both)
     assert peers.put(alone.key, alone) == {alone.key: None, both.key: both}
-    assert (peers.served, [*peers.faults]) == ({alone.key: alone}, [both.key])
+    assert (peers.served, [*peers.errors]) == ({alone.key: alone}, [both.key])
 
 
 def test_the_families_of_a_node_are_judged_together() -> None:
@@ -280,8 +280,8 @@ def test_the_families_of_a_node_are_judged_together() -> None:
     for peer in (one, other, strange):
         peers.put(peer.key, peer)
     assert peers.served == {one.key: one}
-    assert peers.faults[other.key] == f"subnet fd00:5:0:2::/64 is {one.key}'s, whose key comes first"
-    assert peers.faults[strange.key] == "fd00:6::/64 is not in fd00:5::/56"
+    assert peers.errors[other.key] == f"subnet fd00:5:0:2::/64 is {one.key}'s, whose key comes first"
+    assert peers.errors[strange.key] == "fd00:6::/64 is not in fd00:5::/56"
 
 
 def test_the_device_of_each_family_may_have_the_same_mac_address() -> None:
@@ -299,7 +299,7 @@ def test_of_a_family_that_the_network_does_not_use_nothing_counts() -> None:
     other = Lease((way("10.5.3.0/24", "192.0.2.3", "03"), way("fd00:5:0:2::/64", "fd01::2", "02")), "vxlan", 1)
     peers = peers_of(one, other)
     assert peers.served == {one.key: used(SINGLE, one), other.key: used(SINGLE, other)}
-    assert not peers.faults
+    assert not peers.errors
 
 
 def test_a_node_of_another_family_alone_is_not_served() -> None:
@@ -307,7 +307,7 @@ def test_a_node_of_another_family_alone_is_not_served() -> None:
         b'{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:5::/56", "Backend": {"Type": "vxlan"}}', "six"
     )
     own = Lease((way("fd00:5:0:1::/64", "fd01::1", "01"),), "vxlan", 1)
-    assert peers_of(TWO, config=six, own=own).faults == {TWO.key: "it has no subnet of the network's families"}
+    assert peers_of(TWO, config=six, own=own).errors == {TWO.key: "it has no subnet of the network's families"}
 
 
 def used(config: NetworkConfig, one: Lease) -> Lease:
@@ -417,14 +417,14 @@ def test_after_any_news_just_those_are_served_that_the_reference_serves(
         reported = peers.put(key, news)
         after = peers.served
         assert after == reference(config, own, told)
-        assert set(peers.faults) == {one for one in told if one not in after and one != own.key}
+        assert set(peers.errors) == {one for one in told if one not in after and one != own.key}
         changed = {one for one in before.keys() | after.keys() if before.get(one) != after.get(one)}
         assert changed <= reported.keys()
         assert reported == {one: before.get(one) for one in reported}
-        assert all(before.get(one) != after.get(one) or one in peers.faults or one == key for one in reported)
+        assert all(before.get(one) != after.get(one) or one in peers.errors or one == key for one in reported)
         all_at_once = Peers(config, own)
         all_at_once.load(told)
-        assert (all_at_once.served, all_at_once.faults) == (peers.served, peers.faults)
+        assert (all_at_once.served, all_at_once.errors) == (peers.served, peers.errors)
 
 
 @pytest.mark.parametrize("prefix", [20, 24])

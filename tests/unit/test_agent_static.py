@@ -14,7 +14,7 @@ from cni.agent.model.lease import Lease, Node, Way, derived_mac
 from cni.agent.stores import static
 from cni.agent.stores.static import StaticStore, by_key, parse_nodes
 from cni.protocol.address import parse_ip, parse_mac, parse_net
-from cni.protocol.errors import InvalidConfig, Undecodable
+from cni.protocol.errors import DecodingFailure, InvalidConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,10 +103,10 @@ BAD = [
 def test_what_is_wrong_with_a_node_is_told_with_its_path_and_harms_no_other(changed: dict[str, Any], told: str) -> None:
     nodes = parse_nodes(text(FILE, nodes=[ONE, {**TWO, **changed}]), "nodes.json")
     assert [entry.name for entry in nodes.entries] == ["one"]
-    assert told in nodes.faults["two"]
-    assert "; " not in nodes.faults["two"]
+    assert told in nodes.errors["two"]
+    assert "; " not in nodes.errors["two"]
     assert by_key(nodes.settled({"two": LEASE2}), ()) == {"10.5.1.0-24": LEASE1, "10.5.2.0-24": LEASE2}
-    assert by_key(nodes.settled({}), ()) == {"10.5.1.0-24": LEASE1, "two": nodes.faults["two"]}
+    assert by_key(nodes.settled({}), ()) == {"10.5.1.0-24": LEASE1, "two": nodes.errors["two"]}
 
 
 @pytest.mark.parametrize(
@@ -121,13 +121,13 @@ def test_what_is_wrong_with_a_node_is_told_with_its_path_and_harms_no_other(chan
 )
 def test_an_entry_without_a_name_is_told_by_its_place(bad: Any, told: str) -> None:
     nodes = parse_nodes(text(FILE, nodes=[ONE, bad]), "nodes.json")
-    assert (nodes.faults, [entry.name for entry in nodes.entries]) == ({"nodes[1]": told}, ["one"])
+    assert (nodes.errors, [entry.name for entry in nodes.entries]) == ({"nodes[1]": told}, ["one"])
 
 
 @pytest.mark.parametrize("second", [{**TWO, "name": "one"}, {"name": "one"}])
 def test_entries_of_one_name_leave_that_node_as_it_was(second: dict[str, Any]) -> None:
     nodes = parse_nodes(text(FILE, nodes=[ONE, second, TWO]), "nodes.json")
-    assert nodes.faults == {"one": "nodes: 'one' is there more than once"}
+    assert nodes.errors == {"one": "nodes: 'one' is there more than once"}
     assert nodes.settled({"one": LEASE1}) == {"one": LEASE1, "two": LEASE2}
 
 
@@ -157,7 +157,7 @@ def test_nodes_are_a_list(nodes: Any) -> None:
 def test_faults_of_the_network_are_those_of_the_file() -> None:
     with pytest.raises(InvalidConfig, match=r"Backend\.Type: 'udp' "):
         parse_nodes(text(FILE, Backend={}), "nodes.json")
-    with pytest.raises(Undecodable, match=r"nodes\.json is not JSON"):
+    with pytest.raises(DecodingFailure, match=r"nodes\.json is not JSON"):
         parse_nodes(b"{", "nodes.json")
 
 

@@ -10,11 +10,11 @@ import pytest
 from cni.agent.dataplane.tunnel_filter import Tunnel, TunnelFilter, chains
 from cni.agent.model.lease import Lease, Way
 from cni.kernel import nft, nft_sets
-from cni.kernel.netlink import Refused, attributes
+from cni.kernel.netlink import NetlinkError, attributes
 from cni.protocol.address import parse_ip, parse_net
 
 if TYPE_CHECKING:
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.kernel.rtnl import Message
 
 SPACES = (parse_net("10.5.0.0/16"), parse_net("10.5.1.0/24")), (parse_net("fd00:5::/56"), parse_net("fd00:5:0:1::/64"))
@@ -34,16 +34,16 @@ class Kernel:
         self.asked += 1
         name = set_of(payload)
         if name not in self.sets:
-            raise Refused(ENOENT, "")
+            raise NetlinkError(ENOENT, "")
         return [nft_sets.add_keys(nft.Place(1, "podwired", name), self.sets[name])[2]]
 
-    def batch(self, messages: list[Message]) -> Refused | None:
+    def batch(self, messages: list[Message]) -> NetlinkError | None:
         for kind, _, payload in messages[1:-1]:
             name, keys = set_of(payload), set(nft_sets.parse_keys(payload))
             adding = kind & 0xFF == nft.NFT_MSG_NEWSETELEM
             self.told.append((name, "add" if adding else "delete", keys))
             if not adding and keys - self.sets[name]:
-                return Refused(ENOENT, "")
+                return NetlinkError(ENOENT, "")
             self.sets[name] = self.sets[name] | keys if adding else self.sets[name] - keys
         return None
 
@@ -70,7 +70,7 @@ def kernel() -> Kernel:
 
 @pytest.fixture
 def kept(kernel: Kernel) -> TunnelFilter:
-    return TunnelFilter(cast("Machine", cast("Any", kernel)), "podwired")
+    return TunnelFilter(cast("Host", cast("Any", kernel)), "podwired")
 
 
 def test_the_port_comes_last_for_without_it_nothing_is_dropped(kernel: Kernel, kept: TunnelFilter) -> None:
@@ -155,7 +155,7 @@ def test_without_the_rules_nothing_is_sent(kept: TunnelFilter, kernel: Kernel) -
 def test_after_a_refusal_the_kernel_is_asked_again(kernel: Kernel, kept: TunnelFilter) -> None:
     kept.admit_all([lease(2, "192.0.2.2"), lease(3, "192.0.2.3")])
     kernel.sets["peers4"].clear()
-    with pytest.raises(Refused):
+    with pytest.raises(NetlinkError):
         kept.dismiss([lease(2, "192.0.2.2")])
     kept.confine([])
     assert kernel.sets["peers4"] == packed("192.0.2.3")

@@ -105,11 +105,11 @@ def test_an_address_that_is_away_for_a_moment_is_kept(host: Host, monkeypatch: p
     host.remove(OWN)
     for _ in range(3):
         assert held.ips(3.0) == "eth0 192.0.2.11"
-        assert held.wire.fault == "eth0 has lost 192.0.2.11: waited for, for 10 s"
+        assert held.wire.error == "eth0 has lost 192.0.2.11: waited for, for 10 s"
         assert held.wire.searches
     host.add("eth0", OWN)
     assert held.ips(30.0) == "eth0 192.0.2.11"
-    assert (held.wire.fault, held.wire.searches) == ("", False)
+    assert (held.wire.error, held.wire.searches) == ("", False)
     host.remove(OWN)  # it counts anew
     assert held.ips(9.0) == "eth0 192.0.2.11"
 
@@ -169,7 +169,7 @@ def test_addresses_that_move_are_followed_before_the_default_route_does(monkeypa
         host.add("br0", OWN)
         assert held.ips() == ("br0 192.0.2.11" if moves else "eth0 192.0.2.11")
         assert held.find().public_ips == before.public_ips
-        assert bool(held.wire.fault) != moves
+        assert bool(held.wire.error) != moves
 
 
 def test_an_interface_that_was_named_is_waited_for(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_a_new_name_changes_nothing(host: Host, monkeypatch: pytest.MonkeyPatch)
     host.change("eth0", name="lan0", mtu=1400)
     assert held.find() == before._replace(name="lan0", mtu=1400)
     assert held.find() == before._replace(name="lan0", mtu=1400)
-    assert held.wire.fault == ""
+    assert held.wire.error == ""
 
 
 def test_an_interface_that_is_down_is_a_fault_and_stays(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,10 +221,10 @@ def test_an_interface_that_is_down_is_a_fault_and_stays(host: Host, monkeypatch:
     assert held.ips(100.0) == "eth0 192.0.2.11"  # a default route that moves does not move the node
     host.change("eth0", flags=0)
     assert held.ips() == "eth0 192.0.2.11"
-    assert held.wire.fault == "eth0 is down: other nodes are not reached"
+    assert held.wire.error == "eth0 is down: other nodes are not reached"
     host.change("eth0", flags=IFF_UP)
     held.find()
-    assert held.wire.fault == ""
+    assert held.wire.error == ""
 
 
 def test_another_prefix_length_is_the_same_address(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +233,7 @@ def test_another_prefix_length_is_the_same_address(host: Host, monkeypatch: pyte
     host.remove(OWN)
     host.add("eth0", "192.0.2.11/16")
     held.find()
-    assert held.wire.fault == ""
+    assert held.wire.error == ""
 
 
 def test_of_two_families_one_that_is_lost_is_waited_for(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +256,7 @@ def test_a_virtual_address_is_left_for_an_own_one(host: Host, monkeypatch: pytes
     host.add("eth0", VIP)
     held = Held(host, monkeypatch)
     assert held.ips() == "eth0 192.0.2.100"
-    assert held.wire.fault == ""
+    assert held.wire.error == ""
     host.add("eth0", OWN, 0)
     assert held.ips() == "eth0 192.0.2.11"
 

@@ -17,8 +17,8 @@ from cni.plugins.context import Call
 from cni.plugins.loopback import Loopback
 from cni.plugins.portmap import Portmap
 from cni.protocol.address import IP, parse_ip, parse_net
-from cni.protocol.errors import MachineRefused
-from cni.protocol.fields import Faults
+from cni.protocol.errors import OperationFailed
+from cni.protocol.fields import ConfigErrors
 from cni.protocol.owner import Owner
 from cni.protocol.plugin_config import Network
 from cni.protocol.request import parse_request
@@ -26,7 +26,7 @@ from cni.protocol.result import Interface, IPConfig, Result
 from tests.unit.calls import ENVIRONMENT, NETWORK, NOWHERE, call
 
 if TYPE_CHECKING:
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
 
 CHAINED = ["portmap", "bandwidth", "firewall", "tuning"]
 PREVIOUS: dict[str, Any] = {
@@ -50,7 +50,7 @@ def test_a_chained_plugin_is_not_the_first(program: str, command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "members", "faults"),
+    ("program", "members", "errors"),
     [
         (
             "portmap",
@@ -70,11 +70,11 @@ def test_a_chained_plugin_is_not_the_first(program: str, command: str) -> None:
         ("loopback", {"prevResult": {"cniVersion": "0.4.0"}}, ["prevResult.cniVersion: 0.4.0 is not"]),
     ],
 )
-def test_all_faults_are_told_at_once_with_their_paths(program: str, members: dict[str, Any], faults: list[str]) -> None:
+def test_all_faults_are_told_at_once_with_their_paths(program: str, members: dict[str, Any], errors: list[str]) -> None:
     for command in ("ADD", "CHECK"):
         code, message = call(NETWORK | members, {"CNI_COMMAND": command}, program).error
         assert code == 7
-        assert [fault for fault in faults if fault not in message] == []
+        assert [error for error in errors if error not in message] == []
 
 
 @pytest.mark.parametrize("program", ["portmap", "bandwidth"])
@@ -131,7 +131,7 @@ class Routes:
     """The links of host and container as they are asked for: a pair of veth0 and eth0, and a bridge."""
 
     def __init__(self) -> None:
-        self.route = self.container_route = self
+        self.rtnl = self.container_rtnl = self
         self.asked: list[IP] = []
         self.deleted: list[str] = []
         self.held: list[str] = []
@@ -163,11 +163,11 @@ class Routes:
 
 def made(kind: type, routes: Routes, **members: Any) -> Any:
     """The plugin of one call, without a fault."""
-    faults = Faults()
+    errors = ConfigErrors()
     request = parse_request(ENVIRONMENT)
     network = Network("net", "1.1.0", members, b"")
-    plugin = kind(Call("", request, network, cast("Machine", routes), str, print, print), faults)
-    assert faults.texts == []
+    plugin = kind(Call("", request, network, cast("Host", routes), str, print, print), errors)
+    assert errors.messages == []
     return plugin
 
 
@@ -246,7 +246,7 @@ def test_limits_are_set_on_the_containers_other_end(names: list[str]) -> None:
     "interfaces", [(), (CONTAINER,), (Interface("cni0", ""), CONTAINER), (Interface("macvlan", ""),)]
 )
 def test_what_is_no_pair_cannot_be_limited(interfaces: tuple[Interface, ...]) -> None:
-    with pytest.raises(MachineRefused, match=r"names no veth peer of eth0 on the host"):
+    with pytest.raises(OperationFailed, match=r"names no veth peer of eth0 on the host"):
         made(Bandwidth, Routes(), **LIMITED).operations(Result(interfaces))
 
 

@@ -11,13 +11,13 @@ import pytest
 from cni.config.portmap import PortMapping
 from cni.effects import conntrack
 from cni.kernel import rtnl_parse
-from cni.kernel.netlink import Refused, frame
+from cni.kernel.netlink import NetlinkError, frame
 from cni.plan.portmap import MappedFlows, UnmappedFlows
 from cni.protocol.address import parse_ip
 from tests.unit.oracle import WHY, plain
 
 if TYPE_CHECKING:
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.kernel.rtnl import Message
 
@@ -73,7 +73,7 @@ class Sockets:
     """A machine whose kernel remembers these flows; it keeps what it is asked, and refuses as it is told to."""
 
     def __init__(self, *flows: bytes, dumping: int = 0, deleting: int = 0) -> None:
-        self.route = self.nft = self
+        self.rtnl = self.nft = self
         self.flows = flows
         self.dumping = dumping
         self.deleting = deleting
@@ -85,7 +85,7 @@ class Sockets:
             raise AssertionError("nothing but flows is asked for")
         self.dumps.append((kind, payload))
         if self.dumping:
-            raise Refused(self.dumping, "")
+            raise NetlinkError(self.dumping, "")
         return list(self.flows)
 
     def all_addresses(self) -> list[rtnl_parse.AddressInfo]:
@@ -94,7 +94,7 @@ class Sockets:
     def request(self, *message: Any) -> None:
         self.requests.append(message)
         if self.deleting:
-            raise Refused(self.deleting, "")
+            raise NetlinkError(self.deleting, "")
 
     @property
     def forgotten(self) -> list[int]:
@@ -104,11 +104,11 @@ class Sockets:
 def unmapped(sockets: Sockets, family: int = 4, host_ip: str = "") -> None:
     mapping = PortMapping("udp", parse_ip(host_ip) if host_ip else None, family, 53, 5353)
     op = UnmappedFlows((mapping,), parse_ip(POD if family == 4 else POD6))
-    conntrack.apply_unmapped(cast("Machine", sockets), op, cast("Journal", None))
+    conntrack.apply_unmapped(cast("Host", sockets), op, cast("Journal", None))
 
 
 def mapped(sockets: Sockets, ip: str = POD) -> None:
-    conntrack.forget_mapped(cast("Machine", sockets), {(parse_ip(ip).packed, 53)})
+    conntrack.forget_mapped(cast("Host", sockets), {(parse_ip(ip).packed, 53)})
 
 
 @pytest.mark.parametrize(("ip", "family"), [(POD, 2), (POD6, 10)])
@@ -193,9 +193,9 @@ def test_a_kernel_that_tells_of_no_connections_has_none_to_forget(errno: int) ->
 
 
 def test_any_other_refusal_is_a_failure() -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(NetlinkError):
         mapped(Sockets(dumping=EPERM))
-    with pytest.raises(Refused):
+    with pytest.raises(NetlinkError):
         mapped(Sockets(*FLOWS, deleting=EPERM))
 
 
@@ -212,9 +212,9 @@ def test_many_ports_take_one_pass(number: int) -> None:
     mappings = tuple(PortMapping("udp", None, 0, port, port) for port in range(53, 53 + number))
     sockets = Sockets(*FLOWS)
     op = UnmappedFlows(mappings, parse_ip(POD))
-    conntrack.apply_unmapped(cast("Machine", sockets), op, cast("Journal", None))
+    conntrack.apply_unmapped(cast("Host", sockets), op, cast("Journal", None))
     assert sockets.forgotten == [1, 2, 3, 5, 6]
-    conntrack.release_mapped(cast("Machine", sockets), MappedFlows(mappings, parse_ip(POD)))
+    conntrack.release_mapped(cast("Host", sockets), MappedFlows(mappings, parse_ip(POD)))
     assert sockets.forgotten[5:] == [2, 6]
     assert len(sockets.dumps) == 2
     _, attrs = read((sockets.dumps[0][0], 0, sockets.dumps[0][1]))

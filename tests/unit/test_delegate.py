@@ -11,8 +11,8 @@ import ipam.main
 from cni.plugins.ipam import Unaddressed, allocator
 from cni.plugins.ipam_exec import Executed
 from cni.protocol.address import parse_ip, parse_net
-from cni.protocol.errors import CniError, Delegated, InvalidEnvironment, MachineRefused, Undecodable
-from cni.protocol.fields import Faults
+from cni.protocol.errors import CniError, DecodingFailure, Delegated, InvalidEnvironment, OperationFailed
+from cni.protocol.fields import ConfigErrors
 from cni.protocol.plugin_config import Network, parse_network
 from cni.protocol.request import Request, parse_request
 from cni.protocol.result import DNS, IPConfig, Result, Route
@@ -184,7 +184,7 @@ def test_an_error_of_odd_form_is_an_error(scene: Scene, answer: dict[str, Any], 
 )
 def test_a_failure_without_error_object_says_how_it_ended(scene: Scene, answer: bytes, status: int, words: str) -> None:
     scene.answers(answer, status)
-    with pytest.raises(MachineRefused, match=rf"^dhcp {words}"):
+    with pytest.raises(OperationFailed, match=rf"^dhcp {words}"):
         scene.ipam.delete(scene.request, scene.network, alive)
 
 
@@ -192,15 +192,15 @@ def test_a_failure_without_error_object_says_how_it_ended(scene: Scene, answer: 
     ("answer", "status", "kind", "message"),
     [
         (ERROR, 1, Delegated, "dhcp: pool is empty"),
-        (b"", 0, Undecodable, "the answer of dhcp is empty, expected a JSON object"),
-        (b"hello", 0, Undecodable, "the answer of dhcp is not JSON: "),
-        (b"[]", 0, Undecodable, "the answer of dhcp is not a JSON object"),
-        (MODERN | {"ips": [{}]}, 0, Undecodable, "the answer of dhcp is no result: dhcp.ips[0].address: missing"),
-        (MODERN | {"cniVersion": "x"}, 0, Undecodable, "cniVersion 'x' is not a version"),
+        (b"", 0, DecodingFailure, "the answer of dhcp is empty, expected a JSON object"),
+        (b"hello", 0, DecodingFailure, "the answer of dhcp is not JSON: "),
+        (b"[]", 0, DecodingFailure, "the answer of dhcp is not a JSON object"),
+        (MODERN | {"ips": [{}]}, 0, DecodingFailure, "the answer of dhcp is no result: dhcp.ips[0].address: missing"),
+        (MODERN | {"cniVersion": "x"}, 0, DecodingFailure, "cniVersion 'x' is not a version"),
         (
             MODERN | {"cniVersion": 1},
             0,
-            Undecodable,
+            DecodingFailure,
             "the answer of dhcp is no result: dhcp.cniVersion: expected a text",
         ),
     ],
@@ -219,7 +219,7 @@ def test_after_a_failed_add_the_program_gets_a_del_and_the_first_error_counts(
 
 def test_a_program_that_is_not_there_is_named_with_the_path(scene: Scene) -> None:
     scene.program.unlink()
-    with pytest.raises(MachineRefused) as refusal:
+    with pytest.raises(OperationFailed) as refusal:
         scene.add()
     path = ["/nowhere", str(scene.program.parent)]
     assert refusal.value.message == f"failed to find plugin 'dhcp' in path {path}: install it there"
@@ -235,15 +235,15 @@ def test_without_a_path_no_program_can_be_executed(scene: Scene) -> None:
 
 def test_a_file_that_the_kernel_cannot_execute_is_named(scene: Scene) -> None:
     scene.fake.allow_unregistered(allow=True)
-    with pytest.raises(MachineRefused) as refusal:
+    with pytest.raises(OperationFailed) as refusal:
         scene.add()
     assert refusal.value.message == f"cannot execute {scene.program}: Exec format error"
 
 
 def test_the_configuration_of_a_program_is_its_own_to_judge(scene: Scene) -> None:
-    found = Faults()
-    scene.ipam.faults(scene.request, scene.network, found)
-    assert found.texts == []
+    found = ConfigErrors()
+    scene.ipam.errors(scene.request, scene.network, found)
+    assert found.messages == []
     assert scene.ipam.leased(scene.request, scene.network) == ()
     assert scene.commands == []
 
@@ -253,11 +253,11 @@ def test_without_ipam_nothing_is_given_or_asked(scene: Scene) -> None:
     assert isinstance(nobody, Unaddressed)
     assert nobody.add(scene.request, scene.network, alive) == Result()
     assert nobody.leased(scene.request, scene.network) == ()
-    found = Faults()
-    nobody.faults(scene.request, scene.network, found)
+    found = ConfigErrors()
+    nobody.errors(scene.request, scene.network, found)
     for use in USES.values():
         use(nobody, scene.request, scene.network)
-    assert found.texts == []
+    assert found.messages == []
     assert scene.commands == []
 
 

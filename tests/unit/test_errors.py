@@ -10,14 +10,14 @@ from cni.protocol.errors import CniError, Delegated, chain
 CODES = {
     "IncompatibleVersion": 1,
     "InvalidEnvironment": 4,
-    "InputOutput": 5,
-    "Undecodable": 6,
+    "IOFailure": 5,
+    "DecodingFailure": 6,
     "InvalidConfig": 7,
     "InvalidNetns": 8,
     "TryAgain": 11,
-    "Unavailable": 50,
-    "MachineRefused": 100,
-    "NotAsAttached": 101,
+    "PluginNotAvailable": 50,
+    "OperationFailed": 100,
+    "CheckFailed": 101,
     "CniError": 999,
 }
 

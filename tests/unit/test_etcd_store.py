@@ -55,8 +55,8 @@ class Gateway:
         self.watching = 0
         self.server = Server(self._answer)
 
-    def fail(self, path: str, *faults: Iterable[bytes]) -> None:
-        self.script.setdefault(path, []).extend(faults)
+    def fail(self, path: str, *errors: Iterable[bytes]) -> None:
+        self.script.setdefault(path, []).extend(errors)
 
     def asked(self, path: str) -> int:
         return sum(request.path == f"/v3/{path}" for request in self.server.requests)
@@ -91,13 +91,13 @@ class Gateway:
 class Told:
     def __init__(self, store: EtcdStore) -> None:
         self.store = store
-        self.faults: list[str] = []
+        self.errors: list[str] = []
         self.held: Lease | None = None
         self.leases: dict[str, Lease | str] = {}
 
     def tell(self, news: News) -> None:
         if isinstance(news, Failed):
-            self.faults.append(news.why)
+            self.errors.append(news.why)
         elif isinstance(news, Configured):
             self.store.present(NODE)
         elif isinstance(news, Held):
@@ -108,7 +108,7 @@ class Told:
             self.leases |= {news.key: news.lease} if news.lease is not None else {}
 
     def wait_fault(self, *words: str) -> str:
-        return until(lambda: next((one for one in self.faults if all(word in one for word in words)), ""), f"{words}")
+        return until(lambda: next((one for one in self.errors if all(word in one for word in words)), ""), f"{words}")
 
     def wait_served(self) -> None:
         until(lambda: self.held is not None and "10.5.2.0-24" in self.leases, "the own lease and the other are told")
@@ -140,11 +140,11 @@ def test_a_lease_is_taken_and_others_are_told_with_when_they_were_made(etcd: Gat
     two = told.leases["10.5.2.0-24"]
     assert isinstance(two, Lease)
     assert two.created == 2
-    assert told.faults == []
+    assert told.errors == []
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("error", "words"),
     [
         (answer(b"<html>a proxy</html>"), "what it answers is not etcd's"),
         (answer(b"null"), "what it answers is not etcd's"),
@@ -166,9 +166,9 @@ def test_a_lease_is_taken_and_others_are_told_with_when_they_were_made(etcd: Gat
     ],
 )
 def test_a_fault_of_the_server_is_told_in_words_and_over_when_it_is(
-    etcd: Gateway, fault: list[bytes], words: str
+    etcd: Gateway, error: list[bytes], words: str
 ) -> None:
-    etcd.fail("kv/range", fault)
+    etcd.fail("kv/range", error)
     with running(etcd) as told:
         why = told.wait_fault(words)
         told.wait_served()
@@ -182,7 +182,7 @@ def test_nonsense_where_a_lease_is_asked_for_is_told_as_that(etcd: Gateway, path
     etcd.fail(path, answer(nonsense))
     with running(etcd) as told:
         told.wait_served()
-    assert all("defect" not in why for why in told.faults)
+    assert all("defect" not in why for why in told.errors)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_watch_of_nonsense_is_begun_again(etcd: Gateway, line: bytes, caplog: 
     with running(etcd) as told:
         told.wait_served()
         until(lambda: etcd.watching, "it watches")
-    assert all("defect" not in why for why in [*told.faults, caplog.text])
+    assert all("defect" not in why for why in [*told.errors, caplog.text])
     assert "Traceback" not in caplog.text
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from cni.protocol.address import parse_ip, parse_net
 from cni.protocol.errors import InvalidConfig
-from cni.protocol.fields import Faults, Fields, objects_of
+from cni.protocol.fields import ConfigErrors, Fields, objects_of
 from cni.protocol.jsontext import parse_object
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def fields(text: str, path: str = "") -> Fields:
-    return Fields(parse_object(text.encode(), "it"), path, Faults())
+    return Fields(parse_object(text.encode(), "it"), path, ConfigErrors())
 
 
 READERS: dict[str, tuple[Callable[[Fields], Any], Any]] = {
@@ -40,7 +40,7 @@ READERS: dict[str, tuple[Callable[[Fields], Any], Any]] = {
 def test_what_is_absent_or_null_is_the_default(read: Callable[[Fields], Any], default: Any, text: str) -> None:
     one = fields(text)
     assert read(one) == default
-    assert one.faults.texts == []
+    assert one.errors.messages == []
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,11 @@ def test_what_is_absent_or_null_is_the_default(read: Callable[[Fields], Any], de
 def test_a_key_is_read_in_any_case(reader: str, value: str, found: Any, key: str) -> None:
     one = fields(f'{{"{key}": {value}}}')
     assert READERS[reader][0](one) == found
-    assert one.faults.texts == []
+    assert one.errors.messages == []
 
 
 @pytest.mark.parametrize(
-    ("reader", "value", "fault"),
+    ("reader", "value", "error"),
     [
         ("text", "1", "expected a text"),
         ("text", "[]", "expected a text"),
@@ -94,11 +94,11 @@ def test_a_key_is_read_in_any_case(reader: str, value: str, found: Any, key: str
         ("mac", '"a"', "'a' is not a MAC address (as in 0a:58:0a:01:02:03)"),
     ],
 )
-def test_a_fault_names_its_path_and_leaves_a_default(reader: str, value: str, fault: str) -> None:
+def test_a_fault_names_its_path_and_leaves_a_default(reader: str, value: str, error: str) -> None:
     read, default = READERS[reader]
     one = fields(f'{{"key": {value}}}', "a.b[0]")
     found = read(one)
-    assert one.faults.texts == [f"a.b[0].key: {fault}"]
+    assert one.errors.messages == [f"a.b[0].key: {error}"]
     assert found == (1 if reader == "optional integer" else default)
 
 
@@ -118,22 +118,22 @@ def test_objects_nest_with_their_path() -> None:
     one = fields('{"a": {"B": {"c": 1}}}')
     inner = one.object("a").object("b")
     inner.text("c")
-    one.object("absent").fault("d", "missing")
-    one.fault("e", "odd")
-    assert one.faults.texts == ["a.b.c: expected a text", "absent.d: missing", "e: odd"]
+    one.object("absent").error("d", "missing")
+    one.error("e", "odd")
+    assert one.errors.messages == ["a.b.c: expected a text", "absent.d: missing", "e: odd"]
 
 
 def test_a_value_that_is_no_object_reads_as_an_empty_one() -> None:
     one = fields('{"a": []}')
     assert one.object("a").text("b") == ""
-    assert one.faults.texts == ["a: expected an object"]
+    assert one.errors.messages == ["a: expected an object"]
 
 
 def test_members_of_a_list_are_named_by_their_place() -> None:
     one = fields('{"list": [{"a": 1}, 2, {"a": "x"}], "texts": ["a", 1, "b", null]}')
     assert [item.text("a") for item in one.objects("list")] == ["", "x"]
     assert one.texts("texts") == ("a", "b")
-    assert one.faults.texts == [
+    assert one.errors.messages == [
         "list[1]: expected an object",
         "list[0].a: expected a text",
         "texts[1]: expected a text",
@@ -142,9 +142,9 @@ def test_members_of_a_list_are_named_by_their_place() -> None:
 
 
 def test_objects_of_a_list_share_its_faults() -> None:
-    faults = Faults()
-    assert [one.path for one in objects_of([{}, None, {}], "x", faults)] == ["x[0]", "x[2]"]
-    assert faults.texts == ["x[1]: expected an object"]
+    errors = ConfigErrors()
+    assert [one.path for one in objects_of([{}, None, {}], "x", errors)] == ["x[0]", "x[2]"]
+    assert errors.messages == ["x[1]: expected an object"]
 
 
 def test_half_a_character_is_replaced_as_in_go() -> None:
@@ -154,10 +154,10 @@ def test_half_a_character_is_replaced_as_in_go() -> None:
 
 
 def test_all_faults_are_refused_in_one() -> None:
-    faults = Faults()
-    faults.refuse()
-    faults.add("a", "odd")
-    faults.add("b", "even")
+    errors = ConfigErrors()
+    errors.raise_if_any()
+    errors.add("a", "odd")
+    errors.add("b", "even")
     with pytest.raises(InvalidConfig) as refusal:
-        faults.refuse()
+        errors.raise_if_any()
     assert refusal.value.message == "invalid network configuration: a: odd; b: even"

@@ -12,11 +12,11 @@ from cni.config import portmap as config_ports
 from cni.config.portmap import parse_ports
 from cni.effects import container, portmap
 from cni.kernel.nft import Element
-from cni.kernel.rtnl_socket import Route as RouteSocket
+from cni.kernel.rtnl_socket import RtnlSocket
 from cni.plan.operations import ContainerAddress, ContainerRoute
 from cni.plan.portmap import HostPort, PortOverlap, operations
 from cni.protocol.address import IP, Net, parse_net
-from cni.protocol.fields import Faults, Fields
+from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.result import Route
 from ipam import ranges
 from ipam.allocate import assign
@@ -25,7 +25,7 @@ from ipam.ranges import Holders, Range, RangeSet, check_set, check_sets
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
 
 FEW, MANY = 100, 1000
 POD = parse_net("10.1.2.3/24")
@@ -62,8 +62,8 @@ def shuffled(number: int) -> list[Range]:
     return found
 
 
-def no_fault(where: str, fault: str) -> None:
-    raise AssertionError((where, fault))
+def no_fault(where: str, error: str) -> None:
+    raise AssertionError((where, error))
 
 
 # --- Ranges and sets
@@ -87,12 +87,12 @@ def test_an_overlap_is_found_wherever_it_is(seed: int) -> None:
     dice = random.Random(seed)
     parts = [part(dice.randrange(30)) for _ in range(12)] if seed % 2 else shuffled(12)
     expected = any(one.overlaps(two) for index, one in enumerate(parts) for two in parts[index + 1 :])
-    faults: list[str] = []
-    check_set(RangeSet("ranges[0]", tuple(parts)), lambda _, text: faults.append(text))
-    assert bool(faults) == expected
-    faults.clear()
-    check_sets([RangeSet("ranges", (one,)) for one in parts], lambda _, text: faults.append(text))
-    assert bool(faults) == expected
+    errors: list[str] = []
+    check_set(RangeSet("ranges[0]", tuple(parts)), lambda _, text: errors.append(text))
+    assert bool(errors) == expected
+    errors.clear()
+    check_sets([RangeSet("ranges", (one,)) for one in parts], lambda _, text: errors.append(text))
+    assert bool(errors) == expected
 
 
 def test_an_address_finds_its_set_as_in_a_naive_search() -> None:
@@ -124,7 +124,7 @@ def test_requests_are_held_against_sets_in_proportion(monkeypatch: pytest.Monkey
 
 def mappings(number: int) -> Fields:
     told = [{"hostPort": 1000 + index, "containerPort": 80, "protocol": "tcp"} for index in range(number)]
-    return Fields({"runtimeConfig": {"portMappings": cast("Any", told)}}, "", Faults())
+    return Fields({"runtimeConfig": {"portMappings": cast("Any", told)}}, "", ConfigErrors())
 
 
 def test_ports_are_compared_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def test_ports_are_compared_in_proportion(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_ports_of_single_addresses_are_listed_once() -> None:
-    class Host:
+    class FakeHost:
         """It has ports of single addresses, none of them ours."""
 
         def __init__(self) -> None:
@@ -150,15 +150,15 @@ def test_ports_of_single_addresses_are_listed_once() -> None:
     ports = [one for one in operations(parse_ports(mappings(MANY)), (POD,), "label") if isinstance(one, HostPort)]
     overlaps = [one for one in operations(parse_ports(mappings(MANY)), (POD,), "l") if isinstance(one, PortOverlap)]
     assert [len(one.ports) for one in overlaps] == [len(ports)] == [MANY]
-    host = Host()
-    portmap.apply_overlap(cast("Machine", host), overlaps[0], cast("Any", None))
+    host = FakeHost()
+    portmap.apply_overlap(cast("Host", host), overlaps[0], cast("Any", None))
     assert host.lists == 1
 
 
 # --- CHECK
 
 
-class Listing(RouteSocket):
+class Listing(RtnlSocket):
     """A socket that counts what it is asked to list."""
 
     def __init__(self) -> None:
@@ -180,16 +180,16 @@ class Listing(RouteSocket):
 
 @pytest.mark.parametrize("what", ["routes", "addresses"])
 def test_a_check_lists_once(what: str) -> None:
-    class Host:
-        container_route = Listing()
+    class FakeHost:
+        container_rtnl = Listing()
 
-    host = Host()
-    host.container_route.remember()
+    host = FakeHost()
+    host.container_rtnl.remember()
     for number in range(FEW):
         net = Net(IP(4, number << 8), 24)
         if what == "routes":
-            found = container.route_differs(cast("Machine", host), ContainerRoute("eth0", Route(net)))
+            found = container.route_differs(cast("Host", host), ContainerRoute("eth0", Route(net)))
         else:
-            found = container.address_differs(cast("Machine", host), ContainerAddress("eth0", net, False, True))
+            found = container.address_differs(cast("Host", host), ContainerAddress("eth0", net, False, True))
         assert found
-    assert host.container_route.lists == 1
+    assert host.container_rtnl.lists == 1

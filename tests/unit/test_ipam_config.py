@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cni.protocol.fields import Faults
+from cni.protocol.fields import ConfigErrors
 from ipam import main
 from ipam.config import lease_folder, parse_settings
 from tests.unit.ipam_pool import error_of, network, request
@@ -80,7 +80,7 @@ def test_only_data_dir_can_hide_where_leases_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ipam", "members", "faults"),
+    ("ipam", "members", "errors"),
     [
         (None, {}, ["ipam: IPAM config missing 'ipam' key"]),
         (5, {}, ["ipam: expected an object"]),
@@ -126,16 +126,16 @@ def test_only_data_dir_can_hide_where_leases_are() -> None:
     ],
 )
 def test_all_faults_are_named_at_once_with_their_paths(
-    ipam: object, members: dict[str, Any], faults: list[str]
+    ipam: object, members: dict[str, Any], errors: list[str]
 ) -> None:
-    assert faults_of(ipam, **members) == faults
+    assert faults_of(ipam, **members) == errors
 
 
 def test_faults_of_other_rooms_hide_none_of_ours() -> None:
-    found = Faults()
+    found = ConfigErrors()
     found.add("mtu", "expected an integer")
-    main.faults(request("pod", args="IP=pod"), network({}), found)
-    assert found.texts == [
+    main.errors(request("pod", args="IP=pod"), network({}), found)
+    assert found.messages == [
         "mtu: expected an integer",
         "ipam: no IP ranges specified",
         "CNI_ARGS.IP: 'pod' is not an IP address",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.protocol.address import parse_net
-from cni.protocol.errors import MachineRefused
+from cni.protocol.errors import OperationFailed
 from cni.protocol.result import IPConfig, Result
 from ipam import main
 from tests.unit.ipam_pool import Pool, alive, dead, ended, error_of, in_child, network, request
@@ -141,7 +141,7 @@ def test_a_machine_that_cannot_be_asked_leaves_all_as_it_is(pool: Pool) -> None:
     os.utime(f"{pool.folder}/10.1.2.5", (0, 0))
 
     def refused(_: Lease) -> bool:
-        raise MachineRefused("no netlink")
+        raise OperationFailed("no netlink")
 
     for _ in range(2):
         assert error_of(lambda: pool.add("a", ask=refused)).code == 100

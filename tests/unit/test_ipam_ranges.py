@@ -7,18 +7,18 @@ from ipam.ranges import Range, RangeSet, check_set, check_sets, make_range
 
 
 def described(subnet: str, start: str = "", end: str = "", gateway: str = "") -> tuple[Range | None, list[str]]:
-    faults: list[str] = []
+    errors: list[str] = []
     parts = [parse_ip(text) if text else None for text in (start, end, gateway)]
     made = make_range(
-        parse_net(subnet), parts[0], parts[1], parts[2], lambda key, text: faults.append(f"{key}: {text}")
+        parse_net(subnet), parts[0], parts[1], parts[2], lambda key, text: errors.append(f"{key}: {text}")
     )
-    return made, faults
+    return made, errors
 
 
 def made(subnet: str, start: str = "", end: str = "", gateway: str = "") -> Range:
-    one, faults = described(subnet, start, end, gateway)
+    one, errors = described(subnet, start, end, gateway)
     assert one is not None
-    assert not faults
+    assert not errors
     return one
 
 
@@ -40,7 +40,7 @@ def test_a_range_fills_in_the_reference_defaults(arguments: tuple[str, ...], tex
 
 
 @pytest.mark.parametrize(
-    ("arguments", "faults"),
+    ("arguments", "errors"),
     [
         (("10.1.2.0/31",), ["subnet: Network 10.1.2.0/31 too small to allocate from"]),
         (("fd00::/127",), ["subnet: Network fd00::/127 too small to allocate from"]),
@@ -67,8 +67,8 @@ def test_a_range_fills_in_the_reference_defaults(arguments: tuple[str, ...], tex
         (("10.1.2.0/24", "", "10.1.2.0"), ["rangeEnd: the range would begin at 10.1.2.1, after its end 10.1.2.0"]),
     ],
 )
-def test_every_fault_of_a_range_is_named_with_its_key(arguments: tuple[str, ...], faults: list[str]) -> None:
-    assert described(*arguments) == (None, faults)
+def test_every_fault_of_a_range_is_named_with_its_key(arguments: tuple[str, ...], errors: list[str]) -> None:
+    assert described(*arguments) == (None, errors)
 
 
 def test_a_range_contains_its_ends_and_nothing_of_another_family() -> None:
@@ -88,21 +88,21 @@ def test_a_set_finds_the_range_of_an_address() -> None:
 
 
 def test_a_set_has_one_family_and_no_address_twice() -> None:
-    faults: list[tuple[str, str]] = []
+    errors: list[tuple[str, str]] = []
     two = made("10.1.2.0/24", "10.1.2.1", "10.1.2.10"), made("10.1.2.0/24", "10.1.2.10", "10.1.2.20")
-    check_set(RangeSet("ipam.ranges[0]", (*two, made("fd00::/64"))), lambda where, text: faults.append((where, text)))
-    assert faults == [
+    check_set(RangeSet("ipam.ranges[0]", (*two, made("fd00::/64"))), lambda where, text: errors.append((where, text)))
+    assert errors == [
         ("ipam.ranges[0]", "mixed address families"),
         ("ipam.ranges[0]", "subnets 10.1.2.1-10.1.2.10 and 10.1.2.10-10.1.2.20 overlap"),
     ]
 
 
 def test_sets_that_share_addresses_are_named_with_their_paths() -> None:
-    faults: list[tuple[str, str]] = []
+    errors: list[tuple[str, str]] = []
     sets = [
         RangeSet("runtimeConfig.ipRanges[0]", (made("10.1.0.0/24"),)),
         RangeSet("ipam", (made("10.2.0.0/24"),)),
         RangeSet("ipam.ranges[0]", (made("10.3.0.0/24"), made("10.0.0.0/8", "10.1.0.200", "10.1.0.201"))),
     ]
-    check_sets(sets, lambda where, text: faults.append((where, text)))
-    assert faults == [("ipam.ranges[0]", "range set 0 overlaps with 2 (runtimeConfig.ipRanges[0])")]
+    check_sets(sets, lambda where, text: errors.append((where, text)))
+    assert errors == [("ipam.ranges[0]", "range set 0 overlaps with 2 (runtimeConfig.ipRanges[0])")]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cni.protocol import jsontext
-from cni.protocol.errors import Undecodable
+from cni.protocol.errors import DecodingFailure
 
 DEEP = 100_000
 
@@ -80,7 +80,7 @@ def outcome(text: str) -> str:
     """What parse makes of a document, comparable even where it holds nan or types that are equal (1 and 1.0)."""
     try:
         return repr(jsontext.parse(text.encode("utf-8", "surrogatepass"), "it"))
-    except Undecodable:
+    except DecodingFailure:
         return "refused"
 
 
@@ -109,7 +109,7 @@ def test_a_document_has_the_value_that_the_standard_library_gives_it(text: str) 
 @pytest.mark.parametrize("text", MALFORMED)
 def test_what_is_no_json_is_refused_and_named(text: str) -> None:
     assert expected(text) == "refused"
-    with pytest.raises(Undecodable, match=r"^stdin is not JSON: "):
+    with pytest.raises(DecodingFailure, match=r"^stdin is not JSON: "):
         jsontext.parse(text.encode(), "stdin")
 
 
@@ -117,14 +117,14 @@ def test_what_is_no_json_is_refused_and_named(text: str) -> None:
 @pytest.mark.parametrize("text", TRAILING)
 def test_more_text_after_the_value_is_refused(text: str) -> None:
     assert expected(text) == "refused"
-    with pytest.raises(Undecodable, match=r"^stdin is not JSON: more text after the value, at character [1-5]$"):
+    with pytest.raises(DecodingFailure, match=r"^stdin is not JSON: more text after the value, at character [1-5]$"):
         jsontext.parse(text.encode(), "stdin")
 
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("data", [b"", b" \n\t\r "])
 def test_an_empty_document_is_named_so(data: bytes) -> None:
-    with pytest.raises(Undecodable, match=r"^stdin is empty, expected a JSON object$"):
+    with pytest.raises(DecodingFailure, match=r"^stdin is empty, expected a JSON object$"):
         jsontext.parse(data, "stdin")
 
 
@@ -133,7 +133,7 @@ def test_an_empty_document_is_named_so(data: bytes) -> None:
 @pytest.mark.parametrize("depth", [jsontext.DEPTH + 1, jsontext.DEPTH * 2, DEEP])
 def test_nesting_beyond_measure_is_refused(opening: str, closing: str, depth: int) -> None:
     """Not only where reading fails: what is nested almost as deep could not be written again."""
-    with pytest.raises(Undecodable, match=r"^stdin is nested too deep: 500 objects"):
+    with pytest.raises(DecodingFailure, match=r"^stdin is nested too deep: 500 objects"):
         jsontext.parse(f"{opening * depth}1{closing * depth}".encode(), "stdin")
 
 
@@ -153,7 +153,7 @@ def test_many_lists_beside_each_other_are_not_deep() -> None:
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("number", ["1e400", "-1E400", "1" + "0" * 400 + ".0", "1.5e+99999"])
 def test_a_number_that_no_float_holds_is_refused(number: str) -> None:
-    with pytest.raises(Undecodable, match=r"^stdin is not JSON: .* is too large a number$"):
+    with pytest.raises(DecodingFailure, match=r"^stdin is not JSON: .* is too large a number$"):
         jsontext.parse(f'{{"a": [{number}]}}'.encode(), "stdin")
 
 
@@ -174,7 +174,7 @@ def test_a_byte_of_the_environment_that_is_no_utf8_is_replaced_when_it_is_writte
 
 @pytest.mark.usefixtures("way")
 def test_an_integer_beyond_measure_is_refused() -> None:
-    with pytest.raises(Undecodable, match=r"^stdin is not JSON: "):
+    with pytest.raises(DecodingFailure, match=r"^stdin is not JSON: "):
         jsontext.parse(b"1" * DEEP, "stdin")
 
 
@@ -197,7 +197,7 @@ def test_bytes_that_are_no_utf8_become_replacement_characters() -> None:
 
 @pytest.mark.parametrize("text", ["[]", '"a"', "1", "null"])
 def test_what_is_no_object_is_refused_where_one_is_needed(text: str) -> None:
-    with pytest.raises(Undecodable, match=r"^stdin is not a JSON object$"):
+    with pytest.raises(DecodingFailure, match=r"^stdin is not a JSON object$"):
         jsontext.parse_object(text.encode(), "stdin")
 
 

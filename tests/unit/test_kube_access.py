@@ -89,7 +89,7 @@ def test_a_token_is_what_its_file_says_at_the_moment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cluster", "user", "others", "fault"),
+    ("cluster", "user", "others", "error"),
     [
         ({}, {"exec": {"command": "aws"}}, {}, "user 'me' has exec, which is not served"),
         ({}, {"auth-provider": {"name": "gcp"}, "as": "x"}, {}, "user 'me' has auth-provider, as, which is not"),
@@ -113,22 +113,22 @@ def test_a_token_is_what_its_file_says_at_the_moment(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_followed_is_told(
-    tmp_path: Path, cluster: dict[str, Any], user: dict[str, Any], others: dict[str, Any], fault: str
+    tmp_path: Path, cluster: dict[str, Any], user: dict[str, Any], others: dict[str, Any], error: str
 ) -> None:
     path = kubeconfig(tmp_path, cluster, user, **others)
-    with pytest.raises(ApiError, match=fault) as caught:
+    with pytest.raises(ApiError, match=error) as caught:
         access(path)
     assert str(tmp_path) in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"),
+    ("text", "error"),
     [("a: [secret", "is not YAML at line 1"), ("- a", "is not a kubeconfig"), ("", "is not a kubeconfig")],
 )
-def test_what_is_no_kubeconfig_is_told_without_its_secrets(tmp_path: Path, text: str, fault: str) -> None:
+def test_what_is_no_kubeconfig_is_told_without_its_secrets(tmp_path: Path, text: str, error: str) -> None:
     path = tmp_path / "kubeconfig"
     path.write_text(text)
-    with pytest.raises(ApiError, match=fault) as caught:
+    with pytest.raises(ApiError, match=error) as caught:
         access(str(path))
     assert "secret" not in str(caught.value)
 

@@ -184,7 +184,7 @@ def test_data_are_read_in_any_case_and_of_any_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "cidrs", "fault"),
+    ("changed", "cidrs", "error"),
     [
         ({"public-ip": ""}, CIDRS, "it has no flannel.alpha.coreos.com/public-ip"),
         ({}, (), "it has no pod CIDR yet"),
@@ -199,10 +199,10 @@ def test_data_are_read_in_any_case_and_of_any_network() -> None:
         ({"backend-data": '{"VNI":"1","VtepMAC":"no"}'}, CIDRS, "VNI: expected an integer"),
     ],
 )
-def test_what_is_wrong_with_a_node_is_told(changed: dict[str, str], cidrs: tuple[str, ...], fault: str) -> None:
+def test_what_is_wrong_with_a_node_is_told(changed: dict[str, str], cidrs: tuple[str, ...], error: str) -> None:
     found = peer(node({**VXLAN, **changed}, *cidrs), NAMES)
     assert isinstance(found, str)
-    assert fault in found
+    assert error in found
 
 
 def test_a_fault_is_told_in_short() -> None:
@@ -216,7 +216,7 @@ def test_the_own_subnets_are_of_the_network_s_families() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cidrs", "fault"),
+    ("cidrs", "error"),
     [
         ((), 'node "one" has no pod CIDR yet'),
         (CIDRS[:1], 'node "one" has no IPv6 pod CIDR, only 10.5.2.0/24'),
@@ -226,8 +226,8 @@ def test_the_own_subnets_are_of_the_network_s_families() -> None:
         (("x", CIDRS[1]), "pod CIDR of node \"one\": 'x'"),
     ],
 )
-def test_what_keeps_the_own_node_from_a_lease_is_told(cidrs: tuple[str, ...], fault: str) -> None:
-    with pytest.raises(Unfit, match=fault.replace("(", ".")):
+def test_what_keeps_the_own_node_from_a_lease_is_told(cidrs: tuple[str, ...], error: str) -> None:
+    with pytest.raises(Unfit, match=error.replace("(", ".")):
         own_subnets(own({}, *cidrs), "one", config())
 
 

@@ -32,7 +32,7 @@ def kube(*arguments: str, **environment: str) -> KubeOptions:
     return options.kube
 
 
-def faults(*arguments: str, **environment: str) -> str:
+def errors(*arguments: str, **environment: str) -> str:
     with pytest.raises(InvalidOptions) as caught:
         parse(*arguments, **environment)
     return str(caught.value)
@@ -71,7 +71,7 @@ def test_the_service_s_address_may_be_of_ipv6() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "fault"),
+    ("arguments", "environment", "error"),
     [
         ("--node-name=a", {}, "--kubeconfig-file: missing: outside of a pod it, or --kube-api-url, says where"),
         ("--kubeconfig-file=k", {}, "--node-name: missing, and no variable says it: NODE_NAME, or POD_NAMESPACE and"),
@@ -84,8 +84,8 @@ def test_the_service_s_address_may_be_of_ipv6() -> None:
         ("--set-node-network-unavailable=no", POD, "--set-node-network-unavailable: 'no' is neither true nor false"),
     ],
 )
-def test_a_fault_names_the_flag_and_what_is_expected(arguments: str, environment: dict[str, str], fault: str) -> None:
-    assert fault in faults(*arguments.split(" "), **environment)
+def test_a_fault_names_the_flag_and_what_is_expected(arguments: str, environment: dict[str, str], error: str) -> None:
+    assert error in errors(*arguments.split(" "), **environment)
 
 
 def test_what_is_for_another_store_is_noticed() -> None:

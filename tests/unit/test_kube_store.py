@@ -46,13 +46,13 @@ class Told:
 
     def __init__(self, store: KubeStore) -> None:
         self.store = store
-        self.faults: list[str] = []
+        self.errors: list[str] = []
         self.held: Lease | None = None
         self.leases: dict[str, Lease | str] | None = None
 
     def tell(self, news: News) -> None:
         if isinstance(news, Failed):
-            self.faults.append(news.why)
+            self.errors.append(news.why)
         elif isinstance(news, Configured):
             self.store.present(NODE)
         elif isinstance(news, Held):
@@ -67,7 +67,7 @@ class Told:
         until(lambda: self.leases is not None and self.leases.keys() == {*names}, f"the others are {names}")
 
     def wait_fault(self, *words: str) -> str:
-        return until(lambda: next((one for one in self.faults if all(word in one for word in words)), ""), f"{words}")
+        return until(lambda: next((one for one in self.errors if all(word in one for word in words)), ""), f"{words}")
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_the_own_lease_is_published_and_others_are_followed(api: KubeApi, told: 
     told.wait_leases("two", "three")
     api.delete("two")
     told.wait_leases("three")
-    assert told.faults == []
+    assert told.errors == []
 
 
 def test_a_pod_is_asked_for_its_node(api: KubeApi, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_credentials_that_the_server_knows_no_more_are_read_anew(api: KubeApi, t
         told.wait_leases("two")
     told_tokens = [request.headers["authorization"] for request in api.server.requests]
     assert (told_tokens[0], told_tokens[-1]) == ("Bearer old", "Bearer new")
-    assert not any("old" in why or "new" in why for why in told.faults)
+    assert not any("old" in why or "new" in why for why in told.errors)
 
 
 def test_a_server_of_tls_is_trusted_by_its_certificate_alone(api: KubeApi, tmp_path: Path) -> None:
@@ -214,11 +214,11 @@ def test_a_place_that_the_server_has_forgotten_is_listed_anew(api: KubeApi, told
     api.tell(with_end)
     told.wait_leases("two", "three")
     until(lambda: api.verbs().count("list") >= 2, "all are listed again")
-    assert told.faults == []
+    assert told.errors == []
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("error", "words"),
     [
         (refusal(401, "Unauthorized"), ["does not know who asks to list nodes", "(401)"]),
         (refusal(403, 'nodes is forbidden: User "x"'), ["does not permit to list nodes", "nodes is forbidden"]),
@@ -240,9 +240,9 @@ def test_a_place_that_the_server_has_forgotten_is_listed_anew(api: KubeApi, told
     ],
 )
 def test_a_fault_of_the_server_is_told_in_words_and_over_when_it_is(
-    api: KubeApi, tmp_path: Path, fault: list[bytes], words: list[str]
+    api: KubeApi, tmp_path: Path, error: list[bytes], words: list[str]
 ) -> None:
-    api.fail("list", *[fault] * 4)  # one is tried again with other credentials; the first in vain is not told
+    api.fail("list", *[error] * 4)  # one is tried again with other credentials; the first in vain is not told
     with running(api, tmp_path) as told:
         why = told.wait_fault(*words)
         told.wait_leases("two")
@@ -264,7 +264,7 @@ def test_one_node_of_nonsense_harms_no_other(api: KubeApi, tmp_path: Path) -> No
         until(lambda: told.leases is not None and "two" in told.leases, "the good one is listed")
         api.put("three", 3, mac=MAC.format(3))
         until(lambda: told.leases is not None and "three" in told.leases, "it goes on")
-        assert told.faults == []
+        assert told.errors == []
         assert all(isinstance((told.leases or {}).get(name), (str, type(None))) for name in "abcd")
 
 
@@ -288,7 +288,7 @@ def test_a_watch_that_ends_in_any_way_is_taken_up_again(api: KubeApi, tmp_path: 
         until(lambda: api.watching, "it watches")
         api.put("three", 3, mac=MAC.format(3))
         told.wait_leases("two", "three")
-        assert told.faults == []
+        assert told.errors == []
 
 
 def test_a_watch_names_its_own_silence(

@@ -11,7 +11,7 @@ from cni.config.bandwidth import Rate, Shaping
 from cni.config.netconf import NetConf, parse_netconf
 from cni.config.portmap import PortMapping, Ports
 from cni.config.vlan import VlanRange
-from cni.protocol.fields import Faults
+from cni.protocol.fields import ConfigErrors
 from cni.protocol.plugin_config import Network, parse_network
 from cni.protocol.result import DNS
 
@@ -51,8 +51,8 @@ BANDWIDTH = {"ingressRate": 8000, "ingressBurst": 16000}
 
 def conf(text: str, mac: str = "", program: str = "podwire") -> tuple[NetConf, list[str]]:
     data = '{"name": "net", "cniVersion": "1.1.0", ' + text.strip().removeprefix("{")
-    network, faults = parse_network(data.encode(), "ADD"), Faults()
-    return parse_netconf(network, {"MAC": mac} if mac else {}, faults, program), faults.texts
+    network, errors = parse_network(data.encode(), "ADD"), ConfigErrors()
+    return parse_netconf(network, {"MAC": mac} if mac else {}, errors, program), errors.messages
 
 
 def conf_of(members: dict[str, Any], mac: str = "", program: str = "podwire") -> tuple[NetConf, list[str]]:
@@ -60,16 +60,16 @@ def conf_of(members: dict[str, Any], mac: str = "", program: str = "podwire") ->
 
 
 def test_without_keys_all_is_the_default() -> None:
-    found, faults = conf_of({})
-    assert faults == []
+    found, errors = conf_of({})
+    assert errors == []
     assert found._asdict() == DEFAULTS
     assert not found.vlan_aware
 
 
 @pytest.mark.parametrize("key", ["bridge", "mtu", "vlan", "vlanTrunk", "dns", "ipam", "isGateway", "ipMasqBackend"])
 def test_null_is_absence(key: str) -> None:
-    found, faults = conf_of({key: None})
-    assert faults == []
+    found, errors = conf_of({key: None})
+    assert errors == []
     assert found._asdict() == DEFAULTS
 
 
@@ -125,14 +125,14 @@ KEYS: dict[str, tuple[Any, dict[str, Any]]] = {
 @pytest.mark.parametrize("key", KEYS)
 def test_each_key_has_its_meaning_in_any_case(key: str, spell: Any) -> None:
     value, meaning = KEYS[key]
-    found, faults = conf_of({spell(key): value})
-    assert faults == []
+    found, errors = conf_of({spell(key): value})
+    assert errors == []
     assert found._asdict() == DEFAULTS | meaning
 
 
 def test_limits_of_the_configuration_itself_are_known() -> None:
-    found, faults = conf_of(BANDWIDTH)
-    assert faults == []
+    found, errors = conf_of(BANDWIDTH)
+    assert errors == []
     assert found._asdict() == DEFAULTS | {"shaping": Shaping(Rate(1000, 2000)), "shaping_given": True}
 
 
@@ -147,8 +147,8 @@ EVERYTHING: dict[str, Any] = {
 
 def test_a_drop_in_for_bridge_knows_what_the_reference_knows() -> None:
     """Its ports and limits are those of the plugins that are chained behind it."""
-    found, faults = conf_of(EVERYTHING, program="bridge")
-    assert faults == []
+    found, errors = conf_of(EVERYTHING, program="bridge")
+    assert errors == []
     known = {"is_gateway": True, "is_default_gateway": True, "mac_spoof_check": True, "accept": False}
     assert found._asdict() == DEFAULTS | known
 
@@ -158,16 +158,16 @@ def test_a_drop_in_for_bridge_knows_what_the_reference_knows() -> None:
     [{"bridge": ""}, {"hairpinMode": True, "promiscMode": True}, {"disableContainerInterface": True, "vlan": 9999}],
 )
 def test_keys_of_bridge_mean_nothing_to_ptp(members: dict[str, Any]) -> None:
-    faults = Faults()
+    errors = ConfigErrors()
     told = {"ipam": {"type": "host-local"}, **members}
-    conf = parse_netconf(Network("net", "1.1.0", told, b""), {}, faults, "ptp")
-    assert faults.texts == []
+    conf = parse_netconf(Network("net", "1.1.0", told, b""), {}, errors, "ptp")
+    assert errors.messages == []
     assert (conf.hairpin, conf.vlan, conf.disable_container_interface) == (False, 0, False)
 
 
 def test_a_drop_in_for_ptp_is_routed_and_has_no_bridge_to_guard() -> None:
-    found, faults = conf_of(EVERYTHING, program="ptp")
-    assert faults == []
+    found, errors = conf_of(EVERYTHING, program="ptp")
+    assert errors == []
     assert found._asdict() == DEFAULTS | {"routed": True, "accept": False}
 
 
@@ -189,8 +189,8 @@ def test_a_key_that_the_reference_has_not_is_no_fault_of_a_drop_in(members: dict
 
 @pytest.mark.parametrize("program", ["podwire", "podwire-0.1", "anything"])
 def test_under_any_other_name_the_program_is_podwire(program: str) -> None:
-    found, faults = conf_of(EVERYTHING | {"macspoofchk": False}, program=program)
-    assert faults == []
+    found, errors = conf_of(EVERYTHING | {"macspoofchk": False}, program=program)
+    assert errors == []
     assert found.routed
     assert found.accept
     assert found.ports.mappings
@@ -202,10 +202,10 @@ def test_vlans_make_the_bridge_aware_of_them(key: str) -> None:
 
 
 def test_the_last_of_several_spellings_wins() -> None:
-    found, faults = conf(
+    found, errors = conf(
         '{"MTU": "x", "mtu": 1400, "Bridge": "a", "bridge": "b", "isGateway": true, "ISGATEWAY": false}'
     )
-    assert faults == []
+    assert errors == []
     assert (found.mtu, found.bridge, found.is_gateway) == (1400, "b", False)
 
 
@@ -216,8 +216,8 @@ def test_null_and_an_empty_domain_are_no_word_on_dns(value: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("value", [{"nameservers": []}, {"options": []}, {"Search": []}])
 def test_an_empty_list_on_dns_is_a_word(value: dict[str, Any]) -> None:
-    found, faults = conf_of({"dns": value})
-    assert faults == []
+    found, errors = conf_of({"dns": value})
+    assert errors == []
     assert found.dns == DNS()
 
 
@@ -230,16 +230,16 @@ BY_RUNTIME = {"servers": ["192.0.2.9"], "searches": ["x", "y"], "options": ["z"]
 
 
 def test_the_runtimes_word_on_dns_wins_entirely_and_has_keys_of_its_own() -> None:
-    found, faults = conf_of({"dns": SAID, "runtimeConfig": {"dns": BY_RUNTIME}})
-    assert faults == []
+    found, errors = conf_of({"dns": SAID, "runtimeConfig": {"dns": BY_RUNTIME}})
+    assert errors == []
     assert found.dns == DNS(("192.0.2.9",), "", ("x", "y"), ("z",))
     assert conf_of({"dns": SAID, "runtimeConfig": {"dns": {"Searches": ["x"]}}})[0].dns == DNS(search=("x",))
 
 
 @pytest.mark.parametrize("told", [None, {}, {"servers": [], "searches": None}, {"nameservers": ["192.0.2.9"]}])
 def test_without_a_word_of_the_runtime_the_configurations_counts(told: Any) -> None:
-    found, faults = conf_of({"dns": SAID, "runtimeConfig": {"dns": told}})
-    assert faults == []
+    found, errors = conf_of({"dns": SAID, "runtimeConfig": {"dns": told}})
+    assert errors == []
     assert found.dns == DNS(("192.0.2.1",), "a", ("b",), ("c",))
 
 
@@ -264,14 +264,14 @@ def test_a_drop_in_has_the_configurations_dns_as_the_reference_has(program: str)
     ],
 )
 def test_of_the_sources_of_a_mac_address_the_later_wins(members: dict[str, Any], args: str, expected: int) -> None:
-    found, faults = conf_of(members, args)
-    assert faults == []
+    found, errors = conf_of(members, args)
+    assert errors == []
     assert found.mac == bytes([0x0A, 0, 0, 0, 0, expected])
 
 
 def test_the_backend_iptables_is_served_with_a_notice() -> None:
-    found, faults = conf_of({"ipMasqBackend": "iptables"})
-    assert faults == []
+    found, errors = conf_of({"ipMasqBackend": "iptables"})
+    assert errors == []
     assert found.notices == ("ipMasqBackend iptables: podwire masquerades in nftables, which serves the same traffic",)
 
 
@@ -279,7 +279,7 @@ TRUNK_FAULT = "minID and maxID should be configured simultaneously"
 
 
 @pytest.mark.parametrize(
-    ("members", "fault"),
+    ("members", "error"),
     [
         ({"bridge": ""}, "bridge: is empty"),
         ({"bridge": "a" * 16}, "bridge: interface name is too long (it should be less than 16 characters)"),
@@ -323,8 +323,8 @@ TRUNK_FAULT = "minID and maxID should be configured simultaneously"
         ({"args": {"cni": {"mac": 1}}}, "args.cni.mac: expected a text"),
     ],
 )  # fmt: skip
-def test_each_fault_names_its_path(members: dict[str, Any], fault: str) -> None:
-    assert conf_of(members)[1] == [fault]
+def test_each_fault_names_its_path(members: dict[str, Any], error: str) -> None:
+    assert conf_of(members)[1] == [error]
 
 
 @pytest.mark.parametrize(
@@ -349,8 +349,8 @@ def test_what_needs_a_bridge_and_is_switched_off_is_no_fault() -> None:
 
 
 def test_a_mac_address_of_the_environment_at_fault_is_named() -> None:
-    found, faults = conf_of({}, "ff:ff:ff:ff:ff:ff")
-    assert faults == ["CNI_ARGS.MAC: 'ff:ff:ff:ff:ff:ff' is a group or null address, no interface can have it"]
+    found, errors = conf_of({}, "ff:ff:ff:ff:ff:ff")
+    assert errors == ["CNI_ARGS.MAC: 'ff:ff:ff:ff:ff:ff' is a group or null address, no interface can have it"]
     assert found.mac is None
 
 
@@ -359,12 +359,12 @@ def test_a_long_bridge_name_with_a_vlan_is_no_fault_without_a_gateway() -> None:
 
 
 def test_all_faults_are_found_at_once_and_defaults_stand_in() -> None:
-    found, faults = conf_of({"bridge": "", "mtu": -1, "vlan": "x", "vlanTrunk": [{}], "ipMasqBackend": "pf"})
-    assert len(faults) == 5
+    found, errors = conf_of({"bridge": "", "mtu": -1, "vlan": "x", "vlanTrunk": [{}], "ipMasqBackend": "pf"})
+    assert len(errors) == 5
     assert found._asdict() == DEFAULTS
 
 
 def test_a_name_of_half_characters_is_a_name() -> None:
     """It is no fault of the configuration's form, and must not be one of podwire's."""
-    found, faults = conf('{"bridge": "\\ud800"}')
-    assert (found.bridge, faults) == ("\ufffd", [])
+    found, errors = conf('{"bridge": "\\ud800"}')
+    assert (found.bridge, errors) == ("\ufffd", [])

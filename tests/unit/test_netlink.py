@@ -26,7 +26,7 @@ from cni.kernel.netlink import (
     Interrupted,
     Malformed,
     Netlink,
-    Refused,
+    NetlinkError,
     attribute,
     attributes,
     each_attribute,
@@ -35,7 +35,7 @@ from cni.kernel.netlink import (
     u8,
     u32,
 )
-from cni.protocol.errors import MachineRefused
+from cni.protocol.errors import OperationFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +124,7 @@ def test_a_question_returns_its_answer(kernel: Kernel) -> None:
 @pytest.mark.parametrize("words", ["", "Device is not a bridge"])
 def test_a_refusal_has_the_kernels_own_words(kernel: Kernel, words: str, flags: int) -> None:
     kernel.says(error(1, errno.EBUSY, words, flags))
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(NetlinkError) as refusal:
         kernel.netlink.request(20, 0, b"")
     assert (refusal.value.errno, refusal.value.words) == (errno.EBUSY, words)
 
@@ -158,7 +158,7 @@ def test_a_dump_is_not_tried_for_ever(kernel: Kernel) -> None:
 @pytest.mark.parametrize("end", [error(1, errno.ENOENT), done(1, errno.ENOENT)])
 def test_a_dump_may_be_refused(kernel: Kernel, end: bytes) -> None:
     kernel.says(end)
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(NetlinkError) as refusal:
         kernel.netlink.dump(18, b"")
     assert refusal.value.errno == errno.ENOENT
 
@@ -272,7 +272,7 @@ def test_a_dump_of_which_a_part_was_lost_is_tried_again(kernel: Kernel, monkeypa
 
 def test_the_wait_for_an_answer_is_bounded(kernel: Kernel) -> None:
     kernel.ours.setblocking(False)
-    with pytest.raises(MachineRefused, match="no answer of the kernel within 10 s"):
+    with pytest.raises(OperationFailed, match="no answer of the kernel within 10 s"):
         kernel.netlink.request(20, 0, b"")
     real = Netlink(rtnl.NETLINK_ROUTE)
     seconds, _ = struct.unpack("@ll", real._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16))

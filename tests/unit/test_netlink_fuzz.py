@@ -18,7 +18,7 @@ from cni.kernel.netlink import (
     Interrupted,
     Malformed,
     Netlink,
-    Refused,
+    NetlinkError,
     address,
     attribute,
     frame,
@@ -29,7 +29,7 @@ from cni.kernel.netlink import (
     u32,
 )
 from cni.protocol.address import parse_ip, parse_net
-from cni.protocol.errors import MachineRefused
+from cni.protocol.errors import OperationFailed
 from cni.protocol.result import Route
 
 if TYPE_CHECKING:
@@ -195,5 +195,5 @@ def test_every_verb_ends_whatever_is_received(verb: str) -> None:
         netlink = Netlink.__new__(Netlink)
         members: Any = netlink
         members._socket, members._sequence = Source(), 0
-        with contextlib.suppress(MachineRefused, Refused, Interrupted):
+        with contextlib.suppress(OperationFailed, NetlinkError, Interrupted):
             calls[verb](netlink)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from cni.protocol.address import parse_net
-from cni.protocol.errors import IncompatibleVersion, InvalidConfig, Undecodable
-from cni.protocol.fields import Faults
+from cni.protocol.errors import DecodingFailure, IncompatibleVersion, InvalidConfig
+from cni.protocol.fields import ConfigErrors
 from cni.protocol.plugin_config import Network, parse_network, previous_result, valid_attachments
 from cni.protocol.result import IPConfig, Result
 
@@ -22,7 +22,7 @@ def test_a_network_keeps_what_it_received() -> None:
     data = b'{"name": "net", "cniVersion": "0.4.0", "x": 1}'
     one = parse_network(data, "ADD")
     assert (one.name, one.version, one.data, one.members["x"]) == ("net", "0.4.0", data, 1)
-    assert one.fields(Faults()).integer("X", 0, 9) == 1
+    assert one.fields(ConfigErrors()).integer("X", 0, 9) == 1
 
 
 @pytest.mark.parametrize("members", [{}, {"cniVersion": ""}, {"cniVersion": None}])
@@ -44,7 +44,7 @@ def test_a_name_of_odd_characters_is_refused(name: str) -> None:
 
 
 def test_a_name_that_no_file_can_have_is_refused() -> None:
-    network(name="a" * 255).judge().refuse()
+    network(name="a" * 255).judge().raise_if_any()
     for command in ("STATUS", "GC"):
         told = refusal_of(command, {"cniVersion": "1.1.0", "name": "a" * 256})
         assert told == (
@@ -53,15 +53,15 @@ def test_a_name_that_no_file_can_have_is_refused() -> None:
 
 
 def test_a_name_at_fault_is_told_with_all_other_faults() -> None:
-    faults = network(name="a b", plugins=[]).judge()
-    faults.add("mtu", "odd")
-    assert [text.partition(":")[0] for text in faults.texts] == ["name", "plugins", "mtu"]
+    errors = network(name="a b", plugins=[]).judge()
+    errors.add("mtu", "odd")
+    assert [text.partition(":")[0] for text in errors.messages] == ["name", "plugins", "mtu"]
 
 
 def refusal_of(command: str, members: dict[str, Any]) -> str:
     """At the latest where all that plugins have in common is judged; a verb that judges nothing refuses at once."""
     with pytest.raises(InvalidConfig) as refusal:
-        parse_network(json.dumps(members).encode(), command).judge().refuse()
+        parse_network(json.dumps(members).encode(), command).judge().raise_if_any()
     return refusal.value.message
 
 
@@ -85,44 +85,44 @@ def test_the_version_has_to_know_the_verb() -> None:
 
 
 def test_a_document_that_is_no_object_is_refused() -> None:
-    with pytest.raises(Undecodable, match=r"^the network configuration on stdin is not a JSON object$"):
+    with pytest.raises(DecodingFailure, match=r"^the network configuration on stdin is not a JSON object$"):
         parse_network(b"[]", "ADD")
 
 
 @pytest.mark.parametrize("members", [{}, {"prevResult": None}])
 def test_there_may_be_no_earlier_result(members: dict[str, Any]) -> None:
-    assert previous_result(network(**members), Faults()) is None
+    assert previous_result(network(**members), ConfigErrors()) is None
 
 
 @pytest.mark.parametrize("version", [{"cniVersion": "1.1.0"}, {}, {"cniVersion": ""}])
 def test_an_earlier_result_has_the_configurations_version(version: dict[str, Any]) -> None:
-    faults = Faults()
-    found = previous_result(network(prevResult=version | {"ips": [{"address": "10.1.2.3/24"}]}), faults)
+    errors = ConfigErrors()
+    found = previous_result(network(prevResult=version | {"ips": [{"address": "10.1.2.3/24"}]}), errors)
     assert found == Result(ips=(IPConfig(parse_net("10.1.2.3/24")),))
-    assert faults.texts == []
+    assert errors.messages == []
 
 
 @pytest.mark.parametrize(("version", "other"), [("1.1.0", "1.0.0"), ("1.0.0", "1.1.0"), ("0.4.0", "0.3.0")])
 def test_an_earlier_result_of_a_version_with_the_same_shape_is_read(version: str, other: str) -> None:
     """As a plugin answers that knows no newer one."""
-    faults = Faults()
+    errors = ConfigErrors()
     address = {"address": "10.1.2.3/24", "version": "4"}
-    found = previous_result(network(cniVersion=version, prevResult={"cniVersion": other, "ips": [address]}), faults)
+    found = previous_result(network(cniVersion=version, prevResult={"cniVersion": other, "ips": [address]}), errors)
     assert found == Result(ips=(IPConfig(parse_net("10.1.2.3/24")),))
-    assert faults.texts == []
+    assert errors.messages == []
 
 
 @pytest.mark.parametrize("other", ["0.4.0", "0.2.0", "9.9.9"])
 def test_an_earlier_result_of_another_shape_is_a_fault(other: str) -> None:
-    faults = Faults()
-    assert previous_result(network(prevResult={"cniVersion": other}), faults) is None
-    assert faults.texts == [f"prevResult.cniVersion: {other} is not the configuration's 1.1.0"]
+    errors = ConfigErrors()
+    assert previous_result(network(prevResult={"cniVersion": other}), errors) is None
+    assert errors.messages == [f"prevResult.cniVersion: {other} is not the configuration's 1.1.0"]
 
 
 def test_an_earlier_result_that_is_no_object_is_a_fault() -> None:
-    faults = Faults()
-    assert previous_result(network(prevResult=[]), faults) == Result()
-    assert faults.texts == ["prevResult: expected an object"]
+    errors = ConfigErrors()
+    assert previous_result(network(prevResult=[]), errors) == Result()
+    assert errors.messages == ["prevResult: expected an object"]
 
 
 @pytest.mark.parametrize("key", ["cni.dev/valid-attachments", "cni.dev/attachments", "CNI.dev/Valid-Attachments"])
@@ -151,7 +151,7 @@ ALSO = "cni.dev/valid-attachments[0].containerID: an attachment needs containerI
 
 
 @pytest.mark.parametrize(
-    ("value", "fault"),
+    ("value", "error"),
     [
         ("c1", ": expected a list"),
         (["c1"], "[0]: expected an object"),
@@ -160,7 +160,7 @@ ALSO = "cni.dev/valid-attachments[0].containerID: an attachment needs containerI
         ([{"containerID": "c1", "ifname": 1}], "[0].ifname: expected a text; " + ALSO),
     ],
 )
-def test_a_list_at_fault_is_refused_whole(value: Any, fault: str) -> None:
+def test_a_list_at_fault_is_refused_whole(value: Any, error: str) -> None:
     with pytest.raises(InvalidConfig) as refusal:
         valid_attachments(network("GC", **{"cni.dev/valid-attachments": value}))
-    assert refusal.value.message == f"invalid network configuration: cni.dev/valid-attachments{fault}"
+    assert refusal.value.message == f"invalid network configuration: cni.dev/valid-attachments{error}"

@@ -15,7 +15,7 @@ from cni.plan.plan import plan_attachment
 from cni.plan.spoofcheck import SpoofGuard
 from cni.plan.vlan import NoPortVlan, PortVlan, VlanGateway
 from cni.protocol.address import mac_text, parse_ip, parse_mac, parse_net
-from cni.protocol.fields import Faults
+from cni.protocol.fields import ConfigErrors
 from cni.protocol.owner import Owner
 from cni.protocol.plugin_config import Network
 from cni.protocol.result import IPConfig, Result, Route
@@ -30,7 +30,7 @@ FACTS = Facts("node", None, ipv6=True)
 
 
 def conf_of(**members: Any) -> NetConf:
-    return parse_netconf(Network("net", "1.1.0", members, b""), {}, Faults())
+    return parse_netconf(Network("net", "1.1.0", members, b""), {}, ConfigErrors())
 
 
 def attachment(*addresses: str, routes: Sequence[Route] = (), facts: Facts = FACTS, **members: Any) -> Attachment:

@@ -8,16 +8,16 @@ import pytest
 
 from cni.config.portmap import ALL, NOBODY, SUBNET, PortMapping, Ports, parse_ports, read_mappings
 from cni.protocol.address import parse_ip
-from cni.protocol.fields import Faults, Fields
+from cni.protocol.fields import ConfigErrors, Fields
 
 HTTP = {"hostPort": 80, "containerPort": 8080}
 WHERE = "runtimeConfig.portMappings[0]"
 
 
 def parsed(*mappings: Any, **members: Any) -> tuple[Ports, list[str]]:
-    faults = Faults()
+    errors = ConfigErrors()
     told = {"runtimeConfig": {"portMappings": list(mappings)}} | members
-    return parse_ports(Fields(told, "", faults)), faults.texts
+    return parse_ports(Fields(told, "", errors)), errors.messages
 
 
 def mapping(host: str = "", protocol: str = "tcp", host_port: int = 80, port: int = 8080) -> PortMapping:
@@ -58,7 +58,7 @@ def test_containerd_spells_keys_in_pascal_case() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "faults"),
+    ("told", "errors"),
     [
         ({"containerPort": 1}, ["hostPort: missing"]),
         ({"hostPort": 1}, ["containerPort: missing"]),
@@ -90,20 +90,20 @@ def test_containerd_spells_keys_in_pascal_case() -> None:
         ),
     ],
 )
-def test_a_mapping_at_fault_is_left_out_with_each_faults_path(told: dict[str, Any], faults: list[str]) -> None:
-    assert parsed(told, HTTP) == (Ports((mapping(),)), [f"{WHERE}.{fault}" for fault in faults])
+def test_a_mapping_at_fault_is_left_out_with_each_faults_path(told: dict[str, Any], errors: list[str]) -> None:
+    assert parsed(told, HTTP) == (Ports((mapping(),)), [f"{WHERE}.{error}" for error in errors])
 
 
 @pytest.mark.parametrize(
-    ("runtime", "fault"),
+    ("runtime", "error"),
     [
         ({"portMappings": {}}, "runtimeConfig.portMappings: expected a list"),
         ({"portMappings": [80]}, f"{WHERE}: expected an object"),
         ([], "runtimeConfig: expected an object"),
     ],
 )
-def test_what_is_no_list_of_mappings_is_a_fault(runtime: Any, fault: str) -> None:
-    assert parsed(runtimeConfig=runtime) == (Ports(), [fault])
+def test_what_is_no_list_of_mappings_is_a_fault(runtime: Any, error: str) -> None:
+    assert parsed(runtimeConfig=runtime) == (Ports(), [error])
 
 
 @pytest.mark.parametrize("runtime", [None, {}, {"portMappings": None}, {"portMappings": []}])
@@ -124,9 +124,9 @@ ELSEWHERE = {"hostPort": 80, "containerPort": 9090}
     ("one", "other"), [("", ""), ("0.0.0.0", "0.0.0.0"), ("192.0.2.1", "::ffff:192.0.2.1"), ("", "::"), ("0.0.0.0", "")]
 )
 def test_one_port_cannot_lead_to_two(one: str, other: str) -> None:
-    found, faults = parsed(HTTP | {"hostIP": one}, ELSEWHERE | {"hostIP": other})
+    found, errors = parsed(HTTP | {"hostIP": one}, ELSEWHERE | {"hostIP": other})
     assert [one.container_port for one in found.mappings] == [8080]
-    assert faults == ["runtimeConfig.portMappings[1].hostPort: 80/tcp is mapped twice"]
+    assert errors == ["runtimeConfig.portMappings[1].hostPort: 80/tcp is mapped twice"]
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_one_port_cannot_lead_to_two(one: str, other: str) -> None:
     ],
 )
 def test_ports_that_differ_in_what_they_serve_are_two(one: dict[str, Any], other: dict[str, Any]) -> None:
-    found, faults = parsed(HTTP | one, ELSEWHERE | other)
-    assert faults == []
+    found, errors = parsed(HTTP | one, ELSEWHERE | other)
+    assert errors == []
     assert [one.container_port for one in found.mappings] == [8080, 9090]
 
 
@@ -162,8 +162,8 @@ def test_who_is_masqueraded_is_chosen(members: dict[str, Any], masqueraded: str)
 
 @pytest.mark.parametrize("bit", [0, 13, 31])
 def test_any_bit_of_the_mark_may_be_chosen(bit: int) -> None:
-    found, faults = parsed(markMasqBit=bit)
-    assert (found.mark_bit, found.special, faults) == (bit, bit != 13, [])
+    found, errors = parsed(markMasqBit=bit)
+    assert (found.mark_bit, found.special, errors) == (bit, bit != 13, [])
 
 
 @pytest.mark.parametrize(
@@ -181,9 +181,9 @@ def test_any_bit_of_the_mark_may_be_chosen(bit: int) -> None:
     ],
 )
 def test_conditions_are_words_of_one_expression(key: str, words: list[str] | None, text: str) -> None:
-    found, faults = parsed(**{key: words})
+    found, errors = parsed(**{key: words})
     assert {4: found.conditions(4), 6: found.conditions(6)} == {4: "", 6: "", int(key[-1]): text}
-    assert (faults, found.special) == ([], bool(text))
+    assert (errors, found.special) == ([], bool(text))
 
 
 IPTABLES = "is in iptables' syntax, podwire takes nft's (as in ip saddr 192.0.2.0/24)"
@@ -195,7 +195,7 @@ UNFIT = "is one nft expression, without ; and # and control characters, quotes i
 
 @pytest.mark.parametrize("key", ["conditionsV4", "conditionsV6"])
 @pytest.mark.parametrize(
-    ("words", "fault"),
+    ("words", "error"),
     [
         (["-s", "192.0.2.0/24"], IPTABLES),
         (["!", "-s", "192.0.2.0/24"], IPTABLES),
@@ -211,12 +211,12 @@ UNFIT = "is one nft expression, without ; and # and control characters, quotes i
         (["ip saddr 192.0.2.1\x85"], UNFIT),
     ],
 )
-def test_what_is_no_expression_of_nft_is_refused(key: str, words: list[str], fault: str) -> None:
-    assert parsed(**{key: words}) == (Ports(), [f"{key}: {fault}"])
+def test_what_is_no_expression_of_nft_is_refused(key: str, words: list[str], error: str) -> None:
+    assert parsed(**{key: words}) == (Ports(), [f"{key}: {error}"])
 
 
 @pytest.mark.parametrize(
-    ("members", "fault"),
+    ("members", "error"),
     [
         ({"snat": "no"}, "snat: expected true or false"),
         ({"masqAll": 1}, "masqAll: expected true or false"),
@@ -228,8 +228,8 @@ def test_what_is_no_expression_of_nft_is_refused(key: str, words: list[str], fau
         ({"externalSetMarkChain": "KUBE-MARK-MASQ"}, EXTERNAL),
     ],
 )
-def test_each_fault_names_its_key(members: dict[str, Any], fault: str) -> None:
-    assert parsed(**members)[1] == [fault]
+def test_each_fault_names_its_key(members: dict[str, Any], error: str) -> None:
+    assert parsed(**members)[1] == [error]
 
 
 TEXTS = {

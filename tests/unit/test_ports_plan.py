@@ -15,7 +15,7 @@ from cni.plan.plan import plan_attachment
 from cni.plan.portmap import Condition, Hairpin, HostPort, LoopbackRouting, PortOverlap
 from cni.plan.vlan import VlanGateway
 from cni.protocol.address import parse_ip, parse_net
-from cni.protocol.fields import Faults, Fields
+from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.owner import Owner
 from cni.protocol.plugin_config import Network
 from cni.protocol.result import IPConfig, Result
@@ -46,7 +46,7 @@ def planned(*mappings: PortMapping, toward: str = "cni0", **conf: Any) -> tuple[
 def attached(*addresses: str, **members: Any) -> list[Operation]:
     """The whole plan of an attachment whose runtime maps a port, in its order."""
     told = {"runtimeConfig": {"portMappings": [HTTP]}} | members
-    conf = parse_netconf(Network("net", "1.1.0", told, b""), {}, Faults())
+    conf = parse_netconf(Network("net", "1.1.0", told, b""), {}, ConfigErrors())
     lease = Result(ips=tuple([IPConfig(parse_net(one)) for one in addresses]))
     names = names_of(OWNER, None, lease)
     return list(plan_attachment(Attachment(OWNER, "", conf, Facts("node", None, ipv6=True), names, lease)).operations)
@@ -202,7 +202,7 @@ def test_loopback_is_routed_over_the_interface_that_has_the_gateway_once_it_is_t
 
 def test_a_mapping_as_a_runtime_sends_it_ends_as_an_element() -> None:
     told: dict[str, Any] = {"HostPort": 53, "ContainerPort": 5353, "Protocol": "UDP", "HostIP": "2001:db8:2::1"}
-    conf = parse_ports(Fields({"runtimeConfig": {"portMappings": [told]}}, "", Faults()))
+    conf = parse_ports(Fields({"runtimeConfig": {"portMappings": [told]}}, "", ConfigErrors()))
     found = portmap.operations(conf, (V4, V6), OWNER.label)
     assert [one.describe() for one in found] == [
         "nft add element inet podwire hairpin6 { 2001:db8::3 : jump hairpin-2001_db8__/64 }",

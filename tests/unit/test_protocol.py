@@ -108,8 +108,8 @@ def test_all_faults_of_a_configuration_are_told_at_once(command: str) -> None:
         NETWORK | {"bridge": "a/b", "mtu": "x", "ipam": {"type": "host-local"}}, {"CNI_COMMAND": command}
     ).error
     assert code == 7
-    for fault in ("bridge: interface name contains", "mtu: expected an integer", "ipam: no IP ranges specified"):
-        assert fault in message
+    for error in ("bridge: interface name contains", "mtu: expected an integer", "ipam: no IP ranges specified"):
+        assert error in message
 
 
 def test_add_into_a_namespace_that_is_not_there_is_refused() -> None:
@@ -205,11 +205,11 @@ def test_a_defect_with_odd_characters_is_shown(monkeypatch: pytest.MonkeyPatch) 
 def test_a_signal_ends_the_call_at_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """It arrives while the container is looked for; the answer is `try again`, not a dead process."""
 
-    def interrupted(machine: cni.effects.host.Machine, *_: object) -> None:
+    def interrupted(machine: cni.effects.host.Host, *_: object) -> None:
         os.kill(os.getpid(), 15)
-        machine.proceed()
+        machine.raise_if_interrupted()
 
-    monkeypatch.setattr(cni.effects.host.Machine, "open_container", interrupted)
+    monkeypatch.setattr(cni.effects.host.Host, "open_container", interrupted)
     assert call().error == (11, "interrupted by a signal, everything done so far is undone")
 
 

@@ -56,17 +56,17 @@ def test_values_missing_doubled_or_unknown_are_type_errors(
 
 
 @pytest.mark.parametrize(
-    ("values", "named", "fault"),
+    ("values", "named", "error"),
     [
         ((), {}, "Point needs 'x'"),
         ((1, 2, 3), {}, "Point takes ('x', 'y')"),
         ((1,), {"z": 1, "a": 2}, "Point takes ('x', 'y'), not ['a', 'z']"),
     ],
 )
-def test_what_is_wrong_with_the_values_is_named(values: tuple[int, ...], named: dict[str, int], fault: str) -> None:
+def test_what_is_wrong_with_the_values_is_named(values: tuple[int, ...], named: dict[str, int], error: str) -> None:
     with pytest.raises(TypeError) as refusal:
         LOOSE(*values, **named)
-    assert str(refusal.value) == fault
+    assert str(refusal.value) == error
 
 
 @pytest.mark.parametrize("kind", [Point, Original])

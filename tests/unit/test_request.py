@@ -81,7 +81,7 @@ def test_verbs_without_attachment_do_not_judge_its_variables(command: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"),
+    ("name", "error"),
     [
         ("a" * 16, "interface name is too long (it should be less than 16 characters)"),
         ("é" * 8, "interface name is too long (it should be less than 16 characters)"),
@@ -100,8 +100,8 @@ def test_verbs_without_attachment_do_not_judge_its_variables(command: str) -> No
         ("AZ!#&'*+;=?|~X", ""),
     ],
 )
-def test_interface_names_are_those_that_the_kernel_takes(name: str, fault: str) -> None:
-    assert ifname_fault(name) == fault
+def test_interface_names_are_those_that_the_kernel_takes(name: str, error: str) -> None:
+    assert ifname_fault(name) == error
 
 
 def test_all_faults_are_told_at_once() -> None:
@@ -143,7 +143,7 @@ def test_arguments(text: str, args: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"),
+    ("text", "error"),
     [
         ("a", "'a' is not one KEY=VALUE"),
         ("IP=1;", "'' is not one KEY=VALUE"),
@@ -155,11 +155,11 @@ def test_arguments(text: str, args: dict[str, str]) -> None:
         ("IgnoreUnknown=", "IgnoreUnknown= is neither true nor false"),
     ],
 )
-def test_arguments_at_fault(text: str, fault: str) -> None:
-    assert split_args(text)[1] == [f"CNI_ARGS: {fault}"]
+def test_arguments_at_fault(text: str, error: str) -> None:
+    assert split_args(text)[1] == [f"CNI_ARGS: {error}"]
     with pytest.raises(InvalidEnvironment) as refusal:
         parse_request(FULL | {"CNI_COMMAND": "ADD", "CNI_ARGS": text})
-    assert refusal.value.message == f"CNI_ARGS: {fault}"
+    assert refusal.value.message == f"CNI_ARGS: {error}"
 
 
 @pytest.mark.parametrize("text", ["none", "IP=1;", "a=b", "IgnoreUnknown=yes"])

@@ -9,7 +9,7 @@ import pytest
 
 from cni.protocol.address import parse_ip, parse_net
 from cni.protocol.errors import InvalidConfig
-from cni.protocol.fields import Faults, Fields
+from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.jsontext import dump
 from cni.protocol.result import DNS, Interface, IPConfig, Result, Route, parse_result, parse_routes, result_json
 
@@ -60,8 +60,8 @@ EXTRAS = {"mtu": 1400, "socketPath": "/s", "pciID": "p"}
 
 
 def parsed(document: Any, version: str) -> tuple[Result, list[str]]:
-    faults = Faults()
-    return parse_result(Fields(json.loads(json.dumps(document)), "it", faults), version), faults.texts
+    errors = ConfigErrors()
+    return parse_result(Fields(json.loads(json.dumps(document)), "it", errors), version), errors.messages
 
 
 def printed(result: Result, version: str) -> dict[str, Any]:
@@ -142,8 +142,8 @@ def test_the_middle_shape_reads_back_but_for_what_it_lacks(version: str) -> None
 
 @pytest.mark.parametrize("version", OLDEST)
 def test_the_oldest_shape_reads_back_with_the_routes_of_both_families(version: str) -> None:
-    found, faults = parsed(printed(FULL, version), version)
-    assert faults == []
+    found, errors = parsed(printed(FULL, version), version)
+    assert errors == []
     assert found.interfaces == ()
     assert found.ips == (FULL.ips[0]._replace(interface=None), FULL.ips[1]._replace(interface=None))
     assert [(route.dst.text, route.gw) for route in found.routes] == [
@@ -160,15 +160,15 @@ def test_an_oldest_result_may_lack_addresses(shape: dict[str, Any]) -> None:
 
 
 def test_an_oldest_result_at_fault_names_the_place() -> None:
-    _, faults = parsed({"ip4": {"ip": "10.1.2.3"}, "ip6": {"ip": "::1/64", "routes": [{}]}}, "0.1.0")
-    assert faults == [
+    _, errors = parsed({"ip4": {"ip": "10.1.2.3"}, "ip6": {"ip": "::1/64", "routes": [{}]}}, "0.1.0")
+    assert errors == [
         "it.ip4.ip: '10.1.2.3' has no prefix length (as in 10.1.2.3/24)",
         "it.ip6.routes[0].dst: a route needs a destination (as in 0.0.0.0/0)",
     ]
 
 
 @pytest.mark.parametrize(
-    ("document", "fault"),
+    ("document", "error"),
     [
         ({"ips": [{}]}, "ips[0].address: missing"),
         ({"ips": [{"address": "x/24"}]}, "ips[0].address: 'x' is not an IP address"),
@@ -181,8 +181,8 @@ def test_an_oldest_result_at_fault_names_the_place() -> None:
         ({"dns": {"search": "x"}}, "dns.search: expected a list"),
     ],
 )
-def test_a_result_at_fault_names_the_place(document: Any, fault: str) -> None:
-    assert parsed(document, "1.1.0")[1] == [f"it.{fault}"]
+def test_a_result_at_fault_names_the_place(document: Any, error: str) -> None:
+    assert parsed(document, "1.1.0")[1] == [f"it.{error}"]
 
 
 def test_an_address_at_fault_does_not_hide_the_others() -> None:
@@ -191,18 +191,18 @@ def test_an_address_at_fault_does_not_hide_the_others() -> None:
 
 
 def routes(*members: Any) -> tuple[tuple[Route, ...], list[str]]:
-    fields = Fields({"routes": list(members)}, "", Faults())
-    return parse_routes(fields.objects("routes")), fields.faults.texts
+    fields = Fields({"routes": list(members)}, "", ConfigErrors())
+    return parse_routes(fields.objects("routes")), fields.errors.messages
 
 
 def test_a_route_leads_to_a_network() -> None:
-    found, faults = routes({"dst": "10.1.2.3/16", "gw": "10.1.2.1"}, {"DST": "::/0", "table": 0})
-    assert faults == []
+    found, errors = routes({"dst": "10.1.2.3/16", "gw": "10.1.2.1"}, {"DST": "::/0", "table": 0})
+    assert errors == []
     assert found == (Route(parse_net("10.1.0.0/16"), parse_ip("10.1.2.1")), Route(parse_net("::/0"), table=0))
 
 
 @pytest.mark.parametrize(
-    ("member", "fault"),
+    ("member", "error"),
     [
         ({}, "dst: a route needs a destination (as in 0.0.0.0/0)"),
         ({"dst": ""}, "dst: a route needs a destination (as in 0.0.0.0/0)"),
@@ -215,5 +215,5 @@ def test_a_route_leads_to_a_network() -> None:
         ({"dst": "0.0.0.0/0", "scope": 256}, "scope: 256 is not between 0 and 255"),
     ],
 )
-def test_a_route_at_fault_names_the_place(member: Any, fault: str) -> None:
-    assert routes(member)[1] == [f"routes[0].{fault}"]
+def test_a_route_at_fault_names_the_place(member: Any, error: str) -> None:
+    assert routes(member)[1] == [f"routes[0].{error}"]

@@ -17,7 +17,7 @@ from cni.plan.routed import HostAddress, HostRoute
 from cni.plan.spoofcheck import SpoofGuard
 from cni.plan.vlan import VlanGateway
 from cni.protocol.address import mac_text, parse_ip, parse_mac, parse_net
-from cni.protocol.fields import Faults
+from cni.protocol.fields import ConfigErrors
 from cni.protocol.owner import Owner
 from cni.protocol.plugin_config import Network
 from cni.protocol.result import Interface, IPConfig, Result, Route
@@ -33,7 +33,7 @@ V4, V6 = "10.1.2.3/24", "2001:db8::3/64"
 def plan(*addresses: str, program: str = "podwire", routes: Sequence[Route] = (), **members: Any) -> Plan:
     """ADDRESS/PREFIX, or ADDRESS/PREFIX,GATEWAY."""
     told: dict[str, Any] = {"mode": "routed"} | members
-    conf = parse_netconf(Network("net", "1.1.0", told, b""), {}, Faults(), program)
+    conf = parse_netconf(Network("net", "1.1.0", told, b""), {}, ConfigErrors(), program)
     ips = []
     for text in addresses:
         address, _, gateway = text.partition(",")

@@ -13,7 +13,7 @@ from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.bandwidth import Ifb, Redirect, TokenBucket, ifb_mac, ifb_name
 from cni.plan.plan import Plan, plan_attachment
 from cni.protocol.address import mac_text, parse_mac, parse_net
-from cni.protocol.fields import Faults, Fields
+from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.owner import Owner
 from cni.protocol.plugin_config import Network
 from cni.protocol.request import ifname_fault
@@ -32,9 +32,9 @@ LARGEST = 8 * ((1 << 32) - 1) - 1
 
 
 def parsed(members: dict[str, Any], runtime: Any = None) -> tuple[Shaping, list[str]]:
-    faults = Faults()
+    errors = ConfigErrors()
     told = members | ({"runtimeConfig": {"bandwidth": runtime}} if runtime is not None else {})
-    return parse_shaping(Fields(told, "", faults)), faults.texts
+    return parse_shaping(Fields(told, "", errors)), errors.messages
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def test_what_the_configuration_says_wins_entirely_over_the_runtime(static: dict
     ("members", "known"), [({}, False), ({"ingressRate": None}, False), ({"IngressRate": 0}, True)]
 )
 def test_a_configuration_that_names_a_limit_has_limits(members: dict[str, Any], known: bool) -> None:
-    assert has_rates(Fields(members, "", Faults())) is known
+    assert has_rates(Fields(members, "", ConfigErrors())) is known
 
 
 @pytest.mark.parametrize(
-    ("told", "faults"),
+    ("told", "errors"),
     [
         ({"ingressRate": 8000}, ["ingressBurst: if ingressRate is set, ingressBurst must also be set"]),
         ({"ingressBurst": 8000}, ["ingressRate: if ingressBurst is set, ingressRate must also be set"]),
@@ -107,12 +107,12 @@ def test_a_configuration_that_names_a_limit_has_limits(members: dict[str, Any], 
         ),
     ],
 )
-def test_a_limit_at_fault_is_left_out_with_each_faults_path(told: dict[str, Any], faults: list[str] | None) -> None:
+def test_a_limit_at_fault_is_left_out_with_each_faults_path(told: dict[str, Any], errors: list[str] | None) -> None:
     found, texts = parsed(told)
     assert found == Shaping()
     assert parsed({}, told) == (Shaping(), [f"runtimeConfig.bandwidth.{text}" for text in texts])
-    if faults is not None:
-        assert texts == faults
+    if errors is not None:
+        assert texts == errors
     else:
         assert texts[0].startswith(
             ("ingressRate: expected an integer", "ingressRate: -1", f"ingressRate: {FASTEST + 1}")
@@ -186,7 +186,7 @@ def test_the_names_of_a_detour_never_change() -> None:
 
 
 def attached(**members: Any) -> Plan:
-    conf = parse_netconf(Network("net", "1.1.0", members, b""), {}, Faults())
+    conf = parse_netconf(Network("net", "1.1.0", members, b""), {}, ConfigErrors())
     lease = Result(ips=(IPConfig(parse_net("10.1.2.3/24")),))
     names = names_of(OWNER, None, lease)
     return plan_attachment(Attachment(OWNER, "/run/netns/c1", conf, Facts("node", None, ipv6=True), names, lease))

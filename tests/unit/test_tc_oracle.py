@@ -11,7 +11,7 @@ import pytest
 from cni.config.bandwidth import Rate
 from cni.kernel import tc
 from cni.kernel.netlink import frame
-from cni.kernel.rtnl_socket import Route
+from cni.kernel.rtnl_socket import RtnlSocket
 from cni.plan.bandwidth import Redirect, TokenBucket
 from tests.machine import Machine, missing
 from tests.unit.oracle import WHY, plain
@@ -182,7 +182,7 @@ def machine(kernel: Machine) -> Iterator[Machine]:
 
 def send(name: str, *messages: Message) -> int:
     """To be called inside the machine: gives the link's index."""
-    route = Route()
+    route = RtnlSocket()
     try:
         for message in messages:
             route.request(*message)
@@ -242,7 +242,7 @@ def test_the_guard_of_loopback_is_to_the_kernel_what_tc_makes_of_its_bytecode(ma
 
 def questions(name: str) -> tuple[list[tuple[int, int]], list[int]]:
     """To be called inside the machine: what is read of a link's buckets and redirects."""
-    route = Route()
+    route = RtnlSocket()
     try:
         index = route.ifindex(name)
         buckets = [tc.parse_token_bucket(one, index) for one in route.dump(*tc.all_qdiscs(index))]

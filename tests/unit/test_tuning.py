@@ -28,7 +28,7 @@ from cni.plan.tuning import (
 )
 from cni.protocol.address import parse_mac
 from cni.protocol.errors import InvalidEnvironment
-from cni.protocol.fields import Faults
+from cni.protocol.fields import ConfigErrors
 from cni.protocol.owner import Owner
 from cni.protocol.plugin_config import parse_network
 from cni.protocol.request import parse_request
@@ -52,13 +52,13 @@ def conf_of(
     text = members if isinstance(members, str) else json.dumps(members)[1:-1]
     data = '{"name": "net", "cniVersion": "1.1.0"' + (f", {text}" if text else "") + "}"
     request = parse_request({**ENVIRONMENT, "CNI_ARGS": arguments, "CNI_IFNAME": ifname})
-    faults = Faults()
-    return parse_tuning(parse_network(data.encode(), "ADD"), request, faults, allowlist), faults.texts
+    errors = ConfigErrors()
+    return parse_tuning(parse_network(data.encode(), "ADD"), request, errors, allowlist), errors.messages
 
 
 def settings_of(members: dict[str, Any] | str, arguments: str = "") -> Settings:
-    found, faults = conf_of(members, arguments=arguments)
-    assert faults == []
+    found, errors = conf_of(members, arguments=arguments)
+    assert errors == []
     return found.settings
 
 
@@ -154,8 +154,8 @@ def test_arguments_win(own: dict[str, Any], args: dict[str, Any], chosen: LinkSe
     ],
 )
 def test_a_key_is_a_path(key: str, path: str) -> None:
-    found, faults = conf_of({"sysctl": {key: "1"}}, ifname="eth0.7")
-    assert (found.settings.sysctls, faults) == (((path, "1"),), [])
+    found, errors = conf_of({"sysctl": {key: "1"}}, ifname="eth0.7")
+    assert (found.settings.sysctls, errors) == (((path, "1"),), [])
 
 
 def test_settings_keep_their_order_and_arguments_win() -> None:
@@ -173,7 +173,7 @@ def test_arguments_alone_may_name_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "fault"),
+    ("members", "error"),
     [
         ({"mac": "x"}, "mac: 'x' is not a MAC address (as in 0a:58:0a:01:02:03)"),
         ({"mac": "01:00:00:00:00:01"}, f"mac: '01:00:00:00:00:01' {GROUP}"),
@@ -204,13 +204,13 @@ def test_arguments_alone_may_name_settings() -> None:
         ({"sysctl": {"net.a": "1", "net/a": "2"}}, "sysctl.net/a: sets once more what another spelling has set"),
     ],
 )  # fmt: skip
-def test_each_fault_names_its_path(members: dict[str, Any], fault: str) -> None:
-    assert conf_of(members)[1] == [fault]
+def test_each_fault_names_its_path(members: dict[str, Any], error: str) -> None:
+    assert conf_of(members)[1] == [error]
 
 
 def test_a_mac_address_of_the_environment_at_fault_is_named() -> None:
-    found, faults = conf_of({"mac": MAC}, arguments="MAC=01:00:00:00:00:00")
-    assert (found.settings.link.mac, faults) == (None, [f"CNI_ARGS.MAC: '01:00:00:00:00:00' {GROUP}"])
+    found, errors = conf_of({"mac": MAC}, arguments="MAC=01:00:00:00:00:00")
+    assert (found.settings.link.mac, errors) == (None, [f"CNI_ARGS.MAC: '01:00:00:00:00:00' {GROUP}"])
 
 
 def test_all_faults_are_found_at_once() -> None:
@@ -250,9 +250,9 @@ def test_a_key_that_is_elsewhere_too_is_none(text: str) -> None:
 def test_the_dear_parser_is_asked_only_where_a_key_may_be_there_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "json", None)
     data = b'{"name": "net", "sysctl": {"net.a": "1", "net.b": "1"}}'
-    parse_tuning(parse_network(data, "ADD"), parse_request(ENVIRONMENT), Faults())
+    parse_tuning(parse_network(data, "ADD"), parse_request(ENVIRONMENT), ConfigErrors())
     with pytest.raises(ImportError):
-        parse_tuning(parse_network(data.replace(b".b", b".a"), "ADD"), parse_request(ENVIRONMENT), Faults())
+        parse_tuning(parse_network(data.replace(b".b", b".a"), "ADD"), parse_request(ENVIRONMENT), ConfigErrors())
 
 
 @pytest.mark.parametrize(
@@ -273,19 +273,19 @@ def test_the_dear_parser_is_asked_only_where_a_key_may_be_there_twice(monkeypatc
 def test_a_line_matches_anywhere_in_the_key_as_it_is_written(lines: tuple[str, ...], allowed: bool) -> None:
     key = "net.ipv4.conf.IFNAME.arp_filter"
     assert is_allowed(key, lines) == allowed
-    faults = conf_of({"sysctl": {key: "1"}}, allowlist=lines)[1]
-    assert faults == ([] if allowed else [f"sysctl.{key}: is not allowed by {ALLOWLIST}"])
+    errors = conf_of({"sysctl": {key: "1"}}, allowlist=lines)[1]
+    assert errors == ([] if allowed else [f"sysctl.{key}: is not allowed by {ALLOWLIST}"])
 
 
 @pytest.mark.parametrize("line", ["[", r"\pL", "[[:cntrl:]]", "(?U)x", "x{2}{3}"])
 def test_a_line_that_python_cannot_read_as_go_does_is_a_fault(line: str) -> None:
-    (fault,) = conf_of({"sysctl": {"net.a": "1"}}, allowlist=(line,))[1]
-    assert fault.startswith(f"sysctl.net.a: {ALLOWLIST}: the line {line!r} ")
+    (error,) = conf_of({"sysctl": {"net.a": "1"}}, allowlist=(line,))[1]
+    assert error.startswith(f"sysctl.net.a: {ALLOWLIST}: the line {line!r} ")
 
 
 def test_the_allowlist_concerns_arguments_and_settings_alone() -> None:
-    faults = conf_of({"mtu": 1400, "args": {"cni": {"sysctl": {"net.b": "1"}}}}, allowlist=("^net.a$",))[1]
-    assert faults == [f"args.cni.sysctl.net.b: is not allowed by {ALLOWLIST}"]
+    errors = conf_of({"mtu": 1400, "args": {"cni": {"sysctl": {"net.b": "1"}}}}, allowlist=("^net.a$",))[1]
+    assert errors == [f"args.cni.sysctl.net.b: is not allowed by {ALLOWLIST}"]
     assert conf_of({"mtu": 1400}, allowlist=("[",))[1] == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cni.protocol.errors import IncompatibleVersion, Undecodable
+from cni.protocol.errors import DecodingFailure, IncompatibleVersion
 from cni.protocol.versions import CURRENT, IMPLIED, SUPPORTED, at_least, require
 
 ALL = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
@@ -44,7 +44,7 @@ def test_an_unknown_version_is_told_the_known_ones(version: str) -> None:
     "version", ["", ".", "1.", "1.x", "v1.0.0", "1.0.0.0", " 1.0.0", "1.0.0\n", "-1", "²", "1" * 10]
 )
 def test_what_is_no_version_is_refused(version: str) -> None:
-    with pytest.raises(Undecodable, match=r"is not a version \(as in 1\.1\.0\)$"):
+    with pytest.raises(DecodingFailure, match=r"is not a version \(as in 1\.1\.0\)$"):
         require(version, "ADD")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cni.agent.model.network import VXLAN
 from cni.kernel import rtnl, rtnl_overlay, rtnl_parse, sysctl
-from cni.kernel.netlink import Refused
+from cni.kernel.netlink import NetlinkError
 from cni.protocol.address import IP, Net, mac_text
 from cni.protocol.errors import InvalidConfig
 from cni.protocol.record import Record
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cni.agent.uplink.select import Underlay
     from cni.kernel.rtnl_overlay import VxlanInfo
     from cni.kernel.rtnl_parse import Link
-    from cni.kernel.rtnl_socket import Route
+    from cni.kernel.rtnl_socket import RtnlSocket
 
 DEFAULT_PORT = 8472  # the kernel's
 OVERHEAD = {4: 50, 6: 70}  # bytes that VXLAN adds to a packet, by the family of the wire (RFC 7348, section 5)
@@ -93,13 +93,13 @@ def device_of(backend: Backend, underlay: Underlay, own: Way, alias: str) -> Dev
     return Device(name, own.mac or b"", pod_mtu(backend, underlay, family), info, own.subnet.network.host, alias)
 
 
-def look_of(route: Route, name: str) -> Look:
-    """How a link is now. Raises Refused where there is none."""
+def look_of(route: RtnlSocket, name: str) -> Look:
+    """How a link is now. Raises NetlinkError where there is none."""
     return look(route.ask(*rtnl.get_link(name)), tuple([one.address for one in route.addresses(name)]))
 
 
-def ensure_device(route: Route, device: Device) -> tuple[int, list[str]]:
-    """The device's index, and what had to be done to it, in words. Raises Refused."""
+def ensure_device(route: RtnlSocket, device: Device) -> tuple[int, list[str]]:
+    """The device's index, and what had to be done to it, in words. Raises NetlinkError."""
     link, done = _tunnel(route, device)
     if link.mac != device.mac:
         route.request(*rtnl.set_mac(device.name, device.mac))
@@ -120,7 +120,7 @@ def ensure_device(route: Route, device: Device) -> tuple[int, list[str]]:
     return link.ifindex, done
 
 
-def _tunnel(route: Route, device: Device) -> tuple[Link, list[str]]:
+def _tunnel(route: RtnlSocket, device: Device) -> tuple[Link, list[str]]:
     """The link, of the right tunnel: as it was, changed or made anew."""
     done = []
     link = route.find(device.name)
@@ -132,7 +132,9 @@ def _tunnel(route: Route, device: Device) -> tuple[Link, list[str]]:
             return route.need(device.name), []
         if found is None:
             kind = link.kind or "device"
-            raise Refused(EEXIST, f"{device.name} is a {kind} of somebody else: remove it, or give it another name")
+            raise NetlinkError(
+                EEXIST, f"{device.name} is a {kind} of somebody else: remove it, or give it another name"
+            )
         if _is_changed(route, device, found):
             return route.need(device.name), [f"{device.name} had another wire"]
         route.request(*rtnl.delete_link(device.name))
@@ -142,13 +144,13 @@ def _tunnel(route: Route, device: Device) -> tuple[Link, list[str]]:
     made = rtnl_overlay.new_vxlan(device.name, device.mac, device.mtu, device.info)
     try:
         route.request(*made)
-    except Refused as refused:
+    except NetlinkError as refused:
         if refused.errno != EEXIST:
             raise
         if not (renamed := _retire_twins(route, device)):
             # The kernel compares with devices that were moved away from here as well.
             rivals = _rivals(route, device, (device.info.vni,)) or "a device in another network namespace"
-            raise Refused(
+            raise NetlinkError(
                 EEXIST,
                 f"{rivals} has the VNI of {device.name} on its port: remove it, or"
                 f" choose another VNI or Port than {device.info.vni} and {device.info.port or DEFAULT_PORT}",
@@ -158,20 +160,20 @@ def _tunnel(route: Route, device: Device) -> tuple[Link, list[str]]:
     return route.need(device.name), done
 
 
-def _bring_up(route: Route, device: Device) -> None:
+def _bring_up(route: RtnlSocket, device: Device) -> None:
     """The kernel opens the port now, which a device of another mode or a program may have."""
     try:
         route.request(*rtnl.set_flags(device.name, rtnl.IFF_UP, rtnl.IFF_UP))
-    except Refused as refused:
+    except NetlinkError as refused:
         if refused.errno != EADDRINUSE:
             raise
         port, others = device.info.port or DEFAULT_PORT, _rivals(route, device, range(1 << 24)) or "a program"
-        raise Refused(
+        raise NetlinkError(
             EADDRINUSE, f"{device.name} cannot be up: {others} uses UDP port {port}: remove it, or choose another Port"
         ) from None
 
 
-def _rivals(route: Route, device: Device, vnis: Container[int]) -> str:
+def _rivals(route: RtnlSocket, device: Device, vnis: Container[int]) -> str:
     """Returns others' VXLAN devices on the same port, with one of these VNIs, in words; empty if there are none."""
     port, names = device.info.port or DEFAULT_PORT, []
     for link in route.links():
@@ -182,7 +184,7 @@ def _rivals(route: Route, device: Device, vnis: Container[int]) -> str:
     return f"the VXLAN device {' or '.join(names)}" if names else ""
 
 
-def _retire_twins(route: Route, device: Device) -> list[str]:
+def _retire_twins(route: RtnlSocket, device: Device) -> list[str]:
     """Removes a device of the agent's that somebody has given another name."""
     ours = [link.name for link in route.links() if link.alias == device.alias and link.name != device.name]
     found = {name: rtnl_overlay.parse_vxlan(route.ask(*rtnl.get_link(name))) for name in ours}
@@ -193,7 +195,7 @@ def _retire_twins(route: Route, device: Device) -> list[str]:
     return twins
 
 
-def _is_changed(route: Route, device: Device, found: VxlanInfo) -> bool:
+def _is_changed(route: RtnlSocket, device: Device, found: VxlanInfo) -> bool:
     """Tries to make the tunnel the wanted one in place."""
     info = device.info
     if (found.vni, found.gbp, found.local.family) != (info.vni, info.gbp, info.local.family):
@@ -202,7 +204,7 @@ def _is_changed(route: Route, device: Device, found: VxlanInfo) -> bool:
         return False
     try:
         route.request(*rtnl_overlay.set_vxlan(device.name, info))
-    except Refused as refused:
+    except NetlinkError as refused:
         if refused.errno == EOPNOTSUPP:
             return False
         raise
@@ -217,7 +219,7 @@ def _refuse_advertisements(name: str) -> None:
         return
 
 
-def _set_address(route: Route, index: int, device: Device) -> list[str]:
+def _set_address(route: RtnlSocket, index: int, device: Device) -> list[str]:
     """Its own address, and no other of the family but for that of the link."""
     present = [one.address for one in route.addresses(device.name)]
     done = []
@@ -236,9 +238,9 @@ def is_link_local(ip: IP) -> bool:
     return ip.family == 6 and ip.value >> 118 == 0xFE80 >> 6
 
 
-def retire(route: Route, alias: str, keep: tuple[str, ...]) -> list[str]:
+def retire(route: RtnlSocket, alias: str, keep: tuple[str, ...]) -> list[str]:
     """Removes the agent's devices but these, with all that their tables hold; returns their names."""
-    doomed = [link.name for link in route.links() if link.alias == alias and link.name not in keep]
-    for name in doomed:
+    is_stale = [link.name for link in route.links() if link.alias == alias and link.name not in keep]
+    for name in is_stale:
         route.tolerate(ENODEV, rtnl.delete_link(name))
-    return doomed
+    return is_stale

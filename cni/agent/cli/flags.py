@@ -135,7 +135,7 @@ class Given:
         """The flag or the variable; empty where it was not said."""
         return self._variables.get(name) or (f"--{name}" if name in self._values else "")
 
-    def fault(self, name: str, text: str) -> None:
+    def error(self, name: str, text: str) -> None:
         self._faults.append(self._placed(name, text))
 
     def notice(self, name: str, text: str) -> None:
@@ -158,13 +158,13 @@ class Given:
     def needed(self, name: str) -> str:
         text = self.text(name)
         if not text:
-            self.fault(name, f"is empty; expected {BY_NAME[name].value}, as in {BY_NAME[name].default}")
+            self.error(name, f"is empty; expected {BY_NAME[name].value}, as in {BY_NAME[name].default}")
         return text
 
     def switch(self, name: str) -> bool:
         text = self.text(name)
         if text not in TRUE + FALSE:
-            self.fault(name, f"{text!r} is neither true nor false")
+            self.error(name, f"{text!r} is neither true nor false")
         return text in TRUE
 
     def number(self, name: str, low: int, high: int) -> int:
@@ -174,7 +174,7 @@ class Given:
         except ValueError:
             number = low - 1
         if not low <= number <= high:
-            self.fault(name, f"{text!r} is not a whole number from {low} to {high}")
+            self.error(name, f"{text!r} is not a whole number from {low} to {high}")
         return number
 
     def ip(self, name: str, family: int = 0) -> IP | None:
@@ -183,10 +183,10 @@ class Given:
         try:
             ip = parse_ip(text) if text else None
         except ValueError as error:
-            self.fault(name, str(error))
+            self.error(name, str(error))
             return None
         if ip is not None and family and (ip.family != family or not ip.value):
-            self.fault(name, f"{text!r} is not the IPv{family} address of a node")
+            self.error(name, f"{text!r} is not the IPv{family} address of a node")
         return ip
 
 

@@ -96,12 +96,12 @@ def _wish(given: Given) -> Wish:
     named_class = re.compile(r"\[:\^?[a-z]+:\]")  # Python would read it as a set of letters
     for pattern in patterns:
         if named_class.search(pattern):
-            given.fault("iface-regex", f"{pattern!r} has a class such as [:digit:], which is not known: write 0-9")
+            given.error("iface-regex", f"{pattern!r} has a class such as [:digit:], which is not known: write 0-9")
             continue
         try:
             re.compile(pattern, re.ASCII)
         except (re.error, OverflowError, RecursionError) as error:
-            given.fault("iface-regex", f"{pattern!r} is not a regular expression: {error}")
+            given.error("iface-regex", f"{pattern!r} is not a regular expression: {error}")
     publics = given.ip("public-ip", 4), given.ip("public-ipv6", 6)
     return Wish(
         names=given.texts("iface"),
@@ -115,26 +115,26 @@ def _conflist(given: Given) -> Conflist | None:
     source = given.text("conflist")
     if not source:
         if given.where("conflist-dir"):
-            given.fault("conflist-dir", "needs --conflist as well")
+            given.error("conflist-dir", "needs --conflist as well")
         return None
     path = os.path.join(given.needed("conflist-dir"), os.path.basename(source))
     if not source.endswith(SUFFIX):
-        given.fault("conflist", f"{source!r} does not end in {SUFFIX}, by which a runtime knows a list of plugins")
+        given.error("conflist", f"{source!r} does not end in {SUFFIX}, by which a runtime knows a list of plugins")
     elif os.path.abspath(path) == os.path.abspath(source):
-        given.fault("conflist", f"{source} is where the runtime looks already")
+        given.error("conflist", f"{source} is where the runtime looks already")
     return Conflist(source, path)
 
 
 def _etcd(given: Given) -> EtcdOptions | None:
     if given.text("nodes-file"):
         for name in [name for name in BY_NAME if name.startswith("etcd-") and given.where(name)]:
-            given.fault(name, f"does not go together with {given.where('nodes-file')}, which stands in for etcd")
+            given.error(name, f"does not go together with {given.where('nodes-file')}, which stands in for etcd")
         return None
 
     for one, other in PAIRS:
         if bool(given.text(one)) != bool(given.text(other)):
             present, absent = (one, other) if given.text(one) else (other, one)
-            given.fault(present, f"needs --{absent} as well")
+            given.error(present, f"needs --{absent} as well")
     prefix = given.needed("etcd-prefix")
     cleaned = "".join([f"/{part}" for part in prefix.split("/") if part])
     secure = bool(given.text("etcd-cafile") or given.text("etcd-certfile"))
@@ -153,24 +153,24 @@ def _etcd(given: Given) -> EtcdOptions | None:
 
 def _kube(given: Given, environment: Mapping[str, str]) -> KubeOptions:
     if given.text("nodes-file"):
-        given.fault("nodes-file", f"does not go together with {given.where('kube-subnet-mgr')}")
+        given.error("nodes-file", f"does not go together with {given.where('kube-subnet-mgr')}")
     kubeconfig, server = given.text("kubeconfig-file"), given.text("kube-api-url")
     host, port = environment.get("KUBERNETES_SERVICE_HOST", ""), environment.get("KUBERNETES_SERVICE_PORT") or "443"
     if not (kubeconfig or server or host):
-        given.fault("kubeconfig-file", "missing: outside of a pod it, or --kube-api-url, says where the API server is")
+        given.error("kubeconfig-file", "missing: outside of a pod it, or --kube-api-url, says where the API server is")
     if "@" in server:  # a password perhaps, not to be shown
-        given.fault("kube-api-url", "has a user: that is for --kubeconfig-file")
+        given.error("kube-api-url", "has a user: that is for --kubeconfig-file")
     elif server and not server.startswith(("http://", "https://")):
-        given.fault("kube-api-url", f"{server!r} is not a server, as https://10.0.0.1:6443 is")
+        given.error("kube-api-url", f"{server!r} is not a server, as https://10.0.0.1:6443 is")
     name = given.text("node-name") or environment.get("NODE_NAME", "")
     pod = environment.get("POD_NAMESPACE", ""), environment.get("POD_NAME", "")
     if not (name or all(pod)):
-        given.fault("node-name", "missing, and no variable says it: NODE_NAME, or POD_NAMESPACE and POD_NAME")
+        given.error("node-name", "missing, and no variable says it: NODE_NAME, or POD_NAMESPACE and POD_NAME")
     prefix = given.needed("kube-annotation-prefix")
     try:
         prefix = whole_prefix(prefix) if prefix else ""
     except ValueError as error:
-        given.fault("kube-annotation-prefix", str(error))
+        given.error("kube-annotation-prefix", str(error))
     return KubeOptions(
         node_name=name,
         pod=("", "") if name else pod,
@@ -192,9 +192,9 @@ def _endpoint(given: Given, text: str, secure: bool) -> str:
     except ValueError:
         whole = False
     if "@" in url:  # a password perhaps, not to be shown
-        given.fault("etcd-endpoints", "has a user: that is for --etcd-username and --etcd-password")
+        given.error("etcd-endpoints", "has a user: that is for --etcd-username and --etcd-password")
     elif not whole or not url.startswith(("http://", "https://")):
-        given.fault("etcd-endpoints", f"{text!r} is not a server, as http://10.0.0.1:2379 or https://etcd:2379 are")
+        given.error("etcd-endpoints", f"{text!r} is not a server, as http://10.0.0.1:2379 or https://etcd:2379 are")
     elif secure and url.startswith("http://"):
         given.notice("etcd-endpoints", f"{url} is not encrypted, whatever certificates there are; https:// is")
     return url

@@ -1,4 +1,4 @@
-"""Which of the kernel's changes disturb what the agent wants: a question asked of every change on the machine.
+"""Which of the kernel's changes disturb what the agent wants: a question asked of every change on the host.
 
 Most are of containers that come and go; and one's own changes have echoes, which say just what is wanted.
 """

@@ -15,7 +15,7 @@ from cni.agent.controllers.drift import Watch
 from cni.agent.controllers.peerlog import fields_of, log_changes, log_faults
 from cni.agent.dataplane import routes
 from cni.agent.dataplane.state import Links, Tables, changes, tables_of
-from cni.agent.logs import log, words_of
+from cni.agent.logs import error_text, log
 from cni.agent.model.cluster_state import Known
 from cni.agent.model.events import Failed, Held
 from cni.agent.model.lease import node_of
@@ -24,7 +24,7 @@ from cni.agent.node.publisher import Opening
 from cni.agent.runtime.instance import Occupied
 from cni.agent.uplink.pinned import Wire
 from cni.agent.uplink.select import NoUnderlay
-from cni.kernel.netlink import Interrupted, Refused
+from cni.kernel.netlink import Interrupted, NetlinkError
 from cni.protocol.errors import CniError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from cni.agent.model.peers import Peers
     from cni.agent.node.publisher import Settings
     from cni.agent.uplink.select import Underlay
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.kernel.rtnl import Message
 
 
@@ -49,7 +49,7 @@ class Reconciler:
     def __init__(
         self,
         settings: Settings,
-        machine: Machine,
+        host: Host,
         metrics: Metrics,
         present: Callable[[Node], None],
         ready: Callable[[], None],
@@ -57,15 +57,15 @@ class Reconciler:
     ) -> None:
         self.watch = Watch(settings.instance.name)
         self.is_ready = False
-        self._settings, self._machine, self._metrics = settings, machine, metrics
+        self._settings, self._host, self._metrics = settings, host, metrics
         self._present, self._ready, self._status = present, ready, status
         self._known = Known()
         self._peers: Peers | None = None
         self._told: dict[str, Lease] = {}  # the peers that people know of
         self._links: dict[int, Links] = {}
-        self._wire = Wire(machine.route, settings.wish)
+        self._wire = Wire(host.rtnl, settings.wish)
         self._node: Node | None = None
-        self._opening = Opening(settings, machine)
+        self._opening = Opening(settings, host)
         self._networks = {*settings.networks}
         self._all_due = self._rules_due = self._failed = False
         self._blocks: list[str] = []  # what keeps all pods of other nodes from being reached
@@ -130,8 +130,8 @@ class Reconciler:
             if not self.is_ready:
                 raise
             self._fail("instance", str(error))
-        except (Refused, Interrupted, CniError, OSError) as error:
-            self._fail("kernel", words_of(error), blocks=blocks)
+        except (NetlinkError, Interrupted, CniError, OSError) as error:
+            self._fail("kernel", error_text(error), blocks=blocks)
         else:
             return True
         return False
@@ -153,8 +153,8 @@ class Reconciler:
         self.watch.searches = True
         underlay = self._wire.find(config, configured.public_ips)
         self.watch.searches = self._wire.searches
-        if self._wire.fault:
-            self._fail("interface", self._wire.fault, blocks=True)
+        if self._wire.error:
+            self._fail("interface", self._wire.error, blocks=True)
         node = node_of(config.backend, underlay.public_ips)
         if node != self._node:
             self._node = node
@@ -162,14 +162,14 @@ class Reconciler:
         own = self._known.lease_of(config, node)
         if own is None:
             return
-        route = self._machine.route
+        route = self._host.rtnl
         connected = [one for family in config.families for one in routes.connected_networks(route, family)]
         peers = self._known.peers(config, own, tuple([net for net, _ in connected]))
         if peers is None:
             return
         self._count(peers)
         if peers is not self._peers:
-            log_faults(peers.faults, peers.faults)
+            log_faults(peers.errors, peers.errors)
             log_changes(self._told, peers.served)
             self._peers, self._told = peers, dict(peers.served)
         self.watch.links = {underlay.ifindex: vxlan.look_of(route, underlay.name)}
@@ -198,8 +198,8 @@ class Reconciler:
         done = self._opening.open(config, underlay, own)
         same = rules == self._opening.rules
         self._note_done("the firewall's rules", done, same=same)
-        for fault in self._opening.faults:
-            self._fail("conflist", fault, blocks=not self._opening.is_open)
+        for error in self._opening.errors:
+            self._fail("conflist", error, blocks=not self._opening.is_open)
         if self._opening.is_open and not self._blocks and not self.is_ready:
             self.is_ready = True
             self._ready()
@@ -209,21 +209,21 @@ class Reconciler:
         """What the network had before it was changed, and has no more."""
         tunnels = config.backend.kind == VXLAN
         names = tuple([vxlan.name_of(config.backend, family) for family in config.families if tunnels])
-        for name in vxlan.retire(self._machine.route, self._settings.instance.name, names):
+        for name in vxlan.retire(self._host.rtnl, self._settings.instance.name, names):
             log.info("removed %s, which the network does not have any more", name)
         for family in (4, 6):
             if family not in config.families:
                 self._links.pop(family, None)
                 self.watch.tables.pop(family, None)
-                for text in routes.clear(self._machine.route, family, self._networks):
+                for text in routes.clear(self._host.rtnl, family, self._networks):
                     self._fail("kernel", text)
 
     def _count(self, peers: Peers) -> None:
         self._metrics.peers.set(len(peers.served))
-        self._metrics.refused_peers.set(len(peers.faults))
+        self._metrics.refused_peers.set(len(peers.errors))
 
     def _reconcile_family(self, config: NetworkConfig, underlay: Underlay, own: Way, peers: Peers) -> None:
-        route, family, index, same = self._machine.route, own.subnet.family, 0, True
+        route, family, index, same = self._host.rtnl, own.subnet.family, 0, True
         if config.backend.kind == VXLAN:
             tunnel = vxlan.device_of(config.backend, underlay, own, self._settings.instance.name)
             index, done = vxlan.ensure_device(route, tunnel)
@@ -254,7 +254,7 @@ class Reconciler:
     def _apply(self, messages: list[Message]) -> int:
         """Returns how many the kernel refused."""
         self._metrics.writes.inc(len(messages))
-        refused = routes.apply(self._machine.route, messages)
+        refused = routes.apply(self._host.rtnl, messages)
         for text in refused:
             self._fail("kernel", text)
         return len(refused)
@@ -291,7 +291,7 @@ class Reconciler:
             self.watch.tables[family].replace(old, new)
         self._try(partial(self._opening.filter.dismiss, [*filter(None, before.values())]))
         self._count(peers)
-        log_faults(peers.faults, before)
+        log_faults(peers.errors, before)
         log_changes(before, after)
         for key, lease in after.items():
             if lease is None:

@@ -37,11 +37,11 @@ def _log_change(old: Lease | None, new: Lease | None) -> None:
         log.info("changed peer %s (was %s)", _all_fields_of(new), _all_fields_of(old))
 
 
-def log_faults(faults: Mapping[str, str], keys: Iterable[str]) -> None:
+def log_faults(errors: Mapping[str, str], keys: Iterable[str]) -> None:
     """Logs why leases are not served, of those keys that have a fault."""
-    faulty = [key for key in keys if key in faults]
+    faulty = [key for key in keys if key in errors]
     for key in faulty[:ONE_BY_ONE]:
-        log.warning("lease %s is not served: %s", key[:LONGEST_KEY], faults[key][:LONGEST_KEY])
+        log.warning("lease %s is not served: %s", key[:LONGEST_KEY], errors[key][:LONGEST_KEY])
     if len(faulty) > ONE_BY_ONE:
         log.warning("%d leases are not served", len(faulty))
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from cni.agent.backends.vxlan import is_link_local
 from cni.agent.dataplane.state import PRIORITY, PROTOCOL, RouteRow, Tables, is_ours
 from cni.kernel import rtnl, rtnl_overlay
-from cni.kernel.netlink import NLM_F_ACK, Refused
+from cni.kernel.netlink import NLM_F_ACK, NetlinkError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from cni.kernel.rtnl import Message
     from cni.kernel.rtnl_overlay import MadeRoute
-    from cni.kernel.rtnl_socket import Route
+    from cni.kernel.rtnl_socket import RtnlSocket
     from cni.protocol.address import Net
 
 AT_A_TIME = 128  # messages in one datagram: their acknowledgements have to fit the socket's buffer
@@ -27,11 +27,11 @@ GONE = (ENOENT, ESRCH, ENODEV)  # of what is to be deleted
 RTPROT_KERNEL, RTPROT_BOOT = 2, 3  # the latter is what flannel's routes bear
 
 
-def _routes(route: Route, question: tuple[int, bytes], family: int) -> list[MadeRoute]:
-    """The main table's answers to a question. Raises Refused, Interrupted."""
+def _routes(route: RtnlSocket, question: tuple[int, bytes], family: int) -> list[MadeRoute]:
+    """The main table's answers to a question. Raises NetlinkError, Interrupted."""
     try:
         answers = route.dump(*question)
-    except Refused as refused:
+    except NetlinkError as refused:
         if refused.errno == ENOENT:  # the table is made with its first route
             return []
         raise
@@ -39,7 +39,7 @@ def _routes(route: Route, question: tuple[int, bytes], family: int) -> list[Made
     return [one for one in found if one.main and one.dst.family == family]  # without IPv6 the kernel answers with IPv4
 
 
-def ways_out(route: Route, wire: int, device: int, family: int) -> tuple[tuple[Net, int], ...]:
+def ways_out(route: RtnlSocket, wire: int, device: int, family: int) -> tuple[tuple[Net, int], ...]:
     """The networks that the host's own routes lead to, the longest prefix first, and the interface that each is on.
 
     Where several interfaces are in one network, it is the wire; else the route that wins decides.
@@ -54,7 +54,7 @@ def ways_out(route: Route, wire: int, device: int, family: int) -> tuple[tuple[N
     return tuple(sorted(found.items(), key=lambda way: -way[0].prefix))
 
 
-def connected_networks(route: Route, family: int) -> tuple[tuple[Net, int], ...]:
+def connected_networks(route: RtnlSocket, family: int) -> tuple[tuple[Net, int], ...]:
     """The networks that this node itself is in, by the routes that the kernel has made for its addresses, and the
     interface of each.
     """
@@ -63,10 +63,10 @@ def connected_networks(route: Route, family: int) -> tuple[tuple[Net, int], ...]
     return tuple(sorted(one for one in shared if not is_link_local(one[0].ip)))
 
 
-def tables(route: Route, family: int, device: int, networks: Collection[Net]) -> Tables:
+def tables(route: RtnlSocket, family: int, device: int, networks: Collection[Net]) -> Tables:
     """Returns the device's entries, and podwired's routes for these networks on other links.
 
-    Raises Refused, Interrupted.
+    Raises NetlinkError, Interrupted.
     """
     found = Tables()
     if device:
@@ -101,26 +101,26 @@ def _is_ours(one: MadeRoute, device: int) -> bool:
     return one.protocol == PROTOCOL or (one.ifindex == device and one.protocol == RTPROT_BOOT)
 
 
-def apply(route: Route, messages: Sequence[Message]) -> list[str]:
+def apply(route: RtnlSocket, messages: Sequence[Message]) -> list[str]:
     """Sends all of them, and returns what the kernel refused, in words."""
     failed = []
     waiting = [(kind, flags | NLM_F_ACK, payload) for kind, flags, payload in messages]
     for start in range(0, len(waiting), AT_A_TIME):
         part = waiting[start : start + AT_A_TIME]
         for message, answer in zip(part, route.ask_each(part), strict=True):
-            if isinstance(answer, Refused) and not _is_gone(message, answer):
+            if isinstance(answer, NetlinkError) and not _is_gone(message, answer):
                 failed.append(f"{rtnl_overlay.described(message)}: {answer.words or strerror(answer.errno)}")
     return failed
 
 
-def _is_gone(message: Message, refused: Refused) -> bool:
+def _is_gone(message: Message, refused: NetlinkError) -> bool:
     return message[0] in (rtnl_overlay.RTM_DELROUTE, rtnl_overlay.RTM_DELNEIGH) and refused.errno in GONE
 
 
-def keep_blackholes(route: Route, family: int, wanted: tuple[Net, ...], networks: Collection[Net]) -> None:
+def keep_blackholes(route: RtnlSocket, family: int, wanted: tuple[Net, ...], networks: Collection[Net]) -> None:
     """Sets blackhole routes for the wanted subnets, behind every better route, and removes those of no use any more.
 
-    Raises Refused.
+    Raises NetlinkError.
     """
     found = _routes(route, rtnl_overlay.routes_by(PROTOCOL, family), family)
     present = {one.dst for one in found if one.is_blackhole and is_ours(one.protocol, one.dst, networks)}
@@ -130,14 +130,14 @@ def keep_blackholes(route: Route, family: int, wanted: tuple[Net, ...], networks
         route.tolerate(EEXIST, rtnl_overlay.new_blackhole(dst, PROTOCOL))
 
 
-def clear(route: Route, family: int, networks: Collection[Net]) -> list[str]:
+def clear(route: RtnlSocket, family: int, networks: Collection[Net]) -> list[str]:
     """Removes the routes that podwired made for these networks; returns what the kernel refused. It may be without the
     family.
     """
     try:
         keep_blackholes(route, family, (), networks)
         found = tables(route, family, 0, networks)
-    except Refused:
+    except NetlinkError:
         return []
     ours = [rtnl_overlay.delete_route(dst, row.gw, row.ifindex, PROTOCOL) for dst, row in found.routes.items()]
     return apply(route, ours + [rtnl_overlay.delete_made_route(one) for one in found.surplus])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cni.effects.forward_accept import ABSENT
 from cni.kernel import nft, nft_sets
-from cni.kernel.netlink import Refused
+from cni.kernel.netlink import NetlinkError
 from cni.protocol.address import IP
 from cni.protocol.record import Record
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cni.agent.model.lease import Lease
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.kernel.nft import Place
     from cni.kernel.rtnl import Message
-    from cni.kernel.rtnl_socket import Route
+    from cni.kernel.rtnl_socket import RtnlSocket
     from cni.protocol.address import Net
 
 PEERS = {4: "peers4", 6: "peers6"}
@@ -81,8 +81,8 @@ def chains(tunnel: Tunnel, spaces: Iterable[tuple[Net, Net]]) -> dict[str, tuple
 class TunnelFilter:
     """The sets as they have to be, and as they are as far as is known. `ports` are the tunnel's UDP ports."""
 
-    def __init__(self, machine: Machine, table: str) -> None:
-        self._machine, self._table = machine, table
+    def __init__(self, host: Host, table: str) -> None:
+        self._host, self._table = host, table
         self._peers = Counter[IP]()  # by how many leases each address is told
         self.ports: set[int] = set()
         self._held: dict[str, set[bytes]] | None = None
@@ -97,19 +97,19 @@ class TunnelFilter:
         self._held = None
 
     def admit_all(self, leases: Iterable[Lease]) -> None:
-        """Lets in the packets of these peers; `confine` removes all others. Raises Refused, OSError."""
+        """Lets in the packets of these peers; `confine` removes all others. Raises NetlinkError, OSError."""
         self._peers = Counter(_addresses(leases))
         self.forget()
         self._add(self._wanted_peers())
 
     def admit(self, leases: Iterable[Lease]) -> None:
-        """Lets in the packets of these peers as well. Raises Refused, OSError."""
+        """Lets in the packets of these peers as well. Raises NetlinkError, OSError."""
         addresses = _addresses(leases)
         self._peers.update(addresses)
         self._add(_keys(addresses))
 
     def dismiss(self, leases: Iterable[Lease]) -> None:
-        """Removes the addresses of these peers, unless another peer has them. Raises Refused, OSError."""
+        """Removes the addresses of these peers, unless another peer has them. Raises NetlinkError, OSError."""
         addresses = _addresses(leases)
         self._peers.subtract(addresses)
         gone = {ip for ip in addresses if self._peers[ip] <= 0}
@@ -118,7 +118,7 @@ class TunnelFilter:
         self._remove(_keys(gone))
 
     def confine(self, pods: Iterable[str]) -> list[str]:
-        """Makes the sets what they have to be; returns what had to be done. Raises Refused, OSError.
+        """Makes the sets what they have to be; returns what had to be done. Raises NetlinkError, OSError.
 
         `pods`: the interfaces behind which they are. Where the rules are not loaded, there are no sets.
         """
@@ -156,7 +156,7 @@ class TunnelFilter:
         waiting = [*keys]
         for start in range(0, len(waiting), nft_sets.AT_A_TIME):
             part = message(self._place(name), waiting[start : start + nft_sets.AT_A_TIME])
-            refusal = self._machine.netfilter.batch(nft.transaction([part]))
+            refusal = self._host.netfilter.batch(nft.transaction([part]))
             if refusal is not None:
                 self.forget()
                 raise refusal
@@ -171,8 +171,8 @@ class TunnelFilter:
     def _listed(self, name: str) -> set[bytes] | None:
         """Returns None if there is no such set."""
         try:
-            answers = self._machine.netfilter.dump(*nft.all_elements(self._place(name)))
-        except (Refused, OSError) as error:
+            answers = self._host.netfilter.dump(*nft.all_elements(self._place(name)))
+        except (NetlinkError, OSError) as error:
             if error.errno not in ABSENT:
                 raise
             return None
@@ -194,7 +194,7 @@ def _keys(addresses: Iterable[IP]) -> dict[str, set[bytes]]:
     return found
 
 
-def pod_links(route: Route, subnets: Iterable[Net], others: Iterable[str]) -> set[str]:
+def pod_links(route: RtnlSocket, subnets: Iterable[Net], others: Iterable[str]) -> set[str]:
     """Returns the interfaces behind which pods are: those with an address of this node's subnets, but for `others`.
 
     A bridge has the gateway's address, and so has the host's end of each pod's pair where there is no bridge.

@@ -1,7 +1,7 @@
 """Which leases claim which subnets and MAC addresses: an index, so that a change asks only those that it concerns.
 
 Two leases conflict where their subnets overlap, or where one MAC address has two addresses on the wire: the forwarding
-database holds one. Several subnets behind one address are no conflict: a machine that was given another name, or
+database holds one. Several subnets behind one address are no conflict: a host that was given another name, or
 another subnet, has two leases until the older one ends.
 """
 

@@ -62,7 +62,7 @@ class Known:
         if self.held is None:
             return None
         lease = self.held.lease
-        if any(way.subnet.family not in config.families or config.fault_of(way.subnet) for way in lease.ways):
+        if any(way.subnet.family not in config.families or config.error_of(way.subnet) for way in lease.ways):
             return None
         theirs = (lease.backend, lease.vni, [way.subnet.family for way in lease.ways])
         return lease if theirs == (node.backend, node.vni, [end.public_ip.family for end in node.ends]) else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cni.agent.model.network import VNI_LIMIT, VXLAN
 from cni.protocol.address import IP, Net, mac_text, parse_net
 from cni.protocol.errors import CniError
-from cni.protocol.fields import Faults, Fields
+from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.jsontext import parse_object
 from cni.protocol.owner import mac_of
 from cni.protocol.record import Record
@@ -139,9 +139,9 @@ def lease_value(lease: Lease) -> bytes:
 
 def parse_lease(subnets: tuple[Net, ...], value: bytes) -> Lease:
     """Raises ValueError telling what is wrong with the value."""
-    faults = Faults()
+    errors = ConfigErrors()
     try:
-        fields = Fields(parse_object(value, "the lease"), "", faults)
+        fields = Fields(parse_object(value, "the lease"), "", errors)
     except CniError as error:
         raise ValueError(error.message) from None
     backend = fields.text("BackendType")
@@ -150,17 +150,17 @@ def parse_lease(subnets: tuple[Net, ...], value: bytes) -> Lease:
         ip_key, data_key = ("PublicIP", "BackendData") if subnet.family == 4 else ("PublicIPv6", "BackendV6Data")
         ip = fields.ip(ip_key)
         if ip is None or not ip.value:
-            faults.add(ip_key, "missing")
+            errors.add(ip_key, "missing")
             continue
         if ip.family != subnet.family:
-            faults.add(ip_key, f"{ip.text} is no IPv{subnet.family} address")
+            errors.add(ip_key, f"{ip.text} is no IPv{subnet.family} address")
         mac = None
         if backend == VXLAN:
             data = fields.object(data_key)
             mac, vni = data.mac("VtepMAC"), vni or data.integer("VNI", 0, VNI_LIMIT)
             if mac is None:
-                data.fault("VtepMAC", "missing")
+                data.error("VtepMAC", "missing")
         ways.append(Way(subnet, ip, mac))
-    if faults.texts:
-        raise ValueError("; ".join(dict.fromkeys(faults.texts)))
+    if errors.messages:
+        raise ValueError("; ".join(dict.fromkeys(errors.messages)))
     return Lease(tuple(ways), backend, vni)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cni.protocol.address import IP, Net
-from cni.protocol.fields import Faults, Fields
+from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.jsontext import parse_object
 from cni.protocol.record import Record
 
@@ -71,7 +71,7 @@ class NetworkConfig(Record):
     def space(self, family: int) -> Space | None:
         return self.ipv4 if family == 4 else self.ipv6
 
-    def fault_of(self, subnet: Net) -> str:
+    def error_of(self, subnet: Net) -> str:
         """Why it cannot be one of the network's subnets; empty where it can."""
         network = self.network(subnet.family)
         inside = network.contains(subnet.ip) and subnet.prefix > network.prefix
@@ -89,10 +89,10 @@ class NetworkConfig(Record):
 
 
 def parse_network_config(data: bytes, what: str) -> NetworkConfig:
-    """Raises Undecodable, InvalidConfig naming every fault with its JSON path."""
-    faults = Faults()
-    config = read_network(Fields(parse_object(data, what), "", faults))
-    faults.refuse()
+    """Raises DecodingFailure, InvalidConfig naming every fault with its JSON path."""
+    errors = ConfigErrors()
+    config = read_network(Fields(parse_object(data, what), "", errors))
+    errors.raise_if_any()
     return config
 
 
@@ -101,7 +101,7 @@ def read_network(fields: Fields) -> NetworkConfig:
     ipv4 = fields.raw("EnableIPv4") is None or fields.flag("EnableIPv4")
     ipv6 = fields.flag("EnableIPv6")
     if not (ipv4 or ipv6):
-        fields.fault("EnableIPv4", "neither IPv4 nor IPv6 is enabled")
+        fields.error("EnableIPv4", "neither IPv4 nor IPv6 is enabled")
     return NetworkConfig(
         ipv4=_space(fields, 4, "") if ipv4 else None,
         ipv6=_space(fields, 6, "IPv6") if ipv6 else None,
@@ -112,7 +112,7 @@ def read_network(fields: Fields) -> NetworkConfig:
 def _backend(fields: Fields) -> Backend:
     kind = fields.text("Type", "udp").lower()  # flannel's default, whatever its documentation says
     if kind not in BACKENDS:
-        fields.fault("Type", f"{kind!r} is not supported, {' and '.join(BACKENDS)} are (without Type it would be udp)")
+        fields.error("Type", f"{kind!r} is not supported, {' and '.join(BACKENDS)} are (without Type it would be udp)")
     return Backend(
         kind=kind,
         vni=fields.integer("VNI", 0, VNI_LIMIT, 1),
@@ -130,25 +130,25 @@ def _space(fields: Fields, family: int, front: str) -> Space | None:
     given = fields.net(key)
     if given is None or given.family != family:
         if given is not None or fields.raw(key) in (None, ""):
-            fields.fault(
+            fields.error(
                 key, f"needs an IPv{family} network (as in {'10.244.0.0/16' if family == 4 else 'fd00:244::/56'})"
             )
         return None
     network = given.network
     if network.prefix > LONGEST_NETWORK[family]:
-        fields.fault(key, f"{network.text} is too small, the longest prefix is {LONGEST_NETWORK[family]}")
+        fields.error(key, f"{network.text} is too small, the longest prefix is {LONGEST_NETWORK[family]}")
         return None
     usual = USUAL_SUBNET[family]
     default = max(usual, network.prefix + ROOM)
     length = fields.integer(f"{front}SubnetLen", 0, LONGEST_SUBNET[family], default) or default
     if length < network.prefix + ROOM:
-        fields.fault(f"{front}SubnetLen", f"{network.text} must accommodate at least four subnets of /{length}")
+        fields.error(f"{front}SubnetLen", f"{network.text} must accommodate at least four subnets of /{length}")
         return None
     step = 1 << network.ip.bits - length
     first = _bound(fields, f"{front}SubnetMin", network, step, network.ip.value + step)
     last = _bound(fields, f"{front}SubnetMax", network, step, network.last.value + 1 - step)
     if first.value > last.value:
-        fields.fault(f"{front}SubnetMin", f"{first.text} is behind {last.text}, the last subnet")
+        fields.error(f"{front}SubnetMin", f"{first.text} is behind {last.text}, the last subnet")
     return Space(network, first, last, length)
 
 
@@ -157,7 +157,7 @@ def _bound(fields: Fields, key: str, network: Net, step: int, default: int) -> I
     if ip is None:
         return IP(network.family, default)
     if not network.contains(ip):
-        fields.fault(key, f"{ip.text} is not in {network.text}")
+        fields.error(key, f"{ip.text} is not in {network.text}")
     elif ip.value % step:
-        fields.fault(key, f"{ip.text} is not the first address of a subnet")
+        fields.error(key, f"{ip.text} is not the first address of a subnet")
     return ip

@@ -32,7 +32,7 @@ class Peers:
         self._claims = Claims(config)
         self._unusable: dict[str, str] = {}  # for faults of their own: these claim nothing
         self.served: dict[str, Lease] = {}
-        self.faults: dict[str, str] = {}
+        self.errors: dict[str, str] = {}
 
     def load(self, leases: Mapping[str, Lease | str]) -> None:
         """All of them at once, where none was told before."""
@@ -51,7 +51,7 @@ class Peers:
         affected = {key}
         if known := self._claims.leases.get(key):
             affected |= self._claims.concerned(known)
-        before = {one: (self.served.get(one), self.faults.pop(one, "")) for one in affected}
+        before = {one: (self.served.get(one), self.errors.pop(one, "")) for one in affected}
         for one in affected:
             self._let_go(one)
         if known:
@@ -59,13 +59,13 @@ class Peers:
         self._unusable.pop(key, None)
         if new := self._note(key, lease):
             for one in self._claims.concerned(new) - affected:
-                before[one] = (self.served.get(one), self.faults.pop(one, ""))
+                before[one] = (self.served.get(one), self.errors.pop(one, ""))
                 self._let_go(one)
         self._judge(before)
         return {
             one: lease
-            for one, (lease, fault) in before.items()
-            if (self.served.get(one), self.faults.get(one, "")) != (lease, fault)
+            for one, (lease, error) in before.items()
+            if (self.served.get(one), self.errors.get(one, "")) != (lease, error)
         }
 
     def is_used(self, mac: bytes, public_ip: IP) -> bool:
@@ -96,11 +96,11 @@ class Peers:
             holder, what = self._claims.conflict(lease)
             if holder:
                 why = next(RANKED[place] for place in range(len(RANKED)) if ranks[holder][place] != ranks[key][place])
-                self.faults[key] = f"{what} is {holder}'s, {why}"
+                self.errors[key] = f"{what} is {holder}'s, {why}"
             else:
                 self.served[key] = lease
                 self._claims.hold(key)
-        self.faults |= {key: self._unusable[key] for key in keys if key in self._unusable}
+        self.errors |= {key: self._unusable[key] for key in keys if key in self._unusable}
 
     def _of_the_network(self, lease: Lease) -> Lease:
         """Without families that the network does not use, as after it had both; without a VNI it has the network's."""
@@ -114,13 +114,13 @@ class Peers:
         if lease.backend == VXLAN and lease.vni != self._config.backend.vni:
             return f"its VNI is {lease.vni}, not {self._config.backend.vni}"
         for way in lease.ways:
-            if fault := self._fault_of(way):
-                return fault
+            if error := self._fault_of(way):
+                return error
         return "" if lease.ways else "it has no subnet of the network's families"
 
     def _fault_of(self, way: Way) -> str:
-        if fault := self._config.fault_of(way.subnet):
-            return fault
+        if error := self._config.error_of(way.subnet):
+            return error
         if not way.is_reachable:
             return f"{way.public_ip.text} is no address of a node"
         if way.subnet.contains(way.public_ip):

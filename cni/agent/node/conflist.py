@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-from cni.agent.logs import words_of
+from cni.agent.logs import error_text
 from cni.agent.node import subnetenv
 from cni.protocol import smallfile
 from cni.protocol.errors import CniError, InvalidConfig
@@ -56,7 +56,7 @@ def remove(conflist: Conflist) -> list[str]:
             subnetenv.remove(conflist.path)
         subnetenv.remove(conflist.memory)
     except (CniError, OSError) as error:
-        return [f"{conflist.path} is left alone: {words_of(error)}"]
+        return [f"{conflist.path} is left alone: {error_text(error)}"]
     return []
 
 
@@ -65,15 +65,15 @@ def _refuse_unless_list(text: str, what: str) -> None:
     own case alone, as in libcni. Raises CniError.
     """
     members = parse_object(text.encode(), what)
-    faults = [] if _is_text(members.get("name")) else ["name: expected a text"]
+    errors = [] if _is_text(members.get("name")) else ["name: expected a text"]
     plugins = members.get("plugins")
     if not isinstance(plugins, list) or not plugins:
-        faults.append("plugins: expected a list of plugins")
+        errors.append("plugins: expected a list of plugins")
     else:
         whole = [isinstance(plugin, dict) and _is_text(plugin.get("type")) for plugin in plugins]
-        faults += [f"plugins[{index}]: expected an object with a type" for index, one in enumerate(whole) if not one]
-    if faults:
-        raise InvalidConfig(f"{what} is no network configuration list: {'; '.join(faults)}")
+        errors += [f"plugins[{index}]: expected an object with a type" for index, one in enumerate(whole) if not one]
+    if errors:
+        raise InvalidConfig(f"{what} is no network configuration list: {'; '.join(errors)}")
 
 
 def _is_text(value: object) -> bool:

@@ -16,14 +16,14 @@ from cni.agent.node.masquerade import MULTICAST
 from cni.effects.forward_accept import ABSENT
 from cni.effects.iptables_legacy import PROGRAMS
 from cni.kernel import nft, nft_rules
-from cni.kernel.netlink import Refused
+from cni.kernel.netlink import NetlinkError
 from cni.kernel.nft import BE32, PROTOCOLS, Chain
 from cni.protocol.address import IP, Net, parse_net
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.kernel.nft_rules import Rule
     from cni.kernel.rtnl import Message
 
@@ -39,14 +39,14 @@ MULTICASTS = {parse_net(text) for text in MULTICAST.values()}  # which pods' own
 NETWORK_HEADER = BE32.pack(nft_rules.NFT_PAYLOAD_NETWORK_HEADER)
 
 
-def remove(machine: Machine, networks: Collection[Net]) -> list[str]:
-    """Returns in words what was removed. Raises Refused, OSError."""
+def remove(host: Host, networks: Collection[Net]) -> list[str]:
+    """Returns in words what was removed. Raises NetlinkError, OSError."""
     try:
-        removed = _remove_tables(machine, networks)
+        removed = _remove_tables(host, networks)
         for family in TABLES:
             for table in CHAINS:
-                removed += _remove_chain(machine, family, table, networks)
-    except (Refused, OSError) as error:
+                removed += _remove_chain(host, family, table, networks)
+    except (NetlinkError, OSError) as error:
         if error.errno not in ABSENT:
             raise
         removed = []
@@ -56,9 +56,9 @@ def remove(machine: Machine, networks: Collection[Net]) -> list[str]:
     return removed
 
 
-def _remove_tables(machine: Machine, networks: Collection[Net]) -> list[str]:
+def _remove_tables(host: Host, networks: Collection[Net]) -> list[str]:
     """Removes the tables of both families: one that flanneld made and does not use goes with the other."""
-    found = {family: _rules(machine, family, name) for family, name in TABLES.items()}
+    found = {family: _rules(host, family, name) for family, name in TABLES.items()}
     if not any(_is_of(rule, family, networks) for family, rules in found.items() for rule in rules):
         return []
     removed = []
@@ -66,29 +66,27 @@ def _remove_tables(machine: Machine, networks: Collection[Net]) -> list[str]:
         protocol, table = PROTOCOLS[family], TABLES[family]
         theirs = [rule for rule in rules if _is_of(rule, family, networks)]
         if len(theirs) < len([rule for rule in rules if networks_of(rule, family)]):
-            _change(
-                machine, [nft_rules.delete_rule(Chain(protocol, table, rule.chain), rule.handle) for rule in theirs]
-            )
-        elif not _change(machine, [nft_rules.delete_table(protocol, table)], ENOENT):
+            _change(host, [nft_rules.delete_rule(Chain(protocol, table, rule.chain), rule.handle) for rule in theirs])
+        elif not _change(host, [nft_rules.delete_table(protocol, table)], ENOENT):
             continue
         removed.append(f"flanneld's rules in table {nft.FAMILY_NAMES[protocol]} {table}")
     return removed
 
 
-def _remove_chain(machine: Machine, family: int, table: str, networks: Collection[Net]) -> list[str]:
+def _remove_chain(host: Host, family: int, table: str, networks: Collection[Net]) -> list[str]:
     name, parent, _ = CHAINS[table]
     own, leading = Chain(PROTOCOLS[family], table, name), Chain(PROTOCOLS[family], table, parent)
-    rules = _rules(machine, family, table, name)
+    rules = _rules(host, family, table, name)
     theirs = [rule for rule in rules if _is_of(rule, family, networks)]
     if not theirs:
         return []
     if len(theirs) < len([rule for rule in rules if networks_of(rule, family)]):
-        _change(machine, [nft_rules.delete_rule(own, rule.handle) for rule in theirs])
+        _change(host, [nft_rules.delete_rule(own, rule.handle) for rule in theirs])
     else:
-        jumps = [rule for rule in _rules(machine, family, table, parent) if rule.target == name]
+        jumps = [rule for rule in _rules(host, family, table, parent) if rule.target == name]
         messages = [nft_rules.delete_rule(leading, rule.handle) for rule in jumps]
         messages += [nft_rules.delete_rule(own, rule.handle) for rule in rules]
-        _change(machine, [*messages, nft_rules.delete_chain(own)])
+        _change(host, [*messages, nft_rules.delete_chain(own)])
     return [f"flanneld's rules in chain {name} of table {own.table_text}"]
 
 
@@ -145,14 +143,14 @@ def _is_of(rule: Rule, family: int, networks: Collection[Net]) -> bool:
     return not networks_of(rule, family).isdisjoint(networks)
 
 
-def _rules(machine: Machine, family: int, table: str, chain: str = "") -> list[Rule]:
-    answers = machine.netfilter.dump(*nft.rules_of(PROTOCOLS[family], table, chain))
+def _rules(host: Host, family: int, table: str, chain: str = "") -> list[Rule]:
+    answers = host.netfilter.dump(*nft.rules_of(PROTOCOLS[family], table, chain))
     return [nft_rules.parse_rule(answer) for answer in answers]
 
 
-def _change(machine: Machine, messages: list[Message], tolerated: int = 0) -> bool:
-    """Sends all in one transaction; returns False if it was refused with the tolerated errno. Raises Refused."""
-    refusal = machine.netfilter.batch(nft.transaction(messages))
+def _change(host: Host, messages: list[Message], tolerated: int = 0) -> bool:
+    """Sends all in one transaction; returns False if it was refused with the tolerated errno. Raises NetlinkError."""
+    refusal = host.netfilter.batch(nft.transaction(messages))
     if refusal is not None and refusal.errno != tolerated:
         raise refusal
     return refusal is None

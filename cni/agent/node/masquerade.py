@@ -15,16 +15,16 @@ from cni.agent.dataplane import tunnel_filter
 from cni.effects import forward_accept, forward_rules
 from cni.effects.journal import Journal
 from cni.kernel import nft, nft_rules
-from cni.kernel.netlink import Refused
+from cni.kernel.netlink import NetlinkError
 from cni.plan.forward_accept import Accept
-from cni.protocol.errors import MachineRefused, TryAgain
+from cni.protocol.errors import OperationFailed, TryAgain
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cni.agent.dataplane.tunnel_filter import Tunnel
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.kernel.rtnl import Message
     from cni.protocol.address import Net
 
@@ -83,74 +83,74 @@ def _masquerading(network: Net, subnet: Net, rules: Rules) -> list[str]:
     ]
 
 
-def ensure(machine: Machine, rules: Rules) -> list[str]:
-    """Makes the table whole where it is not; returns what had to be done. Raises MachineRefused, Refused."""
+def ensure(host: Host, rules: Rules) -> list[str]:
+    """Makes the table whole where it is not; returns what had to be done. Raises OperationFailed, NetlinkError."""
     text, comments = text_of(rules)
-    if _present(machine, rules.table) == comments:
+    if _present(host, rules.table) == comments:
         return []
     _load(text)
     return [f"table inet {rules.table} was not whole"]
 
 
-def let_through(machine: Machine, rules: Rules) -> list[str]:
+def let_through(host: Host, rules: Rules) -> list[str]:
     """Lets the network's traffic pass where a chain drops what the host forwards; returns what had to be done.
 
-    Raises TryAgain while containers are being attached, Refused.
+    Raises TryAgain while containers are being attached, NetlinkError.
     """
     op = Accept(tuple([network for network, _ in rules.spaces]), inbound=True)
-    lacking = forward_accept.differs(machine, op) if rules.forwards else ""
+    lacking = forward_accept.differs(host, op) if rules.forwards else ""
     if not lacking:
         return []
-    if not machine.lock.try_alone():
+    if not host.lock.try_lock_exclusive():
         raise TryAgain(f"{lacking}: while containers are attached or detached, that has to wait")
     try:
-        with Journal(machine) as journal:
-            forward_accept.apply(machine, op, journal)
+        with Journal(host) as journal:
+            forward_accept.apply(host, op, journal)
     finally:
-        machine.lock.release()
+        host.lock.release()
     return [lacking]
 
 
-def _present(machine: Machine, table: str) -> list[str]:
+def _present(host: Host, table: str) -> list[str]:
     """The comments of the rules that are there."""
-    answers = _asked(machine, nft.rules_of(nft.NFPROTO_INET, table))
+    answers = _asked(host, nft.rules_of(nft.NFPROTO_INET, table))
     return [rule.comment for rule in map(nft_rules.parse_rule, answers)]
 
 
-def _asked(machine: Machine, question: tuple[int, bytes]) -> list[bytes]:
+def _asked(host: Host, question: tuple[int, bytes]) -> list[bytes]:
     """A kernel without nftables has nothing of it."""
     try:
-        return machine.netfilter.dump(*question)
-    except (Refused, OSError) as error:
+        return host.netfilter.dump(*question)
+    except (NetlinkError, OSError) as error:
         if error.errno not in forward_accept.ABSENT:
             raise
         return []
 
 
-def tables(machine: Machine) -> set[str]:
+def tables(host: Host) -> set[str]:
     """The tables of family inet."""
-    chains = [nft.parse_chain(answer) for answer in _asked(machine, nft.all_chains())]
+    chains = [nft.parse_chain(answer) for answer in _asked(host, nft.all_chains())]
     return {chain.table for chain in chains if chain.family == nft.NFPROTO_INET}
 
 
-def remove_table(machine: Machine, table: str) -> None:
-    """Removes the table, if it is there. Raises Refused."""
-    if table in tables(machine):
-        _change(machine, nft_rules.delete_table(nft.NFPROTO_INET, table))
+def remove_table(host: Host, table: str) -> None:
+    """Removes the table, if it is there. Raises NetlinkError."""
+    if table in tables(host):
+        _change(host, nft_rules.delete_table(nft.NFPROTO_INET, table))
 
 
-def remove(machine: Machine, table: str, networks: Iterable[Net]) -> None:
-    """The table, and what lets these networks through others' tables. Raises TryAgain, MachineRefused, Refused."""
-    remove_table(machine, table)
+def remove(host: Host, table: str, networks: Iterable[Net]) -> None:
+    """Removes the table, and the accept rules in other tables. Raises TryAgain, OperationFailed, NetlinkError."""
+    remove_table(host, table)
     op = Accept(tuple(networks), inbound=True)
     for chain in forward_accept.well_known(op.families):
-        forward_rules.remove(machine, chain, op)
+        forward_rules.remove(host, chain, op)
     for chain in forward_accept.well_known((4, 6)):
-        forward_rules.remove_empty(machine, chain)
+        forward_rules.remove_empty(host, chain)
 
 
-def _change(machine: Machine, message: Message) -> None:
-    refusal = machine.netfilter.batch(nft.transaction([message]))
+def _change(host: Host, message: Message) -> None:
+    refusal = host.netfilter.batch(nft.transaction([message]))
     if refusal is not None:
         raise refusal
 
@@ -158,7 +158,7 @@ def _change(machine: Machine, message: Message) -> None:
 def _load(text: str) -> None:
     program = proc.find_system("nft", os.environ)
     if program is None:
-        raise MachineRefused("the program nft is missing: install nftables")
+        raise OperationFailed("the program nft is missing: install nftables")
     ended = proc.run([program, "-f", "-"], text.encode(), {}, capture_stderr=True)
     if ended.status != 0:
-        raise MachineRefused(f"nft refused the rules: {ended.stderr.decode('utf-8', 'replace').strip()}")
+        raise OperationFailed(f"nft refused the rules: {ended.stderr.decode('utf-8', 'replace').strip()}")

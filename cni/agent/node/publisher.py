@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from cni.agent.backends import vxlan
 from cni.agent.dataplane import tunnel_filter
 from cni.agent.dataplane.tunnel_filter import Tunnel, TunnelFilter
-from cni.agent.logs import log, words_of
+from cni.agent.logs import error_text, log
 from cni.agent.model.network import VXLAN
 from cni.agent.node import conflist, flannel_rules, masquerade, subnetenv
-from cni.kernel.netlink import Interrupted, Refused
+from cni.kernel.netlink import Interrupted, NetlinkError
 from cni.protocol.errors import CniError
 from cni.protocol.record import Record
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cni.agent.node.conflist import Conflist
     from cni.agent.runtime.instance import Instance
     from cni.agent.uplink.select import Underlay, Wish
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
     from cni.protocol.address import Net
 
 
@@ -42,10 +42,10 @@ class Settings(Record):
 class Opening:
     """`faults`: what was wrong at the last opening and kept no pod from being attached. `filter`: of the tunnel."""
 
-    def __init__(self, settings: Settings, machine: Machine) -> None:
-        self.faults: list[str] = []
-        self._settings, self._machine = settings, machine
-        self.filter = TunnelFilter(machine, settings.instance.name)
+    def __init__(self, settings: Settings, host: Host) -> None:
+        self.errors: list[str] = []
+        self._settings, self._host = settings, host
+        self.filter = TunnelFilter(host, settings.instance.name)
         self._rules: masquerade.Rules | None = None
         self._asked: masquerade.Rules | None = None
         self._confined: object = None  # what the filter had to hold at the last look
@@ -56,7 +56,7 @@ class Opening:
     def open(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> list[str]:
         """The runtime's configuration comes last: then pods can be attached. Returns what was not whole.
 
-        Raises CniError, Refused, OSError.
+        Raises CniError, NetlinkError, OSError.
         """
         settings = self._settings
         spaces = tuple([(config.network(way.subnet.family), way.subnet) for way in own.ways])
@@ -70,7 +70,7 @@ class Opening:
         )
         self._asked, self._underlay = self._rules, underlay.name
         if settings.instance.predecessor:  # whose filter knows only the peers of its time
-            masquerade.remove_table(self._machine, settings.instance.predecessor)
+            masquerade.remove_table(self._host, settings.instance.predecessor)
             settings.instance.predecessor = ""
         done = self._load()
         mtu = min(vxlan.pod_mtu(config.backend, underlay, way.subnet.family) for way in own.ways)
@@ -91,19 +91,19 @@ class Opening:
         return self._rules is not None and (wanted is None or conflist.is_installed(wanted))
 
     def _list(self) -> None:
-        wanted, self.faults = self._settings.conflist, []
+        wanted, self.errors = self._settings.conflist, []
         try:
             if wanted is not None and conflist.install(wanted):
                 log.info("wrote %s", wanted.path)
         except (CniError, OSError) as error:
-            self.faults.append(words_of(error))
+            self.errors.append(error_text(error))
 
     def keep_rules(self) -> list[str]:
-        """Returns what was not whole. Raises CniError, Refused, OSError."""
+        """Returns what was not whole. Raises CniError, NetlinkError, OSError."""
         if self._rules is None:
             return []
         done = self._load() + self._confine()
-        done += masquerade.let_through(self._machine, self._rules)
+        done += masquerade.let_through(self._host, self._rules)
         self._take_over([network for network, _ in self._rules.spaces])
         return done
 
@@ -113,22 +113,22 @@ class Opening:
             return
         self._has_taken_over = True
         try:
-            for text in flannel_rules.remove(self._machine, networks):
+            for text in flannel_rules.remove(self._host, networks):
                 log.info("removed %s", text)
-        except (CniError, Refused, Interrupted, OSError) as error:
-            log.warning("flanneld's rules are left: %s", words_of(error))
+        except (CniError, NetlinkError, Interrupted, OSError) as error:
+            log.warning("flanneld's rules are left: %s", error_text(error))
 
     def _load(self) -> list[str]:
         """Loads the rules, without the filter if that is refused: the next opening tries again."""
         assert self._rules is not None
         try:
-            done = masquerade.ensure(self._machine, self._rules)
-        except (CniError, Refused, OSError) as error:
+            done = masquerade.ensure(self._host, self._rules)
+        except (CniError, NetlinkError, OSError) as error:
             if self._rules.tunnel is None:
                 raise
-            self._warn(words_of(error))
+            self._warn(error_text(error))
             self._rules = self._rules._replace(tunnel=None)
-            done = masquerade.ensure(self._machine, self._rules)
+            done = masquerade.ensure(self._host, self._rules)
         if done:
             self.filter.forget()
         return done
@@ -143,7 +143,7 @@ class Opening:
         if rules is None or rules.tunnel is None:
             return []
         others = (*rules.tunnel.devices, self._underlay)
-        pods = tunnel_filter.pod_links(self._machine.route, [subnet for _, subnet in rules.spaces], others)
+        pods = tunnel_filter.pod_links(self._host.rtnl, [subnet for _, subnet in rules.spaces], others)
         before, self._confined = self._confined, (frozenset(pods), frozenset(self.filter.ports), self.filter.peers)
         done = self.filter.confine(pods)
         return done if before == self._confined else []  # pods that come and peers that go are nothing that was broken

@@ -9,7 +9,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from cni.agent.runtime.healthserver import TEXT, HealthServer
-from cni.protocol.errors import InputOutput
+from cni.protocol.errors import IOFailure
 
 if TYPE_CHECKING:
     from cni.agent.metrics import Metrics
@@ -21,15 +21,15 @@ class Health:
     """Serves from a thread of its own once it is started."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self.fault = "pods cannot be attached yet, its log says why"  # why it is not ready
+        self.error = "pods cannot be attached yet, its log says why"  # why it is not ready
         self._metrics = metrics
 
     def start(self, ip: str, port: int) -> None:
-        """Raises InputOutput where the address cannot be had."""
+        """Raises IOFailure where the address cannot be had."""
         try:
             server = HealthServer(ip, port, self.answer)
         except OSError as error:
-            raise InputOutput(f"cannot serve health on {ip} port {port}: {error.strerror}") from None
+            raise IOFailure(f"cannot serve health on {ip} port {port}: {error.strerror}") from None
         Thread(target=server.run, name="health", daemon=True).start()
 
     def answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
@@ -38,9 +38,9 @@ class Health:
         if path == "/healthz":
             return HTTPStatus.OK, TEXT, b"podwired is running\n"
         if path == "/readyz":
-            if not self.fault:
+            if not self.error:
                 return HTTPStatus.OK, TEXT, b"podwired is ready\n"
-            return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, f"podwired is not ready: {self.fault}\n".encode()
+            return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, f"podwired is not ready: {self.error}\n".encode()
         if path == "/metrics":
             return HTTPStatus.OK, METRICS, self._metrics.text()
         return HTTPStatus.NOT_FOUND, TEXT, b"/healthz, /readyz and /metrics are here\n"

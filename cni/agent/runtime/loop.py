@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cni.agent.controllers.overlay import Reconciler
     from cni.agent.model.events import News, Store
     from cni.agent.runtime.inotify import Files
-    from cni.effects.host import Machine
+    from cni.effects.host import Host
 
 GROUPS = (
     RTNLGRP_LINK,
@@ -69,11 +69,11 @@ class Inbox:
 
 
 class Loop:
-    def __init__(self, reconciler: Reconciler, store: Store, inbox: Inbox, machine: Machine, files: Files) -> None:
-        """`machine`: the reconciler's, whose changes are no news. `files`: what it writes."""
+    def __init__(self, reconciler: Reconciler, store: Store, inbox: Inbox, host: Host, files: Files) -> None:
+        """`host`: the reconciler's, whose changes are no news. `files`: what it writes."""
         self._reconciler, self._store, self._inbox = reconciler, store, inbox
-        self._links = Events(NETLINK_ROUTE, GROUPS, machine.route)
-        self._rules = Events(NETLINK_NETFILTER, (NFNLGRP_NFTABLES,), machine.netfilter)
+        self._links = Events(NETLINK_ROUTE, GROUPS, host.rtnl)
+        self._rules = Events(NETLINK_NETFILTER, (NFNLGRP_NFTABLES,), host.netfilter)
         self._files = files
         self._stopping = False
         self._due = 0.0  # when to look after all

@@ -11,13 +11,13 @@ from collections import Counter
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from cni.agent.logs import log, words_of
+from cni.agent.logs import error_text, log
 from cni.agent.model.events import Configured, Failed, Held, Listed
 from cni.agent.model.lease import Lease, Way, derived_mac
 from cni.agent.model.network import VXLAN, NetworkConfig, read_network
 from cni.protocol import smallfile
 from cni.protocol.errors import CniError
-from cni.protocol.fields import Faults, Fields
+from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.jsontext import parse_object
 from cni.protocol.record import Record
 
@@ -45,13 +45,13 @@ class Nodes(Record):
 
     config: NetworkConfig
     entries: tuple[Entry, ...]
-    faults: Mapping[str, str]
+    errors: Mapping[str, str]
     shared: Mapping[str, str]
 
     def settled(self, before: Mapping[str, Lease]) -> dict[str, Lease | str]:
         """Returns leases by node name; one at fault, or with another's subnet, keeps its last good lease."""
-        found: dict[str, Lease | str] = {**self.faults, **{entry.name: entry.lease for entry in self.entries}}
-        return {**found, **{name: before[name] for name in (*self.faults, *self.shared) if name in before}}
+        found: dict[str, Lease | str] = {**self.errors, **{entry.name: entry.lease for entry in self.entries}}
+        return {**found, **{name: before[name] for name in (*self.errors, *self.shared) if name in before}}
 
     def sound(self) -> dict[str, Lease]:
         return {entry.name: entry.lease for entry in self.entries if entry.name not in self.shared}
@@ -70,21 +70,21 @@ def by_key(leases: Mapping[str, Lease | str], first: Iterable[str]) -> dict[str,
 
 
 def parse_nodes(data: bytes, what: str) -> Nodes:
-    """Raises Undecodable, InvalidConfig naming every fault of the network with its JSON path."""
-    faults = Faults()
-    fields = Fields(parse_object(data, what), "", faults)
+    """Raises DecodingFailure, InvalidConfig naming every fault of the network with its JSON path."""
+    errors = ConfigErrors()
+    fields = Fields(parse_object(data, what), "", errors)
     config = read_network(fields)
     items = fields.items("nodes")
-    faults.refuse()
+    errors.raise_if_any()
     found: list[Entry] = []
     faulty: dict[str, str] = {}
     for index, item in enumerate(items):
-        place, own = f"nodes[{index}]", Faults()
+        place, own = f"nodes[{index}]", ConfigErrors()
         entry = _entry(Fields(item if isinstance(item, dict) else {}, place, own), config)
         if not isinstance(item, dict):
             faulty[place] = f"{place}: expected an object"
-        elif own.texts:
-            faulty[entry.name or place] = "; ".join(own.texts)
+        elif own.messages:
+            faulty[entry.name or place] = "; ".join(own.messages)
         else:
             found.append(entry)
     for name, count in Counter([entry.name for entry in found] + [*faulty]).items():
@@ -97,26 +97,26 @@ def parse_nodes(data: bytes, what: str) -> Nodes:
 def _entry(fields: Fields, config: NetworkConfig) -> Entry:
     name = fields.text("name")
     if not name:
-        fields.fault("name", "missing")
+        fields.error("name", "missing")
     mac, vni, ways = fields.mac("VtepMAC"), config.backend.vni, []
     for family in config.families:
         ip_key, subnet_key = ("PublicIP", "Subnet") if family == 4 else ("PublicIPv6", "IPv6Subnet")
         ip, subnet = fields.ip(ip_key), fields.net(subnet_key)
         for key, value in ((ip_key, ip), (subnet_key, subnet)):
             if value is not None and value.family != family:
-                fields.fault(key, f"has to be of IPv{family}")
+                fields.error(key, f"has to be of IPv{family}")
             elif value is None and fields.raw(key) in (None, ""):
-                fields.fault(key, "missing")
+                fields.error(key, "missing")
         if ip is None or subnet is None or not ip.family == subnet.family == family:
             continue
         if subnet != subnet.network:
-            fields.fault(subnet_key, f"{subnet.text} has bits behind its prefix, is it {subnet.network.text}?")
-        elif fault := config.fault_of(subnet):
-            fields.fault(subnet_key, fault)
+            fields.error(subnet_key, f"{subnet.text} has bits behind its prefix, is it {subnet.network.text}?")
+        elif error := config.error_of(subnet):
+            fields.error(subnet_key, error)
         vtep = (mac or derived_mac(ip, vni)) if config.backend.kind == VXLAN else None
         way = Way(subnet, ip, vtep)
         if not way.is_reachable:
-            fields.fault(ip_key, f"{ip.text} is no address of a node")
+            fields.error(ip_key, f"{ip.text} is no address of a node")
         ways.append(way)
     return Entry(name, Lease(tuple(ways), config.backend.kind, vni if config.backend.kind == VXLAN else 0))
 
@@ -172,7 +172,7 @@ class StaticStore:
             except Exception as error:  # noqa: BLE001  # whatever it is, the file may be readable a moment later
                 self._seen = None
                 log.debug("%s", self._path, exc_info=error)
-                self._fail(tell, f"{self._path}: {words_of(error)}")
+                self._fail(tell, f"{self._path}: {error_text(error)}")
             while self._presented and self._untold:
                 tell(self._untold.pop(0))
             self._wake.wait(LOOK_SECONDS)
@@ -186,7 +186,7 @@ class StaticStore:
         try:
             nodes = parse_nodes(smallfile.read(self._path, LARGEST), self._path)
         except (OSError, CniError) as error:
-            why = words_of(error)
+            why = error_text(error)
             self._fail(tell, why if self._path in why else f"{self._path}: {why}")
             return
         leases = nodes.settled(self._good)
@@ -219,7 +219,7 @@ class StaticStore:
         return f"{self._path} has no node named {self._host!r}, and none with an address of this host (--node-name)"
 
     def _tell_faults(self, nodes: Nodes) -> None:
-        texts = [*dict.fromkeys([*nodes.faults.values(), *nodes.shared.values()])]
+        texts = [*dict.fromkeys([*nodes.errors.values(), *nodes.shared.values()])]
         for text in texts[:MOST_TOLD]:
             log.error("%s: %s", self._path, text)
         if len(texts) > MOST_TOLD:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cni.agent.model.network import NetworkConfig
     from cni.agent.uplink.select import Underlay, Wish
     from cni.kernel.rtnl_parse import Link
-    from cni.kernel.rtnl_socket import Route
+    from cni.kernel.rtnl_socket import RtnlSocket
     from cni.protocol.address import IP, Net
 
 GRACE_SECONDS = 10.0  # a DHCP client or a network manager that starts again needs a few
@@ -34,8 +34,8 @@ class _Purpose(Record):
 class Wire:
     """`fault`: why the interface is not as it should be. `searches`: an address that comes anywhere may be better."""
 
-    def __init__(self, route: Route, wish: Wish) -> None:
-        self.fault = ""
+    def __init__(self, route: RtnlSocket, wish: Wish) -> None:
+        self.error = ""
         self._route, self._wish = route, wish
         self._purpose: _Purpose | None = None
         self._chosen: Underlay | None = None
@@ -45,14 +45,14 @@ class Wire:
 
     @property
     def searches(self) -> bool:
-        return bool(self.fault) or self._first is not None
+        return bool(self.error) or self._first is not None
 
     def find(self, config: NetworkConfig, told: tuple[IP, ...]) -> Underlay:
         """The one that was chosen, as long as it is there with its addresses, or may come back, or there is no other.
 
-        Raises NoUnderlay, Refused.
+        Raises NoUnderlay, NetlinkError.
         """
-        self.fault = ""
+        self.error = ""
         purpose = _Purpose(config.families, config.backend.kind, told)
         if purpose != self._purpose:
             self._purpose, self._chosen, self._first, self._lost_at = purpose, None, None, None
@@ -82,7 +82,7 @@ class Wire:
 
     def _as_it_is(self, underlay: Underlay, link: Link) -> Underlay:
         if not link.up:
-            self.fault = f"{link.name} is down: other nodes are not reached"
+            self.error = f"{link.name} is down: other nodes are not reached"
         self._chosen = underlay._replace(name=link.name, mtu=link.mtu)
         return self._chosen
 
@@ -104,7 +104,7 @@ class Wire:
     def _without(self, chosen: Underlay, link: Link | None, purpose: _Purpose) -> Underlay:
         """Another one, if the chosen one has moved, was given a new address, or did not come back in time.
 
-        Raises NoUnderlay, Refused.
+        Raises NoUnderlay, NetlinkError.
         """
         now = time.monotonic()
         if self._lost_at is None:
@@ -112,15 +112,15 @@ class Wire:
         try:
             found = self._moved(chosen) or self._choose(purpose)
         except NoUnderlay as error:
-            self.fault = str(error)
+            self.error = str(error)
         else:
             if now - self._lost_at >= GRACE_SECONDS or self._is_successor(chosen, found):
                 self._first = None if _ips(found) == _ips(chosen) else self._first or chosen
                 return self._take(found)
-            self.fault = f"{chosen.name} is gone" if link is None else f"{chosen.name} has lost {_text(chosen)}"
-            self.fault += f": waited for, for {GRACE_SECONDS:.0f} s"
+            self.error = f"{chosen.name} is gone" if link is None else f"{chosen.name} has lost {_text(chosen)}"
+            self.error += f": waited for, for {GRACE_SECONDS:.0f} s"
         if link is None:
-            raise NoUnderlay(self.fault)
+            raise NoUnderlay(self.error)
         return chosen._replace(name=link.name, mtu=link.mtu)
 
     def _moved(self, chosen: Underlay) -> Underlay | None:

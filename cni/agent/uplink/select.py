@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from re import Pattern
 
     from cni.kernel.rtnl_parse import AddressInfo, Link
-    from cni.kernel.rtnl_socket import Route
+    from cni.kernel.rtnl_socket import RtnlSocket
 
 TUNNELS = ("flannel.", "flannel-v6.")  # with a VNI: the agent's own devices
 SHOWN = 8  # interfaces that an error names
@@ -67,18 +67,18 @@ class _Candidate(Record):
     named: bool = False
 
 
-def choose(route: Route, families: tuple[int, ...], wish: Wish) -> Underlay:
-    """Raises NoUnderlay, Refused."""
+def choose(route: RtnlSocket, families: tuple[int, ...], wish: Wish) -> Underlay:
+    """Raises NoUnderlay, NetlinkError."""
     return _Choice(route, families, wish).made()
 
 
-def local_addresses(route: Route) -> set[IP]:
+def local_addresses(route: RtnlSocket) -> set[IP]:
     """The addresses of all interfaces."""
     return {one.address.ip for one in route.all_addresses()}
 
 
 class _Choice:
-    def __init__(self, route: Route, families: tuple[int, ...], wish: Wish) -> None:
+    def __init__(self, route: RtnlSocket, families: tuple[int, ...], wish: Wish) -> None:
         self._route, self._families, self._wish = route, families, wish
         self._links = {link.ifindex: link for link in route.links()}
         self._addresses: dict[int, list[AddressInfo]] = {}
@@ -87,16 +87,16 @@ class _Choice:
             self._addresses.setdefault(one.ifindex, []).append(one)
 
     def made(self) -> Underlay:
-        faults = []
+        errors = []
         for candidate in self._candidates():
             if isinstance(candidate, str):
-                faults.append(candidate)
+                errors.append(candidate)
                 continue
             addresses = self._addresses_of(candidate)
             if len(addresses) == len(self._families):
                 return self._underlay(candidate, tuple(addresses))
-            faults.append(self._lack(candidate, addresses))
-        raise NoUnderlay(f"no interface to reach other nodes by: {'; '.join(faults)}. {self._offer()}")
+            errors.append(self._lack(candidate, addresses))
+        raise NoUnderlay(f"no interface to reach other nodes by: {'; '.join(errors)}. {self._offer()}")
 
     def _candidates(self) -> Iterator[_Candidate | str]:
         """In the order in which they are tried; a text tells why a wish leads to none."""

@@ -16,9 +16,9 @@ from urllib3.exceptions import HTTPError
 from cni.agent.stores.etcd.errors import (
     ANSWER_SECONDS,
     NONSENSE,
+    EtcdRejected,
     GatewayError,
-    Refused,
-    fault_of,
+    error_of,
     hint,
     reason,
     said,
@@ -125,7 +125,7 @@ class Gateway:
         body = json.dumps(request).encode()
         try:
             return self._asked(path, body, self._authorization())
-        except Refused as error:
+        except EtcdRejected as error:
             if not (self._options.username and any(text in str(error) for text in STALE_TOKEN)):
                 raise
         self.forget_token()
@@ -149,10 +149,10 @@ class Gateway:
             names = {"name": self._options.username, "password": self._options.password}
             try:
                 answer = self._asked("auth/authenticate", json.dumps(names).encode(), {})
-            except Refused as error:
+            except EtcdRejected as error:
                 if "authentication is not enabled" in str(error):
                     return {}
-                raise Refused(f"user {self._options.username!r}: {error}") from None
+                raise EtcdRejected(f"user {self._options.username!r}: {error}") from None
             with understood("auth/authenticate"):
                 self._token = str(answer["token"])
         return {"Authorization": self._token}
@@ -166,7 +166,7 @@ class Gateway:
 
     def _post(self, path: str, body: bytes, headers: dict[str, str], take: Callable[[BaseHTTPResponse], T]) -> T:
         """Returns what `take` makes of the answer of the first endpoint that has one."""
-        faults: dict[str, str] = {}
+        errors: dict[str, str] = {}
         wait = 0.0
         for turn in range(self._turn, self._turn + len(self._endpoints)):
             endpoint = self._endpoints[turn % len(self._endpoints)]
@@ -178,16 +178,16 @@ class Gateway:
                     taken = take(response)
                     self._turn = turn
                     return taken
-                fault = fault_of(response.status, whole(response))
+                text = error_of(response.status, whole(response))
             except (HTTPError, OSError) as error:
                 self.connect_anew()
-                faults[endpoint] = f"{reason(error)}{hint(error, endpoint, self._options.certfile)}"
+                errors[endpoint] = f"{reason(error)}{hint(error, endpoint, self._options.certfile)}"
                 continue
             wait = max(wait, wait_of(response))
             if response.status < 500:
-                raise Refused(f"etcd at {endpoint}: {fault}", wait)
-            faults[endpoint] = fault
-        raise GatewayError("; ".join(f"etcd at {endpoint}: {faults[endpoint]}" for endpoint in sorted(faults)), wait)
+                raise EtcdRejected(f"etcd at {endpoint}: {text}", wait)
+            errors[endpoint] = text
+        raise GatewayError("; ".join(f"etcd at {endpoint}: {errors[endpoint]}" for endpoint in sorted(errors)), wait)
 
     def _connected(self) -> urllib3.PoolManager:
         pool = self._pool  # another thread may take it away

@@ -28,11 +28,11 @@ class GatewayError(Exception):
         self.wait = wait
 
 
-class Refused(GatewayError):
+class EtcdRejected(GatewayError):
     """etcd has answered that it does not do it; any other error leaves that open."""
 
 
-def fault_of(status: int, body: bytes) -> str:
+def error_of(status: int, body: bytes) -> str:
     """What an answer that is no success says."""
     text = body.decode("utf-8", "replace").strip()
     try:

@@ -18,7 +18,7 @@ from cni.agent.model.lease import Lease, lease_value, parse_key, parse_lease
 from cni.agent.stores.etcd import messages
 from cni.agent.stores.etcd.allocation import NoSubnet, choose, fits
 from cni.agent.stores.etcd.client import Grant, understood
-from cni.agent.stores.etcd.errors import GatewayError, Refused
+from cni.agent.stores.etcd.errors import EtcdRejected, GatewayError
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ class OwnLease:
         """Revokes what was granted for nothing; but where nobody knows whether it was, since a key would go with it."""
         try:
             yield
-        except (Refused, NoSubnet):
+        except (EtcdRejected, NoSubnet):
             self._revoke(grant)
             raise
         if self.held is None or self.held.grant != grant:

@@ -44,7 +44,7 @@ class EtcdStore:
         self._aim: Aim | None = None
         self._disturbed = False
         self._failing = False
-        self._config_fault = ""
+        self._config_error = ""
         self._said = ""  # the fault, where nothing was told since
         self._gateway = gateway = Gateway(options)
         folder = f"{prefix}/subnets/".encode()
@@ -96,14 +96,14 @@ class EtcdStore:
         try:
             config = self._read(value)
         except CniError as error:
-            fault = error.message[:LONGEST_FAULT]
-            if fault != self._config_fault:
-                log.warning("%s%s", fault, "; the one before stays" if self._config is not None else "")
-                self._config_fault = fault
-                self._fail(fault)
+            text = error.message[:LONGEST_FAULT]
+            if text != self._config_error:
+                log.warning("%s%s", text, "; the one before stays" if self._config is not None else "")
+                self._config_error = text
+                self._fail(text)
             return
-        if config != self._config or self._config_fault:
-            self._config_fault = ""
+        if config != self._config or self._config_error:
+            self._config_error = ""
             self._say(Configured(config))
             with self._wake:
                 self._config = config
@@ -142,14 +142,14 @@ class EtcdStore:
             if self._failing:
                 self._disturbed = True
                 self._wake.notify_all()
-        if self._said in ("", self._config_fault):
+        if self._said in ("", self._config_error):
             return
         with self._own.lock:
             held = self._own.held
             if held is not None:
                 self._say(Held(held.lease, held.grant.expires))
-        if held is None and self._config_fault:
-            self._fail(self._config_fault)
+        if held is None and self._config_error:
+            self._fail(self._config_error)
         elif held is None and self._config is not None:
             self._say(Configured(self._config))
 

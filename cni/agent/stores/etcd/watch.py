@@ -12,7 +12,7 @@ from random import SystemRandom
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from cni.agent.logs import words_of
+from cni.agent.logs import error_text
 from cni.agent.model.events import Changed, Listed
 from cni.agent.model.lease import Lease, parse_key, parse_lease
 from cni.agent.stores.etcd.allocation import NoSubnet
@@ -74,7 +74,7 @@ def told(error: Exception) -> str:
     """In words for people."""
     if isinstance(error, (GatewayError, NoSubnet)):
         return str(error)
-    return words_of(error)
+    return error_text(error)
 
 
 class Hooks(Record):

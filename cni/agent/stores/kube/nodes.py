@@ -13,7 +13,7 @@ from cni.agent.model.lease import Lease, Way
 from cni.agent.model.network import VNI_LIMIT, VXLAN
 from cni.protocol.address import IP, Net, mac_text, parse_ip, parse_net
 from cni.protocol.errors import CniError
-from cni.protocol.fields import Faults, Fields
+from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.jsontext import dump, parse_object
 from cni.protocol.record import Record
 
@@ -263,12 +263,12 @@ def _lease(subnets: dict[int, Net], annotations: Mapping[str, str], names: Names
 
 
 def _vtep(text: str) -> tuple[bytes | None, int]:
-    """MAC address, and VNI or 0. Raises ValueError, Undecodable."""
+    """MAC address, and VNI or 0. Raises ValueError, DecodingFailure."""
     if text in ("", "null"):
         return None, 0
-    faults = Faults()
-    fields = Fields(parse_object(text.encode(), "its VTEP"), "", faults)
+    errors = ConfigErrors()
+    fields = Fields(parse_object(text.encode(), "its VTEP"), "", errors)
     mac, vni = fields.mac("VtepMAC"), fields.integer("VNI", 0, VNI_LIMIT)
-    if faults.texts:
-        raise ValueError("; ".join(faults.texts))
+    if errors.messages:
+        raise ValueError("; ".join(errors.messages))
     return mac, vni

@@ -10,7 +10,7 @@ from random import SystemRandom
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from cni.agent.logs import words_of
+from cni.agent.logs import error_text
 from cni.agent.stores.kube.client import Expired, log
 from cni.agent.stores.kube.config import ApiError
 from cni.agent.stores.kube.nodes import is_older, own_node, peer
@@ -35,7 +35,7 @@ MALFORMED = (LookupError, TypeError, ValueError, AttributeError)
 
 def told(error: Exception) -> str:
     """In words for people."""
-    return str(error) if isinstance(error, ApiError) else words_of(error)
+    return str(error) if isinstance(error, ApiError) else error_text(error)
 
 
 def named(node: Json) -> str:
