@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cni.plugins.context import Call
     from cni.protocol.jsontext import JsonValue
-    from cni.protocol.plugin_config import Network
+    from cni.protocol.plugin_config import PluginConfig
     from cni.protocol.request import Request
     from cni.protocol.result import Result
 
@@ -147,7 +147,7 @@ def _use_tool(arguments: Sequence[str], stdout: Writable, stderr: Writable) -> i
 
 
 def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: Writable, stderr: Writable) -> None:
-    from cni.protocol.plugin_config import parse_network
+    from cni.protocol.plugin_config import parse_plugin_config
     from cni.protocol.request import parse_request
 
     request = parse_request(environment, reads_args=name not in (*CHAINED, FLANNEL))
@@ -155,7 +155,7 @@ def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: W
         data = stdin.read()
     except OSError as error:
         raise IOFailure(f"error reading from stdin: {error.strerror}") from None
-    network = parse_network(data, request.command)
+    network = parse_plugin_config(data, request.command)
 
     def answer(text: str) -> None:
         _print(stdout, text)
@@ -171,7 +171,7 @@ def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: W
         _attach(name, request, network, answer, stderr)
 
 
-def _attach(name: str, request: Request, network: Network, answer: Callable[[str], None], stderr: Writable) -> None:
+def _attach(name: str, request: Request, config: PluginConfig, answer: Callable[[str], None], stderr: Writable) -> None:
     """`type: podwire`, `bridge` and `ptp`, and what is chained behind them."""
     from cni.effects.host import Host
     from cni.effects.journal import FAILURES
@@ -179,7 +179,7 @@ def _attach(name: str, request: Request, network: Network, answer: Callable[[str
     from cni.plugins.context import Call
 
     def render(result: Result) -> str:
-        return _render(result, network)
+        return _render(result, config)
 
     def warn(text: str) -> None:
         _tell(stderr, shortened(text))
@@ -191,7 +191,7 @@ def _attach(name: str, request: Request, network: Network, answer: Callable[[str
             signal(number, lambda *_: opened.stop())
         heed(lambda: opened.stopped)
         verbs = _verbs(name)
-        verbs[request.command](Call(name, request, network, opened, render, answer, warn))
+        verbs[request.command](Call(name, request, config, opened, render, answer, warn))
     except FAILURES as error:  # between the operations, as when the host is asked for facts
         from cni.effects.engine import to_cni_error
 
@@ -215,35 +215,35 @@ def _verbs(name: str) -> Mapping[str, Callable[[Call], None]]:
     return VERBS
 
 
-def _allocate(request: Request, network: Network, answer: Callable[[str], None]) -> None:
+def _allocate(request: Request, config: PluginConfig, answer: Callable[[str], None]) -> None:
     """The allocator as a program of its own."""
     import ipam.main
     from cni.effects.alive import alive_in
     from cni.protocol.plugin_config import JUDGING, previous_result, valid_attachments
 
-    alive = alive_in(network.name)
-    errors = network.judge()
-    previous = previous_result(network, errors)
+    alive = alive_in(config.name)
+    errors = config.judge()
+    previous = previous_result(config, errors)
     if request.command in JUDGING:
-        ipam.main.errors(request, network, errors)
+        ipam.main.errors(request, config, errors)
         errors.raise_if_any()
     if request.command == "ADD":
-        answer(_render(ipam.main.add(request, network, alive), network))
+        answer(_render(ipam.main.add(request, config, alive), config))
     elif request.command == "DEL":
-        ipam.main.delete(request, network, alive)
+        ipam.main.delete(request, config, alive)
     elif request.command == "CHECK":
-        ipam.main.check(request, network, previous)
+        ipam.main.check(request, config, previous)
     elif request.command == "STATUS":
-        ipam.main.status(network, alive)
+        ipam.main.status(config, alive)
     else:
-        ipam.main.collect(network, valid_attachments(network), alive)
+        ipam.main.collect(config, valid_attachments(config), alive)
 
 
-def _render(result: Result, network: Network) -> str:
+def _render(result: Result, config: PluginConfig) -> str:
     """Raises InvalidConfig where the configuration's cniVersion has no shape for the result."""
     from cni.protocol.result import result_json
 
-    return dump(result_json(result, network.version))
+    return dump(result_json(result, config.version))
 
 
 def _print(stream: Writable, text: str) -> None:

@@ -16,7 +16,7 @@ S_IFMT, S_IFREG = 0o170000, 0o100000  # inode(7)
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class Ended(Record):
+class CompletedProcess(Record):
     """How a program ended; `status` is negative for a signal."""
 
     status: int
@@ -50,7 +50,7 @@ def _is_program(path: str) -> bool:
     return mode & S_IFMT == S_IFREG and os.access(path, os.X_OK)
 
 
-def run(argv: list[str], data: bytes, environment: Mapping[str, str], capture_stderr: bool) -> Ended:
+def run(argv: list[str], data: bytes, environment: Mapping[str, str], capture_stderr: bool) -> CompletedProcess:
     """Runs a program to its end. Its stderr is ours unless it is captured. Raises OSError."""
     import subprocess
 
@@ -62,4 +62,4 @@ def run(argv: list[str], data: bytes, environment: Mapping[str, str], capture_st
         env=environment,
         check=False,
     )
-    return Ended(done.returncode, done.stdout, done.stderr or b"")
+    return CompletedProcess(done.returncode, done.stdout, done.stderr or b"")

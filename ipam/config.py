@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cni.protocol.plugin_config import Network
+    from cni.protocol.plugin_config import PluginConfig
     from ipam.ranges import Range
 
 DATA_DIR = "/var/lib/cni/networks"
@@ -32,17 +32,17 @@ class Settings(Record):
     resolv_conf: str
 
 
-def _folder(network: Network, ipam: Fields) -> str:
-    return f"{ipam.file_path('dataDir') or DATA_DIR}/{network.name}"
+def _folder(config: PluginConfig, ipam: Fields) -> str:
+    return f"{ipam.file_path('dataDir') or DATA_DIR}/{config.name}"
 
 
-def lease_folder(network: Network) -> str:
+def lease_folder(config: PluginConfig) -> str:
     """Where the leases are, whatever else the configuration says: all that giving back needs.
 
     Raises InvalidConfig: dataDir is no text.
     """
     errors = ConfigErrors()
-    folder = _folder(network, network.fields(errors).object("ipam"))
+    folder = _folder(config, config.fields(errors).object("ipam"))
     errors.raise_if_any()
     return folder
 
@@ -130,20 +130,20 @@ def _requested(sources: tuple[Fields, Fields], args: Mapping[str, str]) -> tuple
 
 
 def read_settings(
-    network: Network, args: Mapping[str, str], errors: ConfigErrors, *, of_container: bool = True
+    config: PluginConfig, args: Mapping[str, str], errors: ConfigErrors, *, of_container: bool = True
 ) -> Settings:
     """`args` are those of CNI_ARGS. Where there are faults, the settings are not to be used.
 
     `of_container`: the call is about one, for which the runtime brings ranges if the network has none of its own.
     """
-    fields = network.fields(errors)
+    fields = config.fields(errors)
     waits = not of_container and fields.object("capabilities").flag("ipRanges")
     if fields.raw("ipam") is None:
         errors.add("ipam", "IPAM config missing 'ipam' key")
     ipam, runtime = fields.object("ipam"), fields.object("runtimeConfig")
     return Settings(
-        folder=_folder(network, ipam),
-        sets=_all_sets(network.version, runtime, ipam, may_be_none=waits)
+        folder=_folder(config, ipam),
+        sets=_all_sets(config.version, runtime, ipam, may_be_none=waits)
         if isinstance(fields.raw("ipam"), dict)
         else (),
         requested=_requested((fields.object("args").object("cni"), runtime), args),
@@ -152,9 +152,9 @@ def read_settings(
     )
 
 
-def parse_settings(network: Network, args: Mapping[str, str], *, of_container: bool = True) -> Settings:
+def parse_settings(config: PluginConfig, args: Mapping[str, str], *, of_container: bool = True) -> Settings:
     """Raises InvalidConfig."""
     errors = ConfigErrors()
-    settings = read_settings(network, args, errors, of_container=of_container)
+    settings = read_settings(config, args, errors, of_container=of_container)
     errors.raise_if_any()
     return settings

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cni.protocol.address import IP
     from cni.protocol.fields import ConfigErrors
-    from cni.protocol.plugin_config import Network
+    from cni.protocol.plugin_config import PluginConfig
     from cni.protocol.request import Request
     from cni.protocol.result import IPConfig
     from ipam.ledger import Alive, Ledger
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 __all__ = ["Lease", "add", "check", "collect", "delete", "errors", "leased", "status"]
 
 
-def errors(request: Request, network: Network, found: ConfigErrors) -> set[int]:
+def errors(request: Request, config: PluginConfig, found: ConfigErrors) -> set[int]:
     """Gather what is wrong with the allocator's part of a configuration. Returns the families of its ranges."""
-    settings = read_settings(network, request.args, found, of_container=request.command != "STATUS")
+    settings = read_settings(config, request.args, found, of_container=request.command != "STATUS")
     return {one.subnet.family for each in settings.sets for one in each.ranges}
 
 
-def add(request: Request, network: Network, alive: Alive) -> Result:
+def add(request: Request, config: PluginConfig, alive: Alive) -> Result:
     """Lease one address of every range set: ips (without interface index), routes, dns.
 
     Raises InvalidConfig, IOFailure (disk, resolvConf), TryAgain (a set is exhausted, a requested address taken),
     OperationFailed (the attachment holds one already). After an error nothing of this call is leased.
     """
-    settings = parse_settings(network, request.args)
+    settings = parse_settings(config, request.args)
     wanted = assign(settings.sets, settings.requested)
     dns = DNS()
     if settings.resolv_conf:
@@ -123,30 +123,30 @@ def _refuse_duplicate(held: dict[int, IP], request: Request, position: int) -> N
         )
 
 
-def delete(request: Request, network: Network, alive: Alive) -> None:
+def delete(request: Request, config: PluginConfig, alive: Alive) -> None:
     """Give back all that the attachment holds; holding nothing is success. Creates no folder.
 
     Goes on after an error. Raises InvalidConfig (only for dataDir), IOFailure with all errors.
     """
-    ledger = find_ledger(lease_folder(network), alive)
+    ledger = find_ledger(lease_folder(config), alive)
     if ledger:
         with ledger:
             errors = _give_back(ledger, ledger.held_by(request.container_id, request.ifname))
-        _refuse(network, errors)
+        _refuse(config, errors)
 
 
-def _refuse(network: Network, errors: list[str]) -> None:
+def _refuse(config: PluginConfig, errors: list[str]) -> None:
     if errors:
-        raise IOFailure(f"cannot give back leases in {lease_folder(network)}: {'; '.join(errors)}")
+        raise IOFailure(f"cannot give back leases in {lease_folder(config)}: {'; '.join(errors)}")
 
 
-def leased(request: Request, network: Network) -> tuple[IP, ...]:
+def leased(request: Request, config: PluginConfig) -> tuple[IP, ...]:
     """The addresses that the attachment holds now; none where the configuration does not say where leases are.
 
     Raises IOFailure.
     """
     try:
-        ledger = find_ledger(lease_folder(network), None)
+        ledger = find_ledger(lease_folder(config), None)
     except InvalidConfig:
         return ()
     if ledger is None:
@@ -155,13 +155,13 @@ def leased(request: Request, network: Network) -> tuple[IP, ...]:
         return tuple([lease.ip for lease in ledger.held_by(request.container_id, request.ifname)])
 
 
-def check(request: Request, network: Network, previous: Result | None) -> None:
+def check(request: Request, config: PluginConfig, previous: Result | None) -> None:
     """The attachment holds a lease, and every address of `previous` that lies in a range set.
 
     Raises CheckFailed, InvalidConfig, IOFailure.
     """
-    settings = parse_settings(network, request.args)
-    held = set(leased(request, network))
+    settings = parse_settings(config, request.args)
+    held = set(leased(request, config))
     if not held:
         raise CheckFailed(f"host-local: Failed to find address added by container {request.container_id}")
     told = [config.address.ip for config in previous.ips] if previous else []
@@ -173,13 +173,13 @@ def check(request: Request, network: Network, previous: Result | None) -> None:
         raise CheckFailed(f"host-local: not leased to {owner}: {', '.join(missing)}", f"leases: {settings.folder}")
 
 
-def collect(network: Network, valid: set[tuple[str, str]] | None, alive: Alive) -> None:
+def collect(config: PluginConfig, valid: set[tuple[str, str]] | None, alive: Alive) -> None:
     """GC: give back every lease whose (container ID, interface name) is not in `valid`; None says nothing.
 
     Leases of old, without interface name, live as long as any attachment of their container. Goes on after an error.
     Raises InvalidConfig (only for dataDir), IOFailure with all errors.
     """
-    ledger = None if valid is None else find_ledger(lease_folder(network), alive)
+    ledger = None if valid is None else find_ledger(lease_folder(config), alive)
     if ledger is None or valid is None:
         return
     containers = {container_id for container_id, _ in valid}
@@ -190,16 +190,16 @@ def collect(network: Network, valid: set[tuple[str, str]] | None, alive: Alive) 
 
     with ledger:
         errors = _give_back(ledger, filter(stale, ledger.read_all()))
-    _refuse(network, errors)
+    _refuse(config, errors)
 
 
-def status(network: Network, alive: Alive) -> None:
+def status(config: PluginConfig, alive: Alive) -> None:
     """ADD could lease an address of every set now.
 
     Gives back what earlier boots left, as ADD does: a runtime that is told "exhausted" never comes to ADD.
     Raises PluginNotAvailable, InvalidConfig, IOFailure.
     """
-    settings = parse_settings(network, {}, of_container=False)
+    settings = parse_settings(config, {}, of_container=False)
     folder = settings.folder
     import os
 

@@ -19,7 +19,7 @@ LONGEST = 2000  # characters of a text; of a longer one the beginning and the en
 log = logging.getLogger(NAME)
 
 
-class _Lines(logging.Formatter):
+class LogfmtFormatter(logging.Formatter):
     """`time=... level=... from=... msg="..."`, as log collectors read it."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -57,7 +57,7 @@ class BoundedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # the st
 
     def __init__(self) -> None:
         super().__init__()
-        self.setFormatter(_Lines())
+        self.setFormatter(LogfmtFormatter())
         self._budget = LogBudget()
         self._timer: Timer | None = None
 
@@ -85,7 +85,7 @@ class BoundedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # the st
             self._timer.start()
 
 
-def set_up() -> None:
+def configure() -> None:
     """To standard error, for all of the agent."""
     log.addHandler(BoundedHandler())
     log.setLevel(logging.INFO)
@@ -107,7 +107,7 @@ def finish() -> None:
             handler.write_counts(everything=True)
 
 
-def tell_more() -> None:
+def enable_debug() -> None:
     """What only somebody wants to know who searches for a fault."""
     log.setLevel(logging.DEBUG)
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from cni import VERSION
 from cni.agent.backends import vxlan
 from cni.agent.cli.flags import InvalidOptions
-from cni.agent.cli.options import Asked, parse_options
+from cni.agent.cli.options import HelpRequested, parse_options
 from cni.agent.controllers.overlay import Reconciler
 from cni.agent.dataplane import routes
-from cni.agent.logs import error_text, finish, log, set_up, tell_more
+from cni.agent.logs import configure, enable_debug, error_text, finish, log
 from cni.agent.node import conflist, masquerade, subnetenv
 from cni.agent.node.publisher import Settings
 from cni.agent.runtime.health import Health, notify
 from cni.agent.runtime.inotify import Files
 from cni.agent.runtime.instance import NAME, Instance, Occupied
-from cni.agent.runtime.loop import Inbox, Loop
+from cni.agent.runtime.loop import EventQueue, Loop
 from cni.agent.uplink.select import local_addresses
 from cni.effects.host import Host
 from cni.kernel.netlink import Interrupted, NetlinkError
@@ -38,7 +38,7 @@ USAGE = 2  # the exit status for a command line that cannot be followed
 
 def run(arguments: Sequence[str], environment: Mapping[str, str], answer: Callable[[str], None]) -> int:
     """The exit status; what goes wrong before the agent runs is a line for people."""
-    set_up()
+    configure()
     try:
         return _run(arguments, environment, answer)
     finally:
@@ -48,14 +48,14 @@ def run(arguments: Sequence[str], environment: Mapping[str, str], answer: Callab
 def _run(arguments: Sequence[str], environment: Mapping[str, str], answer: Callable[[str], None]) -> int:
     try:
         options = parse_options([*arguments], environment)
-    except Asked as asked:
+    except HelpRequested as asked:
         answer(str(asked))
         return 0
     except InvalidOptions as invalid:
         log.error("%s", invalid)
         return USAGE
     if options.debug:
-        tell_more()
+        enable_debug()
     for notice in options.notices:
         log.warning("%s", notice)
     host, instance = Host(environment, log.warning), Instance(options.subnet_file)
@@ -110,7 +110,7 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
     settings = Settings(
         instance=instance,
         networks=before.networks if before is not None else (),
-        wish=options.wish,
+        selector=options.selector,
         masquerades=options.ip_masq,
         fully_random=options.random_fully,
         forwards=options.forward_rules,
@@ -120,10 +120,10 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
         conflist=options.conflist,
     )
     store = open_store(options, before.subnets if before is not None else ())
-    inbox = Inbox()
+    queue = EventQueue()
     reconciler = Reconciler(settings, host, metrics, store.present, ready, status)
     files = Files((options.subnet_file, *((options.conflist.path,) if options.conflist is not None else ())))
-    Loop(reconciler, store, inbox, host, files).run()
+    Loop(reconciler, store, queue, host, files).run()
     notify("STOPPING=1")
     log.info("ends; the data plane stays")
     return 0

@@ -20,17 +20,17 @@ class Rate(Record):
     burst: int
 
 
-class Shaping(Record):
+class Bandwidth(Record):
     """`ingress`: into the container; `egress`: out of it. None where there is no limit."""
 
     ingress: Rate | None = None
     egress: Rate | None = None
 
 
-def parse_shaping(fields: Fields) -> Shaping:
+def parse_bandwidth(fields: Fields) -> Bandwidth:
     """What the configuration says itself wins entirely over runtimeConfig, as in the reference."""
     source = fields if has_rates(fields) else fields.object("runtimeConfig").object("bandwidth")
-    return Shaping(_rate(source, "ingressRate", "ingressBurst"), _rate(source, "egressRate", "egressBurst"))
+    return Bandwidth(_rate(source, "ingressRate", "ingressBurst"), _rate(source, "egressRate", "egressBurst"))
 
 
 def has_rates(fields: Fields) -> bool:

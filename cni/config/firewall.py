@@ -8,7 +8,7 @@ from cni.protocol.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.protocol.fields import Fields
-    from cni.protocol.plugin_config import Network
+    from cni.protocol.plugin_config import PluginConfig
 
 OPEN, SAME_BRIDGE, ISOLATED = "open", "same-bridge", "isolated"
 POLICIES = (OPEN, SAME_BRIDGE, ISOLATED)
@@ -43,9 +43,9 @@ def parse_firewall(fields: Fields) -> Firewall:
     )
 
 
-def families_of(network: Network) -> tuple[int, ...]:
+def families_of(config: PluginConfig) -> tuple[int, ...]:
     """Of the addresses that the network's containers get, as far as host-local's ranges tell; else IPv4 is assumed."""
-    ipam = network.fields(ConfigErrors()).object("ipam")
+    ipam = config.fields(ConfigErrors()).object("ipam")
     ranges = [one for some in ipam.items("ranges") if isinstance(some, list) for one in some]
     subnets = [one.get("subnet") for one in ranges if isinstance(one, dict)]
     texts = [text for text in (ipam.raw("subnet"), *subnets) if isinstance(text, str) and text]

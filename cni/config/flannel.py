@@ -12,7 +12,7 @@ from cni.protocol.request import is_plugin_name
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.protocol.jsontext import JsonValue
-    from cni.protocol.plugin_config import Network
+    from cni.protocol.plugin_config import PluginConfig
 
 SUBNET_FILE = "/run/flannel/subnet.env"
 DATA_DIR = "/var/lib/cni/flannel"
@@ -41,8 +41,8 @@ class FlannelConf(Record):
     ipam: dict[str, JsonValue]
 
 
-def parse_flannel(network: Network, errors: ConfigErrors) -> FlannelConf:
-    fields = network.fields(errors)
+def parse_flannel(config: PluginConfig, errors: ConfigErrors) -> FlannelConf:
+    fields = config.fields(errors)
     conf = FlannelConf(
         subnet_file=fields.file_path("subnetFile") or SUBNET_FILE,
         data_dir=fields.file_path("dataDir") or DATA_DIR,
@@ -84,13 +84,13 @@ def _nets(values: dict[str, str], keys: tuple[str, ...], path: str) -> tuple[Net
     return tuple(found)
 
 
-def render(network: Network, conf: FlannelConf, env: SubnetEnv) -> dict[str, JsonValue]:
+def render(config: PluginConfig, conf: FlannelConf, env: SubnetEnv) -> dict[str, JsonValue]:
     """The delegate's configuration, with the reference's defaults."""
     delegate: dict[str, JsonValue] = {"type": "bridge", "ipMasq": not env.masquerades, "mtu": env.mtu, **conf.delegate}
     if delegate["type"] == "bridge":
         delegate.setdefault("isGateway", True)
-    fields = network.fields(ConfigErrors())
-    delegate |= {"name": network.name, "cniVersion": network.version}
+    fields = config.fields(ConfigErrors())
+    delegate |= {"name": config.name, "cniVersion": config.version}
     for key in ("runtimeConfig", "capabilities"):
         if (value := fields.raw(key)) is not None:
             delegate[key] = value

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from cni.protocol.jsontext import JsonValue
-    from cni.protocol.plugin_config import Network
+    from cni.protocol.plugin_config import PluginConfig
 
     # A key's name as the field writes it: what may be inside, also of each element where it is a list. None: anything.
     Known: TypeAlias = Mapping[str, "Known | None"]
@@ -76,12 +76,12 @@ SERVED: Mapping[str, tuple[str, ...]] = {
 ELSEWHERE = ("aliases", "infinibandGUID", "deviceID", "cgroupPath", "snat")
 
 
-def ignored(program: str, network: Network) -> list[str]:
+def ignored(program: str, config: PluginConfig) -> list[str]:
     """A text for each key and capability of the configuration that has no effect."""
-    members = {key.casefold(): value for key, value in network.members.items()}
+    members = {key.casefold(): value for key, value in config.members.items()}
     if program not in PROGRAMS:  # an allocator gets the whole configuration of another plugin
         return _told(_in_ipam(members, "ipam"))
-    found = _of_plugin(program, network.members, "")
+    found = _of_plugin(program, config.members, "")
     if program in ATTACHING:
         found += _in_ipam(members, "ipam")
         found += _unserved(program, members)

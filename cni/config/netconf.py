@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.config.bandwidth import Shaping, has_rates, parse_shaping
+from cni.config.bandwidth import Bandwidth, has_rates, parse_bandwidth
 from cni.config.portmap import Ports, parse_ports
 from cni.protocol.address import IPV6_MTU, parse_mac
 from cni.protocol.record import Record
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cni.config.vlan import VlanRange
     from cni.protocol.fields import ConfigErrors, Fields
-    from cni.protocol.plugin_config import Network
+    from cni.protocol.plugin_config import PluginConfig
 
 PODWIRE, BRIDGE, PTP = "podwire", "bridge", "ptp"
 DROP_INS = (BRIDGE, PTP)
@@ -58,8 +58,8 @@ class NetConf(Record):
     dns: DNS | None
     ports: Ports
     ports_given: bool
-    shaping: Shaping
-    shaping_given: bool
+    bandwidth: Bandwidth
+    bandwidth_given: bool
     accept: bool
     ipam_type: str
     notices: tuple[str, ...]
@@ -69,12 +69,14 @@ class NetConf(Record):
         return bool(self.vlan or self.trunk)
 
 
-def parse_netconf(network: Network, args: Mapping[str, str], errors: ConfigErrors, program: str = PODWIRE) -> NetConf:
+def parse_netconf(
+    config: PluginConfig, args: Mapping[str, str], errors: ConfigErrors, program: str = PODWIRE
+) -> NetConf:
     """The configuration with a default in place of whatever is at fault; the caller decides whether faults count.
 
     `program`: bridge and ptp know what the reference plugins of these names know, anything else is podwire.
     """
-    fields = _known(network, program).fields(errors)
+    fields = _known(config, program).fields(errors)
     alone = program not in DROP_INS
     backend = fields.text("ipMasqBackend")
     is_default_gateway = fields.flag("isDefaultGateway")
@@ -104,8 +106,8 @@ def parse_netconf(network: Network, args: Mapping[str, str], errors: ConfigError
         dns=(_runtime_dns(fields) if alone else None) or _dns(fields),
         ports=parse_ports(fields) if alone else Ports(),
         ports_given=alone and capabilities.flag("portMappings"),
-        shaping=parse_shaping(fields) if alone else Shaping(),
-        shaping_given=alone and (capabilities.flag("bandwidth") or has_rates(fields)),
+        bandwidth=parse_bandwidth(fields) if alone else Bandwidth(),
+        bandwidth_given=alone and (capabilities.flag("bandwidth") or has_rates(fields)),
         accept=alone,
         ipam_type=fields.object("ipam").text("type"),
         notices=_notices(backend, fields, alone),
@@ -124,11 +126,11 @@ def mtu_fault(conf: NetConf, families: Iterable[int]) -> str:
     )
 
 
-def _known(network: Network, program: str) -> Network:
+def _known(config: PluginConfig, program: str) -> PluginConfig:
     """With the keys that the program has; ptp has few."""
     if program != PTP:
-        return network
-    return network._replace(members={key: value for key, value in network.members.items() if key.lower() in PTP_KEYS})
+        return config
+    return config._replace(members={key: value for key, value in config.members.items() if key.lower() in PTP_KEYS})
 
 
 def _judge(fields: Fields, conf: NetConf, backend: str, mode: str, alone: bool) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from cni.protocol.fields import ConfigErrors, Fields
     from cni.protocol.jsontext import JsonValue
-    from cni.protocol.plugin_config import Network
+    from cni.protocol.plugin_config import PluginConfig
     from cni.protocol.request import Request
 
 DATA_DIR = "/run/cni/tuning"
@@ -59,13 +59,13 @@ class Tuning(Record):
 
 
 def parse_tuning(
-    network: Network, request: Request, errors: ConfigErrors, allowlist: Collection[str] | None = None
+    config: PluginConfig, request: Request, errors: ConfigErrors, allowlist: Collection[str] | None = None
 ) -> Tuning:
     """What is at fault is left out, and noted. `allowlist`: the lines of ALLOWLIST, None where everything is allowed.
 
     args.cni wins over runtimeConfig, that over CNI_ARGS, all of them over the rest: the reference's order.
     """
-    fields = network.fields(errors)
+    fields = config.fields(errors)
     args = fields.object("args").object("cni")
 
     def source(key: str) -> Fields:
@@ -80,7 +80,7 @@ def parse_tuning(
     )
     sysctls = _sysctls(fields, request.ifname, allowlist) | _sysctls(args, request.ifname, allowlist)
     written = fields.raw("sysctl")
-    for key in _repeated(network.data, written if isinstance(written, dict) else ()):
+    for key in _repeated(config.data, written if isinstance(written, dict) else ()):
         fields.error(f"sysctl.{key}", "is there more than once")
     return Tuning(Settings(link, tuple(sysctls.items())), fields.file_path("dataDir") or DATA_DIR)
 

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.effects.host import Host
     from cni.effects.journal import Journal
-    from cni.plan.bandwidth import Ifb, Redirect, TokenBucket
+    from cni.plan.bandwidth import Ifb, MirredRedirect, TokenBucket
 
 
 def apply_bucket(host: Host, op: TokenBucket, journal: Journal) -> None:
@@ -62,7 +62,7 @@ def ifb_differs(host: Host, op: Ifb) -> str:
     return "" if link.up else f"{op.name} is down"
 
 
-def apply_redirect(host: Host, op: Redirect, journal: Journal) -> None:
+def apply_redirect(host: Host, op: MirredRedirect, journal: Journal) -> None:
     index = host.rtnl.ifindex(op.host_interface)
     made, unmade = tc.new_ingress(index), tc.delete_ingress(index)
     try:
@@ -74,7 +74,7 @@ def apply_redirect(host: Host, op: Redirect, journal: Journal) -> None:
     host.rtnl.request(*tc.new_redirect(index, host.rtnl.ifindex(op.ifb)))
 
 
-def redirect_differs(host: Host, op: Redirect) -> str:
+def redirect_differs(host: Host, op: MirredRedirect) -> str:
     link, ifb = host.rtnl.find(op.host_interface), host.rtnl.find(op.ifb)
     if link is None or ifb is None:
         return f"{op.ifb if link else op.host_interface} is gone"

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.effects.host import Host
     from cni.effects.journal import Journal
-    from cni.plan.operations import ContainerAddress, ContainerRoute, ContainerSysctl, ContainerUp, Readiness
+    from cni.plan.operations import ContainerAddress, ContainerRoute, ContainerSysctl, ContainerUp, WaitReady
     from cni.protocol.result import Route
 
 FORWARD_SECONDS = 5.0
@@ -76,7 +76,7 @@ def apply_route(host: Host, op: ContainerRoute, journal: Journal) -> None:
 
 def route_differs(host: Host, op: ContainerRoute) -> str:
     link = host.container_rtnl.find(op.ifname)
-    there = {} if link is None else host.container_rtnl.ways_out(link.ifindex, op.route.dst.family)
+    there = {} if link is None else host.container_rtnl.routes_of_link(link.ifindex, op.route.dst.family)
     if any(_is_as_asked(route, op.route) for route in there.get(op.route.dst, ())):
         return ""
     return f"the container has lost the route {op.route.dst.text}, or it is not as it was"
@@ -95,7 +95,7 @@ def _attributes(route: Route) -> list[tuple[str, int]]:
     return [("mtu", route.mtu), ("advmss", route.advmss), ("priority", route.priority)]
 
 
-def await_ready(host: Host, op: Readiness, journal: Journal) -> None:
+def await_ready(host: Host, op: WaitReady, journal: Journal) -> None:
     del journal
     _wait_until_forwarding(host, op)
     if op.detect_duplicates:
@@ -106,7 +106,7 @@ def await_ready(host: Host, op: Readiness, journal: Journal) -> None:
     host.container_rtnl.request(*rtnl.set_mac(op.ifname, op.mac))
 
 
-def _wait_until_forwarding(host: Host, op: Readiness) -> None:
+def _wait_until_forwarding(host: Host, op: WaitReady) -> None:
     """The kernel notices a pair's carrier in a work queue of its own, usually before it is asked."""
     end = time.monotonic() + FORWARD_SECONDS
     while host.rtnl.need(op.host_interface).operstate != rtnl.OPERSTATE_UP:
@@ -116,7 +116,7 @@ def _wait_until_forwarding(host: Host, op: Readiness) -> None:
         time.sleep(STEP_SECONDS)
 
 
-def _wait_for_duplicates(host: Host, op: Readiness) -> None:
+def _wait_for_duplicates(host: Host, op: WaitReady) -> None:
     end = time.monotonic() + DUPLICATE_SECONDS
     while True:
         present = host.container_rtnl.addresses(op.ifname)

@@ -81,7 +81,7 @@ EFFECTS: dict[str, Effect] = {
     "Veth": Effect(veth.apply, veth.release, veth.differs),
     "BridgePort": Effect(bridge.apply_port, not_released, bridge.port_differs),
     "PortVlan": _later("vlan", "port", shared=True),
-    "NoPortVlan": _later("vlan", "removal", shared=True),
+    "RemovePortVlan": _later("vlan", "removal", shared=True),
     "VlanGateway": _later("vlan", "gateway", shared=True),
     "SpoofGuard": _later("spoofcheck"),
     "ContainerSysctl": Effect(container.apply_sysctl, not_released, container.sysctl_differs),
@@ -108,13 +108,13 @@ EFFECTS: dict[str, Effect] = {
     "LoopbackRouting": _later("route_localnet"),
     "TokenBucket": _later("bandwidth", "bucket", shared=True),
     "Ifb": _later("bandwidth", "ifb"),
-    "Redirect": _later("bandwidth", "redirect", shared=True),
+    "MirredRedirect": _later("bandwidth", "redirect", shared=True),
     "LoopbackUp": _later("loopback"),
-    "Originals": _later("tuning", "originals")._replace(differs=nothing_differs),
-    "TunedSysctl": _later("tuning", "sysctl", shared=True)._replace(differs=nothing_differs),
+    "SavedSettings": _later("tuning", "originals")._replace(differs=nothing_differs),
+    "SetContainerSysctl": _later("tuning", "sysctl", shared=True)._replace(differs=nothing_differs),
     "SpelledSysctls": _later("tuning", "spelled", shared=True),
-    "TunedLink": _later("tuning", "link", shared=True),
-    "Readiness": Effect(container.await_ready, not_released, nothing_differs),
+    "SetLink": _later("tuning", "link", shared=True),
+    "WaitReady": Effect(container.await_ready, not_released, nothing_differs),
 }
 
 

@@ -6,7 +6,7 @@ from cni.effects import iptables_legacy
 from cni.effects.forward_accept import ABSENT, well_known
 from cni.kernel import nft, nft_rules
 from cni.kernel.netlink import U32, NetlinkError
-from cni.kernel.nft import BE32, NFPROTO_INET, PROTOCOLS, Place
+from cni.kernel.nft import BE32, NFPROTO_INET, PROTOCOLS, SetRef
 from cni.plan.forward_accept import dropped, rejected
 from cni.plan.forward_audit import ACCEPT, Rule, may_pass, rejects
 from cni.protocol.errors import PluginNotAvailable
@@ -68,7 +68,7 @@ def _rules(host: Host, chain: Chain) -> dict[str, list[Rule]]:
     names = {link.ifindex: link.name for link in host.rtnl.links()}
 
     def keys(name: str) -> list[bytes]:
-        return [element.key for element in host.nft.elements(Place(chain.family, chain.table, name))]
+        return [element.key for element in host.nft.elements(SetRef(chain.family, chain.table, name))]
 
     found: dict[str, list[Rule]] = {}
     for answer in host.netfilter.dump(*nft.rules_of(chain.family, chain.table)):

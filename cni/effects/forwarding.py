@@ -57,7 +57,10 @@ def _advertised(host: Host) -> set[int]:
             return set()
         raise
     return {
-        way.ifindex for answer in answers if rtnl_parse.is_advertised(answer) for way in rtnl_parse.parse_ways(answer)
+        way.ifindex
+        for answer in answers
+        if rtnl_parse.is_advertised(answer)
+        for way in rtnl_parse.parse_next_hops(answer)
     }
 
 

@@ -7,7 +7,7 @@ from errno import EEXIST
 from cni.effects import nft_elements
 from cni.kernel import nft, rtnl
 from cni.kernel.netlink import NetlinkError
-from cni.kernel.nft import Element, Place
+from cni.kernel.nft import Element, SetRef
 from cni.plan import nfttext
 
 TYPE_CHECKING = False
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from cni.plan.isolation import IsolatedPort, Isolation
 
 ISOLATING, SAME_BRIDGE, ISOLATED = [
-    Place(nft.NFPROTO_INET, nfttext.TABLE, name) for name in (nfttext.ISOLATING, nfttext.SAME_BRIDGE, nfttext.ISOLATED)
+    SetRef(nft.NFPROTO_INET, nfttext.TABLE, name) for name in (nfttext.ISOLATING, nfttext.SAME_BRIDGE, nfttext.ISOLATED)
 ]
 IFNAME_BYTES = 16
 LABEL = "podwire ingressPolicy"  # nobody's: GC and DEL pass it over
 
 
-def _elements(op: Isolation) -> list[tuple[Place, Element]]:
+def _elements(op: Isolation) -> list[tuple[SetRef, Element]]:
     """What may pass comes first, so that in between nothing is dropped that will pass."""
     name = op.bridge.encode().ljust(IFNAME_BYTES, b"\0")
     bridge, pair = Element(name, "", LABEL), Element(name + name, "", LABEL)
@@ -38,7 +38,7 @@ def apply(host: Host, op: Isolation, journal: Journal) -> None:
             _add(host, place, element, journal)
 
 
-def _add(host: Host, place: Place, element: Element, journal: Journal) -> None:
+def _add(host: Host, place: SetRef, element: Element, journal: Journal) -> None:
     def step() -> None:
         refusal = host.nft.change(nft.add_element(place, element))
         if refusal is not None:
@@ -54,7 +54,7 @@ def _add(host: Host, place: Place, element: Element, journal: Journal) -> None:
 def differs(host: Host, op: Isolation) -> str:
     if any(host.nft.find(place, element) is None for place, element in _elements(op)):
         return f"the isolation of {op.bridge} is gone from table {nfttext.INET}"
-    return "" if nft_elements.is_whole(host, nfttext.isolation()) else f"table {nfttext.INET} has lost its rules"
+    return "" if nft_elements.is_loaded(host, nfttext.isolation()) else f"table {nfttext.INET} has lost its rules"
 
 
 def apply_port(host: Host, op: IsolatedPort, journal: Journal) -> None:

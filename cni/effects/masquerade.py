@@ -12,18 +12,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.effects.host import Host
     from cni.effects.journal import Journal
-    from cni.kernel.nft import Place
+    from cni.kernel.nft import SetRef
 
 
-def _element(op: Masquerade) -> tuple[Place, Element]:
+def _element(op: Masquerade) -> tuple[SetRef, Element]:
     place = MASQUERADES[nfttext.masquerade_map(op.ip.family)]
     return place, Element(op.ip.packed, masquerade_chain(op.address), op.label)
 
 
 def apply(host: Host, op: Masquerade, journal: Journal) -> None:
-    if not nft_elements.is_whole(host, nfttext.masquerade([op.address])):
+    if not nft_elements.is_loaded(host, nfttext.masquerade([op.address])):
         _restore(host, op, journal)
-    nft_elements.hold(host, *_element(op), journal)
+    nft_elements.add_owned(host, *_element(op), journal)
 
 
 def _restore(host: Host, op: Masquerade, journal: Journal) -> None:
@@ -50,6 +50,6 @@ def differs(host: Host, op: Masquerade) -> str:
     place, element = _element(op)
     if host.nft.find(place, element) != element:
         return f"the masquerade of {op.ip.text} is gone from table {nfttext.INET}"
-    if not nft_elements.is_whole(host, nfttext.masquerade([op.address])):
+    if not nft_elements.is_loaded(host, nfttext.masquerade([op.address])):
         return f"table {nfttext.INET} has lost its rules"
     return ""

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from cni.effects.host import Host
     from cni.effects.journal import Journal
-    from cni.kernel.nft import Element, Place
+    from cni.kernel.nft import Element, SetRef
     from cni.plan.alias import Alias
-    from cni.plan.nfttext import Part
+    from cni.plan.nfttext import RulesetFragment
 
 
-def hold(host: Host, place: Place, element: Element, journal: Journal) -> None:
+def add_owned(host: Host, place: SetRef, element: Element, journal: Journal) -> None:
     """Adds an element. A key that is taken is its last holder's left-over: the address is ours now."""
     journal.add(lambda: host.nft.remove(place, element))
     added = nft.add_element(place, element)
@@ -33,7 +33,7 @@ def hold(host: Host, place: Place, element: Element, journal: Journal) -> None:
         raise refusal
 
 
-def forget(host: Host, is_stale: Callable[[str], bool]) -> None:
+def remove_owned(host: Host, is_stale: Callable[[str], bool]) -> None:
     """Removes every element but ports' whose label is is_stale; for DEL without addresses, and GC. The cost grows with
     all elements.
     """
@@ -43,22 +43,22 @@ def forget(host: Host, is_stale: Callable[[str], bool]) -> None:
                 host.nft.remove(place, element)
 
 
-def ensure(host: Host, part: Part, lost: Callable[[], Iterable[str]], journal: Journal) -> None:
+def ensure(host: Host, part: RulesetFragment, missing: Callable[[], Iterable[str]], journal: Journal) -> None:
     """Loads the part where one of its chains has no rules, with the elements that were lost.
 
     Alone; whoever had to wait looks again, since another may have loaded it.
     """
-    if is_whole(host, part):
+    if is_loaded(host, part):
         return
     host.lock.lock_exclusive()
     host.nft.forget_chains()
-    if not is_whole(host, part):
-        _load(host, part.table, part.text(lost()), journal)
+    if not is_loaded(host, part):
+        _load(host, part.table, part.text(missing()), journal)
         host.nft.forget_chains()
     host.lock.lock_shared()
 
 
-def is_whole(host: Host, part: Part) -> bool:
+def is_loaded(host: Host, part: RulesetFragment) -> bool:
     return host.nft.chains(part.table).issuperset(part.chains)
 
 

@@ -25,14 +25,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cni.kernel.nft import Element, Place
+    from cni.kernel.nft import Element, SetRef
 
 ABSENT = (ENOENT, EOPNOTSUPP, EPROTONOSUPPORT, EAFNOSUPPORT)  # the table is not there, or nothing of nftables is
 FAMILIES = {nfttext.INET: nft.NFPROTO_INET, nfttext.BRIDGE: nft.NFPROTO_BRIDGE}
 
 
-def _places(table: str, *names: str) -> dict[str, Place]:
-    return {name: nft.Place(FAMILIES[table], nfttext.TABLE, name) for name in names}
+def _places(table: str, *names: str) -> dict[str, SetRef]:
+    return {name: nft.SetRef(FAMILIES[table], nfttext.TABLE, name) for name in names}
 
 
 MASQUERADES = _places(nfttext.INET, *[nfttext.masquerade_map(family) for family in (4, 6)])
@@ -126,7 +126,7 @@ class Nft(Netlink):
         """All of them or none take effect."""
         return self.batch(nft.transaction(list(messages)))
 
-    def find(self, place: Place, element: Element) -> Element | None:
+    def find(self, place: SetRef, element: Element) -> Element | None:
         """Whatever has the element's key."""
         try:
             answer = self.ask(*nft.get_element(place, element))
@@ -136,7 +136,7 @@ class Nft(Netlink):
             raise
         return next(iter(nft.parse_elements(answer)), None)
 
-    def remove(self, place: Place, element: Element) -> bool:
+    def remove(self, place: SetRef, element: Element) -> bool:
         """Absence is success, and so is a key that by now is another's. Tells whether the element was there."""
         found = self.find(place, element)
         if found is None or found.label != element.label:
@@ -151,7 +151,7 @@ class Nft(Netlink):
         places = (*MASQUERADES.values(), *GUARDS.values(), *PORTS.values())
         return any(label_keys(element.label) for place in places for element in self.elements(place))
 
-    def each_element(self, place: Place) -> Iterator[Element]:
+    def each_element(self, place: SetRef) -> Iterator[Element]:
         """The same as they come, consistent or not; empty where there is none.
 
         Who stops before the end has to close the socket: the kernel dumps one thing at a time.
@@ -167,7 +167,7 @@ class Nft(Netlink):
                 return
             yield from nft.each_element(content)
 
-    def elements(self, place: Place) -> list[Element]:
+    def elements(self, place: SetRef) -> list[Element]:
         """The cost grows with their number."""
         try:
             answers = self.dump(*nft.all_elements(place))

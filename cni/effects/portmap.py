@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from cni.effects.host import Host
     from cni.effects.journal import Journal
-    from cni.kernel.nft import Place
+    from cni.kernel.nft import SetRef
     from cni.plan.alias import Alias
     from cni.plan.operations import Operation
     from cni.plan.portmap import PortOverlap
@@ -41,23 +41,23 @@ def _key(op: HostPort, *, any_address: bool = False) -> bytes:
     return front + PROTOCOL.pack(PROTOCOLS[op.mapping.protocol]) + PORT.pack(op.mapping.host_port)
 
 
-def _port_element(op: HostPort) -> tuple[Place, Element]:
+def _port_element(op: HostPort) -> tuple[SetRef, Element]:
     target = op.ip.packed + PORT.pack(op.mapping.container_port)
     return PORTS[host_port_map(op)], Element(_key(op), "", op.label, target)
 
 
-def _condition_element(op: Condition) -> tuple[Place, Element]:
+def _condition_element(op: Condition) -> tuple[SetRef, Element]:
     element = Element(_key(op.port), op.chain, op.port.label, leaves=True)
     return PORTS[f"condition_{host_port_map(op.port)}"], element
 
 
-def _hairpin_element(op: Hairpin) -> tuple[Place, Element]:
+def _hairpin_element(op: Hairpin) -> tuple[SetRef, Element]:
     return PORTS[f"hairpin{op.address.family}"], Element(op.address.ip.packed, op.chain, op.label)
 
 
 def _ensure(host: Host, label: str, hairpins: list[Hairpin], conditions: list[Condition], journal: Journal) -> None:
     """The rules; where they were lost, also what the host interfaces' aliases tell of ports that are not `label`'s."""
-    if nft_elements.is_whole(host, nfttext.host_ports(hairpins, conditions)):
+    if nft_elements.is_loaded(host, nfttext.host_ports(hairpins, conditions)):
         return
     held = [op for _, alias in nft_elements.attached(host) if alias.label != label for op in _remembered(alias)]
     others = [op for op in held if isinstance(op, Hairpin)]
@@ -93,7 +93,7 @@ def _remembered(alias: Alias) -> tuple[Operation, ...]:
 
 def apply_hairpin(host: Host, op: Hairpin, journal: Journal) -> None:
     _ensure(host, op.label, [op], [], journal)
-    nft_elements.hold(host, *_hairpin_element(op), journal)
+    nft_elements.add_owned(host, *_hairpin_element(op), journal)
 
 
 def apply_condition(host: Host, op: Condition, journal: Journal) -> None:
@@ -101,7 +101,7 @@ def apply_condition(host: Host, op: Condition, journal: Journal) -> None:
     _ensure(host, op.port.label, [], [op], journal)
     host.lock.lock_exclusive()
     if _other_holder(host, op.port) is None:
-        nft_elements.hold(host, *_condition_element(op), journal)
+        nft_elements.add_owned(host, *_condition_element(op), journal)
     else:
         from cni.effects import portmap_standby
 
@@ -272,11 +272,11 @@ def port_differs(host: Host, op: HostPort) -> str:
     missing = _element_differs(host, _port_element(op), f"host port {op.mapping.text}")
     if missing and _stands_by(host, host_port_map(op), _port_element(op)[1]):
         missing = ""
-    if not missing and not nft_elements.is_whole(host, nfttext.host_ports([], [])):
+    if not missing and not nft_elements.is_loaded(host, nfttext.host_ports([], [])):
         return f"table {nfttext.INET} has lost its rules"
     return missing
 
 
-def _element_differs(host: Host, where: tuple[Place, Element], what: str) -> str:
+def _element_differs(host: Host, where: tuple[SetRef, Element], what: str) -> str:
     place, element = where
     return "" if host.nft.find(place, element) == element else f"{what} is gone from table {nfttext.INET}"

@@ -18,10 +18,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.effects.host import Host
     from cni.effects.journal import Journal
-    from cni.kernel.nft import Place
+    from cni.kernel.nft import SetRef
 
 
-def _standing_by(name: str, port: Element, chain: str) -> tuple[Place, Element]:
+def _standing_by(name: str, port: Element, chain: str) -> tuple[SetRef, Element]:
     return PORTS[standby_map(name)], Element(port.key + port.value, chain, port.label, leaves=True)
 
 

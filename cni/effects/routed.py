@@ -35,6 +35,6 @@ def apply_route(host: Host, op: HostRoute, journal: Journal) -> None:
 
 def route_differs(host: Host, op: HostRoute) -> str:
     link = host.rtnl.find(op.interface)
-    if link is not None and Net(op.ip, op.ip.bits) in host.rtnl.ways_out(link.ifindex, op.ip.family):
+    if link is not None and Net(op.ip, op.ip.bits) in host.rtnl.routes_of_link(link.ifindex, op.ip.family):
         return ""
     return f"the host has lost the route to {op.ip.text} out of {op.interface}"

@@ -12,12 +12,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.effects.host import Host
     from cni.effects.journal import Journal
-    from cni.kernel.nft import Place
+    from cni.kernel.nft import SetRef
 
 IFNAME_BYTES = 16
 
 
-def _elements(op: SpoofGuard) -> list[tuple[Place, Element]]:
+def _elements(op: SpoofGuard) -> list[tuple[SetRef, Element]]:
     """In a concatenation every part is padded to four bytes (libnftnl)."""
     name = op.host_interface.encode().ljust(IFNAME_BYTES, b"\0")
     allowed = Element(name + op.mac.ljust(8, b"\0"), "", op.label)
@@ -27,7 +27,7 @@ def _elements(op: SpoofGuard) -> list[tuple[Place, Element]]:
 def apply(host: Host, op: SpoofGuard, journal: Journal) -> None:
     nft_elements.ensure(host, nfttext.spoof_guard(), lambda: _lost(host, op), journal)
     for place, element in _elements(op):
-        nft_elements.hold(host, place, element, journal)
+        nft_elements.add_owned(host, place, element, journal)
 
 
 def _lost(host: Host, op: SpoofGuard) -> list[str]:
@@ -58,6 +58,6 @@ def release(host: Host, op: SpoofGuard) -> None:
 def differs(host: Host, op: SpoofGuard) -> str:
     if any(host.nft.find(place, element) != element for place, element in _elements(op)):
         return f"the guard against spoofing on {op.host_interface} is gone from table {nfttext.BRIDGE}"
-    if not nft_elements.is_whole(host, nfttext.spoof_guard()):
+    if not nft_elements.is_loaded(host, nfttext.spoof_guard()):
         return f"table {nfttext.BRIDGE} has lost its rules"
     return ""

@@ -12,7 +12,7 @@ from cni.effects.journal import FAILURES
 from cni.effects.stray import peer_of
 from cni.kernel import rtnl, statefile, sysctl
 from cni.plan.tuning import (
-    TunedLink,
+    SetLink,
     is_as_written,
     read_saved,
     restoring,
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from cni.effects.journal import Journal
     from cni.kernel.rtnl import Message
     from cni.kernel.rtnl_parse import Link
-    from cni.plan.tuning import Originals, SpelledSysctls, TunedSysctl
+    from cni.plan.tuning import SavedSettings, SetContainerSysctl, SpelledSysctls
 
 
-def apply_originals(host: Host, op: Originals, journal: Journal) -> None:
+def apply_originals(host: Host, op: SavedSettings, journal: Journal) -> None:
     """Raises IOFailure."""
     earlier = statefile.read(op.file)
     text = saved_text(_present(host, op), op.label, earlier, host.container_rtnl.namespace())
@@ -44,7 +44,7 @@ def apply_originals(host: Host, op: Originals, journal: Journal) -> None:
     journal.add(lambda: statefile.remove(op.file) if earlier is None else statefile.write(op.file, earlier))
 
 
-def _present(host: Host, op: Originals) -> Settings:
+def _present(host: Host, op: SavedSettings) -> Settings:
     """The settings that will be changed, as they are; those that do not tell (net.ipv4.route.flush) are left out."""
     link = LinkSettings()
     if given := op.changes.link.given:
@@ -54,7 +54,7 @@ def _present(host: Host, op: Originals) -> Settings:
     return Settings(link, tuple([(key, value) for key, value in values if value is not None]))
 
 
-def release_originals(host: Host, op: Originals) -> None:
+def release_originals(host: Host, op: SavedSettings) -> None:
     """Restores all that can be restored. Raises OperationFailed for the rest, once: with the file the memory is gone,
     so that no setting stands in the way of a container's end for ever.
     """
@@ -72,7 +72,7 @@ def release_originals(host: Host, op: Originals) -> None:
         raise OperationFailed("; ".join(failed))
 
 
-def _is_of(host: Host, op: Originals, content: bytes) -> bool:
+def _is_of(host: Host, op: SavedSettings, content: bytes) -> bool:
     """True where the container is there, and the one that the originals are of: its path may lead to another by now."""
     if host.container is None:
         return False
@@ -85,16 +85,16 @@ def _is_of(host: Host, op: Originals, content: bytes) -> bool:
     return keys in (None, label_keys(op.label))
 
 
-def _restore(host: Host, op: TunedLink | TunedSysctl) -> None:
+def _restore(host: Host, op: SetLink | SetContainerSysctl) -> None:
     """What has gone with the interface needs no restoring."""
-    if not isinstance(op, TunedLink):
+    if not isinstance(op, SetLink):
         _put_back(host, op.key, op.value)
     elif (link := host.container_rtnl.find(op.ifname)) is not None:
         for message, _ in _steps(link, op.settings):
             host.container_rtnl.request(*message)
 
 
-def apply_sysctl(host: Host, op: TunedSysctl, journal: Journal) -> None:
+def apply_sysctl(host: Host, op: SetContainerSysctl, journal: Journal) -> None:
     """Also where it has the value already: what is written for all interfaces is handed on to each. There a refusal
     is none: /proc/sys may be read-only, with all set beforehand.
     """
@@ -135,7 +135,7 @@ def _read_sysctls(host: Host, op: SpelledSysctls) -> dict[str, str]:
     return {key: value for key, value in values if value is not None}
 
 
-def apply_link(host: Host, op: TunedLink, journal: Journal) -> None:
+def apply_link(host: Host, op: SetLink, journal: Journal) -> None:
     """Each step on its own: of several in one message the kernel would take some and refuse the others."""
     route = host.container_rtnl
 
@@ -146,7 +146,7 @@ def apply_link(host: Host, op: TunedLink, journal: Journal) -> None:
         take(*step)
 
 
-def link_differs(host: Host, op: TunedLink) -> str:
+def link_differs(host: Host, op: SetLink) -> str:
     link = host.container_rtnl.find(op.ifname)
     if link is None:
         return f"{op.ifname} is gone"
@@ -210,7 +210,7 @@ def _put_back(host: Host, key: str, value: str) -> None:
 
 
 def release_all(folder: str, is_stale: Callable[[str], bool]) -> None:
-    """Originals with a is_stale label; the cost grows with all that are kept. Raises IOFailure."""
+    """Restores what has a stale label; the cost grows with all that are kept. Raises IOFailure."""
     for file in [f"{folder}/{name}" for name in statefile.names(folder) if name.endswith(".json")]:
         try:
             content = statefile.read(file)

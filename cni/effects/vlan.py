@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.effects.host import Host
     from cni.effects.journal import Journal
-    from cni.plan.vlan import NoPortVlan, PortVlan, VlanGateway
+    from cni.plan.vlan import PortVlan, RemovePortVlan, VlanGateway
 
 
 def apply_port(host: Host, op: PortVlan, journal: Journal) -> None:
@@ -21,7 +21,7 @@ def apply_port(host: Host, op: PortVlan, journal: Journal) -> None:
     host.rtnl.request(*rtnl.add_vlans(host.rtnl.ifindex(op.port), op.first, op.last, op.native))
 
 
-def apply_removal(host: Host, op: NoPortVlan, journal: Journal) -> None:
+def apply_removal(host: Host, op: RemovePortVlan, journal: Journal) -> None:
     """The way back is the port's own end."""
     del journal
     host.rtnl.request(*rtnl.delete_vlan(host.rtnl.ifindex(op.port), op.vid))
@@ -42,7 +42,7 @@ def port_differs(host: Host, op: PortVlan) -> str:
     return ""
 
 
-def removal_differs(host: Host, op: NoPortVlan) -> str:
+def removal_differs(host: Host, op: RemovePortVlan) -> str:
     return f"{op.port} is still in VLAN {op.vid}" if op.vid in _vlans(host, op.port) else ""
 
 

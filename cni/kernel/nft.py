@@ -68,7 +68,7 @@ class Chain(Record):
         return f"{FAMILY_NAMES.get(self.family, self.family)} {self.table}"
 
 
-class Place(Record):
+class SetRef(Record):
     """A map or set: nfproto family, table, name."""
 
     family: int
@@ -96,13 +96,13 @@ def _key(element: Element) -> bytes:
     return nest(NFTA_ELEM_KEY, attribute(NFTA_DATA_VALUE, element.key), flag=NLA_F_NESTED)
 
 
-def _list(place: Place, *elements: bytes) -> bytes:
+def _list(place: SetRef, *elements: bytes) -> bytes:
     payload = text(NFTA_LIST_TABLE, place.table) + text(NFTA_LIST_SET, place.name)
     listed = [nest(NFTA_LIST_ELEM, element, flag=NLA_F_NESTED) for element in elements]
     return payload + (nest(NFTA_LIST_ELEMENTS, *listed, flag=NLA_F_NESTED) if listed else b"")
 
 
-def add_element(place: Place, element: Element) -> Message:
+def add_element(place: SetRef, element: Element) -> Message:
     """NetlinkError with EEXIST where the key is taken, with ENOENT where table, map or chain is missing."""
     parts = _key(element)
     if element.chain:
@@ -117,16 +117,16 @@ def add_element(place: Place, element: Element) -> Message:
     return message(NFT_MSG_NEWSETELEM, flags, place.family, _list(place, parts))
 
 
-def delete_element(place: Place, element: Element) -> Message:
+def delete_element(place: SetRef, element: Element) -> Message:
     return message(NFT_MSG_DELSETELEM, NLM_F_ACK, place.family, _list(place, _key(element)))
 
 
-def get_element(place: Place, element: Element) -> Message:
+def get_element(place: SetRef, element: Element) -> Message:
     """NetlinkError with ENOENT where the key is not there."""
     return message(NFT_MSG_GETSETELEM, 0, place.family, _list(place, _key(element)))
 
 
-def all_elements(place: Place) -> tuple[int, bytes]:
+def all_elements(place: SetRef) -> tuple[int, bytes]:
     kind, _, payload = message(NFT_MSG_GETSETELEM, 0, place.family, _list(place))
     return kind, payload
 

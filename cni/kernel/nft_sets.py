@@ -23,23 +23,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cni.kernel.nft import Place
+    from cni.kernel.nft import SetRef
     from cni.kernel.rtnl import Message
 
 AT_A_TIME = 1000  # keys in one message: the length of a list is told in 16 bits, and a key takes up to 28 bytes
 
 
-def add_keys(place: Place, keys: Iterable[bytes]) -> Message:
+def add_keys(place: SetRef, keys: Iterable[bytes]) -> Message:
     """Adds keys; those that are there already stay. NetlinkError with ENOENT where the set is missing."""
     return message(NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, place.family, _list(place, keys))
 
 
-def delete_keys(place: Place, keys: Iterable[bytes]) -> Message:
+def delete_keys(place: SetRef, keys: Iterable[bytes]) -> Message:
     """Deletes keys. NetlinkError with ENOENT where one of them is not there."""
     return message(NFT_MSG_DELSETELEM, NLM_F_ACK, place.family, _list(place, keys))
 
 
-def _list(place: Place, keys: Iterable[bytes]) -> bytes:
+def _list(place: SetRef, keys: Iterable[bytes]) -> bytes:
     listed = [
         nest(NFTA_LIST_ELEM, nest(NFTA_ELEM_KEY, attribute(NFTA_DATA_VALUE, key), flag=NLA_F_NESTED), flag=NLA_F_NESTED)
         for key in keys

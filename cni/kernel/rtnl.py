@@ -249,7 +249,7 @@ def new_route(index: int, route: Route, source: IP | None = None) -> Message:
     return RTM_NEWROUTE, NLM_F_CREATE, payload
 
 
-def way_to(ip: IP) -> Message:
+def route_get(ip: IP) -> Message:
     """Which route the host takes."""
     head = RTMSG.pack(_family(ip.family), ip.bits, 0, 0, 0, 0, 0, 0, 0)
     return RTM_GETROUTE, 0, head + address(RTA_DST, ip)

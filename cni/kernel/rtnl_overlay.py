@@ -97,7 +97,7 @@ class Neighbour(Record):
     is_plain: bool = True
 
 
-class MadeRoute(Record):
+class KernelRoute(Record):
     """A route with who made it; `main`: in the main table, for packets of every source and TOS. Index 0: it has several
     next hops, none, or a nexthop object. `is_plain`: without a source address and metrics of its own. `priority` is
     what ip(8) calls metric.
@@ -229,7 +229,7 @@ def delete_route(dst: Net, gw: IP | None, ifindex: int, protocol: int) -> Messag
     return RTM_DELROUTE, 0, _route(dst, gw, ifindex, protocol, on_link=False)
 
 
-def delete_made_route(route: MadeRoute) -> Message:
+def delete_kernel_route(route: KernelRoute) -> Message:
     """Deletes one route of several to its destination; without a next hop the kernel takes all hops of the route."""
     dst, protocol, kind = route.dst, route.protocol, route.kind
     head = RTMSG.pack(_family(dst.ip), dst.prefix, 0, 0, RT_TABLE_MAIN, protocol, SCOPE_NOWHERE, kind, 0)
@@ -258,14 +258,14 @@ def _route(dst: Net, gw: IP | None, ifindex: int, protocol: int, on_link: bool) 
     return head + address(RTA_DST, dst.ip) + (address(RTA_GATEWAY, gw) if gw else b"") + u32(RTA_OIF, ifindex)
 
 
-def parse_made_route(data: bytes) -> MadeRoute:
+def parse_kernel_route(data: bytes) -> KernelRoute:
     family, prefix, sources, tos, table, protocol, _, kind, flags = unpacked(RTMSG, data)
     found = attributes(data, RTMSG.size)
     gw, link = found.get(RTA_GATEWAY) or found.get(RTA_VIA, b"")[VIA_FAMILY_BYTES:], found.get(RTA_OIF)
     if RTA_NH_ID in found:  # such a route is not found by its hops (net/ipv4/fib_semantics.c, fib_nh_match)
         gw = link = b""
     dst = net_of(ip_of(found.get(RTA_DST) or bytes(4 if family == AF_INET else 16)), prefix)
-    return MadeRoute(
+    return KernelRoute(
         dst=dst,
         gw=ip_of(gw) if gw else None,
         ifindex=int.from_bytes(link, byteorder) if link else 0,
@@ -283,7 +283,7 @@ def described(message: Message) -> str:
     kind, _, payload = message
     verb = {RTM_NEWROUTE: "ip route replace", RTM_DELROUTE: "ip route delete"}.get(kind)
     if verb is not None:
-        route = parse_made_route(payload)
+        route = parse_kernel_route(payload)
         what = "blackhole " if route.is_blackhole else ""
         return f"{verb} {what}{route.dst.text}" + (f" via {route.gw.text}" if route.gw else "")
     entry = parse_neighbour(payload)

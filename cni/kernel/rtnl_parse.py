@@ -156,7 +156,7 @@ def parse_route(data: bytes) -> RouteInfo:
     )
 
 
-def parse_ways(data: bytes) -> list[RouteInfo]:
+def parse_next_hops(data: bytes) -> list[RouteInfo]:
     """The route once for each next hop: the kernel joins IPv6 routes that differ in nothing else."""
     route, hops = parse_route(data), attributes(data, RTMSG.size).get(RTA_MULTIPATH, b"")
     if not hops:

@@ -99,17 +99,17 @@ class RtnlSocket(Netlink):
             if refused.errno != errno:
                 raise
 
-    def way(self, ip: IP) -> rtnl_parse.RouteInfo | None:
-        """How the host would send to this address; None where it knows no way."""
+    def get_route(self, ip: IP) -> rtnl_parse.RouteInfo | None:
+        """How the host would send to this address; None where it knows no route."""
         try:
-            return rtnl_parse.parse_route(self.ask(*rtnl.way_to(ip)))
+            return rtnl_parse.parse_route(self.ask(*rtnl.route_get(ip)))
         except NetlinkError:
             return None
 
     def link_to(self, ip: IP) -> rtnl_parse.Link | None:
-        """Returns the link that the host would send to this address by; None where it knows no way."""
-        way = self.way(ip)
-        return next((link for link in self.links() if link.ifindex == way.ifindex), None) if way else None
+        """Returns the link that the host would send to this address by; None where it knows no route."""
+        route = self.get_route(ip)
+        return next((link for link in self.links() if link.ifindex == route.ifindex), None) if route else None
 
     def defaults(self, family: int) -> list[rtnl_parse.RouteInfo]:
         """The main table's default routes, the preferred one first; of several next hops the first."""
@@ -119,9 +119,9 @@ class RtnlSocket(Netlink):
             if refused.errno == ENOENT:  # the table is made with its first route
                 return []
             raise
-        ways = [rtnl_parse.parse_ways(answer)[0] for answer in answers if not unpacked(rtnl.RTMSG, answer)[1]]
+        routes = [rtnl_parse.parse_next_hops(answer)[0] for answer in answers if not unpacked(rtnl.RTMSG, answer)[1]]
         # Where the kernel has no IPv6, it answers with IPv4.
-        return sorted([way for way in ways if way.dst.family == family], key=lambda way: way.priority)
+        return sorted([route for route in routes if route.dst.family == family], key=lambda route: route.priority)
 
     def links(self) -> list[rtnl_parse.Link]:
         """All links; the cost grows with their number."""
@@ -146,15 +146,15 @@ class RtnlSocket(Netlink):
             ("addresses", link.ifindex, 0), lambda: {one.address for one in self.addresses(name)}
         )
 
-    def ways_out(self, ifindex: int, family: int) -> dict[Net, list[rtnl_parse.RouteInfo]]:
+    def routes_of_link(self, ifindex: int, family: int) -> dict[Net, list[rtnl_parse.RouteInfo]]:
         """The routes of one family out of one link, by destination; the kernel filters, but for further next hops."""
 
         def listed() -> dict[Net, list[rtnl_parse.RouteInfo]]:
             found: dict[Net, list[rtnl_parse.RouteInfo]] = {}
             for answer in self.dump(*rtnl.routes_of(ifindex, family)):
-                for way in rtnl_parse.parse_ways(answer):
-                    if way.ifindex == ifindex:
-                        found.setdefault(way.dst, []).append(way)
+                for route in rtnl_parse.parse_next_hops(answer):
+                    if route.ifindex == ifindex:
+                        found.setdefault(route.dst, []).append(route)
             return found
 
         return self._once(("routes", ifindex, family), listed)

@@ -9,7 +9,7 @@ from cni.plan.operations import (
     ContainerUp,
     Forwarding,
     GatewayAddress,
-    Readiness,
+    WaitReady,
 )
 from cni.protocol.address import IP, Net, mac_text
 from cni.protocol.result import Interface, IPConfig, Route
@@ -73,7 +73,7 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
     if conf.routed:
         from cni.plan import routed
 
-        found += routed.ways_out(attachment) + _routes(attachment) + routed.ways_in(attachment)
+        found += routed.host_routes(attachment) + _routes(attachment) + routed.container_routes(attachment)
     else:
         found += _routes(attachment)
         if conf.is_gateway:
@@ -82,7 +82,7 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
     if not conf.disable_container_interface:
         # Else the one address always comes with the same MAC address.
         announce = conf.mac is not None or conf.macs_chosen or len(attachment.lease.ips) > 1
-        found.append(Readiness(names.host_interface, ifname, names.container_mac, conf.enable_dad, announce))
+        found.append(WaitReady(names.host_interface, ifname, names.container_mac, conf.enable_dad, announce))
     return tuple(found)
 
 

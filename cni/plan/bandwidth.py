@@ -9,7 +9,7 @@ from cni.protocol.result import Interface
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.config.bandwidth import Rate, Shaping
+    from cni.config.bandwidth import Bandwidth, Rate
     from cni.plan.operations import Operation
     from cni.protocol.owner import Owner
 
@@ -49,7 +49,7 @@ class Ifb(Record):
         return f"ip link add {self.name} up address {mac_text(self.mac)} txqueuelen 0 type ifb"
 
 
-class Redirect(Record):
+class MirredRedirect(Record):
     """All that arrives at the host's interface takes the way through the ifb; it goes with the interface."""
 
     host_interface: str
@@ -70,12 +70,12 @@ def ifb_mac(owner: Owner) -> bytes:
     return mac_of("ifb", *owner)
 
 
-def interfaces(conf: Shaping, owner: Owner) -> tuple[Interface, ...]:
+def interfaces(conf: Bandwidth, owner: Owner) -> tuple[Interface, ...]:
     """What the feature adds to the answer's interfaces."""
     return (Interface(ifb_name(owner), mac_text(ifb_mac(owner))),) if conf.egress else ()
 
 
-def operations(conf: Shaping, owner: Owner, host_interface: str, paired: bool) -> tuple[Operation, ...]:
+def operations(conf: Bandwidth, owner: Owner, host_interface: str, paired: bool) -> tuple[Operation, ...]:
     found: list[Operation] = []
     if conf.ingress:
         found.append(_bucket(host_interface, conf.ingress))
@@ -83,7 +83,7 @@ def operations(conf: Shaping, owner: Owner, host_interface: str, paired: bool) -
         name = ifb_name(owner)
         found.append(Ifb(name, ifb_mac(owner), host_interface, owner.label, paired))
         found.append(_bucket(name, conf.egress))
-        found.append(Redirect(host_interface, name))
+        found.append(MirredRedirect(host_interface, name))
     return tuple(found)
 
 

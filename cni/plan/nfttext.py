@@ -34,7 +34,7 @@ ISOLATION = "isolation"
 ISOLATING, SAME_BRIDGE, ISOLATED = "isolating", "same_bridge", "isolated"
 
 
-class Part(Record):
+class RulesetFragment(Record):
     """What is loaded as one: `chains` are those that must not be without rules, `lines` tells what makes them."""
 
     table: str
@@ -56,7 +56,7 @@ def masquerade_map(family: int) -> str:
     return f"masquerade{family}"
 
 
-def masquerade(addresses: Sequence[Net]) -> Part:
+def masquerade(addresses: Sequence[Net]) -> RulesetFragment:
     """The maps that lead from an address to its subnet's chain, and these subnets' chains."""
 
     def lines() -> list[str]:
@@ -69,7 +69,7 @@ def masquerade(addresses: Sequence[Net]) -> Part:
             found += _chain(masquerade_chain(address), stays, "masquerade")
         return found
 
-    return Part(INET, (POSTROUTING, *map(masquerade_chain, addresses)), lines)
+    return RulesetFragment(INET, (POSTROUTING, *map(masquerade_chain, addresses)), lines)
 
 
 def masquerade_element(address: Net, label: str) -> str:
@@ -77,7 +77,7 @@ def masquerade_element(address: Net, label: str) -> str:
     return f"add element {INET} {masquerade_map(address.family)} {{ {verdict} }}"
 
 
-def spoof_guard() -> Part:
+def spoof_guard() -> RulesetFragment:
     chain = f"{BRIDGE} {GUARD_CHAIN}"
 
     def lines() -> list[str]:
@@ -89,7 +89,7 @@ def spoof_guard() -> Part:
             f"add rule {chain} iifname @{GUARDED} iifname . ether saddr != @{ALLOWED} drop",
         ]
 
-    return Part(BRIDGE, (GUARD_CHAIN,), lines)
+    return RulesetFragment(BRIDGE, (GUARD_CHAIN,), lines)
 
 
 def guard_elements(port: str, mac: bytes, label: str) -> list[str]:
@@ -99,7 +99,7 @@ def guard_elements(port: str, mac: bytes, label: str) -> list[str]:
     ]
 
 
-def isolation() -> Part:
+def isolation() -> RulesetFragment:
     """Bridges that isolate, and pairs of a bridge with itself: what stays on one may pass, unless it is isolated.
 
     A drop here is final, whatever other chains accept (nftables(8), verdict statements).
@@ -119,10 +119,10 @@ def isolation() -> Part:
             ),
         ]
 
-    return Part(INET, (ISOLATION,), lines)
+    return RulesetFragment(INET, (ISOLATION,), lines)
 
 
-def host_ports(hairpins: Sequence[Hairpin], conditions: Sequence[Condition]) -> Part:
+def host_ports(hairpins: Sequence[Hairpin], conditions: Sequence[Condition]) -> RulesetFragment:
     """Ports of the host: where to, and on the way back from whom they seem to come.
 
     The bit in a packet's mark says that it has come through a host port; for what finds no port, it is cleared.
@@ -143,7 +143,7 @@ def host_ports(hairpins: Sequence[Hairpin], conditions: Sequence[Condition]) -> 
     for bit in bits:
         chains += [f"hostports-{bit}", f"hairpin-bit{bit}"]
     chains += [one.chain for one in conditions] + [one.chain for one in hairpins]
-    return Part(INET, tuple(chains), lines)
+    return RulesetFragment(INET, tuple(chains), lines)
 
 
 def standby_map(name: str) -> str:

@@ -171,7 +171,7 @@ class GatewayAddress(Record):
         return f"ip addr {'replace' if self.force else 'add'} {self.address.text} dev {self.bridge}"
 
 
-class Readiness(Record):
+class WaitReady(Record):
     """The port forwards and the addresses are usable; with `announce`, the neighbours have been told who has them.
 
     What is announced before the port forwards is lost, and neighbours would keep the old MAC of a reused address.

@@ -32,12 +32,12 @@ def plan_attachment(attachment: Attachment) -> Plan:
         + _masquerade(attachment)
         + _accept(attachment)
         + _ports(attachment)
-        + _shaping(attachment)
+        + _bandwidth(attachment)
         + address.operations(attachment)
-        + _ways_from_loopback(attachment)
+        + _loopback_routing(attachment)
     )
     result = Result(
-        interfaces=interfaces + address.interfaces(attachment) + _detour(attachment),
+        interfaces=interfaces + address.interfaces(attachment) + _ifb_interfaces(attachment),
         ips=tuple([ip._replace(interface=index) for ip in lease.ips]),
         routes=address.routes(attachment),
         dns=lease.dns if conf.dns is None else conf.dns,
@@ -81,18 +81,18 @@ def _ports(attachment: Attachment) -> tuple[Operation, ...]:
     return portmap.operations(attachment.conf.ports, attachment.addresses, attachment.owner.label)
 
 
-def _ways_from_loopback(attachment: Attachment) -> tuple[Operation, ...]:
+def _loopback_routing(attachment: Attachment) -> tuple[Operation, ...]:
     if not attachment.conf.ports.mappings:
         return ()
     from cni.plan import portmap
 
     place = address.gateway_interface(attachment)
     label = "" if attachment.conf.routed else attachment.owner.label
-    return portmap.ways_from_loopback(attachment.conf.ports, attachment.addresses, place, label)
+    return portmap.loopback_routing(attachment.conf.ports, attachment.addresses, place, label)
 
 
-def _shaping(attachment: Attachment) -> tuple[Operation, ...]:
-    conf = attachment.conf.shaping
+def _bandwidth(attachment: Attachment) -> tuple[Operation, ...]:
+    conf = attachment.conf.bandwidth
     if not (conf.ingress or conf.egress):
         return ()
     from cni.plan import bandwidth
@@ -100,9 +100,9 @@ def _shaping(attachment: Attachment) -> tuple[Operation, ...]:
     return bandwidth.operations(conf, attachment.owner, attachment.names.host_interface, paired=True)
 
 
-def _detour(attachment: Attachment) -> tuple[Interface, ...]:
-    if not attachment.conf.shaping.egress:
+def _ifb_interfaces(attachment: Attachment) -> tuple[Interface, ...]:
+    if not attachment.conf.bandwidth.egress:
         return ()
     from cni.plan import bandwidth
 
-    return bandwidth.interfaces(attachment.conf.shaping, attachment.owner)
+    return bandwidth.interfaces(attachment.conf.bandwidth, attachment.owner)

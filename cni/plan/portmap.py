@@ -154,7 +154,7 @@ def route_localnet(interface: str) -> str:
     return f"net/ipv4/conf/{interface}/route_localnet"
 
 
-def ways_from_loopback(
+def loopback_routing(
     conf: Ports, addresses: tuple[Net, ...], toward: str, label: str, *, pair: bool = False
 ) -> tuple[LoopbackRouting, ...]:
     """`toward`: the interface that leads to the container, which has to be there already; empty for none."""

@@ -63,7 +63,7 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
     return (veth, IgnoreAdvertisements(names.host_interface)) if attachment.facts.ipv6 else (veth,)
 
 
-def ways_in(attachment: Attachment) -> list[Operation]:
+def container_routes(attachment: Attachment) -> list[Operation]:
     """The gateways, and the routes to the container."""
     host_interface = attachment.names.host_interface
     gateways = sorted({ip.gateway for ip in attachment.lease.ips if ip.gateway is not None})
@@ -76,7 +76,7 @@ def ways_in(attachment: Attachment) -> list[Operation]:
     return found
 
 
-def ways_out(attachment: Attachment) -> list[Operation]:
+def host_routes(attachment: Attachment) -> list[Operation]:
     """To the gateway directly, to the subnet through it; the other routes then find their gateway."""
     ifname = attachment.owner.ifname
     found: dict[Route, Operation] = {}  # each once, from the first address: the kernel has one way or the last

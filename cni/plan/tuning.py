@@ -27,7 +27,7 @@ WORDS = {"mac": "address", "promisc": "promisc", "mtu": "mtu", "allmulti": "allm
 SYSCTL, OWNER, NAMESPACE, SPELLED = "sysctl", "owner", "netns", "spelled"
 
 
-class Originals(Record):
+class SavedSettings(Record):
     """What is there before the changes is kept in the file; DEL restores whatever the file holds by then."""
 
     file: str
@@ -39,7 +39,7 @@ class Originals(Record):
         return f"keep the settings of {self.ifname} in {self.file}"
 
 
-class TunedSysctl(Record):
+class SetContainerSysctl(Record):
     """`key`: a path below /proc/sys."""
 
     key: str
@@ -60,7 +60,7 @@ class SpelledSysctls(Record):
         return f"keep in {self.file} how the kernel spells {', '.join(keys)}"
 
 
-class TunedLink(Record):
+class SetLink(Record):
     ifname: str
     settings: LinkSettings
 
@@ -90,18 +90,18 @@ def operations(conf: Tuning, owner: Owner) -> tuple[Operation, ...]:
     link, sysctls = conf.settings
     if not (link.given or sysctls):
         return ()
-    found: list[Operation] = [Originals(file_of(conf.data_dir, owner), owner.label, owner.ifname, conf.settings)]
-    found += [TunedSysctl(key, value) for key, value in sysctls]
-    found += [TunedLink(owner.ifname, link)] if link.given else []
+    found: list[Operation] = [SavedSettings(file_of(conf.data_dir, owner), owner.label, owner.ifname, conf.settings)]
+    found += [SetContainerSysctl(key, value) for key, value in sysctls]
+    found += [SetLink(owner.ifname, link)] if link.given else []
     found += [SpelledSysctls(file_of(conf.data_dir, owner), sysctls)] if sysctls else []
     return tuple(found)
 
 
-def restoring(saved: Settings, ifname: str) -> tuple[TunedLink | TunedSysctl, ...]:
+def restoring(saved: Settings, ifname: str) -> tuple[SetLink | SetContainerSysctl, ...]:
     """In reverse; each setting on its own, so that one which is refused does not keep others from it."""
     link = {name: getattr(saved.link, name) for name in saved.link.given}
-    links = [TunedLink(ifname, LinkSettings(**{name: value})) for name, value in link.items()]
-    return (*reversed(links), *[TunedSysctl(key, value) for key, value in reversed(saved.sysctls)])
+    links = [SetLink(ifname, LinkSettings(**{name: value})) for name, value in link.items()]
+    return (*reversed(links), *[SetContainerSysctl(key, value) for key, value in reversed(saved.sysctls)])
 
 
 def as_answered(conf: Tuning, ifname: str, previous: Result) -> Tuning:

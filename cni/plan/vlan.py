@@ -30,7 +30,7 @@ class PortVlan(Record):
         return f"bridge vlan add dev {self.port} vid {vid}{' pvid untagged' if self.native else ''}"
 
 
-class NoPortVlan(Record):
+class RemovePortVlan(Record):
     """A new port's default VLAN, taken away."""
 
     port: str
@@ -64,7 +64,7 @@ def port_operations(attachment: Attachment) -> list[Operation]:
     found: list[Operation] = []
     wanted = conf.vlan == DEFAULT_VLAN or any(trunk.first <= DEFAULT_VLAN <= trunk.last for trunk in conf.trunk)
     if conf.vlan and not conf.preserve_default_vlan and not wanted:
-        found.append(NoPortVlan(port, DEFAULT_VLAN))
+        found.append(RemovePortVlan(port, DEFAULT_VLAN))
     found += [PortVlan(port, trunk.first, trunk.last, native=False) for trunk in conf.trunk]
     if conf.vlan:
         found.append(PortVlan(port, conf.vlan, conf.vlan, native=True))

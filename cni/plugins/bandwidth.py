@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.config.bandwidth import parse_shaping
+from cni.config.bandwidth import parse_bandwidth
 from cni.plan import bandwidth
 from cni.plan.bandwidth import Ifb, ifb_mac, ifb_name
 from cni.plugins.context import owner_of
@@ -22,14 +22,14 @@ REFERENCE_PREFIX, REFERENCE_LENGTH = "bwp", 15
 
 
 class Bandwidth:
-    enters = True
-    begins = False
-    traceless = False
+    needs_netns = True
+    prev_result_optional = False
+    keeps_shared = False
 
     def __init__(self, call: Call, errors: ConfigErrors) -> None:
         self._call = call
         self._owner = owner_of(call)
-        self._conf = parse_shaping(call.network.fields(errors))
+        self._conf = parse_bandwidth(call.config.fields(errors))
 
     def operations(self, previous: Result) -> tuple[Operation, ...]:
         if not (self._conf.ingress or self._conf.egress):
@@ -52,11 +52,11 @@ class Bandwidth:
 
     def answer(self, previous: Result) -> Result:
         added = bandwidth.interfaces(self._conf, self._owner)
-        if at_least(self._call.network.version, TELLS_MTU):
+        if at_least(self._call.config.version, TELLS_MTU):
             added = tuple([one.with_mtu(self._call.host.rtnl.need(one.name).mtu) for one in added])
         return previous._replace(interfaces=previous.interfaces + added)
 
-    def leftovers(self, previous: Result) -> tuple[Operation, ...]:
+    def release_operations(self, previous: Result) -> tuple[Operation, ...]:
         """The ifb, also one that the reference made; the rest goes with the host's interface."""
         del previous
         names = (ifb_name(self._owner), self._reference_name())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.config.bandwidth import Rate, Shaping
+from cni.config.bandwidth import Bandwidth, Rate
 from cni.config.netconf import mtu_fault, parse_netconf
 from cni.config.portmap import Ports
 from cni.effects.alive import alive_in
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from cni.config.netconf import NetConf
     from cni.effects.host import Host
     from cni.plugins.ipam import Ipam
-    from cni.protocol.plugin_config import Network
+    from cni.protocol.plugin_config import PluginConfig
     from cni.protocol.request import Request
 
 
 def add(call: Call) -> None:
     """Attaches the container and answers; on any failure, that of answering included, nothing of it is left."""
-    request, network, host = call.request, call.network, call.host
+    request, network, host = call.request, call.config, call.host
     conf, ipam, _ = _validated(call)
     host.open_container(request.netns, request.netns_override)
     owner = owner_of(call)
@@ -59,7 +59,7 @@ def add(call: Call) -> None:
 
 def check(call: Call) -> None:
     """Raises CheckFailed naming everything that is no longer as ADD made it."""
-    request, network, host = call.request, call.network, call.host
+    request, network, host = call.request, call.config, call.host
     conf, ipam, previous = _validated(call)
     if previous is None:
         raise InvalidConfig("prevResult: missing, CHECK compares with what ADD answered")
@@ -86,7 +86,7 @@ def check(call: Call) -> None:
 
 def delete(call: Call) -> None:
     """Releases whatever there is of the attachment; what is missing, or at fault elsewhere, is no obstacle."""
-    request, network, host = call.request, call.network, call.host
+    request, network, host = call.request, call.config, call.host
     conf = parse_netconf(network, request.args, ConfigErrors(), call.program)
     ipam = allocator(conf.ipam_type, request)
     host.lock.lock_shared()
@@ -111,7 +111,7 @@ def delete(call: Call) -> None:
     if unknown or not alias.whole or (not addresses and (conf.ip_masq or conf.ports.mappings)):
         from cni.effects import nft_elements, portmap
 
-        collect_errors(failed, lambda: nft_elements.forget(host, owner.has))
+        collect_errors(failed, lambda: nft_elements.remove_owned(host, owner.has))
         collect_errors(failed, lambda: portmap.release_all(host, owner.has))
     if failed and find_own(host, owner) is not None:
         raise_collected(failed, "the container still has its interface, so its addresses stay leased")
@@ -122,7 +122,7 @@ def delete(call: Call) -> None:
 
 def collect(call: Call) -> None:
     """GC: releases what belongs to the network's attachments that are not in the runtime's list of valid ones."""
-    network, host = call.network, call.host
+    network, host = call.config, call.host
     valid = valid_attachments(network)
     if valid is None:
         return  # a runtime that names none must not lose all (cnitool sends no list)
@@ -132,7 +132,7 @@ def collect(call: Call) -> None:
 
     failed: list[str] = []
     host.lock.lock_shared()
-    collect_errors(failed, lambda: nft_elements.forget(host, is_stale))
+    collect_errors(failed, lambda: nft_elements.remove_owned(host, is_stale))
     collect_errors(failed, lambda: portmap.release_all(host, is_stale))
     for name in [link.name for link in host.rtnl.links() if is_stale(link.alias)]:
         collect_errors(failed, lambda: host.rtnl.delete(name))  # noqa: B023  # called before the next turn
@@ -154,8 +154,8 @@ def status(call: Call) -> None:
         from cni.config.firewall import families_of
         from cni.effects import forward_audit
 
-        forward_audit.refuse_drops(call.host, families_of(call.network), _arrival(conf))
-    ipam.status(call.network, alive_in(call.network.name))
+        forward_audit.refuse_drops(call.host, families_of(call.config), _arrival(conf))
+    ipam.status(call.config, alive_in(call.config.name))
 
 
 VETH_MTU = 1500  # kernel drivers/net/veth.c, ether_setup
@@ -167,13 +167,13 @@ def _validated(call: Call) -> tuple[NetConf, Ipam, Result | None]:
 
     Raises InvalidConfig.
     """
-    errors = call.network.judge()
-    conf = parse_netconf(call.network, call.request.args, errors, call.program)
-    previous = previous_result(call.network, errors)
+    errors = call.config.judge()
+    conf = parse_netconf(call.config, call.request.args, errors, call.program)
+    previous = previous_result(call.config, errors)
     if conf.routed and not conf.ipam_type:
         errors.add("ipam.type", "missing, a routed container needs addresses")
     ipam = allocator(conf.ipam_type, call.request)
-    families = ipam.errors(call.request, call.network, errors)
+    families = ipam.errors(call.request, call.config, errors)
     if error := mtu_fault(conf, families):
         errors.add("mtu", error)
     errors.raise_if_any()
@@ -243,7 +243,7 @@ def _release_stray(call: Call, owner: Owner, conf: NetConf, addresses: tuple[Net
     from cni.effects import stray
     from cni.plan.traces import traces_of
 
-    previous = previous_result(call.network, ConfigErrors()) or Result()
+    previous = previous_result(call.config, ConfigErrors()) or Result()
     bridge = "" if conf.routed else conf.bridge
     traces = traces_of(owner, previous, addresses, bridge, conf.ipam_type == IN_PROCESS)
     stray.release(call.host, owner.ifname, traces)
@@ -256,16 +256,16 @@ def _as_attached(conf: NetConf, alias: Alias) -> NetConf:
         mac_spoof_check=conf.mac_spoof_check or alias.guarded is not None,
         mac=alias.guarded or conf.mac,
         ports=Ports(alias.ports, alias.hairpin) if alias.ports else conf.ports,
-        shaping=Shaping(egress=Rate(0, 0)) if conf.shaping_given and not alias.label else Shaping(),
+        bandwidth=Bandwidth(egress=Rate(0, 0)) if conf.bandwidth_given and not alias.label else Bandwidth(),
     )
 
 
-def _leased(request: Request, network: Network, ipam: Ipam) -> tuple[Net, ...]:
+def _leased(request: Request, config: PluginConfig, ipam: Ipam) -> tuple[Net, ...]:
     """The attachment's addresses by ADD's answer, or else by its leases."""
-    previous = previous_result(network, ConfigErrors())
+    previous = previous_result(config, ConfigErrors())
     if previous is not None and previous.ips:
         return tuple([ip.address for ip in previous.ips])
     try:
-        return tuple([Net(ip, ip.bits) for ip in ipam.leased(request, network)])
+        return tuple([Net(ip, ip.bits) for ip in ipam.leased(request, config)])
     except FAILURES:
         return ()  # the release of the leases will say what is wrong with them

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
         nothing tells afterwards which containers it has served.
         """
 
-        enters: bool
-        begins: bool
-        traceless: bool
+        needs_netns: bool
+        prev_result_optional: bool
+        keeps_shared: bool
 
         def __init__(self, call: Call, errors: ConfigErrors) -> None: ...
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         def answer(self, previous: Result) -> Result:
             """For ADD, when all operations are applied."""
 
-        def leftovers(self, previous: Result) -> tuple[Operation, ...]:
+        def release_operations(self, previous: Result) -> tuple[Operation, ...]:
             """For DEL: what there may be, with as much of ADD's answer as the runtime tells."""
 
         def forget(self, is_stale: Callable[[str], bool]) -> None:
@@ -63,13 +63,13 @@ def _plugin(call: Call, errors: ConfigErrors) -> Plugin:
 
 def _prepared(call: Call) -> tuple[Plugin, Result]:
     """For ADD and CHECK: the plugin and what was answered before it. Raises InvalidConfig."""
-    errors = call.network.judge()
+    errors = call.config.judge()
     plugin = _plugin(call, errors)
-    previous = previous_result(call.network, errors)
+    previous = previous_result(call.config, errors)
     errors.raise_if_any()
-    if previous is None and not plugin.begins:
+    if previous is None and not plugin.prev_result_optional:
         raise InvalidConfig(f"prevResult: missing, {call.program} must be called as chained plugin, after another")
-    if plugin.enters:
+    if plugin.needs_netns:
         call.host.open_container(call.request.netns, call.request.netns_override)
     return plugin, previous or Result()
 
@@ -78,7 +78,7 @@ def add(call: Call) -> None:
     """What earlier plugins answered, with what this one adds; on any failure, nothing of its own is left."""
     plugin, previous = _prepared(call)
     host = call.host
-    with Journal(host, shared_stays=plugin.traceless) as journal:
+    with Journal(host, shared_stays=plugin.keeps_shared) as journal:
         host.lock.lock_shared()
         apply(host, plugin.operations(previous), journal)
         call.answer(call.render(plugin.answer(previous)))
@@ -95,28 +95,28 @@ def check(call: Call) -> None:
 def delete(call: Call) -> None:
     """Releases whatever there is; what is missing, or at fault elsewhere, is no obstacle."""
     plugin = _plugin(call, ConfigErrors())
-    previous = previous_result(call.network, ConfigErrors()) or Result()
-    if plugin.enters:
+    previous = previous_result(call.config, ConfigErrors()) or Result()
+    if plugin.needs_netns:
         open_if_there(call.host, call.request)
     call.host.lock.lock_shared()
-    failed = release(call.host, reversed(plugin.leftovers(previous)))
+    failed = release(call.host, reversed(plugin.release_operations(previous)))
     collect_errors(failed, lambda: plugin.forget(owner_of(call).has))
     raise_collected(failed, "not everything of the attachment could be released")
 
 
 def collect(call: Call) -> None:
     """GC: releases what belongs to the network's attachments that are not in the runtime's list of valid ones."""
-    valid = valid_attachments(call.network)
+    valid = valid_attachments(call.config)
     if valid is None:
         return
     plugin = _plugin(call, ConfigErrors())
     call.host.lock.lock_shared()
-    plugin.forget(stale(call.network.name, valid))
+    plugin.forget(stale(call.config.name, valid))
 
 
 def status(call: Call) -> None:
     """Raises PluginNotAvailable where an ADD could not be served, InvalidConfig where the configuration is at fault."""
-    errors = call.network.judge()
+    errors = call.config.judge()
     plugin = _plugin(call, errors)
     errors.raise_if_any()
     plugin.status()

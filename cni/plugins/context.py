@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cni.effects.host import Host
-    from cni.protocol.plugin_config import Network
+    from cni.protocol.plugin_config import PluginConfig
     from cni.protocol.request import Request
     from cni.protocol.result import Result
 
@@ -24,7 +24,7 @@ class Call(Record):
 
     program: str
     request: Request
-    network: Network
+    config: PluginConfig
     host: Host
     render: Callable[[Result], str]
     answer: Callable[[str], None]
@@ -32,7 +32,7 @@ class Call(Record):
 
 
 def owner_of(call: Call) -> Owner:
-    return Owner(call.network.name, call.request.container_id, call.request.ifname)
+    return Owner(call.config.name, call.request.container_id, call.request.ifname)
 
 
 def open_if_there(host: Host, request: Request) -> None:

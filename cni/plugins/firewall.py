@@ -24,13 +24,13 @@ ANY_INTERFACE = "*"
 
 
 class Firewall:
-    enters = False
-    begins = False
-    traceless = True
+    needs_netns = False
+    prev_result_optional = False
+    keeps_shared = True
 
     def __init__(self, call: Call, errors: ConfigErrors) -> None:
         self._call = call
-        self._conf = parse_firewall(call.network.fields(errors))
+        self._conf = parse_firewall(call.config.fields(errors))
         self._firewalld: bool | None = None
 
     def operations(self, previous: Result) -> tuple[Operation, ...]:
@@ -93,7 +93,7 @@ class Firewall:
             self._call.warn(unavailable.message)
         return previous
 
-    def leftovers(self, previous: Result) -> tuple[Operation, ...]:
+    def release_operations(self, previous: Result) -> tuple[Operation, ...]:
         """Subnet and bridge are shared with other containers, but for a subnet of one address."""
         return self._accepted(previous)
 

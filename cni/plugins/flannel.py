@@ -14,7 +14,7 @@ from cni.plugins.ipam_exec import clean_up, execute
 from cni.protocol.errors import CniError, InvalidConfig, InvalidEnvironment, PluginNotAvailable, TryAgain
 from cni.protocol.fields import ConfigErrors
 from cni.protocol.jsontext import dump, parse_object
-from cni.protocol.plugin_config import Network, previous_result, valid_attachments
+from cni.protocol.plugin_config import PluginConfig, previous_result, valid_attachments
 from cni.protocol.request import is_plugin_name, split_args
 
 TYPE_CHECKING = False
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from cni.protocol.jsontext import JsonValue
 
 IN_PROCESS = ("podwire", "bridge", "ptp")
-HANDED_ON = ("prevResult", "cni.dev/valid-attachments", "cni.dev/attachments")
+PASSED_THROUGH = ("prevResult", "cni.dev/valid-attachments", "cni.dev/attachments")
 
 
 def add(call: Call) -> None:
     """Raises TryAgain where the agent has not written the node's subnet yet."""
     conf = _validated(call)
-    delegate = _rendered(call, conf)
+    delegate = _delegate_config(call, conf)
     path = _path(conf, call.request.container_id)
     earlier = statefile.read(path)  # of an attachment that lives, which may be why this one will be refused
     statefile.write(path, dump(delegate).encode("utf-8", "backslashreplace"))
     try:
-        _hand_on(call, delegate)
+        _delegate(call, delegate)
     except BaseException:
         if earlier is None:
             statefile.remove(path)
@@ -45,30 +45,30 @@ def add(call: Call) -> None:
 
 
 def check(call: Call) -> None:
-    call.network.judge().raise_if_any()
-    conf = parse_flannel(call.network, ConfigErrors())
-    _hand_on(call, _saved(call, conf) or _rendered(call, conf))
+    call.config.judge().raise_if_any()
+    conf = parse_flannel(call.config, ConfigErrors())
+    _delegate(call, _saved(call, conf) or _delegate_config(call, conf))
 
 
 def delete(call: Call) -> None:
     """The file goes last: a DEL that failed can be repeated."""
-    conf = parse_flannel(call.network, ConfigErrors())
+    conf = parse_flannel(call.config, ConfigErrors())
     saved = _saved(call, conf)
-    _hand_on(call, saved or _guessed(call, conf))
+    _delegate(call, saved or _fallback_config(call, conf))
     if saved is not None or _is_torn(conf, call.request.container_id):
         statefile.remove(_path(conf, call.request.container_id))
 
 
 def collect(call: Call) -> None:
     """GC: files of containers that are not valid go when the delegate has released what they tell of."""
-    conf = parse_flannel(call.network, ConfigErrors())
-    valid = valid_attachments(call.network)
+    conf = parse_flannel(call.config, ConfigErrors())
+    valid = valid_attachments(call.config)
     if valid is None:
         return
-    _hand_on(call, _guessed(call, conf))
+    _delegate(call, _fallback_config(call, conf))
     living = {container_id for container_id, _ in valid}
     for container_id in statefile.names(conf.data_dir):
-        if container_id not in living and _read(conf, container_id, call.network.name) is not None:
+        if container_id not in living and _read(conf, container_id, call.config.name) is not None:
             statefile.remove(_path(conf, container_id))
 
 
@@ -76,10 +76,10 @@ def status(call: Call) -> None:
     """Raises PluginNotAvailable where an ADD could not be served."""
     conf = _validated(call)
     try:
-        delegate = _rendered(call, conf)
+        delegate = _delegate_config(call, conf)
     except TryAgain as error:
         raise PluginNotAvailable(error.message, error.details) from None
-    _hand_on(call, delegate)
+    _delegate(call, delegate)
 
 
 VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": status}
@@ -87,50 +87,50 @@ VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": sta
 
 def _validated(call: Call) -> FlannelConf:
     """Raises InvalidConfig, also where the container's ID is too long for the file that bears it."""
-    errors = call.network.judge()
-    conf = parse_flannel(call.network, errors)
-    previous_result(call.network, errors)
+    errors = call.config.judge()
+    conf = parse_flannel(call.config, errors)
+    previous_result(call.config, errors)
     errors.raise_if_any()
     return conf
 
 
-def _rendered(call: Call, conf: FlannelConf) -> dict[str, JsonValue]:
+def _delegate_config(call: Call, conf: FlannelConf) -> dict[str, JsonValue]:
     """Raises TryAgain, IOFailure, InvalidConfig."""
     data = statefile.read(conf.subnet_file, links=True)
     if data is None:
         raise TryAgain(f"{conf.subnet_file} is not there yet: is the node agent (podwired, flanneld) running?")
     try:
-        return render(call.network, conf, parse_subnet_env(data.decode("utf-8", "replace"), conf.subnet_file))
+        return render(call.config, conf, parse_subnet_env(data.decode("utf-8", "replace"), conf.subnet_file))
     except ValueError as error:
         raise InvalidConfig(str(error)) from None
 
 
-def _guessed(call: Call, conf: FlannelConf) -> dict[str, JsonValue]:
+def _fallback_config(call: Call, conf: FlannelConf) -> dict[str, JsonValue]:
     """For a release: without the agent's word there is still the owner."""
     try:
-        return _rendered(call, conf)
+        return _delegate_config(call, conf)
     except CniError:
         kind = conf.delegate.get("type", "bridge")
         ipam: dict[str, JsonValue] = {"type": "host-local", **conf.ipam}
         return {
             **conf.delegate,
             "type": kind,
-            "name": call.network.name,
-            "cniVersion": call.network.version,
+            "name": call.config.name,
+            "cniVersion": call.config.version,
             "ipam": ipam,
         }
 
 
-def _hand_on(call: Call, delegate: dict[str, JsonValue]) -> None:
+def _delegate(call: Call, delegate: dict[str, JsonValue]) -> None:
     """To the verbs of this process, or to another program (SPEC, section 4)."""
-    fields = call.network.fields(ConfigErrors())
-    members = {**delegate, **{key: fields.raw(key) for key in HANDED_ON if fields.has(key)}}
+    fields = call.config.fields(ConfigErrors())
+    members = {**delegate, **{key: fields.raw(key) for key in PASSED_THROUGH if fields.has(key)}}
     data = dump(members).encode("utf-8", "backslashreplace")
-    network = Network(call.network.name, call.network.version, members, data)
+    network = PluginConfig(call.config.name, call.config.version, members, data)
     kind = delegate["type"] if isinstance(delegate["type"], str) else ""
     if kind in IN_PROCESS:
         _refuse_args(call)
-        ATTACHING[call.request.command](call._replace(program=kind, network=network))
+        ATTACHING[call.request.command](call._replace(program=kind, config=network))
         return
     if call.request.command != "ADD":
         execute(kind, call.request, network, call.request.command)
@@ -154,7 +154,7 @@ def _path(conf: FlannelConf, container_id: str) -> str:
 
 
 def _saved(call: Call, conf: FlannelConf) -> dict[str, JsonValue] | None:
-    return _read(conf, call.request.container_id, call.network.name)
+    return _read(conf, call.request.container_id, call.config.name)
 
 
 def _read(conf: FlannelConf, container_id: str, network: str) -> dict[str, JsonValue] | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from cni.protocol.address import IP
     from cni.protocol.fields import ConfigErrors
-    from cni.protocol.plugin_config import Network
+    from cni.protocol.plugin_config import PluginConfig
     from cni.protocol.request import Request
     from ipam.lease import Lease
 
@@ -27,51 +27,51 @@ if TYPE_CHECKING:
         addresses that it would give, as far as they are known; `leased` never fails for it.
         """
 
-        def errors(self, request: Request, network: Network, found: ConfigErrors) -> set[int]: ...
-        def add(self, request: Request, network: Network, alive: Alive) -> Result: ...
-        def delete(self, request: Request, network: Network, alive: Alive) -> None: ...
-        def check(self, request: Request, network: Network, previous: Result | None) -> None: ...
-        def collect(self, network: Network, valid: set[tuple[str, str]] | None, alive: Alive) -> None: ...
-        def status(self, network: Network, alive: Alive) -> None: ...
-        def leased(self, request: Request, network: Network) -> tuple[IP, ...]: ...
+        def errors(self, request: Request, config: PluginConfig, found: ConfigErrors) -> set[int]: ...
+        def add(self, request: Request, config: PluginConfig, alive: Alive) -> Result: ...
+        def delete(self, request: Request, config: PluginConfig, alive: Alive) -> None: ...
+        def check(self, request: Request, config: PluginConfig, previous: Result | None) -> None: ...
+        def collect(self, config: PluginConfig, valid: set[tuple[str, str]] | None, alive: Alive) -> None: ...
+        def status(self, config: PluginConfig, alive: Alive) -> None: ...
+        def leased(self, request: Request, config: PluginConfig) -> tuple[IP, ...]: ...
 
 
 def allocator(ipam_type: str, request: Request) -> Ipam:
     if not ipam_type:
-        return Unaddressed()
+        return NoIpam()
     if ipam_type != IN_PROCESS:
-        from cni.plugins.ipam_exec import Executed
+        from cni.plugins.ipam_exec import ExecIpam
 
-        return Executed(ipam_type, request)
+        return ExecIpam(ipam_type, request)
     import ipam.main
 
     return ipam.main
 
 
-class Unaddressed:
+class NoIpam:
     """A network without addresses: its containers have a link only."""
 
-    def errors(self, request: Request, network: Network, found: ConfigErrors) -> set[int]:
+    def errors(self, request: Request, config: PluginConfig, found: ConfigErrors) -> set[int]:
         """There is no configuration to judge."""
-        del request, network, found
+        del request, config, found
         return set()
 
-    def add(self, request: Request, network: Network, alive: Alive) -> Result:
-        del request, network, alive
+    def add(self, request: Request, config: PluginConfig, alive: Alive) -> Result:
+        del request, config, alive
         return Result()
 
-    def delete(self, request: Request, network: Network, alive: Alive) -> None:
+    def delete(self, request: Request, config: PluginConfig, alive: Alive) -> None:
         """Nothing is leased."""
 
-    def check(self, request: Request, network: Network, previous: Result | None) -> None:
+    def check(self, request: Request, config: PluginConfig, previous: Result | None) -> None:
         """Nothing is leased."""
 
-    def collect(self, network: Network, valid: set[tuple[str, str]] | None, alive: Alive) -> None:
+    def collect(self, config: PluginConfig, valid: set[tuple[str, str]] | None, alive: Alive) -> None:
         """Nothing is leased."""
 
-    def status(self, network: Network, alive: Alive) -> None:
+    def status(self, config: PluginConfig, alive: Alive) -> None:
         """Always ready."""
 
-    def leased(self, request: Request, network: Network) -> tuple[IP, ...]:
-        del request, network
+    def leased(self, request: Request, config: PluginConfig) -> tuple[IP, ...]:
+        del request, config
         return ()

@@ -13,67 +13,67 @@ if TYPE_CHECKING:
     from cni import proc
     from cni.plugins.ipam import Alive
     from cni.protocol.address import IP
-    from cni.protocol.plugin_config import Network
+    from cni.protocol.plugin_config import PluginConfig
     from cni.protocol.request import Request
     from cni.protocol.result import Result
 
 
-class Executed:
+class ExecIpam:
     """The program `name` of CNI_PATH; it gets our environment and the complete configuration."""
 
     def __init__(self, name: str, request: Request) -> None:
         self.name = name
         self.request = request
 
-    def errors(self, request: Request, network: Network, found: ConfigErrors) -> set[int]:
+    def errors(self, request: Request, config: PluginConfig, found: ConfigErrors) -> set[int]:
         """Its configuration is its own to judge."""
-        del request, network, found
+        del request, config, found
         return set()
 
-    def add(self, request: Request, network: Network, alive: Alive) -> Result:
+    def add(self, request: Request, config: PluginConfig, alive: Alive) -> Result:
         """Raises Delegated, InvalidEnvironment, OperationFailed, DecodingFailure; then nothing of it is left."""
         del request, alive
         try:
-            answer = self._run(network, "ADD")
-            return self._result(answer, network)
+            answer = self._run(config, "ADD")
+            return self._result(answer, config)
         except Exception:
-            clean_up(self.name, self.request, network)
+            clean_up(self.name, self.request, config)
             raise
 
-    def _result(self, answer: bytes, network: Network) -> Result:
+    def _result(self, answer: bytes, config: PluginConfig) -> Result:
         errors = ConfigErrors()
         fields = Fields(parse_object(answer, f"the answer of {self.name}"), self.name, errors)
-        result = parse_result(fields, fields.text("cniVersion") or network.version)
+        result = parse_result(fields, fields.text("cniVersion") or config.version)
         if errors.count:
             raise DecodingFailure(f"the answer of {self.name} is no result: {errors.summary}")
         return result
 
-    def delete(self, request: Request, network: Network, alive: Alive) -> None:
+    def delete(self, request: Request, config: PluginConfig, alive: Alive) -> None:
         del request, alive
-        self._run(network, "DEL")
+        self._run(config, "DEL")
 
-    def check(self, request: Request, network: Network, previous: Result | None) -> None:
+    def check(self, request: Request, config: PluginConfig, previous: Result | None) -> None:
         del request, previous
-        self._run(network, "CHECK")
+        self._run(config, "CHECK")
 
-    def collect(self, network: Network, valid: set[tuple[str, str]] | None, alive: Alive) -> None:
+    def collect(self, config: PluginConfig, valid: set[tuple[str, str]] | None, alive: Alive) -> None:
         del valid, alive
-        self._run(network, "GC")
+        self._run(config, "GC")
 
-    def status(self, network: Network, alive: Alive) -> None:
+    def status(self, config: PluginConfig, alive: Alive) -> None:
         del alive
-        self._run(network, "STATUS")
+        self._run(config, "STATUS")
 
-    def leased(self, request: Request, network: Network) -> tuple[IP, ...]:
+    def leased(self, request: Request, config: PluginConfig) -> tuple[IP, ...]:
         """Nobody but the program knows."""
-        del request, network
+        del request, config
         return ()
 
-    def _run(self, network: Network, command: str) -> bytes:
-        return execute(self.name, self.request, network, command)
+    def _run(self, config: PluginConfig, command: str) -> bytes:
+        return execute(self.name, self.request, config, command)
 
 
-def execute(name: str, request: Request, network: Network, command: str) -> bytes:
+def execute(name: str, request: Request, config: PluginConfig, command: str) -> bytes:
     """The answer of a program in CNI_PATH (SPEC, section 4).
 
     Raises InvalidConfig (a name that leads out of CNI_PATH), InvalidEnvironment (no CNI_PATH), OperationFailed (no such
@@ -90,7 +90,7 @@ def execute(name: str, request: Request, network: Network, command: str) -> byte
         raise OperationFailed(f"failed to find plugin {name!r} in path {list(request.path)}: install it there")
     environment = {**request.environment, "CNI_COMMAND": command}
     try:
-        ended = proc.run([program], network.data, environment, capture_stderr=False)
+        ended = proc.run([program], config.data, environment, capture_stderr=False)
     except OSError as error:
         raise OperationFailed(f"cannot execute {program}: {error.strerror}") from None
     if ended.status != 0:
@@ -98,15 +98,15 @@ def execute(name: str, request: Request, network: Network, command: str) -> byte
     return ended.stdout
 
 
-def clean_up(name: str, request: Request, network: Network) -> None:
+def clean_up(name: str, request: Request, config: PluginConfig) -> None:
     """SPEC: a delegate whose ADD failed gets a DEL, and the ADD's error is the one that counts."""
     try:
-        execute(name, request, network, "DEL")
+        execute(name, request, config, "DEL")
     except CniError:
         return
 
 
-def _failure(name: str, ended: proc.Ended) -> Delegated | OperationFailed:
+def _failure(name: str, ended: proc.CompletedProcess) -> Delegated | OperationFailed:
     try:
         answer = Fields(parse_object(ended.stdout, "its answer"), name, ConfigErrors())
     except DecodingFailure as error:

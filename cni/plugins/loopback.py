@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class Loopback:
-    enters = True
-    begins = True
-    traceless = False
+    needs_netns = True
+    prev_result_optional = True
+    keeps_shared = False
 
     def __init__(self, call: Call, errors: ConfigErrors) -> None:
         del errors
@@ -38,11 +38,11 @@ class Loopback:
         firsts = [next((one for one in found if one.family == family), None) for family in (4, 6)]
         ips = tuple([IPConfig(one, interface=0) for one in firsts if one is not None])
         interface = Interface(LO, NO_MAC, self._call.request.netns)
-        if at_least(self._call.network.version, TELLS_MTU):
+        if at_least(self._call.config.version, TELLS_MTU):
             interface = interface.with_mtu(self._call.host.container_rtnl.need(LO).mtu)
         return Result((interface,), ips)
 
-    def leftovers(self, previous: Result) -> tuple[Operation, ...]:
+    def release_operations(self, previous: Result) -> tuple[Operation, ...]:
         return self.operations(previous)
 
     def forget(self, is_stale: Callable[[str], bool]) -> None:

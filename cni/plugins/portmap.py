@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Portmap:
-    enters = False
-    begins = False
-    traceless = False
+    needs_netns = False
+    prev_result_optional = False
+    keeps_shared = False
 
     def __init__(self, call: Call, errors: ConfigErrors) -> None:
-        fields = call.network.fields(errors)
+        fields = call.config.fields(errors)
         self._call = call
         self._conf = parse_ports(fields)
         self._told = False
@@ -44,7 +44,7 @@ class Portmap:
         mapped = plan.operations(self._conf, addresses, label)
         if link is None:
             return mapped
-        return mapped + plan.ways_from_loopback(self._conf, addresses, link.name, label, pair=link.kind == "veth")
+        return mapped + plan.loopback_routing(self._conf, addresses, link.name, label, pair=link.kind == "veth")
 
     def _addresses(self, previous: Result) -> tuple[Net, ...]:
         """The container's; what is known to be of another interface is passed over, as in the reference."""
@@ -60,7 +60,7 @@ class Portmap:
     def answer(self, previous: Result) -> Result:
         return previous
 
-    def leftovers(self, previous: Result) -> tuple[Operation, ...]:
+    def release_operations(self, previous: Result) -> tuple[Operation, ...]:
         found = self.operations(previous)
         self._told = bool(found)
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cni.config.tuning import parse_tuning
 from cni.effects import tuning as kernel
 from cni.plan import tuning
-from cni.plan.tuning import Originals, file_of
+from cni.plan.tuning import SavedSettings, file_of
 from cni.plugins.context import owner_of
 from cni.protocol.address import IPV6_MTU
 from cni.protocol.versions import TELLS_MTU, at_least
@@ -23,15 +23,15 @@ BEFORE_A_CHANGE = ("ADD", "STATUS")  # the verbs that ask what is allowed
 
 
 class Tuning:
-    enters = True
-    begins = False
-    traceless = False
+    needs_netns = True
+    prev_result_optional = False
+    keeps_shared = False
 
     def __init__(self, call: Call, errors: ConfigErrors) -> None:
         allowlist = kernel.read_allowlist() if call.request.command in BEFORE_A_CHANGE else None
         self._call = call
         self._owner = owner_of(call)
-        self._conf = parse_tuning(call.network, call.request, errors, allowlist)
+        self._conf = parse_tuning(call.config, call.request, errors, allowlist)
 
     def operations(self, previous: Result) -> tuple[Operation, ...]:
         checking = self._call.request.command == "CHECK"
@@ -49,13 +49,13 @@ class Tuning:
             )
 
     def answer(self, previous: Result) -> Result:
-        tells_mtu = at_least(self._call.network.version, TELLS_MTU)
+        tells_mtu = at_least(self._call.config.version, TELLS_MTU)
         return tuning.answered(self._conf.settings.link, self._owner.ifname, previous, tells_mtu)
 
-    def leftovers(self, previous: Result) -> tuple[Operation, ...]:
+    def release_operations(self, previous: Result) -> tuple[Operation, ...]:
         """All that is in the file, whatever the configuration says by now."""
         del previous
-        return (Originals(file_of(self._conf.data_dir, self._owner), self._owner.label, self._owner.ifname),)
+        return (SavedSettings(file_of(self._conf.data_dir, self._owner), self._owner.label, self._owner.ifname),)
 
     def forget(self, is_stale: Callable[[str], bool]) -> None:
         """Files of containers that are gone; that of an attachment is known by its name."""

@@ -18,7 +18,7 @@ JUDGING = ("ADD", "CHECK", "STATUS")  # the verbs for which a configuration at f
 VALID_ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
 
 
-class Network(Record):
+class PluginConfig(Record):
     """One network configuration: `members` as parsed, `data` as received, for plugins that are executed.
 
     `fault`: what is wrong with the name, which then is not to be used. The verbs in JUDGING tell it with all others.
@@ -55,7 +55,7 @@ def _name_fault(name: str) -> str:
     return ""
 
 
-def parse_network(data: bytes, command: str) -> Network:
+def parse_plugin_config(data: bytes, command: str) -> PluginConfig:
     """Raises DecodingFailure (stdin is no JSON object), InvalidConfig (name), IncompatibleVersion (cniVersion)."""
     members = parse_object(data, "the network configuration on stdin")
     errors = ConfigErrors()
@@ -67,31 +67,31 @@ def parse_network(data: bytes, command: str) -> Network:
         errors.add("name", error)
     errors.raise_if_any()
     require(version, command)
-    return Network(name, version, members, data, error)
+    return PluginConfig(name, version, members, data, error)
 
 
-def previous_result(network: Network, errors: ConfigErrors) -> Result | None:
+def previous_result(config: PluginConfig, errors: ConfigErrors) -> Result | None:
     """The result of the plugin before, or of the ADD that is now checked or deleted; None where there is none.
 
     A plugin may answer in another version than it was asked in: what has the same shape is read, as by the reference.
     """
-    fields = network.fields(errors)
+    fields = config.fields(errors)
     if fields.raw("prevResult") is None:
         return None
     earlier = fields.object("prevResult")
-    version = earlier.text("cniVersion") or network.version
-    if not have_one_shape(version, network.version):
-        earlier.error("cniVersion", f"{version} is not the configuration's {network.version}")
+    version = earlier.text("cniVersion") or config.version
+    if not have_one_shape(version, config.version):
+        earlier.error("cniVersion", f"{version} is not the configuration's {config.version}")
         return None
     return parse_result(earlier, version)
 
 
-def valid_attachments(network: Network) -> set[tuple[str, str]] | None:
+def valid_attachments(config: PluginConfig) -> set[tuple[str, str]] | None:
     """GC: the (container ID, interface name) pairs that live; None where the runtime did not say.
 
     null means that none is valid (CRI-O without pods). Raises InvalidConfig.
     """
-    fields = network.fields(ConfigErrors())
+    fields = config.fields(ConfigErrors())
     named = [key for key in VALID_ATTACHMENTS if fields.has(key)]
     if not named:
         return None

@@ -24,7 +24,7 @@ FOLDER = Path(__file__).parent
 class Pods(NamedTuple):
     here: Pod
     neighbour: Pod
-    far: Pod
+    unreachable: Pod
     host_here: Pod
     host_far: Pod
 
@@ -69,13 +69,13 @@ def nodes(cluster: Cluster) -> tuple[Node, Node]:
 @pytest.fixture
 def pods(cluster: Cluster, nodes: tuple[Node, Node]) -> Pods:
     """Give the pods; those that an earlier test has lost are made anew."""
-    here, far = (node.name for node in nodes)
+    here, unreachable = (node.name for node in nodes)
     wanted = [
         objects.pod("here", here),
         objects.pod("neighbour", here),
-        objects.pod("far", far),
+        objects.pod("far", unreachable),
         objects.pod("host-here", here, on_host=True),
-        objects.pod("host-far", far, on_host=True),
+        objects.pod("host-far", unreachable, on_host=True),
     ]
     made(cluster, *wanted)
     names = [one["metadata"]["name"] for one in wanted]

@@ -108,27 +108,27 @@ def test_all_plugins_are_podwire(cluster: Cluster, nodes: tuple[Node, Node]) -> 
 def test_what_is_taken_from_a_node_comes_back(
     cluster: Cluster, pods: Pods, nodes: tuple[Node, Node], taken: str
 ) -> None:
-    here, far = nodes
-    device, peer = vtep(cluster, here.name)["ifname"], vtep(cluster, far.name)["address"]
+    here, unreachable = nodes
+    device, peer = vtep(cluster, here.name)["ifname"], vtep(cluster, unreachable.name)["address"]
     before = data_plane(cluster, here.name, device)
-    assert far.cidr in before
-    cluster.shell(here.name, taken.format(cidr=far.cidr, vtep=device, mac=peer))
+    assert unreachable.cidr in before
+    cluster.shell(here.name, taken.format(cidr=unreachable.cidr, vtep=device, mac=peer))
     until(lambda: data_plane(cluster, here.name, device) == before, "the data plane is as it was")
-    assert pods.here.seen_at(pods.far.address) == pods.here.address
-    assert pods.far.seen_at(pods.here.address) == pods.far.address
+    assert pods.here.seen_at(pods.unreachable.address) == pods.here.address
+    assert pods.unreachable.seen_at(pods.here.address) == pods.unreachable.address
 
 
 @ON_NODES
 def test_what_is_taken_while_the_agent_is_away_comes_back(
     cluster: Cluster, pods: Pods, nodes: tuple[Node, Node]
 ) -> None:
-    here, far = nodes
+    here, unreachable = nodes
     device = vtep(cluster, here.name)["ifname"]
     before = data_plane(cluster, here.name, device)
-    assert far.cidr in before
-    end_agent(cluster, here.name, "KILL", f"ip route del {far.cidr} && ip link del {device}")
+    assert unreachable.cidr in before
+    end_agent(cluster, here.name, "KILL", f"ip route del {unreachable.cidr} && ip link del {device}")
     until(lambda: data_plane(cluster, here.name, device) == before, "the data plane is as it was")
-    assert pods.here.seen_at(pods.far.address) == pods.here.address
+    assert pods.here.seen_at(pods.unreachable.address) == pods.here.address
 
 
 @ON_NODES

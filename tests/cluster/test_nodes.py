@@ -47,8 +47,8 @@ def test_pods_of_a_node_whose_plug_was_pulled_come_back(cluster: Cluster, pods: 
     cluster.kubectl("delete", "pod", "-n", cluster.namespace, "dropped", "--force", "--grace-period=0")
     cluster.pull_plug(lost, "start")
     until(lambda: all(container(cluster, one) not in ("", before[one]) for one in staying), "the pods run again")
-    assert pods.here.seen_at(pods.far.address) == pods.here.address
-    assert pods.far.seen_at(pods.here.address) == pods.far.address
+    assert pods.here.seen_at(pods.unreachable.address) == pods.here.address
+    assert pods.unreachable.seen_at(pods.here.address) == pods.unreachable.address
     assert pods.host_here.answered_from(nodes[1].address, 28082) == "returning"
     wait_for_leases_of_pods(cluster, lost)
     cluster.delete("pod", "returning")
@@ -69,10 +69,10 @@ def test_a_node_that_was_removed_comes_back(cluster: Cluster, pods: Pods, nodes:
     again = cluster.node(goes.name)
     until(lambda: again.cidr in cluster.shell(stays.name, _PEER), f"{stays.name} knows its range")
     made(cluster, objects.pod("far", goes.name))
-    far = Pod(cluster, "far")
-    assert ip_address(far.address) in ip_network(again.cidr)
-    assert pods.here.seen_at(far.address) == pods.here.address
-    assert far.seen_at(pods.here.address) == far.address
+    unreachable = Pod(cluster, "far")
+    assert ip_address(unreachable.address) in ip_network(again.cidr)
+    assert pods.here.seen_at(unreachable.address) == pods.here.address
+    assert unreachable.seen_at(pods.here.address) == unreachable.address
     assert bridge_networks(cluster, goes.name) >= {again.cidr}
     wait_for_leases_of_pods(cluster, goes.name)
 

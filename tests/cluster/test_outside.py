@@ -78,7 +78,7 @@ def test_the_world_sees_pods_by_the_address_of_their_node(
 ) -> None:
     options = {"tcp": "-w 5", "udp": "-u -w 2"}[protocol]
     with outside.serving() as port:
-        for pod, node in ((pods.here, nodes[0]), (pods.far, nodes[1])):
+        for pod, node in ((pods.here, nodes[0]), (pods.unreachable, nodes[1])):
             script = f"echo who | nc {options} {outside.address} {port}"
             assert pod.told_by(script) == node.address
 
@@ -90,7 +90,7 @@ def test_the_world_reaches_a_port_of_the_nodes_and_a_local_one_sees_it(
     cluster.apply(objects.service("open", {"app": "far"}, type="NodePort"), local)
     port, local_port = (objects.node_port(cluster, name) for name in ("open", "seen"))
     for node in nodes:
-        assert outside.answered_from(node.address, port, "hostname") == pods.far.name
+        assert outside.answered_from(node.address, port, "hostname") == pods.unreachable.name
     seen = outside.answered_from(nodes[1].address, local_port)
     cluster.delete("service", "open", "seen")
     assert seen.rpartition(":")[0] == outside.address

@@ -50,5 +50,5 @@ def test_nodes_reach_pods_by_an_address_of_their_own(pods: Pods, nodes: tuple[No
 
 
 def test_pods_have_addresses_of_their_nodes_range(pods: Pods, nodes: tuple[Node, Node]) -> None:
-    for pod, node in ((pods.here, nodes[0]), (pods.neighbour, nodes[0]), (pods.far, nodes[1])):
+    for pod, node in ((pods.here, nodes[0]), (pods.neighbour, nodes[0]), (pods.unreachable, nodes[1])):
         assert ip_address(pod.address) in ip_network(node.cidr)

@@ -23,15 +23,16 @@ NODE_PORTS = {"one-port": "Cluster", "one-port-local": "Local"}
 @pytest.fixture(scope="module")
 def services(cluster: Cluster) -> Iterator[Cluster]:
     """Give services of the pod `far`, and two of both `here` and `far`."""
-    far, both = {"app": "far"}, {"both": "yes"}
+    unreachable, both = {"app": "far"}, {"both": "yes"}
     made_here = [
-        objects.service("one", far),
+        objects.service("one", unreachable),
         objects.service("own", {"app": "here"}),
         objects.service("two", both),
         objects.service("sticky", both, sessionAffinity="ClientIP"),
     ]
     made_here += [
-        objects.service(name, far, type="NodePort", externalTrafficPolicy=policy) for name, policy in NODE_PORTS.items()
+        objects.service(name, unreachable, type="NodePort", externalTrafficPolicy=policy)
+        for name, policy in NODE_PORTS.items()
     ]
     cluster.apply(*made_here)
     yield cluster
@@ -106,7 +107,7 @@ def test_a_port_of_its_host_is_reached_from_everywhere_until_the_pod_goes(
     ]
     made(cluster, objects.pod("ported", nodes[0].name, ports=both))
     here = nodes[0].address
-    for asking in (pods.neighbour, pods.far, pods.host_here, pods.host_far, Pod(cluster, "ported")):
+    for asking in (pods.neighbour, pods.unreachable, pods.host_here, pods.host_far, Pod(cluster, "ported")):
         assert asking.answered_from(here, port) == "ported"
     assert pods.host_here.ask("127.0.0.1", port, "hostname") == "ported"
     assert pods.host_far.seen_at(here, port) == nodes[1].address

@@ -37,7 +37,7 @@ class Call(NamedTuple):
     program: str = "podwire"
 
 
-class Ended(NamedTuple):
+class CompletedProcess(NamedTuple):
     """How a call ended."""
 
     status: int
@@ -67,7 +67,7 @@ def refuse_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def run(bundle: Path, one: Call, limits: Mapping[int, int] | None = None) -> Ended:
+def run(bundle: Path, one: Call, limits: Mapping[int, int] | None = None) -> CompletedProcess:
     """One call; `limits` are of setrlimit(2)."""
 
     def limit() -> None:
@@ -84,10 +84,10 @@ def run(bundle: Path, one: Call, limits: Mapping[int, int] | None = None) -> End
         timeout=SECONDS,
         preexec_fn=limit if limits else None,
     )
-    return Ended(done.returncode, done.stdout, done.stderr)
+    return CompletedProcess(done.returncode, done.stdout, done.stderr)
 
 
-def run_all(bundle: Path, calls: Iterable[Call]) -> list[Ended]:
+def run_all(bundle: Path, calls: Iterable[Call]) -> list[CompletedProcess]:
     """Runs the calls, a few at a time, and returns how each ended, in order."""
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         return list(pool.map(lambda one: run(bundle, one), calls))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.frozen.calls import Call, Ended, run_all
+from tests.frozen.calls import Call, CompletedProcess, run_all
 from tests.machine import Machine, missing
 from tests.unit import fuzz
 
@@ -39,7 +39,7 @@ def damaged(chance: random.Random, program: str) -> Call:
     return Call(fuzz.document(chance), environment, program)
 
 
-def fault(one: Call, ended: Ended) -> str:
+def fault(one: Call, ended: CompletedProcess) -> str:
     """Returns what is wrong with how a call ended; empty if nothing is."""
     verb = one.environment.get("CNI_COMMAND", "")
     if b"Traceback" in ended.stderr or b"internal error" in ended.stdout:
@@ -94,7 +94,7 @@ def test_whatever_stream_is_closed_there_is_one_answer_or_a_status(bundle: Path,
     if streams in NO_ANSWER:
         assert (done.returncode, done.stdout) == (1 if verb else 0, b"")
     elif verb:
-        assert Ended(done.returncode, done.stdout, done.stderr).answer
+        assert CompletedProcess(done.returncode, done.stdout, done.stderr).answer
 
 
 NAMELESS = """
@@ -107,4 +107,4 @@ ctypes.CDLL(None).execve(sys.argv[1].encode(), none, told)
 def test_who_is_called_without_a_name_answers(bundle: Path) -> None:
     """execve(2) with an empty list of arguments; newer kernels put an empty one in."""
     done = subprocess.run([sys.executable, "-c", NAMELESS, bundle / "podwire"], capture_output=True, check=False)
-    assert Ended(done.returncode, done.stdout, done.stderr).answer["cniVersion"] == "1.1.0"
+    assert CompletedProcess(done.returncode, done.stdout, done.stderr).answer["cniVersion"] == "1.1.0"

@@ -16,7 +16,7 @@ from cni.plan.plan import Plan, plan_attachment
 from cni.protocol.address import parse_mac
 from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.owner import Owner
-from cni.protocol.plugin_config import parse_network
+from cni.protocol.plugin_config import parse_plugin_config
 from cni.protocol.request import parse_request
 from cni.protocol.result import parse_result, result_json
 from cni.protocol.versions import CURRENT
@@ -45,7 +45,7 @@ def case(name: str) -> Case:
     """Read and plan a case."""
     told: dict[str, Any] = json.loads((FOLDER / name / "input.json").read_text())
     request = parse_request({"CNI_COMMAND": "ADD"} | told["environment"])
-    network = parse_network(json.dumps(told["stdin"]).encode(), "ADD")
+    network = parse_plugin_config(json.dumps(told["stdin"]).encode(), "ADD")
     errors = ConfigErrors()
     conf = parse_netconf(network, request.args, errors, told.get("program", PODWIRE))
     lease = parse_result(Fields(told["lease"], "lease", errors), CURRENT)

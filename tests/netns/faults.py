@@ -1,4 +1,4 @@
-"""ConfigErrors on demand: every effect that podwire has on a machine, and the one among them that goes wrong."""
+"""Faults on demand: every effect that podwire has on a machine, and the one among them that goes wrong."""
 
 from __future__ import annotations
 

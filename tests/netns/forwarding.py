@@ -115,7 +115,7 @@ def paths(world: World) -> list[bool]:
 def no_programs() -> None:
     from cni import proc
 
-    def refuse(*_: object, **__: object) -> proc.Ended:
+    def refuse(*_: object, **__: object) -> proc.CompletedProcess:
         raise AssertionError("a program")
 
     proc.run = refuse

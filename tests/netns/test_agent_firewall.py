@@ -55,21 +55,21 @@ class Cluster:
         self.machine, self.outside, self.pod = machine, machine.outside(), machine.pod()
         machine.run("ip", "link", "add", "pair", "type", "veth", "peer", "name", "eth0", "netns", self.pod.name)
         machine.run("sysctl", "-q", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-        self._wire(machine.run, "pair", "10.5.1.1/24", "fd00:5:0:1::1/64")
-        self._wire(self.pod.run, "eth0", "10.5.1.2/24", "fd00:5:0:1::2/64")
-        self._wire(self.outside.run, "eth0", "10.5.2.2/32", "fd00:5:0:2::2/128")
-        for family, near, far, other, network in (
+        self._pinned(machine.run, "pair", "10.5.1.1/24", "fd00:5:0:1::1/64")
+        self._pinned(self.pod.run, "eth0", "10.5.1.2/24", "fd00:5:0:1::2/64")
+        self._pinned(self.outside.run, "eth0", "10.5.2.2/32", "fd00:5:0:2::2/128")
+        for family, near, unreachable, other, network in (
             (4, "10.5.1.1", "192.0.2.1", "192.0.2.2", "10.5.{}.0/24"),
             (6, "fd00:5:0:1::1", "2001:db8:2::1", "2001:db8:2::2", "fd00:5:0:{}::/64"),
         ):
             self.pod.run("ip", f"-{family}", "route", "add", "default", "via", near)
-            self.outside.run("ip", f"-{family}", "route", "add", network.format(1), "via", far, "src", other)
+            self.outside.run("ip", f"-{family}", "route", "add", network.format(1), "via", unreachable, "src", other)
             machine.run("ip", f"-{family}", "route", "add", network.format(2), "via", other)
         self.pod.serve(8080)
         self.outside.serve(8080)
 
     @staticmethod
-    def _wire(run: Callable[..., object], link: str, *addresses: str) -> None:
+    def _pinned(run: Callable[..., object], link: str, *addresses: str) -> None:
         run("ip", "link", "set", link, "up")
         for address in addresses:
             run("ip", "address", "add", address, "dev", link, *(["nodad"] if ":" in address else []))

@@ -42,10 +42,10 @@ def flannel_table(family: int, *spaces: tuple[str, str, str, str]) -> str:
             f"{ip} saddr != {net} {ip} daddr {net} masquerade fully-random",
         ]
         forwards += [f"{ip} saddr {net} accept", f"{ip} daddr {net} accept"]
-    hooks = {"postrtg": "nat hook postrouting priority srcnat", "forward": "filter hook forward priority filter"}
+    handler = {"postrtg": "nat hook postrouting priority srcnat", "forward": "filter hook forward priority filter"}
     lines = [f"table {'ip' if family == 4 else 'ip6'} {name} {{"]
     for chain, listed in (("postrtg", masquerades), ("forward", forwards)):
-        lines += [f"chain {chain} {{", f"type {hooks[chain]};", *listed, "}"]
+        lines += [f"chain {chain} {{", f"type {handler[chain]};", *listed, "}"]
     return "\n".join([*lines, "}", ""])
 
 

@@ -19,7 +19,7 @@ def near(machine: Machine, wire: str = "uplink") -> list[str]:
     def inside() -> list[str]:
         route = RtnlSocket()
         names = {link.ifindex: link.name for link in route.links()}
-        found = routes.ways_out(route, route.ifindex(wire), 0, 4)
+        found = routes.host_routes(route, route.ifindex(wire), 0, 4)
         route.close()
         return [f"{net.text} {names[index]}" for net, index in found if index]
 

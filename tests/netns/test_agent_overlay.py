@@ -10,8 +10,8 @@ import pytest
 
 from cni.agent.backends import vxlan
 from cni.agent.dataplane import routes
-from cni.agent.dataplane.state import Links, changes, tables_of
-from cni.agent.model.lease import Way
+from cni.agent.dataplane.state import Links, changes, forwarding_state
+from cni.agent.model.lease import Endpoint
 from cni.kernel import events, rtnl_overlay
 from cni.kernel.events import Events, Overflowed
 from cni.kernel.rtnl import NETLINK_ROUTE
@@ -37,12 +37,12 @@ NAMES = {4: "flannel.1", 6: "flannel-v6.1"}
 MAC = parse_mac("0a:00:00:00:00:01")
 PEERS = {
     4: (
-        Way(parse_net("10.5.2.0/24"), parse_ip("192.0.2.2"), parse_mac("0a:00:00:00:00:02")),
-        Way(parse_net("10.5.3.0/24"), parse_ip("192.0.2.3"), parse_mac("0a:00:00:00:00:03")),
+        Endpoint(parse_net("10.5.2.0/24"), parse_ip("192.0.2.2"), parse_mac("0a:00:00:00:00:02")),
+        Endpoint(parse_net("10.5.3.0/24"), parse_ip("192.0.2.3"), parse_mac("0a:00:00:00:00:03")),
     ),
     6: (
-        Way(parse_net("fd00:5:0:2::/64"), parse_ip("2001:db8:2::2"), parse_mac("0a:00:00:00:00:02")),
-        Way(parse_net("fd00:5:0:3::/64"), parse_ip("2001:db8:2::3"), parse_mac("0a:00:00:00:00:03")),
+        Endpoint(parse_net("fd00:5:0:2::/64"), parse_ip("2001:db8:2::2"), parse_mac("0a:00:00:00:00:02")),
+        Endpoint(parse_net("fd00:5:0:3::/64"), parse_ip("2001:db8:2::3"), parse_mac("0a:00:00:00:00:03")),
     ),
 }
 
@@ -77,11 +77,11 @@ def synchronize(family: int) -> list[str]:
     """Inside: makes the tables what they should be, and returns the changes in words."""
     with listening() as (route, heard):
         links = Links(route.ifindex(NAMES[family]), ())
-        wish = tables_of(PEERS[family], links)
-        messages = changes(routes.tables(route, family, links.device, NETWORKS), wish, links)
+        selector = forwarding_state(PEERS[family], links)
+        messages = changes(routes.tables(route, family, links.device, NETWORKS), selector, links)
         assert routes.apply(route, messages) == []
         assert bool(heard.read()) == bool(messages)
-        assert changes(routes.tables(route, family, links.device, NETWORKS), wish, links) == []
+        assert changes(routes.tables(route, family, links.device, NETWORKS), selector, links) == []
         return [rtnl_overlay.described(message) for message in messages]
 
 
@@ -368,14 +368,17 @@ def refused(family: int) -> tuple[list[str], int]:
     with listening() as (route, _):
         index = route.ifindex("uplink")
         gw = parse_ip("192.0.2.2" if family == 4 else "2001:db8:2::2")
-        far = parse_ip("203.0.113.9" if family == 4 else "2001:db8:ff::9")
+        unreachable = parse_ip("203.0.113.9" if family == 4 else "2001:db8:ff::9")
         nets = [parse_net(f"10.6.{n}.0/24" if family == 4 else f"fd00:6:0:{n}::/64") for n in range(200)]
         nets += [parse_net(f"10.7.{n}.0/24" if family == 4 else f"fd00:7:0:{n}::/64") for n in range(100)]
         messages = [rtnl_overlay.set_route(net, gw, index, 80, on_link=False) for net in nets]
         bad = parse_net("10.5.200.0/24" if family == 4 else "fd00:5:0:200::/64")
-        messages.insert(150, rtnl_overlay.set_route(bad, far, index, 80, on_link=False))
-        gone = [rtnl_overlay.delete_route(bad, far, index, 0), rtnl_overlay.delete_neighbour(index, far, MAC)]
-        gone.append(rtnl_overlay.delete_forwarding(route.ifindex(NAMES[family]), far, MAC))
+        messages.insert(150, rtnl_overlay.set_route(bad, unreachable, index, 80, on_link=False))
+        gone = [
+            rtnl_overlay.delete_route(bad, unreachable, index, 0),
+            rtnl_overlay.delete_neighbour(index, unreachable, MAC),
+        ]
+        gone.append(rtnl_overlay.delete_forwarding(route.ifindex(NAMES[family]), unreachable, MAC))
         failed = routes.apply(route, [*messages, *gone])
         installed = routes.tables(route, family, 0, NETWORKS).routes
         return failed, len([net for net in installed if net in nets])

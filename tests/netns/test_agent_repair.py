@@ -9,8 +9,8 @@ import pytest
 
 from cni.agent.backends import vxlan
 from cni.agent.dataplane import routes
-from cni.agent.dataplane.state import Links, changes, tables_of
-from cni.agent.model.lease import Way
+from cni.agent.dataplane.state import Links, changes, forwarding_state
+from cni.agent.model.lease import Endpoint
 from cni.agent.node import masquerade
 from cni.effects.host import Host
 from cni.kernel import rtnl_overlay
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NAME = "flannel.1"
 NET = parse_net("10.5.0.0/16")
-PEER = Way(parse_net("10.5.2.0/24"), parse_ip("192.0.2.2"), parse_mac("0a:00:00:00:00:02"))
+PEER = Endpoint(parse_net("10.5.2.0/24"), parse_ip("192.0.2.2"), parse_mac("0a:00:00:00:00:02"))
 
 
 def keep() -> list[str]:
@@ -39,7 +39,7 @@ def keep() -> list[str]:
             route, vxlan.Device(NAME, mac, 1450, info, parse_net("10.5.1.0/32"), "podwired")
         )
         links = Links(index, ())
-        messages = changes(routes.tables(route, 4, index, (NET,)), tables_of([PEER], links), links)
+        messages = changes(routes.tables(route, 4, index, (NET,)), forwarding_state([PEER], links), links)
         assert routes.apply(route, messages) == []
         return done + [rtnl_overlay.described(message) for message in messages]
     finally:

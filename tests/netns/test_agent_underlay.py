@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.agent.uplink.select import NoUnderlay, Underlay, Wish, choose, local_addresses
+from cni.agent.uplink.select import InterfaceSelector, NoUnderlay, Underlay, choose, local_addresses
 from cni.kernel.rtnl_socket import RtnlSocket
 from cni.protocol.address import parse_ip
 from tests.machine import until
@@ -18,11 +18,11 @@ EAST, WEST = "192.0.2.1", "198.51.100.1"
 EAST6, WEST6 = "2001:db8:2::1", "2001:db8:3::1"
 
 
-def chosen(families: tuple[int, ...], wish: Wish) -> dict[str, Any]:
+def chosen(families: tuple[int, ...], selector: InterfaceSelector) -> dict[str, Any]:
     """Inside the machine."""
     route = RtnlSocket()
     try:
-        return texts(choose(route, families, wish))
+        return texts(choose(route, families, selector))
     finally:
         route.close()
 
@@ -34,12 +34,12 @@ def texts(underlay: Underlay) -> dict[str, Any]:
     return found
 
 
-def ask(machine: Machine, *families: int, **wish: Any) -> dict[str, Any]:
+def ask(machine: Machine, *families: int, **selector: Any) -> dict[str, Any]:
     for key in ("names", "patterns"):
-        wish[key] = tuple(wish.get(key, ()))
-    wish["public_ips"] = tuple([parse_ip(text) for text in wish.get("public_ips", ())])
-    wish["can_reach"] = parse_ip(wish["can_reach"]) if "can_reach" in wish else None
-    found: dict[str, Any] = machine.call(chosen, families or (4,), Wish(**wish))
+        selector[key] = tuple(selector.get(key, ()))
+    selector["public_ips"] = tuple([parse_ip(text) for text in selector.get("public_ips", ())])
+    selector["can_reach"] = parse_ip(selector["can_reach"]) if "can_reach" in selector else None
+    found: dict[str, Any] = machine.call(chosen, families or (4,), InterfaceSelector(**selector))
     return found
 
 
@@ -329,7 +329,7 @@ def questions(families: tuple[int, ...]) -> int:
     """Inside the machine: how many messages a choice takes."""
     route = RtnlSocket()
     try:
-        choose(route, families, Wish())
+        choose(route, families, InterfaceSelector())
         return route._sequence
     finally:
         route.close()

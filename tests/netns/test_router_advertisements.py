@@ -149,7 +149,7 @@ def refuse_the_last_step() -> None:
     def refuse(*_: object) -> None:
         raise OperationFailed("refused")
 
-    EFFECTS["Readiness"] = EFFECTS["Readiness"]._replace(apply=refuse)
+    EFFECTS["WaitReady"] = EFFECTS["WaitReady"]._replace(apply=refuse)
 
 
 def on_a_lan(machine: Machine) -> Pod:

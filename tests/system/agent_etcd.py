@@ -13,8 +13,8 @@ import pytest
 import urllib3
 
 from cni.agent.model.events import Changed, Configured, Failed, Held, Listed
-from cni.agent.model.lease import End, Lease, Node, lease_value
-from cni.agent.stores.etcd.messages import below, key_value, put, text64
+from cni.agent.model.lease import Lease, Node, NodeAddress, lease_value
+from cni.agent.stores.etcd.messages import key_value, prefix_range, put, text64
 from cni.agent.stores.etcd.options import EtcdOptions
 from cni.agent.stores.etcd.store import EtcdStore
 from cni.protocol.address import Net, parse_ip, parse_net
@@ -23,7 +23,7 @@ from tests.machine import Machine, missing, until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cni.agent.model.events import News
+    from cni.agent.model.events import StoreEvent
     from cni.agent.stores.etcd.lease import Times
 
 URL, ELSEWHERE = "http://127.0.0.1:2379", "http://127.0.0.1:2399"
@@ -99,7 +99,7 @@ class Etcd:
         return {name: entry.value for name, entry in self.entries().items()}
 
     def entries(self) -> dict[str, Any]:
-        answer = self.call("kv/range", below(f"{PREFIX}/subnets/".encode()))
+        answer = self.call("kv/range", prefix_range(f"{PREFIX}/subnets/".encode()))
         found = [key_value(one) for one in answer.get("kvs", ())]
         return {entry.key.decode().rpartition("/subnets/")[2]: entry for entry in found}
 
@@ -118,13 +118,13 @@ class Told:
 
     def __init__(self, store: EtcdStore, node: Node | None) -> None:
         self.store, self._node = store, node
-        self.news: list[News] = []
+        self.news: list[StoreEvent] = []
         self.leases: dict[str, Lease | str] = {}
         self.held: Held | None = None
         self.error = ""
         self._lock = threading.Lock()
 
-    def tell(self, news: News) -> None:
+    def tell(self, news: StoreEvent) -> None:
         with self._lock:
             self.news.append(news)
             self.error = news.why if isinstance(news, Failed) else ""
@@ -140,7 +140,7 @@ class Told:
                 if news.lease is not None:
                     self.leases[news.key] = _undated(news.lease)
 
-    def count(self, kind: type[News]) -> int:
+    def count(self, kind: type[StoreEvent]) -> int:
         return sum(isinstance(one, kind) for one in self.news)
 
     @property
@@ -196,9 +196,9 @@ def _beside_etcd(scenario: Callable[[Etcd], None]) -> None:
 def node_of(number: int, *, dual: bool = False, mac: int = 0) -> Node:
     """The node 192.0.2.NUMBER, and 2001:db8::NUMBER in hex."""
     hardware = bytes([2, 0, 0, 0, 0, mac or number])
-    ends = [End(parse_ip(f"192.0.2.{number}"), hardware)]
+    ends = [NodeAddress(parse_ip(f"192.0.2.{number}"), hardware)]
     if dual:
-        ends.append(End(parse_ip(f"2001:db8::{number:x}"), hardware))
+        ends.append(NodeAddress(parse_ip(f"2001:db8::{number:x}"), hardware))
     return Node("vxlan", 1, tuple(ends))
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from cni.agent.model.events import Changed, Configured, Failed, Held, Listed
-from cni.agent.model.lease import End, Lease, Node
+from cni.agent.model.lease import Lease, Node, NodeAddress
 from cni.agent.stores.kube.options import KubeOptions
 from cni.agent.stores.kube.store import KubeStore
 from cni.protocol.address import parse_ip, parse_net
@@ -20,7 +20,7 @@ from tests.system.kube_server import FOLDER, PORT, PREFIX, Server, binary, kubec
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cni.agent.model.events import News
+    from cni.agent.model.events import StoreEvent
     from tests.machine import Machine
 
 NETWORK: dict[str, Any] = {"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}
@@ -37,14 +37,14 @@ class Told:
 
     def __init__(self, store: KubeStore, node: Node | None) -> None:
         self.store, self._node = store, node
-        self.news: list[News] = []
+        self.news: list[StoreEvent] = []
         self.leases: dict[str, Lease | str] = {}
         self.held: Held | None = None
         self.configured: Configured | None = None
         self.error = ""
         self._lock = threading.RLock()
 
-    def tell(self, news: News) -> None:
+    def tell(self, news: StoreEvent) -> None:
         with self._lock:
             self.news.append(news)
             self.error = news.why if isinstance(news, Failed) else ""
@@ -62,7 +62,7 @@ class Told:
                 if news.lease is not None:
                     self.leases[news.key] = _undated(news.lease)
 
-    def of(self, *kinds: type[News]) -> list[News]:
+    def of(self, *kinds: type[StoreEvent]) -> list[StoreEvent]:
         return [one for one in self.news if isinstance(one, kinds)]
 
     @property
@@ -87,7 +87,7 @@ class Told:
 @contextmanager
 def store_of(node: Node | None, network: object = NETWORK, **changed: Any) -> Iterator[Told]:
     """A store that runs on the node `one`; what it has to say is presented as soon as the network is known."""
-    options = KubeOptions("one", ("", ""), "", "", "", PREFIX, f"{FOLDER}/net-conf.json", tells_available=True)
+    options = KubeOptions("one", ("", ""), "", "", "", PREFIX, f"{FOLDER}/net-conf.json", set_network_condition=True)
     if "kubeconfig" not in changed and "service" not in changed:
         changed["kubeconfig"] = kubeconfig()
     if network is not None:
@@ -127,7 +127,7 @@ def node_of(number: int, *families: int, kind: str = "vxlan", mac: int = 0) -> N
     """The node 192.0.2.NUMBER, and 2001:db8:2::NUMBER."""
     ips = {4: f"192.0.2.{number}", 6: f"2001:db8:2::{number:x}"}
     hardware = bytes([2, 0, 0, 0, 0, mac or number]) if kind == "vxlan" else None
-    ends = [End(parse_ip(ips[family]), hardware) for family in families or (4,)]
+    ends = [NodeAddress(parse_ip(ips[family]), hardware) for family in families or (4,)]
     return Node(kind, 1 if kind == "vxlan" else 0, tuple(ends))
 
 
@@ -136,7 +136,7 @@ def lease_of(number: int, *, mac: int = 0, ip: int = 0) -> Lease:
     return node_of(ip or number, mac=mac or number).lease([parse_net(f"10.244.{number}.0/24")])
 
 
-class Way:
+class Endpoint:
     """A way to the API server that can be cut, and opened again; use it with `with`."""
 
     def __init__(self) -> None:

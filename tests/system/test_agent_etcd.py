@@ -135,7 +135,7 @@ def test_a_network_that_loses_ipv6_leaves_each_node_its_ipv4_subnet_and_no_lease
         told.store.present(node_of(1))
         own = told.wait_held(before.key.partition("&")[0])
         until(lambda: set(server.leases()) == {own.key, other}, "the lease of before is gone")
-    assert own.ways == before.ways[:1]
+    assert own.endpoints == before.endpoints[:1]
 
 
 @against_etcd
@@ -146,7 +146,7 @@ def test_a_node_that_missed_how_its_network_lost_ipv6_keeps_its_ipv4_subnet_too(
     with store_of(node_of(1, mac=9), "10.5.52.1/24", "fd00:5:0:4::1/64") as told:
         own = told.wait_held("10.5.52.0-24")
     assert set(server.leases()) == {own.key, other}
-    assert own.ways == lease_of(1, "10.5.52.0/24").ways  # with the device's MAC address
+    assert own.endpoints == lease_of(1, "10.5.52.0/24").endpoints  # with the device's MAC address
 
 
 @against_etcd
@@ -170,7 +170,9 @@ def test_a_node_that_changes_keeps_its_key(server: Etcd) -> None:
             told.store.present(changed)
             value = lease_value(changed.lease(lease_of(1, "10.5.1.0/24", "fd00:5:0:1::/64").subnets))
             until(lambda value=value: server.leases() == {key: value}, "the lease tells it")  # type: ignore[misc]
-        until(lambda: told.held is not None and told.held.lease.ways[0].mac == b"\2\0\0\0\0\x08", "it is told")
+        until(
+            lambda: told.held is not None and told.held.lease.endpoints[0].vtep_mac == b"\2\0\0\0\0\x08", "it is told"
+        )
 
 
 @against_etcd

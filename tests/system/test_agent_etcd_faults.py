@@ -11,7 +11,7 @@ import urllib3
 
 from cni.agent.model.events import Configured, Failed, Held, Listed
 from cni.agent.model.lease import lease_value
-from cni.agent.stores.etcd.messages import below, text64
+from cni.agent.stores.etcd.messages import prefix_range, text64
 from tests.machine import until
 from tests.system.agent_etcd import (
     DUAL,
@@ -168,7 +168,7 @@ def test_a_network_that_is_spoiled_stays_as_it_was_and_a_better_one_is_taken(ser
 
 def with_users(server: Etcd) -> None:
     """The node may read the configuration and write leases, no more."""
-    config, leases = {"key": text64(f"{PREFIX}/config".encode())}, below(f"{PREFIX}/subnets/".encode())
+    config, leases = {"key": text64(f"{PREFIX}/config".encode())}, prefix_range(f"{PREFIX}/subnets/".encode())
     for user in ("root", "node"):
         server.call("auth/user/add", {"name": user, "password": PASSWORD})
         server.call("auth/role/add", {"name": user})
@@ -188,7 +188,10 @@ def test_a_user_of_few_rights_serves_even_after_tokens_are_forgotten(server: Etc
         server.start()
         changed = node_of(9)
         told.store.present(changed)
-        until(lambda: told.held is not None and told.held.lease.ways[0].public_ip == changed.ends[0].public_ip, "held")
+        until(
+            lambda: told.held is not None and told.held.lease.endpoints[0].public_ip == changed.addresses[0].public_ip,
+            "held",
+        )
         until(lambda: told.held is not None and told.leases == {told.held.lease.key: told.held.lease}, "followed")
 
 

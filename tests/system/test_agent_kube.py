@@ -101,7 +101,7 @@ def test_a_node_that_is_made_anew_has_its_new_pod_cidr_and_its_old_device(server
         assert told.held.lease == lease_of(1, mac=77)
         server.add("one", "10.244.9.0/24")
         lease = told.wait_held("10.244.9.0/24")
-        assert lease.ways[0].mac == lease_of(1, mac=77).ways[0].mac
+        assert lease.endpoints[0].vtep_mac == lease_of(1, mac=77).endpoints[0].vtep_mac
         server.wait_written("one", **{**flannels(1), "backend-data": '{"VNI":1,"VtepMAC":"02:00:00:00:00:4d"}'})
         until(lambda: server.condition("one"), "the new node is available")
 
@@ -195,7 +195,7 @@ def test_kubernetes_is_told_when_pods_can_be_attached(server: Server) -> None:
 @against_kubernetes
 def test_kubernetes_is_not_told_where_the_user_does_not_want_it(server: Server) -> None:
     server.add("one", ONE)
-    with store_of(node_of(1), tells_available=False) as told:
+    with store_of(node_of(1), set_network_condition=False) as told:
         told.wait_held()
         told.store.ready()
         server.annotate("one", public_ip="192.0.2.99")
@@ -228,7 +228,7 @@ def test_a_node_s_annotations_choose_its_addresses_and_replace_what_is_published
     server.annotate("one", node_public_ip="192.0.2.5", public_ip_overwrite="198.51.100.7")
     with store_of(node_of(1)) as told:
         lease = told.wait_held()
-        assert lease.ways[0].public_ip == parse_ip("192.0.2.1")
+        assert lease.endpoints[0].public_ip == parse_ip("192.0.2.1")
         assert told.configured is not None
         assert told.configured.public_ips == (parse_ip("192.0.2.5"),)
         server.wait_written("one", public_ip="198.51.100.7")

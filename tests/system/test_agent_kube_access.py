@@ -26,7 +26,7 @@ from tests.system.kube_server import (
     kubeconfig,
     write,
 )
-from tests.system.kube_told import ONE, Way, against_kubernetes, lease_of, node_of, store_of
+from tests.system.kube_told import ONE, Endpoint, against_kubernetes, lease_of, node_of, store_of
 
 pytest_plugins = ("tests.system.kube_machine",)
 pytestmark = pytest.mark.xdist_group("kubernetes")
@@ -41,7 +41,7 @@ def test_what_happened_while_the_way_was_cut_is_made_up_for(server: Server) -> N
     server.add("one", ONE)
     for number in (2, 3):
         server.peer(f"peer-{number}", number)
-    with Way() as way, store_of(node_of(1), kubeconfig=kubeconfig(server=way.url)) as told:
+    with Endpoint() as way, store_of(node_of(1), kubeconfig=kubeconfig(server=way.url)) as told:
         told.wait_leases("peer-2", "peer-3")
         way.cut()
         server.delete("peer-2")
@@ -60,7 +60,7 @@ def test_what_the_server_has_forgotten_is_listed_again(server: Server) -> None:
     server.add("one", ONE)
     for number in (2, 3):
         server.peer(f"peer-{number}", number)
-    with Way() as way, store_of(node_of(1), kubeconfig=kubeconfig(server=way.url)) as told:
+    with Endpoint() as way, store_of(node_of(1), kubeconfig=kubeconfig(server=way.url)) as told:
         told.wait_leases("peer-2", "peer-3")
         way.cut()
         server.delete("peer-2")
@@ -195,7 +195,7 @@ def test_a_server_is_trusted_by_its_certificate_alone(server: Server) -> None:
 @against_kubernetes
 def test_a_node_that_is_renumbered_connects_anew(server: Server) -> None:
     server.add("one", ONE)
-    with Way() as way, store_of(node_of(1), kubeconfig=kubeconfig(server=way.url)) as told:
+    with Endpoint() as way, store_of(node_of(1), kubeconfig=kubeconfig(server=way.url)) as told:
         told.wait_held()
         before = way.taken
         told.store.present(node_of(9))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cni.protocol.address import IP, parse_ip
 from cni.protocol.errors import CniError
 from cni.protocol.jsontext import dump
-from cni.protocol.plugin_config import Network, parse_network
+from cni.protocol.plugin_config import PluginConfig, parse_plugin_config
 from cni.protocol.request import Request, parse_request
 from ipam import main
 from ipam.index import index_folder
@@ -38,9 +38,9 @@ def request(container: str, ifname: str = "eth0", args: str = "") -> Request:
     )
 
 
-def network(ipam: object, version: str = "1.1.0", **members: Any) -> Network:
+def network(ipam: object, version: str = "1.1.0", **members: Any) -> PluginConfig:
     document = {"cniVersion": version, "name": "net", "ipam": ipam, **members}
-    return parse_network(dump(document).encode(), "ADD")
+    return parse_plugin_config(dump(document).encode(), "ADD")
 
 
 def dead(lease: Lease) -> bool:  # noqa: ARG001
@@ -64,7 +64,7 @@ class Pool:
         status = os.stat(self.folder)
         return index_folder(f"{status.st_dev} {status.st_ino}")
 
-    def network(self, **members: Any) -> Network:
+    def network(self, **members: Any) -> PluginConfig:
         return network({"type": "host-local", "dataDir": self.data, **self.ipam}, **members)
 
     def add(

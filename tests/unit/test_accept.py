@@ -26,7 +26,7 @@ from cni.plan.plan import plan_attachment
 from cni.protocol.address import parse_net
 from cni.protocol.fields import ConfigErrors
 from cni.protocol.owner import Owner, label_keys
-from cni.protocol.plugin_config import Network
+from cni.protocol.plugin_config import PluginConfig
 from cni.protocol.result import IPConfig, Result
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ NET4, NET6 = parse_net("10.1.2.0/24"), parse_net("2001:db8:1::/64")
 
 def parsed(**members: JsonValue) -> tuple[Firewall, list[str]]:
     errors = ConfigErrors()
-    found = parse_firewall(Network("net", "1.1.0", members, b"").fields(errors))
+    found = parse_firewall(PluginConfig("net", "1.1.0", members, b"").fields(errors))
     return found, errors.messages
 
 
@@ -116,14 +116,14 @@ def test_a_containers_addresses_alone_are_sources_of_the_zone() -> None:
     ],
 )
 def test_the_families_of_a_network(ipam: dict[str, JsonValue], families: tuple[int, ...]) -> None:
-    assert families_of(Network("net", "1.1.0", {"ipam": ipam}, b"")) == families
+    assert families_of(PluginConfig("net", "1.1.0", {"ipam": ipam}, b"")) == families
 
 
 # --- Plan
 
 
 def planned(program: str, *addresses: str) -> list[Accept]:
-    conf = parse_netconf(Network("net", "1.1.0", {}, b""), {}, ConfigErrors(), program)
+    conf = parse_netconf(PluginConfig("net", "1.1.0", {}, b""), {}, ConfigErrors(), program)
     lease = Result(ips=tuple([IPConfig(parse_net(address)) for address in addresses]))
     owner = Owner("net", "c1", "eth0")
     attachment = Attachment(owner, "", conf, Facts("node", None, ipv6=True), names_of(owner, None, lease), lease)

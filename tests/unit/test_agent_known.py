@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cni.agent.model.cluster_state import Known
+from cni.agent.model.cluster_state import ClusterState
 from cni.agent.model.events import Changed, Configured, Failed, Held, Listed
-from cni.agent.model.lease import End, Lease, Node, Way
+from cni.agent.model.lease import Endpoint, Lease, Node, NodeAddress
 from cni.agent.model.network import parse_network_config
 from cni.protocol.address import parse_ip, parse_mac, parse_net
 
@@ -13,40 +13,42 @@ CONFIG = parse_network_config(b'{"Network": "10.5.0.0/16", "Backend": {"Type": "
 
 def lease(number: int, *, mac: int | None = None) -> Lease:
     octet = number if mac is None else mac
-    way = Way(parse_net(f"10.5.{number}.0/24"), parse_ip(f"192.0.2.{number}"), parse_mac(f"0a:00:00:00:00:{octet:02x}"))
+    way = Endpoint(
+        parse_net(f"10.5.{number}.0/24"), parse_ip(f"192.0.2.{number}"), parse_mac(f"0a:00:00:00:00:{octet:02x}")
+    )
     return Lease((way,), "vxlan", 1)
 
 
 OWN, TWO, THREE = lease(1), lease(2), lease(3)
-NODE = Node("vxlan", 1, (End(parse_ip("192.0.2.1"), OWN.ways[0].mac),))
+NODE = Node("vxlan", 1, (NodeAddress(parse_ip("192.0.2.1"), OWN.endpoints[0].vtep_mac),))
 
 
-def known(*leases: Lease) -> Known:
+def known(*leases: Lease) -> ClusterState:
     """One that has told all of it, and has its peers."""
-    found = Known()
+    found = ClusterState()
     for news in (Configured(CONFIG), Held(OWN, 100.0), Listed({one.key: one for one in leases})):
-        assert found.hear(news)
+        assert found.handle(news)
     assert found.peers(CONFIG, OWN, ()) is not None
     return found
 
 
 def test_only_what_is_new_concerns_more_than_single_peers() -> None:
     found = known(TWO)
-    assert not found.hear(Configured(CONFIG))
-    assert not found.hear(Held(OWN, 200.0))
+    assert not found.handle(Configured(CONFIG))
+    assert not found.handle(Held(OWN, 200.0))
     assert found.held == Held(OWN, 200.0)
-    assert not found.hear(Failed("down"))
-    assert not found.hear(Changed(THREE.key, THREE))
-    assert found.hear(Configured(CONFIG, (parse_ip("192.0.2.9"),)))
-    assert found.hear(Held(lease(1, mac=9)))
-    assert found.hear(Listed({TWO.key: TWO}))
+    assert not found.handle(Failed("down"))
+    assert not found.handle(Changed(THREE.key, THREE))
+    assert found.handle(Configured(CONFIG, (parse_ip("192.0.2.9"),)))
+    assert found.handle(Held(lease(1, mac=9)))
+    assert found.handle(Listed({TWO.key: TWO}))
 
 
 def test_a_change_is_told_with_what_was_served_before() -> None:
     found = known(TWO)
     assert not found.has_changes
-    found.hear(Changed(TWO.key, lease(2, mac=22)))
-    found.hear(Changed(THREE.key, THREE))
+    found.handle(Changed(TWO.key, lease(2, mac=22)))
+    found.handle(Changed(THREE.key, THREE))
     assert found.has_changes
     before, peers = found.take_changes()
     assert before == {TWO.key: TWO, THREE.key: None}
@@ -59,14 +61,14 @@ def test_a_change_is_told_with_what_was_served_before() -> None:
 def test_of_several_changes_the_first_before_counts() -> None:
     found = known(TWO)
     for news in (lease(2, mac=22), None, "cannot be read", lease(2, mac=23)):
-        found.hear(Changed(TWO.key, news))
+        found.handle(Changed(TWO.key, news))
     assert found.take_changes()[0] == {TWO.key: TWO}
 
 
 def test_who_is_served_in_the_place_of_another_is_told_too() -> None:
-    same = Lease((THREE.ways[0]._replace(mac=TWO.ways[0].mac),), "vxlan", 1)
+    same = Lease((THREE.endpoints[0]._replace(vtep_mac=TWO.endpoints[0].vtep_mac),), "vxlan", 1)
     found = known(TWO, same)
-    found.hear(Changed(TWO.key, None))
+    found.handle(Changed(TWO.key, None))
     before, peers = found.take_changes()
     assert before == {TWO.key: TWO, same.key: None}
     assert peers is not None
@@ -74,21 +76,21 @@ def test_who_is_served_in_the_place_of_another_is_told_too() -> None:
 
 
 def test_changes_before_all_is_listed_mean_nothing() -> None:
-    found = Known()
-    assert not found.hear(Changed(TWO.key, TWO))
+    found = ClusterState()
+    assert not found.handle(Changed(TWO.key, TWO))
     assert found.peers(CONFIG, OWN, ()) is None
     assert found.take_changes() == ({}, None)
-    found.hear(Listed({THREE.key: THREE}))
+    found.handle(Listed({THREE.key: THREE}))
     peers = found.peers(CONFIG, OWN, ())
     assert peers is not None
     assert peers.served == {THREE.key: THREE}
 
 
 def test_changes_while_nobody_asked_for_peers_are_kept() -> None:
-    found = Known()
-    found.hear(Listed({TWO.key: TWO}))
-    found.hear(Changed(THREE.key, THREE))
-    found.hear(Changed(TWO.key, None))
+    found = ClusterState()
+    found.handle(Listed({TWO.key: TWO}))
+    found.handle(Changed(THREE.key, THREE))
+    found.handle(Changed(TWO.key, None))
     assert not found.has_changes
     peers = found.peers(CONFIG, OWN, ())
     assert peers is not None
@@ -97,8 +99,8 @@ def test_changes_while_nobody_asked_for_peers_are_kept() -> None:
 
 def test_what_is_listed_takes_the_place_of_all_before() -> None:
     found = known(TWO)
-    found.hear(Changed(TWO.key, None))
-    found.hear(Listed({THREE.key: THREE}))
+    found.handle(Changed(TWO.key, None))
+    found.handle(Listed({THREE.key: THREE}))
     peers = found.peers(CONFIG, OWN, ())
     assert peers is not None
     assert peers.served == {THREE.key: THREE}
@@ -107,27 +109,27 @@ def test_what_is_listed_takes_the_place_of_all_before() -> None:
 
 def test_what_is_listed_stays_the_tellers() -> None:
     told: dict[str, Lease | str] = {TWO.key: TWO}
-    found = Known()
-    found.hear(Listed(told))
-    found.hear(Changed(THREE.key, THREE))
+    found = ClusterState()
+    found.handle(Listed(told))
+    found.handle(Changed(THREE.key, THREE))
     assert told == {TWO.key: TWO}
 
 
 def test_peers_are_kept_until_more_than_one_of_them_changes() -> None:
     found = known(TWO)
     peers = found.peers(CONFIG, OWN, ())
-    found.hear(Changed(THREE.key, THREE))
-    found.hear(Held(OWN, 300.0))
+    found.handle(Changed(THREE.key, THREE))
+    found.handle(Held(OWN, 300.0))
     assert found.peers(CONFIG, OWN, ()) is peers
-    found.hear(Held(lease(1, mac=9)))
+    found.handle(Held(lease(1, mac=9)))
     assert found.peers(CONFIG, lease(1, mac=9), ()) is not peers
 
 
 def test_the_own_lease_counts_where_it_is_of_the_nodes_network() -> None:
     found = known()
     assert found.lease_of(CONFIG, NODE) == OWN
-    assert found.lease_of(CONFIG, NODE._replace(ends=(End(parse_ip("192.0.2.99")),))) == OWN
+    assert found.lease_of(CONFIG, NODE._replace(addresses=(NodeAddress(parse_ip("192.0.2.99")),))) == OWN
     assert found.lease_of(CONFIG, NODE._replace(vni=2)) is None
-    assert found.lease_of(CONFIG, Node("host-gw", 0, (End(parse_ip("192.0.2.1")),))) is None
-    assert found.lease_of(CONFIG, NODE._replace(ends=(*NODE.ends, End(parse_ip("fd00::1"))))) is None
-    assert Known().lease_of(CONFIG, NODE) is None
+    assert found.lease_of(CONFIG, Node("host-gw", 0, (NodeAddress(parse_ip("192.0.2.1")),))) is None
+    assert found.lease_of(CONFIG, NODE._replace(addresses=(*NODE.addresses, NodeAddress(parse_ip("fd00::1"))))) is None
+    assert ClusterState().lease_of(CONFIG, NODE) is None

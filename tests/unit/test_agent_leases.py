@@ -8,13 +8,23 @@ from typing import Any
 
 import pytest
 
-from cni.agent.model.lease import End, Lease, Node, Way, derived_mac, lease_key, lease_value, parse_key, parse_lease
+from cni.agent.model.lease import (
+    Endpoint,
+    Lease,
+    Node,
+    NodeAddress,
+    derived_mac,
+    lease_key,
+    lease_value,
+    parse_key,
+    parse_lease,
+)
 from cni.protocol.address import IP, Net, parse_ip, parse_mac, parse_net
 
 MAC, OTHER_MAC = parse_mac("c6:d2:32:6f:8f:44"), parse_mac("0a:58:00:00:00:01")
-WAY4 = Way(parse_net("10.5.52.0/24"), parse_ip("192.168.64.3"), MAC)
-WAY6 = Way(parse_net("fc00:0:0:1::/64"), parse_ip("fd00::3"), OTHER_MAC)
-BARE4, BARE6 = WAY4._replace(mac=None), WAY6._replace(mac=None)
+WAY4 = Endpoint(parse_net("10.5.52.0/24"), parse_ip("192.168.64.3"), MAC)
+WAY6 = Endpoint(parse_net("fc00:0:0:1::/64"), parse_ip("fd00::3"), OTHER_MAC)
+BARE4, BARE6 = WAY4._replace(vtep_mac=None), WAY6._replace(vtep_mac=None)
 VALUES = {
     b'{"PublicIP":"192.168.64.3","PublicIPv6":null,"BackendType":"vxlan",'
     b'"BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}}': Lease((WAY4,), "vxlan", 1),
@@ -63,7 +73,7 @@ def test_without_ipv4_its_address_is_gos_zero_value() -> None:
 def test_a_key_is_read_and_written_alike(key: str, subnets: list[str]) -> None:
     assert parse_key(key) == tuple(map(parse_net, subnets))
     assert lease_key(map(parse_net, subnets)) == key
-    assert Lease(tuple(Way(parse_net(one), parse_ip("::1")) for one in subnets), "vxlan", 1).key == key
+    assert Lease(tuple(Endpoint(parse_net(one), parse_ip("::1")) for one in subnets), "vxlan", 1).key == key
 
 
 @pytest.mark.parametrize(
@@ -116,7 +126,7 @@ def test_unknown_members_and_white_space_do_not_matter() -> None:
 
 
 def test_an_ipv4_key_is_an_ipv4_lease_whatever_else_is_told() -> None:
-    (dual,) = [value for value, lease in VALUES.items() if len(lease.ways) == 2 and lease.backend == "vxlan"]
+    (dual,) = [value for value, lease in VALUES.items() if len(lease.endpoints) == 2 and lease.backend == "vxlan"]
     assert parse_lease((WAY4.subnet,), dual) == Lease((WAY4,), "vxlan", 7)
 
 
@@ -181,13 +191,13 @@ def any_lease(dice: random.Random) -> Lease:
     return Lease(tuple(ways), "vxlan", dice.randrange(1 << 24)) if vxlan else Lease(tuple(ways), "host-gw")
 
 
-def any_way(dice: random.Random, family: int, length: int, *, vxlan: bool) -> Way:
+def any_way(dice: random.Random, family: int, length: int, *, vxlan: bool) -> Endpoint:
     bits = 32 if family == 4 else 128
     zeros = dice.choice((0, 16, 64)) if family == 6 else 0  # such as make texts short
     value = dice.randrange(1, 1 << bits - zeros)
     subnet = Net(IP(family, value), length).network
     mac = bytes([dice.randrange(128) << 1 or 2, *dice.randbytes(5)]) if vxlan else None
-    return Way(subnet, IP(family, value), mac)
+    return Endpoint(subnet, IP(family, value), mac)
 
 
 def test_any_lease_is_read_as_it_was_written() -> None:
@@ -217,12 +227,12 @@ def test_a_derived_mac_address_follows_from_address_and_vni_alone() -> None:
     assert derived_mac(parse_ip("192.0.2.1"), 1) == parse_mac("a2:2e:19:d5:a8:4e")
 
 
-NODE = Node("vxlan", 1, (End(WAY4.public_ip, OTHER_MAC), End(WAY6.public_ip, OTHER_MAC)))
+NODE = Node("vxlan", 1, (NodeAddress(WAY4.public_ip, OTHER_MAC), NodeAddress(WAY6.public_ip, OTHER_MAC)))
 
 
 def test_a_nodes_lease_has_a_way_for_each_of_its_ends() -> None:
     lease = NODE.lease([WAY4.subnet, WAY6.subnet])
-    assert lease == Lease((WAY4._replace(mac=OTHER_MAC), WAY6), "vxlan", 1)
+    assert lease == Lease((WAY4._replace(vtep_mac=OTHER_MAC), WAY6), "vxlan", 1)
     with pytest.raises(ValueError, match="zip"):
         NODE.lease([WAY4.subnet])
 
@@ -230,8 +240,8 @@ def test_a_nodes_lease_has_a_way_for_each_of_its_ends() -> None:
 def test_the_mac_addresses_of_a_found_lease_stay() -> None:
     subnets = [parse_net("10.5.60.0/24"), WAY6.subnet]
     found = Lease((WAY4._replace(public_ip=parse_ip("192.0.2.99")),), "vxlan", 1)
-    assert NODE.lease(subnets, found).ways == (Way(subnets[0], WAY4.public_ip, MAC), WAY6)
+    assert NODE.lease(subnets, found).endpoints == (Endpoint(subnets[0], WAY4.public_ip, MAC), WAY6)
     other_kind = Lease((WAY4,), "host-gw")
-    assert NODE.lease(subnets, other_kind).ways[0].mac == OTHER_MAC
-    bare = Node("host-gw", 0, (End(WAY4.public_ip),))
-    assert bare.lease(subnets[:1], found) == Lease((Way(subnets[0], WAY4.public_ip),), "host-gw", 0)
+    assert NODE.lease(subnets, other_kind).endpoints[0].vtep_mac == OTHER_MAC
+    bare = Node("host-gw", 0, (NodeAddress(WAY4.public_ip),))
+    assert bare.lease(subnets[:1], found) == Lease((Endpoint(subnets[0], WAY4.public_ip),), "host-gw", 0)

@@ -39,7 +39,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
     before = logs.log.handlers[:], logs.log.level, logs.log.propagate
     monkeypatch.setattr(sys, "stderr", written)
     logs.log.handlers.clear()
-    logs.set_up()
+    logs.configure()
     yield Log(written)
     logs.log.handlers[:], logs.log.propagate = before[0], before[2]
     logs.log.setLevel(before[1])
@@ -191,7 +191,7 @@ def test_what_is_remembered_is_bounded(log: Log) -> None:
     assert len(budget.kinds) == 1
 
 
-@pytest.mark.parametrize(("more", "lines"), [(lambda: None, 0), (logs.tell_more, 1)])
+@pytest.mark.parametrize(("more", "lines"), [(lambda: None, 0), (logs.enable_debug, 1)])
 def test_details_are_told_where_that_is_asked_for(log: Log, more: Callable[[], None], lines: int) -> None:
     more()
     assert len(log.say("a detail", level=logging.DEBUG)) == lines

@@ -11,7 +11,7 @@ import pytest
 
 from cni import VERSION
 from cni.agent.cli.flags import FLAGS, InvalidOptions
-from cni.agent.cli.options import Asked, parse_options
+from cni.agent.cli.options import HelpRequested, parse_options
 from cni.protocol.address import parse_ip
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def errors(*arguments: str, **environment: str) -> list[str]:
 
 
 def asked(*arguments: str) -> str:
-    with pytest.raises(Asked) as caught:
+    with pytest.raises(HelpRequested) as caught:
         parse(*arguments)
     return str(caught.value)
 
@@ -63,8 +63,8 @@ def test_what_nothing_is_said_of_is_as_in_flanneld() -> None:
         "renew_margin": 60,
     }
     assert options.kube is None
-    assert options.wish._asdict() == {"names": (), "patterns": (), "can_reach": None, "public_ips": ()}
-    rest = {key: value for key, value in options._asdict().items() if key not in ("etcd", "kube", "wish")}
+    assert options.selector._asdict() == {"names": (), "patterns": (), "can_reach": None, "public_ips": ()}
+    rest = {key: value for key, value in options._asdict().items() if key not in ("etcd", "kube", "selector")}
     assert rest == {
         "nodes_file": "",
         "node_name": "",
@@ -126,7 +126,7 @@ def test_a_flag_has_one_or_two_hyphens_and_its_value_beside_or_behind_it(argumen
 
 def test_a_value_may_begin_with_a_hyphen_and_hold_an_equals_sign() -> None:
     options = parse("--iface-regex", "-x=1", "--iface-regex=^-y=2", "--iface", "--iface")
-    assert (options.wish.patterns, options.wish.names) == (("-x=1", "^-y=2"), ("--iface",))
+    assert (options.selector.patterns, options.selector.names) == (("-x=1", "^-y=2"), ("--iface",))
 
 
 @pytest.mark.parametrize("text", ["1", "t", "T", "true", "TRUE", "True"])
@@ -145,7 +145,7 @@ def test_a_switch_is_off_as_in_go(text: str) -> None:
 
 
 def test_a_set_of_a_colon_is_no_named_class() -> None:
-    assert parse("--iface-regex=^fd00[:]").wish.patterns == ("^fd00[:]",)
+    assert parse("--iface-regex=^fd00[:]").selector.patterns == ("^fd00[:]",)
 
 
 def test_every_flag_reaches_its_option() -> None:
@@ -159,7 +159,7 @@ def test_every_flag_reaches_its_option() -> None:
         "--node-name=one", "--conflist=/c/one.conflist", "--conflist-dir=/d", "--cleanup",
     )  # fmt: skip
     found = options._asdict() | {"etcd": tuple(options.etcd or ()), "kube": options.kube}
-    found |= {"wish": tuple(options.wish), "conflist": tuple(options.conflist or ())}
+    found |= {"selector": tuple(options.selector), "conflist": tuple(options.conflist or ())}
     assert found == {
         "etcd": (
             ("https://10.0.0.1:2379", "https://[fd00::1]:2379"), "/a/b", "ca", "cert", "key", "who", "secret", 1439,
@@ -167,7 +167,7 @@ def test_every_flag_reaches_its_option() -> None:
         "nodes_file": "",
         "node_name": "one",
         "kube": None,
-        "wish": (
+        "selector": (
             ("eth0", "10.0.0.2"), ("^a", "b$"), parse_ip("fd00::9"),
             (parse_ip("192.0.2.1"), parse_ip("2001:db8::1")),
         ),
@@ -197,8 +197,8 @@ def test_a_flag_goes_before_the_environment_and_podwires_variable_before_flannel
 
 def test_a_variable_of_a_flag_that_may_be_repeated_is_one_value_and_goes_where_the_flag_is_given() -> None:
     environment = {"FLANNELD_IFACE": "a,b", "FLANNELD_IFACE_REGEX": "x{1,2}"}
-    assert parse(**environment).wish.names == ("a,b",)
-    assert parse("--iface=c", **environment).wish._asdict() == {
+    assert parse(**environment).selector.names == ("a,b",)
+    assert parse("--iface=c", **environment).selector._asdict() == {
         "names": ("c",),
         "patterns": ("x{1,2}",),
         "can_reach": None,
@@ -330,7 +330,7 @@ def test_the_nodes_name_is_the_flags_the_variables_or_the_hosts() -> None:
 def test_empty_texts_are_as_if_they_had_not_been_said() -> None:
     """As a template leaves them that has nothing to say."""
     options = parse("--iface=", "--iface-regex=", "--public-ip=", "--iface-can-reach=", "--healthz-ip=")
-    assert options.wish == parse().wish
+    assert options.selector == parse().selector
     assert options.healthz_ip == parse_ip("0.0.0.0")
 
 

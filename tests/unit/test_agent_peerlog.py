@@ -9,7 +9,7 @@ import pytest
 
 from cni.agent import logs
 from cni.agent.controllers.peerlog import ONE_BY_ONE, log_changes, log_faults
-from cni.agent.model.lease import Lease, Way
+from cni.agent.model.lease import Endpoint, Lease
 from cni.protocol.address import parse_ip, parse_net
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ def heard() -> Iterator[list[str]]:
 
 
 def lease(number: int, ip: str = "192.0.2.2") -> Lease:
-    return Lease((Way(parse_net(f"10.5.{number}.0/24"), parse_ip(ip)),), "host-gw")
+    return Lease((Endpoint(parse_net(f"10.5.{number}.0/24"), parse_ip(ip)),), "host-gw")
 
 
 def test_peers_that_come_change_and_go_are_named(heard: list[str]) -> None:
-    both = Lease((*lease(4).ways, Way(parse_net("fd00:5::/64"), parse_ip("2001:db8::4"))), "host-gw")
+    both = Lease((*lease(4).endpoints, Endpoint(parse_net("fd00:5::/64"), parse_ip("2001:db8::4"))), "host-gw")
     log_changes({"a": lease(1), "b": lease(2), "c": lease(3)}, {"a": lease(1), "b": lease(2, "192.0.2.9"), "d": both})
     assert heard == [
         "changed peer subnet=10.5.2.0/24 public_ip=192.0.2.9 (was subnet=10.5.2.0/24 public_ip=192.0.2.2)",

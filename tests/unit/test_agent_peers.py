@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.agent.model.lease import Lease, Way, derived_mac
+from cni.agent.model.lease import Endpoint, Lease, derived_mac
 from cni.agent.model.network import parse_network_config
 from cni.agent.model.peers import Peers
 from cni.protocol.address import IP, Net, mac_text, parse_ip, parse_mac, parse_net
@@ -28,8 +28,8 @@ def lease(subnet: str, ip: str, mac: str = "", *, backend: str = "vxlan", vni: i
     return Lease((way(subnet, ip, mac),), backend, vni)
 
 
-def way(subnet: str, ip: str, mac: str = "") -> Way:
-    return Way(parse_net(subnet), parse_ip(ip), mac_of(mac) if mac else None)
+def way(subnet: str, ip: str, mac: str = "") -> Endpoint:
+    return Endpoint(parse_net(subnet), parse_ip(ip), mac_of(mac) if mac else None)
 
 
 def mac_of(last: str) -> bytes:
@@ -227,8 +227,8 @@ def test_a_mac_address_is_the_nodes_from_whose_address_it_follows() -> None:
     """Whoever tells it later with an address of his own, does so to cut the node off."""
     address = parse_ip("192.0.2.2")
     mac = derived_mac(address, 1)
-    true = Lease((Way(parse_net("10.5.2.0/24"), address, mac),), "vxlan", 1, created=1)
-    thief = Lease((Way(parse_net("10.5.9.0/24"), parse_ip("192.0.2.9"), mac),), "vxlan", 1, created=2)
+    true = Lease((Endpoint(parse_net("10.5.2.0/24"), address, mac),), "vxlan", 1, created=1)
+    thief = Lease((Endpoint(parse_net("10.5.9.0/24"), parse_ip("192.0.2.9"), mac),), "vxlan", 1, created=2)
     for order in ((true, thief), (thief, true)):
         peers = peers_of(*order)
         assert peers.served == {true.key: true}
@@ -311,7 +311,7 @@ def test_a_node_of_another_family_alone_is_not_served() -> None:
 
 
 def used(config: NetworkConfig, one: Lease) -> Lease:
-    return one._replace(ways=tuple(way for way in one.ways if way.subnet.family in config.families))
+    return one._replace(endpoints=tuple(way for way in one.endpoints if way.subnet.family in config.families))
 
 
 def reference(config: NetworkConfig, own: Lease, told: dict[str, Lease | str]) -> dict[str, Lease]:
@@ -326,7 +326,7 @@ def reference(config: NetworkConfig, own: Lease, told: dict[str, Lease | str]) -
 
     def rank(key: str) -> tuple[bool, bool, int, str]:
         one = sound[key]
-        strange = any(way.subnet.prefix != usual[way.subnet.family] for way in used(config, one).ways)
+        strange = any(way.subnet.prefix != usual[way.subnet.family] for way in used(config, one).endpoints)
         return not one.lives, strange, -one.created, key
 
     for key in sorted(sound, key=rank):
@@ -340,13 +340,13 @@ def is_faulty(config: NetworkConfig, own: Lease, one: Lease) -> bool:
     inside = all(
         config.network(way.subnet.family).contains(way.subnet.ip)
         and way.subnet.prefix > config.network(way.subnet.family).prefix
-        for way in one.ways
+        for way in one.endpoints
         if way.subnet.family in config.families
     )
     kind = config.backend.kind
     unreachable = any(
         not way.is_reachable or way.subnet.contains(way.public_ip)
-        for way in one.ways
+        for way in one.endpoints
         if way.subnet.family in config.families
     )
     return (
@@ -355,16 +355,16 @@ def is_faulty(config: NetworkConfig, own: Lease, one: Lease) -> bool:
         or (kind == "vxlan" and one.vni != config.backend.vni)
         or not inside
         or conflict(config, one, own)
-        or any(way.public_ip in {mine.public_ip for mine in own.ways} for way in used(config, one).ways)
+        or any(way.public_ip in {mine.public_ip for mine in own.endpoints} for way in used(config, one).endpoints)
     )
 
 
 def conflict(config: NetworkConfig, one: Lease, other: Lease) -> bool:
     return any(
         overlap(mine.subnet, theirs.subnet)
-        or (mine.mac is not None and mine.mac == theirs.mac and mine.public_ip != theirs.public_ip)
-        for mine in one.ways
-        for theirs in other.ways
+        or (mine.vtep_mac is not None and mine.vtep_mac == theirs.vtep_mac and mine.public_ip != theirs.public_ip)
+        for mine in one.endpoints
+        for theirs in other.endpoints
         if mine.subnet.family == theirs.subnet.family and mine.subnet.family in config.families
     )
 
@@ -383,12 +383,14 @@ def any_lease(dice: random.Random, *, dual: bool) -> Lease:
     )
 
 
-def any_way(dice: random.Random, family: int, network: IP, lengths: tuple[int, ...]) -> Way:
+def any_way(dice: random.Random, family: int, network: IP, lengths: tuple[int, ...]) -> Endpoint:
     length = dice.choice(lengths)
     places = dice.choice((8, 8, 8, 300))  # 300: also outside the network
     step = 1 << (8 if family == 4 else 64)
     subnet = Net(IP(family, network.value + dice.randrange(places) * step), length).network
-    return Way(subnet, IP(family, network.value + dice.randrange(1, 12)), bytes([2, 0, 0, 0, 0, dice.randrange(1, 12)]))
+    return Endpoint(
+        subnet, IP(family, network.value + dice.randrange(1, 12)), bytes([2, 0, 0, 0, 0, dice.randrange(1, 12)])
+    )
 
 
 def any_news(dice: random.Random, told: dict[str, Lease | str], *, dual: bool) -> tuple[str, Lease | str | None]:
@@ -409,7 +411,7 @@ def test_after_any_news_just_those_are_served_that_the_reference_serves(
     dice = random.Random(seed)
     own = Lease((way("10.5.1.0/24", "10.5.0.1", "01"),), "vxlan", 1)
     if dual:
-        own = own._replace(ways=(*own.ways, way("fd00:5:0:1::/64", "fd00:5::1", "01")))
+        own = own._replace(endpoints=(*own.endpoints, way("fd00:5:0:1::/64", "fd00:5::1", "01")))
     peers, told = Peers(config, own), dict[str, Lease | str]()
     for _ in range(60):
         before = dict(peers.served)
@@ -435,6 +437,6 @@ def test_however_many_peers_there_are_a_change_is_about_a_few(prefix: int) -> No
     for number in range(300):
         subnet = Net(IP(4, (10 << 24) + (number << 32 - prefix)), prefix)
         mac = bytes([2, 0, 0, 0, 0, max(0, number - 200)])
-        one = Lease((Way(subnet, IP(4, (198 << 24) + number), mac),), "vxlan", 1)
+        one = Lease((Endpoint(subnet, IP(4, (198 << 24) + number), mac),), "vxlan", 1)
         assert len(peers.put(one.key, one)) <= 2
     assert len(peers.served) == 100

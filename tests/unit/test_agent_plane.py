@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent.dataplane.state import PROTOCOL, Links, RouteRow, Tables, changes, tables_of
-from cni.agent.model.lease import Way
+from cni.agent.dataplane.state import PROTOCOL, ForwardingState, Links, NextHop, changes, forwarding_state
+from cni.agent.model.lease import Endpoint
 from cni.kernel import rtnl, rtnl_overlay
 from cni.kernel.netlink import NLM_F_REPLACE
 from cni.kernel.rtnl import AF_BRIDGE
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 DEVICE, WIRE = 7, 3
 FAR = Links(DEVICE, ())
 MIXED = Links(DEVICE, ((parse_net("192.0.2.0/24"), WIRE),))
-WIRE_ALONE = Links(0, MIXED.ways)
+WIRE_ALONE = Links(0, MIXED.host_routes)
 
 
-def way(subnet: str, ip: str, mac: str = "02") -> Way:
-    return Way(parse_net(subnet), parse_ip(ip), parse_mac(f"0a:00:00:00:00:{mac}") if mac else None)
+def way(subnet: str, ip: str, mac: str = "02") -> Endpoint:
+    return Endpoint(parse_net(subnet), parse_ip(ip), parse_mac(f"0a:00:00:00:00:{mac}") if mac else None)
 
 
 class Kernel:
     """What the kernel does with the messages: each replaces or deletes one entry."""
 
-    def __init__(self, start: Tables) -> None:
-        self.tables = Tables()
+    def __init__(self, start: ForwardingState) -> None:
+        self.tables = ForwardingState()
         self.tables.replace(self.tables, start)
 
     def take(self, message: Message) -> None:
@@ -45,12 +45,12 @@ class Kernel:
             self._take_neighbour(kind, payload)
 
     def _take_route(self, kind: int, payload: bytes) -> None:
-        route = rtnl_overlay.parse_made_route(payload)
+        route = rtnl_overlay.parse_kernel_route(payload)
         assert route.main
         assert route.gw is not None
         if kind == rtnl.RTM_NEWROUTE:
             assert route.protocol == PROTOCOL
-            self.tables.routes[route.dst] = RouteRow(route.gw, route.ifindex, route.on_link)
+            self.tables.routes[route.dst] = NextHop(route.gw, route.ifindex, route.on_link)
             return
         found = self.tables.routes[route.dst]
         if (found.gw, found.ifindex) == (route.gw, route.ifindex):
@@ -78,11 +78,11 @@ class Kernel:
         self.tables.forwarding.add((entry.mac, entry.ip))
 
 
-def same(one: Tables, other: Tables) -> bool:
+def same(one: ForwardingState, other: ForwardingState) -> bool:
     return (one.routes, one.neighbours, one.forwarding) == (other.routes, other.neighbours, other.forwarding)
 
 
-def made(actual: Tables, wanted: Tables, links: Links = FAR) -> Tables:
+def made(actual: ForwardingState, wanted: ForwardingState, links: Links = FAR) -> ForwardingState:
     """What is there after the changes."""
     kernel = Kernel(actual)
     for message in changes(actual, wanted, links):
@@ -91,30 +91,30 @@ def made(actual: Tables, wanted: Tables, links: Links = FAR) -> Tables:
 
 
 def test_a_subnet_behind_the_tunnel_has_the_three_entries_of_flannel() -> None:
-    tables = tables_of([way("10.5.2.0/24", "192.0.2.2")], FAR)
+    tables = forwarding_state([way("10.5.2.0/24", "192.0.2.2")], FAR)
     first, mac = parse_ip("10.5.2.0"), parse_mac("0a:00:00:00:00:02")
-    assert tables.routes == {parse_net("10.5.2.0/24"): RouteRow(first, DEVICE, on_link=True)}
+    assert tables.routes == {parse_net("10.5.2.0/24"): NextHop(first, DEVICE, on_link=True)}
     assert tables.neighbours == {first: mac}
     assert tables.forwarding == {(mac, parse_ip("192.0.2.2"))}
-    assert tables.far == []
+    assert tables.unreachable == []
 
 
 def test_a_subnet_on_the_same_wire_has_a_route_alone() -> None:
     for links, mac in ((MIXED, "02"), (WIRE_ALONE, "")):
-        tables = tables_of([way("10.5.2.0/24", "192.0.2.2", mac)], links)
-        assert tables.routes == {parse_net("10.5.2.0/24"): RouteRow(parse_ip("192.0.2.2"), WIRE, on_link=False)}
-        assert (tables.neighbours, tables.forwarding, tables.far) == ({}, set(), [])
+        tables = forwarding_state([way("10.5.2.0/24", "192.0.2.2", mac)], links)
+        assert tables.routes == {parse_net("10.5.2.0/24"): NextHop(parse_ip("192.0.2.2"), WIRE, on_link=False)}
+        assert (tables.neighbours, tables.forwarding, tables.unreachable) == ({}, set(), [])
 
 
 def test_without_a_tunnel_what_is_on_no_wire_is_told_and_left_out() -> None:
-    far = way("10.5.2.0/24", "198.51.100.2", "")
-    tables = tables_of([far], WIRE_ALONE)
-    assert tables.far == [far]
-    assert same(tables, Tables())
+    unreachable = way("10.5.2.0/24", "198.51.100.2", "")
+    tables = forwarding_state([unreachable], WIRE_ALONE)
+    assert tables.unreachable == [unreachable]
+    assert same(tables, ForwardingState())
 
 
 def test_where_all_is_as_it_should_be_nothing_is_sent() -> None:
-    tables = tables_of([way("10.5.2.0/24", "192.0.2.2"), way("10.5.3.0/24", "198.51.100.3", "03")], MIXED)
+    tables = forwarding_state([way("10.5.2.0/24", "192.0.2.2"), way("10.5.3.0/24", "198.51.100.3", "03")], MIXED)
     assert changes(tables, tables, MIXED) == []
 
 
@@ -127,11 +127,11 @@ def test_where_all_is_as_it_should_be_nothing_is_sent() -> None:
         way("10.5.22.0/24", "192.0.2.2", "02"),
     ],
 )
-def test_a_peer_that_changed_leaves_no_old_entry(after: Way) -> None:
+def test_a_peer_that_changed_leaves_no_old_entry(after: Endpoint) -> None:
     before, other = way("10.5.2.0/24", "192.0.2.2", "02"), way("10.5.3.0/24", "192.0.2.3", "03")
-    old, new = tables_of([before, other], FAR), tables_of([after, other], FAR)
+    old, new = forwarding_state([before, other], FAR), forwarding_state([after, other], FAR)
     assert same(made(old, new), new)
-    alone = tables_of([before], FAR), tables_of([after], FAR)
+    alone = forwarding_state([before], FAR), forwarding_state([after], FAR)
     assert len(changes(*alone, FAR)) <= 6
     assert [rtnl_overlay.described(one) for one in changes(*alone, FAR)] == [
         rtnl_overlay.described(one) for one in changes(old, new, FAR)
@@ -140,8 +140,8 @@ def test_a_peer_that_changed_leaves_no_old_entry(after: Way) -> None:
 
 def test_a_peer_that_comes_nearer_leaves_the_tunnel() -> None:
     behind, near = (
-        tables_of([way("10.5.2.0/24", "198.51.100.2")], MIXED),
-        tables_of([way("10.5.2.0/24", "192.0.2.2")], MIXED),
+        forwarding_state([way("10.5.2.0/24", "198.51.100.2")], MIXED),
+        forwarding_state([way("10.5.2.0/24", "192.0.2.2")], MIXED),
     )
     assert same(made(behind, near, MIXED), near)
     assert same(made(near, behind, MIXED), behind)
@@ -149,16 +149,16 @@ def test_a_peer_that_comes_nearer_leaves_the_tunnel() -> None:
 
 def test_nothing_is_flooded() -> None:
     """Frames whose address is not known go to the places of the null address."""
-    wanted = tables_of([way("10.5.2.0/24", "192.0.2.2")], FAR)
-    actual = tables_of([way("10.5.2.0/24", "192.0.2.2")], FAR)
+    wanted = forwarding_state([way("10.5.2.0/24", "192.0.2.2")], FAR)
+    actual = forwarding_state([way("10.5.2.0/24", "192.0.2.2")], FAR)
     actual.forwarding |= {(bytes(6), parse_ip("192.0.2.2")), (bytes(6), parse_ip("192.0.2.9"))}
     assert same(made(actual, wanted), wanted)
 
 
 def test_a_route_is_made_after_its_entries_and_goes_before_them() -> None:
     old, new = (
-        tables_of([way("10.5.2.0/24", "192.0.2.2", "02")], FAR),
-        tables_of([way("10.5.3.0/24", "192.0.2.3", "03")], FAR),
+        forwarding_state([way("10.5.2.0/24", "192.0.2.2", "02")], FAR),
+        forwarding_state([way("10.5.3.0/24", "192.0.2.3", "03")], FAR),
     )
     assert [rtnl_overlay.described(one) for one in changes(old, new, FAR)] == [
         "ip neighbour replace 10.5.3.0 lladdr 0a:00:00:00:00:03",
@@ -172,17 +172,19 @@ def test_a_route_is_made_after_its_entries_and_goes_before_them() -> None:
 
 def test_a_route_is_deleted_whoever_made_it() -> None:
     """Those of flannel on the tunnel's device are taken over."""
-    old = tables_of([way("10.5.2.0/24", "192.0.2.2", "02")], FAR)
-    (deletion,) = [payload for kind, _, payload in changes(old, Tables(), FAR) if kind == rtnl_overlay.RTM_DELROUTE]
-    assert rtnl_overlay.parse_made_route(deletion).protocol == 0
+    old = forwarding_state([way("10.5.2.0/24", "192.0.2.2", "02")], FAR)
+    (deletion,) = [
+        payload for kind, _, payload in changes(old, ForwardingState(), FAR) if kind == rtnl_overlay.RTM_DELROUTE
+    ]
+    assert rtnl_overlay.parse_kernel_route(deletion).protocol == 0
 
 
-def any_actual(dice: random.Random, family: int) -> Tables:
+def any_actual(dice: random.Random, family: int) -> ForwardingState:
     """What may be found: also what nobody has made on purpose."""
-    tables = Tables()
+    tables = ForwardingState()
     for _ in range(dice.randrange(12)):
         gw, index = any_ip(dice, family), dice.choice((DEVICE, WIRE, 99))
-        tables.routes[Net(any_ip(dice, family), dice.choice((24, 25)))] = RouteRow(gw, index, dice.random() < 0.5)
+        tables.routes[Net(any_ip(dice, family), dice.choice((24, 25)))] = NextHop(gw, index, dice.random() < 0.5)
         tables.neighbours[any_ip(dice, family)] = any_mac(dice)
         tables.forwarding.add((bytes(6), any_ip(dice, family)))
     macs = {any_mac(dice) for _ in range(dice.randrange(8))}
@@ -198,14 +200,16 @@ def any_mac(dice: random.Random) -> bytes:
     return bytes([2, 0, 0, 0, 0, dice.randrange(8)])
 
 
-def any_wanted(dice: random.Random, family: int, links: Links) -> Tables:
+def any_wanted(dice: random.Random, family: int, links: Links) -> ForwardingState:
     """Of peers that are served, which have nothing in common."""
     places = dice.sample(range(8), dice.randrange(8))
     macs, ips = dice.sample(range(8), len(places)), dice.sample(range(8), len(places))
     base = 10 << (24 if family == 4 else 120)
-    return tables_of(
+    return forwarding_state(
         [
-            Way(Net(IP(family, base + (place << 8)), 24), IP(family, base + (ip << 8)), bytes([2, 0, 0, 0, 0, mac]))
+            Endpoint(
+                Net(IP(family, base + (place << 8)), 24), IP(family, base + (ip << 8)), bytes([2, 0, 0, 0, 0, mac])
+            )
             for place, mac, ip in zip(places, macs, ips, strict=True)
         ],
         links,
@@ -228,9 +232,9 @@ def test_whatever_is_there_the_changes_make_it_what_is_wanted(seed: int, family:
         assert changes(kernel.tables, wanted, links) == []
 
 
-def is_complete(tables: Tables, payload: bytes) -> bool:
+def is_complete(tables: ForwardingState, payload: bytes) -> bool:
     """A route into the tunnel leads to a neighbour whose place is known."""
-    route = rtnl_overlay.parse_made_route(payload)
+    route = rtnl_overlay.parse_kernel_route(payload)
     assert route.gw is not None
     mac = tables.neighbours.get(route.gw)
     return route.ifindex != DEVICE or any(one == mac for one, _ in tables.forwarding)
@@ -239,8 +243,8 @@ def is_complete(tables: Tables, payload: bytes) -> bool:
 @pytest.mark.parametrize("seed", range(30))
 def test_tables_that_follow_changes_are_those_of_all_peers(seed: int) -> None:
     dice = random.Random(seed)
-    ways: dict[int, Way] = {}
-    tables = Tables()
+    ways: dict[int, Endpoint] = {}
+    tables = ForwardingState()
     for _ in range(40):
         numbers = dice.sample(range(6), dice.randrange(1, 4))
         before = [ways.pop(number) for number in numbers if number in ways]
@@ -249,13 +253,13 @@ def test_tables_that_follow_changes_are_those_of_all_peers(seed: int) -> None:
                 ip = f"{dice.choice(('192.0.2', '198.51.100'))}.{number + 1}"
                 ways[number] = way(f"10.5.{number}.0/24", ip, f"{dice.randrange(2)}{number}")
         after = [ways[number] for number in numbers if number in ways]
-        tables.replace(tables_of(before, MIXED), tables_of(after, MIXED))
-        assert same(tables, tables_of(ways.values(), MIXED))
+        tables.replace(forwarding_state(before, MIXED), forwarding_state(after, MIXED))
+        assert same(tables, forwarding_state(ways.values(), MIXED))
 
 
 def test_of_several_ways_out_the_longest_prefix_decides_who_is_near() -> None:
     """As it does for the kernel: a part of the wire's network may be behind a router."""
     links = Links(DEVICE, ((parse_net("10.50.0.0/16"), 0), (parse_net("10.0.0.0/8"), WIRE)))
-    assert links.near(parse_ip("10.49.0.1")) == WIRE
-    assert not links.near(parse_ip("10.50.0.1"))
-    assert not links.near(parse_ip("192.0.2.1"))
+    assert links.direct_interface(parse_ip("10.49.0.1")) == WIRE
+    assert not links.direct_interface(parse_ip("10.50.0.1"))
+    assert not links.direct_interface(parse_ip("192.0.2.1"))

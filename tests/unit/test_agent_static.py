@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.agent.model.events import Configured, Failed, Held, Listed
-from cni.agent.model.lease import Lease, Node, Way, derived_mac
+from cni.agent.model.lease import Endpoint, Lease, Node, derived_mac
 from cni.agent.stores import static
 from cni.agent.stores.static import StaticStore, by_key, parse_nodes
 from cni.protocol.address import parse_ip, parse_mac, parse_net
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cni.agent.model.events import News
+    from cni.agent.model.events import StoreEvent
 
 MAC = "0a:00:00:00:00:02"
 ONE = {"name": "one", "PublicIP": "192.0.2.1", "Subnet": "10.5.1.0/24"}
@@ -41,8 +41,8 @@ def text(file: dict[str, Any], **changed: Any) -> bytes:
     return json.dumps({**file, **changed}).encode()
 
 
-def way(number: int, mac: bytes | None) -> Way:
-    return Way(parse_net(f"10.5.{number}.0/24"), parse_ip(f"192.0.2.{number}"), mac)
+def way(number: int, mac: bytes | None) -> Endpoint:
+    return Endpoint(parse_net(f"10.5.{number}.0/24"), parse_ip(f"192.0.2.{number}"), mac)
 
 
 LEASE1 = Lease((way(1, derived_mac(parse_ip("192.0.2.1"), 7)),), "vxlan", 7)
@@ -59,11 +59,11 @@ def test_each_node_has_a_lease_and_without_a_mac_address_a_derived_one() -> None
 def test_both_families_have_their_ways() -> None:
     one, two = parse_nodes(text(DUAL), "nodes.json").entries
     assert one.lease.key == "10.5.1.0-24&fd00:5:0:1::-64"
-    assert [way.mac for way in one.lease.ways] == [
+    assert [way.vtep_mac for way in one.lease.endpoints] == [
         derived_mac(parse_ip("192.0.2.1"), 7),
         derived_mac(parse_ip("2001:db8::1"), 7),
     ]
-    assert [way.mac for way in two.lease.ways] == [parse_mac(MAC)] * 2
+    assert [way.vtep_mac for way in two.lease.endpoints] == [parse_mac(MAC)] * 2
 
 
 def test_with_host_gw_nobody_has_a_mac_address() -> None:
@@ -173,13 +173,13 @@ class Telling:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.addresses = {parse_ip("127.0.0.1")}
-        self.heard: queue.Queue[News] = queue.Queue()
+        self.heard: queue.Queue[StoreEvent] = queue.Queue()
         self.store = StaticStore(str(path), "two", "host", lambda: self.addresses)
 
     def start(self) -> None:
         self.store.start(self.heard.put)
 
-    def next(self) -> News:
+    def next(self) -> StoreEvent:
         return self.heard.get(timeout=20)
 
     def write(self, content: bytes) -> None:
@@ -258,7 +258,7 @@ def test_an_entry_that_is_spoiled_leaves_its_node_as_it_was_and_others_change(te
     assert isinstance(telling.next(), Configured)
     held, listed = telling.next(), telling.next()
     assert isinstance(held, Held)
-    assert held.lease.ways[0].public_ip == parse_ip("192.0.2.22")
+    assert held.lease.endpoints[0].public_ip == parse_ip("192.0.2.22")
     assert listed == Listed({LEASE1.key: LEASE1, LEASE2.key: held.lease})
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from cni.agent.dataplane.tunnel_filter import Tunnel, TunnelFilter, chains
-from cni.agent.model.lease import Lease, Way
+from cni.agent.model.lease import Endpoint, Lease
 from cni.kernel import nft, nft_sets
 from cni.kernel.netlink import NetlinkError, attributes
 from cni.protocol.address import parse_ip, parse_net
@@ -35,7 +35,7 @@ class Kernel:
         name = set_of(payload)
         if name not in self.sets:
             raise NetlinkError(ENOENT, "")
-        return [nft_sets.add_keys(nft.Place(1, "podwired", name), self.sets[name])[2]]
+        return [nft_sets.add_keys(nft.SetRef(1, "podwired", name), self.sets[name])[2]]
 
     def batch(self, messages: list[Message]) -> NetlinkError | None:
         for kind, _, payload in messages[1:-1]:
@@ -56,7 +56,7 @@ def set_of(payload: bytes) -> str:
 def lease(number: int, *addresses: str) -> Lease:
     nets = {4: f"10.5.{number}.0/24", 6: f"fd00:5:0:{number}::/64"}
     ips = [parse_ip(text) for text in addresses]
-    return Lease(tuple([Way(parse_net(nets[ip.family]), ip) for ip in ips]), "vxlan", 7)
+    return Lease(tuple([Endpoint(parse_net(nets[ip.family]), ip) for ip in ips]), "vxlan", 7)
 
 
 def packed(*addresses: str) -> set[bytes]:

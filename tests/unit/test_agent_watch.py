@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent.backends.vxlan import look
-from cni.agent.controllers.drift import Watch
-from cni.agent.dataplane.state import PROTOCOL, Links, tables_of
-from cni.agent.model.lease import Way
+from cni.agent.backends.vxlan import parse_link_state
+from cni.agent.controllers.drift import Drift
+from cni.agent.dataplane.state import PROTOCOL, Links, forwarding_state
+from cni.agent.model.lease import Endpoint
 from cni.kernel import nft, nft_rules, rtnl, rtnl_overlay
 from cni.kernel.netlink import address, attribute, text, u32
 from cni.protocol.address import parse_ip, parse_mac, parse_net
@@ -25,16 +25,16 @@ NET, FIRST, VTEP = parse_net("10.5.2.0/24"), parse_ip("10.5.2.0"), parse_ip("192
 
 
 @pytest.fixture
-def watch() -> Watch:
-    found = Watch("podwired")
+def drift() -> Drift:
+    found = Drift("podwired")
     found.networks = frozenset([parse_net("10.5.0.0/16")])
     found.searches = False
     found.links = {
-        DEVICE: look(link(DEVICE, "flannel.1", tunnel=TUNNEL), (OWN,)),
-        WIRE: look(link(WIRE, "eth0", PEER_MAC, 1500), (parse_net("192.0.2.1/24"),)),
+        DEVICE: parse_link_state(link(DEVICE, "flannel.1", tunnel=TUNNEL), (OWN,)),
+        WIRE: parse_link_state(link(WIRE, "eth0", PEER_MAC, 1500), (parse_net("192.0.2.1/24"),)),
     }
     found.devices = {DEVICE: 4}
-    found.tables = {4: tables_of([Way(NET, VTEP, PEER_MAC)], Links(DEVICE, ()))}
+    found.tables = {4: forwarding_state([Endpoint(NET, VTEP, PEER_MAC)], Links(DEVICE, ()))}
     return found
 
 
@@ -56,9 +56,9 @@ def tunnel_from(local: str) -> bytes:
 TUNNEL = tunnel_from("192.0.2.1")
 
 
-def test_a_link_that_is_as_wanted_is_an_echo(watch: Watch) -> None:
-    assert watch.disturbed(rtnl.RTM_NEWLINK, link(DEVICE, "flannel.1", tunnel=TUNNEL)) == ""
-    assert watch.disturbed(rtnl.RTM_NEWLINK, link(WIRE, "eth0", PEER_MAC, 1500)) == ""
+def test_a_link_that_is_as_wanted_is_an_echo(drift: Drift) -> None:
+    assert drift.disturbed(rtnl.RTM_NEWLINK, link(DEVICE, "flannel.1", tunnel=TUNNEL)) == ""
+    assert drift.disturbed(rtnl.RTM_NEWLINK, link(WIRE, "eth0", PEER_MAC, 1500)) == ""
 
 
 @pytest.mark.parametrize(
@@ -72,19 +72,19 @@ def test_a_link_that_is_as_wanted_is_an_echo(watch: Watch) -> None:
         link(DEVICE, "renamed", tunnel=TUNNEL),
     ],
 )
-def test_a_link_that_is_not_as_wanted_disturbs(watch: Watch, changed: bytes) -> None:
-    assert watch.disturbed(rtnl.RTM_NEWLINK, changed) == "flannel.1 has changed"
+def test_a_link_that_is_not_as_wanted_disturbs(drift: Drift, changed: bytes) -> None:
+    assert drift.disturbed(rtnl.RTM_NEWLINK, changed) == "flannel.1 has changed"
 
 
-def test_a_link_that_goes_or_comes_back_disturbs(watch: Watch) -> None:
-    assert watch.disturbed(rtnl.RTM_DELLINK, link(DEVICE, "flannel.1")) == "flannel.1 is gone"
-    assert watch.disturbed(rtnl.RTM_NEWLINK, link(OTHER, "flannel.1")) == "a link came"
+def test_a_link_that_goes_or_comes_back_disturbs(drift: Drift) -> None:
+    assert drift.disturbed(rtnl.RTM_DELLINK, link(DEVICE, "flannel.1")) == "flannel.1 is gone"
+    assert drift.disturbed(rtnl.RTM_NEWLINK, link(OTHER, "flannel.1")) == "a link came"
 
 
-def test_links_of_containers_come_and_go_unnoticed(watch: Watch) -> None:
+def test_links_of_containers_come_and_go_unnoticed(drift: Drift) -> None:
     for kind in (rtnl.RTM_NEWLINK, rtnl.RTM_DELLINK):
-        assert watch.disturbed(kind, link(OTHER, "veth0")) == ""
-    assert watch.disturbed(rtnl.RTM_DELLINK, link(OTHER, "flannel.1")) == ""
+        assert drift.disturbed(kind, link(OTHER, "veth0")) == ""
+    assert drift.disturbed(rtnl.RTM_DELLINK, link(OTHER, "flannel.1")) == ""
 
 
 @pytest.mark.parametrize(
@@ -101,15 +101,15 @@ def test_links_of_containers_come_and_go_unnoticed(watch: Watch) -> None:
     ],
 )
 def test_addresses_disturb_where_they_are_not_as_wanted(
-    watch: Watch, kind: int, index: int, address: Net, told: str
+    drift: Drift, kind: int, index: int, address: Net, told: str
 ) -> None:
     payload = rtnl.new_address(index, address, 0)[2]
-    assert watch.disturbed(kind, payload) == told
+    assert drift.disturbed(kind, payload) == told
 
 
-def test_while_an_interface_is_searched_for_any_address_may_be_it(watch: Watch) -> None:
+def test_while_an_interface_is_searched_for_any_address_may_be_it(drift: Drift) -> None:
     payload = rtnl.new_address(OTHER, parse_net("192.0.2.9/24"), 0)[2]
-    assert (watch.disturbed(rtnl.RTM_NEWADDR, payload), Watch("podwired").disturbed(rtnl.RTM_NEWADDR, payload)) == (
+    assert (drift.disturbed(rtnl.RTM_NEWADDR, payload), Drift("podwired").disturbed(rtnl.RTM_NEWADDR, payload)) == (
         "",
         "an address came",
     )
@@ -137,9 +137,9 @@ def route(**other: object) -> bytes:
     ],
 )
 def test_routes_disturb_where_they_are_not_as_wanted(
-    watch: Watch, kind: int, payload: bytes, *, disturbs: bool
+    drift: Drift, kind: int, payload: bytes, *, disturbs: bool
 ) -> None:
-    assert bool(watch.disturbed(kind, payload)) is disturbs
+    assert bool(drift.disturbed(kind, payload)) is disturbs
 
 
 NEIGHBOUR, PLACE = rtnl_overlay.set_neighbour, rtnl_overlay.set_forwarding
@@ -159,48 +159,48 @@ NEIGHBOUR, PLACE = rtnl_overlay.set_neighbour, rtnl_overlay.set_forwarding
     ],
 )
 def test_entries_disturb_where_they_are_not_as_wanted(
-    watch: Watch, message: Message, *, there: bool, gone: bool
+    drift: Drift, message: Message, *, there: bool, gone: bool
 ) -> None:
     _, _, payload = message
-    assert bool(watch.disturbed(rtnl_overlay.RTM_NEWNEIGH, payload)) is there
-    assert bool(watch.disturbed(rtnl_overlay.RTM_DELNEIGH, payload)) is gone
+    assert bool(drift.disturbed(rtnl_overlay.RTM_NEWNEIGH, payload)) is there
+    assert bool(drift.disturbed(rtnl_overlay.RTM_DELNEIGH, payload)) is gone
 
 
 @pytest.mark.parametrize(("ip", "disturbs"), [(FIRST, True), (VTEP, False)])
-def test_an_entry_that_does_not_last_disturbs_only_where_one_is_wanted(watch: Watch, ip: IP, *, disturbs: bool) -> None:
+def test_an_entry_that_does_not_last_disturbs_only_where_one_is_wanted(drift: Drift, ip: IP, *, disturbs: bool) -> None:
     """The kernel learns neighbours by itself where it may."""
     reachable = bytearray(NEIGHBOUR(DEVICE, ip, PEER_MAC)[2])
     reachable[8:10] = (2).to_bytes(2, "little")
-    assert bool(watch.disturbed(rtnl_overlay.RTM_NEWNEIGH, bytes(reachable))) is disturbs
+    assert bool(drift.disturbed(rtnl_overlay.RTM_NEWNEIGH, bytes(reachable))) is disturbs
 
 
-def test_a_neighbour_that_is_told_to_be_gone_without_its_mac_address_disturbs(watch: Watch) -> None:
+def test_a_neighbour_that_is_told_to_be_gone_without_its_mac_address_disturbs(drift: Drift) -> None:
     payload = rtnl_overlay.NDMSG.pack(rtnl.AF_INET, DEVICE, 0x20, 0, 0) + address(rtnl_overlay.NDA_DST, FIRST)
-    assert watch.disturbed(rtnl_overlay.RTM_DELNEIGH, payload) == "an entry for 10.5.2.0 has changed"
+    assert drift.disturbed(rtnl_overlay.RTM_DELNEIGH, payload) == "an entry for 10.5.2.0 has changed"
 
 
 def test_before_anything_is_wanted_nothing_disturbs() -> None:
-    watch = Watch("podwired")
+    drift = Drift("podwired")
     for kind, _, payload in (
         NEIGHBOUR(DEVICE, FIRST, MAC),
         rtnl_overlay.set_route(NET, FIRST, DEVICE, 80, on_link=True),
     ):
-        assert watch.disturbed(kind, payload) == ""
-    assert watch.disturbed(rtnl.RTM_NEWLINK, link(DEVICE, "flannel.1", tunnel=TUNNEL)) == ""
-    assert watch.disturbed(12345, b"") == ""
+        assert drift.disturbed(kind, payload) == ""
+    assert drift.disturbed(rtnl.RTM_NEWLINK, link(DEVICE, "flannel.1", tunnel=TUNNEL)) == ""
+    assert drift.disturbed(12345, b"") == ""
 
 
 def test_a_device_whose_tables_could_not_be_asked_for_yet_disturbs_nothing() -> None:
-    watch = Watch("podwired")
-    watch.devices[DEVICE] = 4
-    assert watch.disturbed(*NEIGHBOUR(DEVICE, FIRST, MAC)[::2]) == ""
+    drift = Drift("podwired")
+    drift.devices[DEVICE] = 4
+    assert drift.disturbed(*NEIGHBOUR(DEVICE, FIRST, MAC)[::2]) == ""
 
 
-def test_of_nftables_what_makes_and_unmakes_rules_disturbs_and_elements_do_not(watch: Watch) -> None:
+def test_of_nftables_what_makes_and_unmakes_rules_disturbs_and_elements_do_not(drift: Drift) -> None:
     """A new rule may be a container's own; who adds one to podwired's chain is found when all is looked after."""
     subsystem = nft.NFNL_SUBSYS_NFTABLES << 8
     own = nft.NFGENMSG.pack(1, 0, 0) + text(1, "podwired")
-    disturbing = {kind for kind in range(256) if watch.rules_disturbed(subsystem | kind, own)}
+    disturbing = {kind for kind in range(256) if drift.rules_disturbed(subsystem | kind, own)}
     # nf_tables_msg_types of linux/netfilter/nf_tables.h: tables' 2, chains' 3 and 5, rules' 8
     assert disturbing == {2, 3, 5, 8}
     assert disturbing == {
@@ -209,21 +209,21 @@ def test_of_nftables_what_makes_and_unmakes_rules_disturbs_and_elements_do_not(w
         nft_rules.NFT_MSG_DELCHAIN,
         nft_rules.NFT_MSG_DELRULE,
     }
-    assert not any(watch.rules_disturbed(1 << 8 | kind, own) for kind in range(256))
+    assert not any(drift.rules_disturbed(1 << 8 | kind, own) for kind in range(256))
     theirs = nft.NFGENMSG.pack(1, 0, 0) + text(1, "kube-proxy")
-    assert not any(watch.rules_disturbed(subsystem | kind, theirs) for kind in range(256))
+    assert not any(drift.rules_disturbed(subsystem | kind, theirs) for kind in range(256))
 
 
-def test_elements_of_the_agents_own_table_disturb_and_those_of_containers_do_not(watch: Watch) -> None:
+def test_elements_of_the_agents_own_table_disturb_and_those_of_containers_do_not(drift: Drift) -> None:
     subsystem = nft.NFNL_SUBSYS_NFTABLES << 8
     own, containers = (nft.NFGENMSG.pack(1, 0, 0) + text(1, name) for name in ("podwired", "podwire"))
-    disturbing = {kind for kind in range(256) if watch.elements_disturbed(subsystem | kind, own)}
+    disturbing = {kind for kind in range(256) if drift.elements_disturbed(subsystem | kind, own)}
     assert disturbing == {nft.NFT_MSG_NEWSETELEM, nft.NFT_MSG_DELSETELEM}
-    assert not any(watch.elements_disturbed(subsystem | kind, containers) for kind in range(256))
+    assert not any(drift.elements_disturbed(subsystem | kind, containers) for kind in range(256))
 
 
-def test_a_link_that_gets_an_address_of_the_nodes_subnet_has_pods_behind_it(watch: Watch) -> None:
-    watch.subnets = (parse_net("10.5.1.0/24"),)
+def test_a_link_that_gets_an_address_of_the_nodes_subnet_has_pods_behind_it(drift: Drift) -> None:
+    drift.subnets = (parse_net("10.5.1.0/24"),)
     _, _, elsewhere = rtnl.new_address(OTHER, parse_net("10.6.1.1/24"), 0)
     _, _, own = rtnl.new_address(OTHER, parse_net("10.5.1.1/24"), 0)
     _, _, tunnels = rtnl.new_address(DEVICE, parse_net("10.5.1.0/32"), 0)
@@ -232,25 +232,25 @@ def test_a_link_that_gets_an_address_of_the_nodes_subnet_has_pods_behind_it(watc
         (rtnl.RTM_DELADDR, own),
         (rtnl.RTM_NEWADDR, tunnels),
     ):
-        assert watch.disturbed(kind, payload) == ""
-        assert not watch.take_pods()
-    assert watch.disturbed(rtnl.RTM_NEWADDR, own) == ""
-    assert watch.take_pods()
-    assert not watch.take_pods()
+        assert drift.disturbed(kind, payload) == ""
+        assert not drift.take_pods()
+    assert drift.disturbed(rtnl.RTM_NEWADDR, own) == ""
+    assert drift.take_pods()
+    assert not drift.take_pods()
 
 
-def test_the_ports_are_those_of_tunnels(watch: Watch) -> None:
-    look = watch.links[DEVICE]
-    assert look.tunnel is not None
-    watch.links[DEVICE] = look._replace(tunnel=look.tunnel._replace(port=4789))
-    assert watch.ports == {4789}
+def test_the_ports_are_those_of_tunnels(drift: Drift) -> None:
+    parse_link_state = drift.links[DEVICE]
+    assert parse_link_state.tunnel is not None
+    drift.links[DEVICE] = parse_link_state._replace(tunnel=parse_link_state.tunnel._replace(port=4789))
+    assert drift.ports == {4789}
 
 
-def test_while_an_interface_is_searched_for_a_default_route_may_tell_which(watch: Watch) -> None:
+def test_while_an_interface_is_searched_for_a_default_route_may_tell_which(drift: Drift) -> None:
     default = rtnl_overlay.set_route(parse_net("0.0.0.0/0"), VTEP, WIRE, 3, on_link=False)
-    assert watch.disturbed(rtnl.RTM_NEWROUTE, default[2]) == ""
-    watch.searches = True
-    assert watch.disturbed(rtnl.RTM_NEWROUTE, default[2]) == "a default route came or went"
+    assert drift.disturbed(rtnl.RTM_NEWROUTE, default[2]) == ""
+    drift.searches = True
+    assert drift.disturbed(rtnl.RTM_NEWROUTE, default[2]) == "a default route came or went"
 
 
 POD_NETWORK, OWN_SUBNET = parse_net("10.5.0.0/16"), parse_net("10.5.1.0/24")
@@ -276,24 +276,24 @@ def connected(dst: str, index: int = OTHER) -> bytes:
 )
 @pytest.mark.parametrize("kind", [rtnl.RTM_NEWROUTE, rtnl_overlay.RTM_DELROUTE])
 def test_a_local_network_among_the_pods_networks_disturbs_on_any_interface(
-    watch: Watch, kind: int, dst: str, *, disturbs: bool
+    drift: Drift, kind: int, dst: str, *, disturbs: bool
 ) -> None:
-    watch.spaces = {4: (POD_NETWORK, OWN_SUBNET)}
-    assert bool(watch.disturbed(kind, connected(dst))) is disturbs
+    drift.spaces = {4: (POD_NETWORK, OWN_SUBNET)}
+    assert bool(drift.disturbed(kind, connected(dst))) is disturbs
 
 
-def test_with_direct_routes_every_network_of_the_node_disturbs_but_those_of_containers(watch: Watch) -> None:
-    watch.directs = True
-    assert watch.disturbed(rtnl.RTM_NEWROUTE, connected("172.16.0.0/16")) == "172.16.0.0/16 came or went"
-    assert watch.disturbed(rtnl.RTM_NEWROUTE, connected("10.5.1.7/32")) == ""
+def test_with_direct_routes_every_network_of_the_node_disturbs_but_those_of_containers(drift: Drift) -> None:
+    drift.directs = True
+    assert drift.disturbed(rtnl.RTM_NEWROUTE, connected("172.16.0.0/16")) == "172.16.0.0/16 came or went"
+    assert drift.disturbed(rtnl.RTM_NEWROUTE, connected("10.5.1.7/32")) == ""
 
 
-def test_a_link_whose_network_matters_disturbs_as_it_goes_down_or_away(watch: Watch) -> None:
+def test_a_link_whose_network_matters_disturbs_as_it_goes_down_or_away(drift: Drift) -> None:
     """The kernel does not tell of the IPv4 routes that go with it."""
-    watch.beside = frozenset([OTHER])
-    assert watch.disturbed(rtnl.RTM_NEWLINK, link(OTHER, "cni0")) == ""
-    assert watch.disturbed(rtnl.RTM_NEWLINK, link(OTHER, "cni0", up=False)) == "a network of this node went"
-    assert watch.disturbed(rtnl.RTM_DELLINK, link(OTHER, "cni0")) == "a network of this node went"
+    drift.beside = frozenset([OTHER])
+    assert drift.disturbed(rtnl.RTM_NEWLINK, link(OTHER, "cni0")) == ""
+    assert drift.disturbed(rtnl.RTM_NEWLINK, link(OTHER, "cni0", up=False)) == "a network of this node went"
+    assert drift.disturbed(rtnl.RTM_DELLINK, link(OTHER, "cni0")) == "a network of this node went"
 
 
 def prioritized(priority: int, **other: object) -> bytes:
@@ -310,23 +310,23 @@ def prioritized(priority: int, **other: object) -> bytes:
     ],
 )
 def test_a_route_of_others_to_a_peers_subnet_disturbs_if_it_wins(
-    watch: Watch, kind: int, payload: bytes, *, disturbs: bool
+    drift: Drift, kind: int, payload: bytes, *, disturbs: bool
 ) -> None:
-    assert bool(watch.disturbed(kind, payload)) is disturbs
+    assert bool(drift.disturbed(kind, payload)) is disturbs
 
 
 @pytest.mark.parametrize(("priority", "disturbs"), [(100, True), (1024, True), (2000, False)])
-def test_in_ipv6_the_priority_of_the_agents_routes_is_1024(watch: Watch, priority: int, *, disturbs: bool) -> None:
+def test_in_ipv6_the_priority_of_the_agents_routes_is_1024(drift: Drift, priority: int, *, disturbs: bool) -> None:
     net = parse_net("fd00:5:0:2::/64")
-    watch.devices = {DEVICE: 6}
-    watch.tables = {6: tables_of([Way(net, parse_ip("2001:db8::2"), PEER_MAC)], Links(DEVICE, ()))}
+    drift.devices = {DEVICE: 6}
+    drift.tables = {6: forwarding_state([Endpoint(net, parse_ip("2001:db8::2"), PEER_MAC)], Links(DEVICE, ()))}
     theirs = prioritized(priority, dst=net, gw=parse_ip("fe80::9"), ifindex=WIRE, protocol=3, on_link=False)
-    assert bool(watch.disturbed(rtnl.RTM_NEWROUTE, theirs)) is disturbs
+    assert bool(drift.disturbed(rtnl.RTM_NEWROUTE, theirs)) is disturbs
     ours = prioritized(1024, dst=net, gw=net.ip)
-    assert watch.disturbed(rtnl.RTM_NEWROUTE, ours) == ""
-    assert watch.disturbed(rtnl_overlay.RTM_DELROUTE, ours) != ""
+    assert drift.disturbed(rtnl.RTM_NEWROUTE, ours) == ""
+    assert drift.disturbed(rtnl_overlay.RTM_DELROUTE, ours) != ""
 
 
-def test_while_a_link_of_others_is_waited_for_any_that_goes_disturbs(watch: Watch) -> None:
-    watch.waits = True
-    assert watch.disturbed(rtnl.RTM_DELLINK, link(OTHER, "vxlan9")) == "a link went"
+def test_while_a_link_of_others_is_waited_for_any_that_goes_disturbs(drift: Drift) -> None:
+    drift.waits = True
+    assert drift.disturbed(rtnl.RTM_DELLINK, link(OTHER, "vxlan9")) == "a link went"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from cni.agent.model.network import parse_network_config
-from cni.agent.uplink.pinned import GRACE_SECONDS, Wire
-from cni.agent.uplink.select import NoUnderlay, Underlay, Wish
+from cni.agent.uplink.pinned import GRACE_SECONDS, PinnedUnderlay
+from cni.agent.uplink.select import InterfaceSelector, NoUnderlay, Underlay
 from cni.kernel.rtnl import IFA_F_DADFAILED, IFA_F_NOPREFIXROUTE, IFA_F_PERMANENT, IFA_F_TEMPORARY, IFF_UP
 from cni.kernel.rtnl_parse import AddressInfo, Link, RouteInfo
 from cni.protocol.address import IP, parse_ip, parse_net
@@ -71,14 +71,14 @@ class Host:
 class Held:
     """A wire that is asked for at moments of the tests' clock."""
 
-    def __init__(self, host: Host, monkeypatch: pytest.MonkeyPatch, *, dual: bool = False, **wish: Any) -> None:
+    def __init__(self, host: Host, monkeypatch: pytest.MonkeyPatch, *, dual: bool = False, **selector: Any) -> None:
         self.host, self.now = host, 1000.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         families = b'"EnableIPv6": true, "IPv6Network": "fd00::/48",' if dual else b""
         self.config = parse_network_config(
             b'{"Network": "10.5.0.0/16", %s "Backend": {"Type": "vxlan"}}' % families, "the test"
         )
-        self.wire = Wire(host, Wish(**wish))  # type: ignore[arg-type]  # a Host has what it uses of a socket
+        self.wire = PinnedUnderlay(host, InterfaceSelector(**selector))  # type: ignore[arg-type]  # a Host has what it uses of a socket
         self.told: tuple[IP, ...] = ()
 
     def find(self, after: float = 0.0) -> Underlay:
@@ -158,12 +158,12 @@ def test_addresses_that_move_are_followed_before_the_default_route_does(monkeypa
     """The route of a router's advertisement stays at a port of a bridge until its time is over."""
     translated = parse_ip("203.0.113.7")
     wishes: list[dict[str, Any]] = [{}, {"public_ips": (translated,), "names": ("eth0",)}]
-    for wish, moves in zip(wishes, (True, False), strict=True):
+    for selector, moves in zip(wishes, (True, False), strict=True):
         host = Host()
         host.plug("eth0", OWN)
         host.plug("br0")
         host.gateways = [("eth0", "")]
-        held = Held(host, monkeypatch, **wish)
+        held = Held(host, monkeypatch, **selector)
         before = held.find()
         host.remove(OWN)
         host.add("br0", OWN)
@@ -264,8 +264,8 @@ def test_a_virtual_address_is_left_for_an_own_one(host: Host, monkeypatch: pytes
 def test_an_address_that_was_asked_for_is_no_makeshift(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.add("eth0", VIP)
     wishes: list[dict[str, Any]] = [{"public_ips": (parse_ip("192.0.2.100"),)}, {"names": ("192.0.2.100",)}]
-    for wish in wishes:
-        held = Held(host, monkeypatch, **wish)
+    for selector in wishes:
+        held = Held(host, monkeypatch, **selector)
         assert held.ips() == "eth0 192.0.2.100"
         assert held.ips() == "eth0 192.0.2.100"
     held = Held(host, monkeypatch)
@@ -305,5 +305,5 @@ def test_an_own_address_comes_before_virtual_ones(
         host.add("eth0", address, flags)
     host.gateways = [("eth0", source)]
     wishes: list[dict[str, Any]] = [{}, {"names": ("eth0",)}, {"patterns": ("^eth",)}]
-    for wish in wishes:
-        assert Held(host, monkeypatch, **wish).ips() == "eth0 192.0.2.11"
+    for selector in wishes:
+        assert Held(host, monkeypatch, **selector).ips() == "eth0 192.0.2.11"

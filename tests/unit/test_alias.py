@@ -16,7 +16,7 @@ from cni.plan.plan import plan_attachment
 from cni.protocol.address import IP, Net, mac_text, parse_ip, parse_net
 from cni.protocol.fields import ConfigErrors
 from cni.protocol.owner import Owner, label_keys, mac_of
-from cni.protocol.plugin_config import Network
+from cni.protocol.plugin_config import PluginConfig
 from cni.protocol.result import IPConfig, Result
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ HTTP_TEXT = "80:8080/tcp"
 
 def alias(owner: Owner, addresses: Sequence[Net], **members: Any) -> str:
     """What the plan writes on the host's interface."""
-    conf = parse_netconf(Network(owner.network, "1.1.0", members, b""), {}, ConfigErrors())
+    conf = parse_netconf(PluginConfig(owner.network, "1.1.0", members, b""), {}, ConfigErrors())
     lease = Result(ips=tuple([IPConfig(one) for one in addresses]))
     attachment = Attachment(owner, "", conf, Facts("node", None, ipv6=True), names_of(owner, conf.mac, lease), lease)
     (veth,) = [one for one in plan_attachment(attachment).operations if isinstance(one, Veth)]

@@ -20,7 +20,7 @@ from cni.protocol.address import IP, parse_ip, parse_net
 from cni.protocol.errors import OperationFailed
 from cni.protocol.fields import ConfigErrors
 from cni.protocol.owner import Owner
-from cni.protocol.plugin_config import Network
+from cni.protocol.plugin_config import PluginConfig
 from cni.protocol.request import parse_request
 from cni.protocol.result import Interface, IPConfig, Result
 from tests.unit.calls import ENVIRONMENT, NETWORK, NOWHERE, call
@@ -165,7 +165,7 @@ def made(kind: type, routes: Routes, **members: Any) -> Any:
     """The plugin of one call, without a fault."""
     errors = ConfigErrors()
     request = parse_request(ENVIRONMENT)
-    network = Network("net", "1.1.0", members, b"")
+    network = PluginConfig("net", "1.1.0", members, b"")
     plugin = kind(Call("", request, network, cast("Host", routes), str, print, print), errors)
     assert errors.messages == []
     return plugin
@@ -211,7 +211,7 @@ def test_ports_are_mapped_for_the_owner_and_loopback_is_routed_the_hosts_way() -
 def test_a_release_tells_which_way_loopback_was_routed() -> None:
     routes = Routes()
     plugin = made(Portmap, routes, runtimeConfig=MAPPED)
-    found = plugin.leftovers(BOTH)
+    found = plugin.release_operations(BOTH)
     assert [type(op).__name__ for op in found] == [
         "Hairpin",
         "HostPort",
@@ -221,7 +221,7 @@ def test_a_release_tells_which_way_loopback_was_routed() -> None:
         "PortOverlap",
         "LoopbackRouting",
     ]
-    assert (routes.asked, plugin.leftovers(Result())) == ([parse_ip("10.1.2.3")], ())
+    assert (routes.asked, plugin.release_operations(Result())) == ([parse_ip("10.1.2.3")], ())
 
 
 def test_without_mappings_no_way_is_asked() -> None:
@@ -258,7 +258,7 @@ def test_without_limits_the_pair_is_not_looked_for() -> None:
 
 def test_a_release_takes_the_detour_and_the_one_that_the_reference_made() -> None:
     """Whatever DEL is told. The reference's name: sha512 of network and container."""
-    found = made(Bandwidth, Routes()).leftovers(Result())
+    found = made(Bandwidth, Routes()).release_operations(Result())
     assert [(op.name, op.paired) for op in found] == [(ifb_name(OWNER), False), ("bwp623e1c388032", False)]
 
 
@@ -277,7 +277,7 @@ def test_one_limit_is_enough() -> None:
 
 def test_loopback_is_one_operation() -> None:
     plugin = made(Loopback, Routes())
-    assert plugin.operations(Result()) == plugin.leftovers(Result()) == (LoopbackUp("lo", OWNER.label),)
+    assert plugin.operations(Result()) == plugin.release_operations(Result()) == (LoopbackUp("lo", OWNER.label),)
     assert LoopbackUp("lo", "c1").describe() == "ip -n CONTAINER link set lo up"
     assert plugin.answer(BOTH) == BOTH
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import ipam.main
-from cni.plugins.ipam import Unaddressed, allocator
-from cni.plugins.ipam_exec import Executed
+from cni.plugins.ipam import NoIpam, allocator
+from cni.plugins.ipam_exec import ExecIpam
 from cni.protocol.address import parse_ip, parse_net
 from cni.protocol.errors import CniError, DecodingFailure, Delegated, InvalidEnvironment, OperationFailed
 from cni.protocol.fields import ConfigErrors
-from cni.protocol.plugin_config import Network, parse_network
+from cni.protocol.plugin_config import PluginConfig, parse_plugin_config
 from cni.protocol.request import Request, parse_request
 from cni.protocol.result import DNS, IPConfig, Result, Route
 
@@ -45,7 +45,7 @@ RESULT = Result(
     DNS(domain="a.example"),
 )
 ERROR = {"cniVersion": "1.1.0", "code": 11, "msg": "pool is empty", "details": "wait"}
-USES: dict[str, Callable[[Ipam, Request, Network], object]] = {
+USES: dict[str, Callable[[Ipam, Request, PluginConfig], object]] = {
     "DEL": lambda one, request, network: one.delete(request, network, alive),
     "CHECK": lambda one, request, network: one.check(request, network, None),
     "GC": lambda one, _, network: one.collect(network, set(), alive),
@@ -69,7 +69,7 @@ class Scene:
         self.calls: list[Any] = []
         self.request = self._request(str(folder))
         data = json.dumps({"cniVersion": version, "name": "net", "ipam": {"type": "dhcp", "x": 1}}).encode()
-        self.network = parse_network(data, "ADD")
+        self.network = parse_plugin_config(data, "ADD")
         self.ipam = allocator("dhcp", self.request)
 
     @staticmethod
@@ -226,7 +226,7 @@ def test_a_program_that_is_not_there_is_named_with_the_path(scene: Scene) -> Non
 
 
 def test_without_a_path_no_program_can_be_executed(scene: Scene) -> None:
-    ipam_ = Executed("dhcp", scene.request._replace(path=()))
+    ipam_ = ExecIpam("dhcp", scene.request._replace(path=()))
     with pytest.raises(
         InvalidEnvironment, match=r"^required env variables \[CNI_PATH\] missing: the plugin dhcp is executed$"
     ):
@@ -250,7 +250,7 @@ def test_the_configuration_of_a_program_is_its_own_to_judge(scene: Scene) -> Non
 
 def test_without_ipam_nothing_is_given_or_asked(scene: Scene) -> None:
     nobody = allocator("", scene.request)
-    assert isinstance(nobody, Unaddressed)
+    assert isinstance(nobody, NoIpam)
     assert nobody.add(scene.request, scene.network, alive) == Result()
     assert nobody.leased(scene.request, scene.network) == ()
     found = ConfigErrors()

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from cni.agent.model.lease import End, Node
+from cni.agent.model.lease import Node, NodeAddress
 from cni.agent.model.network import NetworkConfig, parse_network_config
 from cni.agent.stores.etcd.allocation import CHOICE, NoSubnet, choose, fits, free
 from cni.protocol.address import Net, parse_ip, parse_net
@@ -23,7 +23,7 @@ def network(text: str) -> NetworkConfig:
 
 
 def node(*public_ips: str) -> Node:
-    return Node("host-gw", 0, tuple([End(parse_ip(ip)) for ip in public_ips]))
+    return Node("host-gw", 0, tuple([NodeAddress(parse_ip(ip)) for ip in public_ips]))
 
 
 def overlap(one: Net, other: Net) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.agent.model.events import Changed, Configured, Failed, Held, Listed
-from cni.agent.model.lease import End, Lease, Node
+from cni.agent.model.lease import Lease, Node, NodeAddress
 from cni.agent.stores import http
 from cni.agent.stores.etcd import client
 from cni.agent.stores.etcd.options import EtcdOptions
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from cni.agent.model.events import News
+    from cni.agent.model.events import StoreEvent
     from tests.unit.scripted import Request
 
 PREFIX = "/coreos.com/network"
-NODE = Node("vxlan", 1, (End(parse_ip("192.0.2.1"), parse_mac("0a:00:00:00:00:01")),))
+NODE = Node("vxlan", 1, (NodeAddress(parse_ip("192.0.2.1"), parse_mac("0a:00:00:00:00:01")),))
 NETWORK = {"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}
 HEADER = {"cluster_id": "7", "revision": "5"}
 DEEP = b"[" * 200_000
@@ -95,7 +95,7 @@ class Told:
         self.held: Lease | None = None
         self.leases: dict[str, Lease | str] = {}
 
-    def tell(self, news: News) -> None:
+    def tell(self, news: StoreEvent) -> None:
         if isinstance(news, Failed):
             self.errors.append(news.why)
         elif isinstance(news, Configured):
@@ -235,7 +235,9 @@ def test_pages_without_end_are_given_up(etcd: Gateway, last: str, words: str) ->
     with running(etcd) as told:
         told.wait_served()
         etcd.fail("kv/range", answer({"header": HEADER, "kvs": [config]}), page, page)
-        told.store.present(NODE._replace(ends=(End(parse_ip("192.0.2.7"), NODE.ends[0].mac),)))  # lists anew
+        told.store.present(
+            NODE._replace(addresses=(NodeAddress(parse_ip("192.0.2.7"), NODE.addresses[0].vtep_mac),))
+        )  # lists anew
         told.wait_fault(words)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cni.config.keys import ignored
 from cni.config.spelling import distance, nearest
-from cni.protocol.plugin_config import parse_network
+from cni.protocol.plugin_config import parse_plugin_config
 
 ROOT = Path(__file__).parents[2]
 ALL = ["podwire", "bridge", "ptp", "host-local", "portmap", "bandwidth", "firewall", "tuning", "loopback", "flannel"]
@@ -18,7 +18,7 @@ ALL = ["podwire", "bridge", "ptp", "host-local", "portmap", "bandwidth", "firewa
 
 def told(program: str = "podwire", **members: Any) -> list[str]:
     network = {"cniVersion": "1.1.0", "name": "net", "type": program} | members
-    return ignored(program, parse_network(json.dumps(network).encode(), "ADD"))
+    return ignored(program, parse_plugin_config(json.dumps(network).encode(), "ADD"))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from cni.agent.stores.kube.options import KubeOptions
 
 PEM = "-----BEGIN CERTIFICATE-----\n"
 SERVER = "https://10.0.0.1:6443"
-OPTIONS = KubeOptions("one", ("", ""), "", "", "", "flannel.alpha.coreos.com/", "/n", tells_available=True)
+OPTIONS = KubeOptions("one", ("", ""), "", "", "", "flannel.alpha.coreos.com/", "/n", set_network_condition=True)
 
 
 def encoded(text: str) -> str:

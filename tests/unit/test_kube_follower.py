@@ -12,14 +12,14 @@ from cni.agent.stores.kube.client import Expired
 from cni.agent.stores.kube.config import ApiError
 from cni.agent.stores.kube.nodes import names_of
 from cni.agent.stores.kube.options import KubeOptions
-from cni.agent.stores.kube.watch import Follower, Hooks
+from cni.agent.stores.kube.watch import Watcher, WatchHandler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cni.agent.stores.kube.client import Api
 
-OPTIONS = KubeOptions("one", ("", ""), "", "", "", "flannel.alpha.coreos.com/", "/n", tells_available=True)
+OPTIONS = KubeOptions("one", ("", ""), "", "", "", "flannel.alpha.coreos.com/", "/n", set_network_condition=True)
 PREFIX = "flannel.alpha.coreos.com/"
 REFUSED = ApiError("refused")
 
@@ -53,14 +53,14 @@ class Played:
         self.said: list[Any] = []
         self.stop = Event()
         self._script = list(script)
-        hooks = Hooks(
+        handler = WatchHandler(
             lambda own, peers: self.said.append(("listed", own is not None, sorted(peers))),
             lambda own: self.said.append(("own", own is not None)),
             lambda name, lease: self.said.append((name, lease is not None)),
             lambda: self.said.append("connected"),
             lambda why: self.said.append(("failed", why)),
         )
-        self.follower = Follower(cast("Api", self), OPTIONS, names_of(PREFIX), hooks, self.stop)
+        self.follower = Watcher(cast("Api", self), OPTIONS, names_of(PREFIX), handler, self.stop)
 
     def run(self) -> list[Any]:
         self.follower.run()

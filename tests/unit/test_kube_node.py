@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.agent.model.lease import End, Lease, Node, Way
+from cni.agent.model.lease import Endpoint, Lease, Node, NodeAddress
 from cni.agent.model.network import parse_network_config
 from cni.agent.stores.kube.nodes import (
+    NodeNotUsable,
     OwnNode,
-    Unfit,
+    annotation_prefix,
+    annotations_of,
     is_older,
     known_lease,
     names_of,
+    override_ips,
     own_node,
     own_subnets,
     peer,
-    published,
-    whole_prefix,
-    wished_ips,
 )
 from cni.protocol.address import parse_ip, parse_mac, parse_net
 
@@ -37,8 +37,8 @@ VXLAN = {
     "kube-subnet-manager": "true",
 }
 DUAL = {**VXLAN, "backend-v6-data": DATA6, "public-ipv6": "2001:db8::2"}
-WAY = Way(parse_net("10.5.2.0/24"), parse_ip("192.0.2.2"), parse_mac(MAC))
-WAY6 = Way(parse_net("fd00:5:0:2::/64"), parse_ip("2001:db8::2"), parse_mac(MAC6))
+WAY = Endpoint(parse_net("10.5.2.0/24"), parse_ip("192.0.2.2"), parse_mac(MAC))
+WAY6 = Endpoint(parse_net("fd00:5:0:2::/64"), parse_ip("2001:db8::2"), parse_mac(MAC6))
 CIDRS = (WAY.subnet.text, WAY6.subnet.text)
 BOTH = '{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/56", "Backend": {"Type": "vxlan"}}'
 
@@ -57,7 +57,7 @@ def config(text: str = BOTH) -> NetworkConfig:
 
 
 def written(lease: Lease, said: dict[str, str] | None = None) -> dict[str, str]:
-    return {key.removeprefix(PREFIX): text for key, text in published(lease, own(said), NAMES).items()}
+    return {key.removeprefix(PREFIX): text for key, text in annotations_of(lease, own(said), NAMES).items()}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def written(lease: Lease, said: dict[str, str] | None = None) -> dict[str, str]:
     ],
 )
 def test_a_prefix_is_completed_as_flannel_does_it(given: str, whole: str) -> None:
-    assert whole_prefix(given) == whole
+    assert annotation_prefix(given) == whole
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_prefix_is_completed_as_flannel_does_it(given: str, whole: str) -> Non
 )
 def test_a_prefix_that_no_annotation_can_have_is_refused(prefix: str) -> None:
     with pytest.raises(ValueError, match="small letters"):
-        whole_prefix(prefix)
+        annotation_prefix(prefix)
 
 
 def test_a_prefix_with_more_behind_its_slash_is_part_of_all_names() -> None:
@@ -135,7 +135,7 @@ def test_of_two_nodes_it_is_known_which_is_newer() -> None:
 
 
 def test_with_host_gw_there_is_no_data_and_always_an_ipv4_address() -> None:
-    way, way6 = WAY._replace(mac=None), WAY6._replace(mac=None)
+    way, way6 = WAY._replace(vtep_mac=None), WAY6._replace(vtep_mac=None)
     told = {"backend-type": "host-gw", "backend-data": "null", "public-ip": "192.0.2.2", "kube-subnet-manager": "true"}
     told6 = {"backend-v6-data": "null", "public-ipv6": "2001:db8::2"}
     assert written(Lease((way,), "host-gw")) == told
@@ -150,7 +150,7 @@ def test_a_replaced_address_is_published_as_it_is() -> None:
 
 def test_what_was_published_is_read_as_the_same_lease() -> None:
     for ways in ((WAY,), (WAY6,), (WAY, WAY6)):
-        for lease in (Lease(ways, "vxlan", 7), Lease(tuple([way._replace(mac=None) for way in ways]), "host-gw")):
+        for lease in (Lease(ways, "vxlan", 7), Lease(tuple([way._replace(vtep_mac=None) for way in ways]), "host-gw")):
             assert peer(node(written(lease), *CIDRS), NAMES) == lease
 
 
@@ -227,32 +227,34 @@ def test_the_own_subnets_are_of_the_network_s_families() -> None:
     ],
 )
 def test_what_keeps_the_own_node_from_a_lease_is_told(cidrs: tuple[str, ...], error: str) -> None:
-    with pytest.raises(Unfit, match=error.replace("(", ".")):
+    with pytest.raises(NodeNotUsable, match=error.replace("(", ".")):
         own_subnets(own({}, *cidrs), "one", config())
 
 
 def test_the_device_that_others_know_is_known_whatever_else_is_said() -> None:
     """As after somebody has removed the other annotations."""
-    presented = Node("vxlan", 1, (End(WAY.public_ip, b"\2\0\0\0\0\1"), End(WAY6.public_ip, b"\2\0\0\0\0\1")))
+    presented = Node(
+        "vxlan", 1, (NodeAddress(WAY.public_ip, b"\2\0\0\0\0\1"), NodeAddress(WAY6.public_ip, b"\2\0\0\0\0\1"))
+    )
     subnets = (WAY.subnet, WAY6.subnet)
     left = {"backend-type": "vxlan", "backend-data": DATA, "backend-v6-data": "{"}
     found = known_lease(own(left), presented, subnets, NAMES)
-    assert [way.mac for way in presented.lease(subnets, found).ways] == [parse_mac(MAC), b"\2\0\0\0\0\1"]
+    assert [way.vtep_mac for way in presented.lease(subnets, found).endpoints] == [parse_mac(MAC), b"\2\0\0\0\0\1"]
     other = known_lease(own({**left, "backend-type": "host-gw"}), presented, subnets, NAMES)
     assert presented.lease(subnets, other) == presented.lease(subnets)
 
 
 def test_addresses_that_are_wished_for_are_told_by_family() -> None:
     said = {"node-public-ip": "192.0.2.7", "node-public-ipv6": "2001:db8::7"}
-    assert wished_ips(own(said), NAMES) == (parse_ip("192.0.2.7"), parse_ip("2001:db8::7"))
-    assert wished_ips(own({**said, "node-public-ip": ""}), NAMES) == (parse_ip("2001:db8::7"),)
-    assert wished_ips(own(VXLAN), NAMES) == ()
+    assert override_ips(own(said), NAMES) == (parse_ip("192.0.2.7"), parse_ip("2001:db8::7"))
+    assert override_ips(own({**said, "node-public-ip": ""}), NAMES) == (parse_ip("2001:db8::7"),)
+    assert override_ips(own(VXLAN), NAMES) == ()
 
 
 @pytest.mark.parametrize("text", ["eth0", "2001:db8::7"])
 def test_a_wish_that_is_no_address_of_its_family_is_refused(text: str) -> None:
-    with pytest.raises(Unfit, match=r"annotation .*/node-public-ip: "):
-        wished_ips(own({"node-public-ip": text}), NAMES)
+    with pytest.raises(NodeNotUsable, match=r"annotation .*/node-public-ip: "):
+        override_ips(own({"node-public-ip": text}), NAMES)
 
 
 def test_signs_of_life_change_nothing_that_matters() -> None:

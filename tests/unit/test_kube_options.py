@@ -47,7 +47,7 @@ def test_a_pod_needs_no_more_than_the_switch() -> None:
         "service": "https://10.96.0.1:443",
         "prefix": "flannel.alpha.coreos.com/",
         "network_file": "/etc/kube-flannel/net-conf.json",
-        "tells_available": True,
+        "set_network_condition": True,
     }
     assert parse_options([], {"FLANNELD_KUBE_SUBNET_MGR": "true", **POD}).kube == kube(**POD)
 

@@ -17,7 +17,7 @@ import pytest
 from urllib3 import HTTPResponse
 
 from cni.agent.model.events import Changed, Configured, Failed, Held, Listed
-from cni.agent.model.lease import End, Node
+from cni.agent.model.lease import Node, NodeAddress
 from cni.agent.stores import http
 from cni.agent.stores.kube import client as kubeapi
 from cni.agent.stores.kube import watch
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cni.agent.model.events import News
+    from cni.agent.model.events import StoreEvent
     from cni.agent.model.lease import Lease
 
 MAC = "0a:00:00:00:00:0{}"
-NODE = Node("vxlan", 1, (End(parse_ip("192.0.2.1"), parse_mac(MAC.format(1))),))
+NODE = Node("vxlan", 1, (NodeAddress(parse_ip("192.0.2.1"), parse_mac(MAC.format(1))),))
 NETWORK = {"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}
 DEEP = b"[" * 200_000
 
@@ -50,7 +50,7 @@ class Told:
         self.held: Lease | None = None
         self.leases: dict[str, Lease | str] | None = None
 
-    def tell(self, news: News) -> None:
+    def tell(self, news: StoreEvent) -> None:
         if isinstance(news, Failed):
             self.errors.append(news.why)
         elif isinstance(news, Configured):

@@ -18,7 +18,7 @@ from cni.diag.install import NAMES, parse_order
 from cni.kernel.hostlock import RUN
 from cni.protocol.fields import ConfigErrors
 from cni.protocol.jsontext import dump, parse_object
-from cni.protocol.plugin_config import Network
+from cni.protocol.plugin_config import PluginConfig
 
 if TYPE_CHECKING:
     from cni.agent.cli.options import Options
@@ -195,16 +195,16 @@ def test_one_process_attaches_a_pod_with_its_ports_and_limits() -> None:
     }
     assert set(runtime) == {name for name, wanted in plugin["capabilities"].items() if wanted}
     members = {**plugin, "name": listed["name"], "cniVersion": listed["cniVersion"], "runtimeConfig": runtime}
-    network = Network(listed["name"], listed["cniVersion"], members, dump(members).encode())
+    network = PluginConfig(listed["name"], listed["cniVersion"], members, dump(members).encode())
     errors = ConfigErrors()
     handed_on = render(network, parse_flannel(network, errors), parse_subnet_env(SUBNET_ENV, "subnet.env"))
     assert handed_on["type"] == "podwire"
-    told = Network(network.name, network.version, handed_on, dump(handed_on).encode())
+    told = PluginConfig(network.name, network.version, handed_on, dump(handed_on).encode())
     attached = parse_netconf(told, {}, errors)
     assert errors.messages == []
     assert [mapping.host_port for mapping in attached.ports.mappings] == [8080]
     assert attached.ports_given
-    assert attached.shaping_given
+    assert attached.bandwidth_given
     assert (attached.hairpin, attached.is_default_gateway, attached.ip_masq, attached.mtu) == (True, True, False, 1450)
 
 

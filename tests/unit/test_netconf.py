@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from cni.config.bandwidth import Rate, Shaping
+from cni.config.bandwidth import Bandwidth, Rate
 from cni.config.netconf import NetConf, parse_netconf
 from cni.config.portmap import PortMapping, Ports
 from cni.config.vlan import VlanRange
 from cni.protocol.fields import ConfigErrors
-from cni.protocol.plugin_config import Network, parse_network
+from cni.protocol.plugin_config import PluginConfig, parse_plugin_config
 from cni.protocol.result import DNS
 
 DEFAULTS: dict[str, Any] = {
@@ -38,8 +38,8 @@ DEFAULTS: dict[str, Any] = {
     "dns": None,
     "ports": Ports(),
     "ports_given": False,
-    "shaping": Shaping(),
-    "shaping_given": False,
+    "bandwidth": Bandwidth(),
+    "bandwidth_given": False,
     "accept": True,
     "ipam_type": "",
     "notices": (),
@@ -51,7 +51,7 @@ BANDWIDTH = {"ingressRate": 8000, "ingressBurst": 16000}
 
 def conf(text: str, mac: str = "", program: str = "podwire") -> tuple[NetConf, list[str]]:
     data = '{"name": "net", "cniVersion": "1.1.0", ' + text.strip().removeprefix("{")
-    network, errors = parse_network(data.encode(), "ADD"), ConfigErrors()
+    network, errors = parse_plugin_config(data.encode(), "ADD"), ConfigErrors()
     return parse_netconf(network, {"MAC": mac} if mac else {}, errors, program), errors.messages
 
 
@@ -110,13 +110,13 @@ KEYS: dict[str, tuple[Any, dict[str, Any]]] = {
         {
             "mac": MAC_BYTES,
             "ports": Ports((PortMapping("tcp", None, 0, 80, 8080),)),
-            "shaping": Shaping(Rate(1000, 2000)),
+            "bandwidth": Bandwidth(Rate(1000, 2000)),
         },
     ),
     "args": ({"cni": {"mac": MAC}}, {"mac": MAC_BYTES}),
     "capabilities": (
         {"mac": True, "portMappings": True, "bandwidth": True},
-        {"macs_chosen": True, "ports_given": True, "shaping_given": True},
+        {"macs_chosen": True, "ports_given": True, "bandwidth_given": True},
     ),
 }
 
@@ -133,7 +133,7 @@ def test_each_key_has_its_meaning_in_any_case(key: str, spell: Any) -> None:
 def test_limits_of_the_configuration_itself_are_known() -> None:
     found, errors = conf_of(BANDWIDTH)
     assert errors == []
-    assert found._asdict() == DEFAULTS | {"shaping": Shaping(Rate(1000, 2000)), "shaping_given": True}
+    assert found._asdict() == DEFAULTS | {"bandwidth": Bandwidth(Rate(1000, 2000)), "bandwidth_given": True}
 
 
 EVERYTHING: dict[str, Any] = {
@@ -160,7 +160,7 @@ def test_a_drop_in_for_bridge_knows_what_the_reference_knows() -> None:
 def test_keys_of_bridge_mean_nothing_to_ptp(members: dict[str, Any]) -> None:
     errors = ConfigErrors()
     told = {"ipam": {"type": "host-local"}, **members}
-    conf = parse_netconf(Network("net", "1.1.0", told, b""), {}, errors, "ptp")
+    conf = parse_netconf(PluginConfig("net", "1.1.0", told, b""), {}, errors, "ptp")
     assert errors.messages == []
     assert (conf.hairpin, conf.vlan, conf.disable_container_interface) == (False, 0, False)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.agent.controllers.drift import Watch
+from cni.agent.controllers.drift import Drift
 from cni.effects import conntrack
 from cni.effects.forward_audit import understand
 from cni.kernel import nft, nft_rules, rtnl, rtnl_overlay, rtnl_parse, tc
@@ -64,7 +64,7 @@ FLOW = nft.NFGENMSG.pack(2, 0, 0) + nest(
 )
 RULE = nft_rules.append_rule(CHAIN, nft_rules.from_subnet(CHAIN, NET4), "a comment")[2]
 ELEMENT = nft.add_element(
-    nft.Place(nft.NFPROTO_INET, "podwire", "masquerade4"), nft.Element(IP4.packed, "chain", "podwire a b c")
+    nft.SetRef(nft.NFPROTO_INET, "podwire", "masquerade4"), nft.Element(IP4.packed, "chain", "podwire a b c")
 )[2]
 
 
@@ -75,7 +75,7 @@ def heard(kind: int) -> Callable[[bytes], object]:
         def __missing__(self, index: int) -> Any:
             return None
 
-    watch = Watch("podwired")
+    watch = Drift("podwired")
     watch.tables = All()
     return lambda data: watch.disturbed(kind, data)
 
@@ -104,10 +104,10 @@ DECODERS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
     ),
     "address": (rtnl.new_address(7, NET6, 2)[2], printed(rtnl_parse.parse_address)),
     "route": (rtnl.new_route(7, Route(NET4, IP4, mtu=1400), IP4)[2], printed(rtnl_parse.parse_route)),
-    "next hops": (HOPS, printed(rtnl_parse.parse_ways)),
+    "next hops": (HOPS, printed(rtnl_parse.parse_next_hops)),
     "vxlan": (rtnl_overlay.new_vxlan("flannel.1", MAC, 1450, VXLAN)[2], printed(rtnl_overlay.parse_vxlan)),
     "neighbour": (rtnl_overlay.set_neighbour(7, IP4, MAC)[2], printed(rtnl_overlay.parse_neighbour)),
-    "made route": (rtnl_overlay.set_route(NET4, IP4, 7, 80, on_link=True)[2], printed(rtnl_overlay.parse_made_route)),
+    "made route": (rtnl_overlay.set_route(NET4, IP4, 7, 80, on_link=True)[2], printed(rtnl_overlay.parse_kernel_route)),
     "bucket": (tc.new_token_bucket(7, 1 << 33, 10, 10)[2], lambda data: tc.parse_token_bucket(data, 7)),
     "redirect": (tc.new_redirect(7, 8)[2], tc.redirects_to),
     "chain": (nft_rules.add_chain(CHAIN)[2], nft.parse_chain),
@@ -119,7 +119,7 @@ DECODERS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
     "heard address": (rtnl.new_address(7, NET6, 2)[2], heard(rtnl.RTM_NEWADDR)),
     "heard neighbour": (rtnl_overlay.set_neighbour(7, IP4, MAC)[2], heard(rtnl_overlay.RTM_NEWNEIGH)),
     "heard route": (rtnl_overlay.set_route(NET4, IP4, 7, 80, on_link=True)[2], heard(rtnl.RTM_NEWROUTE)),
-    "heard rule": (RULE, lambda data: Watch("podwired").rules_disturbed(10 << 8 | nft_rules.NFT_MSG_DELRULE, data)),
+    "heard rule": (RULE, lambda data: Drift("podwired").rules_disturbed(10 << 8 | nft_rules.NFT_MSG_DELRULE, data)),
     "datagram": (frame(16, 2, 1, LINK) + frame(3, 2, 1, bytes(4)), lambda data: list(messages(data))),
 }
 

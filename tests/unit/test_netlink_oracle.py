@@ -209,10 +209,10 @@ ROUTES: dict[str, tuple[Message, tuple[int, int], dict[str, int], Attributes]] =
         [("RTA_DST", "2001:db8::1"), *MAIN, ("RTA_PREFSRC", "2001:db8::3")],
     ),
     "way": (
-        rtnl.way_to(parse_ip("10.1.2.3")), (26, 0), {"family": AF_INET, "dst_len": 32}, [("RTA_DST", "10.1.2.3")],
+        rtnl.route_get(parse_ip("10.1.2.3")), (26, 0), {"family": AF_INET, "dst_len": 32}, [("RTA_DST", "10.1.2.3")],
     ),
     "IPv6 way": (
-        rtnl.way_to(parse_ip("2001:db8::3")), (26, 0), {"family": AF_INET6, "dst_len": 128},
+        rtnl.route_get(parse_ip("2001:db8::3")), (26, 0), {"family": AF_INET6, "dst_len": 128},
         [("RTA_DST", "2001:db8::3")],
     ),
     "routes": (dump_of(rtnl.routes_of(7, 4)), (26, 0), {"family": AF_INET}, OUT),

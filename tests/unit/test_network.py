@@ -10,24 +10,24 @@ import pytest
 from cni.protocol.address import parse_net
 from cni.protocol.errors import DecodingFailure, IncompatibleVersion, InvalidConfig
 from cni.protocol.fields import ConfigErrors
-from cni.protocol.plugin_config import Network, parse_network, previous_result, valid_attachments
+from cni.protocol.plugin_config import PluginConfig, parse_plugin_config, previous_result, valid_attachments
 from cni.protocol.result import IPConfig, Result
 
 
-def network(command: str = "ADD", **members: Any) -> Network:
-    return parse_network(json.dumps({"cniVersion": "1.1.0", "name": "net"} | members).encode(), command)
+def network(command: str = "ADD", **members: Any) -> PluginConfig:
+    return parse_plugin_config(json.dumps({"cniVersion": "1.1.0", "name": "net"} | members).encode(), command)
 
 
 def test_a_network_keeps_what_it_received() -> None:
     data = b'{"name": "net", "cniVersion": "0.4.0", "x": 1}'
-    one = parse_network(data, "ADD")
+    one = parse_plugin_config(data, "ADD")
     assert (one.name, one.version, one.data, one.members["x"]) == ("net", "0.4.0", data, 1)
     assert one.fields(ConfigErrors()).integer("X", 0, 9) == 1
 
 
 @pytest.mark.parametrize("members", [{}, {"cniVersion": ""}, {"cniVersion": None}])
 def test_without_version_the_oldest_is_meant(members: dict[str, Any]) -> None:
-    assert parse_network(json.dumps({"name": "net"} | members).encode(), "ADD").version == "0.1.0"
+    assert parse_plugin_config(json.dumps({"name": "net"} | members).encode(), "ADD").version == "0.1.0"
 
 
 @pytest.mark.parametrize("members", [{}, {"name": ""}, {"name": None}])
@@ -61,14 +61,14 @@ def test_a_name_at_fault_is_told_with_all_other_faults() -> None:
 def refusal_of(command: str, members: dict[str, Any]) -> str:
     """At the latest where all that plugins have in common is judged; a verb that judges nothing refuses at once."""
     with pytest.raises(InvalidConfig) as refusal:
-        parse_network(json.dumps(members).encode(), command).judge().raise_if_any()
+        parse_plugin_config(json.dumps(members).encode(), command).judge().raise_if_any()
     return refusal.value.message
 
 
 @pytest.mark.parametrize("command", ["DEL", "GC"])
 def test_a_verb_that_judges_nothing_refuses_a_name_at_once(command: str) -> None:
     with pytest.raises(InvalidConfig):
-        parse_network(b'{"cniVersion": "1.1.0", "name": "../a"}', command)
+        parse_plugin_config(b'{"cniVersion": "1.1.0", "name": "../a"}', command)
 
 
 def test_wrong_types_are_told_together() -> None:
@@ -86,7 +86,7 @@ def test_the_version_has_to_know_the_verb() -> None:
 
 def test_a_document_that_is_no_object_is_refused() -> None:
     with pytest.raises(DecodingFailure, match=r"^the network configuration on stdin is not a JSON object$"):
-        parse_network(b"[]", "ADD")
+        parse_plugin_config(b"[]", "ADD")
 
 
 @pytest.mark.parametrize("members", [{}, {"prevResult": None}])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.kernel import nft, nft_rules, nft_sets
-from cni.kernel.nft import Element, Place
+from cni.kernel.nft import Element, SetRef
 from cni.protocol.address import parse_ip
 from tests.unit.oracle import WHY, framed, plain, slot
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 oracle: Any = pytest.importorskip("pyroute2.netlink.nfnetlink.nftsocket", reason=WHY)
 NESTED = 0x8000
 LABEL = "podwire 0123456789abcdef 0123456789abcdef net/c1/eth0"
-MAP = Place(1, "podwire", "masquerade4")
-SET = Place(7, "podwire", "guarded")
+MAP = SetRef(1, "podwire", "masquerade4")
+SET = SetRef(7, "podwire", "guarded")
 ADDRESS = Element(parse_ip("10.1.2.3").packed, "masquerade-10.1.2.0/24", LABEL)
 ADDRESS6 = Element(parse_ip("2001:db8::3").packed, "masquerade-2001_db8__/64", LABEL)
 PORT = Element(b"veth0".ljust(16, b"\0"), "", LABEL)
-VALUES = Place(1, "podwire", "hostports4")
+VALUES = SetRef(1, "podwire", "hostports4")
 VALUE = Element(b"\x06\0\0\0\0\x50\0\0", "", LABEL, parse_ip("10.1.2.3").packed + b"\x1f\x90\0\0")
 LEAVES = Element(VALUE.key, "condition-437d624d262f", LABEL, leaves=True)
 ELEMENTS = [ADDRESS, ADDRESS6, VALUE, LEAVES]
@@ -53,7 +53,7 @@ def comment(element: Element) -> tuple[str, Any]:
     return ("NFTA_SET_ELEM_USERDATA", [("NFTNL_UDATA_SET_ELEM_COMMENT", element.label.encode())])
 
 
-def listed(place: Place, elements: list[Any]) -> list[tuple[str, Any]]:
+def listed(place: SetRef, elements: list[Any]) -> list[tuple[str, Any]]:
     names: list[tuple[str, Any]] = [
         ("NFTA_SET_ELEM_LIST_TABLE", place.table),
         ("NFTA_SET_ELEM_LIST_SET", place.name),
@@ -72,7 +72,7 @@ def without_flag(value: Any) -> list[str]:
     return [name for one in value for name in without_flag(one)] if isinstance(value, list) else []
 
 
-KEYS, TWO = Place(1, "podwired", "peers4"), [parse_ip("192.0.2.2").packed, parse_ip("192.0.2.3").packed]
+KEYS, TWO = SetRef(1, "podwired", "peers4"), [parse_ip("192.0.2.2").packed, parse_ip("192.0.2.3").packed]
 
 
 def bare(one: bytes) -> tuple[str, Any]:
@@ -83,7 +83,7 @@ def test_keys_are_read_as_they_are_written() -> None:
     assert nft_sets.parse_keys(nft_sets.add_keys(KEYS, TWO)[2]) == TWO
 
 
-CASES: dict[str, tuple[Message, int, int, Place, list[Any]]] = {
+CASES: dict[str, tuple[Message, int, int, SetRef, list[Any]]] = {
     "add to a map": (
         nft.add_element(MAP, ADDRESS), 12, 0x604, MAP, [{"attrs": [key(ADDRESS), jump(ADDRESS), comment(ADDRESS)]}],
     ),
@@ -109,7 +109,7 @@ CASES: dict[str, tuple[Message, int, int, Place, list[Any]]] = {
 
 @pytest.mark.parametrize(("message", "kind", "flags", "place", "elements"), CASES.values(), ids=CASES)
 def test_an_element_is_understood_as_it_is_meant(
-    message: Message, kind: int, flags: int, place: Place, elements: list[Any]
+    message: Message, kind: int, flags: int, place: SetRef, elements: list[Any]
 ) -> None:
     found = told(oracle.nft_set_elem_list_msg, message)
     assert (found["header"]["type"], found["header"]["flags"]) == (10 << 8 | kind, flags)
@@ -229,7 +229,7 @@ def test_a_transaction_has_its_edges() -> None:
 
 @pytest.mark.parametrize("place", [MAP, SET])
 @pytest.mark.parametrize("element", [ADDRESS, ADDRESS6, PORT, VALUE, LEAVES])
-def test_an_element_reads_back_as_it_was_added(element: Element, place: Place) -> None:
+def test_an_element_reads_back_as_it_was_added(element: Element, place: SetRef) -> None:
     assert nft.parse_elements(nft.add_element(place, element)[2]) == [element]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.kernel import rtnl_overlay
-from cni.kernel.rtnl_overlay import MadeRoute, Neighbour, VxlanInfo
+from cni.kernel.rtnl_overlay import KernelRoute, Neighbour, VxlanInfo
 from cni.protocol.address import IP, Net, mac_text, parse_ip, parse_net
 from tests.unit.oracle import (
     AF_BRIDGE,
@@ -102,7 +102,7 @@ def through(net: str, gw: str) -> Attributes:
     return [("RTA_DST", net), ("RTA_GATEWAY", gw), *OUT] if gw else [("RTA_DST", net), *OUT]
 
 
-FOREIGN = MadeRoute(NET6, parse_ip("fd01::2"), 7, main=True, protocol=3, on_link=False, priority=100)
+FOREIGN = KernelRoute(NET6, parse_ip("fd01::2"), 7, main=True, protocol=3, on_link=False, priority=100)
 ROUTES: dict[str, tuple[Message, tuple[int, int], dict[str, int], Attributes]] = {
     "route": (
         rtnl_overlay.set_route(NET4, parse_ip("192.0.2.2"), 7, 80, on_link=False),
@@ -131,12 +131,12 @@ ROUTES: dict[str, tuple[Message, tuple[int, int], dict[str, int], Attributes]] =
         (25, 0), made(AF_INET6, 64, 80) | BLACKHOLE, [("RTA_DST", "fd00:5:0:2::"), LAST],
     ),
     "no route of others": (
-        rtnl_overlay.delete_made_route(FOREIGN),
+        rtnl_overlay.delete_kernel_route(FOREIGN),
         (25, 0), made(AF_INET6, 64, 3) | {"scope": 255},
         [("RTA_DST", "fd00:5:0:2::"), ("RTA_PRIORITY", 100), ("RTA_GATEWAY", "fd01::2"), ("RTA_OIF", 7)],
     ),
     "no blackhole of others": (
-        rtnl_overlay.delete_made_route(MadeRoute(NET4, None, 1, main=True, protocol=4, on_link=False, kind=6)),
+        rtnl_overlay.delete_kernel_route(KernelRoute(NET4, None, 1, main=True, protocol=4, on_link=False, kind=6)),
         (25, 0), made(AF_INET, 24, 4) | BLACKHOLE | {"scope": 255},
         [("RTA_DST", "10.5.2.0"), ("RTA_PRIORITY", 0)],
     ),
@@ -212,32 +212,32 @@ def test_an_entry_without_an_address_is_none(attrs: Attributes) -> None:
         (
             made(AF_INET, 24, 80, ONLINK),
             through("10.5.2.0", "10.5.2.0"),
-            MadeRoute(NET4, IP4, 7, main=True, protocol=80, on_link=True),
+            KernelRoute(NET4, IP4, 7, main=True, protocol=80, on_link=True),
         ),
         (
             made(AF_INET6, 64, 3),
             through("fd00:5:0:2::", "fd01::2"),
-            MadeRoute(NET6, parse_ip("fd01::2"), 7, main=True, protocol=3, on_link=False),
+            KernelRoute(NET6, parse_ip("fd01::2"), 7, main=True, protocol=3, on_link=False),
         ),
         (
             made(AF_INET, 0, 3) | {"table": 100},
             OUT,
-            MadeRoute(parse_net("0.0.0.0/0"), None, 7, main=False, protocol=3, on_link=False),
+            KernelRoute(parse_net("0.0.0.0/0"), None, 7, main=False, protocol=3, on_link=False),
         ),
         (
             made(AF_INET6, 0, 3),
             [],
-            MadeRoute(parse_net("::/0"), None, 0, main=True, protocol=3, on_link=False),
+            KernelRoute(parse_net("::/0"), None, 0, main=True, protocol=3, on_link=False),
         ),
         (
             made(AF_INET, 24, 80) | BLACKHOLE,
             [("RTA_DST", "10.5.2.0"), LAST],
-            MadeRoute(NET4, None, 0, main=True, protocol=80, on_link=False, priority=0xFFFFFFFE, kind=6),
+            KernelRoute(NET4, None, 0, main=True, protocol=80, on_link=False, priority=0xFFFFFFFE, kind=6),
         ),
     ],
 )
-def test_a_route_is_read_as_pyroute2_writes_it(fields: dict[str, int], attrs: Attributes, route: MadeRoute) -> None:
-    assert rtnl_overlay.parse_made_route(answer(rtmsg, fields, attrs)) == route
+def test_a_route_is_read_as_pyroute2_writes_it(fields: dict[str, int], attrs: Attributes, route: KernelRoute) -> None:
+    assert rtnl_overlay.parse_kernel_route(answer(rtmsg, fields, attrs)) == route
 
 
 def test_whatever_is_built_is_read_again() -> None:
@@ -250,7 +250,7 @@ def test_whatever_is_built_is_read_again() -> None:
         for build in (rtnl_overlay.set_neighbour, rtnl_overlay.set_forwarding):
             assert rtnl_overlay.parse_neighbour(build(index, ip, mac)[2]) == Neighbour(index, ip, mac, permanent=True)
         route = rtnl_overlay.set_route(dst, ip, index, 80, on_link=True)
-        assert rtnl_overlay.parse_made_route(route[2])[:6] == (dst, ip, index, True, 80, True)
+        assert rtnl_overlay.parse_kernel_route(route[2])[:6] == (dst, ip, index, True, 80, True)
 
 
 def is_question(message: Message) -> bool:

@@ -13,11 +13,11 @@ from cni.plan.attachment import Attachment, Facts, Names, names_of
 from cni.plan.masquerade import Masquerade
 from cni.plan.plan import plan_attachment
 from cni.plan.spoofcheck import SpoofGuard
-from cni.plan.vlan import NoPortVlan, PortVlan, VlanGateway
+from cni.plan.vlan import PortVlan, RemovePortVlan, VlanGateway
 from cni.protocol.address import mac_text, parse_ip, parse_mac, parse_net
 from cni.protocol.fields import ConfigErrors
 from cni.protocol.owner import Owner
-from cni.protocol.plugin_config import Network
+from cni.protocol.plugin_config import PluginConfig
 from cni.protocol.result import IPConfig, Result, Route
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ FACTS = Facts("node", None, ipv6=True)
 
 
 def conf_of(**members: Any) -> NetConf:
-    return parse_netconf(Network("net", "1.1.0", members, b""), {}, ConfigErrors())
+    return parse_netconf(PluginConfig("net", "1.1.0", members, b""), {}, ConfigErrors())
 
 
 def attachment(*addresses: str, routes: Sequence[Route] = (), facts: Facts = FACTS, **members: Any) -> Attachment:
@@ -83,10 +83,10 @@ def test_rules_are_in_place_before_the_first_packet_may_leave() -> None:
         (Masquerade, ops.ContainerUp),
         (ops.ContainerSysctl, ops.ContainerAddress),
         (ops.ContainerAddress, ops.ContainerUp),
-        (ops.GatewayAddress, ops.Readiness),
+        (ops.GatewayAddress, ops.WaitReady),
     ):
         assert order.index(earlier) < order.index(later)
-    assert order[-1] is ops.Readiness
+    assert order[-1] is ops.WaitReady
 
 
 def test_a_bridge_that_is_there_keeps_its_address() -> None:
@@ -186,10 +186,10 @@ def test_the_address_feature_alone_names_no_gateway() -> None:
 def test_the_native_vlan_stays_native_and_no_vlan_is_both_wanted_and_removed(
     members: dict[str, Any], expected: list[str]
 ) -> None:
-    found = [one for one in operations(**members) if isinstance(one, (PortVlan, NoPortVlan))]
+    found = [one for one in operations(**members) if isinstance(one, (PortVlan, RemovePortVlan))]
     assert [one.describe().partition(f"{OWNER.host_interface} ")[2] for one in found] == expected
     wanted = {vid for one in only(PortVlan, found) for vid in range(one.first, one.last + 1)}
-    assert wanted.isdisjoint([one.vid for one in only(NoPortVlan, found)])
+    assert wanted.isdisjoint([one.vid for one in only(RemovePortVlan, found)])
 
 
 def test_a_vlans_gateway_belongs_to_bridge_and_vlan() -> None:
@@ -228,14 +228,14 @@ def test_who_gets_an_address_next_has_its_mac_address_too() -> None:
 def test_addresses_that_do_not_tell_the_mac_address_are_announced(
     addresses: list[str], members: dict[str, Any], announced: bool
 ) -> None:
-    (ready,) = only(ops.Readiness, operations(*addresses, **members))
+    (ready,) = only(ops.WaitReady, operations(*addresses, **members))
     assert ready.announce is announced
 
 
 @pytest.mark.parametrize(("enabled", "waits"), [(True, True), (False, False)])
 def test_duplicate_detection_is_waited_for_where_it_runs(enabled: bool, waits: bool) -> None:
     found = operations("2001:db8::3/64", enabledad=enabled)
-    assert [one.detect_duplicates for one in only(ops.Readiness, found)] == [waits]
+    assert [one.detect_duplicates for one in only(ops.WaitReady, found)] == [waits]
     assert [one.detect_duplicates for one in only(ops.ContainerAddress, found)] == [waits]
 
 

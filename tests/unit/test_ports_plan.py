@@ -17,7 +17,7 @@ from cni.plan.vlan import VlanGateway
 from cni.protocol.address import parse_ip, parse_net
 from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.owner import Owner
-from cni.protocol.plugin_config import Network
+from cni.protocol.plugin_config import PluginConfig
 from cni.protocol.result import IPConfig, Result
 
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ def on(address: str) -> PortMapping:
 
 def planned(*mappings: PortMapping, toward: str = "cni0", **conf: Any) -> tuple[Operation, ...]:
     made = Ports(mappings, **conf)
-    back = portmap.ways_from_loopback(made, (V4, V6), toward, OWNER.label)
+    back = portmap.loopback_routing(made, (V4, V6), toward, OWNER.label)
     return portmap.operations(made, (V4, V6), OWNER.label) + back
 
 
 def attached(*addresses: str, **members: Any) -> list[Operation]:
     """The whole plan of an attachment whose runtime maps a port, in its order."""
     told = {"runtimeConfig": {"portMappings": [HTTP]}} | members
-    conf = parse_netconf(Network("net", "1.1.0", told, b""), {}, ConfigErrors())
+    conf = parse_netconf(PluginConfig("net", "1.1.0", told, b""), {}, ConfigErrors())
     lease = Result(ips=tuple([IPConfig(parse_net(one)) for one in addresses]))
     names = names_of(OWNER, None, lease)
     return list(plan_attachment(Attachment(OWNER, "", conf, Facts("node", None, ipv6=True), names, lease)).operations)

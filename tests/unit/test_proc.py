@@ -64,7 +64,9 @@ def test_a_program_of_the_system_is_found_without_path(tmp_path: Path) -> None:
 def test_a_program_is_told_and_tells(fp: FakeProcess) -> None:
     heard: list[bytes] = []
     recorder = fp.register(["/bin/x", "-a"], stdout=b"out", stderr=b"err", returncode=3, stdin_callable=heard.append)
-    assert proc.run(["/bin/x", "-a"], b"in", {"A": "b"}, capture_stderr=True) == proc.Ended(3, b"out", b"err")
+    assert proc.run(["/bin/x", "-a"], b"in", {"A": "b"}, capture_stderr=True) == proc.CompletedProcess(
+        3, b"out", b"err"
+    )
     assert heard == [b"in"]
     (call,) = recorder.calls
     assert call.kwargs
@@ -78,7 +80,7 @@ def test_the_stderr_of_a_program_is_ours_unless_it_is_asked_for(
     script.write_text("#!/bin/sh\ncat\necho words >&2\nexit 7\n")
     script.chmod(0o755)
     ended = proc.run([str(script)], b"in", {"PATH": proc.SYSTEM_PATH}, capture_stderr=False)
-    assert ended == proc.Ended(7, b"in", b"")
+    assert ended == proc.CompletedProcess(7, b"in", b"")
     assert capfd.readouterr().err == "words\n"
     assert proc.run([str(script)], b"", {"PATH": proc.SYSTEM_PATH}, capture_stderr=True).stderr == b"words\n"
 

@@ -19,7 +19,7 @@ from cni.plan.vlan import VlanGateway
 from cni.protocol.address import mac_text, parse_ip, parse_mac, parse_net
 from cni.protocol.fields import ConfigErrors
 from cni.protocol.owner import Owner
-from cni.protocol.plugin_config import Network
+from cni.protocol.plugin_config import PluginConfig
 from cni.protocol.result import Interface, IPConfig, Result, Route
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ V4, V6 = "10.1.2.3/24", "2001:db8::3/64"
 def plan(*addresses: str, program: str = "podwire", routes: Sequence[Route] = (), **members: Any) -> Plan:
     """ADDRESS/PREFIX, or ADDRESS/PREFIX,GATEWAY."""
     told: dict[str, Any] = {"mode": "routed"} | members
-    conf = parse_netconf(Network("net", "1.1.0", told, b""), {}, ConfigErrors(), program)
+    conf = parse_netconf(PluginConfig("net", "1.1.0", told, b""), {}, ConfigErrors(), program)
     ips = []
     for text in addresses:
         address, _, gateway = text.partition(",")
@@ -190,11 +190,11 @@ def test_each_step_comes_when_it_can_be_taken() -> None:
         (ops.ContainerUp, ops.ContainerRoute),
         (HostAddress, HostRoute),
         (HostRoute, ops.Forwarding),
-        (ops.Forwarding, ops.Readiness),
+        (ops.Forwarding, ops.WaitReady),
     ):
         last = len(order) - 1 - order[::-1].index(earlier)
         assert last < order.index(later)
-    assert order[-1] is ops.Readiness
+    assert order[-1] is ops.WaitReady
 
 
 def test_without_addresses_there_is_a_pair_alone() -> None:

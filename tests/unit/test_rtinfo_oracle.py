@@ -159,21 +159,21 @@ def test_a_route_of_a_kernel_without_long_tables_is_read() -> None:
 def test_a_route_of_several_ways_is_read_as_pyroute2_writes_it(family: int, hops: list[tuple[int, str]]) -> None:
     told = [{"oif": index, "attrs": [("RTA_GATEWAY", gw)] if gw else []} for index, gw in hops]
     data = answer(rtmsg, way(family, 0, 0), [("RTA_TABLE", 254), ("RTA_PRIORITY", 5), ("RTA_MULTIPATH", told)])
-    ways = rtnl_parse.parse_ways(data)
+    ways = rtnl_parse.parse_next_hops(data)
     assert [(one.ifindex, one.gw) for one in ways] == [(index, parse_ip(gw) if gw else None) for index, gw in hops]
     assert {(one.dst.prefix, one.table, one.priority) for one in ways} == {(0, 254, 5)}
 
 
 def test_a_route_of_one_way_is_that_way() -> None:
     data = answer(rtmsg, way(AF_INET, 0, 0), [*MAIN, ("RTA_GATEWAY", "10.1.2.1")])
-    assert rtnl_parse.parse_ways(data) == [rtnl_parse.parse_route(data)]
+    assert rtnl_parse.parse_next_hops(data) == [rtnl_parse.parse_route(data)]
 
 
 @pytest.mark.parametrize("hops", [b"\0" * 8, b"\0" * 11, struct.pack("=HBBi", 99, 0, 0, 7)])
 def test_next_hops_that_are_cut_are_malformed(hops: bytes) -> None:
     data = answer(rtmsg, way(AF_INET, 0, 0), []) + struct.pack("=HH", 4 + len(hops), 9) + hops
     with pytest.raises(Malformed):
-        rtnl_parse.parse_ways(data)
+        rtnl_parse.parse_next_hops(data)
 
 
 def test_every_reader_is_held_to_the_oracle() -> None:

@@ -21,8 +21,8 @@ from tests.machine import Machine, MachineError, missing
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cni.kernel.nft import Element, Place
-    from cni.plan.nfttext import Part
+    from cni.kernel.nft import Element, SetRef
+    from cni.plan.nfttext import RulesetFragment
 
 V4, V6 = parse_net("10.1.2.3/24"), parse_net("2001:db8::3/64")
 LABEL = Owner("net", "c1", "eth0").label
@@ -76,7 +76,7 @@ def chains_with_rules(machine: Machine) -> set[str]:
     return {one["chain"] for one in listed(machine) if one["is"] == "rule"}
 
 
-def told(place: Place) -> list[dict[str, Any]]:
+def told(place: SetRef) -> list[dict[str, Any]]:
     """To be called inside a machine."""
     nft = Nft()
     try:
@@ -86,7 +86,9 @@ def told(place: Place) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
-def test_a_part_is_whole_when_it_is_loaded_and_not_without_any_of_its_chains(machine: Machine, part: Part) -> None:
+def test_a_part_is_whole_when_it_is_loaded_and_not_without_any_of_its_chains(
+    machine: Machine, part: RulesetFragment
+) -> None:
     """The chains that it names are those that its text fills, all of them."""
     load(machine, part.text([]))
     assert chains_with_rules(machine) == set(part.chains)
@@ -94,7 +96,7 @@ def test_a_part_is_whole_when_it_is_loaded_and_not_without_any_of_its_chains(mac
 
 
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
-def test_a_part_that_is_loaded_again_changes_nothing(machine: Machine, part: Part) -> None:
+def test_a_part_that_is_loaded_again_changes_nothing(machine: Machine, part: RulesetFragment) -> None:
     load(machine, part.text([]))
     before = listed(machine)
     load(machine, part.text([]))
@@ -114,7 +116,7 @@ def test_elements_stay_when_rules_are_loaded_anew(machine: Machine) -> None:
     assert sorted(map(str, listed(machine))) == before
 
 
-WORDS: list[tuple[Part, list[str], list[tuple[Place, Element]]]] = [
+WORDS: list[tuple[RulesetFragment, list[str], list[tuple[SetRef, Element]]]] = [
     (
         nfttext.masquerade([V4, V6]),
         [nfttext.masquerade_element(one.address, one.label) for one in MASQUERADES],
@@ -136,7 +138,7 @@ WORDS: list[tuple[Part, list[str], list[tuple[Place, Element]]]] = [
 
 @pytest.mark.parametrize(("part", "texts", "built"), WORDS, ids=["masquerade", "guard", "ports", "hairpins"])
 def test_an_element_that_nft_writes_is_the_one_that_is_sent(
-    machine: Machine, part: Part, texts: Sequence[str], built: Sequence[tuple[Place, Element]]
+    machine: Machine, part: RulesetFragment, texts: Sequence[str], built: Sequence[tuple[SetRef, Element]]
 ) -> None:
     """So that what was restored from an alias is found, compared and removed as if it had been added."""
     load(machine, part.text(texts))
@@ -215,7 +217,7 @@ def test_the_rules_of_the_guard() -> None:
     )
 
 
-def rules(part: Part, chain: str) -> list[str]:
+def rules(part: RulesetFragment, chain: str) -> list[str]:
     lines = part.text([]).splitlines()
     assert lines.index(f"flush chain {part.table} {chain}") < min(
         [number for number, line in enumerate(lines) if line.startswith(f"add rule {part.table} {chain} ")]

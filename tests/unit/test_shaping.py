@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.config.bandwidth import Rate, Shaping, has_rates, parse_shaping
+from cni.config.bandwidth import Bandwidth, Rate, has_rates, parse_bandwidth
 from cni.config.netconf import parse_netconf
 from cni.plan import bandwidth
 from cni.plan.attachment import Attachment, Facts, names_of
-from cni.plan.bandwidth import Ifb, Redirect, TokenBucket, ifb_mac, ifb_name
+from cni.plan.bandwidth import Ifb, MirredRedirect, TokenBucket, ifb_mac, ifb_name
 from cni.plan.plan import Plan, plan_attachment
 from cni.protocol.address import mac_text, parse_mac, parse_net
 from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.owner import Owner
-from cni.protocol.plugin_config import Network
+from cni.protocol.plugin_config import PluginConfig
 from cni.protocol.request import ifname_fault
 from cni.protocol.result import Interface, IPConfig, Result
 
@@ -31,48 +31,48 @@ FASTEST = (1 << 64) - 1
 LARGEST = 8 * ((1 << 32) - 1) - 1
 
 
-def parsed(members: dict[str, Any], runtime: Any = None) -> tuple[Shaping, list[str]]:
+def parsed(members: dict[str, Any], runtime: Any = None) -> tuple[Bandwidth, list[str]]:
     errors = ConfigErrors()
     told = members | ({"runtimeConfig": {"bandwidth": runtime}} if runtime is not None else {})
-    return parse_shaping(Fields(told, "", errors)), errors.messages
+    return parse_bandwidth(Fields(told, "", errors)), errors.messages
 
 
 @pytest.mark.parametrize(
     ("told", "found"),
     [
-        ({}, Shaping()),
-        (NONE, Shaping()),
-        (dict.fromkeys(NONE), Shaping()),
-        (TOLD_IN, Shaping(IN)),
-        (TOLD_OUT, Shaping(None, OUT)),
-        (TOLD_IN | TOLD_OUT, Shaping(IN, OUT)),
-        (NONE | TOLD_OUT, Shaping(None, OUT)),
-        ({"ingressRate": 8, "ingressBurst": 15}, Shaping(Rate(1, 1))),
-        ({"ingressRate": FASTEST, "ingressBurst": LARGEST}, Shaping(Rate(FASTEST // 8, (1 << 32) - 2))),
+        ({}, Bandwidth()),
+        (NONE, Bandwidth()),
+        (dict.fromkeys(NONE), Bandwidth()),
+        (TOLD_IN, Bandwidth(IN)),
+        (TOLD_OUT, Bandwidth(None, OUT)),
+        (TOLD_IN | TOLD_OUT, Bandwidth(IN, OUT)),
+        (NONE | TOLD_OUT, Bandwidth(None, OUT)),
+        ({"ingressRate": 8, "ingressBurst": 15}, Bandwidth(Rate(1, 1))),
+        ({"ingressRate": FASTEST, "ingressBurst": LARGEST}, Bandwidth(Rate(FASTEST // 8, (1 << 32) - 2))),
     ],
 )
-def test_limits_in_bits_are_read_as_bytes(told: dict[str, int], found: Shaping) -> None:
+def test_limits_in_bits_are_read_as_bytes(told: dict[str, int], found: Bandwidth) -> None:
     assert parsed(told) == (found, [])
     assert parsed({}, told) == (found, [])
 
 
 def test_containerd_spells_keys_in_pascal_case_and_sends_the_largest_burst_of_32_bits() -> None:
     sent = {"IngressRate": 8000, "IngressBurst": 4294967295, "EgressRate": 0, "EgressBurst": 0}
-    assert parsed({}, sent) == (Shaping(Rate(1000, 536870911)), [])
+    assert parsed({}, sent) == (Bandwidth(Rate(1000, 536870911)), [])
 
 
 @pytest.mark.parametrize(
     ("static", "found"),
     [
-        (TOLD_IN, Shaping(IN)),
-        ({"egressRate": 0}, Shaping()),
-        ({"EGRESSBURST": 0}, Shaping()),
-        (NONE, Shaping()),
-        ({"egressRate": None}, Shaping(None, OUT)),
-        ({"ingress": 1}, Shaping(None, OUT)),
+        (TOLD_IN, Bandwidth(IN)),
+        ({"egressRate": 0}, Bandwidth()),
+        ({"EGRESSBURST": 0}, Bandwidth()),
+        (NONE, Bandwidth()),
+        ({"egressRate": None}, Bandwidth(None, OUT)),
+        ({"ingress": 1}, Bandwidth(None, OUT)),
     ],
 )
-def test_what_the_configuration_says_wins_entirely_over_the_runtime(static: dict[str, Any], found: Shaping) -> None:
+def test_what_the_configuration_says_wins_entirely_over_the_runtime(static: dict[str, Any], found: Bandwidth) -> None:
     assert parsed(static, TOLD_OUT) == (found, [])
 
 
@@ -109,8 +109,8 @@ def test_a_configuration_that_names_a_limit_has_limits(members: dict[str, Any], 
 )
 def test_a_limit_at_fault_is_left_out_with_each_faults_path(told: dict[str, Any], errors: list[str] | None) -> None:
     found, texts = parsed(told)
-    assert found == Shaping()
-    assert parsed({}, told) == (Shaping(), [f"runtimeConfig.bandwidth.{text}" for text in texts])
+    assert found == Bandwidth()
+    assert parsed({}, told) == (Bandwidth(), [f"runtimeConfig.bandwidth.{text}" for text in texts])
     if errors is not None:
         assert texts == errors
     else:
@@ -120,7 +120,7 @@ def test_a_limit_at_fault_is_left_out_with_each_faults_path(told: dict[str, Any]
 
 
 def test_what_is_no_object_of_limits_is_a_fault() -> None:
-    assert parsed({}, [TOLD_IN]) == (Shaping(), ["runtimeConfig.bandwidth: expected an object"])
+    assert parsed({}, [TOLD_IN]) == (Bandwidth(), ["runtimeConfig.bandwidth: expected an object"])
 
 
 @pytest.mark.parametrize(
@@ -142,33 +142,33 @@ def test_the_burst_and_what_25_milliseconds_bring_may_wait(rate: int, burst: int
     assert TokenBucket("eth0", rate, burst).limit == limit
 
 
-def operations(conf: Shaping, *, paired: bool = True) -> tuple[Operation, ...]:
+def operations(conf: Bandwidth, *, paired: bool = True) -> tuple[Operation, ...]:
     return bandwidth.operations(conf, OWNER, "veth0", paired=paired)
 
 
 def test_without_limits_nothing_is_done() -> None:
-    assert operations(Shaping()) == ()
-    assert bandwidth.interfaces(Shaping(), OWNER) == ()
+    assert operations(Bandwidth()) == ()
+    assert bandwidth.interfaces(Bandwidth(), OWNER) == ()
 
 
 def test_what_goes_into_the_container_is_limited_where_the_host_sends_it() -> None:
-    assert operations(Shaping(IN)) == (TokenBucket("veth0", 1000, 2000),)
-    assert bandwidth.interfaces(Shaping(IN), OWNER) == ()
+    assert operations(Bandwidth(IN)) == (TokenBucket("veth0", 1000, 2000),)
+    assert bandwidth.interfaces(Bandwidth(IN), OWNER) == ()
 
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_what_comes_out_of_the_container_takes_a_detour_that_is_limited_before_it_is_opened(paired: bool) -> None:
     name, mac = ifb_name(OWNER), ifb_mac(OWNER)
-    assert operations(Shaping(None, OUT), paired=paired) == (
+    assert operations(Bandwidth(None, OUT), paired=paired) == (
         Ifb(name, mac, "veth0", OWNER.label, paired),
         TokenBucket(name, 3000, 4000),
-        Redirect("veth0", name),
+        MirredRedirect("veth0", name),
     )
-    assert bandwidth.interfaces(Shaping(None, OUT), OWNER) == (Interface(name, mac_text(mac)),)
+    assert bandwidth.interfaces(Bandwidth(None, OUT), OWNER) == (Interface(name, mac_text(mac)),)
 
 
 def test_both_ways_are_limited_apart() -> None:
-    assert operations(Shaping(IN, OUT)) == operations(Shaping(IN)) + operations(Shaping(None, OUT))
+    assert operations(Bandwidth(IN, OUT)) == operations(Bandwidth(IN)) + operations(Bandwidth(None, OUT))
 
 
 def test_each_attachment_has_a_detour_of_its_own() -> None:
@@ -186,7 +186,7 @@ def test_the_names_of_a_detour_never_change() -> None:
 
 
 def attached(**members: Any) -> Plan:
-    conf = parse_netconf(Network("net", "1.1.0", members, b""), {}, ConfigErrors())
+    conf = parse_netconf(PluginConfig("net", "1.1.0", members, b""), {}, ConfigErrors())
     lease = Result(ips=(IPConfig(parse_net("10.1.2.3/24")),))
     names = names_of(OWNER, None, lease)
     return plan_attachment(Attachment(OWNER, "/run/netns/c1", conf, Facts("node", None, ipv6=True), names, lease))
@@ -195,7 +195,7 @@ def attached(**members: Any) -> Plan:
 @pytest.mark.parametrize("mode", ["bridged", "routed"])
 def test_an_attachment_is_limited_before_the_first_packet_may_leave(mode: str) -> None:
     found = attached(mode=mode, isGateway=True, **TOLD_IN, **TOLD_OUT).operations
-    limits = bandwidth.operations(Shaping(IN, OUT), OWNER, OWNER.host_interface, paired=True)
+    limits = bandwidth.operations(Bandwidth(IN, OUT), OWNER, OWNER.host_interface, paired=True)
     order = [type(one).__name__ for one in found]
     start = found.index(limits[0])
     assert found[start : start + 4] == limits

@@ -12,7 +12,7 @@ from cni.config.bandwidth import Rate
 from cni.kernel import tc
 from cni.kernel.netlink import frame
 from cni.kernel.rtnl_socket import RtnlSocket
-from cni.plan.bandwidth import Redirect, TokenBucket
+from cni.plan.bandwidth import MirredRedirect, TokenBucket
 from tests.machine import Machine, missing
 from tests.unit.oracle import WHY, plain
 
@@ -215,7 +215,7 @@ def test_a_token_bucket_is_to_the_kernel_what_its_description_is(machine: Machin
 
 
 def test_a_redirect_is_to_the_kernel_what_its_description_is(machine: Machine) -> None:
-    machine.run("sh", "-ec", Redirect("typed", "ifb-typed").describe())
+    machine.run("sh", "-ec", MirredRedirect("typed", "ifb-typed").describe())
     index, to = machine.call(send, "sent"), machine.call(send, "ifb-sent")
     machine.call(send, "sent", tc.new_ingress(index), tc.new_redirect(index, to))
     assert shown(machine, "qdisc", "show", "dev", "sent") == shown(machine, "qdisc", "show", "dev", "typed")
@@ -257,7 +257,7 @@ def questions(name: str) -> tuple[list[tuple[int, int]], list[int]]:
 @pytest.mark.parametrize("rate", [Rate(1000, 2000), Rate(1 << 33, 1 << 20)])
 def test_what_a_description_makes_is_read_back(machine: Machine, rate: Rate) -> None:
     bucket = TokenBucket("typed", *rate)
-    machine.run("sh", "-ec", f"{bucket.describe()}; {Redirect('typed', 'ifb-typed').describe()}")
+    machine.run("sh", "-ec", f"{bucket.describe()}; {MirredRedirect('typed', 'ifb-typed').describe()}")
     machine.run("sh", "-ec", TokenBucket("sent", 1, 1).describe())
     assert machine.call(questions, "typed") == ([(bucket.rate, bucket.limit)], [machine.call(send, "ifb-typed")])
     assert machine.call(questions, "ifb-typed") == ([], [])

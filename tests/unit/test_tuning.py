@@ -10,10 +10,10 @@ import pytest
 
 from cni.config.tuning import ALLOWLIST, LinkSettings, Settings, Tuning, is_allowed, parse_tuning
 from cni.plan.tuning import (
-    Originals,
+    SavedSettings,
+    SetContainerSysctl,
+    SetLink,
     SpelledSysctls,
-    TunedLink,
-    TunedSysctl,
     answered,
     as_answered,
     file_of,
@@ -30,7 +30,7 @@ from cni.protocol.address import parse_mac
 from cni.protocol.errors import InvalidEnvironment
 from cni.protocol.fields import ConfigErrors
 from cni.protocol.owner import Owner
-from cni.protocol.plugin_config import parse_network
+from cni.protocol.plugin_config import parse_plugin_config
 from cni.protocol.request import parse_request
 from cni.protocol.result import Interface, Result
 from tests.unit.calls import ENVIRONMENT, call
@@ -53,7 +53,7 @@ def conf_of(
     data = '{"name": "net", "cniVersion": "1.1.0"' + (f", {text}" if text else "") + "}"
     request = parse_request({**ENVIRONMENT, "CNI_ARGS": arguments, "CNI_IFNAME": ifname})
     errors = ConfigErrors()
-    return parse_tuning(parse_network(data.encode(), "ADD"), request, errors, allowlist), errors.messages
+    return parse_tuning(parse_plugin_config(data.encode(), "ADD"), request, errors, allowlist), errors.messages
 
 
 def settings_of(members: dict[str, Any] | str, arguments: str = "") -> Settings:
@@ -250,9 +250,9 @@ def test_a_key_that_is_elsewhere_too_is_none(text: str) -> None:
 def test_the_dear_parser_is_asked_only_where_a_key_may_be_there_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "json", None)
     data = b'{"name": "net", "sysctl": {"net.a": "1", "net.b": "1"}}'
-    parse_tuning(parse_network(data, "ADD"), parse_request(ENVIRONMENT), ConfigErrors())
+    parse_tuning(parse_plugin_config(data, "ADD"), parse_request(ENVIRONMENT), ConfigErrors())
     with pytest.raises(ImportError):
-        parse_tuning(parse_network(data.replace(b".b", b".a"), "ADD"), parse_request(ENVIRONMENT), ConfigErrors())
+        parse_tuning(parse_plugin_config(data.replace(b".b", b".a"), "ADD"), parse_request(ENVIRONMENT), ConfigErrors())
 
 
 @pytest.mark.parametrize(
@@ -295,10 +295,10 @@ EVERYTHING = Tuning(Settings(ALL, (("net/ipv4/ip_forward", "1"), ("net/b", "")))
 
 def test_a_plan_keeps_originals_before_it_changes_anything() -> None:
     assert operations(EVERYTHING, OWNER) == (
-        Originals("/data/c1_eth0.json", OWNER.label, "eth0", EVERYTHING.settings),
-        TunedSysctl("net/ipv4/ip_forward", "1"),
-        TunedSysctl("net/b", ""),
-        TunedLink("eth0", ALL),
+        SavedSettings("/data/c1_eth0.json", OWNER.label, "eth0", EVERYTHING.settings),
+        SetContainerSysctl("net/ipv4/ip_forward", "1"),
+        SetContainerSysctl("net/b", ""),
+        SetLink("eth0", ALL),
         SpelledSysctls("/data/c1_eth0.json", EVERYTHING.settings.sysctls),
     )
 
@@ -423,10 +423,10 @@ def test_a_file_that_podwire_did_not_write_has_no_label(content: bytes) -> None:
 def test_each_original_is_restored_on_its_own_in_reverse() -> None:
     saved = Settings(LinkSettings(mac=bytes_of(MAC), mtu=1500), (("net/a", "1"), ("net/b", "2")))
     assert restoring(saved, "eth0") == (
-        TunedLink("eth0", LinkSettings(mtu=1500)),
-        TunedLink("eth0", LinkSettings(mac=bytes_of(MAC))),
-        TunedSysctl("net/b", "2"),
-        TunedSysctl("net/a", "1"),
+        SetLink("eth0", LinkSettings(mtu=1500)),
+        SetLink("eth0", LinkSettings(mac=bytes_of(MAC))),
+        SetContainerSysctl("net/b", "2"),
+        SetContainerSysctl("net/a", "1"),
     )
 
 

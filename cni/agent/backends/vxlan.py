@@ -18,7 +18,7 @@ from cni.protocol.record import Record
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from cni.agent.model.lease import Way
+    from cni.agent.model.lease import Endpoint
     from cni.agent.model.network import Backend
     from cni.agent.uplink.select import Underlay
     from cni.kernel.rtnl_overlay import VxlanInfo
@@ -43,7 +43,7 @@ class Device(Record):
     alias: str
 
 
-class Look(Record):
+class LinkState(Record):
     """How a link of the agent's has to be. `tunnel` is None where it is none."""
 
     name: str
@@ -54,14 +54,14 @@ class Look(Record):
     tunnel: VxlanInfo | None
     addresses: tuple[Net, ...]
 
-    def fits(self, answer: bytes) -> bool:
+    def matches(self, answer: bytes) -> bool:
         """The kernel says the same of the link now."""
-        return look(answer, self.addresses) == self
+        return parse_link_state(answer, self.addresses) == self
 
 
-def look(answer: bytes, addresses: tuple[Net, ...]) -> Look:
+def parse_link_state(answer: bytes, addresses: tuple[Net, ...]) -> LinkState:
     link = rtnl_parse.parse_link(answer)
-    return Look(link.name, link.mac, link.mtu, link.up, link.master, rtnl_overlay.parse_vxlan(answer), addresses)
+    return LinkState(link.name, link.mac, link.mtu, link.up, link.master, rtnl_overlay.parse_vxlan(answer), addresses)
 
 
 def pod_mtu(backend: Backend, underlay: Underlay, family: int) -> int:
@@ -77,7 +77,7 @@ def name_of(backend: Backend, family: int) -> str:
     return f"flannel.{backend.vni}" if family == 4 else f"flannel-v6.{backend.vni}"
 
 
-def device_of(backend: Backend, underlay: Underlay, own: Way, alias: str) -> Device:
+def device_of(backend: Backend, underlay: Underlay, own: Endpoint, alias: str) -> Device:
     """Raises InvalidConfig."""
     family = own.subnet.family
     local = next(net.ip for net in underlay.addresses if net.family == family)
@@ -90,12 +90,12 @@ def device_of(backend: Backend, underlay: Underlay, own: Way, alias: str) -> Dev
         gbp=backend.gbp,
     )
     name = name_of(backend, family)
-    return Device(name, own.mac or b"", pod_mtu(backend, underlay, family), info, own.subnet.network.host, alias)
+    return Device(name, own.vtep_mac or b"", pod_mtu(backend, underlay, family), info, own.subnet.network.host, alias)
 
 
-def look_of(route: RtnlSocket, name: str) -> Look:
+def link_state(route: RtnlSocket, name: str) -> LinkState:
     """How a link is now. Raises NetlinkError where there is none."""
-    return look(route.ask(*rtnl.get_link(name)), tuple([one.address for one in route.addresses(name)]))
+    return parse_link_state(route.ask(*rtnl.get_link(name)), tuple([one.address for one in route.addresses(name)]))
 
 
 def ensure_device(route: RtnlSocket, device: Device) -> tuple[int, list[str]]:

@@ -97,7 +97,7 @@ class InvalidOptions(Exception):
     """The text tells every fault, with its flag or variable."""
 
 
-class Given:
+class FlagSet:
     """What was said, and where. What cannot be read is noted as a fault."""
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
@@ -155,13 +155,13 @@ class Given:
     def texts(self, name: str) -> tuple[str, ...]:
         return tuple([value for value in self._values.get(name, []) if value])
 
-    def needed(self, name: str) -> str:
+    def required(self, name: str) -> str:
         text = self.text(name)
         if not text:
             self.error(name, f"is empty; expected {BY_NAME[name].value}, as in {BY_NAME[name].default}")
         return text
 
-    def switch(self, name: str) -> bool:
+    def boolean(self, name: str) -> bool:
         text = self.text(name)
         if text not in TRUE + FALSE:
             self.error(name, f"{text!r} is neither true nor false")
@@ -190,7 +190,7 @@ class Given:
         return ip
 
 
-def explained(program: str) -> str:
+def usage(program: str) -> str:
     """The help: every flag with its variable and its default."""
     lines = [f"usage: {program} [FLAG]...", "", *textwrap.wrap(USAGE, WIDTH)]
     for title, flags in FLAGS.items():

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cni import VERSION
-from cni.agent.cli.flags import BY_NAME, Given, explained
+from cni.agent.cli.flags import BY_NAME, FlagSet, usage
 from cni.agent.node.conflist import SUFFIX, Conflist
 from cni.agent.stores.etcd.options import EtcdOptions
-from cni.agent.stores.kube.nodes import whole_prefix
+from cni.agent.stores.kube.nodes import annotation_prefix
 from cni.agent.stores.kube.options import KubeOptions
-from cni.agent.uplink.select import Wish
+from cni.agent.uplink.select import InterfaceSelector
 from cni.protocol.address import IP
 from cni.protocol.record import Record
 
@@ -30,7 +30,7 @@ WITHOUT_EFFECT = ("iptables-resync", "vmodule", "log_backtrace_at")
 KUBE = ("kube-api-url", "kubeconfig-file", "kube-annotation-prefix", "net-config-path", "set-node-network-unavailable")
 
 
-class Asked(Exception):
+class HelpRequested(Exception):
     """The text is all that was asked for: help, or the version."""
 
 
@@ -43,7 +43,7 @@ class Options(Record):
     etcd: EtcdOptions | None
     nodes_file: str
     node_name: str
-    wish: Wish
+    selector: InterfaceSelector
     subnet_file: str
     conflist: Conflist | None
     ip_masq: bool
@@ -59,37 +59,37 @@ class Options(Record):
 
 
 def parse_options(arguments: list[str], environment: Mapping[str, str]) -> Options:
-    """What flags say goes before the environment. Raises Asked, InvalidOptions."""
-    given = Given(arguments, environment)
-    if given.switch("help"):
-        raise Asked(explained(PROGRAM))
-    if given.switch("version"):
-        raise Asked(f"{PROGRAM} {VERSION}")
-    in_kube = given.switch("kube-subnet-mgr")
+    """What flags say goes before the environment. Raises HelpRequested, InvalidOptions."""
+    given = FlagSet(arguments, environment)
+    if given.boolean("help"):
+        raise HelpRequested(usage(PROGRAM))
+    if given.boolean("version"):
+        raise HelpRequested(f"{PROGRAM} {VERSION}")
+    in_kube = given.boolean("kube-subnet-mgr")
     options = Options(
         kube=_kube(given, environment) if in_kube else None,
         etcd=None if in_kube else _etcd(given),
         nodes_file=given.text("nodes-file"),
         node_name=given.text("node-name") or environment.get("NODE_NAME", ""),
-        wish=_wish(given),
-        subnet_file=given.needed("subnet-file"),
+        selector=_selector(given),
+        subnet_file=given.required("subnet-file"),
         conflist=_conflist(given),
-        ip_masq=given.switch("ip-masq"),
-        random_fully=not given.switch("ip-masq-fully-random-disable"),
-        forward_rules=given.switch("iptables-forward-rules"),
-        blackhole_route=given.switch("ip-blackhole-route"),
-        tunnel_filter=given.switch("tunnel-filter"),
+        ip_masq=given.boolean("ip-masq"),
+        random_fully=not given.boolean("ip-masq-fully-random-disable"),
+        forward_rules=given.boolean("iptables-forward-rules"),
+        blackhole_route=given.boolean("ip-blackhole-route"),
+        tunnel_filter=given.boolean("tunnel-filter"),
         healthz_ip=given.ip("healthz-ip") or IP(4, 0),
         healthz_port=given.number("healthz-port", 0, PORT_LIMIT),
         debug=given.number("v", *INTEGERS) > 0,
-        cleanup=given.switch("cleanup"),
+        cleanup=given.boolean("cleanup"),
         notices=_notices(given, in_kube=in_kube),
     )
     given.refuse()
     return options
 
 
-def _wish(given: Given) -> Wish:
+def _selector(given: FlagSet) -> InterfaceSelector:
     import re
 
     patterns = given.texts("iface-regex")
@@ -103,7 +103,7 @@ def _wish(given: Given) -> Wish:
         except (re.error, OverflowError, RecursionError) as error:
             given.error("iface-regex", f"{pattern!r} is not a regular expression: {error}")
     publics = given.ip("public-ip", 4), given.ip("public-ipv6", 6)
-    return Wish(
+    return InterfaceSelector(
         names=given.texts("iface"),
         patterns=patterns,
         can_reach=given.ip("iface-can-reach"),
@@ -111,13 +111,13 @@ def _wish(given: Given) -> Wish:
     )
 
 
-def _conflist(given: Given) -> Conflist | None:
+def _conflist(given: FlagSet) -> Conflist | None:
     source = given.text("conflist")
     if not source:
         if given.where("conflist-dir"):
             given.error("conflist-dir", "needs --conflist as well")
         return None
-    path = os.path.join(given.needed("conflist-dir"), os.path.basename(source))
+    path = os.path.join(given.required("conflist-dir"), os.path.basename(source))
     if not source.endswith(SUFFIX):
         given.error("conflist", f"{source!r} does not end in {SUFFIX}, by which a runtime knows a list of plugins")
     elif os.path.abspath(path) == os.path.abspath(source):
@@ -125,7 +125,7 @@ def _conflist(given: Given) -> Conflist | None:
     return Conflist(source, path)
 
 
-def _etcd(given: Given) -> EtcdOptions | None:
+def _etcd(given: FlagSet) -> EtcdOptions | None:
     if given.text("nodes-file"):
         for name in [name for name in BY_NAME if name.startswith("etcd-") and given.where(name)]:
             given.error(name, f"does not go together with {given.where('nodes-file')}, which stands in for etcd")
@@ -135,7 +135,7 @@ def _etcd(given: Given) -> EtcdOptions | None:
         if bool(given.text(one)) != bool(given.text(other)):
             present, absent = (one, other) if given.text(one) else (other, one)
             given.error(present, f"needs --{absent} as well")
-    prefix = given.needed("etcd-prefix")
+    prefix = given.required("etcd-prefix")
     cleaned = "".join([f"/{part}" for part in prefix.split("/") if part])
     secure = bool(given.text("etcd-cafile") or given.text("etcd-certfile"))
     texts = [text.strip() for text in given.text("etcd-endpoints").split(",")]
@@ -151,7 +151,7 @@ def _etcd(given: Given) -> EtcdOptions | None:
     )
 
 
-def _kube(given: Given, environment: Mapping[str, str]) -> KubeOptions:
+def _kube(given: FlagSet, environment: Mapping[str, str]) -> KubeOptions:
     if given.text("nodes-file"):
         given.error("nodes-file", f"does not go together with {given.where('kube-subnet-mgr')}")
     kubeconfig, server = given.text("kubeconfig-file"), given.text("kube-api-url")
@@ -166,9 +166,9 @@ def _kube(given: Given, environment: Mapping[str, str]) -> KubeOptions:
     pod = environment.get("POD_NAMESPACE", ""), environment.get("POD_NAME", "")
     if not (name or all(pod)):
         given.error("node-name", "missing, and no variable says it: NODE_NAME, or POD_NAMESPACE and POD_NAME")
-    prefix = given.needed("kube-annotation-prefix")
+    prefix = given.required("kube-annotation-prefix")
     try:
-        prefix = whole_prefix(prefix) if prefix else ""
+        prefix = annotation_prefix(prefix) if prefix else ""
     except ValueError as error:
         given.error("kube-annotation-prefix", str(error))
     return KubeOptions(
@@ -178,12 +178,12 @@ def _kube(given: Given, environment: Mapping[str, str]) -> KubeOptions:
         kubeconfig=kubeconfig,
         service=f"https://{f'[{host}]' if ':' in host else host}:{port}" if host else "",
         prefix=prefix,
-        network_file=given.needed("net-config-path"),
-        tells_available=given.switch("set-node-network-unavailable"),
+        network_file=given.required("net-config-path"),
+        set_network_condition=given.boolean("set-node-network-unavailable"),
     )
 
 
-def _endpoint(given: Given, text: str, secure: bool) -> str:
+def _endpoint(given: FlagSet, text: str, secure: bool) -> str:
     """Where the scheme is left out, certificates decide, as for etcd's own client."""
     url = text.rstrip("/") if "://" in text else f"{'https' if secure else 'http'}://{text.rstrip('/')}"
     try:
@@ -200,14 +200,14 @@ def _endpoint(given: Given, text: str, secure: bool) -> str:
     return url
 
 
-def _notices(given: Given, *, in_kube: bool) -> tuple[str, ...]:
+def _notices(given: FlagSet, *, in_kube: bool) -> tuple[str, ...]:
     """To be called last."""
     given.number("iptables-resync", *INTEGERS)
     for name in WITHOUT_EFFECT:
         if given.where(name):
             given.notice(name, "has no effect")
     etcd = [name for name in BY_NAME if name.startswith("etcd-")]
-    if not (in_kube or given.text("nodes-file") or given.switch("cleanup") or any(map(given.where, etcd))):
+    if not (in_kube or given.text("nodes-file") or given.boolean("cleanup") or any(map(given.where, etcd))):
         given.notices.append(f"no store was chosen, etcd at {given.text('etcd-endpoints')} is tried: {STORES}")
     others = etcd if in_kube else KUBE
     for name in filter(given.where, others):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cni.agent.backends.vxlan import is_link_local
-from cni.agent.dataplane.state import PRIORITY, PROTOCOL, RouteRow, is_ours
+from cni.agent.dataplane.state import PRIORITY, PROTOCOL, NextHop, is_ours
 from cni.effects import forward_accept
 from cni.kernel import nft, nft_rules, rtnl, rtnl_overlay, rtnl_parse
 from cni.kernel.netlink import attributes, unpacked
@@ -16,9 +16,9 @@ from cni.kernel.rtnl import AF_BRIDGE, AF_INET, IFINFO
 from cni.protocol.address import IP
 
 if TYPE_CHECKING:
-    from cni.agent.backends.vxlan import Look
-    from cni.agent.dataplane.state import Tables
-    from cni.kernel.rtnl_overlay import MadeRoute
+    from cni.agent.backends.vxlan import LinkState
+    from cni.agent.dataplane.state import ForwardingState
+    from cni.kernel.rtnl_overlay import KernelRoute
     from cni.protocol.address import Net
 
 NFTA_TABLE = 1  # the table's name, in the messages of tables, chains and rules alike
@@ -28,16 +28,16 @@ NFT_ELEMENTS = (nft.NFT_MSG_NEWSETELEM, nft.NFT_MSG_DELSETELEM)
 NFT_RULES = (nft_rules.NFT_MSG_NEWCHAIN, nft_rules.NFT_MSG_DELCHAIN, nft_rules.NFT_MSG_DELRULE, nft.NFT_MSG_DELTABLE)
 
 
-class Watch:
+class Drift:
     """What is wanted of the kernel, as it was last made so."""
 
     def __init__(self, table: str) -> None:
         """`table`: the agent's rules are in it."""
         self._table = table
         self.searches = True  # for an interface: any that gets an address may be it
-        self.links: dict[int, Look] = {}
+        self.links: dict[int, LinkState] = {}
         self.devices: dict[int, int] = {}  # the family of a tunnel's device, by its index
-        self.tables: dict[int, Tables] = {}
+        self.tables: dict[int, ForwardingState] = {}
         self.subnets: tuple[Net, ...] = ()  # this node's
         self.networks: frozenset[Net] = frozenset()  # those that are served, or were
         self._pods = False
@@ -49,7 +49,11 @@ class Watch:
     @property
     def ports(self) -> set[int]:
         """The tunnel's in UDP."""
-        return {look.tunnel.port for look in self.links.values() if look.tunnel is not None}
+        return {
+            parse_link_state.tunnel.port
+            for parse_link_state in self.links.values()
+            if parse_link_state.tunnel is not None
+        }
 
     def take_pods(self) -> bool:
         """True once when an interface has got an address of this node's subnets: pods are behind it."""
@@ -70,27 +74,29 @@ class Watch:
 
     def _link(self, kind: int, payload: bytes) -> str:
         _, _, index, flags, _ = unpacked(IFINFO, payload)
-        look = self.links.get(index)
+        parse_link_state = self.links.get(index)
         if index in self.beside and (kind == rtnl.RTM_DELLINK or not flags & rtnl.IFF_UP):
             return "a network of this node went"
         if self.waits and kind == rtnl.RTM_DELLINK:
             return "a link went"
-        if look is None:
+        if parse_link_state is None:
             named = {one.name for one in self.links.values()}
             return "a link came" if kind == rtnl.RTM_NEWLINK and rtnl_parse.parse_link(payload).name in named else ""
         if kind == rtnl.RTM_DELLINK:
-            return f"{look.name} is gone"
-        return "" if look.fits(payload) else f"{look.name} has changed"
+            return f"{parse_link_state.name} is gone"
+        return "" if parse_link_state.matches(payload) else f"{parse_link_state.name} has changed"
 
     def _address(self, kind: int, payload: bytes) -> str:
         info = rtnl_parse.parse_address(payload)
-        look, came = self.links.get(info.ifindex), kind == rtnl.RTM_NEWADDR
-        self._pods |= came and look is None and any(subnet.contains(info.address.ip) for subnet in self.subnets)
-        if look is None or is_link_local(info.address.ip):  # those come and go by themselves
+        parse_link_state, came = self.links.get(info.ifindex), kind == rtnl.RTM_NEWADDR
+        self._pods |= (
+            came and parse_link_state is None and any(subnet.contains(info.address.ip) for subnet in self.subnets)
+        )
+        if parse_link_state is None or is_link_local(info.address.ip):  # those come and go by themselves
             return "an address came" if self.searches else ""
-        if came == (info.address in look.addresses):
+        if came == (info.address in parse_link_state.addresses):
             return ""
-        return f"{look.name} has {'got' if came else 'lost'} {info.address.text}"
+        return f"{parse_link_state.name} has {'got' if came else 'lost'} {info.address.text}"
 
     def _entry(self, kind: int, payload: bytes) -> str:
         family, index, _, _, _ = unpacked(rtnl_overlay.NDMSG, payload)
@@ -108,7 +114,7 @@ class Watch:
         return "" if whole else f"an entry for {entry.ip.text} has changed"
 
     def _route(self, kind: int, payload: bytes) -> str:
-        route = rtnl_overlay.parse_made_route(payload)
+        route = rtnl_overlay.parse_kernel_route(payload)
         if self.searches and not route.dst.prefix:
             return "a default route came or went"
         tables = self.tables.get(4 if payload[0] == AF_INET else 6)
@@ -121,16 +127,16 @@ class Watch:
         ours = is_ours(route.protocol, route.dst, self.networks) or route.ifindex in self.devices
         return f"a route to {route.dst.text} came" if ours and kind == rtnl.RTM_NEWROUTE else ""
 
-    def _peer_route(self, kind: int, route: MadeRoute, row: RouteRow) -> str:
+    def _peer_route(self, kind: int, route: KernelRoute, row: NextHop) -> str:
         """A route of others disturbs as long as it is there, if it wins or shares the traffic."""
         priority = PRIORITY[route.dst.family]
         if route.priority > priority and route.protocol != PROTOCOL:
             return ""
-        there = RouteRow(route.gw or IP(0, 0), route.ifindex, route.on_link, route.is_plain)
+        there = NextHop(route.gw or IP(0, 0), route.ifindex, route.on_link, route.is_plain)
         is_right = there == row and route.priority in (0, priority)  # 0 is not told
         return f"the route to {route.dst.text} has changed" if is_right == (kind != rtnl.RTM_NEWROUTE) else ""
 
-    def _is_network(self, route: MadeRoute) -> bool:
+    def _is_network(self, route: KernelRoute) -> bool:
         """It leads to a network that this node is in, and that decides which peers are served, or how."""
         if route.ifindex in self.devices:
             return False

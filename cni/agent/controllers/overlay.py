@@ -11,18 +11,18 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cni.agent.backends import vxlan
-from cni.agent.controllers.drift import Watch
+from cni.agent.controllers.drift import Drift
 from cni.agent.controllers.peerlog import fields_of, log_changes, log_faults
 from cni.agent.dataplane import routes
-from cni.agent.dataplane.state import Links, Tables, changes, tables_of
+from cni.agent.dataplane.state import ForwardingState, Links, changes, forwarding_state
 from cni.agent.logs import error_text, log
-from cni.agent.model.cluster_state import Known
+from cni.agent.model.cluster_state import ClusterState
 from cni.agent.model.events import Failed, Held
 from cni.agent.model.lease import node_of
 from cni.agent.model.network import VXLAN
-from cni.agent.node.publisher import Opening
+from cni.agent.node.publisher import NodePublisher
 from cni.agent.runtime.instance import Occupied
-from cni.agent.uplink.pinned import Wire
+from cni.agent.uplink.pinned import PinnedUnderlay
 from cni.agent.uplink.select import NoUnderlay
 from cni.kernel.netlink import Interrupted, NetlinkError
 from cni.protocol.errors import CniError
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cni.agent.metrics import Metrics
-    from cni.agent.model.events import News
-    from cni.agent.model.lease import Lease, Node, Way
+    from cni.agent.model.events import StoreEvent
+    from cni.agent.model.lease import Endpoint, Lease, Node
     from cni.agent.model.network import NetworkConfig
     from cni.agent.model.peers import Peers
     from cni.agent.node.publisher import Settings
@@ -55,17 +55,17 @@ class Reconciler:
         ready: Callable[[], None],
         status: Callable[[str], None],
     ) -> None:
-        self.watch = Watch(settings.instance.name)
+        self.drift = Drift(settings.instance.name)
         self.is_ready = False
         self._settings, self._host, self._metrics = settings, host, metrics
         self._present, self._ready, self._status = present, ready, status
-        self._known = Known()
+        self._cluster = ClusterState()
         self._peers: Peers | None = None
         self._told: dict[str, Lease] = {}  # the peers that people know of
         self._links: dict[int, Links] = {}
-        self._wire = Wire(host.rtnl, settings.wish)
+        self._pinned = PinnedUnderlay(host.rtnl, settings.selector)
         self._node: Node | None = None
-        self._opening = Opening(settings, host)
+        self._publisher = NodePublisher(settings, host)
         self._networks = {*settings.networks}
         self._all_due = self._rules_due = self._failed = False
         self._blocks: list[str] = []  # what keeps all pods of other nodes from being reached
@@ -73,32 +73,32 @@ class Reconciler:
 
     @property
     def due(self) -> bool:
-        return self._all_due or self._rules_due or self._known.has_changes
+        return self._all_due or self._rules_due or self._cluster.has_changes
 
-    def hear(self, news: News) -> None:
+    def handle(self, event: StoreEvent) -> None:
         """Takes in what the store tells; `settle` acts on it."""
-        held = self._known.held
-        if self._known.hear(news):
+        held = self._cluster.held
+        if self._cluster.handle(event):
             self._all_due = True
-        if isinstance(news, Held):
-            self._metrics.lease_expiry.set(news.expires or 0)
-            if held is None or held.lease != news.lease:
-                log.info("this node's lease: %s", fields_of(news.lease))
-        self._metrics.store_up.set(not isinstance(news, Failed))
-        if isinstance(news, Failed):
+        if isinstance(event, Held):
+            self._metrics.lease_expiry.set(event.expires or 0)
+            if held is None or held.lease != event.lease:
+                log.info("this node's lease: %s", fields_of(event.lease))
+        self._metrics.store_up.set(not isinstance(event, Failed))
+        if isinstance(event, Failed):
             self._metrics.errors.labels("store").inc()
 
-    def look_after_all(self) -> None:
+    def request_full_sync(self) -> None:
         self._all_due = True
 
-    def look_after_rules(self) -> None:
+    def request_rules_sync(self) -> None:
         self._rules_due = True
 
-    def look_after_elements(self) -> None:
-        self._opening.filter.forget()
+    def request_elements_sync(self) -> None:
+        self._publisher.filter.forget()
         self._rules_due = True
 
-    def settle(self) -> bool:
+    def sync(self) -> bool:
         """Does what is due. False: not all of it could be done, and it has to be tried again."""
         began = time.monotonic()
         what = "all" if self._all_due else "part"
@@ -118,7 +118,7 @@ class Reconciler:
         self._follow()
         if self._rules_due:
             self._rules_due = False
-            self._note_healed(self._opening.keep_rules())
+            self._note_healed(self._publisher.ensure_rules())
 
     def _try(self, step: Callable[[], None], *, blocks: bool = False) -> bool:
         """Runs a step; a failure is logged and does not stop other steps. Returns True if it was done."""
@@ -145,26 +145,26 @@ class Reconciler:
 
     def _reconcile(self) -> None:
         """All of it, against what the kernel says."""
-        configured = self._known.configured
+        configured = self._cluster.configured
         if configured is None:
             return
         config = configured.config
         self._claim(config)
-        self.watch.searches = True
-        underlay = self._wire.find(config, configured.public_ips)
-        self.watch.searches = self._wire.searches
-        if self._wire.error:
-            self._fail("interface", self._wire.error, blocks=True)
+        self.drift.searches = True
+        underlay = self._pinned.find(config, configured.public_ips)
+        self.drift.searches = self._pinned.searches
+        if self._pinned.error:
+            self._fail("interface", self._pinned.error, blocks=True)
         node = node_of(config.backend, underlay.public_ips)
         if node != self._node:
             self._node = node
             self._present(node)
-        own = self._known.lease_of(config, node)
+        own = self._cluster.lease_of(config, node)
         if own is None:
             return
         route = self._host.rtnl
         connected = [one for family in config.families for one in routes.connected_networks(route, family)]
-        peers = self._known.peers(config, own, tuple([net for net, _ in connected]))
+        peers = self._cluster.peers(config, own, tuple([net for net, _ in connected]))
         if peers is None:
             return
         self._count(peers)
@@ -172,38 +172,42 @@ class Reconciler:
             log_faults(peers.errors, peers.errors)
             log_changes(self._told, peers.served)
             self._peers, self._told = peers, dict(peers.served)
-        self.watch.links = {underlay.ifindex: vxlan.look_of(route, underlay.name)}
-        self.watch.devices.clear()
-        self.watch.subnets = own.subnets
-        self._try(partial(self._opening.filter.admit_all, peers.served.values()))
-        self.watch.spaces = {way.subnet.family: (config.network(way.subnet.family), way.subnet) for way in own.ways}
-        self.watch.beside = frozenset([index for net, index in connected if self.watch.is_rival(net)])
-        self.watch.directs = config.backend.kind != VXLAN or config.backend.direct_routing
+        self.drift.links = {underlay.ifindex: vxlan.link_state(route, underlay.name)}
+        self.drift.devices.clear()
+        self.drift.subnets = own.subnets
+        self._try(partial(self._publisher.filter.admit_all, peers.served.values()))
+        self.drift.spaces = {
+            endpoint.subnet.family: (config.network(endpoint.subnet.family), endpoint.subnet)
+            for endpoint in own.endpoints
+        }
+        self.drift.beside = frozenset([index for net, index in connected if self.drift.is_rival(net)])
+        self.drift.directs = config.backend.kind != VXLAN or config.backend.direct_routing
         made = [
-            self._try(partial(self._reconcile_family, config, underlay, way, peers), blocks=True) for way in own.ways
+            self._try(partial(self._reconcile_family, config, underlay, endpoint, peers), blocks=True)
+            for endpoint in own.endpoints
         ]
-        self.watch.waits = not all(made)
+        self.drift.waits = not all(made)
         self._retire(config)
-        self._opening.filter.ports = self.watch.ports
+        self._publisher.filter.ports = self.drift.ports
         self._open(config, underlay, own)
 
     def _claim(self, config: NetworkConfig) -> None:
         """Raises Occupied where another podwired serves the tunnel."""
         self._settings.instance.serve(config.backend.vni if config.backend.kind == VXLAN else None)
         self._networks.update([config.network(family) for family in config.families])
-        self.watch.networks = frozenset(self._networks)
+        self.drift.networks = frozenset(self._networks)
 
     def _open(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> None:
-        rules = self._opening.rules
-        done = self._opening.open(config, underlay, own)
-        same = rules == self._opening.rules
+        rules = self._publisher.rules
+        done = self._publisher.open(config, underlay, own)
+        same = rules == self._publisher.rules
         self._note_done("the firewall's rules", done, same=same)
-        for error in self._opening.errors:
-            self._fail("conflist", error, blocks=not self._opening.is_open)
-        if self._opening.is_open and not self._blocks and not self.is_ready:
+        for error in self._publisher.errors:
+            self._fail("conflist", error, blocks=not self._publisher.is_published)
+        if self._publisher.is_published and not self._blocks and not self.is_ready:
             self.is_ready = True
             self._ready()
-        self._note_done("the firewall's rules", self._opening.keep_rules(), same=same)
+        self._note_done("the firewall's rules", self._publisher.ensure_rules(), same=same)
 
     def _retire(self, config: NetworkConfig) -> None:
         """What the network had before it was changed, and has no more."""
@@ -214,7 +218,7 @@ class Reconciler:
         for family in (4, 6):
             if family not in config.families:
                 self._links.pop(family, None)
-                self.watch.tables.pop(family, None)
+                self.drift.tables.pop(family, None)
                 for text in routes.clear(self._host.rtnl, family, self._networks):
                     self._fail("kernel", text)
 
@@ -222,21 +226,21 @@ class Reconciler:
         self._metrics.peers.set(len(peers.served))
         self._metrics.refused_peers.set(len(peers.errors))
 
-    def _reconcile_family(self, config: NetworkConfig, underlay: Underlay, own: Way, peers: Peers) -> None:
+    def _reconcile_family(self, config: NetworkConfig, underlay: Underlay, own: Endpoint, peers: Peers) -> None:
         route, family, index, same = self._host.rtnl, own.subnet.family, 0, True
         if config.backend.kind == VXLAN:
             tunnel = vxlan.device_of(config.backend, underlay, own, self._settings.instance.name)
             index, done = vxlan.ensure_device(route, tunnel)
             same = self._is_as_before(tunnel.name, tunnel)
             self._note_done(tunnel.name, done, same=same)
-            self.watch.links[index] = vxlan.look_of(route, tunnel.name)
-            self.watch.devices[index] = family
-        ways = routes.ways_out(route, underlay.ifindex, index, family) if self.watch.directs else ()
-        self.watch.beside |= {near for net, near in ways if near and net.prefix < net.ip.bits}
-        links = Links(index, ways)
+            self.drift.links[index] = vxlan.link_state(route, tunnel.name)
+            self.drift.devices[index] = family
+        endpoints = routes.host_routes(route, underlay.ifindex, index, family) if self.drift.directs else ()
+        self.drift.beside |= {near for net, near in endpoints if near and net.prefix < net.ip.bits}
+        links = Links(index, endpoints)
         self._links[family] = links
         wanted = self._tables(peers.served.values(), links, family)
-        before, self.watch.tables[family] = self.watch.tables.get(family), wanted
+        before, self.drift.tables[family] = self.drift.tables.get(family), wanted
         messages = changes(routes.tables(route, family, index, self._networks), wanted, links)
         if made := len(messages) - self._apply(messages):
             # The kernel takes entries away from a device that is given another MAC address.
@@ -244,11 +248,13 @@ class Reconciler:
             self._note_done(f"{made} entries of IPv{family}", [f"{made} entries of IPv{family} differed"], same=same)
         routes.keep_blackholes(route, family, (own.subnet,) if self._settings.blackholes else (), self._networks)
 
-    def _tables(self, leases: Iterable[Lease], links: Links, family: int) -> Tables:
-        ways = [way for way in [lease.way(family) for lease in leases] if way is not None]
-        found = tables_of(ways, links)
-        for way in found.far:
-            log.warning("%s is behind %s, which is on no network of ours", way.subnet.text, way.public_ip.text)
+    def _tables(self, leases: Iterable[Lease], links: Links, family: int) -> ForwardingState:
+        endpoints = [endpoint for endpoint in [lease.endpoint(family) for lease in leases] if endpoint is not None]
+        found = forwarding_state(endpoints, links)
+        for endpoint in found.unreachable:
+            log.warning(
+                "%s is behind %s, which is on no network of ours", endpoint.subnet.text, endpoint.public_ip.text
+            )
         return found
 
     def _apply(self, messages: list[Message]) -> int:
@@ -279,17 +285,17 @@ class Reconciler:
 
     def _follow(self) -> None:
         """The peers that changed, without asking the kernel what is there."""
-        before, peers = self._known.take_changes()
+        before, peers = self._cluster.take_changes()
         if peers is None:
             return
         after = {key: peers.served.get(key) for key in before}
-        self._try(partial(self._opening.filter.admit, [*filter(None, after.values())]))
+        self._try(partial(self._publisher.filter.admit, [*filter(None, after.values())]))
         for family, links in self._links.items():
             old, new = (self._tables(filter(None, leases.values()), links, family) for leases in (before, after))
             new.forwarding.update(end for end in old.forwarding if peers.is_used(*end))  # by another lease
             self._apply(changes(old, new, links))
-            self.watch.tables[family].replace(old, new)
-        self._try(partial(self._opening.filter.dismiss, [*filter(None, before.values())]))
+            self.drift.tables[family].replace(old, new)
+        self._try(partial(self._publisher.filter.dismiss, [*filter(None, before.values())]))
         self._count(peers)
         log_faults(peers.errors, before)
         log_changes(before, after)

@@ -10,7 +10,7 @@ from cni.protocol.address import mac_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from cni.agent.model.lease import Lease, Way
+    from cni.agent.model.lease import Endpoint, Lease
 
 LONGEST_KEY = 200  # letters of what others write
 ONE_BY_ONE = 20  # of more only the number is told
@@ -48,16 +48,16 @@ def log_faults(errors: Mapping[str, str], keys: Iterable[str]) -> None:
 
 def fields_of(lease: Lease | None) -> str:
     """Returns what people look for: `subnet=10.5.2.0/24 public_ip=192.0.2.2`, of two families with commas."""
-    ways = _ways(lease)
-    subnets, ips = [way.subnet.text for way in ways], [way.public_ip.text for way in ways]
+    endpoints = _ways(lease)
+    subnets, ips = [endpoint.subnet.text for endpoint in endpoints], [endpoint.public_ip.text for endpoint in endpoints]
     return f"subnet={','.join(subnets)} public_ip={','.join(ips)}"
 
 
 def _all_fields_of(lease: Lease) -> str:
-    macs = [mac_text(way.mac) for way in lease.ways if way.mac is not None]
+    macs = [mac_text(endpoint.vtep_mac) for endpoint in lease.endpoints if endpoint.vtep_mac is not None]
     return f"{fields_of(lease)} vtep_mac={','.join(macs)}" if macs else fields_of(lease)
 
 
-def _ways(lease: Lease | None) -> tuple[Way, ...]:
+def _ways(lease: Lease | None) -> tuple[Endpoint, ...]:
     """The part of a lease that the data plane is made of."""
-    return lease.ways if lease is not None else ()
+    return lease.endpoints if lease is not None else ()

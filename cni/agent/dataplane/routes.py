@@ -10,7 +10,7 @@ from os import strerror
 from typing import TYPE_CHECKING
 
 from cni.agent.backends.vxlan import is_link_local
-from cni.agent.dataplane.state import PRIORITY, PROTOCOL, RouteRow, Tables, is_ours
+from cni.agent.dataplane.state import PRIORITY, PROTOCOL, ForwardingState, NextHop, is_ours
 from cni.kernel import rtnl, rtnl_overlay
 from cni.kernel.netlink import NLM_F_ACK, NetlinkError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from cni.kernel.rtnl import Message
-    from cni.kernel.rtnl_overlay import MadeRoute
+    from cni.kernel.rtnl_overlay import KernelRoute
     from cni.kernel.rtnl_socket import RtnlSocket
     from cni.protocol.address import Net
 
@@ -27,7 +27,7 @@ GONE = (ENOENT, ESRCH, ENODEV)  # of what is to be deleted
 RTPROT_KERNEL, RTPROT_BOOT = 2, 3  # the latter is what flannel's routes bear
 
 
-def _routes(route: RtnlSocket, question: tuple[int, bytes], family: int) -> list[MadeRoute]:
+def _routes(route: RtnlSocket, question: tuple[int, bytes], family: int) -> list[KernelRoute]:
     """The main table's answers to a question. Raises NetlinkError, Interrupted."""
     try:
         answers = route.dump(*question)
@@ -35,11 +35,11 @@ def _routes(route: RtnlSocket, question: tuple[int, bytes], family: int) -> list
         if refused.errno == ENOENT:  # the table is made with its first route
             return []
         raise
-    found = [rtnl_overlay.parse_made_route(answer) for answer in answers]
+    found = [rtnl_overlay.parse_kernel_route(answer) for answer in answers]
     return [one for one in found if one.main and one.dst.family == family]  # without IPv6 the kernel answers with IPv4
 
 
-def ways_out(route: RtnlSocket, wire: int, device: int, family: int) -> tuple[tuple[Net, int], ...]:
+def host_routes(route: RtnlSocket, wire: int, device: int, family: int) -> tuple[tuple[Net, int], ...]:
     """The networks that the host's own routes lead to, the longest prefix first, and the interface that each is on.
 
     Where several interfaces are in one network, it is the wire; else the route that wins decides.
@@ -51,7 +51,7 @@ def ways_out(route: RtnlSocket, wire: int, device: int, family: int) -> tuple[tu
         index = one.ifindex if one.gw is None else 0
         if one.dst not in found or index == wire:
             found[one.dst] = index
-    return tuple(sorted(found.items(), key=lambda way: -way[0].prefix))
+    return tuple(sorted(found.items(), key=lambda endpoint: -endpoint[0].prefix))
 
 
 def connected_networks(route: RtnlSocket, family: int) -> tuple[tuple[Net, int], ...]:
@@ -63,12 +63,12 @@ def connected_networks(route: RtnlSocket, family: int) -> tuple[tuple[Net, int],
     return tuple(sorted(one for one in shared if not is_link_local(one[0].ip)))
 
 
-def tables(route: RtnlSocket, family: int, device: int, networks: Collection[Net]) -> Tables:
+def tables(route: RtnlSocket, family: int, device: int, networks: Collection[Net]) -> ForwardingState:
     """Returns the device's entries, and podwired's routes for these networks on other links.
 
     Raises NetlinkError, Interrupted.
     """
-    found = Tables()
+    found = ForwardingState()
     if device:
         for answer in route.dump(*rtnl_overlay.neighbours_of(device, family)):
             neighbour = rtnl_overlay.parse_neighbour(answer)
@@ -83,7 +83,7 @@ def tables(route: RtnlSocket, family: int, device: int, networks: Collection[Net
     return found
 
 
-def _note_route(found: Tables, one: MadeRoute, device: int, networks: Collection[Net]) -> None:
+def _note_route(found: ForwardingState, one: KernelRoute, device: int, networks: Collection[Net]) -> None:
     """Notes a route; of several of the agent's to one destination, only the one with the usual metric counts."""
     if one.protocol == RTPROT_KERNEL or (one.is_blackhole and one.protocol == PROTOCOL):
         return
@@ -92,12 +92,12 @@ def _note_route(found: Tables, one: MadeRoute, device: int, networks: Collection
     if not _is_ours(one, device) or one.gw is None:
         found.foreign.setdefault(one.dst, []).append(one)
     elif one.priority == PRIORITY[one.dst.family] and one.dst not in found.routes:
-        found.routes[one.dst] = RouteRow(one.gw, one.ifindex, one.on_link, one.is_plain)
+        found.routes[one.dst] = NextHop(one.gw, one.ifindex, one.on_link, one.is_plain)
     else:
         found.surplus.append(one)
 
 
-def _is_ours(one: MadeRoute, device: int) -> bool:
+def _is_ours(one: KernelRoute, device: int) -> bool:
     return one.protocol == PROTOCOL or (one.ifindex == device and one.protocol == RTPROT_BOOT)
 
 
@@ -140,4 +140,4 @@ def clear(route: RtnlSocket, family: int, networks: Collection[Net]) -> list[str
     except NetlinkError:
         return []
     ours = [rtnl_overlay.delete_route(dst, row.gw, row.ifindex, PROTOCOL) for dst, row in found.routes.items()]
-    return apply(route, ours + [rtnl_overlay.delete_made_route(one) for one in found.surplus])
+    return apply(route, ours + [rtnl_overlay.delete_kernel_route(one) for one in found.surplus])

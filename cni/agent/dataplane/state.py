@@ -14,9 +14,9 @@ from cni.protocol.record import Record
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from cni.agent.model.lease import Way
+    from cni.agent.model.lease import Endpoint
     from cni.kernel.rtnl import Message
-    from cni.kernel.rtnl_overlay import MadeRoute
+    from cni.kernel.rtnl_overlay import KernelRoute
     from cni.protocol.address import IP, Net
 
 PROTOCOL = 80  # rtnetlink(7): who made a route; from 17 on the numbers are free to use
@@ -34,45 +34,45 @@ class Links(Record):
     """
 
     device: int
-    ways: tuple[tuple[Net, int], ...]
+    host_routes: tuple[tuple[Net, int], ...]
 
-    def near(self, ip: IP) -> int:
+    def direct_interface(self, ip: IP) -> int:
         """Returns the interface by which a node needs neither tunnel nor gateway; 0 if there is none."""
-        return next((index for network, index in self.ways if network.contains(ip)), 0)
+        return next((index for network, index in self.host_routes if network.contains(ip)), 0)
 
 
-class RouteRow(Record):
+class NextHop(Record):
     gw: IP
     ifindex: int
     on_link: bool
     is_plain: bool = True
 
 
-class Tables:
+class ForwardingState:
     """One family's part: routes by destination; of the tunnel's device the neighbours by address, and the forwarding
     database, in which a MAC address may have more than one place. In the kernel there may be routes of others to the
     same destinations, and more of the agent's than it makes.
     """
 
     def __init__(self) -> None:
-        self.routes: dict[Net, RouteRow] = {}
+        self.routes: dict[Net, NextHop] = {}
         self.neighbours: dict[IP, bytes] = {}
         self.forwarding: set[tuple[bytes, IP]] = set()
-        self.far: list[Way] = []  # without a tunnel they cannot be reached
-        self.foreign: dict[Net, list[MadeRoute]] = {}
-        self.surplus: list[MadeRoute] = []
+        self.unreachable: list[Endpoint] = []  # without a tunnel they cannot be reached
+        self.foreign: dict[Net, list[KernelRoute]] = {}
+        self.surplus: list[KernelRoute] = []
 
-    def add(self, way: Way, links: Links) -> None:
-        if index := links.near(way.public_ip):
-            self.routes[way.subnet] = RouteRow(way.public_ip, index, on_link=False)
-        elif way.mac is None or not links.device:
-            self.far.append(way)
+    def add(self, endpoint: Endpoint, links: Links) -> None:
+        if index := links.direct_interface(endpoint.public_ip):
+            self.routes[endpoint.subnet] = NextHop(endpoint.public_ip, index, on_link=False)
+        elif endpoint.vtep_mac is None or not links.device:
+            self.unreachable.append(endpoint)
         else:
-            self.routes[way.subnet] = RouteRow(way.subnet.ip, links.device, on_link=True)
-            self.neighbours[way.subnet.ip] = way.mac
-            self.forwarding.add((way.mac, way.public_ip))
+            self.routes[endpoint.subnet] = NextHop(endpoint.subnet.ip, links.device, on_link=True)
+            self.neighbours[endpoint.subnet.ip] = endpoint.vtep_mac
+            self.forwarding.add((endpoint.vtep_mac, endpoint.public_ip))
 
-    def is_same(self, other: Tables) -> bool:
+    def is_same(self, other: ForwardingState) -> bool:
         """The same entries are wanted."""
         mine, theirs = (
             (self.routes, self.neighbours, self.forwarding),
@@ -80,7 +80,7 @@ class Tables:
         )
         return mine == theirs
 
-    def replace(self, old: Tables, new: Tables) -> None:
+    def replace(self, old: ForwardingState, new: ForwardingState) -> None:
         for dst in old.routes:
             self.routes.pop(dst, None)
         for ip in old.neighbours:
@@ -91,14 +91,14 @@ class Tables:
         self.forwarding |= new.forwarding
 
 
-def tables_of(ways: Iterable[Way], links: Links) -> Tables:
-    tables = Tables()
-    for way in ways:
-        tables.add(way, links)
+def forwarding_state(endpoints: Iterable[Endpoint], links: Links) -> ForwardingState:
+    tables = ForwardingState()
+    for endpoint in endpoints:
+        tables.add(endpoint, links)
     return tables
 
 
-def changes(actual: Tables, wanted: Tables, links: Links) -> list[Message]:
+def changes(actual: ForwardingState, wanted: ForwardingState, links: Links) -> list[Message]:
     """What makes the one the other: first what new routes need, then the routes, then what is no longer needed.
 
     So no packet meets a route whose tunnel end is unknown.
@@ -109,10 +109,10 @@ def changes(actual: Tables, wanted: Tables, links: Links) -> list[Message]:
         if actual.neighbours.get(ip) != mac
     ]
     found += [rtnl_overlay.set_forwarding(links.device, ip, mac) for mac, ip in wanted.forwarding - actual.forwarding]
-    found += [rtnl_overlay.delete_made_route(one) for one in actual.surplus if one.dst.family == 6]
+    found += [rtnl_overlay.delete_kernel_route(one) for one in actual.surplus if one.dst.family == 6]
     for dst, row in wanted.routes.items():
         there = actual.routes.get(dst)
-        found += [rtnl_overlay.delete_made_route(one) for one in _in_the_way(actual, dst)]
+        found += [rtnl_overlay.delete_kernel_route(one) for one in _in_the_way(actual, dst)]
         if there is not None and there.ifindex != row.ifindex and row.on_link and dst.family == 6:
             # A gateway on this link is refused while a route leads to it elsewhere (net/ipv6/route.c).
             found.append(rtnl_overlay.delete_route(dst, there.gw, there.ifindex, 0))
@@ -121,7 +121,7 @@ def changes(actual: Tables, wanted: Tables, links: Links) -> list[Message]:
     return found + _removals(actual, wanted, links)
 
 
-def _in_the_way(actual: Tables, dst: Net) -> list[MadeRoute]:
+def _in_the_way(actual: ForwardingState, dst: Net) -> list[KernelRoute]:
     """Routes of others that win, or share the traffic. Where the agent has none yet, one of IPv4 is replaced in place
     by its first; in IPv6 its gateway would be refused as long as another route leads there.
     """
@@ -129,13 +129,13 @@ def _in_the_way(actual: Tables, dst: Net) -> list[MadeRoute]:
     return rivals[1:] if dst.family == 4 and dst not in actual.routes else rivals
 
 
-def _removals(actual: Tables, wanted: Tables, links: Links) -> list[Message]:
+def _removals(actual: ForwardingState, wanted: ForwardingState, links: Links) -> list[Message]:
     found = [
         rtnl_overlay.delete_route(dst, row.gw, row.ifindex, 0)
         for dst, row in actual.routes.items()
         if dst not in wanted.routes
     ]
-    found += [rtnl_overlay.delete_made_route(one) for one in actual.surplus if one.dst.family == 4]
+    found += [rtnl_overlay.delete_kernel_route(one) for one in actual.surplus if one.dst.family == 4]
     found += [
         rtnl_overlay.delete_neighbour(links.device, ip, mac)
         for ip, mac in actual.neighbours.items()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from cni.agent.model.lease import Lease
     from cni.effects.host import Host
-    from cni.kernel.nft import Place
+    from cni.kernel.nft import SetRef
     from cni.kernel.rtnl import Message
     from cni.kernel.rtnl_socket import RtnlSocket
     from cni.protocol.address import Net
@@ -136,7 +136,7 @@ class TunnelFilter:
 
     def _add(self, wanted: dict[str, set[bytes]]) -> int:
         """Returns how many were not there."""
-        held = self._known()
+        held = self._cluster()
         lacking = {name: keys - held[name] for name, keys in wanted.items() if name in held}
         for name, keys in lacking.items():
             self._change(name, keys, nft_sets.add_keys)
@@ -144,14 +144,14 @@ class TunnelFilter:
         return sum(map(len, lacking.values()))
 
     def _remove(self, surplus: dict[str, set[bytes]]) -> int:
-        held = self._known()
+        held = self._cluster()
         found = {name: keys & held[name] for name, keys in surplus.items() if name in held}
         for name, keys in found.items():
             self._change(name, keys, nft_sets.delete_keys)
             held[name] -= keys
         return sum(map(len, found.values()))
 
-    def _change(self, name: str, keys: set[bytes], message: Callable[[Place, list[bytes]], Message]) -> None:
+    def _change(self, name: str, keys: set[bytes], message: Callable[[SetRef, list[bytes]], Message]) -> None:
         """A thousand in a transaction. What was refused makes the sets unknown."""
         waiting = [*keys]
         for start in range(0, len(waiting), nft_sets.AT_A_TIME):
@@ -161,7 +161,7 @@ class TunnelFilter:
                 self.forget()
                 raise refusal
 
-    def _known(self) -> dict[str, set[bytes]]:
+    def _cluster(self) -> dict[str, set[bytes]]:
         """Returns the keys in each set by its name; none where the rules are not loaded."""
         if self._held is None:
             found = {name: self._listed(name) for name in SETS}
@@ -178,12 +178,12 @@ class TunnelFilter:
             return None
         return {key for answer in answers for key in nft_sets.parse_keys(answer)}
 
-    def _place(self, name: str) -> Place:
-        return nft.Place(nft.NFPROTO_INET, self._table, name)
+    def _place(self, name: str) -> SetRef:
+        return nft.SetRef(nft.NFPROTO_INET, self._table, name)
 
 
 def _addresses(leases: Iterable[Lease]) -> list[IP]:
-    return [ip for lease in leases for ip in (*[way.public_ip for way in lease.ways], *lease.sources)]
+    return [ip for lease in leases for ip in (*[endpoint.public_ip for endpoint in lease.endpoints], *lease.sources)]
 
 
 def _keys(addresses: Iterable[IP]) -> dict[str, set[bytes]]:

@@ -70,7 +70,7 @@ class Claims:
         lease = self.leases[key]
         for claim in _claims_of(lease):
             self._holders.setdefault(claim, {})[key] = None
-        self._ends.update((way.mac, way.public_ip) for way in lease.ways)
+        self._ends.update((endpoint.vtep_mac, endpoint.public_ip) for endpoint in lease.endpoints)
 
     def let_go(self, key: str) -> None:
         lease = self.leases[key]
@@ -78,7 +78,7 @@ class Claims:
             del self._holders[claim][key]
             if not self._holders[claim]:
                 del self._holders[claim]
-        for end in [(way.mac, way.public_ip) for way in lease.ways]:
+        for end in [(endpoint.vtep_mac, endpoint.public_ip) for endpoint in lease.endpoints]:
             self._ends[end] -= 1
             if not self._ends[end]:
                 del self._ends[end]
@@ -116,7 +116,7 @@ class Claims:
         disputed = _disputed(found.values()) if len(found) > 1 else {}
 
         def steals(lease: Lease) -> bool:
-            macs = [((way.subnet.family, way.mac), way.public_ip) for way in lease.ways]
+            macs = [((endpoint.subnet.family, endpoint.vtep_mac), endpoint.public_ip) for endpoint in lease.endpoints]
             return any(disputed.get(mac, public_ip) != public_ip for mac, public_ip in macs)
 
         return {
@@ -130,11 +130,11 @@ class Claims:
 
     def _overlapping(self, lease: Lease) -> Iterator[Claim]:
         """Claims, own and others', that may conflict with the lease."""
-        for way in lease.ways:
-            claim = family, first, prefix = _of_subnet(way.subnet)
-            if way.mac is not None:
-                yield family, way.mac
-            bits = way.subnet.ip.bits
+        for endpoint in lease.endpoints:
+            claim = family, first, prefix = _of_subnet(endpoint.subnet)
+            if endpoint.vtep_mac is not None:
+                yield family, endpoint.vtep_mac
+            bits = endpoint.subnet.ip.bits
             low = bisect_left(self._subnets, claim)
             yield from self._subnets[low : bisect_left(self._subnets, (family, first + (1 << bits - prefix)), low)]
             for length, count in self._lengths.items():
@@ -144,7 +144,9 @@ class Claims:
 
 def _claims_of(lease: Lease) -> list[Claim]:
     found: list[Claim] = [_of_subnet(subnet) for subnet in lease.subnets]
-    found += [(way.subnet.family, way.mac) for way in lease.ways if way.mac is not None]
+    found += [
+        (endpoint.subnet.family, endpoint.vtep_mac) for endpoint in lease.endpoints if endpoint.vtep_mac is not None
+    ]
     return found
 
 
@@ -154,28 +156,35 @@ def _of_subnet(subnet: Net) -> tuple[int, int, int]:
 
 def _disputed(leases: Iterable[Lease]) -> dict[tuple[int, bytes | None], IP]:
     """MAC addresses that are told with several addresses on the wire, and that of these from which each follows."""
-    ways = [(way, lease.vni) for lease in leases for way in lease.ways if way.mac is not None]
+    endpoints = [
+        (endpoint, lease.vni) for lease in leases for endpoint in lease.endpoints if endpoint.vtep_mac is not None
+    ]
     first: dict[tuple[int, bytes | None], IP] = {}
     several = {
-        (way.subnet.family, way.mac)
-        for way, _ in ways
-        if first.setdefault((way.subnet.family, way.mac), way.public_ip) != way.public_ip
+        (endpoint.subnet.family, endpoint.vtep_mac)
+        for endpoint, _ in endpoints
+        if first.setdefault((endpoint.subnet.family, endpoint.vtep_mac), endpoint.public_ip) != endpoint.public_ip
     }
     return {
-        (way.subnet.family, way.mac): way.public_ip
-        for way, vni in ways
-        if (way.subnet.family, way.mac) in several and way.mac == derived_mac(way.public_ip, vni)
+        (endpoint.subnet.family, endpoint.vtep_mac): endpoint.public_ip
+        for endpoint, vni in endpoints
+        if (endpoint.subnet.family, endpoint.vtep_mac) in several
+        and endpoint.vtep_mac == derived_mac(endpoint.public_ip, vni)
     }
 
 
 def _shared(one: Lease, other: Lease) -> str:
     """Returns the subnet or MAC address that only one of two leases can have; empty where there is none."""
-    for way in one.ways:
-        theirs = other.way(way.subnet.family)
+    for endpoint in one.endpoints:
+        theirs = other.endpoint(endpoint.subnet.family)
         if theirs is None:
             continue
-        if way.subnet.contains(theirs.subnet.ip) or theirs.subnet.contains(way.subnet.ip):
+        if endpoint.subnet.contains(theirs.subnet.ip) or theirs.subnet.contains(endpoint.subnet.ip):
             return f"subnet {theirs.subnet.text}"
-        if way.mac is not None and way.mac == theirs.mac and way.public_ip != theirs.public_ip:
-            return f"MAC address {mac_text(way.mac)}"
+        if (
+            endpoint.vtep_mac is not None
+            and endpoint.vtep_mac == theirs.vtep_mac
+            and endpoint.public_ip != theirs.public_ip
+        ):
+            return f"MAC address {mac_text(endpoint.vtep_mac)}"
     return ""

@@ -8,7 +8,7 @@ from cni.agent.model.events import Changed, Configured, Held, Listed
 from cni.agent.model.peers import Peers
 
 if TYPE_CHECKING:
-    from cni.agent.model.events import News
+    from cni.agent.model.events import StoreEvent
     from cni.agent.model.lease import Lease, Node
     from cni.agent.model.network import NetworkConfig
     from cni.protocol.address import Net
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Before = dict[str, Lease | None]
 
 
-class Known:
+class ClusterState:
     """`configured` and `held` as they were told last."""
 
     def __init__(self) -> None:
@@ -27,45 +27,52 @@ class Known:
         self._before: Before = {}
         self._connected: tuple[Net, ...] = ()
 
-    def hear(self, news: News) -> bool:
+    def handle(self, event: StoreEvent) -> bool:
         """Whether more has changed than single peers."""
-        if isinstance(news, Changed):
-            self._change(news)
+        if isinstance(event, Changed):
+            self._change(event)
             return False
-        if isinstance(news, Listed):
-            self._leases, self._peers = dict(news.leases), None
+        if isinstance(event, Listed):
+            self._leases, self._peers = dict(event.leases), None
             return True
-        if isinstance(news, Held):
-            new = self.held is None or self.held.lease != news.lease
-            self.held = news
-        elif isinstance(news, Configured):
-            new = self.configured != news
-            self.configured = news
+        if isinstance(event, Held):
+            new = self.held is None or self.held.lease != event.lease
+            self.held = event
+        elif isinstance(event, Configured):
+            new = self.configured != event
+            self.configured = event
         else:
             return False
         if new:
             self._peers = None
         return new
 
-    def _change(self, news: Changed) -> None:
+    def _change(self, event: Changed) -> None:
         if self._leases is None:
             return
-        if news.lease is None:
-            self._leases.pop(news.key, None)
+        if event.lease is None:
+            self._leases.pop(event.key, None)
         else:
-            self._leases[news.key] = news.lease
+            self._leases[event.key] = event.lease
         if self._peers is not None:
-            self._before = self._peers.put(news.key, news.lease) | self._before
+            self._before = self._peers.put(event.key, event.lease) | self._before
 
     def lease_of(self, config: NetworkConfig, node: Node) -> Lease | None:
         """The own one, if it is of the network that the node is in; what else it says may lag behind."""
         if self.held is None:
             return None
         lease = self.held.lease
-        if any(way.subnet.family not in config.families or config.error_of(way.subnet) for way in lease.ways):
+        if any(
+            endpoint.subnet.family not in config.families or config.error_of(endpoint.subnet)
+            for endpoint in lease.endpoints
+        ):
             return None
-        theirs = (lease.backend, lease.vni, [way.subnet.family for way in lease.ways])
-        return lease if theirs == (node.backend, node.vni, [end.public_ip.family for end in node.ends]) else None
+        theirs = (lease.backend, lease.vni, [endpoint.subnet.family for endpoint in lease.endpoints])
+        return (
+            lease
+            if theirs == (node.backend, node.vni, [address.public_ip.family for address in node.addresses])
+            else None
+        )
 
     def peers(self, config: NetworkConfig, own: Lease, connected: tuple[Net, ...]) -> Peers | None:
         """None: they are not known yet. `connected`: the networks that this node itself is in."""

@@ -1,7 +1,7 @@
 """What the agent asks of a store, and what a store tells it.
 
 A store works in threads of its own and tells news as they come, each of which may come again at any time; it never
-gives up, and what it cannot do now it tries again. News of the same are in order: the last is true.
+gives up, and what it cannot do now it tries again. StoreEvent of the same are in order: the last is true.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class Failed(Record):
     why: str
 
 
-News = Configured | Held | Listed | Changed | Failed
+StoreEvent = Configured | Held | Listed | Changed | Failed
 
 
 class Store(Protocol):
-    def start(self, tell: Callable[[News], None]) -> None:
+    def start(self, emit: Callable[[StoreEvent], None]) -> None:
         """Begins to tell: first what is Configured, and after `present` what is Held, then what is Listed."""
 
     def present(self, node: Node) -> None:

@@ -28,12 +28,12 @@ NOT_OF_NODES = tuple(
 )  # RFC 6890
 
 
-class Way(Record):
+class Endpoint(Record):
     """How one family of a node is reached: its address on the wire, and with vxlan its VTEP's MAC address."""
 
     subnet: Net
     public_ip: IP
-    mac: bytes | None = None
+    vtep_mac: bytes | None = None
 
     @property
     def is_reachable(self) -> bool:
@@ -41,30 +41,30 @@ class Way(Record):
         return not any(net.contains(self.public_ip) for net in NOT_OF_NODES)
 
 
-class End(Record):
+class NodeAddress(Record):
     """One family of a node without its subnet: the address on the wire, and with vxlan the VTEP's MAC address."""
 
     public_ip: IP
-    mac: bytes | None = None
+    vtep_mac: bytes | None = None
 
 
 class Node(Record):
-    """What this node's lease has to say. `ends`: one for each family of the network; `vni` is vxlan's."""
+    """What this node's lease has to say. `addresses`: one for each family of the network; `vni` is vxlan's."""
 
     backend: str
     vni: int
-    ends: tuple[End, ...]
+    addresses: tuple[NodeAddress, ...]
 
     def lease(self, subnets: Iterable[Net], found: Lease | None = None) -> Lease:
         """A lease of these subnets, one for each end in its order. The MAC addresses of one that was found stay: a
         device that other nodes know lives on.
         """
-        ways = []
-        for subnet, end in zip(subnets, self.ends, strict=True):
-            known = found.way(subnet.family) if found is not None and found.backend == self.backend else None
-            mac = known.mac if known is not None and known.mac is not None else end.mac
-            ways.append(Way(subnet, end.public_ip, mac))
-        return Lease(tuple(ways), self.backend, self.vni)
+        endpoints = []
+        for subnet, address in zip(subnets, self.addresses, strict=True):
+            known = found.endpoint(subnet.family) if found is not None and found.backend == self.backend else None
+            mac = known.vtep_mac if known is not None and known.vtep_mac is not None else address.vtep_mac
+            endpoints.append(Endpoint(subnet, address.public_ip, mac))
+        return Lease(tuple(endpoints), self.backend, self.vni)
 
 
 class Lease(Record):
@@ -75,19 +75,19 @@ class Lease(Record):
     whose address is translated on some ways.
     """
 
-    ways: tuple[Way, ...]
+    endpoints: tuple[Endpoint, ...]
     backend: str
     vni: int = 0
     lives: bool = True
     created: int = 0
     sources: tuple[IP, ...] = ()
 
-    def way(self, family: int) -> Way | None:
-        return next((way for way in self.ways if way.subnet.family == family), None)
+    def endpoint(self, family: int) -> Endpoint | None:
+        return next((endpoint for endpoint in self.endpoints if endpoint.subnet.family == family), None)
 
     @property
     def subnets(self) -> tuple[Net, ...]:
-        return tuple([way.subnet for way in self.ways])
+        return tuple([endpoint.subnet for endpoint in self.endpoints])
 
     @property
     def key(self) -> str:
@@ -102,8 +102,8 @@ def derived_mac(public_ip: IP, vni: int) -> bytes:
 def node_of(backend: Backend, public_ips: Iterable[IP]) -> Node:
     """Returns this node's part of its lease; `public_ips` are the addresses that other nodes reach it by."""
     if backend.kind != VXLAN:
-        return Node(backend.kind, 0, tuple([End(ip) for ip in public_ips]))
-    return Node(VXLAN, backend.vni, tuple([End(ip, derived_mac(ip, backend.vni)) for ip in public_ips]))
+        return Node(backend.kind, 0, tuple([NodeAddress(ip) for ip in public_ips]))
+    return Node(VXLAN, backend.vni, tuple([NodeAddress(ip, derived_mac(ip, backend.vni)) for ip in public_ips]))
 
 
 def lease_key(subnets: Iterable[Net]) -> str:
@@ -125,15 +125,15 @@ def parse_key(key: str) -> tuple[Net, ...]:
 
 def lease_value(lease: Lease) -> bytes:
     """The members in the order of flannel's struct; PublicIPv6 is there even if it is null."""
-    ipv4, ipv6 = lease.way(4), lease.way(6)
+    ipv4, ipv6 = lease.endpoint(4), lease.endpoint(6)
     members: dict[str, JsonValue] = {
         "PublicIP": ipv4.public_ip.text if ipv4 else "0.0.0.0",  # noqa: S104  # Go's zero value
         "PublicIPv6": ipv6.public_ip.text if ipv6 else None,
         "BackendType": lease.backend,
     }
-    for key, way in (("BackendData", ipv4), ("BackendV6Data", ipv6)):
-        if way is not None and way.mac is not None:
-            members[key] = {"VNI": lease.vni, "VtepMAC": mac_text(way.mac)}
+    for key, endpoint in (("BackendData", ipv4), ("BackendV6Data", ipv6)):
+        if endpoint is not None and endpoint.vtep_mac is not None:
+            members[key] = {"VNI": lease.vni, "VtepMAC": mac_text(endpoint.vtep_mac)}
     return json.dumps(members, separators=(",", ":")).encode()
 
 
@@ -145,7 +145,7 @@ def parse_lease(subnets: tuple[Net, ...], value: bytes) -> Lease:
     except CniError as error:
         raise ValueError(error.message) from None
     backend = fields.text("BackendType")
-    ways, vni = [], 0
+    endpoints, vni = [], 0
     for subnet in subnets:
         ip_key, data_key = ("PublicIP", "BackendData") if subnet.family == 4 else ("PublicIPv6", "BackendV6Data")
         ip = fields.ip(ip_key)
@@ -160,7 +160,7 @@ def parse_lease(subnets: tuple[Net, ...], value: bytes) -> Lease:
             mac, vni = data.mac("VtepMAC"), vni or data.integer("VNI", 0, VNI_LIMIT)
             if mac is None:
                 data.error("VtepMAC", "missing")
-        ways.append(Way(subnet, ip, mac))
+        endpoints.append(Endpoint(subnet, ip, mac))
     if errors.messages:
         raise ValueError("; ".join(dict.fromkeys(errors.messages)))
-    return Lease(tuple(ways), backend, vni)
+    return Lease(tuple(endpoints), backend, vni)

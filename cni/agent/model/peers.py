@@ -16,7 +16,7 @@ from cni.protocol.address import mac_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from cni.agent.model.lease import Way
+    from cni.agent.model.lease import Endpoint
     from cni.agent.model.network import NetworkConfig
     from cni.protocol.address import IP, Net
 
@@ -104,32 +104,32 @@ class Peers:
 
     def _of_the_network(self, lease: Lease) -> Lease:
         """Without families that the network does not use, as after it had both; without a VNI it has the network's."""
-        ways = tuple([way for way in lease.ways if self._config.space(way.subnet.family)])
+        endpoints = tuple([endpoint for endpoint in lease.endpoints if self._config.space(endpoint.subnet.family)])
         vni = lease.vni or (self._config.backend.vni if lease.backend == VXLAN else 0)
-        return lease._replace(ways=ways, vni=vni)
+        return lease._replace(endpoints=endpoints, vni=vni)
 
     def _own_fault(self, lease: Lease) -> str:
         if lease.backend != self._config.backend.kind:
             return f"its backend is {lease.backend or 'not told'}, not {self._config.backend.kind}"
         if lease.backend == VXLAN and lease.vni != self._config.backend.vni:
             return f"its VNI is {lease.vni}, not {self._config.backend.vni}"
-        for way in lease.ways:
-            if error := self._fault_of(way):
+        for endpoint in lease.endpoints:
+            if error := self._fault_of(endpoint):
                 return error
-        return "" if lease.ways else "it has no subnet of the network's families"
+        return "" if lease.endpoints else "it has no subnet of the network's families"
 
-    def _fault_of(self, way: Way) -> str:
-        if error := self._config.error_of(way.subnet):
+    def _fault_of(self, endpoint: Endpoint) -> str:
+        if error := self._config.error_of(endpoint.subnet):
             return error
-        if not way.is_reachable:
-            return f"{way.public_ip.text} is no address of a node"
-        if way.subnet.contains(way.public_ip):
-            return f"its own address {way.public_ip.text} is in {way.subnet.text}"
+        if not endpoint.is_reachable:
+            return f"{endpoint.public_ip.text} is no address of a node"
+        if endpoint.subnet.contains(endpoint.public_ip):
+            return f"its own address {endpoint.public_ip.text} is in {endpoint.subnet.text}"
         for net in self._connected:
-            if _takes(way.subnet, net, self._config.network(way.subnet.family)):
-                return f"{way.subnet.text} would take {net.text}, which this node is in"
-        mine = self._own.way(way.subnet.family)
-        if mine is not None and (what := _shared_way(way, mine)):
+            if _takes(endpoint.subnet, net, self._config.network(endpoint.subnet.family)):
+                return f"{endpoint.subnet.text} would take {net.text}, which this node is in"
+        mine = self._own.endpoint(endpoint.subnet.family)
+        if mine is not None and (what := _shared_way(endpoint, mine)):
             return f"{what} is this node's"
         return ""
 
@@ -141,11 +141,11 @@ def _takes(subnet: Net, net: Net, network: Net) -> bool:
     return network.prefix <= net.prefix <= subnet.prefix and net.contains(subnet.ip)
 
 
-def _shared_way(one: Way, other: Way) -> str:
+def _shared_way(one: Endpoint, other: Endpoint) -> str:
     if one.subnet.contains(other.subnet.ip) or other.subnet.contains(one.subnet.ip):
         return f"subnet {other.subnet.text}"
     if one.public_ip == other.public_ip:
         return f"address {other.public_ip.text}"
-    if one.mac is not None and one.mac == other.mac:
-        return f"MAC address {mac_text(one.mac)}"
+    if one.vtep_mac is not None and one.vtep_mac == other.vtep_mac:
+        return f"MAC address {mac_text(one.vtep_mac)}"
     return ""

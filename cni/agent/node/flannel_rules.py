@@ -97,7 +97,7 @@ def _remove_legacy(family: int, table: str, networks: Collection[Net]) -> list[s
     if program is None:
         return []
 
-    def run(*words: str) -> proc.Ended:
+    def run(*words: str) -> proc.CompletedProcess:
         return proc.run([program, "-w", WAIT_SECONDS, "-t", table, *words], b"", {}, capture_stderr=True)
 
     listed = run("-S", name).stdout.decode("utf-8", "replace").splitlines()

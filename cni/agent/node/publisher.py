@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cni.agent.model.network import NetworkConfig
     from cni.agent.node.conflist import Conflist
     from cni.agent.runtime.instance import Instance
-    from cni.agent.uplink.select import Underlay, Wish
+    from cni.agent.uplink.select import InterfaceSelector, Underlay
     from cni.effects.host import Host
     from cni.protocol.address import Net
 
@@ -29,7 +29,7 @@ class Settings(Record):
 
     instance: Instance
     networks: tuple[Net, ...]
-    wish: Wish
+    selector: InterfaceSelector
     masquerades: bool
     fully_random: bool
     forwards: bool
@@ -39,7 +39,7 @@ class Settings(Record):
     conflist: Conflist | None = None
 
 
-class Opening:
+class NodePublisher:
     """`faults`: what was wrong at the last opening and kept no pod from being attached. `filter`: of the tunnel."""
 
     def __init__(self, settings: Settings, host: Host) -> None:
@@ -59,7 +59,7 @@ class Opening:
         Raises CniError, NetlinkError, OSError.
         """
         settings = self._settings
-        spaces = tuple([(config.network(way.subnet.family), way.subnet) for way in own.ways])
+        spaces = tuple([(config.network(endpoint.subnet.family), endpoint.subnet) for endpoint in own.endpoints])
         self._rules = masquerade.Rules(
             settings.instance.name,
             spaces,
@@ -73,7 +73,7 @@ class Opening:
             masquerade.remove_table(self._host, settings.instance.predecessor)
             settings.instance.predecessor = ""
         done = self._load()
-        mtu = min(vxlan.pod_mtu(config.backend, underlay, way.subnet.family) for way in own.ways)
+        mtu = min(vxlan.pod_mtu(config.backend, underlay, endpoint.subnet.family) for endpoint in own.endpoints)
         if subnetenv.write(settings.subnet_file, subnetenv.text_of(spaces, mtu, masquerades=settings.masquerades)):
             log.info("wrote %s", settings.subnet_file)
         self._list()
@@ -85,7 +85,7 @@ class Opening:
         return self._asked
 
     @property
-    def is_open(self) -> bool:
+    def is_published(self) -> bool:
         """The runtime has a configuration, which an invalid source does not take away."""
         wanted = self._settings.conflist
         return self._rules is not None and (wanted is None or conflist.is_installed(wanted))
@@ -98,7 +98,7 @@ class Opening:
         except (CniError, OSError) as error:
             self.errors.append(error_text(error))
 
-    def keep_rules(self) -> list[str]:
+    def ensure_rules(self) -> list[str]:
         """Returns what was not whole. Raises CniError, NetlinkError, OSError."""
         if self._rules is None:
             return []

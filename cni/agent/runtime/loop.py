@@ -26,7 +26,7 @@ from cni.kernel.rtnl import NETLINK_ROUTE
 
 if TYPE_CHECKING:
     from cni.agent.controllers.overlay import Reconciler
-    from cni.agent.model.events import News, Store
+    from cni.agent.model.events import Store, StoreEvent
     from cni.agent.runtime.inotify import Files
     from cni.effects.host import Host
 
@@ -43,24 +43,24 @@ LOOK_SECONDS = 300.0  # after all, even if nothing was heard
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)  # what can be healed is so within 5 s
 
 
-class Inbox:
-    """News from other threads, and a descriptor that becomes readable with them."""
+class EventQueue:
+    """Store events from other threads, and a descriptor that becomes readable with them."""
 
     def __init__(self) -> None:
-        self._news: deque[News] = deque()
+        self._news: deque[StoreEvent] = deque()
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def fileno(self) -> int:
         return self._descriptor
 
-    def put(self, news: News) -> None:
-        self._news.append(news)
+    def put(self, event: StoreEvent) -> None:
+        self._news.append(event)
         os.eventfd_write(self._descriptor, 1)
 
     def wake(self) -> None:
         os.eventfd_write(self._descriptor, 1)
 
-    def take(self) -> list[News]:
+    def take(self) -> list[StoreEvent]:
         try:
             os.eventfd_read(self._descriptor)
         except BlockingIOError:
@@ -69,9 +69,9 @@ class Inbox:
 
 
 class Loop:
-    def __init__(self, reconciler: Reconciler, store: Store, inbox: Inbox, host: Host, files: Files) -> None:
+    def __init__(self, reconciler: Reconciler, store: Store, queue: EventQueue, host: Host, files: Files) -> None:
         """`host`: the reconciler's, whose changes are no news. `files`: what it writes."""
-        self._reconciler, self._store, self._inbox = reconciler, store, inbox
+        self._reconciler, self._store, self._queue = reconciler, store, queue
         self._links = Events(NETLINK_ROUTE, GROUPS, host.rtnl)
         self._rules = Events(NETLINK_NETFILTER, (NFNLGRP_NFTABLES,), host.netfilter)
         self._files = files
@@ -85,34 +85,34 @@ class Loop:
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGHUP, self._look)
         waiting = select.poll()
-        for one in (self._inbox, self._links, self._rules, self._files):
+        for one in (self._queue, self._links, self._rules, self._files):
             waiting.register(one, select.POLLIN)
-        self._store.start(self._inbox.put)
+        self._store.start(self._queue.put)
         try:
             while not self._stopping:
                 waiting.poll(self._milliseconds())
-                self._listen()
-                self._settle()
+                self._drain()
+                self._sync_if_due()
         finally:
             self._store.close()
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
-        self._inbox.wake()
+        self._queue.wake()
 
     def _look(self, *_: object) -> None:
         self._due = 0.0
-        self._inbox.wake()
+        self._queue.wake()
 
     def _milliseconds(self) -> float:
         return max(0.0, self._due - time.monotonic()) * 1000 + 1
 
-    def _listen(self) -> None:
-        for news in self._inbox.take():
-            self._reconciler.hear(news)
-        watch = self._reconciler.watch
+    def _drain(self) -> None:
+        for event in self._queue.take():
+            self._reconciler.handle(event)
+        drift = self._reconciler.drift
         try:
-            disturbed = [words for kind, payload in self._links.read() if (words := watch.disturbed(kind, payload))]
+            disturbed = [words for kind, payload in self._links.read() if (words := drift.disturbed(kind, payload))]
         except (Overflowed, Malformed):
             disturbed = ["more has changed than could be told"]
         if self._files.read():
@@ -120,34 +120,34 @@ class Loop:
         if disturbed:
             log.debug("%s", "; ".join(dict.fromkeys(disturbed)))
             self._at(time.monotonic() + GATHER_SECONDS)
-        if watch.take_pods():
-            self._reconciler.look_after_rules()
-        self._listen_to_rules()
+        if drift.take_pods():
+            self._reconciler.request_rules_sync()
+        self._drain_rules()
 
-    def _listen_to_rules(self) -> None:
+    def _drain_rules(self) -> None:
         try:
             changes = self._rules.read()
         except (Overflowed, Malformed):
-            self._reconciler.look_after_elements()
+            self._reconciler.request_elements_sync()
             return
-        watch = self._reconciler.watch
-        if any(watch.elements_disturbed(kind, payload) for kind, payload in changes):
-            self._reconciler.look_after_elements()
-        elif any(watch.rules_disturbed(kind, payload) for kind, payload in changes):
-            self._reconciler.look_after_rules()
+        drift = self._reconciler.drift
+        if any(drift.elements_disturbed(kind, payload) for kind, payload in changes):
+            self._reconciler.request_elements_sync()
+        elif any(drift.rules_disturbed(kind, payload) for kind, payload in changes):
+            self._reconciler.request_rules_sync()
 
     def _at(self, moment: float) -> None:
         """At the latest."""
         self._due = min(self._due, moment)
 
-    def _settle(self) -> None:
+    def _sync_if_due(self) -> None:
         now = time.monotonic()
         if self._due <= now:
             self._due = now + LOOK_SECONDS
-            self._reconciler.look_after_all()
+            self._reconciler.request_full_sync()
         if not self._reconciler.due:
             return
-        settled = self._reconciler.settle()
+        settled = self._reconciler.sync()
         self._files.renew()
         if settled:
             self._failures = 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cni.agent.logs import error_text, log
 from cni.agent.model.events import Configured, Failed, Held, Listed
-from cni.agent.model.lease import Lease, Way, derived_mac
+from cni.agent.model.lease import Endpoint, Lease, derived_mac
 from cni.agent.model.network import VXLAN, NetworkConfig, read_network
 from cni.protocol import smallfile
 from cni.protocol.errors import CniError
@@ -24,7 +24,7 @@ from cni.protocol.record import Record
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from cni.agent.model.events import News
+    from cni.agent.model.events import StoreEvent
     from cni.agent.model.lease import Node
     from cni.protocol.address import IP, Net
 
@@ -98,7 +98,7 @@ def _entry(fields: Fields, config: NetworkConfig) -> Entry:
     name = fields.text("name")
     if not name:
         fields.error("name", "missing")
-    mac, vni, ways = fields.mac("VtepMAC"), config.backend.vni, []
+    mac, vni, endpoints = fields.mac("VtepMAC"), config.backend.vni, []
     for family in config.families:
         ip_key, subnet_key = ("PublicIP", "Subnet") if family == 4 else ("PublicIPv6", "IPv6Subnet")
         ip, subnet = fields.ip(ip_key), fields.net(subnet_key)
@@ -114,11 +114,11 @@ def _entry(fields: Fields, config: NetworkConfig) -> Entry:
         elif error := config.error_of(subnet):
             fields.error(subnet_key, error)
         vtep = (mac or derived_mac(ip, vni)) if config.backend.kind == VXLAN else None
-        way = Way(subnet, ip, vtep)
-        if not way.is_reachable:
+        endpoint = Endpoint(subnet, ip, vtep)
+        if not endpoint.is_reachable:
             fields.error(ip_key, f"{ip.text} is no address of a node")
-        ways.append(way)
-    return Entry(name, Lease(tuple(ways), config.backend.kind, vni if config.backend.kind == VXLAN else 0))
+        endpoints.append(endpoint)
+    return Entry(name, Lease(tuple(endpoints), config.backend.kind, vni if config.backend.kind == VXLAN else 0))
 
 
 def _shared(entries: Iterable[Entry]) -> dict[str, str]:
@@ -147,10 +147,10 @@ class StaticStore:
         self._presented = self._closed = False
         self._seen: object = None
         self._good: dict[str, Lease] = {}  # by name, as they were told last without a fault
-        self._untold: list[News] = []  # until the node is presented
+        self._untold: list[StoreEvent] = []  # until the node is presented
 
-    def start(self, tell: Callable[[News], None]) -> None:
-        Thread(target=self._look, args=(tell,), name="nodes-file", daemon=True).start()
+    def start(self, emit: Callable[[StoreEvent], None]) -> None:
+        Thread(target=self._look, args=(emit,), name="nodes-file", daemon=True).start()
 
     def present(self, node: Node) -> None:
         """The file says it all."""
@@ -165,20 +165,20 @@ class StaticStore:
         self._closed = True
         self._wake.set()
 
-    def _look(self, tell: Callable[[News], None]) -> None:
+    def _look(self, emit: Callable[[StoreEvent], None]) -> None:
         while not self._closed:
             try:
-                self._read_changes(tell)
+                self._read_changes(emit)
             except Exception as error:  # noqa: BLE001  # whatever it is, the file may be readable a moment later
                 self._seen = None
                 log.debug("%s", self._path, exc_info=error)
-                self._fail(tell, f"{self._path}: {error_text(error)}")
+                self._fail(emit, f"{self._path}: {error_text(error)}")
             while self._presented and self._untold:
-                tell(self._untold.pop(0))
+                emit(self._untold.pop(0))
             self._wake.wait(LOOK_SECONDS)
             self._wake.clear()
 
-    def _read_changes(self, tell: Callable[[News], None]) -> None:
+    def _read_changes(self, emit: Callable[[StoreEvent], None]) -> None:
         state = smallfile.state(self._path)
         if state == self._seen:
             return
@@ -187,19 +187,19 @@ class StaticStore:
             nodes = parse_nodes(smallfile.read(self._path, LARGEST), self._path)
         except (OSError, CniError) as error:
             why = error_text(error)
-            self._fail(tell, why if self._path in why else f"{self._path}: {why}")
+            self._fail(emit, why if self._path in why else f"{self._path}: {why}")
             return
         leases = nodes.settled(self._good)
         own = self._own(leases)
         if not isinstance(own, Lease):
             self._seen = None  # that may change without the file
-            self._fail(tell, own)
+            self._fail(emit, own)
             return
         self._tell_faults(nodes)
         listed = by_key(leases, [name for name in nodes.shared if name in self._good])
         self._good |= nodes.sound()
         self._good = {name: lease for name, lease in self._good.items() if name in leases}
-        tell(Configured(nodes.config, tuple([way.public_ip for way in own.ways])))
+        emit(Configured(nodes.config, tuple([endpoint.public_ip for endpoint in own.endpoints])))
         self._untold = [Held(own), Listed(listed)]
 
     def _own(self, leases: Mapping[str, Lease | str]) -> Lease | str:
@@ -208,7 +208,9 @@ class StaticStore:
         if found is None and not self._name:
             mine = self._addresses()
             sound = [lease for lease in leases.values() if isinstance(lease, Lease)]
-            found = next((lease for lease in sound if any(way.public_ip in mine for way in lease.ways)), None)
+            found = next(
+                (lease for lease in sound if any(endpoint.public_ip in mine for endpoint in lease.endpoints)), None
+            )
         if isinstance(found, str):
             return f"{self._path}: {found}"
         if found is not None:
@@ -225,6 +227,6 @@ class StaticStore:
         if len(texts) > MOST_TOLD:
             log.error("%s: %d faults more", self._path, len(texts) - MOST_TOLD)
 
-    def _fail(self, tell: Callable[[News], None], why: str) -> None:
+    def _fail(self, emit: Callable[[StoreEvent], None], why: str) -> None:
         log.error("%s%s", why, "; what was told before stays" if self._good else "")
-        tell(Failed(why))
+        emit(Failed(why))

@@ -15,7 +15,7 @@ from cni.protocol.record import Record
 
 if TYPE_CHECKING:
     from cni.agent.model.network import NetworkConfig
-    from cni.agent.uplink.select import Underlay, Wish
+    from cni.agent.uplink.select import InterfaceSelector, Underlay
     from cni.kernel.rtnl_parse import Link
     from cni.kernel.rtnl_socket import RtnlSocket
     from cni.protocol.address import IP, Net
@@ -31,16 +31,16 @@ class _Purpose(Record):
     told: tuple[IP, ...]
 
 
-class Wire:
+class PinnedUnderlay:
     """`fault`: why the interface is not as it should be. `searches`: an address that comes anywhere may be better."""
 
-    def __init__(self, route: RtnlSocket, wish: Wish) -> None:
+    def __init__(self, route: RtnlSocket, selector: InterfaceSelector) -> None:
         self.error = ""
-        self._route, self._wish = route, wish
+        self._route, self._selector = route, selector
         self._purpose: _Purpose | None = None
         self._chosen: Underlay | None = None
         self._first: Underlay | None = None  # which was left only because its address was away
-        self._known: set[IP] = set()  # this host's addresses when the chosen one was last whole
+        self._cluster: set[IP] = set()  # this host's addresses when the chosen one was last whole
         self._lost_at: float | None = None
 
     @property
@@ -58,12 +58,12 @@ class Wire:
             self._purpose, self._chosen, self._first, self._lost_at = purpose, None, None, None
         addresses = self._addresses()
         if self._chosen is None:
-            self._known = {net.ip for nets in addresses.values() for net in nets}
+            self._cluster = {net.ip for nets in addresses.values() for net in nets}
             return self._take(self._choose(purpose))
         link = self._link(self._chosen)
         if link is None or not _has(addresses.get(link.ifindex, []), self._chosen.addresses):
             return self._without(self._chosen, link, purpose)
-        self._lost_at, self._known = None, {net.ip for nets in addresses.values() for net in nets}
+        self._lost_at, self._cluster = None, {net.ip for nets in addresses.values() for net in nets}
         return self._better(addresses, purpose) or self._as_it_is(self._chosen, link)
 
     def _addresses(self) -> dict[int, list[Net]]:
@@ -125,12 +125,12 @@ class Wire:
 
     def _moved(self, chosen: Underlay) -> Underlay | None:
         """Returns the interface that has the addresses now: a default route may stay behind with a port of a bridge."""
-        wish = self._wish
-        if wish.names or wish.patterns or wish.can_reach is not None:
+        selector = self._selector
+        if selector.names or selector.patterns or selector.can_reach is not None:
             return None
         ips = _ips(chosen)
         try:
-            found = choose(self._route, tuple([ip.family for ip in ips]), wish._replace(public_ips=tuple(ips)))
+            found = choose(self._route, tuple([ip.family for ip in ips]), selector._replace(public_ips=tuple(ips)))
         except NoUnderlay:
             return None
         return found._replace(public_ips=chosen.public_ips)
@@ -139,7 +139,7 @@ class Wire:
         """The addresses are on another interface now, or the interface was given others that this host did not have."""
         if _ips(found) == _ips(chosen):
             return True
-        return not found.is_makeshift and found.name == chosen.name and self._known.isdisjoint(_ips(found))
+        return not found.is_makeshift and found.name == chosen.name and self._cluster.isdisjoint(_ips(found))
 
     def _take(self, found: Underlay) -> Underlay:
         log.info("other nodes are reached by %s", found.reason)
@@ -149,13 +149,13 @@ class Wire:
     def _choose(self, purpose: _Purpose) -> Underlay:
         """What the store wants counts where the user wants nothing."""
         families, told = purpose.families, purpose.told
-        if self._wish.public_ips or not told:
-            found = choose(self._route, families, self._wish)
+        if self._selector.public_ips or not told:
+            found = choose(self._route, families, self._selector)
         else:
             try:
-                found = choose(self._route, families, self._wish._replace(public_ips=told))
+                found = choose(self._route, families, self._selector._replace(public_ips=told))
             except NoUnderlay:  # none has these addresses: they are translated on the way
-                found = choose(self._route, families, self._wish)
+                found = choose(self._route, families, self._selector)
                 by_family = {ip.family: ip for ip in (*found.public_ips, *told)}
                 found = found._replace(public_ips=tuple([by_family[family] for family in families]))
         if purpose.kind != VXLAN and found.public_ips != tuple([net.ip for net in found.addresses]):

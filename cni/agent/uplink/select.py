@@ -40,7 +40,7 @@ class Underlay(Record):
     is_makeshift: bool = False
 
 
-class Wish(Record):
+class InterfaceSelector(Record):
     """What the user says of the interface. Names (or addresses), then patterns, then whom it leads to: the first that
     is met decides. Only where there is none of these, public addresses do.
     """
@@ -67,9 +67,9 @@ class _Candidate(Record):
     named: bool = False
 
 
-def choose(route: RtnlSocket, families: tuple[int, ...], wish: Wish) -> Underlay:
+def choose(route: RtnlSocket, families: tuple[int, ...], selector: InterfaceSelector) -> Underlay:
     """Raises NoUnderlay, NetlinkError."""
-    return _Choice(route, families, wish).made()
+    return _Selection(route, families, selector).made()
 
 
 def local_addresses(route: RtnlSocket) -> set[IP]:
@@ -77,9 +77,9 @@ def local_addresses(route: RtnlSocket) -> set[IP]:
     return {one.address.ip for one in route.all_addresses()}
 
 
-class _Choice:
-    def __init__(self, route: RtnlSocket, families: tuple[int, ...], wish: Wish) -> None:
-        self._route, self._families, self._wish = route, families, wish
+class _Selection:
+    def __init__(self, route: RtnlSocket, families: tuple[int, ...], selector: InterfaceSelector) -> None:
+        self._route, self._families, self._selector = route, families, selector
         self._links = {link.ifindex: link for link in route.links()}
         self._addresses: dict[int, list[AddressInfo]] = {}
         self._sources: dict[int, list[IP]] = {}
@@ -100,17 +100,17 @@ class _Choice:
 
     def _candidates(self) -> Iterator[_Candidate | str]:
         """In the order in which they are tried; a text tells why a wish leads to none."""
-        wish = self._wish
-        for name in wish.names:
+        selector = self._selector
+        for name in selector.names:
             yield self._named(name)
-        for pattern in wish.patterns:
+        for pattern in selector.patterns:
             yield from self._matching(pattern)
             yield f"no interface with all addresses matches --iface-regex {pattern}"
-        if wish.can_reach is not None:
-            yield self._leading_to(wish.can_reach)
-        if wish.names or wish.patterns or wish.can_reach is not None:
+        if selector.can_reach is not None:
+            yield self._leading_to(selector.can_reach)
+        if selector.names or selector.patterns or selector.can_reach is not None:
             return
-        publics = [ip for ip in map(wish.public_ip, self._families) if ip is not None]
+        publics = [ip for ip in map(selector.public_ip, self._families) if ip is not None]
         yield self._having(publics) if publics else self._default()
 
     def _named(self, name: str) -> _Candidate | str:
@@ -147,7 +147,7 @@ class _Choice:
         why = f"the way to {ip.text} (--iface-can-reach)"
         if owner := self._owner(ip):  # the kernel would say lo
             return _Candidate(owner, f"{ip.text} is its own (--iface-can-reach)", (ip,))
-        way = self._route.way(ip)
+        way = self._route.get_route(ip)
         link = self._links.get(way.ifindex) if way else None
         if way is None or link is None:
             return f"there is no way to {ip.text} (--iface-can-reach)"
@@ -191,7 +191,7 @@ class _Choice:
 
     def _usable(self, candidate: _Candidate, family: int) -> list[AddressInfo]:
         """The best first."""
-        public = self._wish.public_ip(family)
+        public = self._selector.public_ip(family)
         told = [*candidate.told, *([public] if public else [])]
         infos = [one for one in self._addresses.get(candidate.link.ifindex, []) if one.address.family == family]
         ready = [one for one in infos if not one.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)]
@@ -208,11 +208,11 @@ class _Choice:
 
     def _underlay(self, candidate: _Candidate, infos: tuple[AddressInfo, ...]) -> Underlay:
         link, addresses = candidate.link, tuple([info.address for info in infos])
-        publics = tuple([self._wish.public_ip(one.family) or one.ip for one in addresses])
+        publics = tuple([self._selector.public_ip(one.family) or one.ip for one in addresses])
         reason = f"{link.name} with {_listed(one.ip for one in addresses)}, by {candidate.why}"
         if translated := [ip for ip, own in zip(publics, addresses, strict=True) if ip != own.ip]:
             reason += f"; other nodes reach it by {_listed(translated)}"
-        told = (*candidate.told, *self._wish.public_ips)
+        told = (*candidate.told, *self._selector.public_ips)
         makeshift = any(is_virtual(info) and info.address.ip not in told for info in infos)
         return Underlay(link.ifindex, link.name, link.mtu, addresses, publics, reason, makeshift)
 

@@ -33,13 +33,13 @@ def choose(config: NetworkConfig, node: Node, taken: Collection[Net], wished: It
     """One for each end of the node; none overlaps any that is taken, in neither family. Raises NoSubnet."""
     wishes = [net.network for net in wished]
     chosen = []
-    for end in node.ends:
-        space = config.space(end.public_ip.family)
+    for address in node.addresses:
+        space = config.space(address.public_ip.family)
         if space is None:
-            raise NoSubnet(f"the network has no IPv{end.public_ip.family}")
-        others = [net for net in taken if net.family == end.public_ip.family]
-        granted = [net for net in wishes if space.holds(net) and not any(_overlap(net, other) for other in others)]
-        chosen.append(granted[0] if granted else _of_free(space, others, end.public_ip))
+            raise NoSubnet(f"the network has no IPv{address.public_ip.family}")
+        others = [net for net in taken if net.family == address.public_ip.family]
+        time_to_live = [net for net in wishes if space.holds(net) and not any(_overlap(net, other) for other in others)]
+        chosen.append(time_to_live[0] if time_to_live else _of_free(space, others, address.public_ip))
     return tuple(chosen)
 
 

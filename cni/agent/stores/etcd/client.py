@@ -23,7 +23,7 @@ from cni.agent.stores.etcd.errors import (
     reason,
     said,
 )
-from cni.agent.stores.etcd.messages import Json, KeyValue, below, key_value, revision_of, text64
+from cni.agent.stores.etcd.messages import Json, KeyValue, key_value, prefix_range, revision_of, text64
 from cni.agent.stores.http import Lines, parsed, pool_of, wait_of, whole
 from cni.agent.stores.tls import context_of
 from cni.protocol import smallfile
@@ -45,7 +45,7 @@ MOST_KEYS, MOST_BYTES = 200_000, 64 << 20  # of one list: ten times what the lar
 STALE_TOKEN = ("invalid auth token", "user name is empty", "revision of auth store is old", "revision in header is old")
 
 
-class Grant(Record):
+class EtcdLease(Record):
     """A lease of etcd's that keys are bound to; `expires` in seconds since the epoch, None for never."""
 
     lease: int
@@ -80,7 +80,7 @@ class Gateway:
 
     def listed(self, folder: bytes) -> tuple[int, list[KeyValue]]:
         """All keys in it as they were at one revision."""
-        request = {**below(folder), "limit": str(PAGE)}
+        request = {**prefix_range(folder), "limit": str(PAGE)}
         answer = self.call("kv/range", request)
         with understood("kv/range"):
             revision, found = revision_of(answer), [key_value(one) for one in answer.get("kvs", ())]
@@ -95,25 +95,25 @@ class Gateway:
                 raise GatewayError("etcd lists the same keys again and again")
         return revision, found
 
-    def transact(self, compare: list[Json], success: list[Json], failure: list[Json]) -> Json:
+    def txn(self, compare: list[Json], success: list[Json], failure: list[Json]) -> Json:
         """The answer has `succeeded` where every comparison held."""
         return self.call("kv/txn", {"compare": compare, "success": success, "failure": failure})
 
-    def grant(self, seconds: int) -> Grant:
+    def grant(self, seconds: int) -> EtcdLease:
         now = time.time()
         answer = self.call("lease/grant", {"TTL": str(seconds)})
         with understood("lease/grant"):
-            return Grant(int(answer["ID"]), now + int(answer["TTL"]))
+            return EtcdLease(int(answer["ID"]), now + int(answer["TTL"]))
 
-    def revoke(self, grant: Grant) -> None:
+    def revoke(self, grant: EtcdLease) -> None:
         self.call("lease/revoke", {"ID": str(grant.lease)})
 
-    def granted(self, lease: int) -> Grant:
+    def time_to_live(self, lease: int) -> EtcdLease:
         """A lease of etcd's as it is now; one that is gone has expired."""
         now = time.time()
         answer = self.call("lease/timetolive", {"ID": str(lease)})
         with understood("lease/timetolive"):
-            return Grant(lease, now + int(answer.get("TTL", 0)))
+            return EtcdLease(lease, now + int(answer.get("TTL", 0)))
 
     def watch(self, creates: list[Json]) -> Stream:
         """Several watches in one stream. A member of the cluster that has lost the leader ends it."""
@@ -134,11 +134,11 @@ class Gateway:
     def forget_token(self) -> None:
         self._token = ""
 
-    def connect_anew(self) -> None:
+    def reset_connections(self) -> None:
         """What is open is left to those that use it; certificates are read again."""
         self._pool = None
 
-    def turn_away(self) -> None:
+    def rotate_endpoint(self) -> None:
         """Next time another endpoint is tried first."""
         self._turn += 1
 
@@ -180,7 +180,7 @@ class Gateway:
                     return taken
                 text = error_of(response.status, whole(response))
             except (HTTPError, OSError) as error:
-                self.connect_anew()
+                self.reset_connections()
                 errors[endpoint] = f"{reason(error)}{hint(error, endpoint, self._options.certfile)}"
                 continue
             wait = max(wait, wait_of(response))

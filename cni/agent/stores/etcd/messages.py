@@ -38,7 +38,7 @@ def revision_of(answer: Json) -> int:
     return int(answer["header"].get("revision", 0))
 
 
-def below(folder: bytes) -> Json:
+def prefix_range(folder: bytes) -> Json:
     """All keys that begin with the folder's name, which ends in a slash."""
     return {"key": text64(folder), "range_end": text64(folder[:-1] + b"0")}
 
@@ -52,7 +52,7 @@ def delete(key: bytes) -> Json:
 
 
 def created_since(folder: bytes, revision: int) -> Json:
-    return {"request_range": {**below(folder), "min_create_revision": str(revision + 1)}}
+    return {"request_range": {**prefix_range(folder), "min_create_revision": str(revision + 1)}}
 
 
 def unchanged(found: KeyValue) -> Json:
@@ -62,4 +62,4 @@ def unchanged(found: KeyValue) -> Json:
 
 def none_created_since(folder: bytes, revision: int) -> Json:
     """No key has come into the folder since; renewals of others do not matter."""
-    return {**below(folder), "target": "CREATE", "result": "LESS", "create_revision": str(revision + 1)}
+    return {**prefix_range(folder), "target": "CREATE", "result": "LESS", "create_revision": str(revision + 1)}

@@ -18,14 +18,14 @@ from cni.agent.model.lease import Lease, parse_key, parse_lease
 from cni.agent.stores.etcd.allocation import NoSubnet
 from cni.agent.stores.etcd.client import understood
 from cni.agent.stores.etcd.errors import GatewayError
-from cni.agent.stores.etcd.messages import KeyValue, below, key_value, revision_of, text64
+from cni.agent.stores.etcd.messages import KeyValue, key_value, prefix_range, revision_of, text64
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from threading import Event
 
-    from cni.agent.model.events import News
+    from cni.agent.model.events import StoreEvent
     from cni.agent.stores.etcd.client import Gateway, Stream
     from cni.agent.stores.etcd.lease import OwnLease
     from cni.agent.stores.etcd.messages import Json
@@ -43,7 +43,7 @@ class Outdated(GatewayError):
     """What is known is no longer what etcd goes on from; all has to be listed again."""
 
 
-class Trouble:
+class Backoff:
     """What goes wrong in one thread: how long to wait after it, and each kind of it logged once until it is over."""
 
     def __init__(self, first: float, limit: float) -> None:
@@ -77,32 +77,32 @@ def told(error: Exception) -> str:
     return error_text(error)
 
 
-class Hooks(Record):
+class WatchHandler(Record):
     """Whom the follower calls: with the configuration, when the own key is another's word, when the stream is up."""
 
     configured: Callable[[bytes | None], None]
     disturbed: Callable[[], None]
     connected: Callable[[], None]
     failed: Callable[[str], None]
-    tell: Callable[[News], None]
+    emit: Callable[[StoreEvent], None]
 
 
-class Follower:
+class Watcher:
     """Leases are told once one is held: till then only the configuration is."""
 
-    def __init__(self, gateway: Gateway, prefix: bytes, own: OwnLease, hooks: Hooks, stop: Event) -> None:
-        self._gateway, self._own, self._hooks, self._stop = gateway, own, hooks, stop
+    def __init__(self, gateway: Gateway, prefix: bytes, own: OwnLease, handler: WatchHandler, stop: Event) -> None:
+        self._gateway, self._own, self._hooks, self._stop = gateway, own, handler, stop
         self._config, self._folder = prefix + b"/config", prefix + b"/subnets/"
         self._places: dict[int, int] = {}  # by watch: the revision up to which all is known
         self._cluster = ""
         self._pending: set[int] = set()
         self._up_since = DOWN
-        self._trouble = Trouble(0.1, 5.0)
+        self._trouble = Backoff(0.1, 5.0)
         self._lock = Lock()  # of the two below, which other threads touch
         self._stream: Stream | None = None
         self._outdated = False
 
-    def list_again(self) -> None:
+    def relist(self) -> None:
         """All is told anew, from any thread."""
         with self._lock:
             self._outdated = True
@@ -122,7 +122,7 @@ class Follower:
         """A stream may break: that is told only where it cannot be taken up again."""
         if time.monotonic() - self._up_since > CALM:
             self._trouble.over()
-        self._gateway.turn_away()
+        self._gateway.rotate_endpoint()
         pause = self._trouble.again(error)
         if self._up_since == DOWN and not isinstance(error, Outdated):
             self._hooks.failed(told(error))
@@ -136,7 +136,7 @@ class Follower:
             self._outdated = False
         if not self._places:
             self._list()
-        creates = [{"key": text64(self._config)}, below(self._folder)]
+        creates = [{"key": text64(self._config)}, prefix_range(self._folder)]
         # From the last revision known, whose events are skipped: where the next one is that of a compaction, etcd
         # (before 3.5.18) forgets what was deleted by it, and only who asks for an older one is refused.
         stream = self._gateway.watch(
@@ -168,7 +168,7 @@ class Follower:
             places[LEASES], entries = self._gateway.listed(self._folder)
             leases = dict([self._read(entry) for entry in entries])
             with self._own.lock:
-                self._hooks.tell(Listed(leases))
+                self._hooks.emit(Listed(leases))
             self._compare(entries)
         self._places = places
         self._cluster = ""
@@ -231,9 +231,9 @@ class Follower:
                 entry = key_value(event["kv"])
                 if event.get("type") == "DELETE":
                     key = entry.key[len(self._folder) :].decode("utf-8", "backslashreplace")
-                    self._hooks.tell(Changed(key, None))
+                    self._hooks.emit(Changed(key, None))
                 else:
-                    self._hooks.tell(Changed(*self._read(entry)))
+                    self._hooks.emit(Changed(*self._read(entry)))
                 disturbed = disturbed or (held is not None and entry.key == own and entry.modified > held.revision)
         if disturbed:
             self._hooks.disturbed()

@@ -37,7 +37,7 @@ class Expired(ApiError):
     """What was asked for is older than what the API server remembers."""
 
 
-class Aim(Record):
+class ApiRequest(Record):
     """What is asked for, in the words of the API's permissions, and where; with a body it is a patch."""
 
     verb: str
@@ -98,63 +98,63 @@ class Api:
 
     def watch(self, revision: str, seconds: int) -> Watch:
         """All changes since; the server ends it after so long. Raises Expired, ApiError."""
-        aim = _nodes(
+        request = _nodes(
             "watch", watch="true", resourceVersion=revision, allowWatchBookmarks="true", timeoutSeconds=seconds
         )
-        found = Watch(self._answer(aim))
+        found = Watch(self._answer(request))
         found.be_patient(seconds + OVERTIME)
         return found
 
     def patch_status(self, name: str, patch: Json) -> Json:
         """The node as it is then. Raises ApiError."""
         where = f"/api/v1/nodes/{quote(name, safe='')}/status"
-        return self._asked(Aim("patch", "nodes/status", where, json.dumps(patch).encode()))
+        return self._asked(ApiRequest("patch", "nodes/status", where, json.dumps(patch).encode()))
 
     def node_of_pod(self, namespace: str, name: str) -> str:
         """Raises ApiError."""
         where = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(name, safe='')}"
-        spec = self._asked(Aim("get", "pods", where)).get("spec")
+        spec = self._asked(ApiRequest("get", "pods", where)).get("spec")
         node = spec.get("nodeName") if isinstance(spec, dict) else None
         if not (node and isinstance(node, str)):
             raise ApiError(f"pod {namespace}/{name} is on no node yet")
         return node
 
-    def connect_anew(self) -> None:
+    def reset_connections(self) -> None:
         """What is open is left to those that use it; files are read again."""
         self._connection = None
 
-    def _asked(self, aim: Aim) -> Json:
-        data = self._whole(self._answer(aim), aim)
+    def _asked(self, request: ApiRequest) -> Json:
+        data = self._whole(self._answer(request), request)
         try:
             answer = parsed(data)
         except ValueError:
             answer = None
         if not (isinstance(answer, dict) and "kind" in answer):
-            raise ApiError(f"{self._connected().access.server}{aim.path} {NONSENSE}")
+            raise ApiError(f"{self._connected().access.server}{request.path} {NONSENSE}")
         return answer
 
-    def _whole(self, response: BaseHTTPResponse, aim: Aim) -> bytes:
+    def _whole(self, response: BaseHTTPResponse, request: ApiRequest) -> bytes:
         """Raises ApiError."""
         try:
             return whole(response)
         except (HTTPError, OSError) as error:
-            raise self._cut_off(aim, error) from None
+            raise self._cut_off(request, error) from None
 
-    def _cut_off(self, aim: Aim, error: Exception) -> ApiError:
+    def _cut_off(self, request: ApiRequest, error: Exception) -> ApiError:
         server = self._connected().access.server
-        self.connect_anew()
-        return ApiError(f"{server}, to {aim.verb} {aim.resource}: {reason(error, ANSWER_SECONDS)}")
+        self.reset_connections()
+        return ApiError(f"{server}, to {request.verb} {request.resource}: {reason(error, ANSWER_SECONDS)}")
 
-    def _answer(self, aim: Aim) -> BaseHTTPResponse:
+    def _answer(self, request: ApiRequest) -> BaseHTTPResponse:
         """Raises Expired, ApiError."""
-        response = self._sent(aim)
+        response = self._sent(request)
         if response.status == UNAUTHORIZED:  # perhaps other credentials have come in the meantime
             response.close()
-            self.connect_anew()
-            response = self._sent(aim)
+            self.reset_connections()
+            response = self._sent(request)
         if response.status in DONE:
             return response
-        what, text = f"{aim.verb} {aim.resource}", _said(self._whole(response, aim))
+        what, text = f"{request.verb} {request.resource}", _said(self._whole(response, request))
         server = self._connected().access.server
         if response.status == UNAUTHORIZED:
             text = f"{server} does not know who asks to {what}: the token or certificate is not valid (401)"
@@ -164,27 +164,27 @@ class Api:
             text = f"{server} does not {what}: {text} ({response.status})"
         raise _refusal(response.status, text, wait_of(response))
 
-    def _sent(self, aim: Aim) -> BaseHTTPResponse:
+    def _sent(self, request: ApiRequest) -> BaseHTTPResponse:
         connection = self._connected()
         access = connection.access
         headers = {"Accept": "application/json", "User-Agent": "podwired"}
-        if aim.verb == "list":
+        if request.verb == "list":
             headers["Accept-Encoding"] = "gzip"
-        if aim.body:
+        if request.body:
             headers["Content-Type"] = "application/strategic-merge-patch+json"
         if token := access.bearer():
             headers["Authorization"] = f"Bearer {token}"
         try:
             return connection.pool.request(
-                "PATCH" if aim.body else "GET",
-                access.server + aim.path,
-                body=aim.body or None,
+                "PATCH" if request.body else "GET",
+                access.server + request.path,
+                body=request.body or None,
                 headers=headers,
                 preload_content=False,
                 redirect=False,
             )
         except (HTTPError, OSError) as error:
-            raise self._cut_off(aim, error) from None
+            raise self._cut_off(request, error) from None
 
     def _connected(self) -> Connection:
         """Raises ApiError."""
@@ -201,8 +201,8 @@ def _connect(access: Access) -> Connection:
     return Connection(access, pool_of(access.tls(), ANSWER_SECONDS, access.server_name))
 
 
-def _nodes(verb: str, **query: str | int) -> Aim:
-    return Aim(verb, "nodes", f"/api/v1/nodes?{urlencode(query)}")
+def _nodes(verb: str, **query: str | int) -> ApiRequest:
+    return ApiRequest(verb, "nodes", f"/api/v1/nodes?{urlencode(query)}")
 
 
 def _page(answer: Json) -> tuple[str, str, list[Json]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from cni.agent.model.lease import Lease, Way
+from cni.agent.model.lease import Endpoint, Lease
 from cni.agent.model.network import VNI_LIMIT, VXLAN
 from cni.protocol.address import IP, Net, mac_text, parse_ip, parse_net
 from cni.protocol.errors import CniError
@@ -34,7 +34,7 @@ ADDRESSES, MOST_ADDRESSES = ("InternalIP", "ExternalIP"), 16
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 
 
-class Unfit(Exception):
+class NodeNotUsable(Exception):
     """The node cannot have a lease as it is; the text is for people."""
 
 
@@ -44,7 +44,7 @@ class Keys(Record):
     data: str
     public_ip: str
     overwrite: str
-    wish: str
+    selector: str
 
 
 class Names(Record):
@@ -82,7 +82,7 @@ def is_older(revision: str, than: str) -> bool:
     return revision.isdecimal() and than.isdecimal() and int(revision) < int(than)
 
 
-def whole_prefix(text: str) -> str:
+def annotation_prefix(text: str) -> str:
     """The text before every key: `flannel.alpha.coreos.com/`, or with a part behind the slash `example.com/a-`.
 
     Raises ValueError.
@@ -139,65 +139,69 @@ def peer(node: Json, names: Names) -> Lease | str | None:
         return (error.message if isinstance(error, CniError) else str(error))[:LONGEST_FAULT]
 
 
-def wished_ips(own: OwnNode, names: Names) -> tuple[IP, ...]:
-    """By which addresses the node's annotations want it to be reached. Raises Unfit."""
+def override_ips(own: OwnNode, names: Names) -> tuple[IP, ...]:
+    """By which addresses the node's annotations want it to be reached. Raises NodeNotUsable."""
     found = []
     for family in (4, 6):
-        key = names.of(family).wish
+        key = names.of(family).selector
         text = own.annotations.get(key)
         if not text:
             continue
         try:
             ip = parse_ip(text)
         except ValueError as error:
-            raise Unfit(f"annotation {key}: {error}") from None
+            raise NodeNotUsable(f"annotation {key}: {error}") from None
         if ip.family != family:
-            raise Unfit(f"annotation {key}: {text!r} is no IPv{family} address")
+            raise NodeNotUsable(f"annotation {key}: {text!r} is no IPv{family} address")
         found.append(ip)
     return tuple(found)
 
 
 def own_subnets(own: OwnNode, name: str, config: NetworkConfig) -> tuple[Net, ...]:
-    """One for each family of the network. Raises Unfit."""
+    """One for each family of the network. Raises NodeNotUsable."""
     if not own.cidrs:
-        raise Unfit(f'node "{name}" has no pod CIDR yet: the controller manager gives it one (--allocate-node-cidrs)')
+        raise NodeNotUsable(
+            f'node "{name}" has no pod CIDR yet: the controller manager gives it one (--allocate-node-cidrs)'
+        )
     try:
         found = _subnets(own.cidrs)
     except ValueError as error:
-        raise Unfit(f'pod CIDR of node "{name}": {error}') from None
+        raise NodeNotUsable(f'pod CIDR of node "{name}": {error}') from None
     for family in config.families:
         network, subnet = config.network(family), found.get(family)
         if subnet is None:
-            raise Unfit(f'node "{name}" has no IPv{family} pod CIDR, only {", ".join(own.cidrs)}')
+            raise NodeNotUsable(f'node "{name}" has no IPv{family} pod CIDR, only {", ".join(own.cidrs)}')
         if not network.contains(subnet.ip) or subnet.prefix < network.prefix:
-            raise Unfit(f'pod CIDR {subnet.text} of node "{name}" is not in the network {network.text}')
+            raise NodeNotUsable(f'pod CIDR {subnet.text} of node "{name}" is not in the network {network.text}')
     return tuple([found[family] for family in config.families])
 
 
 def known_lease(own: OwnNode, node: Node, subnets: tuple[Net, ...], names: Names) -> Lease:
     """What the annotations say of this node's VTEPs, whatever else they say: a device that others know lives on."""
-    ways = []
-    for subnet, end in zip(subnets, node.ends, strict=True):
+    endpoints = []
+    for subnet, address in zip(subnets, node.addresses, strict=True):
         try:
             mac, _ = _vtep(own.annotations.get(names.of(subnet.family).data, ""))
         except (ValueError, CniError):
             mac = None
-        ways.append(Way(subnet, end.public_ip, mac))
-    return Lease(tuple(ways), own.annotations.get(names.backend, ""))
+        endpoints.append(Endpoint(subnet, address.public_ip, mac))
+    return Lease(tuple(endpoints), own.annotations.get(names.backend, ""))
 
 
-def published(lease: Lease, own: OwnNode, names: Names) -> dict[str, str]:
+def annotations_of(lease: Lease, own: OwnNode, names: Names) -> dict[str, str]:
     """The annotations that tell of the lease. As flannel does it, with host-gw IPv4 is told of even without it."""
     said = {names.backend: lease.backend, names.managed: MANAGED}
     for family in (4, 6):
-        way, keys = lease.way(family), names.of(family)
-        if way is None and (family == 6 or lease.backend == VXLAN):
+        endpoint, keys = lease.endpoint(family), names.of(family)
+        if endpoint is None and (family == 6 or lease.backend == VXLAN):
             continue
         vtep: JsonValue = (
-            {"VNI": lease.vni, "VtepMAC": mac_text(way.mac)} if way is not None and way.mac is not None else None
+            {"VNI": lease.vni, "VtepMAC": mac_text(endpoint.vtep_mac)}
+            if endpoint is not None and endpoint.vtep_mac is not None
+            else None
         )
         said[keys.data] = dump(vtep)
-        ip = way.public_ip if way is not None else UNSPECIFIED
+        ip = endpoint.public_ip if endpoint is not None else UNSPECIFIED
         said[keys.public_ip] = own.annotations.get(keys.overwrite) or ip.text
     return said
 
@@ -241,7 +245,7 @@ def _subnets(cidrs: Iterable[str]) -> dict[int, Net]:
 
 def _lease(subnets: dict[int, Net], annotations: Mapping[str, str], names: Names) -> Lease:
     """Raises ValueError, CniError."""
-    backend, vni, ways = annotations.get(names.backend, ""), 0, []
+    backend, vni, endpoints = annotations.get(names.backend, ""), 0, []
     for family, subnet in sorted(subnets.items()):
         keys = names.of(family)
         text = annotations.get(keys.public_ip)
@@ -256,10 +260,10 @@ def _lease(subnets: dict[int, Net], annotations: Mapping[str, str], names: Names
             vni = vni or number
             if mac is None:
                 raise ValueError(f"{keys.data}: VtepMAC is missing")
-        ways.append(Way(subnet, ip, mac))
-    if not ways:
+        endpoints.append(Endpoint(subnet, ip, mac))
+    if not endpoints:
         raise ValueError(f"it has no {names.ipv4.public_ip}" if subnets else "it has no pod CIDR yet")
-    return Lease(tuple(ways), backend, vni)
+    return Lease(tuple(endpoints), backend, vni)
 
 
 def _vtep(text: str) -> tuple[bytes | None, int]:

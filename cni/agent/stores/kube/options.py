@@ -20,4 +20,4 @@ class KubeOptions(Record):
     service: str
     prefix: str
     network_file: str
-    tells_available: bool
+    set_network_condition: bool

@@ -21,20 +21,20 @@ from cni.agent.stores.kube.nodes import (
     CONDITION,
     MESSAGE,
     REASON,
-    Unfit,
+    NodeNotUsable,
+    annotations_of,
     known_lease,
     names_of,
+    override_ips,
     own_subnets,
-    published,
-    wished_ips,
 )
-from cni.agent.stores.kube.watch import Follower, Hooks, told
+from cni.agent.stores.kube.watch import Watcher, WatchHandler, told
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cni.agent.model.events import News
+    from cni.agent.model.events import StoreEvent
     from cni.agent.model.lease import Lease, Node
     from cni.agent.model.network import NetworkConfig
     from cni.agent.stores.kube.nodes import Json, OwnNode
@@ -47,7 +47,7 @@ CLOSING_SECONDS = 1.0
 FILE, API, NODE, WRITE = "file", "API", "node", "write"  # where faults are
 
 
-class Aim(Record):
+class DesiredNode(Record):
     """What the own node has to fit, what it has to say, and how it is."""
 
     config: NetworkConfig
@@ -77,25 +77,27 @@ class KubeStore:
         self._announced = ""  # the node that was said to be ready
         self._written = -CALM
         self._api = Api(partial(access_of, options))
-        hooks = Hooks(self._list, self._see, self._hear, self._connected, partial(self._fault, API))
-        self._follower = Follower(self._api, options, self._names, hooks, self._stop)
+        handler = WatchHandler(self._list, self._see, self._hear, self._connected, partial(self._fault, API))
+        self._watcher = Watcher(self._api, options, self._names, handler, self._stop)
         file = NetworkFile(options.network_file, self._configure, partial(self._fault, FILE), self._stop)
         self._threads = [
             Thread(target=run, name=f"kube-{name}", daemon=True)
-            for name, run in (("follower", self._follower.run), ("file", file.run), ("keeper", self._keep))
+            for name, run in (("follower", self._watcher.run), ("file", file.run), ("keeper", self._keep))
         ]
 
-    def start(self, tell: Callable[[News], None]) -> None:
-        self._tell = tell
+    def start(self, emit: Callable[[StoreEvent], None]) -> None:
+        self._deliver = emit
         for thread in self._threads:
             thread.start()
 
     def present(self, node: Node) -> None:
         before = self._node
-        if before is not None and [end.public_ip for end in before.ends] != [end.public_ip for end in node.ends]:
+        if before is not None and [address.public_ip for address in before.addresses] != [
+            address.public_ip for address in node.addresses
+        ]:
             # Connections may be from an address that the node has no more: nothing would tell them for half a minute.
-            self._api.connect_anew()
-            self._follower.connect_anew()
+            self._api.reset_connections()
+            self._watcher.reset_connections()
         with self._wake:
             self._node = node
             self._disturb()
@@ -108,24 +110,24 @@ class KubeStore:
 
     def close(self) -> None:
         self._stop.set()
-        self._follower.connect_anew()
+        self._watcher.reset_connections()
         with self._wake:
             self._wake.notify_all()
         for thread in self._threads:
             if thread is not current_thread() and thread.is_alive():
                 thread.join(CLOSING_SECONDS)  # a request that is under way may take longer
 
-    def _say(self, news: News) -> None:
+    def _emit(self, event: StoreEvent) -> None:
         if not self._stop.is_set():
-            self._said = news.why if isinstance(news, Failed) else ""
-            self._tell(news)
+            self._said = event.why if isinstance(event, Failed) else ""
+            self._deliver(event)
 
     def _fault(self, where: str, why: str) -> None:
         with self._wake:
             if self._faults.get(where) != why:
                 self._faults[where] = why
                 log.warning("%s", why)
-                self._say(Failed(why))
+                self._emit(Failed(why))
 
     def _clear(self, where: str) -> None:
         """What is true now is told again, where a fault was told last that is over."""
@@ -134,11 +136,11 @@ class KubeStore:
             if not why or why != self._said:
                 return
             if self._faults:
-                self._say(Failed(next(iter(self._faults.values()))))
+                self._emit(Failed(next(iter(self._faults.values()))))
             elif self._held is not None:
-                self._say(Held(self._held))
+                self._emit(Held(self._held))
             elif self._configured is not None:
-                self._say(self._configured)
+                self._emit(self._configured)
 
     def _configure(self, config: NetworkConfig) -> None:
         with self._wake:
@@ -150,7 +152,7 @@ class KubeStore:
         with self._wake:
             self._leases = leases
             if self._held is not None:
-                self._say(Listed(dict(leases)))
+                self._emit(Listed(dict(leases)))
             self._own = own
             self._review()
 
@@ -173,7 +175,7 @@ class KubeStore:
             else:
                 self._leases[name] = lease
             if self._held is not None:
-                self._say(Changed(name, lease))
+                self._emit(Changed(name, lease))
 
     def _connected(self) -> None:
         """What was in vain while the API server was away is tried now."""
@@ -186,17 +188,17 @@ class KubeStore:
         """With the lock held: what follows from the file and the own node."""
         if self._config is None or self._leases is None:
             return
-        name, own = self._follower.name, self._own
+        name, own = self._watcher.name, self._own
         if own is None:
             self._fault(NODE, f'Kubernetes has no node "{name}": it is not registered yet, or --node-name is wrong')
             return
         try:
-            configured = Configured(self._config, wished_ips(own, self._names))
+            configured = Configured(self._config, override_ips(own, self._names))
             if configured != self._configured:
                 self._configured = configured
-                self._say(configured)
+                self._emit(configured)
             own_subnets(own, name, self._config)
-        except Unfit as unfit:
+        except NodeNotUsable as unfit:
             self._fault(NODE, str(unfit))
         else:
             self._clear(NODE)
@@ -209,9 +211,9 @@ class KubeStore:
 
     def _keep(self) -> None:
         pause, wait = FIRST_PAUSE, None
-        while (aim := self._awaited(wait)) is not None:
+        while (desired := self._awaited(wait)) is not None:
             try:
-                self._settle(aim)
+                self._sync(desired)
             except Exception as error:  # noqa: BLE001  # not even a defect may end the thread
                 if not isinstance(error, ApiError):
                     log.debug("%s", error, exc_info=error)
@@ -223,71 +225,71 @@ class KubeStore:
             self._clear(WRITE)
             pause, wait = FIRST_PAUSE, None
 
-    def _awaited(self, pause: float | None) -> Aim | None:
+    def _awaited(self, pause: float | None) -> DesiredNode | None:
         """What to settle when there is need, at the latest after the pause; None at the end."""
         end = None if pause is None else time.monotonic() + pause
         with self._wake:
             while not self._stop.is_set():
                 left = None if end is None else end - time.monotonic()
                 due = self._disturbed or (left is not None and left <= 0)
-                if due and (aim := self._aim()) is not None:
+                if due and (desired := self._desired()) is not None:
                     self._disturbed = False
-                    return aim
+                    return desired
                 self._wake.wait(None if due else left)
         return None
 
-    def _aim(self) -> Aim | None:
+    def _desired(self) -> DesiredNode | None:
         """None until configuration and node agree: the lease is kept as it was."""
         config, node, own = self._config, self._node, self._own
         if config is None or node is None or own is None:
             return None
-        families = tuple([end.public_ip.family for end in node.ends])
+        families = tuple([address.public_ip.family for address in node.addresses])
         vni = config.backend.vni if config.backend.kind == VXLAN else 0
         if (families, node.backend, node.vni) != (config.families, config.backend.kind, vni):
             return None
-        return Aim(config, node, own, self._ready)
+        return DesiredNode(config, node, own, self._ready)
 
-    def _settle(self, aim: Aim) -> None:
+    def _sync(self, desired: DesiredNode) -> None:
         """Writes only what is not so already. Raises ApiError."""
-        own = aim.own
+        own = desired.own
         try:
-            subnets = own_subnets(own, self._follower.name, aim.config)
-        except Unfit:
+            subnets = own_subnets(own, self._watcher.name, desired.config)
+        except NodeNotUsable:
             return  # has been told
-        lease = aim.node.lease(subnets, self._known(aim, subnets))
-        wanted = published(lease, own, self._names)
+        lease = desired.node.lease(subnets, self._cluster(desired, subnets))
+        wanted = annotations_of(lease, own, self._names)
         if differing := {key: text for key, text in wanted.items() if own.annotations.get(key) != text}:
             self._stop.wait(max(0.0, self._written + CALM - time.monotonic()))
             self._written = time.monotonic()
             log.info("tells other nodes %s", ", ".join([f"{key}={text}" for key, text in differing.items()]))
             self._write({"metadata": {"annotations": differing}})
-        self._hold(lease, aim.node)
-        if aim.ready and self._options.tells_available and self._announced != own.uid:
+        self._hold(lease, desired.node)
+        if desired.ready and self._options.set_network_condition and self._announced != own.uid:
             if not own.available:
                 self._write({"status": {"conditions": [_condition()]}})
             self._announced = own.uid
 
-    def _known(self, aim: Aim, subnets: tuple[Net, ...]) -> Lease | None:
+    def _cluster(self, desired: DesiredNode, subnets: tuple[Net, ...]) -> Lease | None:
         """The MAC addresses that others know stay, until the node presents other ones."""
         if self._held is None:
-            return known_lease(aim.own, aim.node, subnets, self._names)
-        return self._held if self._macs == _macs(aim.node) else None
+            return known_lease(desired.own, desired.node, subnets, self._names)
+        return self._held if self._macs == _macs(desired.node) else None
 
     def _write(self, patch: Json) -> None:
         """Raises ApiError."""
-        self._see(self._follower.own_of(self._api.patch_status(self._follower.name, patch)))
+        self._see(self._watcher.own_of(self._api.patch_status(self._watcher.name, patch)))
 
     def _hold(self, lease: Lease, node: Node) -> None:
         with self._wake:
             before, self._held, self._macs = self._held, lease, _macs(node)
             if lease != before:
-                self._say(Held(lease))
+                self._emit(Held(lease))
             if before is None and self._leases is not None:
-                self._say(Listed(dict(self._leases)))
+                self._emit(Listed(dict(self._leases)))
 
 
 def _macs(node: Node) -> tuple[bytes | None, ...]:
-    return tuple([end.mac for end in node.ends])
+    return tuple([address.vtep_mac for address in node.addresses])
 
 
 def _condition() -> Json:

@@ -47,7 +47,7 @@ def named(node: Json) -> str:
     return name
 
 
-class Hooks(Record):
+class WatchHandler(Record):
     """Whom the follower calls. An own node is None where it does not exist, a lease where no node of flannel's does."""
 
     listed: Callable[[OwnNode | None, dict[str, Lease | str]], None]
@@ -57,12 +57,12 @@ class Hooks(Record):
     failed: Callable[[str], None]
 
 
-class Follower:
+class Watcher:
     """`name`: the own node's; empty until its pod was asked."""
 
-    def __init__(self, api: Api, options: KubeOptions, names: Names, hooks: Hooks, stop: Event) -> None:
+    def __init__(self, api: Api, options: KubeOptions, names: Names, handler: WatchHandler, stop: Event) -> None:
         self.name = options.node_name
-        self._api, self._pod, self._names, self._hooks, self._stop = api, options.pod, names, hooks, stop
+        self._api, self._pod, self._names, self._hooks, self._stop = api, options.pod, names, handler, stop
         self._revision = ""
         self._up_since = DOWN
         self._pause = FIRST_PAUSE
@@ -74,7 +74,7 @@ class Follower:
         self._stream: Watch | None = None
         self._stale = False
 
-    def connect_anew(self) -> None:
+    def reset_connections(self) -> None:
         """From any thread: goes on over a connection of its own."""
         with self._lock:
             self._stale = True
