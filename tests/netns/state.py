@@ -6,20 +6,27 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from tests.snapshot import missing_from
+
 if TYPE_CHECKING:
-    from tests.machine import Machine, Pod, Snapshot
+    from collections.abc import Iterable
+
+    from tests.machine import Machine, Pod
+    from tests.snapshot import Snapshot
 
 LEASES = "/var/lib/cni"
-_SETTINGS = (
-    "grep -rs . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/ipv4/ip_forward || true"  # secrets refuse
-)
+_SETTINGS = ("/proc/sys/net/ipv4/conf", "/proc/sys/net/ipv6/conf", "/proc/sys/net/ipv4/ip_forward")
 _LEASE = re.compile(r"/(\d+\.\d+\.\d+\.\d+|[0-9a-f]*:[0-9a-f:]*) '")
 
 
 def leases(machine: Machine) -> dict[str, str]:
     """Give the leased addresses, each with its owner as CONTAINER/INTERFACE."""
+    return _leases(machine.files(LEASES))
+
+
+def _leases(files: Iterable[str]) -> dict[str, str]:
     found = {}
-    for line in machine.files(LEASES):
+    for line in files:
         if match := _LEASE.search(line):
             content = line[match.end() - 1 :].strip("'\"")
             found[match[1]] = content.replace("\\r\\n", "/")
@@ -31,19 +38,14 @@ def whole(machine: Machine) -> Snapshot:
 
     Left out are what an allocator may remember: its lock, its folder, and where its next round begins.
     """
-    seen = machine.snapshot(())
-    settings = machine.run("sh", "-c", _SETTINGS).stdout.splitlines()
-    for pod in machine.pods.values():
-        if machine.run("test", "-e", pod.path, check=False).returncode == 0:
-            settings += [f"{pod.name}: {line}" for line in pod.run("sh", "-c", _SETTINGS).stdout.splitlines()]
-    held = [f"{address} {owner}" for address, owner in leases(machine).items()]
-    return {**seen, "settings": sorted(settings), "files": sorted(held)}
+    seen = machine.snapshot((LEASES,), _SETTINGS)
+    return {**seen, "files": sorted(f"{address} {owner}" for address, owner in _leases(seen["files"]).items())}
 
 
 def difference(before: Snapshot, after: Snapshot) -> list[str]:
     """Give the lines that are in one of them only, each with a sign."""
-    lost = [f"- {line}" for section in before for line in before[section] if line not in after[section]]
-    gained = [f"+ {line}" for section in after for line in after[section] if line not in before[section]]
+    lost = [f"- {line}" for section in before for line in missing_from(after[section], before[section])]
+    gained = [f"+ {line}" for section in after for line in missing_from(before[section], after[section])]
     return lost + gained
 
 

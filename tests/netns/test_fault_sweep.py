@@ -14,9 +14,9 @@ from tests.netns.state import difference, whole
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from tests.machine import Snapshot
     from tests.netns.faults import Fault, Wrap
     from tests.netns.runtime import Json
+    from tests.snapshot import Snapshot
 
     Install = Callable[[Wrap], None]
 

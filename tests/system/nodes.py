@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from tests.machine import Machine, MachineError, Pod
+from tests.namespaces import furnish
 from tests.system.plugins import Attachment, call
 from tests.system.programs import Etcd, Program
 
@@ -33,19 +34,8 @@ DEADLINE, PAUSE = 30.0, 0.04  # seconds
 
 # As that of tests.machine. Two numbers are told, the first process's outside of all machines and in the cluster's.
 _INIT = """
-set -e
 read -r outside rest < "/proc/self/fd/$1/self/stat"
 read -r number rest < /proc/self/stat
-mount -t proc proc /proc
-mount -t tmpfs tmpfs /run
-mkdir -p /run/netns /run/.sysfs
-mount -t sysfs sysfs /run/.sysfs
-mount --rbind /sys/fs/cgroup /run/.sysfs/fs/cgroup
-mount --move /run/.sysfs /sys
-rmdir /run/.sysfs
-mount -t tmpfs tmpfs /var/lib
-mount -t tmpfs tmpfs /etc/cni
-ip link set lo up
 echo "$outside $number"
 exec cat
 """
@@ -113,6 +103,7 @@ class Node(Machine):
         except ValueError:
             raise MachineError(said + init.stdout.read()) from None
         self._input = init.stdin
+        self.call(furnish, (), ("/var/lib", "/etc/cni"))
         return self
 
     def address(self, family: int = 4) -> str:

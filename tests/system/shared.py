@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.machine import Machine, Pod, Snapshot
+    from tests.machine import Machine, Pod
+    from tests.snapshot import Snapshot
     from tests.system.plugins import Json
 
 CONFLIST = Path(__file__).parents[2] / "conf/10-podwire.conflist"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.machine import Machine, Pod, Snapshot, added
+from tests.machine import Machine, Pod
+from tests.snapshot import Snapshot, added
 from tests.system.plugins import Attachment, Json, RefusedError, call
 from tests.system.shared import without_marks
 

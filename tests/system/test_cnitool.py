@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.machine import Machine, MachineError, Pod, added
+from tests.machine import Machine, MachineError, Pod
+from tests.snapshot import added
 from tests.system.plugins import CniTool, address_of
 from tests.system.shared import CONFLIST, assert_only_shared, example, without_marks
 

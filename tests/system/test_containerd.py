@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.machine import Machine, MachineError, added, until
+from tests.machine import Machine, MachineError, until
+from tests.snapshot import added
 from tests.system.image import BUSYBOX, GREETING, NAME, write_image
 from tests.system.plugins import Attachment, call
 from tests.system.shared import assert_only_shared, example, without_marks

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.machine import Machine, MachineError, added
+from tests.machine import Machine, MachineError
+from tests.snapshot import added
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,171 @@
+"""All that a plugin may change on a machine, as text that compares equal or differs."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from tests.forkserver import enter_net
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+Snapshot = dict[str, list[str]]
+
+STATE = ("/var/lib/cni", "/run/cni", "/run/podwire")
+_SECTIONS = ("links", "addresses", "routes", "rules", "nft", "qdiscs", "settings")
+_SYSCTLS = ("net/ipv4/ip_forward", "net/ipv4/conf/all/forwarding", "net/ipv6/conf/all/forwarding")
+_LOCK = "/run/podwire/lock-"  # which every call of a host has in common
+
+
+def look(pods: Mapping[str, str], state: Iterable[str], settings: tuple[str, ...]) -> Snapshot:
+    """Takes the snapshot that Machine.snapshot describes. To be called in the machine, in a process that ends then."""
+    seen: Snapshot = {section: [] for section in _SECTIONS}
+    sysctls = [f"{name}:{_text(f'/proc/sys/{name}').rstrip()}" for name in _SYSCTLS]
+    for name, path in {"": "", **pods}.items():
+        if path:
+            if not os.path.exists(path):
+                continue
+            enter_net(path)
+        for section, line in _lines(_shown()):
+            seen[section].append(f"{name}: {line}" if name else line)
+        seen["settings"] += [f"{name}: {line}" if name else line for line in _settings(settings)]
+    files = [line for line in files_of(state) if not line.startswith(_LOCK)]
+    return {section: sorted(lines) for section, lines in {**seen, "sysctls": sysctls, "files": files}.items()}
+
+
+def files_of(folders: Iterable[str]) -> list[str]:
+    """Returns the files below these folders, each with its text, and the folders that are empty."""
+    found = []
+    for top in folders:
+        for folder, inner, files in sorted(os.walk(top)):
+            if not inner and not files:
+                found.append(f"{folder}/")
+            found += [f"{folder}/{name} {_text(f'{folder}/{name}')!r}" for name in sorted(files)]
+    return found
+
+
+def added(before: Snapshot, after: Snapshot) -> Snapshot:
+    """Returns the lines that are only in `after`, sections without any left out."""
+    return {section: lines for section in after if (lines := missing_from(before[section], after[section]))}
+
+
+def missing_from(known: Iterable[str], lines: Iterable[str]) -> list[str]:
+    """Returns those of the lines that are not known."""
+    seen = set(known)
+    return [line for line in lines if line not in seen]
+
+
+def _text(path: str) -> str:
+    with open(path, "rb") as file:
+        return file.read().decode("utf-8", "replace")
+
+
+def _settings(folders: tuple[str, ...]) -> list[str]:
+    """Returns what the files say that can be read, which secrets cannot."""
+    if not folders:
+        return []
+    return subprocess.run(["grep", "-rs", ".", *folders], stdout=subprocess.PIPE, text=True, check=False).stdout.split(
+        "\n"
+    )[:-1]
+
+
+def _shown() -> dict[str, Any]:
+    """Asks ip, nft and tc, as seldom as possible: a snapshot is taken before and after everything."""
+    (links,) = _answers("ip", "-j", "-d", "link")
+    addresses, routes4, rules4 = _answers("ip", "-j", "-batch", "-", said="address\nroute show table all\nrule\n")
+    routes6, rules6 = _answers("ip", "-j", "-6", "-batch", "-", said="route show table all\nrule\n")
+    nft = _answers("nft", "-j", "list", "ruleset") if _has_tables() else [{"nftables": []}]
+    (qdiscs,) = _answers("tc", "-j", "qdisc")
+    return {
+        "links": links,
+        "addresses": addresses,
+        "routes": [*routes4, *routes6],
+        "rules": [*rules4, *rules6],
+        "nft": nft[0]["nftables"],
+        "qdiscs": qdiscs,
+    }
+
+
+def _answers(*command: str, said: str = "") -> list[Any]:
+    """Runs a command that answers each question with a line of JSON."""
+    done = subprocess.run(command, input=said, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _has_tables() -> bool:
+    """Tells whether there is an nftables ruleset to list: nft itself takes longer to say that there is none."""
+    question = struct.pack("=IHHIIBBH", 20, 0xA01, 0x301, 1, 0, 0, 0, 0)  # NFT_MSG_GETTABLE of all families, dump
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as netfilter:
+        netfilter.send(question)
+        answer = netfilter.recv(1 << 16)
+    return struct.unpack_from("=H", answer, 4) == (0xA00,)
+
+
+def _lines(shown: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Turn what ip, nft and tc answered into (section, line) pairs."""
+    yield from (("links", _link(link)) for link in shown["links"])
+    yield from (("addresses", line) for link in shown["addresses"] for line in _addresses(link))
+    for route in shown["routes"]:
+        if not route["dst"].startswith(("fe80:", "ff00:")) and route.get("table") != "local":
+            yield "routes", _sorted_json(route, without=("flags", "pref", "metrics"))
+    yield from (("rules", _sorted_json(rule)) for rule in shown["rules"])
+    yield from (("nft", line) for item in shown["nft"] for line in _nft(item))
+    # A queue that the kernel gives to every link says nothing.
+    queues = (qdisc for qdisc in shown["qdiscs"] if qdisc["kind"] != "noqueue")
+    yield from (("qdiscs", _sorted_json(qdisc, without=("refcnt",))) for qdisc in queues)
+
+
+def _addresses(link: Mapping[str, Any]) -> Iterator[str]:
+    for address in link.get("addr_info", ()):
+        if not address["local"].startswith("fe80:"):
+            yield f"{link['ifname']} {address['local']}/{address['prefixlen']} {address['scope']}"
+
+
+def _link(link: Mapping[str, Any]) -> str:
+    info = link.get("linkinfo", {})
+    port = info.get("info_slave_data", {})
+    bridge = info.get("info_data", {}) if info.get("info_kind") == "bridge" else {}
+    words = {
+        "kind": info.get("info_kind", link["link_type"]),
+        "mac": link.get("address", ""),
+        "mtu": link["mtu"],
+        "up": "UP" in link["flags"],
+        "promisc": link.get("promiscuity", 0) if bridge else 0,
+        "master": link.get("master", ""),
+        "alias": link.get("ifalias", ""),
+        "hairpin": port.get("hairpin", ""),
+        "isolated": port.get("isolated", ""),
+        "vlan_filtering": bridge.get("vlan_filtering", ""),
+    }
+    return " ".join([link["ifname"], *(f"{key}={value}" for key, value in words.items() if value not in ("", 0))])
+
+
+def _nft(item: Mapping[str, Any]) -> Iterator[str]:
+    """One line a table, chain, rule, set and, apart from its set, each element."""
+    ((kind, body),) = item.items()
+    if kind == "metainfo":
+        return
+    body = dict(body)
+    elements = body.pop("elem", []) if kind in ("set", "map") else []
+    yield f"{kind} {_sorted_json(body, without=('handle', 'index'))}"
+    for element in elements:
+        yield f"element {body['family']} {body['table']} {body['name']} {_sorted_json(element)}"
+
+
+def _sorted_json(value: Any, without: Iterable[str] = ()) -> str:
+    return json.dumps(_still(value, frozenset(without)), sort_keys=True)
+
+
+def _still(value: Any, without: frozenset[str]) -> Any:
+    """Leave out what moves by itself (counters, time left) and the keys that were named."""
+    if isinstance(value, dict):
+        moving = {"packets", "bytes", "expires"} | without
+        return {key: _still(item, frozenset()) for key, item in value.items() if key not in moving}
+    if isinstance(value, list):
+        return [_still(item, frozenset()) for item in value]
+    return value
