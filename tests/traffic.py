@@ -109,7 +109,7 @@ class Target(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Who answered, and the address that he saw; NOBODY and nothing where no answer came."""
+    """The server that answered and the source address that it saw; NOBODY and an empty text without an answer."""
 
     name: str
     source: str

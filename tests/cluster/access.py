@@ -68,7 +68,7 @@ class Cluster:
         return json.loads(self.kubectl("get", "-o", "json", *arguments))
 
     def items(self, kind: str) -> list[Json]:
-        """What the tests' namespace has of this kind."""
+        """Returns all objects of this kind in the tests' namespace."""
         found: list[Json] = self.get(kind, "-n", self.namespace)["items"]
         return found
 

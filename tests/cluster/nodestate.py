@@ -1,4 +1,4 @@
-"""What attachments leave on a node, to be compared before and after, or with the pods that Kubernetes has there."""
+"""The state that attachments leave on a node, compared before and after, or with the pods that Kubernetes has there."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class State(NamedTuple):
         return {path.rpartition("/")[2] for path in self.files if path.startswith(LEASES)}
 
     def without(self, other: State) -> list[str]:
-        """What only the other does not have."""
+        """Returns the entries that the other state does not have."""
         pairs = zip(self, other, strict=True)
         return sorted(one for mine, others in pairs for one in mine - others)
 

@@ -83,7 +83,7 @@ def limits(bits: str) -> dict[str, str]:
 
 
 def text(*objects: Json) -> str:
-    """What kubectl reads."""
+    """Returns the objects as kubectl reads them."""
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
 
 

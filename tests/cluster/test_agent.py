@@ -161,7 +161,7 @@ def test_no_packet_is_lost_by_a_rolling_update(cluster: Cluster, nodes: tuple[No
 
 
 def data_plane(cluster: Cluster, node: str, device: str) -> str:
-    """What leads to other nodes, and the rules, without what moves by itself."""
+    """Returns the routes, neighbours and FDB entries of other nodes, and the rules; counters are left out."""
     script = f"""
         ip link show {device} | grep -o 'flannel.*UP'
         ip -4 address show dev {device} | grep inet

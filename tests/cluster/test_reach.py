@@ -1,4 +1,4 @@
-"""Who reaches whom by the pods' own addresses, and whom the other side sees."""
+"""Tests that pods and nodes reach each other by the pods' own addresses, and the source that the other side sees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What kube-proxy makes of services, over podwire's network: no way there, and no address, gets lost."""
+"""Tests kube-proxy's services over podwire's network: they answer, and keep source addresses where they should."""
 
 from __future__ import annotations
 

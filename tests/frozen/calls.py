@@ -38,7 +38,7 @@ class Call(NamedTuple):
 
 
 class CompletedProcess(NamedTuple):
-    """How a call ended."""
+    """The result of a call."""
 
     status: int
     stdout: bytes

@@ -1,4 +1,4 @@
-"""What podwire would do and answer, word for word."""
+"""Compares the plan and the result of each case with its golden file, word for word."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class AnsweredError(Exception):
 
 
 class Answer(NamedTuple):
-    """How a call ended: the exit status and what was printed."""
+    """The result of a call: its exit status and its output."""
 
     status: int
     stdout: str
@@ -114,7 +114,7 @@ class Answer(NamedTuple):
 
 
 class Attachment(NamedTuple):
-    """What a runtime says of a container in the environment."""
+    """A container as a runtime names it in the environment."""
 
     container: str
     netns: str

@@ -65,7 +65,7 @@ def test_containers_talk_where_the_host_drops(world: World, firewall: str) -> No
 
 @NEEDS_IPTABLES
 def test_without_the_rules_nothing_passes(world: World) -> None:
-    """What the others here would tell if the host did not really drop: bridge accepts as little as its reference."""
+    """The control of the tests below: bridge accepts as little as its reference, so the host really drops."""
     drop(world.machine, "iptables")
     attach(world, "bridge")
     assert not any(paths(world))
@@ -231,7 +231,7 @@ COMMIT
 @pytest.mark.parametrize("others", [0, 1])
 @NEEDS_IPTABLES
 def test_a_failed_add_takes_its_rules_back(machine: Machine, node: Node, others: int) -> None:
-    """Those alone: what iptables has made could not be loaded again."""
+    """Other rules stay: those that iptables made could not be loaded again."""
     machine.run("iptables-nft-restore", stdin=DOCKER)
     machine.run("nft", NATIVE["inet"])
     for _ in range(others):
@@ -336,7 +336,7 @@ def _without_netfilter() -> None:
 
 
 def _without_nftables() -> None:
-    """What nfnetlink answers where nf_tables is no part of it."""
+    """Makes nfnetlink answer as it does without nf_tables."""
 
     def refuse(self: netlink.Netlink, questions: list[Any]) -> list[netlink.NetlinkError]:
         del self

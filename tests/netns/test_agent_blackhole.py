@@ -1,4 +1,4 @@
-"""What is for this node's subnet and for no pod of it (--ip-blackhole-route)."""
+"""Tests packets to addresses of this node's subnet that no pod has (--ip-blackhole-route)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which nodes need no tunnel: those in the networks that this node itself is in."""
+"""Tests that nodes in a network that this node is connected to need no tunnel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What somebody does to the agent's device and entries beyond deleting them, and locks that others hold."""
+"""Tests changes to the agent's device and entries other than deletion, and locks held by other processes."""
 
 from __future__ import annotations
 

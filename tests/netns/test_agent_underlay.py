@@ -1,4 +1,4 @@
-"""Which interface podwired takes, on hosts with several; the rules are flannel's."""
+"""Tests the interface that podwired selects on hosts with several; the rules are flannel's."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ def test_an_address_that_is_given_up_is_taken_only_if_it_is_asked_for(machine: M
 
 
 def test_an_address_that_is_still_checked_for_duplicates_is_not_taken(machine: Machine) -> None:
-    """Where the other end is down, the check does not begin."""
+    """The check does not begin while the other end is down."""
     wire(machine, "east").run("ip", "link", "set", "eth0", "down")
     machine.run("ip", "-6", "address", "flush", "dev", "east")
     add(machine, "east", "2001:db8::1/64", "dad")

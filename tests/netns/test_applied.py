@@ -1,4 +1,4 @@
-"""What a configuration asks for is what the kernel has afterwards, and what it must not touch is untouched."""
+"""Tests that the kernel has afterwards what a configuration asks for, and that all else is untouched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fails behind another plugin takes nothing from containers that podwire knows by their rules alone."""
+"""Tests that a failure behind another plugin takes nothing from containers that podwire knows by their rules alone."""
 
 from __future__ import annotations
 

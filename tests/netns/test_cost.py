@@ -1,4 +1,4 @@
-"""What an ADD or DEL asks of the kernel does not grow with the number of pods: counted, not timed."""
+"""Tests that the kernel requests of an ADD or DEL do not grow with the number of pods: counted, not timed."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def chain_behind(node: Node, config: Json, who: Attachment, policy: str = "") ->
 @pytest.mark.parametrize("firewall", FIREWALLS)
 @pytest.mark.parametrize("policy", ["", "open", "same-bridge", "isolated"])
 def test_firewall_accepts_as_much_as_its_policy_says(world: World, firewall: str, policy: str) -> None:
-    """What a container begins passes, to other bridges by the policy open alone; what is new from outside does not."""
+    """A container's connections pass, to other bridges under the policy open alone; new ones from outside do not."""
     drop(world.machine, firewall)
     for config, pod in zip((ONE, TWO), world.pods, strict=True):
         chain_behind(world.node, config, attachment(pod), policy)

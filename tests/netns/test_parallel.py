@@ -101,7 +101,7 @@ def test_adds_and_deletes_cross(machine: Machine, node: Node) -> None:
 
 
 def _alone() -> bool:
-    """Whether somebody could have the machine alone at this moment. To be called in the machine."""
+    """True if the host lock can be held exclusively now. To be called in the machine."""
     host = Netns(OWN)
     lock = HostLock(host)
     try:

@@ -144,7 +144,7 @@ def test_traffic_that_is_only_routed_is_left_alone(world: World) -> None:
 
 
 def loopback_services_are_closed(world: World) -> bool:
-    """Whether packets for 127.0.0.1 that come from a wire are dropped."""
+    """True if packets to 127.0.0.1 from another host are dropped."""
     world.machine.start(
         "python3", "-I", "-S", "-c",
         "import socket; s = socket.socket(); s.bind(('127.0.0.1', 7000)); s.listen(); s.accept()",
@@ -366,7 +366,7 @@ def connections(machine: Machine) -> list[str]:
 
 @pytest.mark.skipif(shutil.which("conntrack") is None, reason="not installed: conntrack")
 def test_flows_of_others_to_the_same_port_are_not_forgotten(world: World) -> None:
-    """What passes the host on its way to somebody else's port 53 has nothing to do with ours."""
+    """Flows that the host forwards to another host's port 53 are not the mapping's."""
     answering(world.outside)
     attached(world, mapped())
     flow = Flow(world.neighbour, OUTSIDE4, 53)

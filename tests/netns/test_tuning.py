@@ -551,7 +551,7 @@ def test_settings_are_the_containers_and_not_the_hosts(tuned: Tuned) -> None:
 
 
 def half_written(file: str) -> str:
-    """Where a writer that was killed leaves what it has written."""
+    """Returns the path of the temporary file that a killed writer leaves."""
     folder, _, name = file.rpartition("/")
     return f"{folder}/.{name}.new"
 
@@ -619,7 +619,7 @@ def test_without_an_interface_settings_of_the_kernel_can_be_set(machine: Machine
 
 
 def test_a_list_with_tuning_is_checked_and_released_as_a_whole(machine: Machine, node: Node) -> None:
-    """What the first plugin is told afterwards is what the last one answered."""
+    """CHECK and DEL give the first plugin the last one's result."""
     config = {**PLAIN, "ipam": host_local(IPV4), "ipMasq": True}
     tuned = Tuned(machine, node, config)
     result = tuned.add(**ALL)

@@ -1,4 +1,4 @@
-"""What a call loads: each module of the standard library costs up to 10 ms, so a new one is a decision."""
+"""Tests the modules that a call loads: each of the standard library costs up to 10 ms, so a new one is a decision."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Etcd:
         return {entry.key.decode().rpartition("/subnets/")[2]: entry for entry in found}
 
     def etcd_leases(self) -> int:
-        """How many leases of etcd's are there, with keys or without."""
+        """Returns the number of etcd's own leases, with keys or without."""
         return len(self.call("lease/leases", {}).get("leases", ()))
 
 
@@ -203,7 +203,7 @@ def node_of(number: int, *, dual: bool = False, mac: int = 0) -> Node:
 
 
 def lease_of(number: int, *subnets: str) -> Lease:
-    """What the node with that number would hold."""
+    """Returns the lease that the node with that number would hold."""
     return node_of(number, dual=len(subnets) == 2).lease([parse_net(one) for one in subnets])
 
 

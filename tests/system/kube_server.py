@@ -47,7 +47,7 @@ done
 
 
 def binary() -> str:
-    """Where the API server is, or nothing."""
+    """Returns the path of the API server, or an empty text."""
     where = subprocess.run([PEERS, "--where"], capture_output=True, text=True, check=True).stdout.strip()
     folders = [where, os.environ.get("KUBE_BIN", ""), os.environ.get("PATH", "")]
     return shutil.which("kube-apiserver", path=os.pathsep.join(filter(None, folders))) or ""
@@ -197,7 +197,7 @@ class Server:
 
 
 def flannels(number: int) -> dict[str, str]:
-    """What flanneld writes for a node with VXLAN and IPv4."""
+    """Returns the annotations that flanneld writes for a node with VXLAN and IPv4."""
     data = json.dumps({"VNI": 1, "VtepMAC": f"02:00:00:00:00:{number:02x}"}, separators=(",", ":"))
     ip = f"192.0.2.{number}"
     return {"backend-type": "vxlan", "backend-data": data, "public-ip": ip, "kube-subnet-manager": "true"}

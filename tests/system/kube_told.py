@@ -132,7 +132,7 @@ def node_of(number: int, *families: int, kind: str = "vxlan", mac: int = 0) -> N
 
 
 def lease_of(number: int, *, mac: int = 0, ip: int = 0) -> Lease:
-    """What Server.peer makes of a number."""
+    """Returns the lease of the node that Server.peer makes of a number."""
     return node_of(ip or number, mac=mac or number).lease([parse_net(f"10.244.{number}.0/24")])
 
 

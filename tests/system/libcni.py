@@ -21,7 +21,7 @@ CURRENT = "1.1.0"
 
 
 class Container(NamedTuple):
-    """What a runtime knows of a container. `told`: the arguments of capabilities, by their names."""
+    """A container as a runtime knows it. `told`: the arguments of capabilities, by their names."""
 
     id: str
     netns: str

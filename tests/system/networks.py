@@ -65,7 +65,7 @@ def _chain(version: str, name: str, *plugins: Json) -> Json:
 
 
 def _containerd() -> Network:
-    """From containerd: script/setup/install-cni."""
+    """Returns containerd's list: script/setup/install-cni."""
     subnets = ("10.88.0.0/16", "2001:db8:4860::/64")
     ipam = _host_local(*subnets, routes=("0.0.0.0/0", "::/0"))
     settings = {"bridge": "cni0", "isGateway": True, "ipMasq": True, "promiscMode": True, "ipam": ipam}
@@ -74,7 +74,7 @@ def _containerd() -> Network:
 
 
 def _podman() -> Network:
-    """From podman: cni/87-podman-bridge.conflist, with bandwidth; nerdctl's default has the same plugins."""
+    """Returns podman's list: cni/87-podman-bridge.conflist, with bandwidth; nerdctl's default has the same plugins."""
     subnet = "10.89.0.0/16"
     ipam = {
         "type": "host-local",
@@ -95,7 +95,7 @@ def _podman() -> Network:
 
 
 def _kind() -> Network:
-    """From kind: images/kindnetd/cmd/kindnetd/cni.go, dual stack."""
+    """Returns kind's list: images/kindnetd/cmd/kindnetd/cni.go, dual stack."""
     subnets = ("10.244.0.0/24", "fd00:10:244::/64")
     ipam = _host_local(*subnets, routes=("0.0.0.0/0", "::/0"), dataDir="/run/cni-ipam-state")
     settings = {"ipMasq": False, "ipam": ipam, "mtu": 1500}
@@ -104,7 +104,7 @@ def _kind() -> Network:
 
 
 def _flannel() -> Network:
-    """From flannel: Documentation/kube-flannel.yml. The agent masquerades, not the plugin."""
+    """Returns flannel's list: Documentation/kube-flannel.yml. The agent masquerades, not the plugin."""
     subnet = "10.244.1.0/24"
     delegate = {"hairpinMode": True, "isDefaultGateway": True}
     chain = _chain("0.3.1", "cbr0", {"type": "flannel", "delegate": delegate}, PORTMAP)
@@ -118,7 +118,7 @@ NETWORKS = {"containerd": _containerd(), "podman": _podman(), "kind": _kind(), "
 
 
 def told(port: int) -> Json:
-    """What the runtime knows of a container whose port 80 is the host's `port`, whose bandwidth is limited."""
+    """Returns the runtimeConfig of a container whose port 80 is the host's `port` and whose bandwidth is limited."""
     ports = [{"hostPort": port, "containerPort": 80, "protocol": protocol} for protocol in ("tcp", "udp")]
     limits = {"ingressRate": RATE, "ingressBurst": BURST, "egressRate": RATE, "egressBurst": BURST}
     return {"portMappings": ports, "bandwidth": limits}

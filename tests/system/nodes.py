@@ -52,7 +52,7 @@ class Guest(NamedTuple):
     addresses: dict[int, str]
 
     def reaches(self, other: Guest) -> bool:
-        """By TCP, in each family that it has, and seen under its own address."""
+        """True if TCP connections in each family that the guest has arrive, with its own address as source."""
         return all(self.source_at(other.addresses[family]) == own for family, own in self.addresses.items())
 
     def source_at(self, host: str, seconds: float = 0.5) -> str:

@@ -1,4 +1,4 @@
-"""What an agent makes of a node, as text that compares equal or differs; and traffic of which nothing may be lost."""
+"""An agent's state on a node, as text to compare, and traffic without loss."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ while True:
 
 
 class Seen(NamedTuple):
-    """What all agents may change on a node, line by line; what moves by itself is left out."""
+    """All state that agents may change on a node, line by line, without counters and timers."""
 
     lines: tuple[str, ...]
 

@@ -24,7 +24,7 @@ class RefusedError(Exception):
 
 
 class Attachment(NamedTuple):
-    """What a runtime says in the environment."""
+    """A container as a runtime names it in the environment."""
 
     container: str = "container-1"
     netns: str = "/run/netns/none"

@@ -1,4 +1,4 @@
-"""Who reaches whom by which address, and whom the other side sees: measured, and as it should be."""
+"""The connections between pods, hosts and the world, and the source that the other side sees: measured and expected."""
 
 from __future__ import annotations
 

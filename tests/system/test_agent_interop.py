@@ -97,7 +97,7 @@ def replace_agent(node: Node, other: Node, program: Path, families: tuple[int, .
 
 
 def fitting(env: str, families: tuple[int, ...]) -> str:
-    """What flanneld should have written: packets of the MTU that it tells do not fit the tunnel of IPv6."""
+    """Returns the file that flanneld should write: its MTU is too large for the tunnel of IPv6."""
     return env.replace(TOLD, FITTING) if 6 in families else env
 
 

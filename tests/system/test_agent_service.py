@@ -1,4 +1,4 @@
-"""What podwired does for traffic that leaves the cluster, and what it says of itself."""
+"""Tests traffic that leaves the cluster, and podwired's health, metrics and logs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SAMPLE = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*)(?:\{[^}]*\})? (?P<value>[-+.\de
 def test_pods_leave_the_cluster_with_the_nodes_address_and_no_other_way(
     cluster: Cluster, podwired: Path, backend: str
 ) -> None:
-    """That pods see each other's own addresses is what makes a cluster whole."""
+    """Pods of the cluster still see each other's own addresses."""
     cluster.configure({"Type": backend}, (4, 6))
     node, other = cluster.populate({"node": podwired, "other": podwired})
     for family, world in WIRE.items():

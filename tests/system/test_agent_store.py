@@ -80,7 +80,7 @@ def test_what_the_store_has_forgotten_by_then_is_made_up_for(cluster: Cluster, p
 
 
 def test_a_connection_that_fell_silent_is_given_up(cluster: Cluster, podwired: Path) -> None:
-    """What the other end was is gone, and no packet has told so."""
+    """The other end is gone without a FIN or RST."""
     node, _ = pair(cluster, podwired)
     cluster.machine.run("nft", "-f", "-", stdin=CUT)
     cluster.etcd.stop()

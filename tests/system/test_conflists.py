@@ -137,7 +137,7 @@ def test_del_undoes_add_while_another_pod_lives(cnitool: CniTool, how: str) -> N
 
 
 def test_gc_takes_all_that_nobody_claims(cnitool: CniTool) -> None:
-    """By cnitool, which names no valid attachment: libcni deletes all that its cache holds, then asks the plugins."""
+    """GC by cnitool names no valid attachment: libcni deletes all that its cache holds, then calls the plugins."""
     machine = cnitool.machine
     first, second = machine.pod(), machine.pod()
     cnitool("add", first, told(PORT))

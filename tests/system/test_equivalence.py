@@ -28,7 +28,7 @@ MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 class Served(NamedTuple):
-    """What a runtime is told, what a pod has, and what traffic can do."""
+    """An attachment's result, the state in the pod, and the connections that work."""
 
     result: Json
     inside: list[str]

@@ -54,7 +54,7 @@ def in_turn(turns: tuple[Path, Path], numbers: Iterable[int]) -> list[tuple[Path
 def test_each_goes_on_where_the_other_stopped(
     machine: Machine, turns: tuple[Path, Path], sets: list[list[Json]]
 ) -> None:
-    """What they write in turn is what one of them writes alone, down to the files' text."""
+    """Both in turn write the same files as one of them alone."""
     config = network(*sets)
     taken = [call(machine, program, "ADD", config, pod(number)) for program, number in in_turn(turns, range(3))]
     written = leases(machine)

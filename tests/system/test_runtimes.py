@@ -1,4 +1,4 @@
-"""What containerd, CRI-O and nerdctl say to plugins, each in its own way."""
+"""Tests calls as containerd, CRI-O and nerdctl make them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every unit test leaves as it was."""
+"""Fixtures that restore the process's state after every unit test."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class Pool:
         return {ip.text for ip in main.leased(request(container, ifname), self.network())}
 
     def leases(self) -> dict[str, bytes]:
-        """What lies in the folder, by address."""
+        """Returns the leases in the folder, by address."""
         return {name: self.read(name) for name in sorted(os.listdir(self.folder)) if _is_address(name)}
 
     def read(self, name: str) -> bytes:

@@ -26,7 +26,7 @@ AF_BRIDGE, AF_INET, AF_INET6 = 7, 2, 10
 
 
 def encoded(kind: Any, header: tuple[int, int], fields: dict[str, int], attrs: Attributes) -> bytes:
-    """What pyroute2 would send."""
+    """Returns the message that pyroute2 would send."""
     message = kind()
     message["header"] = {"type": header[0], "flags": header[1], "sequence_number": 1, "pid": 0}
     for name, value in fields.items():

@@ -1,0 +1,191 @@
+"""Docstrings are sentences: subject and verb first, or a noun for a class."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+
+from tests.rules.source import ROOT, tree
+
+FOLDERS = ("cni", "ipam", "hack", "tests")
+# A docstring that begins with one of them says what a thing is about, and not what it is or does.
+CLAUSES = {
+    "What", "Whether", "Who", "Of", "By", "Where", "From", "That", "Those", "How", "Which", "None", "If",
+}  # fmt: skip
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def is_python(file: str) -> bool:
+    """True for modules, and for scripts without a suffix that Python runs."""
+    path = ROOT / file
+    if path.suffix:
+        return path.suffix == ".py"
+    with path.open("rb") as content:
+        return b"python" in content.readline(100)
+
+
+FILES = [
+    name
+    for folder in FOLDERS
+    for file in sorted((ROOT / folder).rglob("*"))
+    for name in [file.relative_to(ROOT).as_posix()]
+    if file.is_file() and is_python(name)
+]
+# Files that are still to be rewritten: the list only shrinks.
+PENDING = [
+    "cni/agent/backends/vxlan.py",
+    "cni/agent/cli/flags.py",
+    "cni/agent/cli/options.py",
+    "cni/agent/controllers/drift.py",
+    "cni/agent/controllers/overlay.py",
+    "cni/agent/dataplane/state.py",
+    "cni/agent/logs.py",
+    "cni/agent/main.py",
+    "cni/agent/metrics.py",
+    "cni/agent/model/claims.py",
+    "cni/agent/model/cluster_state.py",
+    "cni/agent/model/events.py",
+    "cni/agent/model/lease.py",
+    "cni/agent/model/network.py",
+    "cni/agent/model/peers.py",
+    "cni/agent/node/conflist.py",
+    "cni/agent/node/publisher.py",
+    "cni/agent/node/subnetenv.py",
+    "cni/agent/runtime/health.py",
+    "cni/agent/runtime/inotify.py",
+    "cni/agent/runtime/instance.py",
+    "cni/agent/stores/__init__.py",
+    "cni/agent/stores/etcd/allocation.py",
+    "cni/agent/stores/etcd/client.py",
+    "cni/agent/stores/etcd/errors.py",
+    "cni/agent/stores/etcd/lease.py",
+    "cni/agent/stores/etcd/options.py",
+    "cni/agent/stores/etcd/store.py",
+    "cni/agent/stores/etcd/watch.py",
+    "cni/agent/stores/http.py",
+    "cni/agent/stores/kube/client.py",
+    "cni/agent/stores/kube/nodes.py",
+    "cni/agent/stores/kube/options.py",
+    "cni/agent/stores/kube/store.py",
+    "cni/agent/stores/kube/watch.py",
+    "cni/agent/uplink/pinned.py",
+    "cni/agent/uplink/select.py",
+    "cni/config/__init__.py",
+    "cni/config/bandwidth.py",
+    "cni/config/firewall.py",
+    "cni/config/flannel.py",
+    "cni/config/netconf.py",
+    "cni/config/portmap.py",
+    "cni/config/tuning.py",
+    "cni/diag/install.py",
+    "cni/effects/alive.py",
+    "cni/effects/conntrack.py",
+    "cni/effects/container.py",
+    "cni/effects/engine.py",
+    "cni/effects/forward_accept.py",
+    "cni/effects/forward_audit.py",
+    "cni/effects/forward_rules.py",
+    "cni/effects/host.py",
+    "cni/effects/isolation.py",
+    "cni/effects/journal.py",
+    "cni/effects/nft_socket.py",
+    "cni/effects/spoofcheck.py",
+    "cni/effects/tuning.py",
+    "cni/kernel/events.py",
+    "cni/kernel/nft.py",
+    "cni/kernel/nft_rules.py",
+    "cni/kernel/rtnl.py",
+    "cni/kernel/rtnl_overlay.py",
+    "cni/kernel/rtnl_socket.py",
+    "cni/kernel/statefile.py",
+    "cni/kernel/sysctl.py",
+    "cni/kernel/tc.py",
+    "cni/main.py",
+    "cni/plan/__init__.py",
+    "cni/plan/address.py",
+    "cni/plan/alias.py",
+    "cni/plan/attachment.py",
+    "cni/plan/bandwidth.py",
+    "cni/plan/forward_accept.py",
+    "cni/plan/forward_audit.py",
+    "cni/plan/link.py",
+    "cni/plan/nfttext.py",
+    "cni/plan/operations.py",
+    "cni/plan/portmap.py",
+    "cni/plan/tuning.py",
+    "cni/plugins/bandwidth.py",
+    "cni/plugins/bridge.py",
+    "cni/plugins/chained.py",
+    "cni/plugins/firewall.py",
+    "cni/plugins/flannel.py",
+    "cni/plugins/loopback.py",
+    "cni/proc.py",
+    "cni/protocol/fields.py",
+    "cni/protocol/jsontext.py",
+    "cni/protocol/owner.py",
+    "cni/protocol/plugin_config.py",
+    "cni/protocol/request.py",
+    "hack/bench",
+    "hack/bench_agent/etcd.py",
+    "hack/bench_agent/mirror.py",
+    "hack/bench_agent/node.py",
+    "hack/bundle/start.py",
+    "hack/image",
+    "ipam/allocate.py",
+    "ipam/config.py",
+    "ipam/index.py",
+    "ipam/lease.py",
+    "ipam/ledger.py",
+    "ipam/ranges.py",
+    "ipam/store.py",
+    "tests/netns/state.py",
+    "tests/unit/fuzz.py",
+    "tests/unit/test_agent_conflist.py",
+    "tests/unit/test_agent_health.py",
+    "tests/unit/test_agent_known.py",
+    "tests/unit/test_agent_options.py",
+    "tests/unit/test_agent_peers.py",
+    "tests/unit/test_agent_plane.py",
+    "tests/unit/test_agent_watch.py",
+    "tests/unit/test_agent_wire.py",
+    "tests/unit/test_alias.py",
+    "tests/unit/test_chain.py",
+    "tests/unit/test_conntrack_oracle.py",
+    "tests/unit/test_delegate.py",
+    "tests/unit/test_etcd_allocation.py",
+    "tests/unit/test_growth.py",
+    "tests/unit/test_ipam_index.py",
+    "tests/unit/test_ipam_main.py",
+    "tests/unit/test_json.py",
+    "tests/unit/test_kube_follower.py",
+    "tests/unit/test_manifest.py",
+    "tests/unit/test_network.py",
+    "tests/unit/test_nfnetlink_oracle.py",
+    "tests/unit/test_plan.py",
+    "tests/unit/test_protocol.py",
+    "tests/unit/test_rtinfo_oracle.py",
+    "tests/unit/test_ruleset.py",
+    "tests/unit/test_tc_oracle.py",
+    "tests/unit/test_versions.py",
+]  # end
+
+
+def faults(file: str) -> list[str]:
+    """Returns the docstrings that begin with a clause, as `line: words`."""
+    docstrings = [
+        (node.body[0].lineno, text)
+        for node in ast.walk(tree(file))
+        if isinstance(node, DOCUMENTED) and (text := ast.get_docstring(node))
+    ]
+    return [f"line {line}: {text.splitlines()[0]}" for line, text in docstrings if re.split(r"\W", text)[0] in CLAUSES]
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file not in PENDING])
+def test_no_docstring_begins_with_a_clause(file: str) -> None:
+    assert faults(file) == []
+
+
+def test_the_scripts_of_the_tools_are_seen() -> None:
+    assert {"hack/bench", "hack/bundle/start.py", "cni/main.py", "ipam/store.py"} <= set(FILES)
