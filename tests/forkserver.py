@@ -29,7 +29,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
 
 
 class Answer(NamedTuple):
-    """How a call ended, and the modules that it was the first to load."""
+    """The result of a call, and the modules that it was the first to load."""
 
     fault: BaseException | None
     value: object
