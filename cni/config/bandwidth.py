@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cni.protocol.fields import UINT32, UINT64
 from cni.protocol.record import Record
 
 TYPE_CHECKING = False
@@ -9,7 +10,6 @@ if TYPE_CHECKING:
     from cni.protocol.fields import Fields
 
 KEYS = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
-UINT32, UINT64 = (1 << 32) - 1, (1 << 64) - 1
 LOWEST = 8  # bits in a second: less than one byte is nothing for the kernel's scheduler
 
 

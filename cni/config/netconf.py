@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cni.config.bandwidth import Bandwidth, has_rates, parse_bandwidth
 from cni.config.portmap import Ports, parse_ports
-from cni.protocol.address import IPV6_MTU, parse_mac
+from cni.protocol.address import IPV6_MTU, MTU_LIMIT, parse_mac
 from cni.protocol.record import Record
 from cni.protocol.request import ifname_fault, is_plugin_name
 from cni.protocol.result import DNS, parse_dns
@@ -22,7 +22,6 @@ DROP_INS = (BRIDGE, PTP)
 PTP_KEYS = ("ipmasq", "ipmasqbackend", "mtu", "dns", "ipam", "args", "runtimeconfig", "capabilities", "acceptra")
 DEFAULT_BRIDGE = "cni0"
 VLAN_LIMIT = 4094  # IEEE 802.1Q: 4095 is reserved
-MTU_LIMIT = 65535  # kernel drivers/net/veth.c: ETH_MAX_MTU
 MASQUERADE_BACKENDS = ("", "iptables", "nftables")
 MODES = ("", "bridged", "routed")
 BRIDGED_ONLY = ("vlan", "vlanTrunk", "hairpinMode", "promiscMode", "portIsolation", "macspoofchk")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from cni.protocol.address import IP, parse_ip
+from cni.protocol.address import IP, PORT_LIMIT, parse_ip
 from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.protocol.fields import Fields
 
-PORT_LIMIT = 65535
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}  # IANA's protocol numbers
 MARK_BIT = 13  # the reference's: Kubernetes uses 14 and 15, Calico 20 to 31
 BACKENDS = ("", "iptables", "nftables")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cni.protocol.address import parse_mac
+from cni.protocol.address import MTU_LIMIT, parse_mac
+from cni.protocol.fields import UINT32
 from cni.protocol.record import Record
 
 TYPE_CHECKING = False
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 
 DATA_DIR = "/run/cni/tuning"
 ALLOWLIST = "/etc/cni/tuning/allowlist.conf"
-MTU_LOW, MTU_HIGH = 68, 65535  # RFC 791; kernel drivers/net/veth.c: ETH_MAX_MTU
+MTU_LOW = 68  # RFC 791
 MANY = 100  # sysctls
-UINT32 = (1 << 32) - 1
 # What Go's regular expressions know in a set, and Python's do not.
 CLASSES = {
     "[:alnum:]": "0-9A-Za-z",
@@ -74,7 +74,7 @@ def parse_tuning(
     link = LinkSettings(
         mac=_mac(fields, args, request.args.get("MAC", "")),
         promisc=source("promisc").flag("promisc") or None,
-        mtu=source("mtu").integer("mtu", MTU_LOW, MTU_HIGH) or None,
+        mtu=source("mtu").integer("mtu", MTU_LOW, MTU_LIMIT) or None,
         allmulti=optional_flag(source("allmulti"), "allmulti"),
         txqlen=source("txQLen").optional_integer("txQLen", 0, UINT32),
     )

@@ -6,7 +6,7 @@ drops: what it drops is dropped, what it accepts needs no other rule. All of it 
 
 from __future__ import annotations
 
-from cni.effects.forward_accept import ABSENT, TABLE
+from cni.effects.forward_accept import TABLE
 from cni.kernel import nft
 from cni.kernel.nft import PROTOCOLS, Chain
 
@@ -55,11 +55,11 @@ def _exist(host: Host, chains: Iterable[Chain]) -> list[bool]:
     try:
         answers = host.netfilter.ask_each(questions)
     except OSError as error:
-        if error.errno in ABSENT:
+        if error.errno in nft.NOT_FOUND_OR_EINVAL:
             return [False] * len(questions)
         raise
     for answer in answers:
-        if not isinstance(answer, bytes) and answer.errno not in ABSENT:
+        if not isinstance(answer, bytes) and answer.errno not in nft.NOT_FOUND_OR_EINVAL:
             raise answer
     return [isinstance(answer, bytes) for answer in answers]
 

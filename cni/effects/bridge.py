@@ -149,7 +149,7 @@ def _displace(host: Host, op: GatewayAddress, other: Net, journal: Journal) -> N
 
 def _conflict(wanted: Net, present: Net) -> bool:
     """A second IPv6 subnet may stand beside the first, and anything beside the kernel's own link-local address."""
-    if wanted.family != present.family or present.ip.is_link_local:
+    if wanted.family != present.family or present.ip.is_ipv6_link_local:
         return False
     return wanted.family == 4 or wanted.contains(present.ip) or present.contains(wanted.ip)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from _struct import Struct
 from errno import EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
 
-from cni.kernel import rtnl
 from cni.kernel.netlink import NLA_F_NESTED, NLM_F_ACK, NetlinkError, attribute, attributes, nest, u8
 from cni.kernel.nft import NFGENMSG
+from cni.protocol.address import IPV4_BYTES, IPV6_BYTES, address_family
 from cni.protocol.record import Record
 
 TYPE_CHECKING = False
@@ -33,7 +33,6 @@ CTA_PROTO_NUM, CTA_PROTO_DST_PORT = 1, 3
 CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS = 1, 2
 FILTER_PROTO_NUM, FILTER_PROTO_DST_PORT = 1 << 3, 1 << 5
 UDP = 17
-IPV4_BYTES, IPV6_BYTES = 4, 16
 PORT, FLAGS = Struct(">H"), Struct("=I")
 LACKING = (EINVAL, EOPNOTSUPP, EPROTONOSUPPORT)  # the kernel has no nf_conntrack_netlink: nothing can be forgotten
 
@@ -153,4 +152,4 @@ def _kind(message: int) -> int:
 
 
 def _head(family: int) -> bytes:
-    return NFGENMSG.pack(rtnl.AF_INET if family == 4 else rtnl.AF_INET6, 0, 0)
+    return NFGENMSG.pack(address_family(family), 0, 0)

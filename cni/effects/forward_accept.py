@@ -5,7 +5,6 @@ What is to be done then is in cni.effects.forward_rules, entered where the answe
 
 from __future__ import annotations
 
-from errno import EAFNOSUPPORT, EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
 from posix import strerror
 
 from cni.kernel import nft
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from cni.effects.journal import Journal
     from cni.plan.forward_accept import Accept
 
-# No such chain, or nothing of nftables at all (nfnetlink answers EINVAL for a subsystem that it has not).
-ABSENT = (ENOENT, EINVAL, EOPNOTSUPP, EPROTONOSUPPORT, EAFNOSUPPORT)
 TABLE = "filter"
 NAMES = ("FORWARD", "forward")  # iptables' (Docker, ufw), and what the examples of nftables use
 
@@ -38,14 +35,14 @@ def dropping(host: Host, families: Iterable[int]) -> list[Chain]:
     try:
         answers = host.netfilter.ask_each([nft.get_chain(chain) for chain in well_known(families)])
     except OSError as error:
-        if error.errno in ABSENT:
+        if error.errno in nft.NOT_FOUND_OR_EINVAL:
             return []
         raise
     chains = []
     for answer in answers:
         if isinstance(answer, bytes):
             chains.append(nft.parse_chain(answer))
-        elif answer.errno not in ABSENT:
+        elif answer.errno not in nft.NOT_FOUND_OR_EINVAL:
             raise answer
     return [chain for chain in chains if chain.drops_forwarded]
 

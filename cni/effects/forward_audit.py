@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cni.effects import iptables_legacy
-from cni.effects.forward_accept import ABSENT, well_known
+from cni.effects.forward_accept import well_known
 from cni.kernel import nft, nft_rules
 from cni.kernel.netlink import U32, NetlinkError
 from cni.kernel.nft import BE32, NFPROTO_INET, PROTOCOLS, SetRef
@@ -55,7 +55,7 @@ def _forwarding(host: Host, families: tuple[int, ...]) -> list[Chain]:
     try:
         answers = host.netfilter.dump(*nft.all_chains())
     except (NetlinkError, OSError) as error:
-        if error.errno in ABSENT:
+        if error.errno in nft.NOT_FOUND_OR_EINVAL:
             return []
         raise
     concerned = (NFPROTO_INET, *[PROTOCOLS[family] for family in families])

@@ -13,15 +13,13 @@ if TYPE_CHECKING:
     from cni.plan.loopback import LoopbackUp
     from cni.protocol.address import Net
 
-LOOPBACK4 = 127  # RFC 1122: the first byte
-
 
 def apply(host: Host, op: LoopbackUp, journal: Journal) -> None:
     route = host.container_rtnl
     if not route.need(op.ifname).up:
         journal.add(lambda: route.request(*rtnl.set_flags(op.ifname, 0, rtnl.IFF_UP)))
         route.request(*rtnl.set_flags(op.ifname, rtnl.IFF_UP, rtnl.IFF_UP))
-    foreign = [one.text for one in addresses(host, op.ifname) if not _is_loopback(one)]
+    foreign = [one.text for one in addresses(host, op.ifname) if not one.ip.is_loopback]
     if foreign:
         raise OperationFailed(f"{op.ifname} has an address that is not a loopback address: {', '.join(foreign)}")
 
@@ -42,7 +40,3 @@ def differs(host: Host, op: LoopbackUp) -> str:
 def addresses(host: Host, ifname: str) -> list[Net]:
     """In the kernel's order."""
     return [one.address for one in host.container_rtnl.addresses(ifname)]
-
-
-def _is_loopback(address: Net) -> bool:
-    return address.ip.value >> 24 == LOOPBACK4 if address.family == 4 else address.ip.value == 1

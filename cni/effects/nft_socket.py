@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EAFNOSUPPORT, EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
+from errno import EINVAL, EPROTONOSUPPORT
 from posix import strerror
 
 from cni.kernel import nft
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from cni.kernel.nft import Element, SetRef
 
-ABSENT = (ENOENT, EOPNOTSUPP, EPROTONOSUPPORT, EAFNOSUPPORT)  # the table is not there, or nothing of nftables is
 FAMILIES = {nfttext.INET: nft.NFPROTO_INET, nfttext.BRIDGE: nft.NFPROTO_BRIDGE}
 
 
@@ -73,7 +72,7 @@ class Nft(Netlink):
         try:
             super().__init__(NETLINK_NETFILTER)
         except OSError as error:
-            if error.errno not in ABSENT:
+            if error.errno not in nft.NOT_FOUND:
                 raise
             self._socket, self._sequence = _NoSocket(), 0  # type: ignore[assignment]  # all that is used of one
         self._known: bool | None = None
@@ -100,13 +99,13 @@ class Nft(Netlink):
                 self.ask(*nft.generation())
                 self._known = True
             except (NetlinkError, OSError) as error:
-                if error.errno not in (*ABSENT, EINVAL):
+                if error.errno not in nft.NOT_FOUND_OR_EINVAL:
                     raise
                 self._known = False
         return self._known
 
     def _is_absence(self, error: NetlinkError | OSError) -> bool:
-        return error.errno in ABSENT or (error.errno == EINVAL and not self.is_in_kernel)
+        return error.errno in nft.NOT_FOUND or (error.errno == EINVAL and not self.is_in_kernel)
 
     def forget_chains(self) -> None:
         self._chains.clear()
@@ -142,7 +141,7 @@ class Nft(Netlink):
         if found is None or found.label != element.label:
             return False
         refusal = self.change(nft.delete_element(place, element))
-        if refusal is not None and refusal.errno not in ABSENT:
+        if refusal is not None and refusal.errno not in nft.NOT_FOUND:
             raise refusal
         return True
 

@@ -161,4 +161,4 @@ def _is_needed(host: Host, link: Link, hairpins: list[Element]) -> bool:
 
 
 def _is_in(packed: bytes, subnet: Net) -> bool:
-    return Net(IP(IPV4, int.from_bytes(packed, "big")), subnet.prefix).network == subnet
+    return subnet.contains(IP.from_packed(packed))

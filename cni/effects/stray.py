@@ -41,7 +41,7 @@ def is_of(host: Host, in_container: Link, traces: Traces) -> bool:
     if traces.mac or traces.hosts:
         return mac_text(in_container.mac) == traces.mac or (peer is not None and peer.name in traces.hosts)
     own = [one.address.ip for one in host.container_rtnl.addresses(in_container.name)]
-    own = [ip for ip in own if not ip.is_link_local]
+    own = [ip for ip in own if not ip.is_ipv6_link_local]
     if own or (traces.knows_leases and not traces.addresses):
         return any(address.ip in own for address in traces.addresses)
     # Nothing but the place of the other end is left to tell.

@@ -8,6 +8,7 @@ cni.kernel.rtnl (kernel include/uapi/linux/netfilter/nf_tables.h).
 from __future__ import annotations
 
 from _struct import Struct
+from errno import EAFNOSUPPORT, EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
 
 from cni.kernel.netlink import (
     NLA_F_NESTED,
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cni.kernel.rtnl import Message
+
+# The kernel's answers where an object does not exist; without nftables none does.
+NOT_FOUND = (ENOENT, EOPNOTSUPP, EPROTONOSUPPORT, EAFNOSUPPORT)
+# nfnetlink answers EINVAL for a subsystem that the kernel does not have: to a valid request it means the same.
+NOT_FOUND_OR_EINVAL = (*NOT_FOUND, EINVAL)
 
 NFNL_SUBSYS_NFTABLES = 10
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 16, 17

@@ -17,6 +17,7 @@ from cni.kernel.netlink import (
     u8,
     u32,
 )
+from cni.protocol.address import address_family
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ CACHE_INFO = Struct("=8xi")  # struct rta_cacheinfo: when the route expires
 NEXTHOP = Struct("=H2xi")  # struct rtnexthop: length, flags and hops, index
 VLAN_INFO = Struct("=HH")  # flags, vid
 
-IPV4_BYTES, IPV6_BYTES = 4, 16
 IPV4_BROADCAST_PREFIX = 31  # RFC 3021: none from here on
 
 
@@ -224,7 +224,7 @@ def addresses_of(index: int) -> tuple[int, bytes]:
 
 
 def _ifaddr(index: int, net: Net) -> bytes:
-    return IFADDR.pack(_family(net.family), net.prefix, 0, SCOPE_UNIVERSE, index)
+    return IFADDR.pack(address_family(net.family), net.prefix, 0, SCOPE_UNIVERSE, index)
 
 
 def new_route(index: int, route: Route, source: IP | None = None) -> Message:
@@ -232,7 +232,7 @@ def new_route(index: int, route: Route, source: IP | None = None) -> Message:
     dst, table = route.dst, RT_TABLE_MAIN if route.table is None else route.table
     scope = (SCOPE_LINK if route.gw is None else SCOPE_UNIVERSE) if route.scope is None else route.scope
     short = table if table < RT_TABLE_COMPAT + 4 else RT_TABLE_COMPAT
-    payload = RTMSG.pack(_family(dst.family), dst.prefix, 0, 0, short, RTPROT_BOOT, scope, RTN_UNICAST, 0)
+    payload = RTMSG.pack(address_family(dst.family), dst.prefix, 0, 0, short, RTPROT_BOOT, scope, RTN_UNICAST, 0)
     payload += u32(RTA_TABLE, table)
     if dst.prefix:
         payload += address(RTA_DST, dst.ip)
@@ -251,19 +251,15 @@ def new_route(index: int, route: Route, source: IP | None = None) -> Message:
 
 def route_get(ip: IP) -> Message:
     """Which route the host takes."""
-    head = RTMSG.pack(_family(ip.family), ip.bits, 0, 0, 0, 0, 0, 0, 0)
+    head = RTMSG.pack(address_family(ip.family), ip.bits, 0, 0, 0, 0, 0, 0, 0)
     return RTM_GETROUTE, 0, head + address(RTA_DST, ip)
 
 
 def routes_of(index: int, family: int) -> tuple[int, bytes]:
     """A dump of the routes of one family (4 or 6) out of one link, all tables; the kernel filters."""
-    return RTM_GETROUTE, RTMSG.pack(_family(family), 0, 0, 0, 0, 0, 0, 0, 0) + u32(RTA_OIF, index)
+    return RTM_GETROUTE, RTMSG.pack(address_family(family), 0, 0, 0, 0, 0, 0, 0, 0) + u32(RTA_OIF, index)
 
 
 def main_routes(family: int) -> tuple[int, bytes]:
     """A dump of one family's unicast routes in the main table; the kernel filters."""
-    return RTM_GETROUTE, RTMSG.pack(_family(family), 0, 0, 0, RT_TABLE_MAIN, 0, 0, RTN_UNICAST, 0)
-
-
-def _family(family: int) -> int:
-    return AF_INET if family == 4 else AF_INET6
+    return RTM_GETROUTE, RTMSG.pack(address_family(family), 0, 0, 0, RT_TABLE_MAIN, 0, 0, RTN_UNICAST, 0)

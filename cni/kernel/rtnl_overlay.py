@@ -23,8 +23,6 @@ from cni.kernel.netlink import (
 )
 from cni.kernel.rtnl import (
     AF_BRIDGE,
-    AF_INET,
-    AF_INET6,
     AF_UNSPEC,
     IFINFO,
     IFLA_ADDRESS,
@@ -49,8 +47,8 @@ from cni.kernel.rtnl import (
     RTN_UNICAST,
     SCOPE_UNIVERSE,
 )
-from cni.kernel.rtnl_parse import ip_of, net_of
-from cni.protocol.address import mac_text
+from cni.kernel.rtnl_parse import ip_of, net_of, unspecified
+from cni.protocol.address import address_family, mac_text
 from cni.protocol.record import Record
 
 TYPE_CHECKING = False
@@ -175,11 +173,11 @@ def _neighbour(family: int, ifindex: int, flags: int, ip: IP, mac: bytes) -> byt
 
 
 def set_neighbour(ifindex: int, ip: IP, mac: bytes) -> Message:
-    return RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, _neighbour(_family(ip), ifindex, 0, ip, mac)
+    return RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, _neighbour(address_family(ip.family), ifindex, 0, ip, mac)
 
 
 def delete_neighbour(ifindex: int, ip: IP, mac: bytes) -> Message:
-    return RTM_DELNEIGH, 0, _neighbour(_family(ip), ifindex, 0, ip, mac)
+    return RTM_DELNEIGH, 0, _neighbour(address_family(ip.family), ifindex, 0, ip, mac)
 
 
 def set_forwarding(ifindex: int, ip: IP, mac: bytes) -> Message:
@@ -195,12 +193,12 @@ def routes_by(protocol: int, family: int) -> tuple[int, bytes]:
     """A dump of the main table's routes of all kinds that somebody made, by rtnetlink(7)'s number; 0: whoever made
     them. The kernel filters.
     """
-    return RTM_GETROUTE, RTMSG.pack(AF_INET if family == 4 else AF_INET6, 0, 0, 0, RT_TABLE_MAIN, protocol, 0, 0, 0)
+    return RTM_GETROUTE, RTMSG.pack(address_family(family), 0, 0, 0, RT_TABLE_MAIN, protocol, 0, 0, 0)
 
 
 def neighbours_of(ifindex: int, family: int) -> tuple[int, bytes]:
     """A dump of one link's neighbours; the kernel filters."""
-    return RTM_GETNEIGH, NDMSG.pack(AF_INET if family == 4 else AF_INET6, 0, 0, 0, 0) + u32(NDA_IFINDEX, ifindex)
+    return RTM_GETNEIGH, NDMSG.pack(address_family(family), 0, 0, 0, 0) + u32(NDA_IFINDEX, ifindex)
 
 
 def forwarding_of(ifindex: int) -> tuple[int, bytes]:
@@ -232,7 +230,7 @@ def delete_route(dst: Net, gw: IP | None, ifindex: int, protocol: int) -> Messag
 def delete_kernel_route(route: KernelRoute) -> Message:
     """Deletes one route of several to its destination; without a next hop the kernel takes all hops of the route."""
     dst, protocol, kind = route.dst, route.protocol, route.kind
-    head = RTMSG.pack(_family(dst.ip), dst.prefix, 0, 0, RT_TABLE_MAIN, protocol, SCOPE_NOWHERE, kind, 0)
+    head = RTMSG.pack(address_family(dst.family), dst.prefix, 0, 0, RT_TABLE_MAIN, protocol, SCOPE_NOWHERE, kind, 0)
     hop = address(RTA_GATEWAY, route.gw) if route.gw and route.gw.family == dst.family else b""
     hop += u32(RTA_OIF, route.ifindex) if route.ifindex and kind == RTN_UNICAST else b""
     return RTM_DELROUTE, 0, head + address(RTA_DST, dst.ip) + u32(RTA_PRIORITY, route.priority) + hop
@@ -248,13 +246,17 @@ def delete_blackhole(dst: Net, protocol: int) -> Message:
 
 
 def _blackhole(dst: Net, protocol: int) -> bytes:
-    head = RTMSG.pack(_family(dst.ip), dst.prefix, 0, 0, RT_TABLE_MAIN, protocol, SCOPE_UNIVERSE, RTN_BLACKHOLE, 0)
+    head = RTMSG.pack(
+        address_family(dst.family), dst.prefix, 0, 0, RT_TABLE_MAIN, protocol, SCOPE_UNIVERSE, RTN_BLACKHOLE, 0
+    )
     return head + address(RTA_DST, dst.ip) + u32(RTA_PRIORITY, LAST_METRIC)
 
 
 def _route(dst: Net, gw: IP | None, ifindex: int, protocol: int, on_link: bool) -> bytes:
     flags = RTNH_F_ONLINK if on_link else 0
-    head = RTMSG.pack(_family(dst.ip), dst.prefix, 0, 0, RT_TABLE_MAIN, protocol, SCOPE_UNIVERSE, RTN_UNICAST, flags)
+    head = RTMSG.pack(
+        address_family(dst.family), dst.prefix, 0, 0, RT_TABLE_MAIN, protocol, SCOPE_UNIVERSE, RTN_UNICAST, flags
+    )
     return head + address(RTA_DST, dst.ip) + (address(RTA_GATEWAY, gw) if gw else b"") + u32(RTA_OIF, ifindex)
 
 
@@ -264,7 +266,7 @@ def parse_kernel_route(data: bytes) -> KernelRoute:
     gw, link = found.get(RTA_GATEWAY) or found.get(RTA_VIA, b"")[VIA_FAMILY_BYTES:], found.get(RTA_OIF)
     if RTA_NH_ID in found:  # such a route is not found by its hops (net/ipv4/fib_semantics.c, fib_nh_match)
         gw = link = b""
-    dst = net_of(ip_of(found.get(RTA_DST) or bytes(4 if family == AF_INET else 16)), prefix)
+    dst = net_of(ip_of(found.get(RTA_DST) or unspecified(family)), prefix)
     return KernelRoute(
         dst=dst,
         gw=ip_of(gw) if gw else None,
@@ -293,7 +295,3 @@ def described(message: Message) -> str:
     if payload[0] == AF_BRIDGE:
         return f"bridge fdb {verb} {mac_text(entry.mac)} dst {entry.ip.text}"
     return f"ip neighbour {verb} {entry.ip.text} lladdr {mac_text(entry.mac)}"
-
-
-def _family(ip: IP) -> int:
-    return AF_INET if ip.family == 4 else AF_INET6

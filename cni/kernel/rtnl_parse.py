@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from cni.kernel.netlink import U32, Malformed, attributes, each_attribute, unpacked
 from cni.kernel.rtnl import (
-    AF_INET,
     CACHE_INFO,
     IFA_ADDRESS,
     IFA_FLAGS,
@@ -30,8 +29,6 @@ from cni.kernel.rtnl import (
     IFLA_MTU,
     IFLA_OPERSTATE,
     IFLA_TXQLEN,
-    IPV4_BYTES,
-    IPV6_BYTES,
     NEXTHOP,
     RTA_CACHEINFO,
     RTA_DST,
@@ -49,7 +46,7 @@ from cni.kernel.rtnl import (
     RTPROT_RA,
     VLAN_INFO,
 )
-from cni.protocol.address import IP, Net
+from cni.protocol.address import IP, IPV4_BYTES, IPV6_BYTES, Net, ip_family
 from cni.protocol.record import Record
 
 
@@ -142,7 +139,7 @@ def parse_route(data: bytes) -> RouteInfo:
     found = attributes(data, RTMSG.size)
     metrics = attributes(found.get(RTA_METRICS, b""))
     gw, source = found.get(RTA_GATEWAY), found.get(RTA_PREFSRC)
-    empty = bytes(4 if family == AF_INET else 16)
+    empty = unspecified(family)
     return RouteInfo(
         dst=net_of(_ip(family, found.get(RTA_DST, empty)), prefix),
         gw=_ip(family, gw) if gw else None,
@@ -174,9 +171,15 @@ def parse_next_hops(data: bytes) -> list[RouteInfo]:
 
 def ip_of(packed: bytes) -> IP:
     """An address whose family its length tells. Raises Malformed."""
-    if len(packed) not in (IPV4_BYTES, IPV6_BYTES):
-        raise Malformed(f"an IP address of {len(packed)} bytes")
-    return IP(4 if len(packed) == IPV4_BYTES else 6, int.from_bytes(packed, "big"))
+    try:
+        return IP.from_packed(packed)
+    except ValueError as error:
+        raise Malformed(str(error)) from None
+
+
+def unspecified(address_family: int) -> bytes:
+    """Returns 0.0.0.0 or ::, which a default route's attributes leave out."""
+    return bytes(IPV4_BYTES if ip_family(address_family) == 4 else IPV6_BYTES)
 
 
 def is_advertised(data: bytes) -> bool:
@@ -190,9 +193,10 @@ def is_advertised(data: bytes) -> bool:
 
 def _ip(family: int, packed: bytes) -> IP:
     """Other families than IP have addresses, too: these are never one's own, and shorter."""
-    if len(packed) > IPV6_BYTES or (family == AF_INET and len(packed) != IPV4_BYTES):
+    version = ip_family(family)
+    if len(packed) > IPV6_BYTES or (version == 4 and len(packed) != IPV4_BYTES):
         raise Malformed(f"an address of {len(packed)} bytes, of family {family}")
-    return IP(4 if family == AF_INET else 6, int.from_bytes(packed, "big"))
+    return IP(version, int.from_bytes(packed, "big"))
 
 
 def net_of(ip: IP, prefix: int) -> Net:

@@ -14,7 +14,7 @@ from cni.protocol.fields import NAME_LIMIT
 PIECE = 1 << 16  # bytes
 PIECES = 1 << 8  # of a file of ours, at most
 KIND, FOLDER, REGULAR = 0o170000, 0o040000, 0o100000  # inode(7)
-ABSENT = (FileNotFoundError, NotADirectoryError)
+NO_SUCH_FILE = (FileNotFoundError, NotADirectoryError)
 NO_FILE = (EINVAL, EISDIR, ELOOP, ENXIO)  # what open(2) says of links and sockets, and we of pipes, folders and devices
 
 
@@ -47,7 +47,7 @@ def read(path: str, *, links: bool = False) -> bytes | None:
 
 def _is_absent(error: OSError) -> bool:
     """There is no such file; and none can be whose name would be too long."""
-    return isinstance(error, ABSENT) or error.errno == ENAMETOOLONG
+    return isinstance(error, NO_SUCH_FILE) or error.errno == ENAMETOOLONG
 
 
 def _content(descriptor: int) -> bytes:
@@ -120,7 +120,7 @@ def names(folder: str) -> list[str]:
     """The files of a folder, those half written left out; a folder that is not there has none."""
     try:
         return [name for name in os.listdir(folder) if not name.startswith(".")]
-    except ABSENT:
+    except NO_SUCH_FILE:
         return []
     except OSError as error:
         raise _error(folder, error) from None

@@ -9,6 +9,7 @@ from _struct import Struct
 
 from cni.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, attribute, attributes, nest, text, u32, unpacked
 from cni.kernel.rtnl import AF_UNSPEC
+from cni.protocol.fields import UINT32
 from cni.protocol.record import Record
 
 TYPE_CHECKING = False
@@ -30,7 +31,6 @@ ETH_P_IP_NETWORK = 0x0008
 FIRST_PRIORITY, SECOND_PRIORITY = 1 << 16, 2 << 16
 TCA_BPF_OPS_LEN, TCA_BPF_OPS, TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT = 4, 5, 8, 1
 GUARD_HANDLE = 0x706F6477  # "podw"
-UINT32 = (1 << 32) - 1
 
 TCMSG = Struct("=BxxxiIII")  # family, index, handle, parent, info
 RATE64 = Struct("=Q")

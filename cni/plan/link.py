@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cni.plan.operations import Operation
 
 CONTAINER_INDEX = 2  # the container's place among the interfaces
-IPV6, LINK_LOCAL = 6, 0xFE80 << 112
+LINK_LOCAL_PREFIX = b"\xfe\x80" + bytes(6)
 
 
 def bridge_mac(attachment: Attachment) -> bytes:
@@ -30,7 +30,7 @@ def _new_bridge_mac(attachment: Attachment) -> bytes:
 def link_local(mac: bytes) -> Net:
     """As an interface of this MAC address would choose it (RFC 4291, appendix A)."""
     identifier = bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
-    return Net(IP(IPV6, LINK_LOCAL | int.from_bytes(identifier, "big")), 64)
+    return Net(IP.from_packed(LINK_LOCAL_PREFIX + identifier), 64)
 
 
 def interfaces(attachment: Attachment) -> tuple[Interface, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from cni.config.portmap import MARK_BIT
 from cni.plan.masquerade import masquerade_chain
-from cni.protocol.address import mac_text
+from cni.protocol.address import MULTICAST, mac_text
 from cni.protocol.record import Record
 
 TYPE_CHECKING = False
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 TABLE = "podwire"
 INET, BRIDGE = f"inet {TABLE}", f"bridge {TABLE}"
-MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 LOOPBACK = {4: "127.0.0.0/8", 6: "::1"}
 IP = {4: "ip", 6: "ip6"}
 ADDRESS = {4: "ipv4_addr", 6: "ipv6_addr"}

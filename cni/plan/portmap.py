@@ -167,4 +167,4 @@ def loopback_routing(
 
 def _from_loopback(mapping: PortMapping) -> bool:
     """The mapping can be reached by an address of 127.0.0.0/8."""
-    return mapping.host_ip is None or mapping.host_ip.value >> 24 == 127
+    return mapping.host_ip is None or mapping.host_ip.is_loopback

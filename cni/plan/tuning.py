@@ -7,10 +7,10 @@ the namespace that they are of, and `spelled`, of each sysctl what was written a
 
 from __future__ import annotations
 
-from cni.config.tuning import MTU_LOW, UINT32, LinkSettings, Settings, is_plain, optional_flag
+from cni.config.tuning import MTU_LOW, LinkSettings, Settings, is_plain, optional_flag
 from cni.protocol.address import mac_text, parse_mac
 from cni.protocol.errors import DecodingFailure
-from cni.protocol.fields import ConfigErrors, Fields
+from cni.protocol.fields import UINT32, ConfigErrors, Fields
 from cni.protocol.jsontext import dump, parse_object
 from cni.protocol.record import Record
 

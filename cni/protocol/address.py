@@ -13,8 +13,22 @@ try:
 except ImportError:
     from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
+IPV4_BYTES, IPV6_BYTES = 4, 16
+MAPPED = b"\0" * 10 + b"\xff\xff"  # RFC 4291, section 2.5.5.2
+MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}  # RFC 5771; RFC 4291, section 2.7
 IPV6_MTU = 1280  # RFC 8200: the kernel has no IPv6 on an interface with less
-MAPPED = b"\0" * 10 + b"\xff\xff"
+MTU_LIMIT = 65535  # kernel drivers/net/veth.c: ETH_MAX_MTU
+PORT_LIMIT = 65535  # TCP, UDP and SCTP
+
+
+def address_family(family: int) -> int:
+    """Returns AF_INET for 4, AF_INET6 for 6 (socket(7))."""
+    return AF_INET if family == 4 else AF_INET6
+
+
+def ip_family(address_family: int) -> int:
+    """Returns 4 for AF_INET, 6 for AF_INET6."""
+    return 4 if address_family == AF_INET else 6
 
 
 class IP(Record):
@@ -22,6 +36,13 @@ class IP(Record):
 
     family: int
     value: int
+
+    @classmethod
+    def from_packed(cls, packed: bytes) -> IP:
+        """Returns the address of 4 or 16 bytes in network byte order. Raises ValueError."""
+        if len(packed) not in (IPV4_BYTES, IPV6_BYTES):
+            raise ValueError(f"an IP address of {len(packed)} bytes")
+        return cls(4 if len(packed) == IPV4_BYTES else 6, int.from_bytes(packed, "big"))
 
     @property
     def bits(self) -> int:
@@ -33,8 +54,18 @@ class IP(Record):
         return self.value.to_bytes(self.bits // 8, "big")
 
     @property
+    def is_loopback(self) -> bool:
+        """True for 127.0.0.0/8 and ::1."""
+        return self.value >> 24 == 127 if self.family == 4 else self.value == 1
+
+    @property
     def is_link_local(self) -> bool:
-        """True for fe80::/10, of which every IPv6 interface has an address of the kernel's own."""
+        """True for 169.254.0.0/16 (RFC 3927) and fe80::/10 (RFC 4291)."""
+        return self.is_ipv6_link_local or (self.family == 4 and self.value >> 16 == 0xA9FE)
+
+    @property
+    def is_ipv6_link_local(self) -> bool:
+        """True for fe80::/10: the kernel adds such an address to every IPv6 interface."""
         return self.family == 6 and self.value >> 118 == 0xFE80 >> 6
 
     @property
@@ -86,13 +117,13 @@ def parse_ip(text: str) -> IP:
     """Raises ValueError."""
     try:
         if ":" not in text:
-            return IP(4, int.from_bytes(inet_pton(AF_INET, text), "big"))
+            return IP.from_packed(inet_pton(AF_INET, text))
         packed = inet_pton(AF_INET6, text)
     except (OSError, ValueError):
         raise ValueError(f"{text!r} is not an IP address") from None
     if packed.startswith(MAPPED):
-        return IP(4, int.from_bytes(packed[12:], "big"))
-    return IP(6, int.from_bytes(packed, "big"))
+        return IP.from_packed(packed[len(MAPPED) :])
+    return IP.from_packed(packed)
 
 
 def parse_net(text: str) -> Net:

@@ -22,6 +22,7 @@ TEXT_LIMIT = 500  # characters of one fault
 RESERVED = 1000  # of a message, for what stands around the faults and between them
 NAME_LIMIT, PATH_LIMIT = 255, 3500  # bytes: limits.h, NAME_MAX; PATH_MAX less what comes behind a folder
 BYTES = 4  # of a character, at most
+UINT32, UINT64 = (1 << 32) - 1, (1 << 64) - 1  # the largest
 KINDS = {str: "a text", bool: "true or false", int: "an integer", dict: "an object", list: "a list"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cni.protocol.errors import InvalidConfig
+from cni.protocol.fields import UINT32
 from cni.protocol.record import Record
 from cni.protocol.versions import at_least
 
@@ -11,8 +12,6 @@ if TYPE_CHECKING:
     from cni.protocol.address import IP, Net
     from cni.protocol.fields import Fields
     from cni.protocol.jsontext import JsonValue
-
-UINT32 = (1 << 32) - 1
 
 
 class Interface(Record):

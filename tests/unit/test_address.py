@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from cni.protocol import address
-from cni.protocol.address import IP, Net, mac_text, parse_ip, parse_mac, parse_net
+from cni.protocol.address import IP, Net, address_family, ip_family, mac_text, parse_ip, parse_mac, parse_net
 
 ROUNDS = 1500
 
@@ -164,3 +164,42 @@ def test_without_the_private_module_the_public_one_serves(monkeypatch: pytest.Mo
     spec.loader.exec_module(module)
     assert module.inet_pton is socket.inet_pton
     assert module.parse_net("2001:db8::1/64").text == "2001:db8::1/64"
+
+
+@pytest.mark.parametrize("text", ["10.1.2.3", "2001:db8::1"])
+def test_packed_bytes_become_the_address(text: str) -> None:
+    ip = parse_ip(text)
+    assert IP.from_packed(ip.packed) == ip
+
+
+@pytest.mark.parametrize("size", [0, 3, 5, 15, 17])
+def test_bytes_of_another_length_are_not_an_address(size: int) -> None:
+    with pytest.raises(ValueError, match=f"{size} bytes"):
+        IP.from_packed(bytes(size))
+
+
+@pytest.mark.parametrize(
+    ("text", "loopback", "link_local", "ipv6_link_local"),
+    [
+        ("127.0.0.1", True, False, False),
+        ("127.255.255.255", True, False, False),
+        ("128.0.0.1", False, False, False),
+        ("::1", True, False, False),
+        ("::2", False, False, False),
+        ("169.254.0.1", False, True, False),
+        ("169.255.0.1", False, False, False),
+        ("fe80::1", False, True, True),
+        ("febf:ffff::1", False, True, True),
+        ("fec0::1", False, False, False),
+        ("::a9fe:1", False, False, False),
+    ],
+)
+def test_addresses_of_special_use_are_known(text: str, loopback: bool, link_local: bool, ipv6_link_local: bool) -> None:
+    ip = parse_ip(text)
+    assert (ip.is_loopback, ip.is_link_local, ip.is_ipv6_link_local) == (loopback, link_local, ipv6_link_local)
+
+
+@pytest.mark.parametrize(("family", "number"), [(4, socket.AF_INET), (6, socket.AF_INET6)])
+def test_address_families_are_those_of_the_socket_interface(family: int, number: int) -> None:
+    assert address_family(family) == number
+    assert ip_family(number) == family

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cni.agent.model.network import VXLAN
 from cni.kernel import rtnl, rtnl_overlay, rtnl_parse, sysctl
 from cni.kernel.netlink import NetlinkError
-from cni.protocol.address import IP, Net, mac_text
+from cni.protocol.address import Net, mac_text
 from cni.protocol.errors import InvalidConfig
 from cni.protocol.record import Record
 
@@ -228,14 +228,10 @@ def _set_address(route: RtnlSocket, index: int, device: Device) -> list[str]:
         route.request(*rtnl.new_address(index, device.address, flags))
         done.append(f"{device.name} had no address {device.address.text}")
     for other in present:
-        if other.family == device.address.family and other != device.address and not is_link_local(other.ip):
+        if other.family == device.address.family and other != device.address and not other.ip.is_ipv6_link_local:
             route.request(*rtnl.delete_address(index, other))
             done.append(f"{device.name} had the address {other.text}")
     return done
-
-
-def is_link_local(ip: IP) -> bool:
-    return ip.family == 6 and ip.value >> 118 == 0xFE80 >> 6
 
 
 def retire(route: RtnlSocket, alias: str, keep: tuple[str, ...]) -> list[str]:

@@ -13,7 +13,7 @@ from cni.agent.stores.etcd.options import EtcdOptions
 from cni.agent.stores.kube.nodes import annotation_prefix
 from cni.agent.stores.kube.options import KubeOptions
 from cni.agent.uplink.select import InterfaceSelector
-from cni.protocol.address import IP
+from cni.protocol.address import IP, PORT_LIMIT
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 PROGRAM = "podwired"
 INTEGERS = (-(1 << 31), (1 << 31) - 1)
-PORT_LIMIT = 65535
 DAY = 24 * 60  # minutes: what a lease lasts
 PAIRS = (("etcd-certfile", "etcd-keyfile"), ("etcd-username", "etcd-password"))
 STORES = "--etcd-endpoints, --nodes-file or --kube-subnet-mgr chooses one"

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cni.agent.backends.vxlan import is_link_local
 from cni.agent.dataplane.state import PRIORITY, PROTOCOL, NextHop, is_ours
 from cni.effects import forward_accept
 from cni.kernel import nft, nft_rules, rtnl, rtnl_overlay, rtnl_parse
 from cni.kernel.netlink import attributes, unpacked
-from cni.kernel.rtnl import AF_BRIDGE, AF_INET, IFINFO
-from cni.protocol.address import IP
+from cni.kernel.rtnl import AF_BRIDGE, IFINFO
+from cni.protocol.address import IP, ip_family
 
 if TYPE_CHECKING:
     from cni.agent.backends.vxlan import LinkState
@@ -92,7 +91,7 @@ class Drift:
         self._pods |= (
             came and parse_link_state is None and any(subnet.contains(info.address.ip) for subnet in self.subnets)
         )
-        if parse_link_state is None or is_link_local(info.address.ip):  # those come and go by themselves
+        if parse_link_state is None or info.address.ip.is_ipv6_link_local:  # those come and go by themselves
             return "an address came" if self.searches else ""
         if came == (info.address in parse_link_state.addresses):
             return ""
@@ -117,7 +116,7 @@ class Drift:
         route = rtnl_overlay.parse_kernel_route(payload)
         if self.searches and not route.dst.prefix:
             return "a default route came or went"
-        tables = self.tables.get(4 if payload[0] == AF_INET else 6)
+        tables = self.tables.get(ip_family(payload[0]))
         if tables is None or not route.main:
             return ""
         if route.dst in tables.routes:

@@ -9,7 +9,6 @@ from errno import EEXIST, ENODEV, ENOENT, ESRCH
 from os import strerror
 from typing import TYPE_CHECKING
 
-from cni.agent.backends.vxlan import is_link_local
 from cni.agent.dataplane.state import PRIORITY, PROTOCOL, ForwardingState, NextHop, is_ours
 from cni.kernel import rtnl, rtnl_overlay
 from cni.kernel.netlink import NLM_F_ACK, NetlinkError
@@ -60,7 +59,7 @@ def connected_networks(route: RtnlSocket, family: int) -> tuple[tuple[Net, int],
     """
     found = _routes(route, rtnl_overlay.routes_by(RTPROT_KERNEL, family), family)
     shared = {(one.dst, one.ifindex) for one in found if 0 < one.dst.prefix < one.dst.ip.bits}
-    return tuple(sorted(one for one in shared if not is_link_local(one[0].ip)))
+    return tuple(sorted(one for one in shared if not one[0].ip.is_ipv6_link_local))
 
 
 def tables(route: RtnlSocket, family: int, device: int, networks: Collection[Net]) -> ForwardingState:

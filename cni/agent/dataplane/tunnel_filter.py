@@ -13,7 +13,6 @@ from collections import Counter
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from cni.effects.forward_accept import ABSENT
 from cni.kernel import nft, nft_sets
 from cni.kernel.netlink import NetlinkError
 from cni.protocol.address import IP
@@ -173,7 +172,7 @@ class TunnelFilter:
         try:
             answers = self._host.netfilter.dump(*nft.all_elements(self._place(name)))
         except (NetlinkError, OSError) as error:
-            if error.errno not in ABSENT:
+            if error.errno not in nft.NOT_FOUND_OR_EINVAL:
                 raise
             return None
         return {key for answer in answers for key in nft_sets.parse_keys(answer)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cni.protocol.address import IP, Net
+from cni.protocol.address import IP, MTU_LIMIT, PORT_LIMIT, Net
 from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.jsontext import parse_object
 from cni.protocol.record import Record
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 VXLAN, HOST_GW = "vxlan", "host-gw"
 BACKENDS = (VXLAN, HOST_GW)
-MTU_LIMIT = 65535
 VNI_LIMIT = (1 << 24) - 1  # RFC 7348
-PORT_LIMIT = 65535
 # By family: the longest network, the longest subnet, and the subnet's usual length.
 LONGEST_NETWORK = {4: 28, 6: 124}
 LONGEST_SUBNET = {4: 30, 6: 126}

@@ -12,13 +12,11 @@ from errno import ENOENT
 from typing import TYPE_CHECKING
 
 from cni import proc
-from cni.agent.node.masquerade import MULTICAST
-from cni.effects.forward_accept import ABSENT
 from cni.effects.iptables_legacy import PROGRAMS
 from cni.kernel import nft, nft_rules
 from cni.kernel.netlink import NetlinkError
 from cni.kernel.nft import BE32, PROTOCOLS, Chain
-from cni.protocol.address import IP, Net, parse_net
+from cni.protocol.address import IP, MULTICAST, Net, parse_net
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -47,7 +45,7 @@ def remove(host: Host, networks: Collection[Net]) -> list[str]:
             for table in CHAINS:
                 removed += _remove_chain(host, family, table, networks)
     except (NetlinkError, OSError) as error:
-        if error.errno not in ABSENT:
+        if error.errno not in nft.NOT_FOUND_OR_EINVAL:
             raise
         removed = []
     for family in TABLES:

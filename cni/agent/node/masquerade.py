@@ -17,6 +17,7 @@ from cni.effects.journal import Journal
 from cni.kernel import nft, nft_rules
 from cni.kernel.netlink import NetlinkError
 from cni.plan.forward_accept import Accept
+from cni.protocol.address import MULTICAST
 from cni.protocol.errors import OperationFailed, TryAgain
 from cni.protocol.record import Record
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from cni.protocol.address import Net
 
 KUBE_PROXY_MARK = "0x4000"
-MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 
 
 class Rules(Record):
@@ -122,7 +122,7 @@ def _asked(host: Host, question: tuple[int, bytes]) -> list[bytes]:
     try:
         return host.netfilter.dump(*question)
     except (NetlinkError, OSError) as error:
-        if error.errno not in forward_accept.ABSENT:
+        if error.errno not in nft.NOT_FOUND_OR_EINVAL:
             raise
         return []
 

@@ -22,8 +22,8 @@ def rank(info: AddressInfo, others: list[AddressInfo], sources: list[IP]) -> tup
     """
     ip = info.address.ip
     return (
-        is_loopback(ip),
-        _is_link_local(ip),
+        ip.is_loopback,
+        ip.is_link_local,
         is_virtual(info),
         place(ip, sources),
         _is_static_beside_dynamic(info, others),
@@ -46,11 +46,3 @@ def _is_static_beside_dynamic(info: AddressInfo, others: list[AddressInfo]) -> b
     if address.family == 6 or not info.flags & IFA_F_PERMANENT:
         return False
     return any(one.address.network == address.network and not one.flags & IFA_F_PERMANENT for one in others)
-
-
-def is_loopback(ip: IP) -> bool:
-    return ip.value >> 24 == 127 if ip.family == 4 else ip.value == 1
-
-
-def _is_link_local(ip: IP) -> bool:
-    return ip.value >> 16 == 0xA9FE if ip.family == 4 else ip.value >> 118 == 0x3FA

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cni.agent.uplink.ranking import is_loopback, is_virtual, place, rank
+from cni.agent.uplink.ranking import is_virtual, place, rank
 from cni.config.netconf import DEFAULT_BRIDGE
 from cni.kernel.rtnl import IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE
 from cni.protocol.address import IP, Net, parse_ip
@@ -242,7 +242,7 @@ def _is_own(link: Link) -> bool:
 
 
 def _is_fit(info: AddressInfo, loopback: bool) -> bool:
-    return not info.flags & IFA_F_DEPRECATED and (loopback or not is_loopback(info.address.ip))
+    return not info.flags & IFA_F_DEPRECATED and (loopback or not info.address.ip.is_loopback)
 
 
 def _listed(ips: Iterable[IP]) -> str:
