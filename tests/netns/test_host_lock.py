@@ -111,7 +111,7 @@ def test_what_others_lock_holds_nobody_up(machine: Machine, node: Node) -> None:
 
 
 SPOILED = {
-    "a read-only /run": "mount -o remount,ro /run",
+    "a read-only /run": "mount -o remount,bind,ro /run",
     "another's folder": f"mkdir -m 755 {RUN}; chown 65534 {RUN}",
     "a folder that others write to": f"mkdir -m 777 {RUN}; chmod 777 {RUN}",
     "a link in the folder's place": f"mkdir /tmp/elsewhere; ln -s /tmp/elsewhere {RUN}",
@@ -142,7 +142,7 @@ def test_what_is_no_private_file_is_no_lock(machine: Machine, how: str) -> None:
 @pytest.mark.skipif(bool(missing(user_namespace=True)), reason="no user namespaces")
 def test_a_user_namespace_has_a_lock_of_its_own() -> None:
     with Machine(user_namespace=True) as machine:
-        machine.run("mount", "-o", "remount,ro", "/run")
+        machine.run("mount", "-o", "remount,bind,ro", "/run")
         assert machine.call(name_of_lock) == SETTING
         with held(machine, SETTING):
             assert not machine.call(_free)

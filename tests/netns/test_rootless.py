@@ -30,7 +30,7 @@ def rootless() -> Iterator[Machine]:
 def test_networks_and_firewall_are_served(rootless: Machine, run: str) -> None:
     node, who = Node(rootless), attachment(rootless.pod())
     if run == "read-only":
-        rootless.run("mount", "-o", "remount,ro", "/run")
+        rootless.run("mount", "-o", "remount,bind,ro", "/run")
     node.call("STATUS", MASQUERADED).succeeded()
     chained = {**FIREWALL, "prevResult": node.add(MASQUERADED, who)}
     for verb in ("ADD", "STATUS", "CHECK"):
