@@ -60,7 +60,7 @@ def start(folder: Path, plugin: str) -> subprocess.Popen[str]:
     program(folder / "podwire", plugin)
     environment = {**os.environ, MARK: str(folder), "PODWIRE_BUNDLE": str(folder)}
     return subprocess.Popen(
-        ["env", "--default-signal=INT", DEMO],
+        ["env", "--default-signal=INT,TERM,HUP", DEMO],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
