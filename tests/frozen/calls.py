@@ -1,20 +1,30 @@
 """Calls of the built bundle, each a process of its own, a few at a time: what users run is what is asked.
 
 In one process with the tests much is loaded that a plugin never loads, and hides what it lacks.
+
+An ordinary user's calls run in a machine, as its root: the lock of the host's network namespace is root's alone.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import resource
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import pytest
+
+from tests.machine import Machine, missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
+
+T = TypeVar("T")
 
 NOWHERE = "/nowhere/netns"
 ENVIRONMENT = {
@@ -67,9 +77,32 @@ def refuse_constant(name: str) -> None:
     raise ValueError(name)
 
 
+def as_root(function: Callable[..., T], *arguments: object) -> T:
+    """Returns what the function does, called here by root, else in the machine of these tests."""
+    return function(*arguments) if os.geteuid() == 0 else _machine().call(function, *arguments)
+
+
+@cache
+def _machine() -> Machine:
+    """Skips the test where no machine can be had. The machine ends with the tests."""
+    if reason := missing():
+        pytest.skip(reason)
+    machine = Machine().__enter__()
+    atexit.register(machine.__exit__)
+    return machine
+
+
 def run(bundle: Path, one: Call, limits: Mapping[int, int] | None = None) -> CompletedProcess:
     """One call; `limits` are of setrlimit(2)."""
+    return as_root(_run, bundle, one, limits)
 
+
+def run_all(bundle: Path, calls: Iterable[Call]) -> list[CompletedProcess]:
+    """Runs the calls, a few at a time, and returns how each ended, in order."""
+    return as_root(_run_all, bundle, calls)
+
+
+def _run(bundle: Path, one: Call, limits: Mapping[int, int] | None = None) -> CompletedProcess:
     def limit() -> None:
         for number, value in (limits or {}).items():
             resource.setrlimit(number, (value, value))
@@ -87,10 +120,9 @@ def run(bundle: Path, one: Call, limits: Mapping[int, int] | None = None) -> Com
     return CompletedProcess(done.returncode, done.stdout, done.stderr)
 
 
-def run_all(bundle: Path, calls: Iterable[Call]) -> list[CompletedProcess]:
-    """Runs the calls, a few at a time, and returns how each ended, in order."""
+def _run_all(bundle: Path, calls: Iterable[Call]) -> list[CompletedProcess]:
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        return list(pool.map(lambda one: run(bundle, one), calls))
+        return list(pool.map(lambda one: _run(bundle, one), calls))
 
 
 def call(document: object, environment: Mapping[str, str] | None = None, program: str = "podwire") -> Call:

@@ -7,12 +7,14 @@ import marshal
 import os
 import struct
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cni import VERSION as PODWIRE
+from tests.frozen.calls import as_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -145,7 +147,7 @@ def test_executed_programs_inherit_what_podwire_was_given(bundle: Path, tmp_path
     if path is not None:
         given["LD_LIBRARY_PATH"] = path
     network = {"cniVersion": "1.1.0", "name": "net", "type": "podwire", "ipam": {"type": "spy"}}
-    ended = call(bundle / "podwire", given, data=json.dumps(network))
+    ended = as_root(partial(call, bundle / "podwire", given, data=json.dumps(network)))
     assert (ended.stderr, ended.returncode) == ("", 0)
     inherited = (tmp_path / "environment").read_text()
     assert "_PYI_" not in inherited

@@ -1,4 +1,4 @@
-"""Fixtures that restore the process's state after every unit test."""
+"""Fixtures that restore the process's state after every unit test, and keep the host's lock out of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+
+from cni.kernel.hostlock import HostLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,3 +20,9 @@ def _signals_as_before() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def _no_lock_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the lock of the host's network namespace alone: an ordinary user cannot open it."""
+    monkeypatch.setattr(HostLock, "lock_shared", lambda _: None)
