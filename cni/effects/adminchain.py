@@ -6,6 +6,7 @@ drops: what it drops is dropped, what it accepts needs no other rule. All of it 
 
 from __future__ import annotations
 
+from cni.effects import Effect, not_released
 from cni.effects.forward_accept import TABLE
 from cni.kernel import nft
 from cni.kernel.nft import PROTOCOLS, Chain
@@ -94,3 +95,8 @@ def _take_back(host: Host, forward: Chain) -> None:
     found = [rule for rule in forward_rules.rules(host, forward) if rule.comment == COMMENT]
     if found:
         forward_rules.change(host, [nft_rules.delete_rule(forward, rule.handle) for rule in found])
+
+
+EFFECTS = {
+    "AdminChain": Effect(apply, not_released, differs),
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from errno import EEXIST, ENODEV
 
+from cni.effects import Effect, not_released
 from cni.kernel import rtnl, tc
 from cni.kernel.netlink import NetlinkError
 from cni.kernel.rtnl import GROUPS
@@ -82,3 +83,10 @@ def redirect_differs(host: Host, op: MirredRedirect) -> str:
     if ifb.ifindex in map(tc.redirects_to, filters):
         return ""
     return f"what arrives at {op.host_interface} does not pass {op.ifb}"
+
+
+EFFECTS = {
+    "TokenBucket": Effect(apply_bucket, not_released, bucket_differs),
+    "Ifb": Effect(apply_ifb, release_ifb, ifb_differs),
+    "MirredRedirect": Effect(apply_redirect, not_released, redirect_differs),
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from errno import EADDRNOTAVAIL, EEXIST
 
+from cni.effects import Effect, not_released
 from cni.kernel import rtnl, rtnl_parse, sysctl
 from cni.kernel.netlink import NetlinkError
 from cni.plan.link import link_local
@@ -94,7 +95,6 @@ def bridge_differs(host: Host, op: Bridge) -> str:
 
 def apply_port(host: Host, op: BridgePort, journal: Journal) -> None:
     """The way back is the port's own end."""
-    del journal
     host.rtnl.request(*rtnl.set_bridge_port(op.host_interface, op.hairpin, op.isolated))
 
 
@@ -157,3 +157,10 @@ def _conflict(wanted: Net, present: Net) -> bool:
 def gateway_differs(host: Host, op: GatewayAddress) -> str:
     there = host.rtnl.has_address(op.bridge, op.address)
     return "" if there else f"{op.bridge} has lost the gateway address {op.address.text}"
+
+
+EFFECTS = {
+    "Bridge": Effect(apply_bridge, not_released, bridge_differs),
+    "BridgePort": Effect(apply_port, not_released, port_differs),
+    "GatewayAddress": Effect(apply_gateway, not_released, gateway_differs),
+}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from _struct import Struct
 from errno import EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
 
+from cni.effects import Effect, not_released, nothing_differs
 from cni.kernel.netlink import NLA_F_NESTED, NLM_F_ACK, NetlinkError, attribute, attributes, nest, u8
 from cni.kernel.nft import NFGENMSG
 from cni.protocol.address import IPV4_BYTES, IPV6_BYTES, address_family
@@ -51,7 +52,6 @@ def apply_unmapped(host: Host, op: UnmappedFlows, journal: Journal) -> None:
 
     There is no way back, and none is needed: who speaks on is remembered anew.
     """
-    del journal
     anywhere = _local(host) if any(mapping.host_ip is None for mapping in op.mappings) else set()
     addresses: dict[bytes, set[bytes]] = {}
     for mapping in op.mappings:
@@ -66,7 +66,6 @@ def _local(host: Host) -> set[bytes]:
 
 def apply_mapped(host: Host, op: MappedFlows, journal: Journal) -> None:
     """There are none yet."""
-    del host, op, journal
 
 
 def release_mapped(host: Host, op: MappedFlows) -> None:
@@ -153,3 +152,9 @@ def _kind(message: int) -> int:
 
 def _head(family: int) -> bytes:
     return NFGENMSG.pack(address_family(family), 0, 0)
+
+
+EFFECTS = {
+    "UnmappedFlows": Effect(apply_unmapped, not_released, nothing_differs),
+    "MappedFlows": Effect(apply_mapped, release_mapped, nothing_differs),
+}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 
+from cni.effects import Effect, not_released, nothing_differs
 from cni.kernel import rtnl, rtnl_parse, sysctl
 from cni.protocol.errors import OperationFailed
 
@@ -47,7 +48,6 @@ def sysctl_differs(host: Host, op: ContainerSysctl) -> str:
 
 
 def apply_address(host: Host, op: ContainerAddress, journal: Journal) -> None:
-    del journal
     flags = rtnl.IFA_F_NODAD if op.address.family == 6 and not op.detect_duplicates else 0
     flags |= 0 if op.subnet_on_link else rtnl.IFA_F_NOPREFIXROUTE
     host.container_rtnl.request(*rtnl.new_address(host.container_rtnl.ifindex(op.ifname), op.address, flags))
@@ -59,7 +59,6 @@ def address_differs(host: Host, op: ContainerAddress) -> str:
 
 
 def apply_up(host: Host, op: ContainerUp, journal: Journal) -> None:
-    del journal
     host.container_rtnl.request(*rtnl.set_flags(op.ifname, rtnl.IFF_UP, rtnl.IFF_UP))
 
 
@@ -69,7 +68,6 @@ def up_differs(host: Host, op: ContainerUp) -> str:
 
 
 def apply_route(host: Host, op: ContainerRoute, journal: Journal) -> None:
-    del journal
     message = rtnl.new_route(host.container_rtnl.ifindex(op.ifname), op.route, op.source)
     host.container_rtnl.request(*message)
 
@@ -96,7 +94,6 @@ def _attributes(route: Route) -> list[tuple[str, int]]:
 
 
 def await_ready(host: Host, op: WaitReady, journal: Journal) -> None:
-    del journal
     _wait_until_forwarding(host, op)
     if op.detect_duplicates:
         _wait_for_duplicates(host, op)
@@ -129,3 +126,12 @@ def _wait_for_duplicates(host: Host, op: WaitReady) -> None:
         if time.monotonic() > end:
             raise OperationFailed(f"duplicate address detection did not end within {DUPLICATE_SECONDS:.0f} s")
         time.sleep(10 * STEP_SECONDS)
+
+
+EFFECTS = {
+    "ContainerSysctl": Effect(apply_sysctl, not_released, sysctl_differs),
+    "ContainerAddress": Effect(apply_address, not_released, address_differs),
+    "ContainerUp": Effect(apply_up, not_released, up_differs),
+    "ContainerRoute": Effect(apply_route, not_released, route_differs),
+    "WaitReady": Effect(await_ready, not_released, nothing_differs),
+}

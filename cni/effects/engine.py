@@ -1,4 +1,4 @@
-"""What an operation knows beyond itself: how it is applied, released, compared. One table serves every verb."""
+"""Applies, releases and compares operations: ADD, DEL and CHECK by one table of effects."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from errno import EACCES, EAGAIN, EBUSY, EEXIST, EINTR, EMFILE, ENODEV, ENOENT, 
 from posix import strerror
 from sys import modules
 
-from cni.effects import bridge, container, forwarding, veth
+from cni.effects import Effect, bridge, container, forwarding, veth
 from cni.effects.journal import FAILURES, error_text
 from cni.kernel import sysctl
 from cni.kernel.netlink import NetlinkError
 from cni.protocol.errors import CniError, OperationFailed
-from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any
+    from collections.abc import Iterable
 
     from cni.effects.host import Host
     from cni.effects.journal import Journal
@@ -38,84 +36,58 @@ PASSING = (ENOENT, EBUSY, EAGAIN, EINTR)
 FLUSHES = 3  # so many in the course of one ADD are put up with
 IN_RULES = ("SpoofGuard", "Masquerade", "Accept", "AdminChain", "Isolation", "Hairpin", "Condition", "HostPort")
 
-
-class Effect(Record):
-    """`release` is DEL's: what is gone already is success, what is shared or goes with the interface stays."""
-
-    apply: Callable[[Host, Any, Journal], None]
-    release: Callable[[Host, Any], None]
-    differs: Callable[[Host, Any], str]
-
-
-def not_released(host: Host, op: Any) -> None:
-    """Released with the interface, or shared."""
-    del host, op
-
-
-def nothing_differs(host: Host, op: Any) -> str:
-    """An event leaves nothing to compare."""
-    del host, op
-    return ""
-
-
-def _later(room: str, what: str = "", shared: bool = False) -> Effect:
-    """The effect of a word that few networks use, in a room that is entered at its first use: `apply_port`,
-    `release_port` and `port_differs` for the word `port`. What is `shared`, or goes with an interface, has no release.
-    """
-    ending = f"_{what}" if what else ""
-
-    def call(name: str) -> Callable[..., Any]:
-        def enter(*arguments: object) -> Any:
-            __import__(f"cni.effects.{room}")
-            return getattr(modules[f"cni.effects.{room}"], name)(*arguments)
-
-        return enter
-
-    release = not_released if shared else call(f"release{ending}")
-    return Effect(call(f"apply{ending}"), release, call(f"{what}_differs" if what else "differs"))
-
-
-# By the name of the operation's record.
-EFFECTS: dict[str, Effect] = {
-    "Bridge": Effect(bridge.apply_bridge, not_released, bridge.bridge_differs),
-    "Veth": Effect(veth.apply, veth.release, veth.differs),
-    "BridgePort": Effect(bridge.apply_port, not_released, bridge.port_differs),
-    "PortVlan": _later("vlan", "port", shared=True),
-    "RemovePortVlan": _later("vlan", "removal", shared=True),
-    "VlanGateway": _later("vlan", "gateway", shared=True),
-    "SpoofGuard": _later("spoofcheck"),
-    "ContainerSysctl": Effect(container.apply_sysctl, not_released, container.sysctl_differs),
-    "Forwarding": Effect(forwarding.apply, not_released, forwarding.differs),
-    "IgnoreAdvertisements": Effect(forwarding.ignore_advertisements, not_released, forwarding.advertisements_differ),
-    "ContainerAddress": Effect(container.apply_address, not_released, container.address_differs),
-    "ContainerUp": Effect(container.apply_up, not_released, container.up_differs),
-    "ContainerRoute": Effect(container.apply_route, not_released, container.route_differs),
-    "GatewayAddress": Effect(bridge.apply_gateway, not_released, bridge.gateway_differs),
-    "HostAddress": _later("routed", "address", shared=True),
-    "HostRoute": _later("routed", "route", shared=True),
-    "Masquerade": _later("masquerade"),
-    "Accept": _later("forward_accept"),
-    "AdminChain": _later("adminchain", shared=True),
-    "ZoneSource": _later("firewalld"),
-    "Isolation": _later("isolation", shared=True),
-    "IsolatedPort": _later("isolation", "port", shared=True),
-    "Hairpin": _later("portmap", "hairpin"),
-    "Condition": _later("portmap", "condition"),
-    "HostPort": _later("portmap", "port"),
-    "PortOverlap": _later("portmap", "overlap", shared=True)._replace(differs=nothing_differs),
-    "UnmappedFlows": _later("conntrack", "unmapped", shared=True)._replace(differs=nothing_differs),
-    "MappedFlows": _later("conntrack", "mapped")._replace(differs=nothing_differs),
-    "LoopbackRouting": _later("route_localnet"),
-    "TokenBucket": _later("bandwidth", "bucket", shared=True),
-    "Ifb": _later("bandwidth", "ifb"),
-    "MirredRedirect": _later("bandwidth", "redirect", shared=True),
-    "LoopbackUp": _later("loopback"),
-    "SavedSettings": _later("tuning", "originals")._replace(differs=nothing_differs),
-    "SetContainerSysctl": _later("tuning", "sysctl", shared=True)._replace(differs=nothing_differs),
-    "SpelledSysctls": _later("tuning", "spelled", shared=True),
-    "SetLink": _later("tuning", "link", shared=True),
-    "WaitReady": Effect(container.await_ready, not_released, nothing_differs),
+# The file of each operation, by the name of its record. Most are for features that few networks use, and loaded at
+# their first use; four are every attachment's.
+FILES = {
+    "Bridge": "bridge",
+    "BridgePort": "bridge",
+    "GatewayAddress": "bridge",
+    "Veth": "veth",
+    "ContainerSysctl": "container",
+    "ContainerAddress": "container",
+    "ContainerUp": "container",
+    "ContainerRoute": "container",
+    "WaitReady": "container",
+    "Forwarding": "forwarding",
+    "IgnoreAdvertisements": "forwarding",
+    "PortVlan": "vlan",
+    "RemovePortVlan": "vlan",
+    "VlanGateway": "vlan",
+    "SpoofGuard": "spoofcheck",
+    "HostAddress": "routed",
+    "HostRoute": "routed",
+    "Masquerade": "masquerade",
+    "Accept": "forward_accept",
+    "AdminChain": "adminchain",
+    "ZoneSource": "firewalld",
+    "Isolation": "isolation",
+    "IsolatedPort": "isolation",
+    "Hairpin": "portmap",
+    "Condition": "portmap",
+    "HostPort": "portmap",
+    "PortOverlap": "portmap",
+    "UnmappedFlows": "conntrack",
+    "MappedFlows": "conntrack",
+    "LoopbackRouting": "route_localnet",
+    "TokenBucket": "bandwidth",
+    "Ifb": "bandwidth",
+    "MirredRedirect": "bandwidth",
+    "LoopbackUp": "loopback",
+    "SavedSettings": "tuning",
+    "SetContainerSysctl": "tuning",
+    "SpelledSysctls": "tuning",
+    "SetLink": "tuning",
 }
+EFFECTS: dict[str, Effect] = {**bridge.EFFECTS, **container.EFFECTS, **forwarding.EFFECTS, **veth.EFFECTS}
+
+
+def effect_of(operation: str) -> Effect:
+    """Returns the effect of an operation, by the name of its record."""
+    if operation not in EFFECTS:
+        module = f"cni.effects.{FILES[operation]}"
+        __import__(module)
+        EFFECTS.update(modules[module].EFFECTS)
+    return EFFECTS[operation]
 
 
 def to_cni_error(what: str, error: Exception) -> CniError:
@@ -171,7 +143,7 @@ def _apply_one(host: Host, op: Operation, journal: Journal, done: list[Operation
     for left in reversed(range(FLUSHES + 1)):
         try:
             for one in pending:
-                EFFECTS[type(one).__name__].apply(host, one, journal)
+                effect_of(type(one).__name__).apply(host, one, journal)
         except NetlinkError as refused:
             if not left or refused.errno not in PASSING or type(op).__name__ not in IN_RULES:
                 raise
@@ -186,7 +158,7 @@ def release(host: Host, operations: Iterable[Operation]) -> list[str]:
     failed = []
     for op in operations:
         try:
-            EFFECTS[type(op).__name__].release(host, op)
+            effect_of(type(op).__name__).release(host, op)
         except FAILURES as error:
             failed.append(to_cni_error(op.describe(), error).message)
     return failed
@@ -198,7 +170,7 @@ def differences(host: Host, operations: Iterable[Operation]) -> list[str]:
     found = []
     for op in operations:
         try:
-            found.append(EFFECTS[type(op).__name__].differs(host, op))
+            found.append(effect_of(type(op).__name__).differs(host, op))
         except FAILURES as error:
             raise to_cni_error(op.describe(), error) from None
     return [difference for difference in found if difference]

@@ -5,6 +5,7 @@ The library for D-Bus is loaded only where firewalld may be running, as it costs
 
 from __future__ import annotations
 
+from cni.effects import Effect
 from cni.effects.journal import error_text
 from cni.kernel import sysctl
 from cni.protocol.errors import OperationFailed
@@ -95,3 +96,8 @@ def _call(environment: Mapping[str, str], interface: str, path: str, method: str
     except (OSError, RuntimeError, ValueError, AuthenticationError) as error:
         raise OperationFailed(f"D-Bus: no answer from {bus} ({error_text(error)})") from None
     return answer
+
+
+EFFECTS = {
+    "ZoneSource": Effect(apply, release, differs),
+}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from posix import strerror
 
+from cni.effects import Effect
 from cni.kernel import nft
 from cni.kernel.netlink import NetlinkError
 from cni.kernel.nft import NFPROTO_INET, PROTOCOLS, Chain
@@ -75,3 +76,8 @@ def differs(host: Host, op: Accept) -> str:
         if forward_rules.lacking(host, chain, op):
             return dropped(chain.name, chain.table_text)
     return ""
+
+
+EFFECTS = {
+    "Accept": Effect(apply, release, differs),
+}

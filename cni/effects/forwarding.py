@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from errno import ENOENT
 
+from cni.effects import Effect, not_released
 from cni.kernel import rtnl, rtnl_parse, sysctl
 from cni.kernel.netlink import NetlinkError
 from cni.protocol.errors import OperationFailed
@@ -65,13 +66,11 @@ def _advertised(host: Host) -> set[int]:
 
 
 def differs(host: Host, op: Forwarding) -> str:
-    del host
     return f"the host does not forward IPv{op.family} ({op.key} is 0)" if sysctl.read(op.key) == "0" else ""
 
 
 def ignore_advertisements(host: Host, op: IgnoreAdvertisements, journal: Journal) -> None:
     """The interface may be the attachment's own, and gone when this is undone."""
-    del host
     before = sysctl.read(op.key)
     if before is not None and before != "0":
         journal.add_shared(lambda: sysctl.ensure(op.key, before, optional=True))
@@ -80,8 +79,13 @@ def ignore_advertisements(host: Host, op: IgnoreAdvertisements, journal: Journal
 
 def advertisements_differ(host: Host, op: IgnoreAdvertisements) -> str:
     """Not held against an attachment where ADD could not change it either."""
-    del host
     value = sysctl.read(op.key)
     if value in (None, "0") or not sysctl.is_writable(op.key):
         return ""
     return f"{op.interface} follows the router advertisements of containers ({sysctl.dotted(op.key)} is {value})"
+
+
+EFFECTS = {
+    "Forwarding": Effect(apply, not_released, differs),
+    "IgnoreAdvertisements": Effect(ignore_advertisements, not_released, advertisements_differ),
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from errno import EEXIST
 
-from cni.effects import nft_elements
+from cni.effects import Effect, nft_elements, not_released
 from cni.kernel import nft, rtnl
 from cni.kernel.netlink import NetlinkError
 from cni.kernel.nft import Element, SetRef
@@ -67,3 +67,9 @@ def apply_port(host: Host, op: IsolatedPort, journal: Journal) -> None:
 def port_differs(host: Host, op: IsolatedPort) -> str:
     link = host.rtnl.find(op.port)
     return "" if link is not None and link.isolated else f"{op.port} is no isolated port of its bridge"
+
+
+EFFECTS = {
+    "Isolation": Effect(apply, not_released, differs),
+    "IsolatedPort": Effect(apply_port, not_released, port_differs),
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cni.effects import Effect
 from cni.effects.stray import is_anothers
 from cni.kernel import rtnl
 from cni.protocol.errors import OperationFailed
@@ -40,3 +41,8 @@ def differs(host: Host, op: LoopbackUp) -> str:
 def addresses(host: Host, ifname: str) -> list[Net]:
     """In the kernel's order."""
     return [one.address for one in host.container_rtnl.addresses(ifname)]
+
+
+EFFECTS = {
+    "LoopbackUp": Effect(apply, release, differs),
+}

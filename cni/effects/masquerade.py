@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.effects import nft_elements
+from cni.effects import Effect, nft_elements
 from cni.effects.nft_socket import MASQUERADES
 from cni.kernel.nft import Element
 from cni.plan import nfttext
@@ -53,3 +53,8 @@ def differs(host: Host, op: Masquerade) -> str:
     if not nft_elements.is_loaded(host, nfttext.masquerade([op.address])):
         return f"table {nfttext.INET} has lost its rules"
     return ""
+
+
+EFFECTS = {
+    "Masquerade": Effect(apply, release, differs),
+}

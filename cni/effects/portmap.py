@@ -6,7 +6,7 @@ from _struct import Struct
 from errno import EEXIST
 
 from cni.config.portmap import PROTOCOLS, Ports
-from cni.effects import alive, conntrack, nft_elements
+from cni.effects import Effect, alive, conntrack, nft_elements, not_released, nothing_differs
 from cni.effects.nft_socket import PORT_MAPS, PORTS, STANDBY
 from cni.kernel import nft
 from cni.kernel.netlink import unpacked
@@ -183,7 +183,6 @@ def apply_overlap(host: Host, op: PortOverlap, journal: Journal) -> None:
     Looked for when the own elements are there: of two that come together, at least one sees the other. Those of one
     address are listed once, for all ports.
     """
-    del journal
     name = f"hostip_hostports{op.ports[0].ip.family}"
     bound: dict[bytes, list[Element]] = {}
     if any(port.mapping.host_ip is None for port in op.ports):
@@ -280,3 +279,11 @@ def port_differs(host: Host, op: HostPort) -> str:
 def _element_differs(host: Host, where: tuple[SetRef, Element], what: str) -> str:
     place, element = where
     return "" if host.nft.find(place, element) == element else f"{what} is gone from table {nfttext.INET}"
+
+
+EFFECTS = {
+    "Hairpin": Effect(apply_hairpin, release_hairpin, hairpin_differs),
+    "Condition": Effect(apply_condition, release_condition, condition_differs),
+    "HostPort": Effect(apply_port, release_port, port_differs),
+    "PortOverlap": Effect(apply_overlap, not_released, nothing_differs),
+}

@@ -12,6 +12,7 @@ from __future__ import annotations
 from errno import EEXIST, EINVAL, ENOENT, ENOTSUP
 
 from cni.config.portmap import MARK_BIT
+from cni.effects import Effect
 from cni.effects.nft_socket import PORTS, Nft
 from cni.kernel import sysctl
 from cni.kernel.netlink import NLM_F_ACK, NetlinkError
@@ -93,7 +94,6 @@ def _filters(host: Host, index: int) -> list[bytes]:
 
 
 def differs(host: Host, op: LoopbackRouting) -> str:
-    del host
     return f"{op.interface} no longer takes packets of 127.0.0.1 ({op.key} is 0)" if sysctl.read(op.key) == "0" else ""
 
 
@@ -162,3 +162,8 @@ def _is_needed(host: Host, link: Link, hairpins: list[Element]) -> bool:
 
 def _is_in(packed: bytes, subnet: Net) -> bool:
     return subnet.contains(IP.from_packed(packed))
+
+
+EFFECTS = {
+    "LoopbackRouting": Effect(apply, release, differs),
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cni.effects import Effect, not_released
 from cni.kernel import rtnl
 from cni.kernel.netlink import NLM_F_EXCL
 from cni.protocol.address import Net
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 def apply_address(host: Host, op: HostAddress, journal: Journal) -> None:
     """All gateways of a host have the one address, so no neighbour is asked whether it has it."""
-    del journal
     flags = rtnl.IFA_F_NODAD if op.address.family == 6 else 0
     host.rtnl.request(*rtnl.new_address(host.rtnl.ifindex(op.interface), op.address, flags))
 
@@ -28,7 +28,6 @@ def address_differs(host: Host, op: HostAddress) -> str:
 
 def apply_route(host: Host, op: HostRoute, journal: Journal) -> None:
     """NetlinkError (EEXIST) where another interface leads to the address."""
-    del journal
     kind, flags, payload = rtnl.new_route(host.rtnl.ifindex(op.interface), Route(Net(op.ip, op.ip.bits)))
     host.rtnl.request(kind, flags | NLM_F_EXCL, payload)
 
@@ -38,3 +37,9 @@ def route_differs(host: Host, op: HostRoute) -> str:
     if link is not None and Net(op.ip, op.ip.bits) in host.rtnl.routes_of_link(link.ifindex, op.ip.family):
         return ""
     return f"the host has lost the route to {op.ip.text} out of {op.interface}"
+
+
+EFFECTS = {
+    "HostAddress": Effect(apply_address, not_released, address_differs),
+    "HostRoute": Effect(apply_route, not_released, route_differs),
+}

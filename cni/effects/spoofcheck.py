@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.effects import nft_elements
+from cni.effects import Effect, nft_elements
 from cni.effects.nft_socket import GUARDS
 from cni.kernel.nft import Element
 from cni.plan import nfttext
@@ -61,3 +61,8 @@ def differs(host: Host, op: SpoofGuard) -> str:
     if not nft_elements.is_loaded(host, nfttext.spoof_guard()):
         return f"table {nfttext.BRIDGE} has lost its rules"
     return ""
+
+
+EFFECTS = {
+    "SpoofGuard": Effect(apply, release, differs),
+}

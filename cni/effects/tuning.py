@@ -7,6 +7,7 @@ addresses.
 from __future__ import annotations
 
 from cni.config.tuning import ALLOWLIST, LinkSettings, Settings
+from cni.effects import Effect, not_released, nothing_differs
 from cni.effects.engine import to_cni_error
 from cni.effects.journal import FAILURES
 from cni.effects.stray import peer_of
@@ -110,7 +111,6 @@ def apply_sysctl(host: Host, op: SetContainerSysctl, journal: Journal) -> None:
 
 def apply_spelled(host: Host, op: SpelledSysctls, journal: Journal) -> None:
     """The way back is that of the file. Raises IOFailure."""
-    del journal
     now = _read_sysctls(host, op)
     spelled = {key: (value, now[key]) for key, value in op.sysctls if now.get(key, value).split() != value.split()}
     if spelled:
@@ -227,3 +227,11 @@ def read_allowlist() -> tuple[str, ...] | None:
         return None
     lines = [line.strip() for line in content.decode("utf-8", "replace").split("\n")]
     return tuple([line for line in lines if line])
+
+
+EFFECTS = {
+    "SavedSettings": Effect(apply_originals, release_originals, nothing_differs),
+    "SetContainerSysctl": Effect(apply_sysctl, not_released, nothing_differs),
+    "SpelledSysctls": Effect(apply_spelled, not_released, spelled_differs),
+    "SetLink": Effect(apply_link, not_released, link_differs),
+}

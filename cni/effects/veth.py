@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from errno import EEXIST
 
+from cni.effects import Effect
 from cni.kernel import rtnl, sysctl
 from cni.kernel.netlink import NetlinkError
 from cni.protocol.address import mac_text
@@ -83,3 +84,8 @@ def differs(host: Host, op: Veth) -> str:
         if not holds:
             return otherwise
     return ""
+
+
+EFFECTS = {
+    "Veth": Effect(apply, release, differs),
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from errno import EEXIST, ENOENT
 
+from cni.effects import Effect, not_released
 from cni.kernel import rtnl, rtnl_parse, sysctl
 from cni.kernel.netlink import NetlinkError
 from cni.plan.vlan import DEFAULT_VLAN
@@ -17,13 +18,11 @@ if TYPE_CHECKING:
 
 def apply_port(host: Host, op: PortVlan, journal: Journal) -> None:
     """The way back is the port's own end."""
-    del journal
     host.rtnl.request(*rtnl.add_vlans(host.rtnl.ifindex(op.port), op.first, op.last, op.native))
 
 
 def apply_removal(host: Host, op: RemovePortVlan, journal: Journal) -> None:
     """The way back is the port's own end."""
-    del journal
     host.rtnl.request(*rtnl.delete_vlan(host.rtnl.ifindex(op.port), op.vid))
 
 
@@ -71,3 +70,10 @@ def gateway_differs(host: Host, op: VlanGateway) -> str:
     if link is None:
         return f"{op.name}, the gateway's interface in VLAN {op.vlan}, is gone"
     return "" if link.up else f"{op.name} is down"
+
+
+EFFECTS = {
+    "PortVlan": Effect(apply_port, not_released, port_differs),
+    "RemovePortVlan": Effect(apply_removal, not_released, removal_differs),
+    "VlanGateway": Effect(apply_gateway, not_released, gateway_differs),
+}

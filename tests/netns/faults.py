@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ipam.store
 from cni import proc
-from cni.effects.engine import EFFECTS
+from cni.effects.engine import EFFECTS, FILES, effect_of
 from cni.kernel import sysctl
 from cni.kernel.netlink import Netlink, NetlinkError
 from cni.kernel.netns import EnteredNetns
@@ -64,7 +64,8 @@ def wrap_effects(wrap: Wrap) -> None:
 
 def wrap_operations(wrap: Wrap) -> None:
     """Put a wrapper around the application of every kind of operation, for the rest of this process."""
-    for kind, effect in EFFECTS.items():
+    for kind in FILES:
+        effect = effect_of(kind)
         EFFECTS[kind] = effect._replace(apply=wrap(kind, effect.apply))
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cni.effects.engine import EFFECTS
+from cni.effects.engine import EFFECTS, FILES, effect_of
 from cni.kernel.hostlock import HostLock
 from cni.kernel.netns import OWN, Netns
 from tests.netns.runtime import DUAL, RICH, Answer, Attachment, network
@@ -121,7 +121,8 @@ def _refuses_company() -> None:
 
         return wrapped
 
-    for kind, effect in EFFECTS.items():
+    for kind in FILES:
+        effect = effect_of(kind)
         EFFECTS[kind] = effect._replace(apply=held(effect.apply), release=held(effect.release))
 
 
@@ -138,7 +139,7 @@ import sys
 sys.path.insert(0, {str(ROOT)!r})
 from cni.kernel.hostlock import HostLock
 from cni.kernel.netns import OWN, Netns
-HostLock(Netns(OWN)).share()
+HostLock(Netns(OWN)).lock_shared()
 print("held", flush=True)
 sys.stdin.read()
 """

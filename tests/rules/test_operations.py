@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.effects import engine
-from cni.effects.engine import EFFECTS, Effect
+from cni.effects import not_released, nothing_differs
+from cni.effects.engine import FILES as FILES_OF_EFFECTS
+from cni.effects.engine import effect_of
 from cni.protocol.record import Record
 from tests.golden.cases import CASES, case
 from tests.rules.source import FILES, ROOT, calls, imports, module_of
@@ -49,38 +50,20 @@ def test_an_operation_is_a_record_that_describes_itself() -> None:
 
 
 def test_every_operation_has_effects_and_every_effect_an_operation() -> None:
-    assert set(EFFECTS) == set(KINDS)
+    files = {file: import_module(f"cni.effects.{file}").EFFECTS for file in FILES_OF_EFFECTS.values()}
+    assert {name: file for file, effects in files.items() for name in effects} == FILES_OF_EFFECTS
+    assert set(FILES_OF_EFFECTS) == set(KINDS)
 
 
-def functions_of(effect: Effect) -> list[Callable[..., Any]]:
-    """With those in place that are looked up at their first use."""
-    found = []
-    for function in effect:
-        if function.__qualname__.endswith("<locals>.enter"):
-            told = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-            room, name = (told[key].cell_contents for key in ("room", "name"))
-            found.append(getattr(import_module(f"cni.effects.{room}"), name))
-        else:
-            found.append(function)
-    return found
-
-
-@pytest.mark.parametrize("name", EFFECTS)
+@pytest.mark.parametrize("name", FILES_OF_EFFECTS)
 def test_every_effect_is_a_function_for_its_operation(name: str) -> None:
-    """Also those that are entered lazily, by a name that only a call would find missing."""
-    functions = functions_of(EFFECTS[name])
+    effect = effect_of(name)
+    functions: list[Callable[..., Any]] = [effect.apply, effect.release, effect.differs]
     for function, parameters in zip(
         functions, (["host", "op", "journal"], ["host", "op"], ["host", "op"]), strict=True
     ):
         assert list(signature(function).parameters) == parameters
-        told = function.__annotations__["op"]
-        assert told == name or function in (engine.not_released, engine.nothing_differs)
-
-
-def test_some_effects_are_entered_at_their_first_use() -> None:
-    lazy = {name for name, effect in EFFECTS.items() if effect.apply.__qualname__.endswith("<locals>.enter")}
-    assert {"HostPort", "Ifb"} <= lazy
-    assert "Veth" not in lazy
+        assert function in (not_released, nothing_differs) or function.__annotations__["op"] == name
 
 
 def test_every_operation_of_an_attachment_is_shown_by_a_golden_case() -> None:
