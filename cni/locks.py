@@ -6,7 +6,7 @@ whether the wait is to end: a handler of signals alone does not end it, since fl
 
 from __future__ import annotations
 
-import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
+import posix as os  # see cni/__init__.py
 from fcntl import LOCK_NB, flock
 from time import monotonic
 

@@ -5,7 +5,7 @@ Only what every call needs is imported here, the rest by the verb that needs it.
 
 from __future__ import annotations
 
-import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
+import posix as os  # see cni/__init__.py
 import sys
 from errno import EMFILE, ENFILE, ENOMEM
 

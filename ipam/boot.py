@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
+import posix as os  # see cni/__init__.py
 
 PROC = "/proc"
 

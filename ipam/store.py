@@ -9,7 +9,7 @@ its time lives, and what the loss tore is found empty or zeroed, and given back.
 
 from __future__ import annotations
 
-import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
+import posix as os  # see cni/__init__.py
 from errno import EINVAL, EISDIR, ELOOP, ENOENT, ENOSPC, ENXIO, EOPNOTSUPP
 from fcntl import LOCK_EX
 from time import time_ns

@@ -5,7 +5,7 @@ Sockets are opened in their namespace once and used from outside; only sysctls n
 
 from __future__ import annotations
 
-import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
+import posix as os  # see cni/__init__.py
 
 from cni.kernel import sysctl
 from cni.kernel.hostlock import HostLock

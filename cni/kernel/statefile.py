@@ -5,7 +5,7 @@ Everything raises IOFailure, with the path and a remedy, where the disk refuses.
 
 from __future__ import annotations
 
-import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
+import posix as os  # see cni/__init__.py
 from errno import EFBIG, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOSPC, ENXIO
 
 from cni.protocol.errors import InvalidConfig, IOFailure

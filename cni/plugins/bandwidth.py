@@ -45,10 +45,10 @@ class Bandwidth:
             link = host.rtnl.find(interface.name) if not interface.sandbox else None
             if link is not None and link.ifindex == peer and link.kind == "veth":
                 return interface.name
-        checking = self._call.request.command == "CHECK"
-        raise (CheckFailed if checking else OperationFailed)(
-            f"prevResult.interfaces names no veth peer of {ifname} on the host: bandwidth can limit veth pairs only"
-        )
+        text = f"prevResult.interfaces names no veth peer of {ifname} on the host: bandwidth can limit veth pairs only"
+        if self._call.request.command == "CHECK":
+            raise CheckFailed(text)
+        raise OperationFailed(text)
 
     def answer(self, previous: Result) -> Result:
         added = bandwidth.interfaces(self._conf, self._owner)

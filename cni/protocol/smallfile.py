@@ -5,7 +5,7 @@ The name may be that of a pipe, whose opening waits for a writer, or of a device
 
 from __future__ import annotations
 
-import posix as os  # os proper loads collections' abstract classes, for 0.9 ms
+import posix as os  # see cni/__init__.py
 from errno import EFBIG, EINVAL, EISDIR
 
 LARGEST = 1 << 20  # bytes
