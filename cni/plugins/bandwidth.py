@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cni.plan.operations import Operation
+    from cni.plugins.chained import Released
     from cni.plugins.context import Call
     from cni.protocol.fields import ConfigErrors
     from cni.protocol.result import Result
@@ -56,11 +57,11 @@ class Bandwidth:
             added = tuple([one.with_mtu(self._call.host.rtnl.need(one.name).mtu) for one in added])
         return previous._replace(interfaces=previous.interfaces + added)
 
-    def release_operations(self, previous: Result) -> tuple[Operation, ...]:
-        """The ifb, also one that the reference made; the rest goes with the host's interface."""
+    def released(self, previous: Result) -> Released:
+        """Returns the ifb and the one that the reference makes; the rest goes with the host's interface."""
         del previous
         names = (ifb_name(self._owner), self._reference_name())
-        return tuple([Ifb(name, ifb_mac(self._owner), "", self._owner.label, paired=False) for name in names])
+        return tuple([Ifb(name, ifb_mac(self._owner), "", self._owner.label, paired=False) for name in names]), False
 
     def _reference_name(self) -> str:
         from hashlib import sha512
@@ -68,11 +69,11 @@ class Bandwidth:
         hashed = sha512((self._owner.network + self._owner.container_id).encode()).hexdigest()
         return f"{REFERENCE_PREFIX}{hashed}"[:REFERENCE_LENGTH]
 
-    def forget(self, is_stale: Callable[[str], bool]) -> None:
-        """Only what has a name of its own: other links are those of the plugin that made them."""
-        route = self._call.host.rtnl
-        for name in [link.name for link in route.links() if link.kind == "ifb" and is_stale(link.alias)]:
-            route.delete(name)
+    def release_stale(self, is_stale: Callable[[str], bool]) -> None:
+        """Deletes ifb links only: a veth pair belongs to the plugin that created it."""
+        rtnl = self._call.host.rtnl
+        for name in [link.name for link in rtnl.links() if link.kind == "ifb" and is_stale(link.alias)]:
+            rtnl.delete(name)
 
     def status(self) -> None:
         """The kernel's part is a module, loaded on demand."""

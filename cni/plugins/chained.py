@@ -17,16 +17,19 @@ from cni.protocol.result import Result
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Protocol
+    from typing import Protocol, TypeAlias
 
     from cni.plan.operations import Operation
     from cni.plugins.context import Call
 
-    class Plugin(Protocol):
-        """Made for one call; what is wrong with its configuration goes to the faults that it is given.
+    # What DEL releases, and True if that is all that the attachment can have. If not, its label is searched for.
+    Released: TypeAlias = tuple[tuple[Operation, ...], bool]
 
-        `enters`: it needs the container's namespace. `begins`: it can do without an earlier plugin. `traceless`:
-        nothing tells afterwards which containers it has served.
+    class Plugin(Protocol):
+        """One plugin in one call. The constructor adds errors of the configuration to `errors`.
+
+        `needs_netns`: the verbs open the container's namespace. `prev_result_optional`: the plugin may be the first of
+        a chain. `keeps_shared`: a failed ADD keeps what attachments share, as nothing records which containers use it.
         """
 
         needs_netns: bool
@@ -36,16 +39,16 @@ if TYPE_CHECKING:
         def __init__(self, call: Call, errors: ConfigErrors) -> None: ...
 
         def operations(self, previous: Result) -> tuple[Operation, ...]:
-            """For ADD and CHECK, from what was answered before."""
+            """Returns what ADD applies and CHECK compares, given the result of the plugin before."""
 
         def answer(self, previous: Result) -> Result:
-            """For ADD, when all operations are applied."""
+            """Returns ADD's result, once all operations are applied."""
 
-        def release_operations(self, previous: Result) -> tuple[Operation, ...]:
-            """For DEL: what there may be, with as much of ADD's answer as the runtime tells."""
+        def released(self, previous: Result) -> Released:
+            """Returns what DEL releases; `previous` is as much of ADD's result as the runtime passes."""
 
-        def forget(self, is_stale: Callable[[str], bool]) -> None:
-            """For DEL and GC: whatever else has such a label."""
+        def release_stale(self, is_stale: Callable[[str], bool]) -> None:
+            """Releases all that has a stale label: for GC, and for a DEL that does not know all of the attachment."""
 
         def status(self) -> None:
             """Raises PluginNotAvailable where an ADD could not be served."""
@@ -99,8 +102,10 @@ def delete(call: Call) -> None:
     if plugin.needs_netns:
         open_if_there(call.host, call.request)
     call.host.lock.lock_shared()
-    failed = release(call.host, reversed(plugin.release_operations(previous)))
-    collect_errors(failed, lambda: plugin.forget(owner_of(call).has))
+    operations, is_complete = plugin.released(previous)
+    failed = release(call.host, reversed(operations))
+    if not is_complete:
+        collect_errors(failed, lambda: plugin.release_stale(owner_of(call).has))
     raise_collected(failed, "not everything of the attachment could be released")
 
 
@@ -111,7 +116,7 @@ def collect(call: Call) -> None:
         return
     plugin = _plugin(call, ConfigErrors())
     call.host.lock.lock_shared()
-    plugin.forget(stale(call.config.name, valid))
+    plugin.release_stale(stale(call.config.name, valid))
 
 
 def status(call: Call) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cni.plan.operations import Operation
+    from cni.plugins.chained import Released
     from cni.plugins.context import Call
     from cni.protocol.address import Net
     from cni.protocol.fields import ConfigErrors
@@ -93,12 +94,12 @@ class Firewall:
             self._call.warn(unavailable.message)
         return previous
 
-    def release_operations(self, previous: Result) -> tuple[Operation, ...]:
-        """Subnet and bridge are shared with other containers, but for a subnet of one address."""
-        return self._accepted(previous)
+    def released(self, previous: Result) -> Released:
+        """Returns what ADD applies: a subnet of one address goes; what containers share (subnet, bridge) stays."""
+        return self._accepted(previous), True
 
-    def forget(self, is_stale: Callable[[str], bool]) -> None:
-        """Nothing bears the label of one container."""
+    def release_stale(self, is_stale: Callable[[str], bool]) -> None:
+        """Releases nothing: no rule has the label of one container."""
 
     def status(self) -> None:
         """The container's interface and families are known only to the plugin before; IPv4 is assumed."""

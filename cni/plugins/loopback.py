@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cni.plan.operations import Operation
+    from cni.plugins.chained import Released
     from cni.plugins.context import Call
     from cni.protocol.fields import ConfigErrors
 
@@ -42,11 +43,11 @@ class Loopback:
             interface = interface.with_mtu(self._call.host.container_rtnl.need(LO).mtu)
         return Result((interface,), ips)
 
-    def release_operations(self, previous: Result) -> tuple[Operation, ...]:
-        return self.operations(previous)
+    def released(self, previous: Result) -> Released:
+        return self.operations(previous), True
 
-    def forget(self, is_stale: Callable[[str], bool]) -> None:
-        """Nothing of it is outside the container."""
+    def release_stale(self, is_stale: Callable[[str], bool]) -> None:
+        """Releases nothing: loopback has no state outside the container."""
 
     def status(self) -> None:
         """Always ready."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cni.plan.operations import Operation
+    from cni.plugins.chained import Released
     from cni.plugins.context import Call
     from cni.protocol.address import Net
     from cni.protocol.fields import ConfigErrors
@@ -27,7 +28,6 @@ class Portmap:
         fields = call.config.fields(errors)
         self._call = call
         self._conf = parse_ports(fields)
-        self._told = False
         backend = fields.text("backend")
         if backend not in BACKENDS:
             fields.error("backend", f"{backend!r} is neither iptables nor nftables")
@@ -60,15 +60,12 @@ class Portmap:
     def answer(self, previous: Result) -> Result:
         return previous
 
-    def release_operations(self, previous: Result) -> tuple[Operation, ...]:
-        found = self.operations(previous)
-        self._told = bool(found)
-        return found
+    def released(self, previous: Result) -> Released:
+        """Returns ADD's operations; without mappings or addresses, as after a lost cache, labels are searched for."""
+        operations = self.operations(previous)
+        return operations, bool(operations)
 
-    def forget(self, is_stale: Callable[[str], bool]) -> None:
-        """A DEL that was told all has released all: then nobody else's ports need be read."""
-        if self._call.request.command == "DEL" and self._told:
-            return
+    def release_stale(self, is_stale: Callable[[str], bool]) -> None:
         effects.release_all(self._call.host, is_stale)
 
     def status(self) -> None:

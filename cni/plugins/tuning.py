@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cni.plan.operations import Operation
+    from cni.plugins.chained import Released
     from cni.plugins.context import Call
     from cni.protocol.fields import ConfigErrors
     from cni.protocol.result import Result
@@ -52,15 +53,15 @@ class Tuning:
         tells_mtu = at_least(self._call.config.version, TELLS_MTU)
         return tuning.answered(self._conf.settings.link, self._owner.ifname, previous, tells_mtu)
 
-    def release_operations(self, previous: Result) -> tuple[Operation, ...]:
-        """All that is in the file, whatever the configuration says by now."""
+    def released(self, previous: Result) -> Released:
+        """Returns the restoration of all that the attachment's file has saved, whatever the configuration says now."""
         del previous
-        return (SavedSettings(file_of(self._conf.data_dir, self._owner), self._owner.label, self._owner.ifname),)
+        file = file_of(self._conf.data_dir, self._owner)
+        return (SavedSettings(file, self._owner.label, self._owner.ifname),), True
 
-    def forget(self, is_stale: Callable[[str], bool]) -> None:
-        """Files of containers that are gone; that of an attachment is known by its name."""
-        if self._call.request.command == "GC":
-            kernel.release_all(self._conf.data_dir, is_stale)
+    def release_stale(self, is_stale: Callable[[str], bool]) -> None:
+        """Removes the saved settings of containers that are gone."""
+        kernel.release_all(self._conf.data_dir, is_stale)
 
     def status(self) -> None:
         """Always ready."""

@@ -12,6 +12,7 @@ from cni.config.portmap import PortMapping
 from cni.plan.bandwidth import Ifb, TokenBucket, ifb_name
 from cni.plan.loopback import LoopbackUp
 from cni.plan.portmap import HostPort, LoopbackRouting
+from cni.plugins import chained
 from cni.plugins.bandwidth import Bandwidth
 from cni.plugins.context import Call
 from cni.plugins.loopback import Loopback
@@ -215,8 +216,9 @@ def test_ports_are_mapped_for_the_owner_and_loopback_is_routed_the_hosts_way() -
 def test_a_release_tells_which_way_loopback_was_routed() -> None:
     routes = Routes()
     plugin = made(Portmap, routes, runtimeConfig=MAPPED)
-    found = plugin.release_operations(BOTH)
-    assert [type(op).__name__ for op in found] == [
+    operations, is_complete = plugin.released(BOTH)
+    assert is_complete
+    assert [type(op).__name__ for op in operations] == [
         "Hairpin",
         "HostPort",
         "PortOverlap",
@@ -225,7 +227,27 @@ def test_a_release_tells_which_way_loopback_was_routed() -> None:
         "PortOverlap",
         "LoopbackRouting",
     ]
-    assert (routes.asked, plugin.release_operations(Result())) == ([parse_ip("10.1.2.3")], ())
+    assert routes.asked == [parse_ip("10.1.2.3")]
+
+
+@pytest.mark.parametrize(("members", "previous"), [({"runtimeConfig": MAPPED}, Result()), ({}, BOTH)])
+def test_a_release_without_mappings_or_addresses_is_not_complete(members: dict[str, Any], previous: Result) -> None:
+    """DEL then searches for ports by their label."""
+    assert made(Portmap, Routes(), **members).released(previous) == ((), False)
+
+
+@pytest.mark.parametrize(("is_complete", "asked"), [(True, []), (False, [True])])
+def test_del_searches_by_label_only_if_the_release_is_not_complete(
+    is_complete: bool, asked: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches: list[bool] = []
+    monkeypatch.setattr(Loopback, "needs_netns", False)
+    monkeypatch.setattr(Loopback, "released", lambda *_: ((), is_complete))
+    monkeypatch.setattr(Loopback, "release_stale", lambda _, is_stale: searches.append(is_stale(OWNER.label)))
+    request = parse_request({**ENVIRONMENT, "CNI_COMMAND": "DEL"})
+    host = cast("Host", SimpleNamespace(lock=SimpleNamespace(lock_shared=lambda: None)))
+    chained.delete(Call("loopback", request, PluginConfig("net", "1.1.0", {}, b""), host, str, print, print))
+    assert searches == asked
 
 
 def test_without_mappings_no_way_is_asked() -> None:
@@ -262,14 +284,15 @@ def test_without_limits_the_pair_is_not_looked_for() -> None:
 
 def test_a_release_takes_the_detour_and_the_one_that_the_reference_made() -> None:
     """Whatever DEL is told. The reference's name: sha512 of network and container."""
-    found = made(Bandwidth, Routes()).release_operations(Result())
-    assert [(op.name, op.paired) for op in found] == [(ifb_name(OWNER), False), ("bwp623e1c388032", False)]
+    operations, _ = made(Bandwidth, Routes()).released(Result())
+    names = [(op.name, op.paired) for op in operations if isinstance(op, Ifb)]
+    assert names == [(ifb_name(OWNER), False), ("bwp623e1c388032", False)]
 
 
 def test_a_collection_takes_detours_alone() -> None:
     """A pair with such a label is of the plugin that made it."""
     routes = Routes()
-    made(Bandwidth, routes).forget(lambda label: label == "mine")
+    made(Bandwidth, routes).release_stale(lambda label: label == "mine")
     assert routes.deleted == ["ifb0"]
 
 
@@ -281,7 +304,8 @@ def test_one_limit_is_enough() -> None:
 
 def test_loopback_is_one_operation() -> None:
     plugin = made(Loopback, Routes())
-    assert plugin.operations(Result()) == plugin.release_operations(Result()) == (LoopbackUp("lo", OWNER.label),)
+    assert plugin.operations(Result()) == (LoopbackUp("lo", OWNER.label),)
+    assert plugin.released(Result()) == ((LoopbackUp("lo", OWNER.label),), True)
     assert LoopbackUp("lo", "c1").describe() == "ip -n CONTAINER link set lo up"
     assert plugin.answer(BOTH) == BOTH
 
