@@ -30,6 +30,7 @@ URL, ELSEWHERE = "http://127.0.0.1:2379", "http://127.0.0.1:2399"
 PREFIX = "/coreos.com/network"
 NETWORK = {"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}
 DUAL = {**NETWORK, "EnableIPv6": True, "IPv6Network": "fd00:5::/56"}
+IPV6_ALONE = {"EnableIPv4": False, "EnableIPv6": True, "IPv6Network": "fd00:5::/56", "Backend": {"Type": "vxlan"}}
 
 
 class Etcd:
@@ -200,6 +201,12 @@ def node_of(number: int, *, dual: bool = False, mac: int = 0) -> Node:
     if dual:
         ends.append(NodeAddress(parse_ip(f"2001:db8::{number:x}"), hardware))
     return Node("vxlan", 1, tuple(ends))
+
+
+def node_of_ipv6(number: int) -> Node:
+    """Returns the node 2001:db8::NUMBER of a network without IPv4."""
+    dual = node_of(number, dual=True)
+    return dual._replace(addresses=dual.addresses[1:])
 
 
 def lease_of(number: int, *subnets: str) -> Lease:

@@ -17,6 +17,7 @@ from cni.protocol.address import parse_net
 from tests.machine import Machine, missing, until
 from tests.system.agent_etcd import (
     DUAL,
+    IPV6_ALONE,
     NETWORK,
     PREFIX,
     Etcd,
@@ -24,6 +25,7 @@ from tests.system.agent_etcd import (
     lease_of,
     nets,
     node_of,
+    node_of_ipv6,
     rival,
     store_of,
 )
@@ -44,6 +46,25 @@ def test_a_lease_is_written_as_flannel_writes_it_and_told_before_the_list(server
     assert server.leases() == {key: value.encode()}
     left = int(server.call("lease/timetolive", {"ID": str(server.entries()[key].lease)})["TTL"])
     assert 86300 < left <= 86400
+
+
+@against_etcd
+def test_nodes_of_ipv6_alone_share_a_network(server: Etcd) -> None:
+    server.configure(IPV6_ALONE)
+    with store_of(node_of_ipv6(1)) as one, store_of(node_of_ipv6(2)) as two:
+        leases = {held.key: held for held in (one.wait_held(), two.wait_held())}
+        assert len(leases) == 2
+        until(lambda: one.leases == two.leases == leases, "each knows both")
+        for key, lease in leases.items():
+            subnet = lease.subnets[0]
+            assert key == f"{subnet.ip.text}-64"
+            assert parse_net("fd00:5::/56").contains(subnet.ip)
+        first = one.wait_held()
+        data = '"BackendV6Data":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}'
+        value = f'{{"PublicIP":"0.0.0.0","PublicIPv6":"2001:db8::1","BackendType":"vxlan",{data}}}'
+        assert server.leases()[first.key] == value.encode()
+    with store_of(node_of_ipv6(1)) as again:
+        assert again.wait_held() == first
 
 
 @against_etcd

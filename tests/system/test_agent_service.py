@@ -80,3 +80,15 @@ def test_what_the_agent_counts_is_told_in_prometheus_format(cluster: Cluster, po
     assert [name for name in samples if not name.startswith(("podwired_", "process_"))] == []
     types = [line for line in text.splitlines() if line.startswith("# TYPE ")]
     assert len(types) == len(set(types)) > 0
+
+
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+def test_pods_of_a_network_without_ipv4_reach_each_other_and_the_external_network(
+    cluster: Cluster, podwired: Path, backend: str
+) -> None:
+    cluster.configure({"Type": backend}, (6,))
+    node, other = cluster.populate({"node": podwired, "other": podwired})
+    assert tuple(node.guest.addresses) == tuple(other.guest.addresses) == (6,)
+    assert node.guest.source_at(WIRE[6]) == node.address(6)
+    assert "FLANNEL_NETWORK=" not in node.subnet_env()
+    assert "FLANNEL_IPV6_SUBNET=" in node.subnet_env()

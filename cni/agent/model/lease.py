@@ -112,9 +112,9 @@ def lease_key(subnets: Iterable[Net]) -> str:
 
 
 def parse_key(key: str) -> tuple[Net, ...]:
-    """IPv4 first, then perhaps IPv6. Raises ValueError."""
+    """Returns the subnets, IPv4 before IPv6; flanneld ignores keys of IPv6 alone. Raises ValueError."""
     subnets = [parse_net("/".join(part.rsplit("-", 1))) for part in key.split("&")]
-    if [subnet.family for subnet in subnets] not in ([4], [4, 6]):
+    if [subnet.family for subnet in subnets] not in ([4], [4, 6], [6]):
         raise ValueError(f"{key!r} is not the key of a subnet (as in 10.5.52.0-24)")
     if lease_key(subnets) != key:
         raise ValueError(f"{key!r} is another writing of {lease_key(subnets)}")

@@ -115,12 +115,7 @@ class EtcdStore:
         """Raises CniError."""
         if value is None:
             raise CniError(f"etcd has no network configuration: the key {self._config_key} is missing")
-        config = parse_network_config(value, f"{self._config_key} in etcd")
-        if config.ipv4 is None:
-            raise CniError(
-                f"{self._config_key} in etcd: a network of IPv6 alone cannot be in etcd, keys need an IPv4 subnet"
-            )
-        return config
+        return parse_network_config(value, f"{self._config_key} in etcd")
 
     def _update_desired(self) -> None:
         """With the lock held. Until configuration and node agree, the lease is kept as it was."""
