@@ -216,9 +216,10 @@ class Cluster:
 
         Nodes take IPv4 subnets from 10.244.1.0 to 10.244.63.0; those behind are a test's to give away.
         """
+        ipv4 = {"Network": NETWORK[4], "SubnetMax": "10.244.63.0"} if 4 in families else {"EnableIPv4": False}
         ipv6 = {"EnableIPv6": True, "IPv6Network": NETWORK[6]} if 6 in families else {}
         backend = backend or {"Type": "vxlan"}
-        space = {"Network": NETWORK[4], "SubnetMax": "10.244.63.0", **ipv6}
+        space = {**ipv4, **ipv6}
         self.etcd.put("config", {**space, "EnableNFTables": True, "Backend": backend, **others})
 
     def add(self, *names: str) -> list[Node]:
