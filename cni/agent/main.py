@@ -6,11 +6,10 @@ import os
 from typing import TYPE_CHECKING
 
 from cni import VERSION
-from cni.agent.backends import vxlan
 from cni.agent.cli.flags import InvalidOptions
 from cni.agent.cli.options import HelpRequested, parse_options
 from cni.agent.controllers.overlay import Reconciler
-from cni.agent.dataplane import routes
+from cni.agent.dataplane import devices, routes
 from cni.agent.logs import configure, enable_debug, error_text, finish, log
 from cni.agent.node import conflist, masquerade, subnetenv
 from cni.agent.node.publisher import Settings
@@ -179,7 +178,7 @@ def clean_up(options: Options, host: Host, instance: Instance) -> int:
     """Removes what the agent has made on this node, in the kernel and on disk; the lease stays in the store."""
     refused = conflist.remove(options.conflist) if options.conflist is not None else []
     before = subnetenv.read(options.subnet_file)
-    for name in vxlan.retire(host.rtnl, instance.name, ()):
+    for name in devices.remove_stale_devices(host.rtnl, instance.name, ()):
         log.info("removed %s", name)
     networks = before.networks if before is not None else ()
     routed = networks or (() if _others(host, instance) else EVERYWHERE)

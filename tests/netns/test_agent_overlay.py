@@ -10,6 +10,7 @@ import pytest
 
 from cni.agent.backends import vxlan
 from cni.agent.dataplane import routes
+from cni.agent.dataplane.devices import remove_stale_devices
 from cni.agent.dataplane.state import Links, changes, forwarding_state
 from cni.agent.model.lease import Endpoint
 from cni.kernel import events, rtnl_overlay
@@ -69,7 +70,7 @@ def listening(*groups: int) -> Iterator[tuple[RtnlSocket, Events]]:
 def ensure(family: int, info: dict[str, Any]) -> tuple[int, list[str], int]:
     """Inside: the device's index, what was done, and how many changes the kernel told of."""
     with listening() as (route, heard):
-        index, done = vxlan.ensure_device(route, wanted(route, family, **info))
+        index, done = wanted(route, family, **info).ensure(route)
         return index, done, len(heard.read())
 
 
@@ -229,7 +230,7 @@ def test_devices_of_the_agent_that_nobody_wants_go_and_others_stay(host: Machine
 
 def retired(keep: tuple[str, ...]) -> list[str]:
     with listening() as (route, _):
-        return vxlan.retire(route, "podwired", keep)
+        return remove_stale_devices(route, "podwired", keep)
 
 
 @FAMILIES

@@ -35,9 +35,7 @@ def keep() -> list[str]:
     try:
         info = rtnl_overlay.VxlanInfo(1, route.ifindex("uplink"), parse_ip("192.0.2.1"), 0, learning=False, gbp=False)
         mac = parse_mac("0a:00:00:00:00:01")
-        index, done = vxlan.ensure_device(
-            route, vxlan.Device(NAME, mac, 1450, info, parse_net("10.5.1.0/32"), "podwired")
-        )
+        index, done = vxlan.Device(NAME, mac, 1450, info, parse_net("10.5.1.0/32"), "podwired").ensure(route)
         links = Links(index, ())
         messages = changes(routes.tables(route, 4, index, (NET,)), forwarding_state([PEER], links), links)
         assert routes.apply(route, messages) == []

@@ -13,12 +13,12 @@ from cni.agent.model.lease import (
     Lease,
     Node,
     NodeAddress,
-    derived_mac,
     lease_key,
     lease_value,
     parse_key,
     parse_lease,
 )
+from cni.agent.model.leaseformat import derived_mac
 from cni.protocol.address import IP, Net, parse_ip, parse_mac, parse_net
 
 MAC, OTHER_MAC = parse_mac("c6:d2:32:6f:8f:44"), parse_mac("0a:58:00:00:00:01")

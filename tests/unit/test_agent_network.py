@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cni.agent.model.network import Backend, NetworkConfig, Space, parse_network_config
+from cni.agent.model.network import BackendConfig, NetworkConfig, Space, parse_network_config
 from cni.protocol.address import parse_ip, parse_net
 from cni.protocol.errors import CniError, DecodingFailure, InvalidConfig
 
@@ -41,7 +41,7 @@ def test_the_least_configuration_has_flannels_defaults() -> None:
     assert parsed({"Network": "10.5.0.0/16", "Backend": VXLAN}) == NetworkConfig(
         ipv4=Space(parse_net("10.5.0.0/16"), parse_ip("10.5.1.0"), parse_ip("10.5.255.0"), 24),
         ipv6=None,
-        backend=Backend("vxlan", vni=1, port=0, mtu=0, gbp=False, learning=False, direct_routing=False),
+        backend=BackendConfig("vxlan", vni=1, port=0, mtu=0, gbp=False, learning=False, direct_routing=False),
     )
 
 
@@ -55,7 +55,7 @@ def test_all_keys_are_read_in_any_case() -> None:
     assert parse_network_config(text, "it") == NetworkConfig(
         ipv4=Space(parse_net("10.5.0.0/16"), parse_ip("10.5.0.128"), parse_ip("10.5.9.0"), 25),
         ipv6=Space(parse_net("fd00:5::/48"), parse_ip("fd00:5:0:10::"), parse_ip("fd00:5:0:fff0::"), 60),
-        backend=Backend("vxlan", vni=4096, port=4789, mtu=1400, gbp=True, learning=True, direct_routing=True),
+        backend=BackendConfig("vxlan", vni=4096, port=4789, mtu=1400, gbp=True, learning=True, direct_routing=True),
     )
 
 

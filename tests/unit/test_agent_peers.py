@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.agent.model.lease import Endpoint, Lease, derived_mac
+from cni.agent.model.lease import Endpoint, Lease
+from cni.agent.model.leaseformat import derived_mac
 from cni.agent.model.network import parse_network_config
 from cni.agent.model.peers import Peers
 from cni.protocol.address import IP, Net, mac_text, parse_ip, parse_mac, parse_net

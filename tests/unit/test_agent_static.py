@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.agent.model.events import Configured, Failed, Held, Listed
-from cni.agent.model.lease import Endpoint, Lease, Node, derived_mac
+from cni.agent.model.lease import Endpoint, Lease, Node
+from cni.agent.model.leaseformat import derived_mac
 from cni.agent.stores import static
 from cni.agent.stores.static import StaticStore, by_key, parse_nodes
 from cni.protocol.address import parse_ip, parse_mac, parse_net

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent.backends.vxlan import parse_link_state
 from cni.agent.controllers.drift import Drift
+from cni.agent.dataplane.devices import parse_link_state
 from cni.agent.dataplane.state import PROTOCOL, Links, forwarding_state
 from cni.agent.model.lease import Endpoint
 from cni.kernel import nft, nft_rules, rtnl, rtnl_overlay
@@ -240,9 +240,9 @@ def test_a_link_that_gets_an_address_of_the_nodes_subnet_has_pods_behind_it(drif
 
 
 def test_the_ports_are_those_of_tunnels(drift: Drift) -> None:
-    parse_link_state = drift.links[DEVICE]
-    assert parse_link_state.tunnel is not None
-    drift.links[DEVICE] = parse_link_state._replace(tunnel=parse_link_state.tunnel._replace(port=4789))
+    device = drift.links[DEVICE]
+    assert device.tunnel is not None
+    drift.links[DEVICE] = device._replace(tunnel=device.tunnel._replace(port=4789))
     assert drift.ports == {4789}
 
 

@@ -15,7 +15,7 @@ from cni.kernel.rtnl import AF_BRIDGE, IFINFO
 from cni.protocol.address import IP, ip_family
 
 if TYPE_CHECKING:
-    from cni.agent.backends.vxlan import LinkState
+    from cni.agent.dataplane.devices import LinkState
     from cni.agent.dataplane.state import ForwardingState
     from cni.kernel.rtnl_overlay import KernelRoute
     from cni.protocol.address import Net
@@ -48,11 +48,7 @@ class Drift:
     @property
     def ports(self) -> set[int]:
         """The tunnel's in UDP."""
-        return {
-            parse_link_state.tunnel.port
-            for parse_link_state in self.links.values()
-            if parse_link_state.tunnel is not None
-        }
+        return {link.tunnel.port for link in self.links.values() if link.tunnel is not None}
 
     def take_pods(self) -> bool:
         """True once when an interface has got an address of this node's subnets: pods are behind it."""
@@ -73,29 +69,27 @@ class Drift:
 
     def _link(self, kind: int, payload: bytes) -> str:
         _, _, index, flags, _ = unpacked(IFINFO, payload)
-        parse_link_state = self.links.get(index)
+        link = self.links.get(index)
         if index in self.beside and (kind == rtnl.RTM_DELLINK or not flags & rtnl.IFF_UP):
             return "a network of this node went"
         if self.waits and kind == rtnl.RTM_DELLINK:
             return "a link went"
-        if parse_link_state is None:
+        if link is None:
             named = {one.name for one in self.links.values()}
             return "a link came" if kind == rtnl.RTM_NEWLINK and rtnl_parse.parse_link(payload).name in named else ""
         if kind == rtnl.RTM_DELLINK:
-            return f"{parse_link_state.name} is gone"
-        return "" if parse_link_state.matches(payload) else f"{parse_link_state.name} has changed"
+            return f"{link.name} is gone"
+        return "" if link.matches(payload) else f"{link.name} has changed"
 
     def _address(self, kind: int, payload: bytes) -> str:
         info = rtnl_parse.parse_address(payload)
-        parse_link_state, came = self.links.get(info.ifindex), kind == rtnl.RTM_NEWADDR
-        self._pods |= (
-            came and parse_link_state is None and any(subnet.contains(info.address.ip) for subnet in self.subnets)
-        )
-        if parse_link_state is None or info.address.ip.is_ipv6_link_local:  # those come and go by themselves
+        link, came = self.links.get(info.ifindex), kind == rtnl.RTM_NEWADDR
+        self._pods |= came and link is None and any(subnet.contains(info.address.ip) for subnet in self.subnets)
+        if link is None or info.address.ip.is_ipv6_link_local:  # those come and go by themselves
             return "an address came" if self.searches else ""
-        if came == (info.address in parse_link_state.addresses):
+        if came == (info.address in link.addresses):
             return ""
-        return f"{parse_link_state.name} has {'got' if came else 'lost'} {info.address.text}"
+        return f"{link.name} has {'got' if came else 'lost'} {info.address.text}"
 
     def _entry(self, kind: int, payload: bytes) -> str:
         family, index, _, _, _ = unpacked(rtnl_overlay.NDMSG, payload)

@@ -10,16 +10,15 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cni.agent.backends import vxlan
+from cni.agent.backends import backend_of
 from cni.agent.controllers.drift import Drift
 from cni.agent.controllers.peerlog import fields_of, log_changes, log_faults
-from cni.agent.dataplane import routes
+from cni.agent.dataplane import devices, routes
 from cni.agent.dataplane.state import ForwardingState, Links, changes, forwarding_state
 from cni.agent.logs import error_text, log
 from cni.agent.model.cluster_state import ClusterState
 from cni.agent.model.events import Failed, Held
 from cni.agent.model.lease import node_of
-from cni.agent.model.network import VXLAN
 from cni.agent.node.publisher import NodePublisher
 from cni.agent.runtime.instance import Occupied
 from cni.agent.uplink.pinned import PinnedUnderlay
@@ -172,7 +171,7 @@ class Reconciler:
             log_faults(peers.errors, peers.errors)
             log_changes(self._told, peers.served)
             self._peers, self._told = peers, dict(peers.served)
-        self.drift.links = {underlay.ifindex: vxlan.link_state(route, underlay.name)}
+        self.drift.links = {underlay.ifindex: devices.link_state(route, underlay.name)}
         self.drift.devices.clear()
         self.drift.subnets = own.subnets
         self._try(partial(self._publisher.filter.admit_all, peers.served.values()))
@@ -181,7 +180,7 @@ class Reconciler:
             for endpoint in own.endpoints
         }
         self.drift.beside = frozenset([index for net, index in connected if self.drift.is_rival(net)])
-        self.drift.directs = config.backend.kind != VXLAN or config.backend.direct_routing
+        self.drift.directs = backend_of(config.backend).routes_directly
         made = [
             self._try(partial(self._reconcile_family, config, underlay, endpoint, peers), blocks=True)
             for endpoint in own.endpoints
@@ -193,7 +192,7 @@ class Reconciler:
 
     def _claim(self, config: NetworkConfig) -> None:
         """Raises Occupied where another podwired serves the tunnel."""
-        self._settings.instance.serve(config.backend.vni if config.backend.kind == VXLAN else None)
+        self._settings.instance.serve(backend_of(config.backend).vni)
         self._networks.update([config.network(family) for family in config.families])
         self.drift.networks = frozenset(self._networks)
 
@@ -211,9 +210,8 @@ class Reconciler:
 
     def _retire(self, config: NetworkConfig) -> None:
         """What the network had before it was changed, and has no more."""
-        tunnels = config.backend.kind == VXLAN
-        names = tuple([vxlan.name_of(config.backend, family) for family in config.families if tunnels])
-        for name in vxlan.retire(self._host.rtnl, self._settings.instance.name, names):
+        names = [backend_of(config.backend).device_name(family) for family in config.families]
+        for name in devices.remove_stale_devices(self._host.rtnl, self._settings.instance.name, names):
             log.info("removed %s, which the network does not have any more", name)
         for family in (4, 6):
             if family not in config.families:
@@ -228,12 +226,12 @@ class Reconciler:
 
     def _reconcile_family(self, config: NetworkConfig, underlay: Underlay, own: Endpoint, peers: Peers) -> None:
         route, family, index, same = self._host.rtnl, own.subnet.family, 0, True
-        if config.backend.kind == VXLAN:
-            tunnel = vxlan.device_of(config.backend, underlay, own, self._settings.instance.name)
-            index, done = vxlan.ensure_device(route, tunnel)
-            same = self._is_as_before(tunnel.name, tunnel)
-            self._note_done(tunnel.name, done, same=same)
-            self.drift.links[index] = vxlan.link_state(route, tunnel.name)
+        device = backend_of(config.backend).device(underlay, own, self._settings.instance.name)
+        if device is not None:
+            index, done = device.ensure(route)
+            same = self._is_as_before(device.name, device)
+            self._note_done(device.name, done, same=same)
+            self.drift.links[index] = devices.link_state(route, device.name)
             self.drift.devices[index] = family
         endpoints = routes.host_routes(route, underlay.ifindex, index, family) if self.drift.directs else ()
         self.drift.beside |= {near for net, near in endpoints if near and net.prefix < net.ip.bits}

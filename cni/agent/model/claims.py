@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from cni.agent.model.lease import derived_mac
+from cni.agent.model.leaseformat import derived_mac
 from cni.protocol.address import mac_text
 
 if TYPE_CHECKING:

@@ -8,18 +8,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from cni.agent.model.network import VNI_LIMIT, VXLAN
-from cni.protocol.address import IP, Net, mac_text, parse_net
+from cni.agent.model.leaseformat import lease_format
+from cni.protocol.address import IP, Net, parse_net
 from cni.protocol.errors import CniError
 from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.jsontext import parse_object
-from cni.protocol.owner import mac_of
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cni.agent.model.network import Backend
+    from cni.agent.model.network import BackendConfig
     from cni.protocol.jsontext import JsonValue
 
 
@@ -94,16 +93,11 @@ class Lease(Record):
         return lease_key(self.subnets)
 
 
-def derived_mac(public_ip: IP, vni: int) -> bytes:
-    """The MAC address of a VTEP that nobody has told another: nodes agree on it without talking."""
-    return mac_of("vtep", str(vni), public_ip.text)
-
-
-def node_of(backend: Backend, public_ips: Iterable[IP]) -> Node:
+def node_of(backend: BackendConfig, public_ips: Iterable[IP]) -> Node:
     """Returns this node's part of its lease; `public_ips` are the addresses that other nodes reach it by."""
-    if backend.kind != VXLAN:
-        return Node(backend.kind, 0, tuple([NodeAddress(ip) for ip in public_ips]))
-    return Node(VXLAN, backend.vni, tuple([NodeAddress(ip, derived_mac(ip, backend.vni)) for ip in public_ips]))
+    parts = lease_format(backend.kind)
+    vni = parts.vni(backend)
+    return Node(backend.kind, vni, tuple([NodeAddress(ip, parts.vtep_mac(ip, vni)) for ip in public_ips]))
 
 
 def lease_key(subnets: Iterable[Net]) -> str:
@@ -132,8 +126,9 @@ def lease_value(lease: Lease) -> bytes:
         "BackendType": lease.backend,
     }
     for key, endpoint in (("BackendData", ipv4), ("BackendV6Data", ipv6)):
-        if endpoint is not None and endpoint.vtep_mac is not None:
-            members[key] = {"VNI": lease.vni, "VtepMAC": mac_text(endpoint.vtep_mac)}
+        data = lease_format(lease.backend).render(endpoint.vtep_mac, lease.vni) if endpoint is not None else None
+        if data is not None:
+            members[key] = data
     return json.dumps(members, separators=(",", ":")).encode()
 
 
@@ -154,12 +149,8 @@ def parse_lease(subnets: tuple[Net, ...], value: bytes) -> Lease:
             continue
         if ip.family != subnet.family:
             errors.add(ip_key, f"{ip.text} is no IPv{subnet.family} address")
-        mac = None
-        if backend == VXLAN:
-            data = fields.object(data_key)
-            mac, vni = data.mac("VtepMAC"), vni or data.integer("VNI", 0, VNI_LIMIT)
-            if mac is None:
-                data.error("VtepMAC", "missing")
+        mac, number = lease_format(backend).parse(fields, data_key)
+        vni = vni or number
         endpoints.append(Endpoint(subnet, ip, mac))
     if errors.messages:
         raise ValueError("; ".join(dict.fromkeys(errors.messages)))

@@ -25,8 +25,8 @@ USUAL_SUBNET = {4: 24, 6: 64}
 ROOM = 2  # bits: a network holds at least four subnets
 
 
-class Backend(Record):
-    """`mtu` in bytes of the wire below, 0 for that of the chosen interface; `port` 0: the kernel's (8472)."""
+class BackendConfig(Record):
+    """`mtu` in bytes of packets on the underlay, 0 for that of the chosen interface; `port` 0: the kernel's (8472)."""
 
     kind: str
     vni: int
@@ -64,7 +64,7 @@ class NetworkConfig(Record):
 
     ipv4: Space | None
     ipv6: Space | None
-    backend: Backend
+    backend: BackendConfig
 
     def space(self, family: int) -> Space | None:
         return self.ipv4 if family == 4 else self.ipv6
@@ -107,11 +107,11 @@ def read_network(fields: Fields) -> NetworkConfig:
     )
 
 
-def _backend(fields: Fields) -> Backend:
+def _backend(fields: Fields) -> BackendConfig:
     kind = fields.text("Type", "udp").lower()  # flannel's default, whatever its documentation says
     if kind not in BACKENDS:
         fields.error("Type", f"{kind!r} is not supported, {' and '.join(BACKENDS)} are (without Type it would be udp)")
-    return Backend(
+    return BackendConfig(
         kind=kind,
         vni=fields.integer("VNI", 0, VNI_LIMIT, 1),
         port=fields.integer("Port", 0, PORT_LIMIT),

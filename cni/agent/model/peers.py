@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cni.agent.model.claims import RANKED, Claims
 from cni.agent.model.lease import Lease
-from cni.agent.model.network import VXLAN
+from cni.agent.model.leaseformat import lease_format
 from cni.protocol.address import mac_text
 
 if TYPE_CHECKING:
@@ -105,14 +105,14 @@ class Peers:
     def _of_the_network(self, lease: Lease) -> Lease:
         """Without families that the network does not use, as after it had both; without a VNI it has the network's."""
         endpoints = tuple([endpoint for endpoint in lease.endpoints if self._config.space(endpoint.subnet.family)])
-        vni = lease.vni or (self._config.backend.vni if lease.backend == VXLAN else 0)
+        vni = lease.vni or lease_format(lease.backend).vni(self._config.backend)
         return lease._replace(endpoints=endpoints, vni=vni)
 
     def _own_fault(self, lease: Lease) -> str:
         if lease.backend != self._config.backend.kind:
             return f"its backend is {lease.backend or 'not told'}, not {self._config.backend.kind}"
-        if lease.backend == VXLAN and lease.vni != self._config.backend.vni:
-            return f"its VNI is {lease.vni}, not {self._config.backend.vni}"
+        if error := lease_format(lease.backend).conflict(lease.vni, self._config.backend):
+            return error
         for endpoint in lease.endpoints:
             if error := self._fault_of(endpoint):
                 return error

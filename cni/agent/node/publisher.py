@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cni.agent.backends import vxlan
+from cni.agent.backends import backend_of
 from cni.agent.dataplane import tunnel_filter
 from cni.agent.dataplane.tunnel_filter import Tunnel, TunnelFilter
 from cni.agent.logs import error_text, log
-from cni.agent.model.network import VXLAN
 from cni.agent.node import conflist, flannel_rules, masquerade, subnetenv
 from cni.kernel.netlink import Interrupted, NetlinkError
 from cni.protocol.errors import CniError
@@ -73,7 +72,7 @@ class NodePublisher:
             masquerade.remove_table(self._host, settings.instance.predecessor)
             settings.instance.predecessor = ""
         done = self._load()
-        mtu = min(vxlan.pod_mtu(config.backend, underlay, endpoint.subnet.family) for endpoint in own.endpoints)
+        mtu = min(backend_of(config.backend).mtu(underlay, endpoint.subnet.family) for endpoint in own.endpoints)
         if subnetenv.write(settings.subnet_file, subnetenv.text_of(spaces, mtu, masquerades=settings.masquerades)):
             log.info("wrote %s", settings.subnet_file)
         self._list()
@@ -150,7 +149,7 @@ class NodePublisher:
 
 
 def _tunnel(config: NetworkConfig) -> Tunnel | None:
-    if config.backend.kind != VXLAN:
+    backend = backend_of(config.backend)
+    if backend.vni is None:
         return None
-    names = [vxlan.name_of(config.backend, family) for family in config.families]
-    return Tunnel(config.backend.vni, tuple(names))
+    return Tunnel(backend.vni, tuple([backend.device_name(family) for family in config.families]))

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from cni.agent.logs import error_text, log
 from cni.agent.model.events import Configured, Failed, Held, Listed
-from cni.agent.model.lease import Endpoint, Lease, derived_mac
-from cni.agent.model.network import VXLAN, NetworkConfig, read_network
+from cni.agent.model.lease import Endpoint, Lease
+from cni.agent.model.leaseformat import lease_format
+from cni.agent.model.network import NetworkConfig, read_network
 from cni.protocol import smallfile
 from cni.protocol.errors import CniError
 from cni.protocol.fields import ConfigErrors, Fields
@@ -98,7 +99,8 @@ def _entry(fields: Fields, config: NetworkConfig) -> Entry:
     name = fields.text("name")
     if not name:
         fields.error("name", "missing")
-    mac, vni, endpoints = fields.mac("VtepMAC"), config.backend.vni, []
+    parts = lease_format(config.backend.kind)
+    mac, vni, endpoints = fields.mac("VtepMAC"), parts.vni(config.backend), []
     for family in config.families:
         ip_key, subnet_key = ("PublicIP", "Subnet") if family == 4 else ("PublicIPv6", "IPv6Subnet")
         ip, subnet = fields.ip(ip_key), fields.net(subnet_key)
@@ -113,12 +115,13 @@ def _entry(fields: Fields, config: NetworkConfig) -> Entry:
             fields.error(subnet_key, f"{subnet.text} has bits behind its prefix, is it {subnet.network.text}?")
         elif error := config.error_of(subnet):
             fields.error(subnet_key, error)
-        vtep = (mac or derived_mac(ip, vni)) if config.backend.kind == VXLAN else None
+        derived = parts.vtep_mac(ip, vni)
+        vtep = mac or derived if derived is not None else None
         endpoint = Endpoint(subnet, ip, vtep)
         if not endpoint.is_reachable:
             fields.error(ip_key, f"{ip.text} is no address of a node")
         endpoints.append(endpoint)
-    return Entry(name, Lease(tuple(endpoints), config.backend.kind, vni if config.backend.kind == VXLAN else 0))
+    return Entry(name, Lease(tuple(endpoints), config.backend.kind, vni))
 
 
 def _shared(entries: Iterable[Entry]) -> dict[str, str]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from cni.agent.backends import backend_of
 from cni.agent.logs import log
-from cni.agent.model.network import VXLAN
 from cni.agent.uplink.select import NoUnderlay, choose
 from cni.kernel.rtnl import IFA_F_DADFAILED
 from cni.protocol.record import Record
@@ -24,10 +24,13 @@ GRACE_SECONDS = 10.0  # a DHCP client or a network manager that starts again nee
 
 
 class _Purpose(Record):
-    """The requirements for an interface; `told`: addresses that the store wants."""
+    """The requirements for an interface; `told`: addresses that the store wants. `own_address`: other nodes have to
+    reach this one by an address of the interface, as the backend of this `kind` needs it.
+    """
 
     families: tuple[int, ...]
     kind: str
+    own_address: bool
     told: tuple[IP, ...]
 
 
@@ -53,7 +56,7 @@ class PinnedUnderlay:
         Raises NoUnderlay, NetlinkError.
         """
         self.error = ""
-        purpose = _Purpose(config.families, config.backend.kind, told)
+        purpose = _Purpose(config.families, config.backend.kind, backend_of(config.backend).needs_own_address, told)
         if purpose != self._purpose:
             self._purpose, self._chosen, self._first, self._lost_at = purpose, None, None, None
         addresses = self._addresses()
@@ -158,8 +161,10 @@ class PinnedUnderlay:
                 found = choose(self._route, families, self._selector)
                 by_family = {ip.family: ip for ip in (*found.public_ips, *told)}
                 found = found._replace(public_ips=tuple([by_family[family] for family in families]))
-        if purpose.kind != VXLAN and found.public_ips != tuple([net.ip for net in found.addresses]):
-            raise NoUnderlay(f"host-gw needs a public address that {found.name} itself has: choose backend vxlan")
+        if purpose.own_address and found.public_ips != tuple([net.ip for net in found.addresses]):
+            raise NoUnderlay(
+                f"{purpose.kind} needs a public address that {found.name} itself has: choose backend vxlan"
+            )
         return found
 
 

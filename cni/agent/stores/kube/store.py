@@ -13,7 +13,7 @@ from threading import Condition, Event, Thread, current_thread
 from typing import TYPE_CHECKING
 
 from cni.agent.model.events import Changed, Configured, Failed, Held, Listed
-from cni.agent.model.network import VXLAN
+from cni.agent.model.leaseformat import lease_format
 from cni.agent.stores.kube.client import Api, log
 from cni.agent.stores.kube.config import ApiError, access_of
 from cni.agent.stores.kube.file import NetworkFile
@@ -244,7 +244,7 @@ class KubeStore:
         if config is None or node is None or own is None:
             return None
         families = tuple([address.public_ip.family for address in node.addresses])
-        vni = config.backend.vni if config.backend.kind == VXLAN else 0
+        vni = lease_format(config.backend.kind).vni(config.backend)
         if (families, node.backend, node.vni) != (config.families, config.backend.kind, vni):
             return None
         return DesiredNode(config, node, own, self._ready)
