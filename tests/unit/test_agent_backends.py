@@ -72,12 +72,11 @@ def test_host_gw_has_no_device_and_needs_the_underlay_s_own_address() -> None:
     assert not backend_of(config("vxlan")).needs_own_address
 
 
-def test_vxlan_routes_directly_only_when_asked_to() -> None:
-    routed = [
-        backend_of(config(*of, direct=direct)).routes_directly
-        for of, direct in ((["vxlan"], False), (["vxlan"], True), (["host-gw"], False))
-    ]
-    assert routed == [False, True, True]
+@pytest.mark.parametrize(
+    ("kind", "direct", "expected"), [("vxlan", False, False), ("vxlan", True, True), ("host-gw", False, True)]
+)
+def test_vxlan_routes_directly_only_when_asked_to(kind: str, direct: bool, expected: bool) -> None:
+    assert backend_of(config(kind, direct=direct)).routes_directly == expected
 
 
 def test_a_node_presents_a_vtep_with_vxlan_alone() -> None:
