@@ -47,15 +47,15 @@ def become_encodings() -> None:
     from start import Code  # type: ignore[import-not-found]  # in the bundle it is a module of its own
 
     place = Code.find("encodings")
-    codecs.unregister(find)
+    globals().pop("__getattr__", None)  # that code imports from this package, which asks here for what it lacks yet
     exec(Code.of(place), globals())  # noqa: S102
+    codecs.unregister(find)  # only now: another thread may ask meanwhile
 
 
 def __getattr__(name: str) -> object:
-    if "search_function" not in globals():
-        become_encodings()
-        if name in globals():
-            return globals()[name]
+    become_encodings()
+    if name in globals():
+        return globals()[name]
     raise AttributeError(name)
 
 
