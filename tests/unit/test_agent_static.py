@@ -67,6 +67,18 @@ def test_both_families_have_their_ways() -> None:
     assert [way.vtep_mac for way in two.lease.endpoints] == [parse_mac(MAC)] * 2
 
 
+def test_a_network_of_ipv6_alone_needs_no_ipv4_of_its_nodes() -> None:
+    ipv6 = [{key: node[key] for key in ("name", "PublicIPv6", "IPv6Subnet")} for node in DUAL["nodes"]]
+    file = text(
+        {"EnableIPv4": False, "EnableIPv6": True, "IPv6Network": "fd00:5::/56", "Backend": FILE["Backend"]}, nodes=ipv6
+    )
+    leases = [entry.lease for entry in parse_nodes(file, "nodes.json").entries]
+    assert [lease.key for lease in leases] == ["fd00:5:0:1::-64", "fd00:5:0:2::-64"]
+    assert [lease.endpoints[0].vtep_mac for lease in leases] == [
+        derived_mac(parse_ip(f"2001:db8::{number}"), 7) for number in (1, 2)
+    ]
+
+
 def test_with_host_gw_nobody_has_a_mac_address() -> None:
     nodes = parse_nodes(text(FILE, Backend={"Type": "host-gw"}), "nodes.json")
     assert [one.lease for one in nodes.entries] == [
