@@ -9,7 +9,17 @@ import posix as os  # see cni/__init__.py
 import sys
 from errno import EMFILE, ENFILE, ENOMEM
 
-from cni import VERSION
+from cni import (
+    AGENT,
+    CHAINED,
+    DELEGATING,
+    HOST_LOCAL,
+    PODWIRE,
+    PROGRAMS,
+    VERSION,
+    kind_of,
+    reference_of,
+)
 from cni.protocol.errors import DETAILS_LIMIT, CniError, IOFailure, OperationFailed, TryAgain, chain, shortened
 from cni.protocol.jsontext import dump
 from cni.protocol.versions import CURRENT, SUPPORTED
@@ -37,15 +47,6 @@ try:
 except ImportError:
     from signal import SIGINT, SIGTERM, signal
 
-PODWIRE = "podwire"
-HOST_LOCAL = "host-local"
-FLANNEL = "flannel"
-AGENT = "podwired"
-CHAINED = ("portmap", "bandwidth", "firewall", "tuning", "loopback")
-# The version of the reference plugins that these names stand in for: nerdctl asks `firewall` for it, and lets networks
-# have what that version can do. Semantic versioning leaves what follows the plus sign to us.
-REFERENCE = "1.9.1"
-DROP_INS = (HOST_LOCAL, *CHAINED, "bridge", "ptp")
 USAGE = """usage: podwire install --bin-dir DIR [--names A,B] [--force]
        podwire version
        podwire help
@@ -85,7 +86,8 @@ def run(
     if not command and name == PODWIRE and len(argv) > 1:
         return _use_tool(argv[1:], stdout, stderr)
     if not command:
-        version = f"{REFERENCE}+{PODWIRE}.{VERSION}" if name in DROP_INS else VERSION
+        reference = reference_of(name)
+        version = f"{reference}+{PODWIRE}.{VERSION}" if reference else VERSION
         _tell(stderr, f"CNI {name} plugin v{version}\nCNI protocol versions supported: {', '.join(SUPPORTED)}")
         return 0
     try:
@@ -150,7 +152,7 @@ def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: W
     from cni.protocol.plugin_config import parse_plugin_config
     from cni.protocol.request import parse_request
 
-    request = parse_request(environment, reads_args=name not in (*CHAINED, FLANNEL))
+    request = parse_request(environment, reads_args=kind_of(name) not in (CHAINED, DELEGATING))
     try:
         data = stdin.read()
     except OSError as error:
@@ -202,17 +204,13 @@ def _attach(name: str, request: Request, config: PluginConfig, answer: Callable[
 
 
 def _verbs(name: str) -> Mapping[str, Callable[[Call], None]]:
-    if name in CHAINED:
-        from cni.plugins.chained import VERBS as CHAINED_VERBS
-
-        return CHAINED_VERBS
-    if name == FLANNEL:
-        from cni.plugins.flannel import VERBS as FLANNEL_VERBS
-
-        return FLANNEL_VERBS
-    from cni.plugins.bridge import VERBS
-
-    return VERBS
+    """Returns the verbs of a plugin; an executable of any other name is podwire."""
+    kind, module, _ = PROGRAMS.get(name, PROGRAMS[PODWIRE])
+    if kind == CHAINED:
+        module = "cni.plugins.chained"
+    __import__(module)
+    verbs: Mapping[str, Callable[[Call], None]] = sys.modules[module].VERBS
+    return verbs
 
 
 def _allocate(request: Request, config: PluginConfig, answer: Callable[[str], None]) -> None:

@@ -5,6 +5,8 @@ What runtimes and libcni put in is known, and so is all that the reference plugi
 
 from __future__ import annotations
 
+from cni import INTERFACE, kind_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +52,7 @@ BRIDGE: Known = {
     **_any("preserveDefaultVlan", "macspoofchk", "enabledad", "disableContainerInterface", "portIsolation"),
     "vlanTrunk": _any("id", "minID", "maxID"),
 }
-PROGRAMS: Mapping[str, Known] = {
+KEYS: Mapping[str, Known] = {
     "podwire": {**BRIDGE, **PORTS, **LIMITS, **_any("mode")},
     "bridge": BRIDGE,
     "ptp": PTP,
@@ -62,8 +64,7 @@ PROGRAMS: Mapping[str, Known] = {
     "flannel": _any("subnetFile", "dataDir", "delegate"),
 }
 # A key of another plugin's is passed over: whole configurations are handed from one plugin to the next.
-EVERYWHERE: Known = {name: inner for keys in (COMMON, *PROGRAMS.values()) for name, inner in keys.items()}
-ATTACHING = ("podwire", "bridge", "ptp")
+EVERYWHERE: Known = {name: inner for keys in (COMMON, *KEYS.values()) for name, inner in keys.items()}
 SERVED: Mapping[str, tuple[str, ...]] = {
     "podwire": ("portMappings", "bandwidth", "ips", "mac", "dns", "ipRanges"),
     "bridge": ("ips", "mac", "ipRanges"),
@@ -79,19 +80,19 @@ ELSEWHERE = ("aliases", "infinibandGUID", "deviceID", "cgroupPath", "snat")
 def ignored(program: str, config: PluginConfig) -> list[str]:
     """A text for each key and capability of the configuration that has no effect."""
     members = {key.casefold(): value for key, value in config.members.items()}
-    if program not in PROGRAMS:  # an allocator gets the whole configuration of another plugin
+    if program not in KEYS:  # an allocator gets the whole configuration of another plugin
         return _told(_in_ipam(members, "ipam"))
     found = _of_plugin(program, config.members, "")
-    if program in ATTACHING:
+    if kind_of(program) == INTERFACE:
         found += _in_ipam(members, "ipam")
         found += _unserved(program, members)
     if program == "flannel" and isinstance(delegate := members.get("delegate"), dict):
         inner = {key.casefold(): value for key, value in delegate.items()}
         kind = inner.get("type", "bridge")
-        if isinstance(kind, str) and kind in ATTACHING:
+        if isinstance(kind, str) and kind_of(kind) == INTERFACE:
             found += _of_plugin(kind, delegate, "delegate")
             found += _unserved(kind, members)
-    elif program not in ATTACHING:
+    elif kind_of(program) != INTERFACE:
         found += _unserved(program, members)
     return _told(found)
 
@@ -99,7 +100,7 @@ def ignored(program: str, config: PluginConfig) -> list[str]:
 def _of_plugin(program: str, members: Mapping[str, JsonValue], path: str) -> list[tuple[str, str, Known]]:
     """Its own keys are those that may have been meant."""
     found = _unknown(members, EVERYWHERE, path)
-    own = {**COMMON, **PROGRAMS[program]} if found else {}
+    own = {**COMMON, **KEYS[program]} if found else {}
     return [(where, key, own if known is EVERYWHERE else known) for where, key, known in found]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cni import PODWIRE, PTP, reference_of
 from cni.config.bandwidth import Bandwidth, has_rates, parse_bandwidth
 from cni.config.portmap import Ports, parse_ports
 from cni.protocol.address import IPV6_MTU, MTU_LIMIT, parse_mac
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from cni.protocol.fields import ConfigErrors, Fields
     from cni.protocol.plugin_config import PluginConfig
 
-PODWIRE, BRIDGE, PTP = "podwire", "bridge", "ptp"
-DROP_INS = (BRIDGE, PTP)
 PTP_KEYS = ("ipmasq", "ipmasqbackend", "mtu", "dns", "ipam", "args", "runtimeconfig", "capabilities", "acceptra")
 DEFAULT_BRIDGE = "cni0"
 VLAN_LIMIT = 4094  # IEEE 802.1Q: 4095 is reserved
@@ -76,7 +75,7 @@ def parse_netconf(
     `program`: bridge and ptp know what the reference plugins of these names know, anything else is podwire.
     """
     fields = _known(config, program).fields(errors)
-    alone = program not in DROP_INS
+    alone = not reference_of(program)
     backend = fields.text("ipMasqBackend")
     is_default_gateway = fields.flag("isDefaultGateway")
     mode = fields.text("mode") if alone else ""

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 
-from cni import VERSION
+from cni import PODWIRE, PROGRAMS, VERSION
 from cni.protocol import folders
 from cni.protocol.errors import InvalidConfig, IOFailure
 from cni.protocol.record import Record
@@ -20,10 +20,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PROGRAM = "podwire"
+PROGRAM = PODWIRE
 CONTENTS = "podwire.d"  # the bundle's folder beside the executable
 VERSIONS = ".podwire"  # in the folder of plugins
-NAMES = ("bridge", "ptp", "host-local", "portmap", "bandwidth", "firewall", "tuning", "loopback", "flannel")
+NAMES = tuple(name for name in PROGRAMS if name != PODWIRE)
 DESCRIPTION = """Copies this bundle to DIR as the executable podwire, and links plugin names to it: all of these,
 or those that are named. A name that is another program's is left alone, or refused where it was named, unless
 --force says otherwise."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cni import HOST_LOCAL
 from cni.config.bandwidth import Bandwidth, Rate
 from cni.config.netconf import mtu_fault, parse_netconf
 from cni.config.portmap import Ports
@@ -16,7 +17,7 @@ from cni.plan.attachment import Attachment, Facts, Names, names_of
 from cni.plan.operations import Veth
 from cni.plan.plan import plan_attachment
 from cni.plugins.context import Call, collect_errors, open_if_there, owner_of, raise_collected, require_nft
-from cni.plugins.ipam import IN_PROCESS, allocator
+from cni.plugins.ipam import allocator
 from cni.protocol.address import Net, parse_mac
 from cni.protocol.errors import CheckFailed, InvalidConfig, OperationFailed, PluginNotAvailable
 from cni.protocol.fields import ConfigErrors
@@ -245,7 +246,7 @@ def _release_stray(call: Call, owner: Owner, conf: NetConf, addresses: tuple[Net
 
     previous = previous_result(call.config, ConfigErrors()) or Result()
     bridge = "" if conf.routed else conf.bridge
-    traces = traces_of(owner, previous, addresses, bridge, conf.ipam_type == IN_PROCESS)
+    traces = traces_of(owner, previous, addresses, bridge, conf.ipam_type == HOST_LOCAL)
     stray.release(call.host, owner.ifname, traces)
 
 

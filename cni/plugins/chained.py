@@ -5,6 +5,9 @@ Each is a small class behind one door: what it makes of the earlier plugins' ans
 
 from __future__ import annotations
 
+from sys import modules
+
+from cni import PROGRAMS
 from cni.effects.engine import apply, differences, release
 from cni.effects.journal import Journal
 from cni.plugins.context import collect_errors, open_if_there, owner_of, raise_collected
@@ -55,13 +58,11 @@ if TYPE_CHECKING:
 
 
 def _plugin(call: Call, errors: ConfigErrors) -> Plugin:
-    """Loaded by name: a call is about one of them."""
-    room = f"cni.plugins.{call.program}"
-    __import__(room)
-    from sys import modules
-
-    made: Plugin = modules[room].PLUGIN(call, errors)
-    return made
+    """Loads the one plugin that the call is for."""
+    _, module, _ = PROGRAMS[call.program]
+    __import__(module)
+    plugin: Plugin = modules[module].PLUGIN(call, errors)
+    return plugin
 
 
 def _prepared(call: Call) -> tuple[Plugin, Result]:

@@ -7,6 +7,7 @@ the owner.
 
 from __future__ import annotations
 
+from cni import HOST_LOCAL, INTERFACE, kind_of
 from cni.config.flannel import parse_flannel, parse_subnet_env, render
 from cni.kernel import statefile
 from cni.plugins.bridge import VERBS as ATTACHING
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from cni.plugins.context import Call
     from cni.protocol.jsontext import JsonValue
 
-IN_PROCESS = ("podwire", "bridge", "ptp")
 PASSED_THROUGH = ("prevResult", "cni.dev/valid-attachments", "cni.dev/attachments")
 
 
@@ -111,7 +111,7 @@ def _fallback_config(call: Call, conf: FlannelConf) -> dict[str, JsonValue]:
         return _delegate_config(call, conf)
     except CniError:
         kind = conf.delegate.get("type", "bridge")
-        ipam: dict[str, JsonValue] = {"type": "host-local", **conf.ipam}
+        ipam: dict[str, JsonValue] = {"type": HOST_LOCAL, **conf.ipam}
         return {
             **conf.delegate,
             "type": kind,
@@ -128,7 +128,7 @@ def _delegate(call: Call, delegate: dict[str, JsonValue]) -> None:
     data = dump(members).encode("utf-8", "backslashreplace")
     network = PluginConfig(call.config.name, call.config.version, members, data)
     kind = delegate["type"] if isinstance(delegate["type"], str) else ""
-    if kind in IN_PROCESS:
+    if kind_of(kind) == INTERFACE:
         _refuse_args(call)
         ATTACHING[call.request.command](call._replace(program=kind, config=network))
         return

@@ -5,9 +5,8 @@ All three are behind one door, that of ipam.main.
 
 from __future__ import annotations
 
+from cni import HOST_LOCAL
 from cni.protocol.result import Result
-
-IN_PROCESS = "host-local"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 def allocator(ipam_type: str, request: Request) -> Ipam:
     if not ipam_type:
         return NoIpam()
-    if ipam_type != IN_PROCESS:
+    if ipam_type != HOST_LOCAL:
         from cni.plugins.ipam_exec import ExecIpam
 
         return ExecIpam(ipam_type, request)

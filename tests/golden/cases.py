@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cni.config.netconf import PODWIRE, parse_netconf
+from cni import PODWIRE
+from cni.config.netconf import parse_netconf
 from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.plan import Plan, plan_attachment
 from cni.protocol.address import parse_mac
