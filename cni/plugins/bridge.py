@@ -30,15 +30,65 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.config.netconf import NetConf
     from cni.effects.host import Host
+    from cni.plan.plan import Plan
     from cni.plugins.ipam import Ipam
     from cni.protocol.plugin_config import PluginConfig
     from cni.protocol.request import Request
 
 
+def validate(call: Call) -> tuple[NetConf, Ipam, Result | None]:
+    """Returns the configuration, the IPAM plugin and prevResult. Warns of what is ignored.
+
+    Raises InvalidConfig with all errors, those of the IPAM plugin included.
+    """
+    errors = call.config.judge()
+    conf = parse_netconf(call.config, call.request.args, errors, call.program)
+    previous = previous_result(call.config, errors)
+    if conf.routed and not conf.ipam_type:
+        errors.add("ipam.type", "missing, a routed container needs addresses")
+    ipam = allocator(conf.ipam_type, call.request)
+    families = ipam.errors(call.request, call.config, errors)
+    if error := mtu_fault(conf, families):
+        errors.add("mtu", error)
+    errors.raise_if_any()
+    for notice in conf.notices:
+        call.warn(notice)
+    return conf, ipam, previous
+
+
+def prepare(call: Call, conf: NetConf, lease: Result) -> Plan:
+    """Returns the plan that ADD applies and CHECK compares. Asks the kernel what it has, and changes nothing.
+
+    `conf` is that of `validate`; `lease` is the IPAM plugin's result, for CHECK the result of ADD.
+    """
+    owner = owner_of(call)
+    facts = _facts(call.host, conf)
+    names = names_of(owner, conf.mac, lease)
+    if call.request.command == "CHECK":
+        conf, facts, names = _as_answered(call, lease, conf, facts, names)
+    return plan_attachment(Attachment(owner, call.request.netns, conf, facts, names, lease))
+
+
+def _as_answered(
+    call: Call, previous: Result, conf: NetConf, facts: Facts, names: Names
+) -> tuple[NetConf, Facts, Names]:
+    """Returns the three as ADD's result and the kernel have them: a chained plugin may have changed the MTU."""
+    owner, netns = owner_of(call), call.request.netns
+    names = _answered_names(previous, owner, conf, names, netns)
+    if conf.mtu:
+        conf = conf._replace(mtu=_answered_mtu(previous, owner, netns))
+    if conf.mac_spoof_check and (own := find_own(call.host, owner)) is not None:
+        names = names._replace(guarded_mac=parse_alias(own.alias).guarded or b"")
+    if names.host_interface != owner.host_interface:
+        # Attached by a third-party plugin: its rules are not podwire's, and it may leave out settings of IPv6.
+        conf, facts = conf._replace(ip_masq=False, mac_spoof_check=False, accept=False), facts._replace(ipv6=False)
+    return conf, facts, names
+
+
 def add(call: Call) -> None:
     """Attaches the container and answers; on any failure, that of answering included, nothing of it is left."""
     request, network, host = call.request, call.config, call.host
-    conf, ipam, _ = _validated(call)
+    conf, ipam, _ = validate(call)
     host.open_container(request.netns, request.netns_override)
     owner = owner_of(call)
     # Before anything is leased: rolling back would give back what the container lives with.
@@ -49,8 +99,7 @@ def add(call: Call) -> None:
         journal.add(lambda: ipam.delete(request, network, alive_in(network.name)))
         _require_address(conf, lease)
         host.lock.lock_shared()  # only now: an executed allocator may take its time
-        names = names_of(owner, conf.mac, lease)
-        plan = plan_attachment(Attachment(owner, request.netns, conf, _facts(host, conf), names, lease))
+        plan = prepare(call, conf, lease)
         answer = call.render(plan.result)
         apply(host, plan.operations, journal)
         if at_least(network.version, TELLS_MTU):
@@ -61,22 +110,11 @@ def add(call: Call) -> None:
 def check(call: Call) -> None:
     """Raises CheckFailed naming everything that is no longer as ADD made it."""
     request, network, host = call.request, call.config, call.host
-    conf, ipam, previous = _validated(call)
+    conf, ipam, previous = validate(call)
     if previous is None:
         raise InvalidConfig("prevResult: missing, CHECK compares with what ADD answered")
     host.open_container(request.netns, request.netns_override)
-    owner = owner_of(call)
-    names = _answered_names(previous, owner, conf, request.netns)
-    if conf.mtu:
-        conf = conf._replace(mtu=_answered_mtu(previous, owner, request.netns))
-    if conf.mac_spoof_check and (own := find_own(host, owner)) is not None:
-        names = names._replace(guarded_mac=parse_alias(own.alias).guarded or b"")
-    facts = _facts(host, conf)
-    if names.host_interface != owner.host_interface:
-        # Attached by another plugin, whose rules are not podwire's, nor all that it does of IPv6.
-        conf, facts = conf._replace(ip_masq=False, mac_spoof_check=False, accept=False), facts._replace(ipv6=False)
-    attachment = Attachment(owner, request.netns, conf, facts, names, previous)
-    found = differences(host, plan_attachment(attachment).operations)
+    found = differences(host, prepare(call, conf, previous).operations)
     try:
         ipam.check(request, network, previous)
     except CheckFailed as error:
@@ -145,7 +183,7 @@ def collect(call: Call) -> None:
 
 def status(call: Call) -> None:
     """Raises PluginNotAvailable where an ADD could not be served."""
-    conf, ipam, _ = _validated(call)
+    conf, ipam, _ = validate(call)
     bridge = call.host.rtnl.find(conf.bridge)
     if not conf.routed and bridge is not None and bridge.kind != "bridge":
         raise PluginNotAvailable(f'"{conf.bridge}" exists but is not a bridge: choose another name for the bridge')
@@ -161,26 +199,6 @@ def status(call: Call) -> None:
 
 VETH_MTU = 1500  # kernel drivers/net/veth.c, ether_setup
 VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": status}
-
-
-def _validated(call: Call) -> tuple[NetConf, Ipam, Result | None]:
-    """The configuration without a fault, the allocator's part and what was answered before included.
-
-    Raises InvalidConfig.
-    """
-    errors = call.config.judge()
-    conf = parse_netconf(call.config, call.request.args, errors, call.program)
-    previous = previous_result(call.config, errors)
-    if conf.routed and not conf.ipam_type:
-        errors.add("ipam.type", "missing, a routed container needs addresses")
-    ipam = allocator(conf.ipam_type, call.request)
-    families = ipam.errors(call.request, call.config, errors)
-    if error := mtu_fault(conf, families):
-        errors.add("mtu", error)
-    errors.raise_if_any()
-    for notice in conf.notices:
-        call.warn(notice)
-    return conf, ipam, previous
 
 
 def _with_mtus(host: Host, conf: NetConf, result: Result) -> Result:
@@ -216,9 +234,11 @@ def _arrival(conf: NetConf) -> str:
     return f"{conf.bridge}.{conf.vlan}" if conf.vlan else conf.bridge
 
 
-def _answered_names(previous: Result, owner: Owner, conf: NetConf, netns: str) -> Names:
-    """The names of ADD's answer: another plugin may have chosen them, or added interfaces after the first."""
-    names = names_of(owner, conf.mac, previous)
+def _answered_names(previous: Result, owner: Owner, conf: NetConf, names: Names, netns: str) -> Names:
+    """Returns the names in ADD's result: a third-party plugin chooses others, a chained one adds interfaces after them.
+
+    Raises InvalidConfig.
+    """
     hosts = [one.name for one in previous.interfaces if not one.sandbox and one.name != conf.bridge]
     if hosts:
         names = names._replace(host_interface=hosts[0])

@@ -27,7 +27,7 @@ def test_a_program_has_a_module_of_its_kind(name: str) -> None:
 
 
 def test_the_keys_of_every_plugin_are_known() -> None:
-    """Those of host-local are not a plugin's, but the key `ipam` of one."""
+    """The keys of host-local are those inside `ipam`."""
     assert set(KEYS) == set(PROGRAMS) - {HOST_LOCAL}
 
 
