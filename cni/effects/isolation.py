@@ -8,7 +8,8 @@ from cni.effects import Effect, nft_elements, not_released
 from cni.kernel import nft, rtnl
 from cni.kernel.netlink import NetlinkError
 from cni.kernel.nft import Element, SetRef
-from cni.plan import nfttext
+from cni.plan import isolation as plan
+from cni.plan.nfttext import INET, TABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from cni.plan.isolation import IsolatedPort, Isolation
 
 ISOLATING, SAME_BRIDGE, ISOLATED = [
-    SetRef(nft.NFPROTO_INET, nfttext.TABLE, name) for name in (nfttext.ISOLATING, nfttext.SAME_BRIDGE, nfttext.ISOLATED)
+    SetRef(nft.NFPROTO_INET, TABLE, name) for name in (plan.ISOLATING, plan.SAME_BRIDGE, plan.ISOLATED)
 ]
 IFNAME_BYTES = 16
 LABEL = "podwire ingressPolicy"  # nobody's: GC and DEL pass it over
@@ -32,7 +33,7 @@ def _elements(op: Isolation) -> list[tuple[SetRef, Element]]:
 
 def apply(host: Host, op: Isolation, journal: Journal) -> None:
     """Where somebody flushed the sets, each bridge is in them again with its next container."""
-    nft_elements.ensure(host, nfttext.isolation(), list, journal)
+    nft_elements.ensure(host, plan.ruleset(), list, journal)
     for place, element in _elements(op):
         if host.nft.find(place, element) is None:
             _add(host, place, element, journal)
@@ -53,8 +54,8 @@ def _add(host: Host, place: SetRef, element: Element, journal: Journal) -> None:
 
 def differs(host: Host, op: Isolation) -> str:
     if any(host.nft.find(place, element) is None for place, element in _elements(op)):
-        return f"the isolation of {op.bridge} is gone from table {nfttext.INET}"
-    return "" if nft_elements.is_loaded(host, nfttext.isolation()) else f"table {nfttext.INET} has lost its rules"
+        return f"the isolation of {op.bridge} is gone from table {INET}"
+    return "" if nft_elements.is_loaded(host, plan.ruleset()) else f"table {INET} has lost its rules"
 
 
 def apply_port(host: Host, op: IsolatedPort, journal: Journal) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from cni.effects import Effect, nft_elements
 from cni.effects.nft_socket import MASQUERADES
 from cni.kernel.nft import Element
-from cni.plan import nfttext
-from cni.plan.masquerade import Masquerade, masquerade_chain
+from cni.plan.masquerade import Masquerade, element_text, masquerade_chain, ruleset
+from cni.plan.nfttext import INET, masquerade_map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def _element(op: Masquerade) -> tuple[SetRef, Element]:
-    place = MASQUERADES[nfttext.masquerade_map(op.ip.family)]
+    place = MASQUERADES[masquerade_map(op.ip.family)]
     return place, Element(op.ip.packed, masquerade_chain(op.address), op.label)
 
 
 def apply(host: Host, op: Masquerade, journal: Journal) -> None:
-    if not nft_elements.is_loaded(host, nfttext.masquerade([op.address])):
+    if not nft_elements.is_loaded(host, ruleset([op.address])):
         _restore(host, op, journal)
     nft_elements.add_owned(host, *_element(op), journal)
 
@@ -37,9 +37,9 @@ def _restore(host: Host, op: Masquerade, journal: Journal) -> None:
 
     def lost() -> list[str]:
         missing = [one for one in held if host.nft.find(*_element(one)) is None and one.ip != op.ip]
-        return [nfttext.masquerade_element(one.address, one.label) for one in missing]
+        return [element_text(one.address, one.label) for one in missing]
 
-    nft_elements.ensure(host, nfttext.masquerade([op.address, *[one.address for one in held]]), lost, journal)
+    nft_elements.ensure(host, ruleset([op.address, *[one.address for one in held]]), lost, journal)
 
 
 def release(host: Host, op: Masquerade) -> None:
@@ -49,9 +49,9 @@ def release(host: Host, op: Masquerade) -> None:
 def differs(host: Host, op: Masquerade) -> str:
     place, element = _element(op)
     if host.nft.find(place, element) != element:
-        return f"the masquerade of {op.ip.text} is gone from table {nfttext.INET}"
-    if not nft_elements.is_loaded(host, nfttext.masquerade([op.address])):
-        return f"table {nfttext.INET} has lost its rules"
+        return f"the masquerade of {op.ip.text} is gone from table {INET}"
+    if not nft_elements.is_loaded(host, ruleset([op.address])):
+        return f"table {INET} has lost its rules"
     return ""
 
 

@@ -11,8 +11,8 @@ from cni.effects.nft_socket import PORT_MAPS, PORTS, STANDBY
 from cni.kernel import nft
 from cni.kernel.netlink import unpacked
 from cni.kernel.nft import Element
-from cni.plan import nfttext
 from cni.plan import portmap as plan
+from cni.plan.nfttext import INET
 from cni.plan.portmap import Condition, Hairpin, HostPort, host_port_map
 from cni.protocol.address import IP
 from cni.protocol.errors import OperationFailed
@@ -57,7 +57,7 @@ def _hairpin_element(op: Hairpin) -> tuple[SetRef, Element]:
 
 def _ensure(host: Host, label: str, hairpins: list[Hairpin], conditions: list[Condition], journal: Journal) -> None:
     """The rules; where they were lost, also what the host interfaces' aliases tell of ports that are not `label`'s."""
-    if nft_elements.is_loaded(host, nfttext.host_ports(hairpins, conditions)):
+    if nft_elements.is_loaded(host, plan.ruleset(hairpins, conditions)):
         return
     held = [op for _, alias in nft_elements.attached(host) if alias.label != label for op in _remembered(alias)]
     others = [op for op in held if isinstance(op, Hairpin)]
@@ -65,9 +65,9 @@ def _ensure(host: Host, label: str, hairpins: list[Hairpin], conditions: list[Co
     def lost() -> list[str]:
         missing = [one for one in others if host.nft.find(*_hairpin_element(one)) is None]
         ports = [one for one in held if isinstance(one, HostPort)]
-        return [*map(nfttext.hairpin_element, missing), *_lost_ports(host, ports)]
+        return [*map(plan.hairpin_text, missing), *_lost_ports(host, ports)]
 
-    nft_elements.ensure(host, nfttext.host_ports([*hairpins, *others], conditions), lost, journal)
+    nft_elements.ensure(host, plan.ruleset([*hairpins, *others], conditions), lost, journal)
 
 
 def _lost_ports(host: Host, ports: list[HostPort]) -> list[str]:
@@ -81,9 +81,9 @@ def _lost_ports(host: Host, ports: list[HostPort]) -> list[str]:
         holder = host.nft.find(PORTS[name], element)
         if holder is None and (name, element.key) not in given:
             given.add((name, element.key))
-            found.append(nfttext.host_port_element(port))
+            found.append(plan.port_text(port))
         elif (holder is None or holder.label != port.label) and not portmap_standby.stands_by(host, name, element):
-            found.append(nfttext.standby_element(port))
+            found.append(plan.standby_text(port))
     return found
 
 
@@ -271,14 +271,14 @@ def port_differs(host: Host, op: HostPort) -> str:
     missing = _element_differs(host, _port_element(op), f"host port {op.mapping.text}")
     if missing and _stands_by(host, host_port_map(op), _port_element(op)[1]):
         missing = ""
-    if not missing and not nft_elements.is_loaded(host, nfttext.host_ports([], [])):
-        return f"table {nfttext.INET} has lost its rules"
+    if not missing and not nft_elements.is_loaded(host, plan.ruleset([], [])):
+        return f"table {INET} has lost its rules"
     return missing
 
 
 def _element_differs(host: Host, where: tuple[SetRef, Element], what: str) -> str:
     place, element = where
-    return "" if host.nft.find(place, element) == element else f"{what} is gone from table {nfttext.INET}"
+    return "" if host.nft.find(place, element) == element else f"{what} is gone from table {INET}"
 
 
 EFFECTS = {

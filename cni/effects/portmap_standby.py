@@ -11,7 +11,8 @@ from errno import EEXIST
 from cni.effects.nft_socket import PORTS
 from cni.kernel import nft
 from cni.kernel.nft import Element
-from cni.plan.nfttext import OPEN_PORTS, standby_map
+from cni.plan.nfttext import standby_map
+from cni.plan.portmap import OPEN_PORTS
 from cni.protocol.owner import same_container
 
 TYPE_CHECKING = False

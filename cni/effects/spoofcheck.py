@@ -5,8 +5,8 @@ from __future__ import annotations
 from cni.effects import Effect, nft_elements
 from cni.effects.nft_socket import GUARDS
 from cni.kernel.nft import Element
-from cni.plan import nfttext
-from cni.plan.spoofcheck import SpoofGuard
+from cni.plan.nfttext import ALLOWED, BRIDGE, GUARDED
+from cni.plan.spoofcheck import SpoofGuard, elements_text, ruleset
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ def _elements(op: SpoofGuard) -> list[tuple[SetRef, Element]]:
     """In a concatenation every part is padded to four bytes (libnftnl)."""
     name = op.host_interface.encode().ljust(IFNAME_BYTES, b"\0")
     allowed = Element(name + op.mac.ljust(8, b"\0"), "", op.label)
-    return [(GUARDS[nfttext.ALLOWED], allowed), (GUARDS[nfttext.GUARDED], Element(name, "", op.label))]
+    return [(GUARDS[ALLOWED], allowed), (GUARDS[GUARDED], Element(name, "", op.label))]
 
 
 def apply(host: Host, op: SpoofGuard, journal: Journal) -> None:
-    nft_elements.ensure(host, nfttext.spoof_guard(), lambda: _lost(host, op), journal)
+    nft_elements.ensure(host, ruleset(), lambda: _lost(host, op), journal)
     for place, element in _elements(op):
         nft_elements.add_owned(host, place, element, journal)
 
@@ -38,7 +38,7 @@ def _lost(host: Host, op: SpoofGuard) -> list[str]:
         if alias.guarded and name != op.host_interface
     ]
     missing = [one for one in guards if any(host.nft.find(*element) is None for element in _elements(one))]
-    return [line for one in missing for line in nfttext.guard_elements(*one)]
+    return [line for one in missing for line in elements_text(*one)]
 
 
 def release(host: Host, op: SpoofGuard) -> None:
@@ -57,9 +57,9 @@ def release(host: Host, op: SpoofGuard) -> None:
 
 def differs(host: Host, op: SpoofGuard) -> str:
     if any(host.nft.find(place, element) != element for place, element in _elements(op)):
-        return f"the guard against spoofing on {op.host_interface} is gone from table {nfttext.BRIDGE}"
-    if not nft_elements.is_loaded(host, nfttext.spoof_guard()):
-        return f"table {nfttext.BRIDGE} has lost its rules"
+        return f"the guard against spoofing on {op.host_interface} is gone from table {BRIDGE}"
+    if not nft_elements.is_loaded(host, ruleset()):
+        return f"table {BRIDGE} has lost its rules"
     return ""
 
 

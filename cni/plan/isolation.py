@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from cni.plan.nfttext import INET, RulesetFragment, chain_lines
 from cni.protocol.record import Record
+
+CHAIN = "isolation"
+ISOLATING, SAME_BRIDGE, ISOLATED = "isolating", "same_bridge", "isolated"
 
 
 class Isolation(Record):
@@ -27,3 +31,26 @@ class IsolatedPort(Record):
 
     def describe(self) -> str:
         return f"bridge link set dev {self.port} isolated on"
+
+
+def ruleset() -> RulesetFragment:
+    """Bridges that isolate, and pairs of a bridge with itself: what stays on one may pass, unless it is isolated.
+
+    A drop here is final, whatever other chains accept (nftables(8), verdict statements).
+    """
+
+    def lines() -> list[str]:
+        pair = "type ifname . ifname"
+        return [
+            f"add set {INET} {ISOLATING} {{ type ifname ; }}",
+            *[f"add set {INET} {name} {{ {pair} ; }}" for name in (SAME_BRIDGE, ISOLATED)],
+            *chain_lines(
+                CHAIN,
+                f"iifname . oifname @{ISOLATED} drop",
+                f"iifname . oifname @{SAME_BRIDGE} return",
+                f"iifname @{ISOLATING} oifname @{ISOLATING} drop",
+                hook="filter hook forward priority filter",
+            ),
+        ]
+
+    return RulesetFragment(INET, (CHAIN,), lines)

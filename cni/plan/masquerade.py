@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from cni.plan.nfttext import ADDRESS_TYPE, INET, PROTOCOL, RulesetFragment, chain_lines, masquerade_map
+from cni.protocol.address import MULTICAST
 from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cni.plan.attachment import Attachment
     from cni.plan.operations import Operation
     from cni.protocol.address import IP, Net
+
+POSTROUTING = "postrouting"
 
 
 class Masquerade(Record):
@@ -33,3 +39,24 @@ def masquerade_chain(address: Net) -> str:
 
 def operations(attachment: Attachment) -> tuple[Operation, ...]:
     return tuple([Masquerade(ip.address, attachment.owner.label) for ip in attachment.lease.ips])
+
+
+def ruleset(addresses: Sequence[Net]) -> RulesetFragment:
+    """The maps that lead from an address to its subnet's chain, and these subnets' chains."""
+
+    def lines() -> list[str]:
+        maps = [(masquerade_map(family), ADDRESS_TYPE[family]) for family in (4, 6)]
+        found = [f"add map {INET} {name} {{ type {address} : verdict ; }}" for name, address in maps]
+        jumps = [f"{PROTOCOL[family]} saddr vmap @{masquerade_map(family)}" for family in (4, 6)]
+        found += chain_lines(POSTROUTING, *jumps, hook="nat hook postrouting priority srcnat")
+        for address in addresses:
+            stays = f"{PROTOCOL[address.family]} daddr {{ {address.network.text}, {MULTICAST[address.family]} }} return"
+            found += chain_lines(masquerade_chain(address), stays, "masquerade")
+        return found
+
+    return RulesetFragment(INET, (POSTROUTING, *map(masquerade_chain, addresses)), lines)
+
+
+def element_text(address: Net, label: str) -> str:
+    verdict = f'{address.ip.text} comment "{label}" : jump {masquerade_chain(address)}'
+    return f"add element {INET} {masquerade_map(address.family)} {{ {verdict} }}"

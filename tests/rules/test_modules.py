@@ -43,10 +43,8 @@ ATTACHING = LINKING | ALLOCATOR
 # podwire looks after the host's firewall, which its drop-ins leave to the plugin chained behind them.
 ACCEPTING = {"cni.plan.forward_accept", "cni.effects.forward_accept", "cni.kernel.nft"}
 ROUTED = {"cni.plan.routed", "cni.effects.routed"}
-RULES = {
-    "cni.kernel.nft", "cni.effects.nft_elements", "cni.effects.nft_socket", "cni.plan.masquerade", "cni.plan.nfttext",
-    "cni.proc",
-}  # fmt: skip
+RULES = {"cni.kernel.nft", "cni.effects.nft_elements", "cni.effects.nft_socket", "cni.plan.nfttext", "cni.proc"}
+MASQUERADING = RULES | {"cni.plan.masquerade", "cni.effects.masquerade"}
 PORTS = RULES | {"cni.plan.portmap", "cni.effects.portmap", "cni.effects.conntrack", "cni.effects.route_localnet"}
 GUARDING = {"cni.kernel.tc"}  # the first port behind an interface, and the last
 SHAPING = {"cni.plan.bandwidth", "cni.effects.bandwidth", "cni.kernel.tc"}
@@ -123,8 +121,8 @@ FEATURES: dict[str, tuple[str, dict[str, Any], set[str]]] = {
     "nothing, as bridge": ("bridge", {}, set()),
     "nothing, as ptp": ("ptp", {}, ROUTED),
     "routed": ("podwire", {"mode": "routed", "hairpinMode": False}, ACCEPTING | ROUTED),
-    "masquerading": ("podwire", {"ipMasq": True}, ACCEPTING | RULES | {"cni.effects.masquerade"}),
-    "masquerading, as bridge": ("bridge", {"ipMasq": True}, RULES | {"cni.effects.masquerade"}),
+    "masquerading": ("podwire", {"ipMasq": True}, ACCEPTING | MASQUERADING),
+    "masquerading, as bridge": ("bridge", {"ipMasq": True}, MASQUERADING),
     "guard": ("podwire", {"macspoofchk": True}, ACCEPTING | RULES | {"cni.plan.spoofcheck", "cni.effects.spoofcheck"}),
     "ports": ("podwire", {"runtimeConfig": {"portMappings": MAPPINGS}}, ACCEPTING | PORTS | GUARDING),
     "limits": ("podwire", LIMITS, ACCEPTING | SHAPING),

@@ -15,7 +15,7 @@ from cni.effects.forward_audit import GONE, understand
 from cni.kernel import nft, nft_rules
 from cni.kernel.netlink import Netlink, NetlinkError, attribute, frame, text
 from cni.kernel.nft import Chain
-from cni.plan import adminchain, firewalld, forward_accept, forward_audit, nfttext
+from cni.plan import adminchain, firewalld, forward_accept, forward_audit, isolation
 from cni.plan.adminchain import AdminChain
 from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.firewalld import ZoneSource
@@ -155,7 +155,7 @@ def test_a_chain_is_named_as_nft_does() -> None:
 
 
 def test_the_table_of_isolation() -> None:
-    assert nfttext.isolation().text([]) == (
+    assert isolation.ruleset().text([]) == (
         "add table inet podwire\n"
         "add set inet podwire isolating { type ifname ; }\n"
         "add set inet podwire same_bridge { type ifname . ifname ; }\n"

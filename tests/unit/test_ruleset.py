@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.config.portmap import PortMapping
-from cni.effects import masquerade, portmap, spoofcheck
+from cni.effects import masquerade as masquerade_effects
+from cni.effects import portmap as portmap_effects
+from cni.effects import spoofcheck as spoofcheck_effects
 from cni.effects.nft_socket import Nft
-from cni.plan import nfttext
+from cni.plan import isolation, masquerade, portmap, spoofcheck
 from cni.plan.masquerade import Masquerade, masquerade_chain
 from cni.plan.portmap import Condition, Hairpin, HostPort
 from cni.plan.spoofcheck import SpoofGuard
@@ -38,12 +40,12 @@ CONDITIONS = [Condition(PORTS[0], "ip saddr 192.0.2.0/24", 13), Condition(PORTS[
 MASQUERADES = [Masquerade(V4, LABEL), Masquerade(V6, LABEL)]
 GUARD = SpoofGuard("veth888cf680c74", b"\x0a\0\0\0\0\x01", LABEL)
 PARTS = {
-    "masquerade, empty": nfttext.masquerade([]),
-    "masquerade": nfttext.masquerade([V4, V6, V4]),
-    "guard": nfttext.spoof_guard(),
-    "isolation": nfttext.isolation(),
-    "ports, empty": nfttext.host_ports([], []),
-    "ports": nfttext.host_ports([*HAIRPINS, HAIRPINS[0]], [*CONDITIONS, CONDITIONS[0]]),
+    "masquerade, empty": masquerade.ruleset([]),
+    "masquerade": masquerade.ruleset([V4, V6, V4]),
+    "guard": spoofcheck.ruleset(),
+    "isolation": isolation.ruleset(),
+    "ports, empty": portmap.ruleset([], []),
+    "ports": portmap.ruleset([*HAIRPINS, HAIRPINS[0]], [*CONDITIONS, CONDITIONS[0]]),
 }
 
 
@@ -105,33 +107,33 @@ def test_a_part_that_is_loaded_again_changes_nothing(machine: Machine, part: Rul
 
 def test_elements_stay_when_rules_are_loaded_anew(machine: Machine) -> None:
     """Also where another's part is loaded into the same table, and where somebody has flushed its rules."""
-    ports = PARTS["ports"].text([nfttext.host_port_element(HTTP), nfttext.hairpin_element(HAIRPINS[0])])
+    ports = PARTS["ports"].text([portmap.port_text(HTTP), portmap.hairpin_text(HAIRPINS[0])])
     load(machine, ports)
-    load(machine, nfttext.masquerade([V4]).text([nfttext.masquerade_element(V4, LABEL)]))
+    load(machine, masquerade.ruleset([V4]).text([masquerade.element_text(V4, LABEL)]))
     before = sorted(map(str, listed(machine)))
     machine.run("nft", "flush", "table", "inet", "podwire")
     assert chains_with_rules(machine) == set()
-    for part in (nfttext.masquerade([V4]), PARTS["ports"]):
+    for part in (masquerade.ruleset([V4]), PARTS["ports"]):
         load(machine, part.text([]))
     assert sorted(map(str, listed(machine))) == before
 
 
 WORDS: list[tuple[RulesetFragment, list[str], list[tuple[SetRef, Element]]]] = [
     (
-        nfttext.masquerade([V4, V6]),
-        [nfttext.masquerade_element(one.address, one.label) for one in MASQUERADES],
-        [masquerade._element(one) for one in MASQUERADES],
+        masquerade.ruleset([V4, V6]),
+        [masquerade.element_text(one.address, one.label) for one in MASQUERADES],
+        [masquerade_effects._element(one) for one in MASQUERADES],
     ),
-    (nfttext.spoof_guard(), nfttext.guard_elements(*GUARD), spoofcheck._elements(GUARD)),
+    (spoofcheck.ruleset(), spoofcheck.elements_text(*GUARD), spoofcheck_effects._elements(GUARD)),
     (
         PARTS["ports"],
-        [nfttext.host_port_element(one) for one in PORTS],
-        [portmap._port_element(one) for one in PORTS],
+        [portmap.port_text(one) for one in PORTS],
+        [portmap_effects._port_element(one) for one in PORTS],
     ),
     (
         PARTS["ports"],
-        [nfttext.hairpin_element(one) for one in HAIRPINS],
-        [portmap._hairpin_element(one) for one in HAIRPINS],
+        [portmap.hairpin_text(one) for one in HAIRPINS],
+        [portmap_effects._hairpin_element(one) for one in HAIRPINS],
     ),
 ]
 
@@ -150,7 +152,7 @@ def test_an_element_that_nft_writes_is_the_one_that_is_sent(
 def test_an_operation_describes_itself_as_a_command_that_nft_takes(
     machine: Machine, op: Masquerade | SpoofGuard | HostPort | Hairpin | Condition
 ) -> None:
-    for part in (nfttext.masquerade([V4, V6]), nfttext.spoof_guard(), PARTS["ports"]):
+    for part in (masquerade.ruleset([V4, V6]), spoofcheck.ruleset(), PARTS["ports"]):
         load(machine, part.text([]))
     before = listed(machine)
     machine.run("sh", "-c", op.describe().replace("nft ", "nft '", 1) + "'")
@@ -161,7 +163,7 @@ def test_a_condition_that_nft_writes_is_the_one_that_is_sent(machine: Machine) -
     load(machine, PARTS["ports"].text([]))
     for op in CONDITIONS:
         machine.run("nft", op.describe().removeprefix("nft "))
-        place, element = portmap._condition_element(op)
+        place, element = portmap_effects._condition_element(op)
         assert machine.call(told, place) == [element._asdict() | {"label": ""}]
 
 
@@ -199,13 +201,13 @@ add element inet podwire masquerade6 {{ 2001:db8::3 comment "{LABEL}" : jump mas
 
 
 def test_the_rules_of_masquerading() -> None:
-    assert nfttext.masquerade([]).text([]) == MASQUERADE
+    assert masquerade.ruleset([]).text([]) == MASQUERADE
     neighbours = [V4, parse_net("10.1.2.4/24"), V6]
-    assert nfttext.masquerade(neighbours).text(WORDS[0][1]) == MASQUERADE + SUBNETS + ELEMENTS
+    assert masquerade.ruleset(neighbours).text(WORDS[0][1]) == MASQUERADE + SUBNETS + ELEMENTS
 
 
 def test_the_rules_of_the_guard() -> None:
-    assert nfttext.spoof_guard().text(nfttext.guard_elements(*GUARD)) == (
+    assert spoofcheck.ruleset().text(spoofcheck.elements_text(*GUARD)) == (
         "add table bridge podwire\n"
         "add set bridge podwire guarded { type ifname ; }\n"
         "add set bridge podwire allowed { type ifname . ether_addr ; }\n"
@@ -253,7 +255,7 @@ def test_who_goes_through_a_hairpin_takes_the_hosts_address() -> None:
     assert rules(PARTS["ports"], HAIRPINS[0].chain) == ["ip saddr { 10.1.2.0/24, 127.0.0.0/8 } masquerade"]
     assert rules(PARTS["ports"], HAIRPINS[1].chain) == ["masquerade"]
     six = Hairpin(V6, everybody=False, label=LABEL)
-    assert rules(nfttext.host_ports([six], []), six.chain) == ["ip6 saddr { 2001:db8::/64, ::1 } masquerade"]
+    assert rules(portmap.ruleset([six], []), six.chain) == ["ip6 saddr { 2001:db8::/64, ::1 } masquerade"]
 
 
 def test_loopback_addresses_are_not_for_the_wire() -> None:
@@ -269,8 +271,8 @@ def test_loopback_addresses_are_not_for_the_wire() -> None:
     ],
 )  # fmt: skip
 def test_a_condition_that_is_no_expression_changes_nothing(machine: Machine, expression: str) -> None:
-    load(machine, PARTS["ports"].text([nfttext.host_port_element(HTTP)]))
+    load(machine, PARTS["ports"].text([portmap.port_text(HTTP)]))
     before = listed(machine)
     with pytest.raises(MachineError):
-        load(machine, nfttext.host_ports([], [Condition(HTTP, expression, 13)]).text([]))
+        load(machine, portmap.ruleset([], [Condition(HTTP, expression, 13)]).text([]))
     assert listed(machine) == before
