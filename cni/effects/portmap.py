@@ -244,7 +244,7 @@ def release_all(host: Host, is_stale: Callable[[str], bool]) -> None:
                 host.nft.remove(PORTS[name], element)
             elif _give_up(host, name, element):
                 targets.update(_udp_target(element))
-    conntrack.forget_mapped(host, targets)
+    conntrack.delete_mapped(host, targets)
     if removed:
         from cni.effects import route_localnet
 

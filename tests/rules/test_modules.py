@@ -45,7 +45,10 @@ ACCEPTING = {"cni.plan.forward_accept", "cni.effects.forward_accept", "cni.kerne
 ROUTED = {"cni.plan.routed", "cni.effects.routed"}
 RULES = {"cni.kernel.nft", "cni.effects.nft_elements", "cni.effects.nft_socket", "cni.plan.nfttext", "cni.proc"}
 MASQUERADING = RULES | {"cni.plan.masquerade", "cni.effects.masquerade"}
-PORTS = RULES | {"cni.plan.portmap", "cni.effects.portmap", "cni.effects.conntrack", "cni.effects.route_localnet"}
+PORTS = RULES | {
+    "cni.plan.portmap", "cni.effects.portmap", "cni.effects.conntrack", "cni.effects.route_localnet",
+    "cni.kernel.conntrack",  # the messages, apart from their use: one module more for ports alone
+}  # fmt: skip
 GUARDING = {"cni.kernel.tc"}  # the first port behind an interface, and the last
 SHAPING = {"cni.plan.bandwidth", "cni.effects.bandwidth", "cni.kernel.tc"}
 

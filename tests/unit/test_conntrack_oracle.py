@@ -108,7 +108,7 @@ def unmapped(sockets: Sockets, family: int = 4, host_ip: str = "") -> None:
 
 
 def mapped(sockets: Sockets, ip: str = POD) -> None:
-    conntrack.forget_mapped(cast("Host", sockets), {(parse_ip(ip).packed, 53)})
+    conntrack.delete_mapped(cast("Host", sockets), {(parse_ip(ip).packed, 53)})
 
 
 @pytest.mark.parametrize(("ip", "family"), [(POD, 2), (POD6, 10)])

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.agent.controllers.drift import Drift
-from cni.effects import conntrack
 from cni.effects.forward_audit import understand
-from cni.kernel import nft, nft_rules, rtnl, rtnl_overlay, rtnl_parse, tc
+from cni.kernel import conntrack, nft, nft_rules, rtnl, rtnl_overlay, rtnl_parse, tc
 from cni.kernel.netlink import (
     NLA_F_NESTED,
     Interrupted,
@@ -114,7 +113,7 @@ DECODERS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
     "chain of a rule": (RULE, nft.parse_rule),
     "rule": (RULE, parse_rule),
     "elements": (ELEMENT, nft.parse_elements),
-    "flow": (FLOW, lambda data: conntrack.flow_of(data, 4)),
+    "flow": (FLOW, lambda data: conntrack.parse_flow(data, 4)),
     "heard link": (LINK, heard(rtnl.RTM_NEWLINK)),
     "heard address": (rtnl.new_address(7, NET6, 2)[2], heard(rtnl.RTM_NEWADDR)),
     "heard neighbour": (rtnl_overlay.set_neighbour(7, IP4, MAC)[2], heard(rtnl_overlay.RTM_NEWNEIGH)),

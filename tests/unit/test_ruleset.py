@@ -12,6 +12,7 @@ from cni.effects import masquerade as masquerade_effects
 from cni.effects import portmap as portmap_effects
 from cni.effects import spoofcheck as spoofcheck_effects
 from cni.effects.nft_socket import Nft
+from cni.kernel.nft import SetRef
 from cni.plan import isolation, masquerade, portmap, spoofcheck
 from cni.plan.masquerade import Masquerade, masquerade_chain
 from cni.plan.portmap import Condition, Hairpin, HostPort
@@ -23,7 +24,7 @@ from tests.machine import Machine, MachineError, missing
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cni.kernel.nft import Element, SetRef
+    from cni.kernel.nft import Element
     from cni.plan.nfttext import RulesetFragment
 
 V4, V6 = parse_net("10.1.2.3/24"), parse_net("2001:db8::3/64")
@@ -78,11 +79,11 @@ def chains_with_rules(machine: Machine) -> set[str]:
     return {one["chain"] for one in listed(machine) if one["is"] == "rule"}
 
 
-def told(place: SetRef) -> list[dict[str, Any]]:
-    """To be called inside a machine."""
+def elements_of(family: int, table: str, name: str) -> list[dict[str, Any]]:
+    """Returns the elements of a set; to be called inside a machine."""
     nft = Nft()
     try:
-        return [element._asdict() for element in nft.elements(place)]
+        return [element._asdict() for element in nft.elements(SetRef(family, table, name))]
     finally:
         nft.close()
 
@@ -145,7 +146,7 @@ def test_an_element_that_nft_writes_is_the_one_that_is_sent(
     """So that what was restored from an alias is found, compared and removed as if it had been added."""
     load(machine, part.text(texts))
     for place, element in built:
-        assert machine.call(told, place) == [element._asdict()]
+        assert machine.call(elements_of, *place) == [element._asdict()]
 
 
 @pytest.mark.parametrize("op", [*MASQUERADES, GUARD, *PORTS, *HAIRPINS, *CONDITIONS], ids=lambda op: op.describe())
@@ -164,7 +165,7 @@ def test_a_condition_that_nft_writes_is_the_one_that_is_sent(machine: Machine) -
     for op in CONDITIONS:
         machine.run("nft", op.describe().removeprefix("nft "))
         place, element = portmap_effects._condition_element(op)
-        assert machine.call(told, place) == [element._asdict() | {"label": ""}]
+        assert machine.call(elements_of, *place) == [element._asdict() | {"label": ""}]
 
 
 @pytest.mark.parametrize(
