@@ -159,7 +159,6 @@ PENDING = [
     "tests/unit/test_ipam_index.py",
     "tests/unit/test_ipam_main.py",
     "tests/unit/test_json.py",
-    "tests/unit/test_kube_follower.py",
     "tests/unit/test_manifest.py",
     "tests/unit/test_network.py",
     "tests/unit/test_nfnetlink_oracle.py",

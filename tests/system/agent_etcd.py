@@ -5,25 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 import urllib3
 
-from cni.agent.model.events import Changed, Configured, Failed, Held, Listed
 from cni.agent.model.lease import Lease, Node, NodeAddress, lease_value
 from cni.agent.stores.etcd.messages import key_value, prefix_range, put, text64
 from cni.agent.stores.etcd.options import EtcdOptions
 from cni.agent.stores.etcd.store import EtcdStore
 from cni.protocol.address import Net, parse_ip, parse_net
 from tests.machine import Machine, missing, until
+from tests.recorder import StoreRecorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cni.agent.model.events import StoreEvent
     from cni.agent.stores.etcd.lease import Times
 
 URL, ELSEWHERE = "http://127.0.0.1:2379", "http://127.0.0.1:2399"
@@ -109,68 +107,26 @@ class Etcd:
         return len(self.call("lease/leases", {}).get("leases", ()))
 
 
-def _undated(lease: Lease | str) -> Lease | str:
-    """When a key was made is etcd's to say."""
-    return lease._replace(created=0) if isinstance(lease, Lease) else lease
+class EtcdRecorder(StoreRecorder):
+    """A recorder of a store whose own lease is listed too."""
 
-
-class Told:
-    """A store that runs, all it has told, and what follows from it."""
-
-    def __init__(self, store: EtcdStore, node: Node | None) -> None:
-        self.store, self._node = store, node
-        self.news: list[StoreEvent] = []
-        self.leases: dict[str, Lease | str] = {}
-        self.held: Held | None = None
-        self.error = ""
-        self._lock = threading.Lock()
-
-    def tell(self, news: StoreEvent) -> None:
-        with self._lock:
-            self.news.append(news)
-            self.error = news.why if isinstance(news, Failed) else ""
-            if isinstance(news, Configured) and self._node is not None:
-                self.store.present(self._node)
-                self._node = None
-            elif isinstance(news, Held):
-                self.held = news
-            elif isinstance(news, Listed):
-                self.leases = {key: _undated(lease) for key, lease in news.leases.items()}
-            elif isinstance(news, Changed):
-                self.leases.pop(news.key, None)
-                if news.lease is not None:
-                    self.leases[news.key] = _undated(news.lease)
-
-    def count(self, kind: type[StoreEvent]) -> int:
-        return sum(isinstance(one, kind) for one in self.news)
-
-    @property
-    def errors(self) -> list[str]:
-        return [one.why for one in self.news if isinstance(one, Failed)]
-
-    def wait_held(self, key: str = "") -> Lease:
-        """The lease that is held, once it is that of this key and all leases were listed."""
-        until(lambda: self.held is not None and (not key or self.held.lease.key == key), f"{key or 'a lease'} is held")
-        assert self.held is not None
-        held = self.held.lease
-        until(lambda: held.key in self.leases, "the own lease is listed")
-        return held
-
-    def wait_fault(self, *words: str) -> str:
-        return until(lambda: next((one for one in self.errors if all(word in one for word in words)), ""), f"{words}")
+    def wait_held(self, *subnets: str) -> Lease:
+        lease = super().wait_held(*subnets)
+        until(lambda: lease.key in self.leases, "the own lease is listed")
+        return lease
 
 
 @contextmanager
 def store_of(
     node: Node | None, *previous: str, times: Times | None = None, url: str = URL, **options: str
-) -> Iterator[Told]:
+) -> Iterator[EtcdRecorder]:
     """A store that runs; the node is presented as soon as the network is known."""
     settings: Any = {"endpoints": tuple(url.split(",")), **options}
     store = EtcdStore(EtcdOptions(**settings), tuple([parse_net(one) for one in previous]), times)
-    told = Told(store, node)
-    store.start(told.tell)
+    recorder = EtcdRecorder(store, node)
+    store.start(recorder.record)
     try:
-        yield told
+        yield recorder
     finally:
         store.close()
 

@@ -36,9 +36,9 @@ PEERS = Path(__file__).parents[2] / "hack/peers"
 @against_etcd
 def test_a_lease_is_written_as_flannel_writes_it_and_told_before_the_list(server: Etcd) -> None:
     server.configure(NETWORK)
-    with store_of(node_of(1)) as told:
-        own = told.wait_held()
-        assert [type(news) for news in told.news[:3]] == [Configured, Held, Listed]
+    with store_of(node_of(1)) as recorder:
+        own = recorder.wait_held()
+        assert [type(news) for news in recorder.events[:3]] == [Configured, Held, Listed]
     key, subnet = own.key, own.subnets[0]
     assert (subnet.prefix, subnet.network) == (24, subnet)
     data = '"BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}'
@@ -72,10 +72,10 @@ def test_the_node_s_address_chooses_the_subnet(server: Etcd) -> None:
     server.configure(NETWORK)
     chosen = []
     for _ in range(2):
-        with store_of(node_of(1)) as told:
-            chosen.append(told.wait_held().key)
+        with store_of(node_of(1)) as recorder:
+            chosen.append(recorder.wait_held().key)
             server.delete(f"subnets/{chosen[-1]}")
-            told.store.close()
+            recorder.store.close()
         server.delete(f"subnets/{chosen[-1]}")
     assert chosen[0] == chosen[1]
 
@@ -87,8 +87,8 @@ def test_a_lease_of_this_node_is_used_as_it_is(server: Etcd) -> None:
     found = node_of(1, mac=77).lease([parse_net("10.5.52.0/24")])
     server.put(f"subnets/{found.key}", lease_value(found), server.grant(80000))
     before = server.revision
-    with store_of(node_of(1), "10.5.9.1/24") as told:
-        assert told.wait_held() == found
+    with store_of(node_of(1), "10.5.9.1/24") as recorder:
+        assert recorder.wait_held() == found
     assert (server.revision, server.etcd_leases()) == (before, 1)
 
 
@@ -98,11 +98,11 @@ def test_a_lease_that_ends_soon_is_renewed_and_again_later(server: Etcd) -> None
     found = lease_of(1, "10.5.52.0/24")
     server.put(f"subnets/{found.key}", lease_value(found), server.grant(5))
     first = server.entries()[found.key]
-    with store_of(node_of(1), times=Times(lease=6, margin=5)) as told:
-        told.wait_held()
-        until(lambda: told.count(Held) >= 3, "the lease is renewed")
+    with store_of(node_of(1), times=Times(lease=6, margin=5)) as recorder:
+        recorder.wait_held()
+        until(lambda: len(recorder.of(Held)) >= 3, "the lease is renewed")
         now = server.entries()[found.key]
-        expiries = [one.expires for one in told.news if isinstance(one, Held) and one.expires is not None]
+        expiries = [one.expires for one in recorder.events if isinstance(one, Held) and one.expires is not None]
     assert expiries == sorted(expiries)
     assert (now.value, now.created) == (first.value, first.created)
     assert now.lease != first.lease
@@ -114,10 +114,10 @@ def test_what_is_reserved_stays_reserved(server: Etcd) -> None:
     found = lease_of(1, "10.5.52.0/24")
     server.put(f"subnets/{found.key}", lease_value(found).replace(b'"VNI":1', b'"VNI":7'))
     rival(server, 1, "10.5.8.0/24", lease=server.grant(80000))
-    with store_of(node_of(1)) as told:
-        told.wait_held(found.key)
-        assert told.held is not None
-        assert told.held.expires is None
+    with store_of(node_of(1)) as recorder:
+        recorder.wait_held(found.key)
+        assert recorder.held is not None
+        assert recorder.held.expires is None
     assert {name: (one.value, one.lease) for name, one in server.entries().items()} == {
         found.key: (lease_value(found), 0)
     }
@@ -127,8 +127,8 @@ def test_what_is_reserved_stays_reserved(server: Etcd) -> None:
 def test_the_subnets_of_before_are_wished_for(server: Etcd) -> None:
     server.configure(DUAL)
     rival(server, 2, "10.5.9.0/24", "fd00:5:0:4::/64")
-    with store_of(node_of(1, dual=True), "10.5.7.1/24", "fd00:5:0:4::1/64") as told:
-        ipv4, ipv6 = told.wait_held().subnets
+    with store_of(node_of(1, dual=True), "10.5.7.1/24", "fd00:5:0:4::1/64") as recorder:
+        ipv4, ipv6 = recorder.wait_held().subnets
     assert ipv4 == parse_net("10.5.7.0/24")
     assert ipv6 not in (parse_net("fd00:5:0:4::/64"), parse_net("fd00:5::/64"))
 
@@ -139,9 +139,9 @@ def test_a_lease_that_no_longer_fits_makes_room_for_one_that_does(server: Etcd) 
     server.configure(DUAL)
     rival(server, 1, "10.5.52.0/24")
     rival(server, 1, "10.99.1.0/24")
-    with store_of(node_of(1, dual=True)) as told:
-        own = told.wait_held()
-        assert set(server.leases()) == set(told.leases) == {own.key}
+    with store_of(node_of(1, dual=True)) as recorder:
+        own = recorder.wait_held()
+        assert set(server.leases()) == set(recorder.leases) == {own.key}
     assert own.key.startswith("10.5.52.0-24&fd00:5:")
 
 
@@ -149,12 +149,12 @@ def test_a_lease_that_no_longer_fits_makes_room_for_one_that_does(server: Etcd) 
 def test_a_network_that_loses_ipv6_leaves_each_node_its_ipv4_subnet_and_no_lease_of_before(server: Etcd) -> None:
     server.configure(DUAL)
     other = rival(server, 2, "10.5.9.0/24", "fd00:5:0:4::/64")
-    with store_of(node_of(1, dual=True)) as told:
-        before = told.wait_held()
+    with store_of(node_of(1, dual=True)) as recorder:
+        before = recorder.wait_held()
         server.configure(NETWORK)
-        until(lambda: told.count(Configured) == 2, "the network is known")
-        told.store.present(node_of(1))
-        own = told.wait_held(before.key.partition("&")[0])
+        until(lambda: len(recorder.of(Configured)) == 2, "the network is known")
+        recorder.store.present(node_of(1))
+        own = recorder.wait_held(before.key.partition("&")[0])
         until(lambda: set(server.leases()) == {own.key, other}, "the lease of before is gone")
     assert own.endpoints == before.endpoints[:1]
 
@@ -164,8 +164,8 @@ def test_a_node_that_missed_how_its_network_lost_ipv6_keeps_its_ipv4_subnet_too(
     server.configure(NETWORK)
     rival(server, 1, "10.5.52.0/24", "fd00:5:0:4::/64", lease=server.grant(80000))
     other = rival(server, 2, "10.5.9.0/24", "fd00:5:0:9::/64")
-    with store_of(node_of(1, mac=9), "10.5.52.1/24", "fd00:5:0:4::1/64") as told:
-        own = told.wait_held("10.5.52.0-24")
+    with store_of(node_of(1, mac=9), "10.5.52.1/24", "fd00:5:0:4::1/64") as recorder:
+        own = recorder.wait_held("10.5.52.0-24")
     assert set(server.leases()) == {own.key, other}
     assert own.endpoints == lease_of(1, "10.5.52.0/24").endpoints  # with the device's MAC address
 
@@ -175,70 +175,71 @@ def test_no_subnet_overlaps_one_of_another_length(server: Etcd) -> None:
     server.configure({"Network": "10.5.0.0/20", "SubnetLen": 22, "Backend": {"Type": "vxlan"}})
     rival(server, 2, "10.5.6.128/25")
     rival(server, 3, "10.5.8.0/21")
-    with store_of(node_of(1)) as told:
-        until(lambda: told.error == "no subnet of /22 is free in 10.5.0.0/20", "the fault stands")
+    with store_of(node_of(1)) as recorder:
+        until(lambda: recorder.failure == "no subnet of /22 is free in 10.5.0.0/20", "the fault stands")
         server.delete(f"subnets/{lease_of(2, '10.5.6.128/25').key}")
-        assert told.wait_held().key == "10.5.4.0-22"
+        assert recorder.wait_held().key == "10.5.4.0-22"
     assert server.etcd_leases() == 1
 
 
 @against_etcd
 def test_a_node_that_changes_keeps_its_key(server: Etcd) -> None:
     server.configure(DUAL)
-    with store_of(node_of(1, dual=True)) as told:
-        key = told.wait_held().key
+    with store_of(node_of(1, dual=True)) as recorder:
+        key = recorder.wait_held().key
         for changed in (node_of(9, dual=True), node_of(9, dual=True, mac=8)):
-            told.store.present(changed)
+            recorder.store.present(changed)
             value = lease_value(changed.lease(lease_of(1, "10.5.1.0/24", "fd00:5:0:1::/64").subnets))
             until(lambda value=value: server.leases() == {key: value}, "the lease tells it")  # type: ignore[misc]
         until(
-            lambda: told.held is not None and told.held.lease.endpoints[0].vtep_mac == b"\2\0\0\0\0\x08", "it is told"
+            lambda: recorder.held is not None and recorder.held.lease.endpoints[0].vtep_mac == b"\2\0\0\0\0\x08",
+            "it is told",
         )
 
 
 @against_etcd
 def test_a_deleted_lease_is_written_again(server: Etcd) -> None:
     server.configure(NETWORK)
-    with store_of(node_of(1)) as told:
-        key = told.wait_held().key
+    with store_of(node_of(1)) as recorder:
+        key = recorder.wait_held().key
         before = server.leases()
         server.delete(f"subnets/{key}")
-        until(lambda: server.leases() == before and told.count(Held) == 2, "it is back")
-        assert told.wait_held().key == key
+        until(lambda: server.leases() == before and len(recorder.of(Held)) == 2, "it is back")
+        assert recorder.wait_held().key == key
 
 
 @against_etcd
 def test_a_deleted_lease_whose_subnet_is_gone_is_replaced(server: Etcd) -> None:
     server.configure(NETWORK)
-    with store_of(node_of(1), "10.5.8.1/24") as told:
-        told.wait_held("10.5.8.0-24")
+    with store_of(node_of(1), "10.5.8.1/24") as recorder:
+        recorder.wait_held("10.5.8.0-24")
         folder, wide = f"{PREFIX}/subnets/".encode(), lease_of(2, "10.5.8.0/23")
         both = [delete(folder + b"10.5.8.0-24"), put(folder + wide.key.encode(), lease_value(wide))]
         server.call("kv/txn", {"success": both})
-        until(lambda: told.held is not None and told.held.lease.key != "10.5.8.0-24", "another is held")
-        own = told.wait_held()
-        assert set(server.leases()) == set(told.leases) == {own.key, wide.key}
+        until(lambda: recorder.held is not None and recorder.held.lease.key != "10.5.8.0-24", "another is held")
+        own = recorder.wait_held()
+        assert set(server.leases()) == set(recorder.leases) == {own.key, wide.key}
     assert not wide.subnets[0].contains(own.subnets[0].ip)
 
 
 @against_etcd
 def test_a_stolen_lease_is_left_to_the_thief(server: Etcd) -> None:
     server.configure(NETWORK)
-    with store_of(node_of(1)) as told:
-        key = told.wait_held().key
+    with store_of(node_of(1)) as recorder:
+        key = recorder.wait_held().key
         stolen = lease_value(lease_of(2, "10.5.1.0/24"))
         server.put(f"subnets/{key}", stolen)
-        until(lambda: told.held is not None and told.held.lease.key != key, "another is held")
-        own = told.wait_held()
+        until(lambda: recorder.held is not None and recorder.held.lease.key != key, "another is held")
+        own = recorder.wait_held()
         assert server.leases() == {key: stolen, own.key: lease_value(own)}
-        assert told.leases == {key: lease_of(2, key.replace("-", "/")), own.key: own}
+        assert recorder.leases == {key: lease_of(2, key.replace("-", "/")), own.key: own}
 
 
 @against_etcd
 def test_a_lease_that_something_spoiled_is_mended(server: Etcd) -> None:
     server.configure(NETWORK)
-    with store_of(node_of(1)) as told:
-        key = told.wait_held().key
+    with store_of(node_of(1)) as recorder:
+        key = recorder.wait_held().key
         before = server.leases()
         server.put(f"subnets/{key}", "{not JSON")
         until(lambda: server.leases() == before, "it is mended")
@@ -251,9 +252,9 @@ def race(server: Etcd, network: dict[str, object], *, dual: bool) -> None:
         rival(server, 99, "10.5.12.0/22", "fd00:5:0:10::/60")
     with ExitStack() as stores:
         running = [stores.enter_context(store_of(node_of(number, dual=dual))) for number in range(1, 21)]
-        held = {told.wait_held().key for told in running}
+        held = {recorder.wait_held().key for recorder in running}
         leases = server.leases()
-        until(lambda: all(set(told.leases) == set(leases) for told in running), "all know all")
+        until(lambda: all(set(recorder.leases) == set(leases) for recorder in running), "all know all")
         assert server.etcd_leases() == 20
     assert len(held) == 20
     assert held <= set(leases)
@@ -305,6 +306,6 @@ def beside_flanneld(flanneld: str) -> None:
             process.wait()
         ((key, value),) = server.leases().items()
         before = server.revision
-        with store_of(node_of(1)) as told:
-            own = told.wait_held()
+        with store_of(node_of(1)) as recorder:
+            own = recorder.wait_held()
         assert (own.key, lease_value(own), server.revision) == (key, value, before)

@@ -34,25 +34,25 @@ PASSWORD = "a secret of nine words"
 def test_a_store_goes_on_where_it_was_after_an_outage(server: Etcd) -> None:
     """Without listing all again; the last word is no failure."""
     server.configure(NETWORK)
-    with store_of(node_of(1)) as told:
-        key = told.wait_held().key
+    with store_of(node_of(1)) as recorder:
+        key = recorder.wait_held().key
         server.stop()
-        told.wait_fault(URL, "Connection refused")
+        recorder.wait_error(URL, "Connection refused")
         server.start(ELSEWHERE)
         other = rival(server, 2, "10.5.250.0/24")
         server.stop()
         server.start()
-        until(lambda: set(told.leases) == {key, other} and not told.error, "what came meanwhile is told")
-        assert told.count(Listed) == 1
+        until(lambda: set(recorder.leases) == {key, other} and not recorder.failure, "what came meanwhile is told")
+        assert len(recorder.of(Listed)) == 1
 
 
 @against_etcd
 def test_all_is_listed_again_after_a_compaction(server: Etcd) -> None:
     server.configure(NETWORK)
-    with store_of(node_of(1)) as told:
-        key = told.wait_held().key
+    with store_of(node_of(1)) as recorder:
+        key = recorder.wait_held().key
         gone, stays = rival(server, 2, "10.5.250.0/24"), rival(server, 3, "10.5.251.0/24")
-        until(lambda: set(told.leases) == {key, gone, stays}, "all are told")
+        until(lambda: set(recorder.leases) == {key, gone, stays}, "all are told")
         server.stop()
         server.start(ELSEWHERE)
         server.delete(f"subnets/{gone}")
@@ -60,36 +60,36 @@ def test_all_is_listed_again_after_a_compaction(server: Etcd) -> None:
         server.compact()
         server.stop()
         server.start()
-        until(lambda: set(told.leases) == {key, stays, new} and not told.error, "what is there is told")
-        assert told.count(Listed) == 2
+        until(lambda: set(recorder.leases) == {key, stays, new} and not recorder.failure, "what is there is told")
+        assert len(recorder.of(Listed)) == 2
 
 
 @against_etcd
 def test_an_etcd_of_an_old_backup_is_followed(server: Etcd) -> None:
     server.configure(NETWORK)
     backup = f"{server.folder}.old"
-    with store_of(node_of(1)) as told:
-        key = told.wait_held().key
+    with store_of(node_of(1)) as recorder:
+        key = recorder.wait_held().key
         server.stop()
         shutil.copytree(server.folder, backup)
         server.start()
         late = rival(server, 2, "10.5.250.0/24")
         server.delete(f"subnets/{key}")
-        until(lambda: late in told.leases and told.count(Held) > 1, "what came after the backup is told")
+        until(lambda: late in recorder.leases and len(recorder.of(Held)) > 1, "what came after the backup is told")
         server.stop()
         shutil.rmtree(server.folder)
         shutil.move(backup, server.folder)
         server.start()
-        until(lambda: set(told.leases) == {key}, "what the backup holds is told")
+        until(lambda: set(recorder.leases) == {key}, "what the backup holds is told")
         new = rival(server, 3, "10.5.251.0/24")
-        until(lambda: set(told.leases) == {key, new}, "what comes now is told")
+        until(lambda: set(recorder.leases) == {key, new}, "what comes now is told")
 
 
 @against_etcd
 def test_a_lease_that_was_deleted_during_an_outage_is_written_again(server: Etcd) -> None:
     server.configure(NETWORK)
-    with store_of(node_of(1)) as told:
-        key = told.wait_held().key
+    with store_of(node_of(1)) as recorder:
+        key = recorder.wait_held().key
         before = server.leases()
         server.stop()
         server.start(ELSEWHERE)
@@ -103,12 +103,12 @@ def test_a_lease_that_was_deleted_during_an_outage_is_written_again(server: Etcd
 @against_etcd
 def test_the_next_endpoint_serves_where_one_does_not(server: Etcd) -> None:
     server.configure(NETWORK)
-    with store_of(node_of(1), url=f"{ELSEWHERE},127.0.0.1:2379") as told:
-        key = told.wait_held().key
+    with store_of(node_of(1), url=f"{ELSEWHERE},127.0.0.1:2379") as recorder:
+        key = recorder.wait_held().key
         server.stop()
         server.start(ELSEWHERE)
         new = rival(server, 3, "10.5.251.0/24")
-        until(lambda: set(told.leases) == {key, new}, "the other is followed")
+        until(lambda: set(recorder.leases) == {key, new}, "the other is followed")
 
 
 @against_etcd
@@ -118,14 +118,14 @@ def test_what_makes_no_sense_is_told_as_that_and_harms_nobody(server: Etcd) -> N
     server.put("subnets/10.5.77.0-24", "[]")
     server.put("subnetsX/10.5.78.0-24", lease_value(lease_of(7, "10.5.78.0/24")))
     server.call("kv/put", {"key": text64(f"{PREFIX}/subnets/\xff\0".encode("latin-1")), "value": ""})
-    with store_of(node_of(1)) as told:
-        own = told.wait_held()
+    with store_of(node_of(1)) as recorder:
+        own = recorder.wait_held()
         good = rival(server, 2, "10.5.250.0/24")
         server.put("subnets/more/garbage", b"\xff")
         server.put("subnets/10.5.79.0-24", '{"PublicIP":"192.0.2.3","BackendType":"vxlan","BackendData":null}')
-        until(lambda: "10.5.79.0-24" in told.leases, "the last is told")
-        read = {key for key, lease in told.leases.items() if not isinstance(lease, str)}
-        errors = {key: lease for key, lease in told.leases.items() if isinstance(lease, str)}
+        until(lambda: "10.5.79.0-24" in recorder.leases, "the last is told")
+        read = {key for key, lease in recorder.leases.items() if not isinstance(lease, str)}
+        errors = {key: lease for key, lease in recorder.leases.items() if isinstance(lease, str)}
     assert read == {own.key, good}
     assert set(errors) == {"garbage", "more/garbage", "\\xff\0", "10.5.77.0-24", "10.5.79.0-24"}
     assert errors["10.5.77.0-24"] == "the lease is not a JSON object"
@@ -134,31 +134,33 @@ def test_what_makes_no_sense_is_told_as_that_and_harms_nobody(server: Etcd) -> N
 
 @against_etcd
 def test_a_network_that_cannot_be_used_is_waited_for(server: Etcd) -> None:
-    with store_of(node_of(1, dual=True)) as told:
-        told.wait_fault(f"{PREFIX}/config is missing")
+    with store_of(node_of(1, dual=True)) as recorder:
+        recorder.wait_error(f"{PREFIX}/config is missing")
         server.put("config", "{")
-        told.wait_fault(f"{PREFIX}/config in etcd is not JSON")
+        recorder.wait_error(f"{PREFIX}/config in etcd is not JSON")
         server.configure({"Network": "10.5.0.0/30"})
-        told.wait_fault("10.5.0.0/30 is too small")
+        recorder.wait_error("10.5.0.0/30 is too small")
         server.configure(DUAL)
-        told.wait_held()
+        recorder.wait_held()
 
 
 @against_etcd
 def test_a_network_that_is_spoiled_stays_as_it_was_and_a_better_one_is_taken(server: Etcd) -> None:
     server.configure(NETWORK)
-    with store_of(node_of(1)) as told:
-        own = told.wait_held()
+    with store_of(node_of(1)) as recorder:
+        own = recorder.wait_held()
         server.delete("config")
-        told.wait_fault("missing")
+        recorder.wait_error("missing")
         server.configure({**NETWORK, "Network": "nonsense"})
-        told.wait_fault("nonsense")
+        recorder.wait_error("nonsense")
         assert server.leases() == {own.key: lease_value(own)}
         server.configure({**NETWORK, "Network": "10.66.0.0/16"})
-        until(lambda: told.count(Configured) == 2, "the new network is told")
-        told.store.present(node_of(1))
-        until(lambda: told.held is not None and told.held.lease.key.startswith("10.66."), "a lease of it is held")
-        moved = told.wait_held()
+        until(lambda: len(recorder.of(Configured)) == 2, "the new network is told")
+        recorder.store.present(node_of(1))
+        until(
+            lambda: recorder.held is not None and recorder.held.lease.key.startswith("10.66."), "a lease of it is held"
+        )
+        moved = recorder.wait_held()
         assert server.leases() == {moved.key: lease_value(moved)}
 
 
@@ -178,37 +180,43 @@ def with_users(server: Etcd) -> None:
 def test_a_user_of_few_rights_serves_even_after_tokens_are_forgotten(server: Etcd) -> None:
     server.configure(NETWORK)
     with_users(server)
-    with store_of(node_of(1), username="node", password=PASSWORD) as told:
-        told.wait_held()
+    with store_of(node_of(1), username="node", password=PASSWORD) as recorder:
+        recorder.wait_held()
         server.stop()
         server.start()
         changed = node_of(9)
-        told.store.present(changed)
+        recorder.store.present(changed)
         until(
-            lambda: told.held is not None and told.held.lease.endpoints[0].public_ip == changed.addresses[0].public_ip,
+            lambda: (
+                recorder.held is not None
+                and recorder.held.lease.endpoints[0].public_ip == changed.addresses[0].public_ip
+            ),
             "held",
         )
-        until(lambda: told.held is not None and told.leases == {told.held.lease.key: told.held.lease}, "followed")
+        until(
+            lambda: recorder.held is not None and recorder.leases == {recorder.held.lease.key: recorder.held.lease},
+            "followed",
+        )
 
 
 @against_etcd
 def test_a_wrong_password_is_told_without_it(server: Etcd) -> None:
     server.configure(NETWORK)
     with_users(server)
-    with store_of(node_of(1), username="node", password="guessed") as told:
-        told.wait_fault("user 'node'", "invalid user ID or password")
+    with store_of(node_of(1), username="node", password="guessed") as recorder:
+        recorder.wait_error("user 'node'", "invalid user ID or password")
     with store_of(node_of(1)) as silent:
-        silent.wait_fault("user name is empty")
+        silent.wait_error("user name is empty")
     with store_of(node_of(1), username="node", password=PASSWORD, prefix="/elsewhere") as curious:
-        curious.wait_fault("permission denied")
-    assert not any("guessed" in str(news) or PASSWORD in str(news) for news in [*told.news, *curious.news])
+        curious.wait_error("permission denied")
+    assert not any("guessed" in str(news) or PASSWORD in str(news) for news in [*recorder.events, *curious.events])
 
 
 @against_etcd
 def test_a_user_where_none_is_needed_does_no_harm(server: Etcd) -> None:
     server.configure(NETWORK)
-    with store_of(node_of(1), username="node", password=PASSWORD) as told:
-        told.wait_held()
+    with store_of(node_of(1), username="node", password=PASSWORD) as recorder:
+        recorder.wait_held()
 
 
 def certificate(name: str, issuer: str = "") -> None:
@@ -244,36 +252,36 @@ def test_tls_with_certificates_of_both_sides(server: Etcd) -> None:
     server.http = urllib3.PoolManager(retries=False, ca_certs=ca, cert_file=crt, key_file=key)
     files = ["--cert-file=/run/tls/server.crt", "--key-file=/run/tls/server.key", f"--trusted-ca-file={ca}"]
     server.start(URL.replace("http", "https"), *files, "--client-cert-auth")
-    with store_of(node_of(1), url=server.url, cafile=ca, certfile=crt, keyfile=key) as told:
-        own = told.wait_held().key
+    with store_of(node_of(1), url=server.url, cafile=ca, certfile=crt, keyfile=key) as recorder:
+        own = recorder.wait_held().key
         other = rival(server, 2, "10.5.250.0/24")
-        until(lambda: set(told.leases) == {own, other}, "changes are followed")
-    for cafile, words in (("stranger.crt", "its certificate is not to be trusted"), ("none.crt", "No such file")):
+        until(lambda: set(recorder.leases) == {own, other}, "changes are followed")
+    for cafile, words in (("stranger.crt", "certificate verify failed"), ("none.crt", "No such file")):
         with store_of(
             node_of(1), url=server.url, cafile=f"/run/tls/{cafile}", certfile=crt, keyfile=key
         ) as distrustful:
-            distrustful.wait_fault(words)
+            distrustful.wait_error(words)
     with store_of(node_of(1), url=server.url, cafile=ca) as nameless:
-        nameless.wait_fault("a client's certificate?")
+        nameless.wait_error("a client's certificate?")
     with store_of(node_of(1)) as plain:
-        plain.wait_fault("https?")
+        plain.wait_error("https?")
 
 
 @against_etcd
 def test_an_etcd_without_its_gateway_is_told_as_that(server: Etcd) -> None:
     server.stop()
     server.start("", "--enable-grpc-gateway=false")
-    with store_of(node_of(1)) as told:
-        told.wait_fault("JSON gateway", "--enable-grpc-gateway=false")
+    with store_of(node_of(1)) as recorder:
+        recorder.wait_error("JSON gateway", "--enable-grpc-gateway=false")
 
 
 @against_etcd
 def test_a_closed_store_says_nothing_and_leaves_no_thread(server: Etcd) -> None:
     server.configure(NETWORK)
-    with store_of(node_of(1)) as told:
-        key = told.wait_held().key
-    said = len(told.news)
+    with store_of(node_of(1)) as recorder:
+        key = recorder.wait_held().key
+    said = len(recorder.events)
     rival(server, 2, "10.5.250.0/24")
     until(lambda: threading.active_count() == 1, "the threads are gone")
-    assert (len(told.news), told.count(Failed)) == (said, 0)
+    assert (len(recorder.events), len(recorder.of(Failed))) == (said, 0)
     assert key in server.leases()

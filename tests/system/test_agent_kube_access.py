@@ -26,7 +26,7 @@ from tests.system.kube_server import (
     kubeconfig,
     write,
 )
-from tests.system.kube_told import ONE, Endpoint, against_kubernetes, lease_of, node_of, store_of
+from tests.system.kube_store import ONE, Endpoint, against_kubernetes, lease_of, node_of, store_of
 
 pytest_plugins = ("tests.system.kube_machine",)
 pytestmark = pytest.mark.xdist_group("kubernetes")
@@ -41,18 +41,18 @@ def test_what_happened_while_the_way_was_cut_is_made_up_for(server: Server) -> N
     server.add("one", ONE)
     for number in (2, 3):
         server.peer(f"peer-{number}", number)
-    with Endpoint() as way, store_of(node_of(1), kubeconfig=kubeconfig(server=way.url)) as told:
-        told.wait_leases("peer-2", "peer-3")
+    with Endpoint() as way, store_of(node_of(1), kubeconfig=kubeconfig(server=way.url)) as recorder:
+        recorder.wait_leases("peer-2", "peer-3")
         way.cut()
         server.delete("peer-2")
         server.annotate("peer-3", public_ip="192.0.2.33")
         server.peer("peer-4", 4)
-        told.wait_fault(way.url, "Connection refused")
+        recorder.wait_error(way.url, "Connection refused")
         way.open()
-        told.wait_leases("peer-3", "peer-4")
-        assert told.leases["peer-3"] == lease_of(3, ip=33)
-        assert len(told.of(Listed)) == 1
-        until(lambda: told.error == "", "the fault is over")
+        recorder.wait_leases("peer-3", "peer-4")
+        assert recorder.leases["peer-3"] == lease_of(3, ip=33)
+        assert len(recorder.of(Listed)) == 1
+        until(lambda: recorder.failure == "", "the fault is over")
 
 
 @against_kubernetes
@@ -60,8 +60,8 @@ def test_what_the_server_has_forgotten_is_listed_again(server: Server) -> None:
     server.add("one", ONE)
     for number in (2, 3):
         server.peer(f"peer-{number}", number)
-    with Endpoint() as way, store_of(node_of(1), kubeconfig=kubeconfig(server=way.url)) as told:
-        told.wait_leases("peer-2", "peer-3")
+    with Endpoint() as way, store_of(node_of(1), kubeconfig=kubeconfig(server=way.url)) as recorder:
+        recorder.wait_leases("peer-2", "peer-3")
         way.cut()
         server.delete("peer-2")
         server.peer("peer-4", 4)
@@ -69,24 +69,24 @@ def test_what_the_server_has_forgotten_is_listed_again(server: Server) -> None:
         server.compact()
         server.start()
         way.open()
-        until(lambda: len(told.of(Listed)) == 2, "all are listed again")
-        assert told.leases.keys() == {"peer-3", "peer-4"}
+        until(lambda: len(recorder.of(Listed)) == 2, "all are listed again")
+        assert recorder.leases.keys() == {"peer-3", "peer-4"}
         server.peer("peer-5", 5)
-        told.wait_leases("peer-3", "peer-4", "peer-5")
+        recorder.wait_leases("peer-3", "peer-4", "peer-5")
 
 
 @against_kubernetes
 def test_a_server_that_is_started_again_is_followed_again(server: Server) -> None:
     server.add("one", ONE)
     server.peer("two", 2)
-    with store_of(node_of(1)) as told:
-        told.wait_leases("two")
+    with store_of(node_of(1)) as recorder:
+        recorder.wait_leases("two")
         server.stop()
-        told.wait_fault("Connection refused")
+        recorder.wait_error("Connection refused")
         server.start()
         server.peer("three", 3)
-        told.wait_leases("two", "three")
-        assert told.error == ""
+        recorder.wait_leases("two", "three")
+        assert recorder.failure == ""
         server.annotate("one", public_ip="192.0.2.99")
         server.wait_written("one", public_ip="192.0.2.1")
 
@@ -100,20 +100,20 @@ def test_a_server_at_an_older_state_is_listed_anew(server: Server) -> None:
     shutil.copytree(f"{FOLDER}/data", f"{FOLDER}/backup")
     server.start_etcd()
     server.start()
-    with store_of(node_of(1)) as told:
-        told.wait_held()
+    with store_of(node_of(1)) as recorder:
+        recorder.wait_held()
         for number in range(2, 12):
             server.peer(f"peer-{number}", number)
-        told.wait_leases(*[f"peer-{number}" for number in range(2, 12)])
+        recorder.wait_leases(*[f"peer-{number}" for number in range(2, 12)])
         server.stop()
         server.stop_etcd()
         shutil.rmtree(f"{FOLDER}/data")
         os.rename(f"{FOLDER}/backup", f"{FOLDER}/data")
         server.start_etcd()
         server.start()
-        told.wait_leases()
+        recorder.wait_leases()
         server.peer("new", 20)
-        told.wait_leases("new")
+        recorder.wait_leases("new")
         server.wait_written("one", **flannels(1))
 
 
@@ -121,29 +121,29 @@ def test_a_server_at_an_older_state_is_listed_anew(server: Server) -> None:
 def test_a_token_that_is_replaced_is_taken_up_without_a_word(server: Server) -> None:
     server.add("one", ONE)
     write("token", f"{AGENT}\n")
-    with store_of(node_of(1), kubeconfig=kubeconfig("", tokenFile="token")) as told:
-        told.wait_held()
+    with store_of(node_of(1), kubeconfig=kubeconfig("", tokenFile="token")) as recorder:
+        recorder.wait_held()
         write("token", f"{AGENT_TOO}\n")
         server.annotate("one", public_ip="192.0.2.99")
         server.wait_written("one", public_ip="192.0.2.1")
-        assert told.errors == []
+        assert recorder.errors == []
         server.restart(AGENT_TOO, ADMIN)
         server.peer("two", 2)
-        told.wait_leases("two")
-        assert not any("401" in why for why in told.errors)
+        recorder.wait_leases("two")
+        assert not any("401" in why for why in recorder.errors)
     server.restart()
 
 
 @against_kubernetes
 def test_credentials_that_the_server_knows_no_more_are_read_again(server: Server) -> None:
     server.add("one", ONE)
-    with store_of(node_of(1), kubeconfig=kubeconfig()) as told:
-        told.wait_held()
+    with store_of(node_of(1), kubeconfig=kubeconfig()) as recorder:
+        recorder.wait_held()
         server.restart(AGENT_TOO, ADMIN)
-        told.wait_fault("does not know who asks", "401")
+        recorder.wait_error("401 Unauthorized (invalid token or certificate)")
         kubeconfig(AGENT_TOO)
         server.peer("two", 2)
-        told.wait_leases("two")
+        recorder.wait_leases("two")
     server.restart()
 
 
@@ -152,26 +152,26 @@ def test_a_client_s_certificate_serves_as_well(server: Server) -> None:
     """In a file, or in the kubeconfig; its name is that of the user with our permissions."""
     server.add("one", ONE)
     files = {"client-certificate": "client.crt", "client-key": "client.key"}
-    with store_of(node_of(1), kubeconfig=kubeconfig("", **files)) as told:
-        told.wait_held()
+    with store_of(node_of(1), kubeconfig=kubeconfig("", **files)) as recorder:
+        recorder.wait_held()
 
 
 @against_kubernetes
 def test_who_may_not_list_nodes_is_told_so(server: Server) -> None:
     server.add("one", ONE)
-    with store_of(node_of(1), kubeconfig=kubeconfig(STRANGER)) as told:
-        told.wait_fault("does not permit to list nodes", 'User "stranger" cannot list resource "nodes"')
+    with store_of(node_of(1), kubeconfig=kubeconfig(STRANGER)) as recorder:
+        recorder.wait_error("list nodes: 403 Forbidden", 'User "stranger" cannot list resource "nodes"')
         kubeconfig(AGENT)
-    with store_of(node_of(1), kubeconfig=kubeconfig("unknown")) as told:
-        told.wait_fault("does not know who asks to list nodes", "401")
+    with store_of(node_of(1), kubeconfig=kubeconfig("unknown")) as recorder:
+        recorder.wait_error("list nodes: 401 Unauthorized")
 
 
 @against_kubernetes
 def test_who_may_not_write_is_told_so_and_has_no_lease(server: Server) -> None:
     server.add("one", ONE)
-    with store_of(node_of(1), kubeconfig=kubeconfig(READER)) as told:
-        told.wait_fault("does not permit to patch nodes/status", 'cannot patch resource "nodes/status"')
-        assert not told.of(Held)
+    with store_of(node_of(1), kubeconfig=kubeconfig(READER)) as recorder:
+        recorder.wait_error("patch nodes/status: 403 Forbidden", 'cannot patch resource "nodes/status"')
+        assert not recorder.of(Held)
 
 
 @against_kubernetes
@@ -179,31 +179,31 @@ def test_a_server_is_trusted_by_its_certificate_alone(server: Server) -> None:
     server.add("one", ONE)
     config = json.loads(Path(kubeconfig()).read_text())
     (entry,) = config["clusters"]
-    with store_of(None, kubeconfig=write("strange", json.dumps(config).replace("ca.crt", "client.crt"))) as told:
-        told.wait_fault("its certificate is not to be trusted")
+    with store_of(None, kubeconfig=write("strange", json.dumps(config).replace("ca.crt", "client.crt"))) as recorder:
+        recorder.wait_error("certificate verify failed")
     entry["cluster"]["tls-server-name"] = "other.test"
-    with store_of(None, kubeconfig=write("strange", json.dumps(config))) as told:
-        told.wait_fault("its certificate is not to be trusted", "other.test")
+    with store_of(None, kubeconfig=write("strange", json.dumps(config))) as recorder:
+        recorder.wait_error("certificate verify failed", "other.test")
     entry["cluster"]["tls-server-name"] = "kube.test"
-    with store_of(None, kubeconfig=write("strange", json.dumps(config))) as told:
-        until(lambda: told.of(Configured), "the server is trusted by another name")
+    with store_of(None, kubeconfig=write("strange", json.dumps(config))) as recorder:
+        until(lambda: recorder.of(Configured), "the server is trusted by another name")
     entry["cluster"] = {"server": entry["cluster"]["server"], "insecure-skip-tls-verify": True}
-    with store_of(None, kubeconfig=write("strange", json.dumps(config))) as told:
-        until(lambda: told.of(Configured), "any server is trusted")
+    with store_of(None, kubeconfig=write("strange", json.dumps(config))) as recorder:
+        until(lambda: recorder.of(Configured), "any server is trusted")
 
 
 @against_kubernetes
 def test_a_node_that_is_renumbered_connects_anew(server: Server) -> None:
     server.add("one", ONE)
-    with Endpoint() as way, store_of(node_of(1), kubeconfig=kubeconfig(server=way.url)) as told:
-        told.wait_held()
+    with Endpoint() as way, store_of(node_of(1), kubeconfig=kubeconfig(server=way.url)) as recorder:
+        recorder.wait_held()
         before = way.taken
-        told.store.present(node_of(9))
+        recorder.store.present(node_of(9))
         server.wait_written("one", **flannels(9))
         until(lambda: way.taken - before >= 2, "watch and writes have new connections")
         server.peer("two", 2)
-        told.wait_leases("two")
-        assert told.errors == []
+        recorder.wait_leases("two")
+        assert recorder.errors == []
 
 
 @against_kubernetes
@@ -217,10 +217,10 @@ def test_a_pod_is_asked_for_its_node(server: Server) -> None:
     Path(ACCOUNT, "token").write_text(AGENT)
     shutil.copy(f"{FOLDER}/ca.crt", ACCOUNT)
     service = f"https://127.0.0.1:{PORT}"
-    with store_of(node_of(1), node_name="", pod=("flannel", "agent-x"), service=service) as told:
-        told.wait_held(ONE)
-    with store_of(node_of(1), node_name="", pod=("flannel", "agent-y"), service=service) as told:
-        told.wait_fault("does not get pods", 'pods "agent-y" not found')
+    with store_of(node_of(1), node_name="", pod=("flannel", "agent-x"), service=service) as recorder:
+        recorder.wait_held(ONE)
+    with store_of(node_of(1), node_name="", pod=("flannel", "agent-y"), service=service) as recorder:
+        recorder.wait_error("get pods: 404 Not Found", 'pods "agent-y" not found')
 
 
 @against_kubernetes
@@ -235,9 +235,9 @@ def test_thousands_of_nodes_are_listed_page_by_page(server: Server) -> None:
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(add, range(MANY)))
-    with store_of(node_of(1)) as told:
-        told.wait_held()
-        assert len(told.leases) == MANY
-        assert not any(isinstance(lease, str) for lease in told.leases.values())
+    with store_of(node_of(1)) as recorder:
+        recorder.wait_held()
+        assert len(recorder.leases) == MANY
+        assert not any(isinstance(lease, str) for lease in recorder.leases.values())
         server.delete("n7")
-        until(lambda: "n7" not in told.leases, "one is gone")
+        until(lambda: "n7" not in recorder.leases, "one is gone")

@@ -15,7 +15,7 @@ import pytest
 
 from tests.machine import until
 from tests.system.kube_server import FOLDER, Server, flannels, kubeconfig, write
-from tests.system.kube_told import NETWORK, ONE, in_kubernetes, node_of, store_of
+from tests.system.kube_store import NETWORK, ONE, in_kubernetes, node_of, store_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,8 +47,8 @@ def test_annotations_are_byte_for_byte_those_of_flanneld(
                     server.wait_written("one", **{"kube-subnet-manager": "true"})
                     said.append(server.annotations("one"))
             else:
-                with store_of(node_of(1, *families, kind=kind), network) as told:
-                    told.wait_held()
+                with store_of(node_of(1, *families, kind=kind), network) as recorder:
+                    recorder.wait_held()
                     said.append(server.annotations("one"))
             server.delete("one")
             clean()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cni.agent.stores.watchloop import Backoff
 from cni.kernel.hostlock import HostLock
 
 if TYPE_CHECKING:
@@ -26,3 +27,17 @@ def _signals_as_before() -> Iterator[None]:
 def _no_lock_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the lock of the host's network namespace alone: an ordinary user cannot open it."""
     monkeypatch.setattr(HostLock, "lock_shared", lambda _: None)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Records how long stores would have paused after failures; they do not pause."""
+    recorded: list[float] = []
+    original = Backoff.next
+
+    def record(backoff: Backoff, error: Exception | None = None) -> float:
+        recorded.append(original(backoff, error))
+        return 0.0
+
+    monkeypatch.setattr(Backoff, "next", record)
+    return recorded

@@ -1,4 +1,4 @@
-"""A Kubernetes API for nodes, small and true to the real one, with faults that a test writes into its script."""
+"""A Kubernetes API for nodes, small and true to the real one, with errors that a test writes into its script."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.unit.scripted import Server, answer, chunk, head
+from tests.unit.scripted import ScriptedApi, answer, chunk, head
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,28 +18,26 @@ if TYPE_CHECKING:
 PREFIX = "flannel.alpha.coreos.com/"
 
 
-class KubeApi:
-    """`script`: by verb (list, watch, patch, get) the faults of the next requests, each the pieces of an answer."""
+class KubeApi(ScriptedApi):
+    """An API whose kinds of requests are verbs: list, watch, patch, get."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.nodes: dict[str, dict[str, Any]] = {}
         self.events: list[tuple[int, dict[str, Any]]] = []
         self.revision = 10
         self.forgotten = 0  # of this revision and older ones no events are known
-        self.script: dict[str, list[Iterable[bytes]]] = {}
-        self.watching = 0
         self._changed = threading.Condition()
-        self.server = Server(self.answer)
 
     def put(self, name: str, number: int, *, mac: str = "", **metadata: Any) -> None:
-        """A node as flannel leaves it, or without a MAC address as it joins."""
-        said = {
+        """Stores a node as flannel leaves it, or without a MAC address as it joins."""
+        values = {
             "kube-subnet-manager": "true",
             "backend-type": "vxlan",
             "public-ip": f"192.0.2.{number}",
             "backend-data": f'{{"VNI":1,"VtepMAC":"{mac}"}}',
         }
-        annotations = {PREFIX + key: text for key, text in said.items()} if mac else {}
+        annotations = {PREFIX + key: text for key, text in values.items()} if mac else {}
         self.store({
             "metadata": {"name": name, "uid": name, "annotations": annotations, **metadata},
             "spec": {"podCIDR": f"10.244.{number}.0/24", "podCIDRs": [f"10.244.{number}.0/24"]},
@@ -51,7 +49,7 @@ class KubeApi:
             self.revision += 1
             node["metadata"]["resourceVersion"] = str(self.revision)
             name = node["metadata"]["name"]
-            self.tell({"type": "MODIFIED" if name in self.nodes else "ADDED", "object": node})
+            self.send({"type": "MODIFIED" if name in self.nodes else "ADDED", "object": node})
             self.nodes[name] = node
 
     def delete(self, name: str) -> None:
@@ -59,10 +57,10 @@ class KubeApi:
             self.revision += 1
             node = self.nodes.pop(name)
             node["metadata"]["resourceVersion"] = str(self.revision)
-            self.tell({"type": "DELETED", "object": node})
+            self.send({"type": "DELETED", "object": node})
 
-    def tell(self, event: dict[str, Any]) -> None:
-        """To all that watch, whatever it is."""
+    def send(self, event: dict[str, Any]) -> None:
+        """Sends an event to all that watch, whatever it is."""
         with self._changed:
             self.events.append((self.revision, event))
             self._changed.notify_all()
@@ -70,18 +68,14 @@ class KubeApi:
     def bookmark(self) -> None:
         with self._changed:
             self.revision += 1
-            self.tell({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(self.revision)}}})
+            self.send({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(self.revision)}}})
 
-    def fail(self, verb: str, *errors: Iterable[bytes]) -> None:
-        self.script.setdefault(verb, []).extend(errors)
+    def kind_of(self, request: Request) -> str:
+        if "watch=true" in request.path:
+            return "watch"
+        return "patch" if request.method == "PATCH" else "list" if request.path.startswith("/api/v1/nodes?") else "get"
 
-    def verbs(self) -> list[str]:
-        return [_verb(request) for request in self.server.requests]
-
-    def answer(self, request: Request) -> Iterable[bytes]:
-        verb = _verb(request)
-        if self.script.get(verb):
-            return self.script[verb].pop(0)
+    def respond(self, verb: str, request: Request) -> Iterable[bytes]:
         query = {key: values[0] for key, values in parse_qs(urlsplit(request.path).query).items()}
         with self._changed:
             if verb == "watch":
@@ -100,7 +94,7 @@ class KubeApi:
     def _patch(self, request: Request) -> list[bytes]:
         name, patch = request.path.split("/")[4], request.json()
         if name not in self.nodes:
-            return refusal(404, f'nodes "{name}" not found')
+            return rejection(404, f'nodes "{name}" not found')
         node = self.nodes[name]
         annotations = {**node["metadata"]["annotations"], **patch.get("metadata", {}).get("annotations", {})}
         self.store({**node, "metadata": {**node["metadata"], "annotations": annotations},
@@ -109,30 +103,24 @@ class KubeApi:
 
     def _watch(self, since: int, seconds: float) -> Iterable[bytes]:
         if since < self.forgotten:
-            return refusal(410, f"too old resource version: {since}")
+            return rejection(410, f"too old resource version: {since}")
         return self._events(since, time.monotonic() + seconds)
 
     def _events(self, since: int, end: float) -> Iterator[bytes]:
         yield head(Transfer_Encoding="chunked")
-        told = next((index for index, (number, _) in enumerate(self.events) if number > since), len(self.events))
+        sent = next((index for index, (number, _) in enumerate(self.events) if number > since), len(self.events))
         self.watching += 1
         try:
             while time.monotonic() < end and not self.server.over.is_set():
                 with self._changed:
-                    if len(self.events) == told:
+                    if len(self.events) == sent:
                         self._changed.wait(0.05)
-                    news, told = self.events[told:], len(self.events)
-                yield from [chunk(json.dumps(event).encode() + b"\n") for _, event in news]
+                    events, sent = self.events[sent:], len(self.events)
+                yield from [chunk(json.dumps(event).encode() + b"\n") for _, event in events]
         finally:
             self.watching -= 1
         yield b"0\r\n\r\n"
 
 
-def refusal(status: int, message: str, **headers: str) -> list[bytes]:
+def rejection(status: int, message: str, **headers: str) -> list[bytes]:
     return answer({"kind": "Status", "status": "Failure", "message": message, "code": status}, status, **headers)
-
-
-def _verb(request: Request) -> str:
-    if "watch=true" in request.path:
-        return "watch"
-    return "patch" if request.method == "PATCH" else "list" if request.path.startswith("/api/v1/nodes?") else "get"

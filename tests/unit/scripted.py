@@ -1,4 +1,4 @@
-"""A server on loopback that answers as a test wants it to, in any bytes and at any pace."""
+"""Servers on loopback that answer as a test wants them to, in any bytes and at any pace."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 REASONS = {200: "OK", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 410: "Gone", 429: "Too Many Requests"}
 
 
 class Request(NamedTuple):
-    """`headers` by their name in small letters."""
+    """A request; `headers` by their name in small letters."""
 
     method: str
     path: str
@@ -28,9 +28,8 @@ class Request(NamedTuple):
 
 
 class Server:
-    """`answer` gives the pieces of a whole answer, head included, after which the connection is closed.
-
-    With a context it speaks TLS. Use it with `with`.
+    """A server, used with `with`. `answer` returns the pieces of an answer with its head, after which the connection is
+    closed. With a context it speaks TLS.
     """
 
     def __init__(self, answer: Callable[[Request], Iterable[bytes]], context: ssl.SSLContext | None = None) -> None:
@@ -82,6 +81,40 @@ class Server:
         self._server.server_close()
 
 
+class ScriptedApi:
+    """An API with errors that a test writes into `script`: by kind of request those of the next, each the pieces of an
+    answer. A subclass has `kind_of` and `respond`.
+    """
+
+    def __init__(self) -> None:
+        self.script: dict[str, list[Iterable[bytes]]] = {}
+        self.watching = 0
+        self.server = Server(self.answer)
+
+    def fail(self, kind: str, *answers: Iterable[bytes]) -> None:
+        self.script.setdefault(kind, []).extend(answers)
+
+    def kinds(self) -> list[str]:
+        return [self.kind_of(request) for request in self.server.requests]
+
+    def answer(self, request: Request) -> Iterable[bytes]:
+        kind = self.kind_of(request)
+        return self.script[kind].pop(0) if self.script.get(kind) else self.respond(kind, request)
+
+    def kind_of(self, request: Request) -> str:
+        raise NotImplementedError
+
+    def respond(self, kind: str, request: Request) -> Iterable[bytes]:
+        raise NotImplementedError
+
+    def endless(self, *pieces: bytes, pause: float = 0.0) -> Iterator[bytes]:
+        """Yields the pieces, and the last of them for ever."""
+        yield from pieces[:-1]
+        while not self.server.over.is_set():
+            yield pieces[-1]
+            self.server.over.wait(pause)
+
+
 def head(status: int = 200, **headers: str) -> bytes:
     lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Other')}", "Connection: close"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
@@ -89,11 +122,11 @@ def head(status: int = 200, **headers: str) -> bytes:
 
 
 def answer(body: object, status: int = 200, **headers: str) -> list[bytes]:
-    """A whole one: JSON, or bytes as they are."""
+    """Returns a complete answer: JSON, or bytes as they are."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     return [head(status, Content_Length=str(len(data)), **headers), data]
 
 
 def chunk(data: bytes) -> bytes:
-    """One of an answer with `Transfer-Encoding: chunked`."""
+    """Returns a chunk of an answer with `Transfer-Encoding: chunked`."""
     return b"%x\r\n%s\r\n" % (len(data), data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cni.agent.model.cluster_state import ClusterState
-from cni.agent.model.events import Changed, Configured, Failed, Held, Listed
+from cni.agent.model.events import Changed, Configured, Failed, Held, Listed, Recovered
 from cni.agent.model.lease import Endpoint, Lease, Node, NodeAddress
 from cni.agent.model.network import parse_network_config
 from cni.protocol.address import parse_ip, parse_mac, parse_net
@@ -42,6 +42,16 @@ def test_only_what_is_new_concerns_more_than_single_peers() -> None:
     assert found.handle(Configured(CONFIG, (parse_ip("192.0.2.9"),)))
     assert found.handle(Held(lease(1, mac=9)))
     assert found.handle(Listed({TWO.key: TWO}))
+
+
+def test_an_error_of_the_store_stands_until_it_has_recovered() -> None:
+    found = known(TWO)
+    found.handle(Failed("down"))
+    for event in (Configured(CONFIG), Held(OWN, 200.0), Listed({TWO.key: TWO}), Changed(THREE.key, THREE)):
+        found.handle(event)
+        assert found.failure == "down"
+    found.handle(Recovered())
+    assert found.failure == ""
 
 
 def test_a_change_is_told_with_what_was_served_before() -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.agent.model.events import Configured, Failed, Held, Listed
+from cni.agent.model.events import Configured, Failed, Held, Listed, Recovered
 from cni.agent.model.lease import Endpoint, Lease, Node
 from cni.agent.model.leaseformat import derived_mac
-from cni.agent.stores import static
+from cni.agent.stores import watchfile
 from cni.agent.stores.static import StaticStore, by_key, parse_nodes
 from cni.protocol.address import parse_ip, parse_mac, parse_net
 from cni.protocol.errors import DecodingFailure, InvalidConfig
@@ -204,7 +204,7 @@ class Telling:
 
 @pytest.fixture
 def telling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Telling]:
-    monkeypatch.setattr(static, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(watchfile, "LOOK_SECONDS", 0.01)
     found = Telling(tmp_path / "nodes.json")
     yield found
     found.store.present(Node("vxlan", 7, ()))
@@ -255,11 +255,11 @@ def test_a_file_that_is_wrong_is_told_and_what_was_told_stays(telling: Telling, 
     telling.write(content)
     failed = telling.next()
     assert isinstance(failed, Failed)
-    assert told in failed.why
-    assert str(telling.path) in failed.why
+    assert told in failed.reason
+    assert str(telling.path) in failed.reason
     telling.write(text(FILE))
     found = telling.next()
-    while isinstance(found, Failed):
+    while isinstance(found, (Failed, Recovered)):
         found = telling.next()
     assert isinstance(found, Configured)
 
@@ -295,7 +295,7 @@ def test_a_name_that_the_file_does_not_have_is_told_and_no_other_node_taken(tell
     telling.start()
     failed = telling.next()
     assert isinstance(failed, Failed)
-    assert "has no node named 'three', as --node-name or NODE_NAME says; it has one, two" in failed.why
+    assert "has no node named 'three', as --node-name or NODE_NAME says; it has one, two" in failed.reason
 
 
 @pytest.mark.parametrize(("host", "lease"), [("two", LEASE2), ("host", LEASE1)])
@@ -313,7 +313,7 @@ def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(telling: Telling) -> 
     telling.start()
     assert telling.next() == Failed(f"{telling.path}: not a regular file")
     telling.write(text(FILE))
-    assert isinstance(telling.next(), Configured)
+    assert [type(telling.next()) for _ in range(2)] == [Recovered, Configured]
 
 
 def test_a_file_that_is_not_there_is_told_once_and_read_when_it_comes(telling: Telling) -> None:
@@ -321,10 +321,10 @@ def test_a_file_that_is_not_there_is_told_once_and_read_when_it_comes(telling: T
     telling.start()
     failed = telling.next()
     assert isinstance(failed, Failed)
-    assert failed.why.count(str(telling.path)) == 1
-    assert "No such file" in failed.why
+    assert failed.reason.count(str(telling.path)) == 1
+    assert "No such file" in failed.reason
     telling.write(text(FILE))
-    assert isinstance(telling.next(), Configured)
+    assert [type(telling.next()) for _ in range(2)] == [Recovered, Configured]
 
 
 def test_a_host_that_gets_its_address_later_is_found_without_a_change_of_the_file(telling: Telling) -> None:
@@ -335,7 +335,7 @@ def test_a_host_that_gets_its_address_later_is_found_without_a_change_of_the_fil
     assert isinstance(telling.next(), Failed)
     telling.addresses = {parse_ip("192.0.2.1")}
     found = telling.next()
-    while isinstance(found, Failed):
+    while isinstance(found, (Failed, Recovered)):
         found = telling.next()
     assert isinstance(found, Configured)
     assert telling.next() == Held(LEASE1)

@@ -13,7 +13,6 @@ from cni.agent.stores.kube.nodes import (
     OwnNode,
     annotation_prefix,
     annotations_of,
-    is_older,
     known_lease,
     names_of,
     override_ips,
@@ -21,6 +20,7 @@ from cni.agent.stores.kube.nodes import (
     own_subnets,
     peer,
 )
+from cni.agent.stores.kube.resource import is_older
 from cni.protocol.address import parse_ip, parse_mac, parse_net
 
 if TYPE_CHECKING:

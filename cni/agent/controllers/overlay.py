@@ -83,7 +83,7 @@ class Reconciler:
             self._metrics.lease_expiry.set(event.expires or 0)
             if held is None or held.lease != event.lease:
                 log.info("this node's lease: %s", fields_of(event.lease))
-        self._metrics.store_up.set(not isinstance(event, Failed))
+        self._metrics.store_up.set(not self._cluster.failure)
         if isinstance(event, Failed):
             self._metrics.errors.labels("store").inc()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cni.agent.model.events import Changed, Configured, Held, Listed
+from cni.agent.model.events import Changed, Configured, Failed, Held, Listed
 from cni.agent.model.peers import Peers
 
 if TYPE_CHECKING:
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 class ClusterState:
-    """`configured` and `held` as they were told last."""
+    """`configured` and `held` as they were told last; `failure` is the store's error that stands, or empty."""
 
     def __init__(self) -> None:
         self.configured: Configured | None = None
         self.held: Held | None = None
+        self.failure = ""
         self._leases: dict[str, Lease | str] | None = None
         self._peers: Peers | None = None
         self._before: Before = {}
@@ -42,6 +43,7 @@ class ClusterState:
             new = self.configured != event
             self.configured = event
         else:
+            self.failure = event.reason if isinstance(event, Failed) else ""
             return False
         if new:
             self._peers = None

@@ -1,7 +1,7 @@
-"""What the agent asks of a store, and what a store tells it.
+"""The interface between the agent and a store of leases.
 
-A store works in threads of its own and tells news as they come, each of which may come again at any time; it never
-gives up, and what it cannot do now it tries again. StoreEvent of the same are in order: the last is true.
+A store works in threads of its own and retries forever. It emits events as they happen, and may repeat any of them.
+Events about one key arrive in order; the last one wins.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Configured(Record):
 
 
 class Held(Record):
-    """The lease that this node has; `expires` in seconds since the epoch, None for never."""
+    """The lease that this node holds; `expires` in seconds since the epoch, None for never."""
 
     lease: Lease
     expires: float | None = None
 
 
 class Listed(Record):
-    """All leases by their key, in place of all that was told before; a text says why a key cannot be read.
+    """All leases by key, in place of all that were emitted before; a text is the reason why a key cannot be read.
 
     The own lease may be among them.
     """
@@ -42,30 +42,36 @@ class Listed(Record):
 
 
 class Changed(Record):
-    """One lease; None: it is gone."""
+    """One lease; None: it was deleted."""
 
     key: str
     lease: Lease | str | None
 
 
 class Failed(Record):
-    """The store cannot be used at present, and why; any other news ends that."""
+    """An error of the store, which stands until another one or `Recovered` takes its place."""
 
-    why: str
+    reason: str
 
 
-StoreEvent = Configured | Held | Listed | Changed | Failed
+class Recovered(Record):
+    """The end of all errors of the store."""
+
+
+StoreEvent = Configured | Held | Listed | Changed | Failed | Recovered
 
 
 class Store(Protocol):
+    """Leases of all nodes, wherever they are kept."""
+
     def start(self, emit: Callable[[StoreEvent], None]) -> None:
-        """Begins to tell: first what is Configured, and after `present` what is Held, then what is Listed."""
+        """Begins to emit: first Configured, and after `present` Held, then Listed."""
 
     def present(self, node: Node) -> None:
-        """What the own lease has to say from now on; the store gets one and keeps it."""
+        """Takes what the own lease has to say from now on; the store gets a lease and keeps it."""
 
     def ready(self) -> None:
-        """Pods can be attached."""
+        """Takes in that pods can be attached."""
 
     def close(self) -> None:
         """Ends the threads; the lease stays."""

@@ -54,6 +54,11 @@ class Node(Record):
     vni: int
     addresses: tuple[NodeAddress, ...]
 
+    @property
+    def macs(self) -> tuple[bytes | None, ...]:
+        """The MAC addresses of the VTEPs, in the order of `addresses`."""
+        return tuple([address.vtep_mac for address in self.addresses])
+
     def lease(self, subnets: Iterable[Net], found: Lease | None = None) -> Lease:
         """A lease of these subnets, one for each end in its order. The MAC addresses of one that was found stay: a
         device that other nodes know lives on.

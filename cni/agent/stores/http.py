@@ -1,32 +1,34 @@
-"""HTTP as the stores need it: answers read within bounds of size and time, and answers that never end, line by line.
+"""HTTP for the stores: answers read within bounds of size and time, and streams that never end, line by line.
 
-A server may be anybody: no answer of its may cost more memory or time than is said here. A dead server is noticed by
-TCP keepalives, so that quiet costs nothing.
+Any server may be hostile: no answer costs more memory or time than is said here. A dead server is noticed by TCP
+keepalives, so that an idle stream costs nothing.
 """
 
 from __future__ import annotations
 
 import json
 import socket
+import ssl
 import time
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from errno import EMSGSIZE, ETIME
+from http.client import responses
 from threading import Timer
 from typing import TYPE_CHECKING
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ReadTimeoutError
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Iterator
     from typing import Any
 
     from urllib3 import BaseHTTPResponse
 
-# A server that is silent for 30 s is asked three times, 10 s apart; what was sent is acknowledged within 30 s.
+# A server that is silent for 30 s is probed three times, 10 s apart; what was sent is acknowledged within 30 s.
 KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -38,28 +40,28 @@ KEEPALIVE = [
 CONNECT_SECONDS = 5.0
 WHOLE_SECONDS = 60.0  # for an answer, however steadily it trickles
 LARGEST = 32 << 20  # bytes of an answer, or of a line: a page of 100 nodes has 1 MB, one of 2,000 keys as much
-LONGEST_WAIT = 60.0  # that a server may ask for
+LONGEST_WAIT = 60.0  # seconds for which a server may ask to wait
 PIECE = 1 << 16
 
 
 class _Punctual:
-    """A connection on which the head of an answer has to be there in time, however slowly its lines come."""
+    """A connection on which the head of an answer has to arrive in time, however slowly its lines come."""
 
     sock: Any
     timeout: Any
 
     def getresponse(self) -> Any:
         sock = self.sock
-        found = None
+        response = None
         try:
-            with _ended_after(WHOLE_SECONDS, lambda: socket.socket.shutdown(sock, socket.SHUT_RDWR)):
-                found = super().getresponse()  # type: ignore[misc]  # of the class beside this one
+            with _deadline(WHOLE_SECONDS, lambda: socket.socket.shutdown(sock, socket.SHUT_RDWR)):
+                response = super().getresponse()  # type: ignore[misc]  # of the class beside this one
         except OSError:
-            if found is not None:
-                found.close()
+            if response is not None:
+                response.close()
             raise
-        found.wire = sock  # the connection itself forgets it where the server is going to close it
-        return found
+        response.raw_socket = sock  # the connection itself forgets it where the server is going to close it
+        return response
 
 
 class _Plain(_Punctual, HTTPConnection):
@@ -79,7 +81,7 @@ class _SecurePool(HTTPSConnectionPool):
 
 
 def pool_of(context: ssl.SSLContext | None, silence: float, server_name: str = "") -> urllib3.PoolManager:
-    """Connections that are kept; `silence` in seconds is the longest between two pieces of an answer."""
+    """Returns a pool of persistent connections; `silence` in seconds is the longest between two pieces of an answer."""
     pool = urllib3.PoolManager(
         retries=False,
         maxsize=2,
@@ -93,15 +95,15 @@ def pool_of(context: ssl.SSLContext | None, silence: float, server_name: str = "
 
 
 @contextmanager
-def _ended_after(seconds: float, end: Callable[[], object]) -> Iterator[None]:
-    """Whatever happens then, also an answer that seems complete, is an OSError."""
+def _deadline(seconds: float, abort: Callable[[], object]) -> Iterator[None]:
+    """Calls `abort` after so many seconds; whatever follows, even an answer that seems complete, is an OSError."""
     late = False
 
     def fire() -> None:
         nonlocal late
         late = True
         with suppress(OSError, RuntimeError, ValueError):  # has just ended by itself
-            end()
+            abort()
 
     timer = Timer(seconds, fire)
     timer.daemon = True
@@ -110,19 +112,19 @@ def _ended_after(seconds: float, end: Callable[[], object]) -> Iterator[None]:
         yield
     except Exception:
         if late:
-            raise OSError(ETIME, f"no whole answer within {seconds:g} s") from None
+            raise OSError(ETIME, f"no complete response within {seconds:g} s") from None
         raise
     finally:
         timer.cancel()
     if late:
-        raise OSError(ETIME, f"no whole answer within {seconds:g} s")
+        raise OSError(ETIME, f"no complete response within {seconds:g} s")
 
 
-def whole(response: BaseHTTPResponse) -> bytes:
-    """The body of an answer that was not preloaded. Raises HTTPError, OSError."""
+def body_of(response: BaseHTTPResponse) -> bytes:
+    """Returns the body of an answer that was not preloaded. Raises HTTPError, OSError."""
     parts, size = [], 0
     try:
-        with _ended_after(WHOLE_SECONDS, response.shutdown):
+        with _deadline(WHOLE_SECONDS, response.shutdown):
             for part in response.stream(PIECE):
                 parts.append(part)
                 size += len(part)
@@ -133,21 +135,21 @@ def whole(response: BaseHTTPResponse) -> bytes:
         raise
     if size > LARGEST:
         response.close()
-        raise OSError(EMSGSIZE, f"an answer of more than {LARGEST >> 20} MB")
+        raise OSError(EMSGSIZE, f"response larger than {LARGEST >> 20} MB")
     response.release_conn()
     return b"".join(parts)
 
 
 def parsed(data: bytes) -> Any:
-    """A JSON value. Raises ValueError."""
+    """Returns a JSON value. Raises ValueError."""
     try:
         return json.loads(data)
     except RecursionError:
         raise ValueError("JSON that is nested too deep") from None
 
 
-def wait_of(response: BaseHTTPResponse) -> float:
-    """For how many seconds the server wants to be left alone (RFC 9110, Retry-After); 0 where it does not say."""
+def retry_after(response: BaseHTTPResponse) -> float:
+    """Returns for how many seconds the server asks to wait (RFC 9110, Retry-After); 0 if it does not."""
     text = response.headers.get("Retry-After", "").strip()
     try:
         seconds = float(text) if text.isdecimal() else parsedate_to_datetime(text).timestamp() - time.time()
@@ -156,36 +158,60 @@ def wait_of(response: BaseHTTPResponse) -> float:
     return min(max(seconds, 0.0), LONGEST_WAIT)
 
 
+def status_text(status: int) -> str:
+    """Returns a status with its phrase, as in `404 Not Found`."""
+    return f"{status} {responses.get(status, '')}".strip()
+
+
+def connection_error(error: Exception, silence: float) -> str:
+    """Returns the cause alone, which urllib3 wraps in names of its classes.
+
+    `silence`: after how many seconds without an answer the request was given up.
+    """
+    if isinstance(error, ConnectTimeoutError) and not isinstance(error, NewConnectionError):
+        return f"unreachable: connection timed out after {CONNECT_SECONDS:g} s"
+    if isinstance(error, ReadTimeoutError):
+        return f"no response within {silence:g} s"
+    causes = [cause for cause in (*error.args, error.__cause__, error) if isinstance(cause, Exception)]
+    cause = next((cause for cause in causes if isinstance(cause, OSError)), causes[0])
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS handshake failed: {cause.reason or cause}"
+    text = (cause.strerror or str(cause)) if isinstance(cause, OSError) else str(cause)
+    return f"unreachable: {text}" if isinstance(error, NewConnectionError) else text
+
+
 class Lines:
-    """One answer that was not preloaded."""
+    """An answer that was not preloaded, read line by line."""
 
     def __init__(self, response: BaseHTTPResponse) -> None:
         self._response = response
 
     def lines(self) -> Iterator[bytes]:
-        """Those that are whole and not empty, until the server ends. Raises HTTPError, OSError, ValueError."""
+        """Yields complete lines that are not empty, until the server ends. Raises HTTPError, OSError, ValueError."""
         rest: list[bytes] = []
         size = 0
         for chunk in self._response.stream(PIECE):
-            first, *others = chunk.split(b"\n")
+            first, *later = chunk.split(b"\n")
             rest.append(first)
             size += len(first)
-            for one in others:
+            for part in later:
                 line = b"".join(rest)
-                rest, size = [one], len(one)
+                rest, size = [part], len(part)
                 if line:
                     yield line
             if size > LARGEST:
-                raise OSError(EMSGSIZE, f"a line of more than {LARGEST >> 20} MB")
+                raise OSError(EMSGSIZE, f"line larger than {LARGEST >> 20} MB")
 
-    def be_patient(self, seconds: float | None = None) -> None:
-        """From now on silence is no fault, or only after so long."""
-        wire = getattr(self._response, "wire", None)
-        if wire is not None:
-            wire.settimeout(seconds)
+    def set_silence(self, seconds: float | None = None) -> None:
+        """Sets after how many seconds of silence reading fails; None for never."""
+        raw_socket = getattr(self._response, "raw_socket", None)
+        if raw_socket is not None:
+            raw_socket.settimeout(seconds)
 
     def interrupt(self) -> None:
-        """From another thread: whoever reads gets an error, or the end."""
+        """Ends reading in another thread, with an error or as if the server had ended."""
         with suppress(OSError, RuntimeError, ValueError):  # has just ended by itself
             self._response.shutdown()
 

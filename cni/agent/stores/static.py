@@ -8,16 +8,16 @@ An entry that is at fault harms no other one, and its node stays as it was.
 from __future__ import annotations
 
 from collections import Counter
-from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from cni.agent.logs import error_text, log
-from cni.agent.model.events import Configured, Failed, Held, Listed
+from cni.agent.logs import log
+from cni.agent.model.events import Configured, Held, Listed
 from cni.agent.model.lease import Endpoint, Lease
 from cni.agent.model.leaseformat import lease_format
 from cni.agent.model.network import NetworkConfig, read_network
+from cni.agent.stores.watchfile import FileWatch
+from cni.agent.stores.worker import EventSource
 from cni.protocol import smallfile
-from cni.protocol.errors import CniError
 from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.jsontext import parse_object
 from cni.protocol.record import Record
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from cni.agent.model.lease import Node
     from cni.protocol.address import IP, Net
 
-LOOK_SECONDS = 1.0
 LARGEST = 16 << 20  # bytes: 50,000 nodes
-MOST_TOLD = 20  # faults of entries, of which each is a line; and names of nodes
+MOST_LOGGED = 20  # errors of entries, each a line; and names of nodes
+FILE = "file"  # the part that may fail
 
 
 class Entry(Record):
@@ -138,98 +138,77 @@ def _shared(entries: Iterable[Entry]) -> dict[str, str]:
     return found
 
 
-class StaticStore:
-    """Looks at the file once a second; what is wrong with it is told, and what it said before stays."""
+class StaticStore(EventSource):
+    """A store that reads a file; an error of it is reported, and what was read before stays."""
 
     def __init__(self, path: str, name: str, host: str, addresses: Callable[[], set[IP]]) -> None:
-        """`name`: what the user calls this node, if anything; else it is the one named `host`, or the one that has one
-        of the addresses. `addresses` tells those of this host, whenever it is asked.
+        """`name`: this node's as the user has given it, if at all; else it is the node named `host`, or the one with an
+        address of this host, which `addresses` returns at any time.
         """
+        super().__init__(log)
         self._path, self._name, self._host, self._addresses = path, name, host, addresses
-        self._wake = Event()
-        self._presented = self._closed = False
-        self._seen: object = None
-        self._good: dict[str, Lease] = {}  # by name, as they were told last without a fault
-        self._untold: list[StoreEvent] = []  # until the node is presented
-
-    def start(self, emit: Callable[[StoreEvent], None]) -> None:
-        Thread(target=self._look, args=(emit,), name="nodes-file", daemon=True).start()
+        self._presented = False
+        self._good: dict[str, Lease] = {}  # by name, as they were emitted last without an error
+        self._pending: tuple[StoreEvent, ...] = ()  # until the node is presented
+        self._run("nodes-file", FileWatch(path, self._read, self._reject, self._stop).run)
 
     def present(self, node: Node) -> None:
-        """The file says it all."""
+        """Emits the leases: the file has all of them."""
         del node
-        self._presented = True
-        self._wake.set()
+        with self._wake:
+            self._presented = True
+            self._emit_pending()
 
     def ready(self) -> None:
-        """Nobody reads the file for that."""
+        """Does nothing: no other node reads it."""
 
-    def close(self) -> None:
-        self._closed = True
-        self._wake.set()
-
-    def _look(self, emit: Callable[[StoreEvent], None]) -> None:
-        while not self._closed:
-            try:
-                self._read_changes(emit)
-            except Exception as error:  # noqa: BLE001  # whatever it is, the file may be readable a moment later
-                self._seen = None
-                log.debug("%s", self._path, exc_info=error)
-                self._fail(emit, f"{self._path}: {error_text(error)}")
-            while self._presented and self._untold:
-                emit(self._untold.pop(0))
-            self._wake.wait(LOOK_SECONDS)
-            self._wake.clear()
-
-    def _read_changes(self, emit: Callable[[StoreEvent], None]) -> None:
-        state = smallfile.state(self._path)
-        if state == self._seen:
-            return
-        self._seen = state
-        try:
-            nodes = parse_nodes(smallfile.read(self._path, LARGEST), self._path)
-        except (OSError, CniError) as error:
-            why = error_text(error)
-            self._fail(emit, why if self._path in why else f"{self._path}: {why}")
-            return
+    def _read(self) -> bool:
+        nodes = parse_nodes(smallfile.read(self._path, LARGEST), self._path)
         leases = nodes.settled(self._good)
         own = self._own(leases)
         if not isinstance(own, Lease):
-            self._seen = None  # that may change without the file
-            self._fail(emit, own)
-            return
-        self._tell_faults(nodes)
+            self._reject(own)
+            return False  # that may change without the file
+        self._log_errors(nodes)
         listed = by_key(leases, [name for name in nodes.shared if name in self._good])
         self._good |= nodes.sound()
         self._good = {name: lease for name, lease in self._good.items() if name in leases}
-        emit(Configured(nodes.config, tuple([endpoint.public_ip for endpoint in own.endpoints])))
-        self._untold = [Held(own), Listed(listed)]
+        with self._wake:
+            self._succeed(FILE)
+            self._pending = ()  # replaced by the next
+            self._emit(Configured(nodes.config, tuple([endpoint.public_ip for endpoint in own.endpoints])))
+            self._pending = (Held(own), Listed(listed))
+            if self._presented:
+                self._emit_pending()
+        return True
+
+    def _emit_pending(self) -> None:
+        pending, self._pending = self._pending, ()
+        for event in pending:
+            self._emit(event)
 
     def _own(self, leases: Mapping[str, Lease | str]) -> Lease | str:
-        """The lease of this node, or why it has none."""
-        found = leases.get(self._name or self._host)
-        if found is None and not self._name:
-            mine = self._addresses()
+        """Returns the lease of this node, or why it has none."""
+        lease = leases.get(self._name or self._host)
+        if lease is None and not self._name:
+            addresses = self._addresses()
             sound = [lease for lease in leases.values() if isinstance(lease, Lease)]
-            found = next(
-                (lease for lease in sound if any(endpoint.public_ip in mine for endpoint in lease.endpoints)), None
-            )
-        if isinstance(found, str):
-            return f"{self._path}: {found}"
-        if found is not None:
-            return found
+            lease = next((x for x in sound if any(endpoint.public_ip in addresses for endpoint in x.endpoints)), None)
+        if isinstance(lease, str):
+            return f"{self._path}: {lease}"
+        if lease is not None:
+            return lease
         if self._name:
-            names = ", ".join([*leases][:MOST_TOLD]) or "none"
+            names = ", ".join([*leases][:MOST_LOGGED]) or "none"
             return f"{self._path} has no node named {self._name!r}, as --node-name or NODE_NAME says; it has {names}"
         return f"{self._path} has no node named {self._host!r}, and none with an address of this host (--node-name)"
 
-    def _tell_faults(self, nodes: Nodes) -> None:
+    def _log_errors(self, nodes: Nodes) -> None:
         texts = [*dict.fromkeys([*nodes.errors.values(), *nodes.shared.values()])]
-        for text in texts[:MOST_TOLD]:
+        for text in texts[:MOST_LOGGED]:
             log.error("%s: %s", self._path, text)
-        if len(texts) > MOST_TOLD:
-            log.error("%s: %d faults more", self._path, len(texts) - MOST_TOLD)
+        if len(texts) > MOST_LOGGED:
+            log.error("%s: %d more errors", self._path, len(texts) - MOST_LOGGED)
 
-    def _fail(self, emit: Callable[[StoreEvent], None], why: str) -> None:
-        log.error("%s%s", why, "; what was told before stays" if self._good else "")
-        emit(Failed(why))
+    def _reject(self, reason: str) -> None:
+        self._fail(FILE, f"{reason}; keeping what was read before" if self._good else reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from cni.agent.stores.errors import StoreError
 from cni.protocol.address import IP, Net
 from cni.protocol.owner import digest
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 CHOICE = 100  # nodes that begin at the same moment choose among so many, and rarely the same
 
 
-class NoSubnet(Exception):
-    """All are taken; the text says of which network."""
+class NoSubnet(StoreError):
+    """All subnets are leased; the text names the network."""
 
 
 def fits(config: NetworkConfig, subnets: tuple[Net, ...]) -> bool:

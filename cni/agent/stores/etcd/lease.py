@@ -121,7 +121,7 @@ class OwnLease:
 
     def _find(self, desired: DesiredLease) -> bool:
         """Among all keys one that is this node's already, else a new one."""
-        revision, entries = self._gateway.listed(self._folder)
+        revision, entries = self._gateway.list_keys(self._folder)
         keyed = self._keyed(entries)
         own = sorted(_own(keyed, desired.node), key=lambda one: one.rank(self._previous))
         used = next((one for one in own if fits(desired.config, one.lease.subnets)), None)
@@ -145,7 +145,7 @@ class OwnLease:
 
     def _wanted(self, desired: DesiredLease, subnets: tuple[Net, ...], known: Lease | None) -> Lease:
         """The MAC addresses that others know stay, until the node presents other ones."""
-        renamed = self.held is not None and self.held.macs != _macs(desired.node)
+        renamed = self.held is not None and self.held.macs != desired.node.macs
         return desired.node.lease(subnets, None if renamed else known)
 
     def _take(self, desired: DesiredLease, used: Candidate, known: Lease | None, gone: list[KeyValue]) -> bool:
@@ -208,7 +208,7 @@ class OwnLease:
         return None
 
     def _hold(self, desired: DesiredLease, lease: Lease, revision: int, grant: EtcdLease) -> None:
-        self.held = HeldLease(lease, revision, grant, _macs(desired.node))
+        self.held = HeldLease(lease, revision, grant, desired.node.macs)
         self._deliver(Held(lease, grant.expires))
 
     @contextmanager
@@ -260,7 +260,7 @@ def _is_left(one: Candidate, used: Candidate | None, desired: DesiredLease) -> b
         return False
     macs = [endpoint.vtep_mac for endpoint in endpoints]
     mine = [
-        [*_macs(desired.node)],
+        [*desired.node.macs],
         [endpoint.vtep_mac for endpoint in used.lease.endpoints] if used is not None else macs,
     ]
     return macs in mine or not fits(desired.config, one.lease.subnets)
@@ -270,7 +270,3 @@ def _matches(lease: Lease, node: Node) -> int:
     """How many of the lease's addresses are this node's."""
     mine = {address.public_ip for address in node.addresses}
     return sum(endpoint.public_ip in mine for endpoint in lease.endpoints)
-
-
-def _macs(node: Node) -> tuple[bytes | None, ...]:
-    return tuple([address.vtep_mac for address in node.addresses])

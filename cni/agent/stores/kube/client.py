@@ -1,4 +1,4 @@
-"""A client of the Kubernetes API: what the store needs of nodes, and nothing else."""
+"""A client of the Kubernetes API: lists and watches any resource, and patches the status of nodes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from urllib.parse import quote, urlencode
 import urllib3
 from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
-from cni.agent.stores.etcd.errors import reason
-from cni.agent.stores.http import Lines, parsed, pool_of, wait_of, whole
-from cni.agent.stores.kube.config import ApiError
+from cni.agent.stores.http import Lines, body_of, connection_error, parsed, pool_of, retry_after, status_text
+from cni.agent.stores.kube.errors import ApiError, Expired
+from cni.agent.stores.kube.resource import NODES, resource_version
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -21,24 +21,19 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
     from cni.agent.stores.kube.config import Access
-    from cni.agent.stores.kube.nodes import Json
+    from cni.agent.stores.kube.resource import Json, Resource
 
 log = logging.getLogger("podwired.kubernetes")
 
 ANSWER_SECONDS = 30.0  # of silence: the first of many pages takes the server some time
 MOST_PAGES = 2000
-NONSENSE = "answers in other words than the Kubernetes API"
+NONSENSE = "unexpected response (not the Kubernetes API)"
 OVERTIME = 30.0  # seconds by which the server may be late to end a watch
-PAGE = 100  # nodes in one answer, 1 MB: larger ones take memory, and no less time
-DONE, UNAUTHORIZED, FORBIDDEN, GONE = (200, 201), 401, 403, 410
-
-
-class Expired(ApiError):
-    """What was asked for is older than what the API server remembers."""
+DONE, UNAUTHORIZED, GONE = (200, 201), 401, 410
 
 
 class ApiRequest(Record):
-    """What is asked for, in the words of the API's permissions, and where; with a body it is a patch."""
+    """A request: verb and resource as in the API's permissions, and its path; with a body it is a patch."""
 
     verb: str
     resource: str
@@ -52,119 +47,131 @@ class Connection(Record):
 
 
 class Watch(Lines):
-    """What becomes of nodes: the kind of change, and the node."""
+    """The events of a resource: the type of change, and the object."""
+
+    def __init__(self, response: BaseHTTPResponse, resource: Resource, silence: float) -> None:
+        super().__init__(response)
+        self._resource, self._silence = resource.name, silence
+        self.set_silence(silence)
 
     def __iter__(self) -> Iterator[tuple[str, Json]]:
-        """Until the server ends it as it was told to. Raises Expired, ApiError."""
+        """Yields until the server ends the watch at its time. Raises Expired, ApiError."""
         try:
             for line in self.lines():
-                kind, found = _event(line)
+                kind, item = self._event(line)
                 if kind == "ERROR":
-                    raise _refusal(found.get("code"), f"the watch of nodes ended: {found.get('message')}")
-                yield kind, found
+                    raise _rejection(item.get("code"), f"watch {self._resource} ended: {item.get('message')}")
+                yield kind, item
         except (HTTPError, OSError) as error:
-            raise ApiError(f"the watch of nodes ended: {reason(error, self._silence)}") from None
+            raise ApiError(f"watch {self._resource} ended: {connection_error(error, self._silence)}") from None
 
-    def be_patient(self, seconds: float | None = None) -> None:
-        self._silence = seconds or 0.0
-        super().be_patient(seconds)
+    def _event(self, line: bytes) -> tuple[str, Json]:
+        """Raises ApiError."""
+        try:
+            event = parsed(line)
+            kind, item = event["type"], event["object"]
+        except (ValueError, LookupError, TypeError):
+            kind, item = "", None
+        if not (isinstance(kind, str) and isinstance(item, dict)):
+            raise ApiError(f"watch {self._resource}: {NONSENSE}")
+        return kind, item
 
 
 class Api:
-    """For several threads. `load` is asked for the way to the server before every new connection."""
+    """The API server, for several threads. `load` returns how it is reached, before every new connection."""
 
     def __init__(self, load: Callable[[], Access]) -> None:
         self._load = load
         self._connection: Connection | None = None
 
-    def list_nodes(self, take: Callable[[Json], None]) -> str:
-        """Hands over all nodes, one by one, and gives the revision at which they were so. Raises Expired, ApiError."""
+    def list(self, resource: Resource, handle: Callable[[Json], None]) -> str:
+        """Hands over all objects, one by one; returns the revision of the list. Raises Expired, ApiError."""
         revision, rest = "", ""
         for _ in range(MOST_PAGES):
-            page = self._asked(_nodes("list", limit=PAGE, **({"continue": rest} if rest else {})))
-            now, rest, nodes = _page(page)
-            revision = revision or now
+            page = self._json(_list(resource, limit=resource.page, **({"continue": rest} if rest else {})))
+            current, rest, items = _page(resource, page)
+            revision = revision or current
             del page
-            for node in nodes:
-                take(node)
-            del nodes  # before the next page comes
+            for item in items:
+                handle(item)
+            del items  # before the next page comes
             if not rest:
                 return revision
-        raise ApiError(f"the list of nodes does not end after {MOST_PAGES * PAGE} nodes")
+        raise ApiError(f"list {resource.name}: no end after {MOST_PAGES * resource.page} objects")
 
-    def revision(self) -> str:
-        """That of now. Raises ApiError."""
-        return _page(self._asked(_nodes("list", limit=1)))[0]
+    def revision(self, resource: Resource) -> str:
+        """Returns the current one. Raises ApiError."""
+        return _page(resource, self._json(_list(resource, limit=1)))[0]
 
-    def watch(self, revision: str, seconds: int) -> Watch:
-        """All changes since; the server ends it after so long. Raises Expired, ApiError."""
-        request = _nodes(
-            "watch", watch="true", resourceVersion=revision, allowWatchBookmarks="true", timeoutSeconds=seconds
+    def watch(self, resource: Resource, revision: str, seconds: int) -> Watch:
+        """Opens a watch of all changes since; the server ends it after so long. Raises Expired, ApiError."""
+        query = urlencode(
+            {"watch": "true", "resourceVersion": revision, "allowWatchBookmarks": "true", "timeoutSeconds": seconds}
         )
-        found = Watch(self._answer(request))
-        found.be_patient(seconds + OVERTIME)
-        return found
+        response = self._response(ApiRequest("watch", resource.name, f"{resource.path}?{query}"))
+        return Watch(response, resource, seconds + OVERTIME)
 
     def patch_status(self, name: str, patch: Json) -> Json:
-        """The node as it is then. Raises ApiError."""
-        where = f"/api/v1/nodes/{quote(name, safe='')}/status"
-        return self._asked(ApiRequest("patch", "nodes/status", where, json.dumps(patch).encode()))
+        """Returns the patched node. Raises ApiError."""
+        path = f"{NODES.path}/{quote(name, safe='')}/status"
+        return self._json(ApiRequest("patch", f"{NODES.name}/status", path, json.dumps(patch).encode()))
 
     def node_of_pod(self, namespace: str, name: str) -> str:
-        """Raises ApiError."""
-        where = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(name, safe='')}"
-        spec = self._asked(ApiRequest("get", "pods", where)).get("spec")
+        """Returns the name of a pod's node. Raises ApiError."""
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(name, safe='')}"
+        spec = self._json(ApiRequest("get", "pods", path)).get("spec")
         node = spec.get("nodeName") if isinstance(spec, dict) else None
         if not (node and isinstance(node, str)):
-            raise ApiError(f"pod {namespace}/{name} is on no node yet")
+            raise ApiError(f"pod {namespace}/{name} has no spec.nodeName yet")
         return node
 
     def reset_connections(self) -> None:
-        """What is open is left to those that use it; files are read again."""
+        """Drops the pool: open connections stay with their users, credentials are read again."""
         self._connection = None
 
-    def _asked(self, request: ApiRequest) -> Json:
-        data = self._whole(self._answer(request), request)
+    def _json(self, request: ApiRequest) -> Json:
+        data = self._body(self._response(request), request)
         try:
             answer = parsed(data)
         except ValueError:
             answer = None
         if not (isinstance(answer, dict) and "kind" in answer):
-            raise ApiError(f"{self._connected().access.server}{request.path} {NONSENSE}")
+            raise ApiError(f"{self._connected().access.server}{request.path}: {NONSENSE}")
         return answer
 
-    def _whole(self, response: BaseHTTPResponse, request: ApiRequest) -> bytes:
+    def _body(self, response: BaseHTTPResponse, request: ApiRequest) -> bytes:
         """Raises ApiError."""
         try:
-            return whole(response)
+            return body_of(response)
         except (HTTPError, OSError) as error:
-            raise self._cut_off(request, error) from None
+            raise self._broken(request, error) from None
 
-    def _cut_off(self, request: ApiRequest, error: Exception) -> ApiError:
-        server = self._connected().access.server
+    def _broken(self, request: ApiRequest, error: Exception) -> ApiError:
+        prefix = self._prefix(request)
         self.reset_connections()
-        return ApiError(f"{server}, to {request.verb} {request.resource}: {reason(error, ANSWER_SECONDS)}")
+        return ApiError(f"{prefix}: {connection_error(error, ANSWER_SECONDS)}")
 
-    def _answer(self, request: ApiRequest) -> BaseHTTPResponse:
+    def _prefix(self, request: ApiRequest) -> str:
+        return f"{self._connected().access.server}: {request.verb} {request.resource}"
+
+    def _response(self, request: ApiRequest) -> BaseHTTPResponse:
         """Raises Expired, ApiError."""
-        response = self._sent(request)
+        response = self._send(request)
         if response.status == UNAUTHORIZED:  # perhaps other credentials have come in the meantime
             response.close()
             self.reset_connections()
-            response = self._sent(request)
+            response = self._send(request)
         if response.status in DONE:
             return response
-        what, text = f"{request.verb} {request.resource}", _said(self._whole(response, request))
-        server = self._connected().access.server
+        message = _message(self._body(response, request))
+        text = f"{self._prefix(request)}: {status_text(response.status)}"
         if response.status == UNAUTHORIZED:
-            text = f"{server} does not know who asks to {what}: the token or certificate is not valid (401)"
-        elif response.status == FORBIDDEN:
-            text = f"{server} does not permit to {what}: {text}"
-        else:
-            text = f"{server} does not {what}: {text} ({response.status})"
-        raise _refusal(response.status, text, wait_of(response))
+            text = f"{text} (invalid token or certificate)"
+        elif message:
+            text = f"{text}: {message}"
+        raise _rejection(response.status, text, retry_after(response))
 
-    def _sent(self, request: ApiRequest) -> BaseHTTPResponse:
+    def _send(self, request: ApiRequest) -> BaseHTTPResponse:
         connection = self._connected()
         access = connection.access
         headers = {"Accept": "application/json", "User-Agent": "podwired"}
@@ -184,7 +191,7 @@ class Api:
                 redirect=False,
             )
         except (HTTPError, OSError) as error:
-            raise self._cut_off(request, error) from None
+            raise self._broken(request, error) from None
 
     def _connected(self) -> Connection:
         """Raises ApiError."""
@@ -196,43 +203,29 @@ class Api:
 
 def _connect(access: Access) -> Connection:
     if access.insecure:
-        log.warning("the certificate of %s is not verified, as the kubeconfig says", access.server)
+        log.warning("%s: certificate is not verified (insecure-skip-tls-verify of the kubeconfig)", access.server)
         urllib3.disable_warnings(InsecureRequestWarning)
     return Connection(access, pool_of(access.tls(), ANSWER_SECONDS, access.server_name))
 
 
-def _nodes(verb: str, **query: str | int) -> ApiRequest:
-    return ApiRequest(verb, "nodes", f"/api/v1/nodes?{urlencode(query)}")
+def _list(resource: Resource, **query: str | int) -> ApiRequest:
+    return ApiRequest("list", resource.name, f"{resource.path}?{urlencode(query)}")
 
 
-def _page(answer: Json) -> tuple[str, str, list[Json]]:
-    """The revision, where the next page begins, and the nodes. Raises ApiError."""
-    metadata, nodes = answer.get("metadata"), answer.get("items")
-    if not isinstance(metadata, dict) or not metadata.get("resourceVersion"):
-        raise ApiError("the list of nodes lacks its resourceVersion")
-    if not isinstance(nodes, list):
-        raise ApiError("the list of nodes lacks its items")
-    return str(metadata["resourceVersion"]), str(metadata.get("continue") or ""), nodes
+def _page(resource: Resource, answer: Json) -> tuple[str, str, list[Json]]:
+    """Returns the revision, where the next page begins, and the objects. Raises ApiError."""
+    revision, items = resource_version(resource, answer), answer.get("items")
+    if not isinstance(items, list):
+        raise ApiError(f"list {resource.name}: response without items")
+    return revision, str(answer["metadata"].get("continue") or ""), items
 
 
-def _event(line: bytes) -> tuple[str, Json]:
-    """Raises ApiError."""
-    try:
-        event = parsed(line)
-        kind, found = event["type"], event["object"]
-    except (ValueError, LookupError, TypeError):
-        kind, found = "", None
-    if not (isinstance(kind, str) and isinstance(found, dict)):
-        raise ApiError(f"the watch of nodes {NONSENSE}")
-    return kind, found
-
-
-def _refusal(status: object, text: str, wait: float = 0.0) -> ApiError:
+def _rejection(status: object, text: str, wait: float = 0.0) -> ApiError:
     return Expired(text, wait) if status == GONE else ApiError(text, wait)
 
 
-def _said(body: bytes) -> str:
-    """What an answer that is no success tells: an object Status, or any text."""
+def _message(body: bytes) -> str:
+    """Returns the message of an answer that is not a success: that of an object Status, or any text."""
     try:
         return str(parsed(body)["message"])
     except (ValueError, LookupError, TypeError):

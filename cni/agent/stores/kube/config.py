@@ -7,6 +7,7 @@ import ssl
 from binascii import a2b_base64
 from typing import TYPE_CHECKING, Any
 
+from cni.agent.stores.kube.errors import ApiError
 from cni.agent.stores.tls import context_of
 from cni.protocol import smallfile
 from cni.protocol.record import Record
@@ -15,22 +16,11 @@ if TYPE_CHECKING:
     from cni.agent.stores.kube.options import KubeOptions
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
-LONGEST_TEXT = 400
 # What would lead elsewhere, or as somebody else, if it were passed over. Programs are not run by the agent.
 UNSERVED = {
     "user": ("exec", "auth-provider", "username", "password", "as", "as-uid", "as-groups", "as-user-extra"),
     "cluster": ("proxy-url",),
 }
-
-
-class ApiError(Exception):
-    """The API server cannot be asked, or refuses; the text is for people. `wait`: for so long it wants to be left
-    alone, in seconds.
-    """
-
-    def __init__(self, text: str, wait: float = 0.0) -> None:
-        super().__init__(text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}...")
-        self.wait = wait
 
 
 class Access(Record):

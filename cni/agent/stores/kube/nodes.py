@@ -7,10 +7,11 @@ has one of the network's two families is reached by that one.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cni.agent.model.lease import Endpoint, Lease
 from cni.agent.model.network import VNI_LIMIT, VXLAN
+from cni.agent.stores.kube.resource import is_older
 from cni.protocol.address import IP, Net, mac_text, parse_ip, parse_net
 from cni.protocol.errors import CniError
 from cni.protocol.fields import ConfigErrors, Fields
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
 
     from cni.agent.model.lease import Node
     from cni.agent.model.network import NetworkConfig
+    from cni.agent.stores.kube.resource import Json
     from cni.protocol.jsontext import JsonValue
-
-Json = dict[str, Any]
 
 MANAGED = "true"
 CONDITION, REASON, MESSAGE = "NetworkUnavailable", "FlannelIsUp", "Flannel is running on this node"
@@ -75,11 +75,6 @@ class OwnNode(Record):
     def says_as(self, other: OwnNode | None) -> bool:
         """Nothing that matters has changed."""
         return other is not None and self._replace(revision="") == other._replace(revision="")
-
-
-def is_older(revision: str, than: str) -> bool:
-    """Revisions are numbers; from anything else nothing follows."""
-    return revision.isdecimal() and than.isdecimal() and int(revision) < int(than)
 
 
 def annotation_prefix(text: str) -> str:

@@ -1,54 +1,59 @@
 """The Kubernetes store: pod CIDRs and flannel's annotations of nodes, so that nodes of both can share one network.
 
-Three threads: one follows what Kubernetes says, one looks at the network's configuration, one keeps what is said of the
-own node. A lease is the pod CIDR of a node, and lasts as long as the node.
+Three threads: one watches nodes, one looks at the network's configuration, one keeps the annotations of the own node. A
+lease is the pod CIDR of a node, and lasts as long as the node.
 """
 
 from __future__ import annotations
 
 import time
 from functools import partial
-from random import SystemRandom
-from threading import Condition, Event, Thread, current_thread
 from typing import TYPE_CHECKING
 
-from cni.agent.model.events import Changed, Configured, Failed, Held, Listed
+from cni.agent.model.events import Changed, Configured, Held, Listed
 from cni.agent.model.leaseformat import lease_format
+from cni.agent.model.network import parse_network_config
 from cni.agent.stores.kube.client import Api, log
-from cni.agent.stores.kube.config import ApiError, access_of
-from cni.agent.stores.kube.file import NetworkFile
+from cni.agent.stores.kube.config import access_of
+from cni.agent.stores.kube.errors import ApiError
 from cni.agent.stores.kube.nodes import (
     CONDITION,
     MESSAGE,
     REASON,
     NodeNotUsable,
+    OwnNode,
     annotations_of,
     known_lease,
     names_of,
     override_ips,
+    own_node,
     own_subnets,
+    peer,
 )
-from cni.agent.stores.kube.watch import Watcher, WatchHandler, told
+from cni.agent.stores.kube.resource import NODES
+from cni.agent.stores.kube.watch import ResourceWatcher, WatchHandler
+from cni.agent.stores.watchfile import FileWatch
+from cni.agent.stores.watchloop import Backoff
+from cni.agent.stores.worker import WATCH, StoreWorker
+from cni.protocol import smallfile
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from cni.agent.model.events import StoreEvent
     from cni.agent.model.lease import Lease, Node
     from cni.agent.model.network import NetworkConfig
-    from cni.agent.stores.kube.nodes import Json, OwnNode
     from cni.agent.stores.kube.options import KubeOptions
+    from cni.agent.stores.kube.resource import Json
     from cni.protocol.address import Net
 
-CALM = 1.0  # seconds between two such writes: who fights over annotations does it slowly
+CALM = 1.0  # seconds between two writes: nodes that fight over annotations do it slowly
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # after a write that failed
-CLOSING_SECONDS = 1.0
-FILE, API, NODE, WRITE = "file", "API", "node", "write"  # where faults are
+FILE, NODE = "file", "node"  # parts that may fail
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError)
+NONSENSE = "malformed node object"
 
 
 class DesiredNode(Record):
-    """What the own node has to fit, what it has to say, and how it is."""
+    """The network that the own node has to fit, what it has to say, and how it is."""
 
     config: NetworkConfig
     node: Node
@@ -56,108 +61,92 @@ class DesiredNode(Record):
     ready: bool
 
 
-class KubeStore:
-    """What is told is told with the lock held: so nothing is told in another order than it happened."""
+class KubeStore(StoreWorker[DesiredNode]):
+    """A store that publishes this node's pod CIDR."""
 
     def __init__(self, options: KubeOptions) -> None:
+        super().__init__("kube", log, Backoff(FIRST_PAUSE, LONGEST_PAUSE))
         self._options, self._names = options, names_of(options.prefix)
-        self._stop = Event()
-        self._wake = Condition()  # of all below but the last three
-        self._config: NetworkConfig | None = None
+        self._config: NetworkConfig | None = None  # this and the next five with the lock
         self._own: OwnNode | None = None
         self._leases: dict[str, Lease | str] | None = None
         self._configured: Configured | None = None
-        self._node: Node | None = None
         self._held: Lease | None = None
         self._ready = False
-        self._disturbed = False
-        self._faults: dict[str, str] = {}
-        self._said = ""  # the fault, where nothing was told since
-        self._macs: tuple[bytes | None, ...] = ()  # what the node presented for the lease that is held
-        self._announced = ""  # the node that was said to be ready
+        self._name = options.node_name  # empty until the API was asked for the pod's node
+        self._macs: tuple[bytes | None, ...] = ()  # that the node presented for the lease that is held
+        self._announced = ""  # the UID of the node whose condition was set
         self._written = -CALM
         self._api = Api(partial(access_of, options))
-        handler = WatchHandler(self._list, self._see, self._hear, self._connected, partial(self._fault, API))
-        self._watcher = Watcher(self._api, options, self._names, handler, self._stop)
-        file = NetworkFile(options.network_file, self._configure, partial(self._fault, FILE), self._stop)
-        self._threads = [
-            Thread(target=run, name=f"kube-{name}", daemon=True)
-            for name, run in (("follower", self._watcher.run), ("file", file.run), ("keeper", self._keep))
-        ]
-
-    def start(self, emit: Callable[[StoreEvent], None]) -> None:
-        self._deliver = emit
-        for thread in self._threads:
-            thread.start()
-
-    def present(self, node: Node) -> None:
-        before = self._node
-        if before is not None and [address.public_ip for address in before.addresses] != [
-            address.public_ip for address in node.addresses
-        ]:
-            # Connections may be from an address that the node has no more: nothing would tell them for half a minute.
-            self._api.reset_connections()
-            self._watcher.reset_connections()
-        with self._wake:
-            self._node = node
-            self._disturb()
+        failed = partial(self._fail, WATCH)
+        handler = WatchHandler(self._prepare, self._parse, self._list, self._change, self._connected, failed)
+        self._watcher = ResourceWatcher(self._api, NODES, handler, self._stop)
+        self._run("kube-watcher", self._watcher.run)
+        file = FileWatch(options.network_file, self._read_config, partial(self._fail, FILE), self._stop)
+        self._run("kube-file", file.run)
 
     def ready(self) -> None:
-        """Kubernetes is told, by the node's condition."""
+        """Sets the node's condition, which tells Kubernetes."""
         with self._wake:
             self._ready = True
             self._disturb()
 
-    def close(self) -> None:
-        self._stop.set()
-        self._watcher.reset_connections()
-        with self._wake:
-            self._wake.notify_all()
-        for thread in self._threads:
-            if thread is not current_thread() and thread.is_alive():
-                thread.join(CLOSING_SECONDS)  # a request that is under way may take longer
+    def _interrupt(self) -> None:
+        self._watcher.interrupt()
 
-    def _emit(self, event: StoreEvent) -> None:
-        if not self._stop.is_set():
-            self._said = event.why if isinstance(event, Failed) else ""
-            self._deliver(event)
+    def _reconnect(self) -> None:
+        self._api.reset_connections()
+        self._watcher.interrupt()
 
-    def _fault(self, where: str, why: str) -> None:
-        with self._wake:
-            if self._faults.get(where) != why:
-                self._faults[where] = why
-                log.warning("%s", why)
-                self._emit(Failed(why))
-
-    def _clear(self, where: str) -> None:
-        """What is true now is told again, where a fault was told last that is over."""
-        with self._wake:
-            why = self._faults.pop(where, "")
-            if not why or why != self._said:
-                return
-            if self._faults:
-                self._emit(Failed(next(iter(self._faults.values()))))
-            elif self._held is not None:
-                self._emit(Held(self._held))
-            elif self._configured is not None:
-                self._emit(self._configured)
-
-    def _configure(self, config: NetworkConfig) -> None:
+    def _read_config(self) -> bool:
+        path = self._options.network_file
+        config = parse_network_config(smallfile.read(path), path)
         with self._wake:
             self._config = config
-            self._clear(FILE)
+            self._succeed(FILE)
             self._review()
+        return True
 
-    def _list(self, own: OwnNode | None, leases: dict[str, Lease | str]) -> None:
+    def _prepare(self) -> None:
+        """Raises ApiError."""
+        if not self._name:
+            self._name = self._api.node_of_pod(*self._options.pod)
+
+    def _parse(self, name: str, node: Json) -> OwnNode | Lease | str | None:
+        """Returns the own node; of another one its lease, or why it has none, or None if it is not one of flannel's."""
+        if name == self._name:
+            return self._parse_own(node)
+        try:
+            return peer(node, self._names)
+        except MALFORMED:
+            return NONSENSE
+
+    def _parse_own(self, node: Json) -> OwnNode:
+        """Raises ApiError."""
+        try:
+            return own_node(node, self._names)
+        except MALFORMED:
+            raise ApiError(f'node "{self._name}": {NONSENSE}') from None
+
+    def _list(self, nodes: dict[str, OwnNode | Lease | str | None]) -> None:
+        own = nodes.get(self._name)
         with self._wake:
-            self._leases = leases
+            self._leases = {
+                name: lease for name, lease in nodes.items() if lease is not None and not isinstance(lease, OwnNode)
+            }
             if self._held is not None:
-                self._emit(Listed(dict(leases)))
-            self._own = own
+                self._emit(Listed(dict(self._leases)))
+            self._own = own if isinstance(own, OwnNode) else None
             self._review()
 
-    def _see(self, own: OwnNode | None) -> None:
-        """The own node, perhaps as it was before our last write."""
+    def _change(self, name: str, node: OwnNode | Lease | str | None) -> None:
+        if name == self._name or isinstance(node, OwnNode):
+            self._change_own(node if isinstance(node, OwnNode) else None)
+        else:
+            self._change_peer(name, node)
+
+    def _change_own(self, own: OwnNode | None) -> None:
+        """Takes the own node, unless it is as it was before our last write."""
         with self._wake:
             if own is not None and self._own is not None and own.is_before(self._own):
                 return
@@ -166,7 +155,7 @@ class KubeStore:
             if not same:
                 self._review()
 
-    def _hear(self, name: str, lease: Lease | str | None) -> None:
+    def _change_peer(self, name: str, lease: Lease | str | None) -> None:
         with self._wake:
             if self._leases is None or self._leases.get(name) == lease:
                 return
@@ -177,20 +166,13 @@ class KubeStore:
             if self._held is not None:
                 self._emit(Changed(name, lease))
 
-    def _connected(self) -> None:
-        """What was in vain while the API server was away is tried now."""
-        with self._wake:
-            self._clear(API)
-            if WRITE in self._faults:
-                self._disturb()
-
     def _review(self) -> None:
-        """With the lock held: what follows from the file and the own node."""
+        """Draws the conclusions from the file and the own node; with the lock held."""
         if self._config is None or self._leases is None:
             return
-        name, own = self._watcher.name, self._own
+        name, own = self._name, self._own
         if own is None:
-            self._fault(NODE, f'Kubernetes has no node "{name}": it is not registered yet, or --node-name is wrong')
+            self._fail(NODE, f'Kubernetes has no node "{name}": it is not registered yet, or --node-name is wrong')
             return
         try:
             configured = Configured(self._config, override_ips(own, self._names))
@@ -198,48 +180,13 @@ class KubeStore:
                 self._configured = configured
                 self._emit(configured)
             own_subnets(own, name, self._config)
-        except NodeNotUsable as unfit:
-            self._fault(NODE, str(unfit))
+        except NodeNotUsable as error:
+            self._fail(NODE, str(error))
         else:
-            self._clear(NODE)
+            self._succeed(NODE)
             self._disturb()
 
-    def _disturb(self) -> None:
-        """With the lock held."""
-        self._disturbed = True
-        self._wake.notify_all()
-
-    def _keep(self) -> None:
-        pause, wait = FIRST_PAUSE, None
-        while (desired := self._awaited(wait)) is not None:
-            try:
-                self._sync(desired)
-            except Exception as error:  # noqa: BLE001  # not even a defect may end the thread
-                if not isinstance(error, ApiError):
-                    log.debug("%s", error, exc_info=error)
-                self._fault(WRITE, told(error))
-                asked = error.wait if isinstance(error, ApiError) else 0.0
-                wait = max(pause * SystemRandom().uniform(0.5, 1), asked)
-                pause = min(2 * pause, LONGEST_PAUSE)
-                continue
-            self._clear(WRITE)
-            pause, wait = FIRST_PAUSE, None
-
-    def _awaited(self, pause: float | None) -> DesiredNode | None:
-        """What to settle when there is need, at the latest after the pause; None at the end."""
-        end = None if pause is None else time.monotonic() + pause
-        with self._wake:
-            while not self._stop.is_set():
-                left = None if end is None else end - time.monotonic()
-                due = self._disturbed or (left is not None and left <= 0)
-                if due and (desired := self._desired()) is not None:
-                    self._disturbed = False
-                    return desired
-                self._wake.wait(None if due else left)
-        return None
-
     def _desired(self) -> DesiredNode | None:
-        """None until configuration and node agree: the lease is kept as it was."""
         config, node, own = self._config, self._node, self._own
         if config is None or node is None or own is None:
             return None
@@ -250,46 +197,42 @@ class KubeStore:
         return DesiredNode(config, node, own, self._ready)
 
     def _sync(self, desired: DesiredNode) -> None:
-        """Writes only what is not so already. Raises ApiError."""
+        """Writes only what differs. Raises ApiError."""
         own = desired.own
         try:
-            subnets = own_subnets(own, self._watcher.name, desired.config)
+            subnets = own_subnets(own, self._name, desired.config)
         except NodeNotUsable:
-            return  # has been told
-        lease = desired.node.lease(subnets, self._cluster(desired, subnets))
-        wanted = annotations_of(lease, own, self._names)
-        if differing := {key: text for key, text in wanted.items() if own.annotations.get(key) != text}:
+            return  # was reported
+        lease = desired.node.lease(subnets, self._known(desired, subnets))
+        annotations = annotations_of(lease, own, self._names)
+        if changes := {key: text for key, text in annotations.items() if own.annotations.get(key) != text}:
             self._stop.wait(max(0.0, self._written + CALM - time.monotonic()))
             self._written = time.monotonic()
-            log.info("tells other nodes %s", ", ".join([f"{key}={text}" for key, text in differing.items()]))
-            self._write({"metadata": {"annotations": differing}})
+            log.info("setting annotations of the own node: %s", ", ".join([f"{k}={v}" for k, v in changes.items()]))
+            self._patch({"metadata": {"annotations": changes}})
         self._hold(lease, desired.node)
         if desired.ready and self._options.set_network_condition and self._announced != own.uid:
             if not own.available:
-                self._write({"status": {"conditions": [_condition()]}})
+                self._patch({"status": {"conditions": [_condition()]}})
             self._announced = own.uid
 
-    def _cluster(self, desired: DesiredNode, subnets: tuple[Net, ...]) -> Lease | None:
-        """The MAC addresses that others know stay, until the node presents other ones."""
+    def _known(self, desired: DesiredNode, subnets: tuple[Net, ...]) -> Lease | None:
+        """Returns the lease that other nodes know: its MAC addresses stay, until the node presents other ones."""
         if self._held is None:
             return known_lease(desired.own, desired.node, subnets, self._names)
-        return self._held if self._macs == _macs(desired.node) else None
+        return self._held if self._macs == desired.node.macs else None
 
-    def _write(self, patch: Json) -> None:
+    def _patch(self, patch: Json) -> None:
         """Raises ApiError."""
-        self._see(self._watcher.own_of(self._api.patch_status(self._watcher.name, patch)))
+        self._change_own(self._parse_own(self._api.patch_status(self._name, patch)))
 
     def _hold(self, lease: Lease, node: Node) -> None:
         with self._wake:
-            before, self._held, self._macs = self._held, lease, _macs(node)
+            before, self._held, self._macs = self._held, lease, node.macs
             if lease != before:
                 self._emit(Held(lease))
             if before is None and self._leases is not None:
                 self._emit(Listed(dict(self._leases)))
-
-
-def _macs(node: Node) -> tuple[bytes | None, ...]:
-    return tuple([address.vtep_mac for address in node.addresses])
 
 
 def _condition() -> Json:

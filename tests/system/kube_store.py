@@ -9,83 +9,24 @@ import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
-from cni.agent.model.events import Changed, Configured, Failed, Held, Listed
 from cni.agent.model.lease import Lease, Node, NodeAddress
 from cni.agent.stores.kube.options import KubeOptions
 from cni.agent.stores.kube.store import KubeStore
 from cni.protocol.address import parse_ip, parse_net
-from tests.machine import until
+from tests.recorder import StoreRecorder
 from tests.system.kube_server import FOLDER, PORT, PREFIX, Server, binary, kubeconfig, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cni.agent.model.events import StoreEvent
     from tests.machine import Machine
 
 NETWORK: dict[str, Any] = {"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}
 ONE = "10.244.1.0/24"
 
 
-def _undated(lease: Lease | str) -> Lease | str:
-    """When a node was made is the server's to say."""
-    return lease._replace(created=0) if isinstance(lease, Lease) else lease
-
-
-class Told:
-    """All that a store has told, and what follows from it."""
-
-    def __init__(self, store: KubeStore, node: Node | None) -> None:
-        self.store, self._node = store, node
-        self.news: list[StoreEvent] = []
-        self.leases: dict[str, Lease | str] = {}
-        self.held: Held | None = None
-        self.configured: Configured | None = None
-        self.error = ""
-        self._lock = threading.RLock()
-
-    def tell(self, news: StoreEvent) -> None:
-        with self._lock:
-            self.news.append(news)
-            self.error = news.why if isinstance(news, Failed) else ""
-            if isinstance(news, Configured):
-                self.configured = news
-                if self._node is not None:
-                    self.store.present(self._node)
-                    self._node = None
-            elif isinstance(news, Held):
-                self.held = news
-            elif isinstance(news, Listed):
-                self.leases = {name: _undated(lease) for name, lease in news.leases.items()}
-            elif isinstance(news, Changed):
-                self.leases.pop(news.key, None)
-                if news.lease is not None:
-                    self.leases[news.key] = _undated(news.lease)
-
-    def of(self, *kinds: type[StoreEvent]) -> list[StoreEvent]:
-        return [one for one in self.news if isinstance(one, kinds)]
-
-    @property
-    def errors(self) -> list[str]:
-        return [one.why for one in self.news if isinstance(one, Failed)]
-
-    def wait_held(self, *subnets: str) -> Lease:
-        """The lease that is held, once it is that of these subnets and others were listed."""
-        wanted = tuple([parse_net(one) for one in subnets])
-        until(lambda: self.held is not None and wanted in ((), self.held.lease.subnets), f"{subnets or 'it'} is held")
-        until(lambda: self.of(Listed), "the others are listed")
-        assert self.held is not None
-        return self.held.lease
-
-    def wait_fault(self, *words: str) -> str:
-        return until(lambda: next((one for one in self.errors if all(word in one for word in words)), ""), f"{words}")
-
-    def wait_leases(self, *names: str) -> None:
-        until(lambda: self.leases.keys() == {*names}, f"the others are {names}")
-
-
 @contextmanager
-def store_of(node: Node | None, network: object = NETWORK, **changed: Any) -> Iterator[Told]:
+def store_of(node: Node | None, network: object = NETWORK, **changed: Any) -> Iterator[StoreRecorder]:
     """A store that runs on the node `one`; what it has to say is presented as soon as the network is known."""
     options = KubeOptions("one", ("", ""), "", "", "", PREFIX, f"{FOLDER}/net-conf.json", set_network_condition=True)
     if "kubeconfig" not in changed and "service" not in changed:
@@ -93,10 +34,10 @@ def store_of(node: Node | None, network: object = NETWORK, **changed: Any) -> It
     if network is not None:
         write("net-conf.json", json.dumps(network))
     store = KubeStore(options._replace(**changed))
-    told = Told(store, node)
-    store.start(told.tell)
+    recorder = StoreRecorder(store, node)
+    store.start(recorder.record)
     try:
-        yield told
+        yield recorder
     finally:
         store.close()
 

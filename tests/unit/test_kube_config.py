@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from cni.agent.stores.kube import config as kubeaccess
-from cni.agent.stores.kube.config import Access, ApiError, access_of
+from cni.agent.stores.kube.config import Access, access_of
+from cni.agent.stores.kube.errors import ApiError
 from cni.agent.stores.kube.options import KubeOptions
 
 PEM = "-----BEGIN CERTIFICATE-----\n"

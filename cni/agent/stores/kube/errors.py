@@ -1,0 +1,13 @@
+"""Errors of the Kubernetes API, in words for people."""
+
+from __future__ import annotations
+
+from cni.agent.stores.errors import StoreError
+
+
+class ApiError(StoreError):
+    """The API server is unreachable, rejected a request, or answered with nonsense."""
+
+
+class Expired(ApiError):
+    """The requested revision is older than what the API server remembers (410 Gone)."""

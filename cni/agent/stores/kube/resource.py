@@ -1,0 +1,46 @@
+"""Resources of the Kubernetes API, and what the metadata of any object says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cni.agent.stores.kube.errors import ApiError
+from cni.protocol.record import Record
+
+Json = dict[str, Any]
+
+
+class Resource(Record):
+    """A collection that can be listed and watched: its plural as in the API's permissions, and where it is.
+
+    `page`: objects in one answer.
+    """
+
+    name: str
+    path: str
+    page: int
+
+
+NODES = Resource("nodes", "/api/v1/nodes", 100)  # 1 MB a page: larger ones take memory, and no less time
+
+
+def object_name(resource: Resource, item: object) -> str:
+    """Returns an object's name. Raises ApiError."""
+    metadata = item.get("metadata") if isinstance(item, dict) else None
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not (name and isinstance(name, str)):
+        raise ApiError(f"Kubernetes {resource.name}: an object has no metadata.name")
+    return name
+
+
+def resource_version(resource: Resource, item: Json) -> str:
+    """Returns an object's revision. Raises ApiError."""
+    metadata = item.get("metadata")
+    if not (isinstance(metadata, dict) and metadata.get("resourceVersion")):
+        raise ApiError(f"Kubernetes {resource.name}: an object has no metadata.resourceVersion")
+    return str(metadata["resourceVersion"])
+
+
+def is_older(revision: str, than: str) -> bool:
+    """Compares two revisions, which are numbers; from anything else nothing follows."""
+    return revision.isdecimal() and than.isdecimal() and int(revision) < int(than)

@@ -1,0 +1,166 @@
+"""The threads of a store: those that watch, and one that keeps the own lease.
+
+Events are emitted with the lock held, so in the order in which they happened.
+"""
+
+from __future__ import annotations
+
+import time
+from threading import Condition, Event, Thread, current_thread
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from cni.agent.model.events import Failed, Recovered
+from cni.agent.stores.errors import StoreError
+from cni.agent.stores.watchloop import Backoff, reason_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from logging import Logger
+
+    from cni.agent.model.events import StoreEvent
+    from cni.agent.model.lease import Node
+
+Desired = TypeVar("Desired")
+
+CLOSING_SECONDS = 1.0
+WATCH, LEASE = "watch", "lease"  # parts of any store that may fail
+
+
+class EventSource:
+    """The emitter of a store's events. An error of one of its parts stands until that part succeeds,
+    whatever else is emitted.
+    """
+
+    def __init__(self, log: Logger) -> None:
+        self._log = log
+        self._stop = Event()
+        self._wake = Condition()  # its lock is that of all state of a store
+        self._errors: dict[str, str] = {}  # by part
+        self._failure = ""  # the error that was emitted last, if one stands
+        self._threads: list[Thread] = []
+
+    def start(self, emit: Callable[[StoreEvent], None]) -> None:
+        self._deliver = emit
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Ends the threads; none emits anything from then on."""
+        with self._wake:
+            self._stop.set()
+            self._wake.notify_all()
+        self._interrupt()
+        for thread in self._threads:
+            if thread is not current_thread() and thread.is_alive():
+                thread.join(CLOSING_SECONDS)  # a request that is under way may take longer
+
+    def _run(self, name: str, target: Callable[[], None]) -> None:
+        """Adds a thread, which `start` begins."""
+        self._threads.append(Thread(target=target, name=name, daemon=True))
+
+    def _interrupt(self) -> None:
+        """Ends what the threads wait for."""
+
+    def _emit(self, event: StoreEvent) -> None:
+        with self._wake:
+            if not self._stop.is_set():
+                self._deliver(event)
+
+    def _fail(self, part: str, reason: str) -> None:
+        """Logs an error of a part, and emits it unless it stands already."""
+        with self._wake:
+            self._log.warning("%s", reason)  # repetitions are limited by the log
+            if self._errors.get(part) != reason:
+                self._errors[part] = self._failure = reason
+                self._emit(Failed(reason))
+
+    def _succeed(self, part: str) -> None:
+        """Ends the part's error. Emits another part's that stands, if this one was emitted last."""
+        with self._wake:
+            reason = self._errors.pop(part, "")
+            if not reason:
+                return
+            if not self._errors:
+                self._failure = ""
+                self._emit(Recovered())
+            elif reason == self._failure:
+                self._failure = next(reversed(self._errors.values()))
+                self._emit(Failed(self._failure))
+
+
+class StoreWorker(EventSource, Generic[Desired]):
+    """A store that keeps a lease. A subclass has `_desired`, `_sync` and `_reconnect`."""
+
+    def __init__(self, name: str, log: Logger, backoff: Backoff) -> None:
+        super().__init__(log)
+        self._backoff = backoff
+        self._node: Node | None = None
+        self._disturbed = False
+        self._run(f"{name}-keeper", self._keep)
+
+    def present(self, node: Node) -> None:
+        before = self._node
+        if before is not None and [address.public_ip for address in before.addresses] != [
+            address.public_ip for address in node.addresses
+        ]:
+            # Connections may be from an address that the node no longer has: they would hang for half a minute.
+            self._reconnect()
+        with self._wake:
+            self._node = node
+            self._update()
+
+    def _update(self) -> None:
+        """Takes in that the node, or what it depends on, has changed; with the lock held."""
+        self._disturb()
+
+    def _disturb(self) -> None:
+        """Wakes the thread that keeps the lease."""
+        with self._wake:
+            self._disturbed = True
+            self._wake.notify_all()
+
+    def _connected(self) -> None:
+        """Ends the watch's error, and retries what failed while the server was unreachable."""
+        with self._wake:
+            self._succeed(WATCH)
+            if LEASE in self._errors:
+                self._disturb()
+
+    def _reconnect(self) -> None:
+        """Opens new connections in place of all that are open."""
+        raise NotImplementedError
+
+    def _desired(self) -> Desired | None:
+        """Returns what the lease has to be; None until configuration and node agree: it is kept as it was."""
+        raise NotImplementedError
+
+    def _sync(self, desired: Desired) -> float | None:
+        """Makes the lease so; returns in how many seconds it has to be looked at again. Raises StoreError."""
+        raise NotImplementedError
+
+    def _keep(self) -> None:
+        pause: float | None = None
+        while (desired := self._await_desired(pause)) is not None:
+            try:
+                pause = self._sync(desired)
+            except Exception as error:  # noqa: BLE001  # not even a defect may end the thread
+                if not isinstance(error, StoreError):
+                    self._log.debug("%s", error, exc_info=error)
+                pause = self._backoff.next(error)
+                self._fail(LEASE, reason_of(error))
+            else:
+                self._backoff.reset()
+                self._succeed(LEASE)
+
+    def _await_desired(self, pause: float | None) -> Desired | None:
+        """Returns what to sync when there is need, at the latest after the pause; None at the end."""
+        end = None if pause is None else time.monotonic() + pause
+        with self._wake:
+            while not self._stop.is_set():
+                left = None if end is None else end - time.monotonic()
+                due = self._disturbed or (left is not None and left <= 0)
+                if due and (desired := self._desired()) is not None:
+                    self._disturbed = False
+                    return desired
+                self._wake.wait(None if due else left)
+        return None

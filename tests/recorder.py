@@ -1,0 +1,78 @@
+"""A recorder of what a store emits, and the state that follows from it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from cni.agent.model.events import Changed, Configured, Failed, Held, Listed, Recovered
+from cni.agent.model.lease import Lease
+from tests.machine import until
+
+if TYPE_CHECKING:
+    from cni.agent.model.events import Store, StoreEvent
+    from cni.agent.model.lease import Node
+
+
+class StoreRecorder:
+    """All events of a store. `node` is presented as soon as the network is known.
+
+    Unless `dated`, leases are kept without the time of their creation, which is the server's to choose.
+    """
+
+    def __init__(self, store: Store, node: Node | None, *, dated: bool = False) -> None:
+        self.store, self._node, self._dated = store, node, dated
+        self.events: list[StoreEvent] = []
+        self.leases: dict[str, Lease | str] = {}
+        self.held: Held | None = None
+        self.configured: Configured | None = None
+        self.failure = ""
+        self._lock = threading.RLock()
+
+    def record(self, event: StoreEvent) -> None:
+        with self._lock:
+            self.events.append(event)
+            if isinstance(event, Configured):
+                self.configured = event
+                node, self._node = self._node, None
+                if node is not None:
+                    self.store.present(node)
+            elif isinstance(event, Held):
+                self.held = event
+            elif isinstance(event, Listed):
+                self.leases = {key: self._kept(lease) for key, lease in event.leases.items()}
+            elif isinstance(event, Changed):
+                self.leases = {key: lease for key, lease in self.leases.items() if key != event.key}
+                if event.lease is not None:
+                    self.leases[event.key] = self._kept(event.lease)
+            elif isinstance(event, Failed):
+                self.failure = event.reason
+            elif isinstance(event, Recovered):
+                self.failure = ""
+
+    def _kept(self, lease: Lease | str) -> Lease | str:
+        return lease if self._dated or not isinstance(lease, Lease) else lease._replace(created=0)
+
+    def of(self, *kinds: type[StoreEvent]) -> list[StoreEvent]:
+        return [event for event in self.events if isinstance(event, kinds)]
+
+    @property
+    def errors(self) -> list[str]:
+        return [event.reason for event in self.events if isinstance(event, Failed)]
+
+    def wait_held(self, *subnets: str) -> Lease:
+        """Waits for a lease of these subnets, or any, and for the list; returns it. A key will do as well."""
+        key = "&".join(subnets).replace("/", "-")
+        until(lambda: self.held is not None and key in ("", self.held.lease.key), f"{key or 'a lease'} is held")
+        until(lambda: self.of(Listed), "all leases are listed")
+        assert self.held is not None
+        return self.held.lease
+
+    def wait_error(self, *words: str) -> str:
+        """Waits for an error with all the words, now or before; returns it."""
+        return until(
+            lambda: next((text for text in self.errors if all(word in text for word in words)), ""), f"{words}"
+        )
+
+    def wait_leases(self, *keys: str) -> None:
+        until(lambda: self.leases.keys() == {*keys}, f"the leases are {keys}")
