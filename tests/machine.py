@@ -185,8 +185,8 @@ class Machine:
     def call(self, function: Callable[..., T], *arguments: object) -> T:
         """Call a function in a child process inside the machine; all that goes in and comes out is pickled.
 
-        A function without a name that can be imported, and all where the user is not root, are called in a fork of
-        this process, which costs more.
+        What cannot be pickled, and all where the user is not root, is called in a fork of this process, which costs
+        more.
         """
         kinds = (*(["user"] if self.user_namespace else []), "net", "mnt")
         request = _pickled(function, arguments) if os.geteuid() == 0 else b""
@@ -274,11 +274,13 @@ def _pipe(stream: IO[str] | None) -> IO[str]:
 
 
 def _pickled(function: Callable[..., object], arguments: tuple[object, ...]) -> bytes:
-    """Give the request to the fork server, an empty one for what it could not know."""
+    """Returns the request to the fork server, an empty one for what would not arrive as it was sent."""
     try:
-        return pickle.dumps((function, arguments))
+        request = pickle.dumps((function, arguments))
+        arrives = pickle.loads(request) == (function, arguments)
     except (pickle.PicklingError, AttributeError, TypeError):
         return b""
+    return request if arrives else b""
 
 
 def _call_in_fork(
