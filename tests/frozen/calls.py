@@ -1,4 +1,4 @@
-"""Calls of the built bundle, each a process of its own, a few at a time: what users run is what is asked.
+"""Calls of the built bundle, each a process of its own, a few at a time: the tests call what users run.
 
 In one process with the tests much is loaded that a plugin never loads, and hides what it lacks.
 
@@ -8,7 +8,6 @@ An ordinary user's calls run in a machine, as its root: the lock of the host's n
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import resource
 import subprocess
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pytest
 
+from tests.calls import ENVIRONMENT, encode, error_object, parse_answer
 from tests.machine import Machine, missing
 
 if TYPE_CHECKING:
@@ -26,15 +26,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NOWHERE = "/nowhere/netns"
-ENVIRONMENT = {
-    "CNI_COMMAND": "ADD",
-    "CNI_CONTAINERID": "c1",
-    "CNI_NETNS": NOWHERE,
-    "CNI_IFNAME": "eth0",
-    "CNI_PATH": "/nowhere",
-}
-NETWORK = {"cniVersion": "1.1.0", "name": "net", "type": "podwire"}
+PROGRAMS = [
+    "podwire",
+    "bridge",
+    "ptp",
+    "host-local",
+    "portmap",
+    "bandwidth",
+    "firewall",
+    "tuning",
+    "loopback",
+    "flannel",
+]
 AT_A_TIME = 2 * (os.cpu_count() or 1)
 SECONDS = 60  # until a call counts as hanging, on a busy machine
 
@@ -56,25 +59,13 @@ class CompletedProcess(NamedTuple):
 
     @property
     def answer(self) -> dict[str, Any]:
-        """The one object on stdout: a line of ASCII that the strictest reader takes."""
-        assert self.stdout.isascii()
-        assert self.stdout.endswith(b"\n")
-        answer = json.loads(self.stdout, parse_constant=refuse_constant)
-        json.dumps(answer, ensure_ascii=False).encode()  # fails on half a surrogate pair
-        assert isinstance(answer, dict)
-        return answer
+        """The one object on stdout."""
+        return parse_answer(self.stdout)
 
     @property
     def error(self) -> tuple[int, str]:
         """(code, message) of a failure."""
-        answer = self.answer
-        assert self.status == 1
-        assert answer["cniVersion"] == "1.1.0"
-        return answer["code"], answer["msg"]
-
-
-def refuse_constant(name: str) -> None:
-    raise ValueError(name)
+        return error_object(self.status, self.answer)
 
 
 def as_root(function: Callable[..., T], *arguments: object) -> T:
@@ -92,26 +83,26 @@ def _machine() -> Machine:
     return machine
 
 
-def run(bundle: Path, one: Call, limits: Mapping[int, int] | None = None) -> CompletedProcess:
-    """One call; `limits` are of setrlimit(2)."""
-    return as_root(_run, bundle, one, limits)
+def run(bundle: Path, call: Call, limits: Mapping[int, int] | None = None) -> CompletedProcess:
+    """Runs one call; `limits` are of setrlimit(2)."""
+    return as_root(_run, bundle, call, limits)
 
 
 def run_all(bundle: Path, calls: Iterable[Call]) -> list[CompletedProcess]:
-    """Runs the calls, a few at a time, and returns how each ended, in order."""
+    """Runs the calls, a few at a time, and returns their results in order."""
     return as_root(_run_all, bundle, calls)
 
 
-def _run(bundle: Path, one: Call, limits: Mapping[int, int] | None = None) -> CompletedProcess:
+def _run(bundle: Path, call: Call, limits: Mapping[int, int] | None = None) -> CompletedProcess:
     def limit() -> None:
         for number, value in (limits or {}).items():
             resource.setrlimit(number, (value, value))
 
     done = subprocess.run(
-        [f"/opt/cni/bin/{one.program}"],
+        [f"/opt/cni/bin/{call.program}"],
         executable=bundle / "podwire",
-        input=one.data,
-        env=dict(one.environment),
+        input=call.data,
+        env=dict(call.environment),
         capture_output=True,
         check=False,
         timeout=SECONDS,
@@ -122,10 +113,9 @@ def _run(bundle: Path, one: Call, limits: Mapping[int, int] | None = None) -> Co
 
 def _run_all(bundle: Path, calls: Iterable[Call]) -> list[CompletedProcess]:
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        return list(pool.map(lambda one: _run(bundle, one), calls))
+        return list(pool.map(lambda call: _run(bundle, call), calls))
 
 
 def call(document: object, environment: Mapping[str, str] | None = None, program: str = "podwire") -> Call:
-    """An ADD into a namespace that is not there, changed by `environment`."""
-    data = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return Call(data, ENVIRONMENT | dict(environment or {}), program)
+    """Returns an ADD into a namespace that is not there, changed by `environment`."""
+    return Call(encode(document), ENVIRONMENT | dict(environment or {}), program)

@@ -7,23 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.frozen.calls import ENVIRONMENT, NETWORK, Call, call, run, run_all
+from tests.calls import ENVIRONMENT, NETWORK
+from tests.frozen.calls import PROGRAMS, Call, call, run, run_all
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROGRAMS = [
-    "podwire",
-    "bridge",
-    "ptp",
-    "host-local",
-    "portmap",
-    "bandwidth",
-    "firewall",
-    "tuning",
-    "loopback",
-    "flannel",
-]
 CHAINED = ["portmap", "bandwidth", "firewall", "tuning", "loopback"]
 PREVIOUS = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/x"}], "ips": []}
 LEASES = {"type": "host-local", "subnet": "10.1.2.0/24"}

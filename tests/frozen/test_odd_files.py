@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.frozen.calls import NETWORK, Call, call, run
+from tests.calls import NETWORK
+from tests.frozen.calls import Call, call, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

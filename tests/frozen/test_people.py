@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni import VERSION
-from tests.frozen.calls import NETWORK, call, run
+from tests.calls import NETWORK
+from tests.frozen.calls import call, run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.frozen.calls import NETWORK, call, run_all
+from tests.calls import NETWORK
+from tests.frozen.calls import call, run_all
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,24 +1,14 @@
-"""One call of the plugin with streams in memory: what it is told, what it says, where it fails."""
+"""One call of the plugin in this process, with streams in memory that may fail."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cni.main import run
+from tests.calls import ENVIRONMENT, NETWORK, encode, error_object, parse_answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-NOWHERE = "/nowhere/netns"
-ENVIRONMENT = {
-    "CNI_COMMAND": "ADD",
-    "CNI_CONTAINERID": "c1",
-    "CNI_NETNS": NOWHERE,
-    "CNI_IFNAME": "eth0",
-    "CNI_PATH": "/nowhere",
-}
-NETWORK = {"cniVersion": "1.1.0", "name": "net", "type": "podwire"}
 
 
 class Source:
@@ -60,18 +50,12 @@ class Answer(NamedTuple):
     def json(self) -> dict[str, Any]:
         """The one object on stdout, written whole."""
         assert len(self.stdout.writes) == 1, self.stdout.writes
-        assert self.stdout.text.endswith("\n")
-        assert self.stdout.text.isascii()
-        answer = json.loads(self.stdout.text)
-        assert isinstance(answer, dict)
-        return answer
+        return parse_answer(self.stdout.writes[0])
 
     @property
     def error(self) -> tuple[int, str]:
         """(code, message) of a failure."""
-        assert self.status == 1
-        assert self.json["cniVersion"] == "1.1.0"
-        return self.json["code"], self.json["msg"]
+        return error_object(self.status, self.json)
 
 
 def call(
@@ -81,8 +65,7 @@ def call(
     stdout: Sink | None = None,
     stderr: Sink | None = None,
 ) -> Answer:
-    """Run one verb; `environment` is added to that of an ADD into a namespace that does not exist."""
-    data = document if isinstance(document, bytes) else json.dumps(document).encode()
+    """Runs one verb; `environment` is added to that of an ADD into a namespace that does not exist."""
     out, err = stdout or Sink(), stderr or Sink()
-    status = run([program], ENVIRONMENT | dict(environment or {}), Source(data), out, err)
+    status = run([program], ENVIRONMENT | dict(environment or {}), Source(encode(document)), out, err)
     return Answer(status, out, err)

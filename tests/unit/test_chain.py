@@ -24,8 +24,9 @@ from cni.protocol.owner import Owner
 from cni.protocol.plugin_config import PluginConfig
 from cni.protocol.request import parse_request
 from cni.protocol.result import Interface, IPConfig, Result
+from tests.calls import ENVIRONMENT, NETWORK, NOWHERE
 from tests.machine import Machine, missing
-from tests.unit.calls import ENVIRONMENT, NETWORK, NOWHERE, call
+from tests.unit.calls import call
 
 if TYPE_CHECKING:
     from cni.effects.host import Host

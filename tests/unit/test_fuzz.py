@@ -1,40 +1,80 @@
-"""Thousands of calls, each a little damaged: there is one answer, and never an internal error."""
+"""Calls that are each a little damaged: there is one answer, and never an internal error."""
 
 from __future__ import annotations
 
+import json
 import os
-import random
-from typing import TYPE_CHECKING
+from copy import deepcopy
+from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
 
+from cni.main import run
+from tests.calls import NETWORK, defect
 from tests.machine import Machine, missing
-from tests.unit.fuzz import campaign
+from tests.unit.calls import Sink, Source
+from tests.unit.strategies import ENVIRONMENT, VALUES, WHOLE, documents, environments, places_in
 
-if TYPE_CHECKING:
-    from pathlib import Path
+PURE = ["ADD", "CHECK", "STATUS", "VERSION", "UPDATE"]  # verbs that fail before they change the machine
+VERBS = ["ADD", "CHECK", "DEL", "GC", "STATUS"]
+SHARING = ["portmap", "firewall"]  # what needs no namespace is attached now and then, and leaves its rules
 
 
-@pytest.mark.parametrize("seed", range(4))
+def fault(program: str, environment: dict[str, str], document: bytes) -> str:
+    """Calls the program and returns the reason why its answer breaks the protocol, empty if it does not."""
+    stdout, stderr = Sink(), Sink()
+    status = run([program], environment, Source(document), stdout, stderr)
+    if len(stdout.writes) > 1:
+        return f"{len(stdout.writes)} writes"
+    return defect(environment["CNI_COMMAND"], status, b"".join(stdout.writes), stderr.text.encode())
+
+
+def test_any_member_of_any_value_has_one_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each key's members in turn take each of the values: no chance is left."""
+    monkeypatch.setattr("ipam.config.DATA_DIR", str(tmp_path / "leases"))
+    environment = ENVIRONMENT | {"CNI_COMMAND": "ADD"}
+    faults = []
+    for key, whole in WHOLE.items():
+        document = NETWORK | {key: deepcopy(whole)}
+        for container, member in [(document, key), *places_in(document[key])]:
+            original = container[member]
+            for container[member] in VALUES:
+                data = json.dumps(document).encode()
+                if reason := fault("podwire", environment, data):
+                    faults.append(f"{reason}: {data!r}")
+            container[member] = original
+    assert faults == []
+
+
+@pytest.mark.parametrize("verb", PURE)
 def test_damaged_calls_that_fail_before_they_touch_the_machine_have_one_answer(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ipam.config.DATA_DIR", str(tmp_path / "leases"))
-    verbs = ["ADD", "CHECK", "STATUS", "VERSION", "UPDATE"]
-    assert campaign(random.Random(seed), "podwire", verbs, 1000) == []
+
+    @settings(max_examples=80)
+    @given(environments([verb]), documents())
+    @example(ENVIRONMENT | {"CNI_COMMAND": verb}, json.dumps(WHOLE).encode())
+    def check(environment: dict[str, str], document: bytes) -> None:
+        assert fault("podwire", environment, document) == ""
+
+    check()
     assert list(tmp_path.iterdir()) == []
 
 
-def inside(program: str) -> list[str]:
-    """Called in a machine of its own, so that whatever is done is done there."""
+def in_machine(program: str) -> None:
+    """Checks calls in a machine of its own, where they may do whatever they ask for."""
     os.chdir("/run")
-    with open("resolv.conf", "w", encoding="ascii") as file:
-        file.write("nameserver 10.1.2.1\n")
-    return campaign(random.Random(5), program, ["ADD", "CHECK", "DEL", "GC", "STATUS"], 600)
+    Path("resolv.conf").write_text("nameserver 10.1.2.1\n", encoding="ascii")
 
+    @settings(max_examples=80)
+    @given(environments(VERBS), documents())
+    def check(environment: dict[str, str], document: bytes) -> None:
+        assert fault(program, environment, document) == ""
 
-SHARING = ["portmap", "firewall"]  # what needs no namespace is attached now and then, and leaves its rules
+    check()
 
 
 @pytest.mark.parametrize("program", ["podwire", "ptp", "host-local", "bandwidth", "loopback", "tuning", *SHARING])
@@ -43,5 +83,5 @@ def test_damaged_calls_of_every_verb_have_one_answer(program: str) -> None:
         pytest.skip(reason)
     with Machine() as machine:
         before = machine.snapshot(())
-        assert machine.call(inside, program) == []
+        machine.call(in_machine, program)
         assert (machine.snapshot(()) == before) is (program not in SHARING)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.calls import NETWORK, call
+from tests.calls import NETWORK
+from tests.unit.calls import call
 
 if TYPE_CHECKING:
     from pathlib import Path

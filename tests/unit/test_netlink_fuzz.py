@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cni.agent.controllers.drift import Drift
 from cni.effects.forward_audit import understand
@@ -30,11 +31,12 @@ from cni.kernel.netlink import (
 from cni.protocol.address import parse_ip, parse_net
 from cni.protocol.errors import OperationFailed
 from cni.protocol.result import Route
+from tests.unit.strategies import damaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROUNDS = 400
+EXAMPLES = 50
 MAC = bytes(range(6))
 IP4, NET4, NET6 = parse_ip("192.0.2.1"), parse_net("192.0.2.0/24"), parse_net("2001:db8::/64")
 CHAIN = nft.Chain(nft.NFPROTO_INET, "podwire", "forward")
@@ -67,8 +69,8 @@ ELEMENT = nft.add_element(
 )[2]
 
 
-def heard(kind: int) -> Callable[[bytes], object]:
-    """The agent's ear, which knows every link and table."""
+def drift(kind: int) -> Callable[[bytes], object]:
+    """Returns the agent's reader of events, which watches every link and table."""
 
     class All(dict[int, Any]):
         def __missing__(self, index: int) -> Any:
@@ -79,6 +81,10 @@ def heard(kind: int) -> Callable[[bytes], object]:
     return lambda data: watch.disturbed(kind, data)
 
 
+def rule_drift(data: bytes) -> object:
+    return Drift("podwired").rules_disturbed(10 << 8 | nft_rules.NFT_MSG_DELRULE, data)
+
+
 def parse_rule(data: bytes) -> object:
     rule = nft_rules.parse_rule(data)
     return rule.target, understand(rule, {}, lambda _: [])
@@ -86,12 +92,12 @@ def parse_rule(data: bytes) -> object:
 
 def printed(parse: Callable[[bytes], Any]) -> Callable[[bytes], object]:
     """Returns a reader whose every decoded value is printed as well: it has to be fit for use."""
-    return lambda data: [str(one) for one in _texts(parse(data))]
+    return lambda data: [str(text) for text in _texts(parse(data))]
 
 
-def _texts(found: Any) -> list[str]:
-    parts = found if isinstance(found, list) else [found]
-    every = [member for one in parts if one is not None for member in (one, *one)]
+def _texts(decoded: Any) -> list[str]:
+    records = decoded if isinstance(decoded, list) else [decoded]
+    every = [member for record in records if record is not None for member in (record, *record)]
     return [member.text for member in every if hasattr(member, "text")]
 
 
@@ -114,30 +120,13 @@ DECODERS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
     "rule": (RULE, parse_rule),
     "elements": (ELEMENT, nft.parse_elements),
     "flow": (FLOW, lambda data: conntrack.parse_flow(data, 4)),
-    "heard link": (LINK, heard(rtnl.RTM_NEWLINK)),
-    "heard address": (rtnl.new_address(7, NET6, 2)[2], heard(rtnl.RTM_NEWADDR)),
-    "heard neighbour": (rtnl_overlay.set_neighbour(7, IP4, MAC)[2], heard(rtnl_overlay.RTM_NEWNEIGH)),
-    "heard route": (rtnl_overlay.set_route(NET4, IP4, 7, 80, on_link=True)[2], heard(rtnl.RTM_NEWROUTE)),
-    "heard rule": (RULE, lambda data: Drift("podwired").rules_disturbed(10 << 8 | nft_rules.NFT_MSG_DELRULE, data)),
+    "event of a link": (LINK, drift(rtnl.RTM_NEWLINK)),
+    "event of an address": (rtnl.new_address(7, NET6, 2)[2], drift(rtnl.RTM_NEWADDR)),
+    "event of a neighbour": (rtnl_overlay.set_neighbour(7, IP4, MAC)[2], drift(rtnl_overlay.RTM_NEWNEIGH)),
+    "event of a route": (rtnl_overlay.set_route(NET4, IP4, 7, 80, on_link=True)[2], drift(rtnl.RTM_NEWROUTE)),
+    "event of a rule": (RULE, rule_drift),
     "datagram": (frame(16, 2, 1, LINK) + frame(3, 2, 1, bytes(4)), lambda data: list(messages(data))),
 }
-
-
-def damaged(data: bytes, chance: random.Random) -> bytes:
-    """Cut, with bytes changed, or with a length that lies."""
-    content = bytearray(data)
-    for _ in range(chance.randint(1, 4)):
-        at = chance.randrange(len(content)) if content else 0
-        how = chance.randrange(4)
-        if how == 0:
-            del content[at:]
-        elif how == 1 and content:
-            content[at] = chance.randrange(256)
-        elif how == 2:
-            content[at & ~3 : (at & ~3) + 2] = chance.choice([0, 1, 3, 4, 5, 8, 0xFFFF]).to_bytes(2, "little")
-        else:
-            content[at:at] = bytes(chance.randrange(256) for _ in range(chance.randrange(9)))
-    return bytes(content)
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -146,53 +135,67 @@ def test_what_is_whole_is_decoded(name: str) -> None:
     decode(data)
 
 
+def outcome(name: str, data: bytes) -> str:
+    """Decodes. Raises AssertionError with the payload where the decoder raises anything but Malformed."""
+    try:
+        DECODERS[name][1](data)
+    except Malformed:
+        return "malformed"
+    except (struct.error, ValueError, LookupError, TypeError, OverflowError) as error:
+        raise AssertionError(data.hex()) from error
+    return "decoded"
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_what_is_cut_is_decoded_or_malformed(name: str) -> None:
+    data, _ = DECODERS[name]
+    assert "malformed" in {outcome(name, data[:end]) for end in range(len(data))}
+
+
 @pytest.mark.parametrize("name", DECODERS)
 def test_what_is_damaged_is_decoded_or_malformed(name: str) -> None:
-    data, decode = DECODERS[name]
-    chance = random.Random(f"netlink {name}")
-    outcomes = set()
-    for number in range(ROUNDS):
-        broken = damaged(data, chance) if number else b""
-        try:
-            decode(broken)
-            outcomes.add("decoded")
-        except Malformed:
-            outcomes.add("malformed")
-        except (struct.error, ValueError, LookupError, TypeError, OverflowError) as error:
-            pytest.fail(f"{broken.hex()}: {error!r}")
-    assert "malformed" in outcomes
+    @settings(max_examples=EXAMPLES)
+    @given(damaged(DECODERS[name][0]))
+    def check(data: bytes) -> None:
+        outcome(name, data)
+
+    check()
 
 
-@pytest.mark.parametrize("verb", ["request", "ask", "ask_each", "dump", "batch"])
+WHOLE = frame(2, 0, 1, bytes(4)) + frame(3, 2, 1, bytes(4)) + frame(16, 2, 1, LINK)
+CALLS: dict[str, Callable[[Netlink], object]] = {
+    "request": lambda netlink: netlink.request(16, 0, b""),
+    "ask": lambda netlink: netlink.ask(18, 0, b""),
+    "ask_each": lambda netlink: netlink.ask_each([(18, 0, b"")] * 3),
+    "dump": lambda netlink: netlink.dump(18, b""),
+    "batch": lambda netlink: netlink.batch([(16, 4, b"")] * 2),
+}
+
+
+class Kernel:
+    """A socket that gives prepared datagrams, then no more."""
+
+    def __init__(self, datagrams: list[bytes]) -> None:
+        self.datagrams = datagrams
+
+    def send(self, data: bytes) -> int:
+        return len(data)
+
+    def recvmsg(self, *_: int) -> tuple[bytes, list[object], int, tuple[int, int]]:
+        if not self.datagrams:
+            raise BlockingIOError(11, "no more")
+        return self.datagrams.pop(), [], 0, (0, 0)
+
+
+@pytest.mark.parametrize("verb", CALLS)
 def test_every_verb_ends_whatever_is_received(verb: str) -> None:
-    chance = random.Random(f"netlink {verb}")
-
-    class Source:
-        """Gives damaged datagrams, then nothing more."""
-
-        def __init__(self) -> None:
-            self.left = 5
-
-        def send(self, data: bytes) -> int:
-            return len(data)
-
-        def recvmsg(self, *_: int) -> tuple[bytes, list[object], int, tuple[int, int]]:
-            if not self.left:
-                raise BlockingIOError(11, "no more")
-            self.left -= 1
-            whole = frame(2, 0, 1, bytes(4)) + frame(3, 2, 1, bytes(4)) + frame(16, 2, 1, LINK)
-            return damaged(whole, chance), [], 0, (0, 0)
-
-    calls: dict[str, Callable[[Netlink], object]] = {
-        "request": lambda netlink: netlink.request(16, 0, b""),
-        "ask": lambda netlink: netlink.ask(18, 0, b""),
-        "ask_each": lambda netlink: netlink.ask_each([(18, 0, b"")] * 3),
-        "dump": lambda netlink: netlink.dump(18, b""),
-        "batch": lambda netlink: netlink.batch([(16, 4, b"")] * 2),
-    }
-    for _ in range(ROUNDS):
+    @settings(max_examples=EXAMPLES)
+    @given(st.lists(damaged(WHOLE), max_size=5))
+    def check(datagrams: list[bytes]) -> None:
         netlink = Netlink.__new__(Netlink)
         members: Any = netlink
-        members._socket, members._sequence = Source(), 0
+        members._socket, members._sequence = Kernel(datagrams), 0
         with contextlib.suppress(OperationFailed, NetlinkError, Interrupted):
-            calls[verb](netlink)
+            CALLS[verb](netlink)
+
+    check()

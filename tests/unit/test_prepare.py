@@ -14,7 +14,7 @@ from cni.protocol.jsontext import dump
 from cni.protocol.plugin_config import parse_plugin_config
 from cni.protocol.request import parse_request
 from cni.protocol.result import Interface, IPConfig, Result, result_json
-from tests.unit.calls import ENVIRONMENT, NETWORK
+from tests.calls import ENVIRONMENT, NETWORK
 
 if TYPE_CHECKING:
     from cni.effects.host import Host

@@ -17,7 +17,8 @@ import cni.main
 from cni import VERSION
 from cni.main import Descriptor, run
 from cni.protocol.versions import SUPPORTED
-from tests.unit.calls import ENVIRONMENT, NETWORK, NOWHERE, Sink, Source, call
+from tests.calls import ENVIRONMENT, NETWORK, NOWHERE
+from tests.unit.calls import Sink, Source, call
 
 if TYPE_CHECKING:
     from collections.abc import Callable

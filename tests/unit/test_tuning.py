@@ -33,7 +33,8 @@ from cni.protocol.owner import Owner
 from cni.protocol.plugin_config import parse_plugin_config
 from cni.protocol.request import parse_request
 from cni.protocol.result import Interface, Result
-from tests.unit.calls import ENVIRONMENT, call
+from tests.calls import ENVIRONMENT
+from tests.unit.calls import call
 
 MAC, OTHER, THIRD = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"
 OWNER = Owner("net", "c1", "eth0")
