@@ -1,7 +1,7 @@
-"""`podwire install`: the bundle into a folder of plugins, with links under the names that it stands in for.
+"""`podwire install`: copies the bundle to a folder of plugins, and links the names of the plugins that it replaces.
 
-A version lies in a folder of its own, and everything else is a link: one rename(2) is the upgrade, and what runs keeps
-its own version, which stays until the next.
+Each version has a folder of its own, and all else are links: one rename(2) is the upgrade. Running processes keep their
+version, which is removed by the second upgrade after it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ PROGRAM = PODWIRE
 CONTENTS = "podwire.d"  # the bundle's folder beside the executable
 VERSIONS = ".podwire"  # in the folder of plugins
 NAMES = tuple(name for name in PROGRAMS if name != PODWIRE)
-DESCRIPTION = """Copies this bundle to DIR as the executable podwire, and links plugin names to it: all of these,
-or those that are named. A name that is another program's is left alone, or refused where it was named, unless
---force says otherwise."""
+DESCRIPTION = """Copies this bundle to DIR as the executable podwire, and links plugin names to it. Files not installed
+by podwire are kept, and are an error if --names lists them, unless --force is given."""
 
 
 class Order(Record):
-    """What is to be installed where. `named`: the user asked for just these names."""
+    """The command line. `named`: the user listed the names."""
 
     folder: str
     names: tuple[str, ...]
@@ -39,54 +38,53 @@ class Order(Record):
 
 
 def parse_order(arguments: Sequence[str]) -> Order:
-    """Raises SystemExit after printing help or what is wrong, as argparse does."""
+    """Parses the command line. Raises SystemExit after printing help or the error, as argparse does."""
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} install", description=DESCRIPTION)
-    parser.add_argument("--bin-dir", required=True, metavar="DIR", help="where the runtime looks for plugins")
+    parser.add_argument("--bin-dir", required=True, metavar="DIR", help="the runtime's folder of plugins (CNI_PATH)")
     known = ", ".join(NAMES)
-    parser.add_argument("--names", metavar="A,B", help=f"plugin names to link (default: {known})")
-    parser.add_argument("--force", action="store_true", help="replace programs of others")
-    found = parser.parse_args(list(arguments))
-    names = NAMES if found.names is None else tuple(name for name in found.names.split(",") if name)
+    parser.add_argument("--names", metavar="A,B", help=f"plugin names to link (default: all, {known})")
+    parser.add_argument("--force", action="store_true", help="replace files not installed by podwire")
+    options = parser.parse_args(list(arguments))
+    names = NAMES if options.names is None else tuple(name for name in options.names.split(",") if name)
     for name in names:
         if name not in NAMES:
-            parser.error(f"--names: {name!r} is none of {known}")
-    return Order(found.bin_dir, names, found.names is not None, found.force)
+            parser.error(f"--names: unknown plugin {name!r} (available: {known})")
+    return Order(options.bin_dir, names, options.names is not None, options.force)
 
 
 def install(order: Order) -> list[str]:
-    """Installs, and tells in lines what is where now.
+    """Installs, and returns a line for each name: what it is now.
 
-    Raises InvalidConfig (nothing was touched: this is no bundle, a name is another's), IOFailure.
+    Raises InvalidConfig (before any change: not a bundle, or a name is a file not installed by podwire), IOFailure.
     """
     source = vars(sys).get("_MEIPASS")
     if source is None:
-        raise InvalidConfig("only the bundle can be installed: build it with hack/build")
+        raise InvalidConfig("install: not a bundle (build one with hack/build)")
     try:
         folders.make(order.folder, 0o755)
         foreign = [name for name in (PROGRAM, *order.names) if not _is_ours(order.folder, name)]
-        refused = [name for name in foreign if order.named or name == PROGRAM]
-        if refused and not order.force:
-            named = ", ".join(f"{order.folder}/{name}" for name in refused)
-            raise InvalidConfig(f"not podwire's, so left alone: {named}; --force replaces it")
-        before = _installed(order.folder)
+        conflicts = [f"{order.folder}/{name}" for name in foreign if order.named or name == PROGRAM]
+        if conflicts and not order.force:
+            raise InvalidConfig(f"{', '.join(conflicts)}: not installed by podwire (--force replaces it)")
+        previous = _installed(order.folder)
         unpacked = os.path.isfile(f"{order.folder}/{PROGRAM}") and not os.path.islink(f"{order.folder}/{PROGRAM}")
         version = _place_version(os.path.dirname(source), order.folder)
-        said = _link(order.folder, PROGRAM, f"{VERSIONS}/{version}/{PROGRAM}")
+        lines = _link(order.folder, PROGRAM, f"{VERSIONS}/{version}/{PROGRAM}")
         for name in order.names:
             if name in foreign and not order.force:
-                said.append(f"{order.folder}/{name}: another program's, left alone (--force replaces it)")
+                lines.append(f"{order.folder}/{name}: not installed by podwire, kept (--force replaces it)")
             else:
-                said += _link(order.folder, name, PROGRAM)
-        _remove_old(order.folder, (version, before))
-        if not unpacked:  # else its processes may still be running
+                lines += _link(order.folder, name, PROGRAM)
+        _remove_old(order.folder, (version, previous))
+        if not unpacked:  # else processes of the unpacked bundle may still run
             shutil.rmtree(f"{order.folder}/{CONTENTS}", ignore_errors=True)
     except OSError as error:
-        raise IOFailure(f"cannot install in {order.folder}: {error.strerror} ({error.filename})") from None
-    return said
+        raise IOFailure(f"{error.filename}: {error.strerror}, cannot install in {order.folder}") from None
+    return lines
 
 
 def _is_ours(folder: str, name: str) -> bool:
-    """Nothing of the name is there, or a link of ours, or the executable of an unpacked archive."""
+    """Returns True if the name is free, a link of podwire install, or the executable of an unpacked archive."""
     path = f"{folder}/{name}"
     if not os.path.lexists(path):
         return True
@@ -96,7 +94,7 @@ def _is_ours(folder: str, name: str) -> bool:
 
 
 def _place_version(source: str, folder: str) -> str:
-    """Copies the bundle to a folder that no other copy has had, and gives its name."""
+    """Copies the bundle to a folder with a new number, and returns the folder's name."""
     versions = f"{folder}/{VERSIONS}"
     folders.make(versions, 0o755)
     number = 1
@@ -117,17 +115,17 @@ def _place_version(source: str, folder: str) -> str:
 
 
 def _link(folder: str, name: str, target: str) -> list[str]:
-    """A link in place of whatever is there, at no moment of nothing."""
-    beside = f"{folder}/.{name}.new"
-    if os.path.lexists(beside):
-        os.unlink(beside)
-    os.symlink(target, beside)
-    os.rename(beside, f"{folder}/{name}")
+    """Replaces a file by a link atomically, and returns the line for it."""
+    temporary = f"{folder}/.{name}.new"
+    if os.path.lexists(temporary):
+        os.unlink(temporary)
+    os.symlink(target, temporary)
+    os.rename(temporary, f"{folder}/{name}")
     return [f"{folder}/{name} -> {target}"]
 
 
 def _remove_old(folder: str, keep: tuple[str, ...]) -> None:
-    """All versions but this one and the one before it, whose processes may still be running."""
+    """Removes all versions but the new one and the one before it, whose processes may still run."""
     versions = f"{folder}/{VERSIONS}"
     for name in os.listdir(versions):
         if name not in keep:
@@ -135,6 +133,6 @@ def _remove_old(folder: str, keep: tuple[str, ...]) -> None:
 
 
 def _installed(folder: str) -> str:
-    """The version that the executable is a link to; empty where it is none."""
+    """Returns the version that the executable is a link to; empty if it is not a link."""
     path = f"{folder}/{PROGRAM}"
     return os.path.basename(os.path.dirname(os.readlink(path))) if os.path.islink(path) else ""

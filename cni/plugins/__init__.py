@@ -1,1 +1,1 @@
-"""The plugins: each program's verbs, from the configuration to the answer."""
+"""The plugins: the verbs of each program, from the configuration to the result."""

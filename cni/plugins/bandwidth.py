@@ -1,4 +1,4 @@
-"""bandwidth: limits for a container that others have attached by a veth pair."""
+"""bandwidth: rate limits for a container that another plugin has attached by a veth pair."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ class Bandwidth:
         return bandwidth.operations(self._conf, self._owner, self._host_interface(previous), paired=False)
 
     def _host_interface(self, previous: Result) -> str:
-        """Of the host's interfaces that were answered, the one that is the container's other end."""
+        """Returns the host's interface in the result that is the veth peer of the container's.
+
+        Raises OperationFailed, for CHECK CheckFailed.
+        """
         host, ifname = self._call.host, self._call.request.ifname
         inside = host.container_rtnl.find(ifname)
         peer = inside.peer if inside is not None else -1
@@ -54,7 +57,7 @@ class Bandwidth:
     def answer(self, previous: Result) -> Result:
         added = bandwidth.interfaces(self._conf, self._owner)
         if at_least(self._call.config.version, TELLS_MTU):
-            added = tuple([one.with_mtu(self._call.host.rtnl.need(one.name).mtu) for one in added])
+            added = tuple([ifb.with_mtu(self._call.host.rtnl.need(ifb.name).mtu) for ifb in added])
         return previous._replace(interfaces=previous.interfaces + added)
 
     def released(self, previous: Result) -> Released:
@@ -64,6 +67,7 @@ class Bandwidth:
         return tuple([Ifb(name, ifb_mac(self._owner), "", self._owner.label, paired=False) for name in names]), False
 
     def _reference_name(self) -> str:
+        """Returns the ifb's name in the reference plugin (plugins/meta/bandwidth, getIfbDeviceName)."""
         from hashlib import sha512
 
         hashed = sha512((self._owner.network + self._owner.container_id).encode()).hexdigest()
@@ -76,7 +80,7 @@ class Bandwidth:
             rtnl.delete(name)
 
     def status(self) -> None:
-        """The kernel's part is a module, loaded on demand."""
+        """Checks nothing: the kernel loads its modules (ifb, sch_tbf) on demand."""
 
 
 PLUGIN = Bandwidth

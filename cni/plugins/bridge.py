@@ -1,4 +1,4 @@
-"""The verbs of `type: podwire`, `bridge` and `ptp`: request and network in, result out."""
+"""The verbs of the interface plugins `podwire`, `bridge` and `ptp`."""
 
 from __future__ import annotations
 
@@ -86,19 +86,19 @@ def _as_answered(
 
 
 def add(call: Call) -> None:
-    """Attaches the container and answers; on any failure, that of answering included, nothing of it is left."""
+    """Attaches the container and writes the result; rolls all back on any failure, also that of writing."""
     request, network, host = call.request, call.config, call.host
     conf, ipam, _ = validate(call)
     host.open_container(request.netns, request.netns_override)
     owner = owner_of(call)
-    # Before anything is leased: rolling back would give back what the container lives with.
+    # Before an address is leased: a rollback would release the lease of the container that is attached.
     refuse_attached(host, owner.host_interface, owner.ifname)
     with Journal(host) as journal:
         host.raise_if_interrupted()
         lease = ipam.add(request, network, alive_in(network.name))
         journal.add(lambda: ipam.delete(request, network, alive_in(network.name)))
         _require_address(conf, lease)
-        host.lock.lock_shared()  # only now: an executed allocator may take its time
+        host.lock.lock_shared()  # not earlier: an executed IPAM plugin may be slow
         plan = prepare(call, conf, lease)
         answer = call.render(plan.result)
         apply(host, plan.operations, journal)
@@ -108,23 +108,23 @@ def add(call: Call) -> None:
 
 
 def check(call: Call) -> None:
-    """Raises CheckFailed naming everything that is no longer as ADD made it."""
+    """Raises CheckFailed with every difference from what ADD made."""
     request, network, host = call.request, call.config, call.host
     conf, ipam, previous = validate(call)
     if previous is None:
         raise InvalidConfig("prevResult: missing, CHECK compares with what ADD answered")
     host.open_container(request.netns, request.netns_override)
-    found = differences(host, prepare(call, conf, previous).operations)
+    failures = differences(host, prepare(call, conf, previous).operations)
     try:
         ipam.check(request, network, previous)
     except CheckFailed as error:
-        found.append(error.message)
-    if found:
-        raise CheckFailed("the container's network is not as ADD made it: " + "; ".join(found))
+        failures.append(error.message)
+    if failures:
+        raise CheckFailed("the container's network is not as ADD made it: " + "; ".join(failures))
 
 
 def delete(call: Call) -> None:
-    """Releases whatever there is of the attachment; what is missing, or at fault elsewhere, is no obstacle."""
+    """Releases all that exists of the attachment. Missing objects and errors of the configuration do not stop it."""
     request, network, host = call.request, call.config, call.host
     conf = parse_netconf(network, request.args, ConfigErrors(), call.program)
     ipam = allocator(conf.ipam_type, request)
@@ -132,7 +132,7 @@ def delete(call: Call) -> None:
     owner = owner_of(call)
     own = find_own(host, owner)
     alias = parse_alias(own.alias if own is not None else "")
-    if own is None:  # else the container's end goes with ours
+    if own is None:  # else deleting the host's end deletes the container's
         open_if_there(host, request)
     conf = _as_attached(conf, alias)
     addresses = alias.addresses
@@ -146,8 +146,8 @@ def delete(call: Call) -> None:
     failed = release(host, [op for op in reversed(operations) if own is not None or not isinstance(op, Veth)])
     if host.container is not None:
         collect_errors(failed, lambda: _release_stray(call, owner, conf, addresses or _leased(request, network, ipam)))
-    unknown = conf.ports_given and not (alias.label or conf.ports.mappings)
-    if unknown or not alias.whole or (not addresses and (conf.ip_masq or conf.ports.mappings)):
+    is_unknown = conf.ports_given and not (alias.label or conf.ports.mappings)
+    if is_unknown or not alias.whole or (not addresses and (conf.ip_masq or conf.ports.mappings)):
         from cni.effects import nft_elements, portmap
 
         collect_errors(failed, lambda: nft_elements.remove_owned(host, owner.has))
@@ -160,11 +160,11 @@ def delete(call: Call) -> None:
 
 
 def collect(call: Call) -> None:
-    """GC: releases what belongs to the network's attachments that are not in the runtime's list of valid ones."""
+    """GC: releases all attachments of the network that are not in the runtime's list of valid ones."""
     network, host = call.config, call.host
     valid = valid_attachments(network)
     if valid is None:
-        return  # a runtime that names none must not lose all (cnitool sends no list)
+        return  # cnitool sends no list, and must not lose all attachments
     conf = parse_netconf(network, {}, ConfigErrors(), call.program)
     is_stale = stale(network.name, valid)
     from cni.effects import nft_elements, portmap
@@ -182,7 +182,7 @@ def collect(call: Call) -> None:
 
 
 def status(call: Call) -> None:
-    """Raises PluginNotAvailable where an ADD could not be served."""
+    """Raises PluginNotAvailable if an ADD would fail."""
     conf, ipam, _ = validate(call)
     bridge = call.host.rtnl.find(conf.bridge)
     if not conf.routed and bridge is not None and bridge.kind != "bridge":
@@ -202,19 +202,21 @@ VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": sta
 
 
 def _with_mtus(host: Host, conf: NetConf, result: Result) -> Result:
-    """Both ends of a pair, and an ifb, have what was asked for; a bridge follows its ports, so the kernel is asked."""
+    """Returns the result with MTUs: what was asked for, and for a bridge, which follows its ports, the kernel's."""
     shared = () if conf.routed else (conf.bridge, f"{conf.bridge}.{conf.vlan}")
     interfaces = []
-    for one in result.interfaces:
-        is_shared = one.name in shared and not one.sandbox
-        interfaces.append(one.with_mtu(host.rtnl.need(one.name).mtu if is_shared else conf.mtu or VETH_MTU))
+    for interface in result.interfaces:
+        is_shared = interface.name in shared and not interface.sandbox
+        interfaces.append(interface.with_mtu(host.rtnl.need(interface.name).mtu if is_shared else conf.mtu or VETH_MTU))
     return result._replace(interfaces=tuple(interfaces))
 
 
 def _require_address(conf: NetConf, lease: Result) -> None:
+    """Raises OperationFailed, InvalidConfig if the network cannot use the lease."""
     if conf.ipam_type and not lease.ips:
         raise OperationFailed(f"the IPAM plugin {conf.ipam_type} returned no address")
-    if error := mtu_fault(conf, {ip.address.family for ip in lease.ips}):  # of a program, only now
+    # The families of an executed IPAM plugin are not known before.
+    if error := mtu_fault(conf, {ip.address.family for ip in lease.ips}):
         raise InvalidConfig(f"invalid network configuration: mtu: {error}")
     for ip in with_gateways(lease.ips) if conf.routed else ():
         if ip.gateway is None:
@@ -228,7 +230,7 @@ def _facts(host: Host, conf: NetConf) -> Facts:
 
 
 def _arrival(conf: NetConf) -> str:
-    """The interface by which the host gets what containers send; each its own where there is no bridge."""
+    """Returns the interface by which the host receives containers' packets; a pattern if each has its own (routed)."""
     if conf.routed:
         return f"{host_interface_of('')}*"
     return f"{conf.bridge}.{conf.vlan}" if conf.vlan else conf.bridge
@@ -239,7 +241,7 @@ def _answered_names(previous: Result, owner: Owner, conf: NetConf, names: Names,
 
     Raises InvalidConfig.
     """
-    hosts = [one.name for one in previous.interfaces if not one.sandbox and one.name != conf.bridge]
+    hosts = [each.name for each in previous.interfaces if not each.sandbox and each.name != conf.bridge]
     if hosts:
         names = names._replace(host_interface=hosts[0])
     for interface in previous.interfaces:
@@ -250,10 +252,11 @@ def _answered_names(previous: Result, owner: Owner, conf: NetConf, names: Names,
 
 def _answered_mtu(previous: Result, owner: Owner, netns: str) -> int:
     """Returns the MTU of the container's interface after the whole chain; 0 if the result's version has none."""
-    return next((one.mtu for one in previous.interfaces if (one.name, one.sandbox) == (owner.ifname, netns)), 0)
+    return next((each.mtu for each in previous.interfaces if (each.name, each.sandbox) == (owner.ifname, netns)), 0)
 
 
 def _mac(text: str) -> bytes:
+    """Raises InvalidConfig."""
     try:
         return parse_mac(text)
     except ValueError as error:
@@ -261,6 +264,7 @@ def _mac(text: str) -> bytes:
 
 
 def _release_stray(call: Call, owner: Owner, conf: NetConf, addresses: tuple[Net, ...]) -> None:
+    """Deletes the container's interface without the host's end, if traces show that it is this attachment's."""
     from cni.effects import stray
     from cni.plan.traces import traces_of
 
@@ -271,7 +275,7 @@ def _release_stray(call: Call, owner: Owner, conf: NetConf, addresses: tuple[Net
 
 
 def _as_attached(conf: NetConf, alias: Alias) -> NetConf:
-    """What was made: by the alias as far as it tells; where the interface is gone, whatever may have been made."""
+    """Returns the configuration as ADD had it, from the alias; without an interface, all that may have been made."""
     return conf._replace(
         ip_masq=conf.ip_masq or alias.masqueraded,
         mac_spoof_check=conf.mac_spoof_check or alias.guarded is not None,
@@ -282,11 +286,11 @@ def _as_attached(conf: NetConf, alias: Alias) -> NetConf:
 
 
 def _leased(request: Request, config: PluginConfig, ipam: Ipam) -> tuple[Net, ...]:
-    """The attachment's addresses by ADD's answer, or else by its leases."""
+    """Returns the attachment's addresses: those of ADD's result, or else those of its leases."""
     previous = previous_result(config, ConfigErrors())
     if previous is not None and previous.ips:
         return tuple([ip.address for ip in previous.ips])
     try:
         return tuple([Net(ip, ip.bits) for ip in ipam.leased(request, config)])
     except FAILURES:
-        return ()  # the release of the leases will say what is wrong with them
+        return ()  # releasing the leases reports the error

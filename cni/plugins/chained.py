@@ -1,6 +1,6 @@
-"""The verbs of plugins that work on what others before them made: portmap, bandwidth, firewall, tuning; and loopback.
+"""The verbs of chained plugins (portmap, bandwidth, firewall, tuning) and of loopback.
 
-Each is a small class behind one door: what it makes of the earlier plugins' answer, as operations, and what it answers.
+Each plugin is a small class with one protocol: operations and a result, both from the result of the plugin before.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
             """Releases all that has a stale label: for GC, and for a DEL that does not know all of the attachment."""
 
         def status(self) -> None:
-            """Raises PluginNotAvailable where an ADD could not be served."""
+            """Raises PluginNotAvailable if an ADD would fail."""
 
 
 def _plugin(call: Call, errors: ConfigErrors) -> Plugin:
@@ -66,7 +66,7 @@ def _plugin(call: Call, errors: ConfigErrors) -> Plugin:
 
 
 def _prepared(call: Call) -> tuple[Plugin, Result]:
-    """For ADD and CHECK: the plugin and what was answered before it. Raises InvalidConfig."""
+    """Returns the plugin and the result of the plugin before it, for ADD and CHECK. Raises InvalidConfig."""
     errors = call.config.judge()
     plugin = _plugin(call, errors)
     previous = previous_result(call.config, errors)
@@ -79,7 +79,7 @@ def _prepared(call: Call) -> tuple[Plugin, Result]:
 
 
 def add(call: Call) -> None:
-    """What earlier plugins answered, with what this one adds; on any failure, nothing of its own is left."""
+    """Adds to the result of the plugin before; rolls back its own changes on any failure."""
     plugin, previous = _prepared(call)
     host = call.host
     with Journal(host, shared_stays=plugin.keeps_shared) as journal:
@@ -89,15 +89,15 @@ def add(call: Call) -> None:
 
 
 def check(call: Call) -> None:
-    """Raises CheckFailed naming everything that is no longer as ADD made it."""
+    """Raises CheckFailed with every difference from what ADD made."""
     plugin, previous = _prepared(call)
-    found = differences(call.host, plugin.operations(previous))
-    if found:
-        raise CheckFailed("the container's network is not as ADD made it: " + "; ".join(found))
+    failures = differences(call.host, plugin.operations(previous))
+    if failures:
+        raise CheckFailed("the container's network is not as ADD made it: " + "; ".join(failures))
 
 
 def delete(call: Call) -> None:
-    """Releases whatever there is; what is missing, or at fault elsewhere, is no obstacle."""
+    """Releases all that exists. Missing objects and errors of the configuration do not stop it."""
     plugin = _plugin(call, ConfigErrors())
     previous = previous_result(call.config, ConfigErrors()) or Result()
     if plugin.needs_netns:
@@ -111,7 +111,7 @@ def delete(call: Call) -> None:
 
 
 def collect(call: Call) -> None:
-    """GC: releases what belongs to the network's attachments that are not in the runtime's list of valid ones."""
+    """GC: releases all attachments of the network that are not in the runtime's list of valid ones."""
     valid = valid_attachments(call.config)
     if valid is None:
         return
@@ -121,7 +121,7 @@ def collect(call: Call) -> None:
 
 
 def status(call: Call) -> None:
-    """Raises PluginNotAvailable where an ADD could not be served, InvalidConfig where the configuration is at fault."""
+    """Raises PluginNotAvailable if an ADD would fail, InvalidConfig with the errors of the configuration."""
     errors = call.config.judge()
     plugin = _plugin(call, errors)
     errors.raise_if_any()

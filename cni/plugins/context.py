@@ -1,4 +1,4 @@
-"""One call of a runtime, and what all verbs do with it."""
+"""One call of a runtime, and what the verbs of all plugins share."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 
 class Call(Record):
-    """One call: which program, what is asked, the host it is about, how a result is written, where answer and
-    notices go.
+    """A call of a runtime.
+
+    `program`: the plugin's name. `render` gives the text of a result; `answer` writes it to stdout, `warn` a line to
+    stderr.
     """
 
     program: str
@@ -36,7 +38,7 @@ def owner_of(call: Call) -> Owner:
 
 
 def open_if_there(host: Host, request: Request) -> None:
-    """A namespace that is gone, or is none, took the container's side with it."""
+    """Opens the container's namespace. If it is gone or invalid, the container's end is gone, too: not an error."""
     if not request.netns:
         return
     try:
@@ -46,7 +48,7 @@ def open_if_there(host: Host, request: Request) -> None:
 
 
 def require_nft(call: Call) -> None:
-    """Raises PluginNotAvailable where the kernel or the program is missing."""
+    """Raises PluginNotAvailable if the kernel has no nftables, or the program nft is missing."""
     from cni import proc
 
     if not call.host.nft.is_in_kernel:
@@ -56,12 +58,14 @@ def require_nft(call: Call) -> None:
 
 
 def collect_errors(failed: list[str], step: Callable[[], None]) -> None:
+    """Runs `step` and appends its error, so that the steps after it run as well."""
     try:
         step()
     except FAILURES as error:
         failed.append(error_text(error))
 
 
-def raise_collected(failed: list[str], what: str) -> None:
+def raise_collected(failed: list[str], summary: str) -> None:
+    """Raises OperationFailed with all collected errors."""
     if failed:
-        raise OperationFailed(f"{what}: {'; '.join(failed)}")
+        raise OperationFailed(f"{summary}: {'; '.join(failed)}")

@@ -1,4 +1,4 @@
-"""firewall: traffic of a container that others have attached is accepted, or kept within its bridge."""
+"""firewall: accepts the traffic of a container that another plugin has attached, or keeps it within its bridge."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Firewall:
         self._firewalld: bool | None = None
 
     def operations(self, previous: Result) -> tuple[Operation, ...]:
-        """Isolation comes first: what must not pass never could."""
+        """Returns isolation first, so that a packet it drops is never accepted before."""
         policy = self._conf.policy
         accepted = self._accepted(previous)
         if policy == OPEN:
@@ -45,12 +45,12 @@ class Firewall:
         return (Isolation(bridge, within), *map(IsolatedPort, ports), *accepted)
 
     def _accepted(self, previous: Result) -> tuple[Operation, ...]:
-        """What comes new from outside is the host's firewall's to judge, but for what comes through a host port."""
+        """Returns accept rules; those of new connections from outside are for host ports alone."""
         addresses = [ip.address for ip in previous.ips]
-        return self._judged(addresses) + forward_accept.operations(addresses, inbound=False)
+        return self._source_rules(addresses) + forward_accept.operations(addresses, inbound=False)
 
-    def _judged(self, addresses: list[Net]) -> tuple[Operation, ...]:
-        """Asks firewalld, or else the administrator's chain: one of the two, as the reference does."""
+    def _source_rules(self, addresses: list[Net]) -> tuple[Operation, ...]:
+        """Returns the sources of firewalld's zone, or else the administrator's chain, as the reference does."""
         if not self._asks_firewalld():
             return adminchain.operations(self._conf.admin_chain, addresses)
         from cni.plan import firewalld
@@ -58,7 +58,7 @@ class Firewall:
         return firewalld.operations(self._conf.zone, addresses)
 
     def _asks_firewalld(self) -> bool:
-        """Looked up once for a call."""
+        """Returns True if the backend is firewalld, or none and firewalld runs. Looked up once for a call."""
         from cni.effects import firewalld
 
         if self._firewalld is None:
@@ -67,9 +67,9 @@ class Firewall:
         return self._firewalld
 
     def _bridge(self, previous: Result) -> str:
-        """The host's first interface that was answered, as bridge names them. Raises InvalidConfig."""
+        """Returns the host's first interface in the result, where bridge puts its own. Raises InvalidConfig."""
         names = [interface.name for interface in previous.interfaces if not interface.sandbox]
-        error = ifname_fault(names[0]) if names and names[0] else "no interface of the host is named"
+        error = ifname_fault(names[0]) if names and names[0] else "no host interface"
         if error:
             raise InvalidConfig(
                 f"prevResult.interfaces: {error}, ingressPolicy {self._conf.policy} needs the bridge there:"
@@ -78,20 +78,20 @@ class Firewall:
         return names[0]
 
     def _ports(self, previous: Result, bridge: str) -> list[str]:
-        """The host's interfaces that were answered and are ports of the bridge."""
-        route = self._call.host.rtnl
-        found = [route.find(interface.name) for interface in previous.interfaces if not interface.sandbox]
-        masters = [link.ifindex for link in found if link is not None and link.name == bridge]
-        return [link.name for link in found if link is not None and link.master in masters]
+        """Returns the host's interfaces in the result that are ports of the bridge."""
+        rtnl = self._call.host.rtnl
+        links = [rtnl.find(interface.name) for interface in previous.interfaces if not interface.sandbox]
+        masters = [link.ifindex for link in links if link is not None and link.name == bridge]
+        return [link.name for link in links if link is not None and link.master in masters]
 
     def answer(self, previous: Result) -> Result:
-        """What the reference would accept there, and podwire does not, is told; the container is not refused for it."""
+        """Warns of packets that iptables-legacy drops and the reference would accept; the ADD does not fail for it."""
         try:
             families = {ip.address.family for ip in previous.ips}
-            asked = "" if self._asks_firewalld() else self._conf.admin_chain
-            iptables_legacy.refuse_drops(self._call.host, families, ANY_INTERFACE, asked)
-        except PluginNotAvailable as unavailable:
-            self._call.warn(unavailable.message)
+            admin_chain = "" if self._asks_firewalld() else self._conf.admin_chain
+            iptables_legacy.refuse_drops(self._call.host, families, ANY_INTERFACE, admin_chain)
+        except PluginNotAvailable as error:
+            self._call.warn(error.message)
         return previous
 
     def released(self, previous: Result) -> Released:
@@ -102,17 +102,17 @@ class Firewall:
         """Releases nothing: no rule has the label of one container."""
 
     def status(self) -> None:
-        """The container's interface and families are known only to the plugin before; IPv4 is assumed."""
+        """Assumes IPv4 and any interface: only the plugin before knows those of a container."""
         from cni.effects import forward_audit
 
         if self._conf.policy != OPEN:
             require_nft(self._call)
         self._require_firewalld()
-        mended = FIREWALLD if self._asks_firewalld() else ""
-        forward_audit.refuse_drops(self._call.host, [4], ANY_INTERFACE, mended)
+        accepting = FIREWALLD if self._asks_firewalld() else ""
+        forward_audit.refuse_drops(self._call.host, [4], ANY_INTERFACE, accepting)
 
     def _require_firewalld(self) -> None:
-        """Raises PluginNotAvailable where it is asked for by name and does not run."""
+        """Raises PluginNotAvailable if firewalld is asked for by name and does not run."""
         from cni.effects import firewalld
 
         if self._conf.backend == FIREWALLD and not firewalld.is_running(self._call.request.environment):

@@ -1,8 +1,8 @@
-"""`type: flannel`: a network whose addresses the node agent chose, handed on to the plugin that attaches.
+"""`type: flannel`: delegates to an interface plugin, with the subnet that the node agent wrote to subnet.env.
 
-What was handed on at ADD is kept in `<dataDir>/<container ID>`, the reference's file, for the DEL of whichever program.
-Where it is missing, or of another network, what would be handed on now serves as well: podwire finds what there is by
-the owner.
+ADD saves the delegate's configuration in `<dataDir>/<container ID>`, the reference's file, so that the DEL of either
+program finds it. If it is missing or of another network, DEL uses the configuration that an ADD would use now: podwire
+finds an attachment by its owner.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ PASSED_THROUGH = ("prevResult", "cni.dev/valid-attachments", "cni.dev/attachment
 
 
 def add(call: Call) -> None:
-    """Raises TryAgain where the agent has not written the node's subnet yet."""
+    """Delegates ADD. Raises TryAgain if the node agent has not written subnet.env yet."""
     conf = _validated(call)
     delegate = _delegate_config(call, conf)
     path = _path(conf, call.request.container_id)
-    earlier = statefile.read(path)  # of an attachment that lives, which may be why this one will be refused
+    earlier = statefile.read(path)  # of an existing attachment, which may make the delegate reject this ADD
     statefile.write(path, dump(delegate).encode("utf-8", "backslashreplace"))
     try:
         _delegate(call, delegate)
@@ -45,13 +45,14 @@ def add(call: Call) -> None:
 
 
 def check(call: Call) -> None:
+    """Delegates CHECK."""
     call.config.judge().raise_if_any()
     conf = parse_flannel(call.config, ConfigErrors())
     _delegate(call, _saved(call, conf) or _delegate_config(call, conf))
 
 
 def delete(call: Call) -> None:
-    """The file goes last: a DEL that failed can be repeated."""
+    """Delegates DEL. Removes the saved configuration last, so that a DEL that failed can be repeated."""
     conf = parse_flannel(call.config, ConfigErrors())
     saved = _saved(call, conf)
     _delegate(call, saved or _fallback_config(call, conf))
@@ -60,20 +61,20 @@ def delete(call: Call) -> None:
 
 
 def collect(call: Call) -> None:
-    """GC: files of containers that are not valid go when the delegate has released what they tell of."""
+    """Delegates GC, then removes the saved configurations of containers that are not valid."""
     conf = parse_flannel(call.config, ConfigErrors())
     valid = valid_attachments(call.config)
     if valid is None:
         return
     _delegate(call, _fallback_config(call, conf))
-    living = {container_id for container_id, _ in valid}
+    valid_ids = {container_id for container_id, _ in valid}
     for container_id in statefile.names(conf.data_dir):
-        if container_id not in living and _read(conf, container_id, call.config.name) is not None:
+        if container_id not in valid_ids and _read(conf, container_id, call.config.name) is not None:
             statefile.remove(_path(conf, container_id))
 
 
 def status(call: Call) -> None:
-    """Raises PluginNotAvailable where an ADD could not be served."""
+    """Raises PluginNotAvailable if an ADD would fail."""
     conf = _validated(call)
     try:
         delegate = _delegate_config(call, conf)
@@ -86,7 +87,7 @@ VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": sta
 
 
 def _validated(call: Call) -> FlannelConf:
-    """Raises InvalidConfig, also where the container's ID is too long for the file that bears it."""
+    """Returns the configuration. Raises InvalidConfig, also if the container's ID is too long for a file name."""
     errors = call.config.judge()
     conf = parse_flannel(call.config, errors)
     previous_result(call.config, errors)
@@ -95,10 +96,10 @@ def _validated(call: Call) -> FlannelConf:
 
 
 def _delegate_config(call: Call, conf: FlannelConf) -> dict[str, JsonValue]:
-    """Raises TryAgain, IOFailure, InvalidConfig."""
+    """Returns the delegate's configuration. Raises TryAgain, IOFailure, InvalidConfig."""
     data = statefile.read(conf.subnet_file, links=True)
     if data is None:
-        raise TryAgain(f"{conf.subnet_file} is not there yet: is the node agent (podwired, flanneld) running?")
+        raise TryAgain(f"{conf.subnet_file}: not found (is the node agent, podwired or flanneld, running?)")
     try:
         return render(call.config, conf, parse_subnet_env(data.decode("utf-8", "replace"), conf.subnet_file))
     except ValueError as error:
@@ -106,7 +107,7 @@ def _delegate_config(call: Call, conf: FlannelConf) -> dict[str, JsonValue]:
 
 
 def _fallback_config(call: Call, conf: FlannelConf) -> dict[str, JsonValue]:
-    """For a release: without the agent's word there is still the owner."""
+    """Returns a configuration for a release, which needs the owner alone: subnet.env may be missing."""
     try:
         return _delegate_config(call, conf)
     except CniError:
@@ -122,7 +123,7 @@ def _fallback_config(call: Call, conf: FlannelConf) -> dict[str, JsonValue]:
 
 
 def _delegate(call: Call, delegate: dict[str, JsonValue]) -> None:
-    """To the verbs of this process, or to another program (SPEC, section 4)."""
+    """Calls the delegate: in this process, or as a third-party plugin (SPEC, section 4)."""
     fields = call.config.fields(ConfigErrors())
     members = {**delegate, **{key: fields.raw(key) for key in PASSED_THROUGH if fields.has(key)}}
     data = dump(members).encode("utf-8", "backslashreplace")
@@ -143,7 +144,7 @@ def _delegate(call: Call, delegate: dict[str, JsonValue]) -> None:
 
 
 def _refuse_args(call: Call) -> None:
-    """CNI_ARGS are for those who read them, which flannel itself does not. Raises InvalidEnvironment."""
+    """Validates CNI_ARGS, which the delegate reads and flannel does not. Raises InvalidEnvironment."""
     _, errors = split_args(call.request.environment.get("CNI_ARGS", ""))
     if errors and call.request.command in ("ADD", "CHECK"):
         raise InvalidEnvironment("; ".join(errors))
@@ -158,9 +159,7 @@ def _saved(call: Call, conf: FlannelConf) -> dict[str, JsonValue] | None:
 
 
 def _read(conf: FlannelConf, container_id: str, network: str) -> dict[str, JsonValue] | None:
-    """None where there is no such file, where it is torn or tells of no plugin, and where another network's attachment
-    has written it.
-    """
+    """Returns the saved configuration; None if there is none, or it is torn, without a type, or of another network."""
     try:
         members = parse_object(statefile.read(_path(conf, container_id)) or b"", "the saved configuration")
     except CniError:
@@ -170,7 +169,7 @@ def _read(conf: FlannelConf, container_id: str, network: str) -> dict[str, JsonV
 
 
 def _is_torn(conf: FlannelConf, container_id: str) -> bool:
-    """A file that names no network, as a crash leaves it, is of use to nobody."""
+    """Returns True for a file without a network's name, as a crash leaves it: it can be removed."""
     try:
         data = statefile.read(_path(conf, container_id))
     except CniError:

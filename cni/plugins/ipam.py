@@ -1,6 +1,6 @@
-"""The allocators of addresses: host-local in this process, another plugin executed, or none.
+"""The choice of the IPAM plugin: host-local in this process, a third-party plugin that is executed, or none.
 
-All three are behind one door, that of ipam.main.
+All three have one interface, that of the module ipam.main.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     Alive = Callable[[Lease], bool]
 
     class Ipam(Protocol):
-        """The door. `faults` gathers what is wrong with its part of the configuration, and returns the families of the
-        addresses that it would give, as far as they are known; `leased` never fails for it.
+        """An IPAM plugin.
+
+        `errors` adds those of its part of the configuration to `found`, and returns the families of the addresses that
+        it would give, as far as they are known. `leased` ignores errors of the configuration.
         """
 
         def errors(self, request: Request, config: PluginConfig, found: ConfigErrors) -> set[int]: ...
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 
 def allocator(ipam_type: str, request: Request) -> Ipam:
+    """Returns the IPAM plugin of a type; the type may be empty."""
     if not ipam_type:
         return NoIpam()
     if ipam_type != HOST_LOCAL:
@@ -48,10 +51,10 @@ def allocator(ipam_type: str, request: Request) -> Ipam:
 
 
 class NoIpam:
-    """A network without addresses: its containers have a link only."""
+    """A network without IPAM: its containers have a link only."""
 
     def errors(self, request: Request, config: PluginConfig, found: ConfigErrors) -> set[int]:
-        """There is no configuration to judge."""
+        """Adds no errors: there is no configuration."""
         del request, config, found
         return set()
 
@@ -60,16 +63,16 @@ class NoIpam:
         return Result()
 
     def delete(self, request: Request, config: PluginConfig, alive: Alive) -> None:
-        """Nothing is leased."""
+        """Does nothing: there are no leases."""
 
     def check(self, request: Request, config: PluginConfig, previous: Result | None) -> None:
-        """Nothing is leased."""
+        """Does nothing: there are no leases."""
 
     def collect(self, config: PluginConfig, valid: set[tuple[str, str]] | None, alive: Alive) -> None:
-        """Nothing is leased."""
+        """Does nothing: there are no leases."""
 
     def status(self, config: PluginConfig, alive: Alive) -> None:
-        """Always ready."""
+        """Checks nothing."""
 
     def leased(self, request: Request, config: PluginConfig) -> tuple[IP, ...]:
         del request, config

@@ -1,4 +1,4 @@
-"""Execution of other plugins (SPEC, section 4): as the network's allocator, and as delegates."""
+"""Executes third-party plugins (SPEC, section 4): IPAM plugins, and delegates of flannel."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ if TYPE_CHECKING:
 
 
 class ExecIpam:
-    """The program `name` of CNI_PATH; it gets our environment and the complete configuration."""
+    """An IPAM plugin in CNI_PATH. It gets our environment and the complete configuration."""
 
     def __init__(self, name: str, request: Request) -> None:
         self.name = name
         self.request = request
 
     def errors(self, request: Request, config: PluginConfig, found: ConfigErrors) -> set[int]:
-        """Its configuration is its own to judge."""
+        """Adds no errors: the plugin validates its configuration itself."""
         del request, config, found
         return set()
 
     def add(self, request: Request, config: PluginConfig, alive: Alive) -> Result:
-        """Raises Delegated, InvalidEnvironment, OperationFailed, DecodingFailure; then nothing of it is left."""
+        """Returns the plugin's result. Raises Delegated, InvalidEnvironment, OperationFailed, DecodingFailure; then the
+        plugin has had a DEL.
+        """
         del request, alive
         try:
-            answer = self._run(config, "ADD")
-            return self._result(answer, config)
+            output = self._run(config, "ADD")
+            return self._result(output, config)
         except Exception:
             clean_up(self.name, self.request, config)
             raise
 
-    def _result(self, answer: bytes, config: PluginConfig) -> Result:
+    def _result(self, output: bytes, config: PluginConfig) -> Result:
         errors = ConfigErrors()
-        fields = Fields(parse_object(answer, f"the answer of {self.name}"), self.name, errors)
+        fields = Fields(parse_object(output, f"the answer of {self.name}"), self.name, errors)
         result = parse_result(fields, fields.text("cniVersion") or config.version)
         if errors.count:
             raise DecodingFailure(f"the answer of {self.name} is no result: {errors.summary}")
@@ -65,7 +67,7 @@ class ExecIpam:
         self._run(config, "STATUS")
 
     def leased(self, request: Request, config: PluginConfig) -> tuple[IP, ...]:
-        """Nobody but the program knows."""
+        """Returns none: only the plugin knows its leases."""
         del request, config
         return ()
 
@@ -74,7 +76,7 @@ class ExecIpam:
 
 
 def execute(name: str, request: Request, config: PluginConfig, command: str) -> bytes:
-    """The answer of a program in CNI_PATH (SPEC, section 4).
+    """Executes a plugin in CNI_PATH and returns what it prints on stdout (SPEC, section 4).
 
     Raises InvalidConfig (a name that leads out of CNI_PATH), InvalidEnvironment (no CNI_PATH), OperationFailed (no such
     program), Delegated (its own error).
@@ -90,26 +92,27 @@ def execute(name: str, request: Request, config: PluginConfig, command: str) -> 
         raise OperationFailed(f"failed to find plugin {name!r} in path {list(request.path)}: install it there")
     environment = {**request.environment, "CNI_COMMAND": command}
     try:
-        ended = proc.run([program], config.data, environment, capture_stderr=False)
+        process = proc.run([program], config.data, environment, capture_stderr=False)
     except OSError as error:
         raise OperationFailed(f"cannot execute {program}: {error.strerror}") from None
-    if ended.status != 0:
-        raise _failure(name, ended)
-    return ended.stdout
+    if process.status != 0:
+        raise _failure(name, process)
+    return process.stdout
 
 
 def clean_up(name: str, request: Request, config: PluginConfig) -> None:
-    """SPEC: a delegate whose ADD failed gets a DEL, and the ADD's error is the one that counts."""
+    """Sends DEL to a plugin whose ADD failed (SPEC, section 4); an error of the DEL is ignored."""
     try:
         execute(name, request, config, "DEL")
     except CniError:
         return
 
 
-def _failure(name: str, ended: proc.CompletedProcess) -> Delegated | OperationFailed:
+def _failure(name: str, process: proc.CompletedProcess) -> Delegated | OperationFailed:
+    """Returns the plugin's own error; OperationFailed if it printed none."""
     try:
-        answer = Fields(parse_object(ended.stdout, "its answer"), name, ConfigErrors())
+        fields = Fields(parse_object(process.stdout, "its answer"), name, ConfigErrors())
     except DecodingFailure as error:
-        return OperationFailed(f"{name} ended with status {ended.status}: {error.message}")
-    code = answer.integer("code", 0, (1 << 32) - 1, 999)
-    return Delegated(code, f"{name}: {answer.text('msg')}", answer.text("details"))
+        return OperationFailed(f"{name} ended with status {process.status}: {error.message}")
+    code = fields.integer("code", 0, (1 << 32) - 1, 999)
+    return Delegated(code, f"{name}: {fields.text('msg')}", fields.text("details"))

@@ -1,4 +1,4 @@
-"""loopback: the container's own lo, for runtimes that leave it to a plugin."""
+"""loopback: sets the container's lo up, for runtimes that leave it to a plugin."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Loopback:
         return (LoopbackUp(LO, owner_of(self._call).label),)
 
     def answer(self, previous: Result) -> Result:
-        """What was answered before; else the interface and the first address of each family."""
+        """Returns the result of the plugin before, or else lo with its first address of each family."""
         if previous.interfaces or previous.ips:
             return previous
-        found = addresses(self._call.host, LO)
-        firsts = [next((one for one in found if one.family == family), None) for family in (4, 6)]
-        ips = tuple([IPConfig(one, interface=0) for one in firsts if one is not None])
+        assigned = addresses(self._call.host, LO)
+        firsts = [next((net for net in assigned if net.family == family), None) for family in (4, 6)]
+        ips = tuple([IPConfig(net, interface=0) for net in firsts if net is not None])
         interface = Interface(LO, NO_MAC, self._call.request.netns)
         if at_least(self._call.config.version, TELLS_MTU):
             interface = interface.with_mtu(self._call.host.container_rtnl.need(LO).mtu)
@@ -50,7 +50,7 @@ class Loopback:
         """Releases nothing: loopback has no state outside the container."""
 
     def status(self) -> None:
-        """Always ready."""
+        """Checks nothing: it needs no more than a kernel."""
 
 
 PLUGIN = Loopback

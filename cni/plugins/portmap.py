@@ -1,4 +1,4 @@
-"""portmap: ports of the host that lead to a container which others have attached."""
+"""portmap: maps ports of the host to a container that another plugin has attached."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Portmap:
         if not self._conf.mappings:
             return ()
         addresses = self._addresses(previous)
-        first = next((one.ip for one in addresses if one.family == 4), None)
+        first = next((net.ip for net in addresses if net.family == 4), None)
         link = self._call.host.rtnl.link_to(first) if first is not None else None
         label = owner_of(self._call).label
         mapped = plan.operations(self._conf, addresses, label)
@@ -47,15 +47,15 @@ class Portmap:
         return mapped + plan.loopback_routing(self._conf, addresses, link.name, label, pair=link.kind == "veth")
 
     def _addresses(self, previous: Result) -> tuple[Net, ...]:
-        """The container's; what is known to be of another interface is passed over, as in the reference."""
-        found = []
+        """Returns the container's addresses. An address of another interface is skipped, as in the reference."""
+        addresses = []
         for ip in previous.ips:
             if ip.interface is not None and 0 <= ip.interface < len(previous.interfaces):
                 interface = previous.interfaces[ip.interface]
                 if interface.name != self._call.request.ifname or not interface.sandbox:
                     continue
-            found.append(ip.address)
-        return tuple(found)
+            addresses.append(ip.address)
+        return tuple(addresses)
 
     def answer(self, previous: Result) -> Result:
         return previous

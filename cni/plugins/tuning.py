@@ -1,4 +1,4 @@
-"""tuning: settings of an interface that others have attached, and of its container's kernel."""
+"""tuning: link settings of a container's interface, and sysctls of its namespace."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cni.protocol.fields import ConfigErrors
     from cni.protocol.result import Result
 
-BEFORE_A_CHANGE = ("ADD", "STATUS")  # the verbs that ask what is allowed
+ALLOWLIST_VERBS = ("ADD", "STATUS")  # the verbs that ask what is allowed
 
 
 class Tuning:
@@ -29,7 +29,7 @@ class Tuning:
     keeps_shared = False
 
     def __init__(self, call: Call, errors: ConfigErrors) -> None:
-        allowlist = kernel.read_allowlist() if call.request.command in BEFORE_A_CHANGE else None
+        allowlist = kernel.read_allowlist() if call.request.command in ALLOWLIST_VERBS else None
         self._call = call
         self._owner = owner_of(call)
         self._conf = parse_tuning(call.config, call.request, errors, allowlist)
@@ -41,7 +41,7 @@ class Tuning:
         return tuning.operations(conf, self._owner)
 
     def _warn_of_mtu(self, previous: Result) -> None:
-        """The reference says nothing, and what is served without IPv6 has to be served on."""
+        """Warns that the MTU is too small for IPv6. The reference accepts it silently, so it is not an error."""
         mtu, lost = self._conf.settings.link.mtu, [ip.address.text for ip in previous.ips if ip.address.family == 6]
         if self._call.request.command == "ADD" and mtu and mtu < IPV6_MTU and lost:
             self._call.warn(
@@ -64,7 +64,7 @@ class Tuning:
         kernel.release_all(self._conf.data_dir, is_stale)
 
     def status(self) -> None:
-        """Always ready."""
+        """Checks nothing: it needs no more than a kernel."""
 
 
 PLUGIN = Tuning

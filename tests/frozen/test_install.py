@@ -1,4 +1,4 @@
-"""`podwire install`: the bundle where runtimes look for plugins, in one step, and nobody else's program lost."""
+"""`podwire install`: an upgrade in one step, and no file lost that podwire has not installed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def install(bundle: Path, folder: Path, *options: str) -> subprocess.CompletedPr
 
 
 def whole(folder: Path) -> dict[str, str]:
-    """Give what lies in a folder: links with their targets, files with their texts."""
+    """Returns the links of a folder with their targets, and its files with their texts."""
     return {
         path.name: str(path.readlink()) if path.is_symlink() else path.read_text()
         for path in folder.iterdir()
@@ -43,15 +43,15 @@ def test_only_the_names_that_are_asked_for_are_linked(bundle: Path, tmp_path: Pa
     assert install(bundle, tmp_path, "--names", "").returncode == 0
 
 
-def test_another_programs_name_is_left_alone_and_told(bundle: Path, tmp_path: Path) -> None:
+def test_a_file_not_installed_by_podwire_is_kept_and_reported(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "bridge").write_text(FOREIGN)
     done = install(bundle, tmp_path)
     assert (tmp_path / "bridge").read_text() == FOREIGN
-    assert f"{tmp_path}/bridge: another program's, left alone" in done.stdout
+    assert f"{tmp_path}/bridge: not installed by podwire, kept" in done.stdout
     assert_answers(call(tmp_path / "ptp", VERSION))
 
 
-def test_another_programs_name_that_is_asked_for_is_refused_before_anything_is_done(
+def test_a_file_not_installed_by_podwire_that_is_listed_is_an_error_before_any_change(
     bundle: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "bridge").write_text(FOREIGN)
@@ -64,7 +64,7 @@ def test_another_programs_name_that_is_asked_for_is_refused_before_anything_is_d
     assert_answers(call(tmp_path / "bridge", VERSION))
 
 
-def test_an_executable_podwire_of_somebody_else_is_refused(bundle: Path, tmp_path: Path) -> None:
+def test_an_executable_podwire_not_installed_by_podwire_is_an_error(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "podwire").write_text(FOREIGN)
     assert install(bundle, tmp_path).returncode == 1
     assert whole(tmp_path) == {"podwire": FOREIGN}
@@ -101,7 +101,7 @@ def test_an_unpacked_archive_is_upgraded(bundle: Path, tmp_path: Path) -> None:
     assert_answers(call(tmp_path / "podwire", VERSION))
 
 
-def test_wrong_words_are_answered_with_the_right_ones(bundle: Path) -> None:
+def test_a_wrong_command_line_is_an_error_that_names_install(bundle: Path) -> None:
     program = bundle / "podwire"
     for arguments in (["unpack"], ["install"], ["install", "--bin-dir", "/x", "--names", "dhcp"]):
         done = call(program, {}, *arguments)
