@@ -1,6 +1,7 @@
-"""What runs before podwire's own code in the bundle: imports without a search, a clean environment, a short way out.
+"""The first module of the bundle: imports without a search, restores the environment, and ends the process fast.
 
-PyInstaller's importer is set up anew by every start, which costs more than an ADD does; this one has its table ready.
+Setting up PyInstaller's importer at each start would cost more than an ADD does; this one has its table ready. What
+breaks with a new PyInstaller or CPython is in podwire.spec.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ HOME: str = vars(sys)["_MEIPASS"]
 
 
 class Code:
-    """podwire.code, which podwire.spec writes: marshalled objects, found by offset and size; the first two numbers
-    tell where the header is.
+    """The file podwire.code, which podwire.spec writes: marshalled objects, found by offset and size. The first two
+    numbers are those of the header.
 
-    The file stays open, so that an upgrade leaves running processes with their own modules.
+    The file stays open, so that running processes keep their own modules in an upgrade.
     """
 
     fd = -1
@@ -51,7 +52,7 @@ class Code:
 
     @classmethod
     def find(cls, name: str) -> Place | None:
-        """A place in the rest, whose index has a thousand names: it is read when it is needed."""
+        """Returns the place of a module in the rest, whose index has a thousand names: it is read at the first use."""
         if cls.rest is None:
             gc.enable()
             cls.rest = cls.read(*cls.rest_index)
@@ -70,7 +71,7 @@ LOADED = ModuleSpec("podwire", None)
 
 
 def preload() -> None:
-    """Run the modules of an attachment in the order in which they import each other.
+    """Runs the modules of an attachment in the order in which they import each other.
 
     They lie together, so this is one read, and the interpreter's import system, which takes 1 ms for the lot, is not
     asked for any of them.
@@ -90,11 +91,11 @@ def preload() -> None:
 
 
 class Loader:
-    """Runs code from podwire.code; its place comes with the specification."""
+    """A loader of modules in podwire.code; the ModuleSpec has the place."""
 
     @staticmethod
     def create_module(_spec: ModuleSpec) -> None:
-        """An ordinary module will do."""
+        """Returns None: the import system then creates an ordinary module."""
 
     @staticmethod
     def exec_module(module: ModuleType) -> None:
@@ -110,7 +111,7 @@ def specification(name: str, place: Place) -> ModuleSpec:
 
 
 class Hot:
-    """The first finder: podwire's modules, and all modules in C."""
+    """The first finder: podwire's modules, and all C extensions."""
 
     @staticmethod
     def find_spec(
@@ -135,14 +136,17 @@ class Rest:
 
 
 def occupy_closed_streams() -> None:
-    """Keep a lease file from being opened as a closed 0, 1 or 2; reading and writing there fail as before."""
+    """Opens /dev/null for closed standard streams, so that no lease file becomes descriptor 0, 1 or 2.
+
+    Each is opened for the opposite direction: reading and writing fail as before.
+    """
     for stream, flags in (sys.stdin, posix.O_WRONLY), (sys.stdout, posix.O_RDONLY), (sys.stderr, posix.O_RDONLY):
         if stream is None:
             posix.open("/dev/null", flags)
 
 
 def restore_environment() -> None:
-    """Take out what the bootloader has put in, so that executed programs inherit what podwire was given.
+    """Removes the bootloader's variables, so that executed programs inherit what podwire was given.
 
     posix.environ is what os.environ is later made from. The dynamic loader read LD_LIBRARY_PATH at the start, so
     podwire's own libraries are found all the same.
@@ -162,7 +166,7 @@ def restore_environment() -> None:
 
 
 def leave(status: int) -> None:
-    """Exit; at once if nothing was imported that may want to clean up, as taking the interpreter down costs 1.3 ms."""
+    """Ends the process; with _exit if no module was imported that may have to clean up, as Py_Finalize costs 1.3 ms."""
     for stream in sys.stdout, sys.stderr:
         try:
             if stream is not None:
@@ -175,7 +179,7 @@ def leave(status: int) -> None:
 
 
 def give_up(error: MemoryError | OSError) -> None:
-    """Answer a runtime before podwire's own code can."""
+    """Writes the error object of an error that comes before podwire's own code."""
     reason = error.strerror if isinstance(error, OSError) else "there is not enough memory"
     posix.write(1, b'{"cniVersion":"1.1.0","code":100,"msg":"podwire cannot be loaded: %s"}\n' % f"{reason}".encode())
     posix._exit(1)  # noqa: SLF001  # its public name

@@ -1,4 +1,4 @@
-"""Stands in for the package `encodings` while the interpreter starts, and becomes it when it is asked for more.
+"""Stands in for the package `encodings` while the interpreter starts, and becomes it when another codec is asked for.
 
 The interpreter wants one codec, for its streams. The real package costs 0.5 ms, most of it for a table of aliases.
 """
@@ -43,7 +43,7 @@ def find(name: str) -> codecs.CodecInfo | None:
 
 
 def become_encodings() -> None:
-    """Run the real package's code in this module."""
+    """Runs the real package's code in this module."""
     from start import Code  # type: ignore[import-not-found]  # in the bundle it is a module of its own
 
     place = Code.find("encodings")

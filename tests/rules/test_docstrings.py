@@ -123,7 +123,6 @@ PENDING = [
     "hack/bench_agent/etcd.py",
     "hack/bench_agent/mirror.py",
     "hack/bench_agent/node.py",
-    "hack/bundle/start.py",
     "hack/image",
     "ipam/allocate.py",
     "ipam/config.py",
