@@ -1,6 +1,7 @@
-"""From a call to its answer: which program, which verb; the one place that prints, and that makes errors of exceptions.
+"""Entry point: dispatches on argv[0] and CNI_COMMAND. The only module that writes to stdout, and that turns exceptions
+into error objects.
 
-Only what every call needs is imported here, the rest by the verb that needs it.
+It imports what every call needs; each verb imports the rest.
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ USAGE = """usage: podwire install --bin-dir DIR [--names A,B] [--force]
        podwire help
 
 A CNI plugin: a container runtime runs it with CNI_COMMAND and other CNI_* variables, and the network configuration on
-stdin. `podwire install --help` tells how it is installed under the names of the plugins that it stands in for."""
+stdin. `podwire install --help` explains how to install it under the names of the plugins that it replaces."""
 PIPE_BYTES = 1 << 16
 
 
 class Descriptor:
-    """A standard stream without the interpreter's layers, which are missing when the descriptor is closed."""
+    """A standard stream by its descriptor: sys.stdout and the like are None if the descriptor is closed."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -76,7 +77,7 @@ class Descriptor:
 def run(
     argv: Sequence[str], environment: Mapping[str, str], stdin: Readable, stdout: Writable, stderr: Writable
 ) -> int:
-    """Serves one call, returns the exit status. Every call gets exactly one answer, every failure one JSON object."""
+    """Serves one call and returns the exit status. Writes exactly one result, or one error object."""
     name = argv[0].rpartition("/")[2] if argv else "podwire"
     if name == AGENT:
         from cni.agent.main import run as serve_node
@@ -99,15 +100,15 @@ def run(
         failure = error
     except KeyboardInterrupt:
         failure = TryAgain("interrupted by a signal")
-    except Exception as error:  # noqa: BLE001  # a defect is answered, too
+    except Exception as error:  # noqa: BLE001  # a defect needs an error object, too
         failure = _explained(error, stderr)
     else:
         return 0
-    return _fail(stdout, failure)  # only here, where all that was read is let go
+    return _fail(stdout, failure)  # not in a handler: here the memory of the call is released
 
 
 def _explained(error: Exception, stderr: Writable) -> CniError:
-    """Returns the error for an unexpected exception: the host lacks something, or podwire has a defect."""
+    """Returns the error for an unexpected exception: a shortage on the host, or a defect of podwire."""
     if shortage := _shortage(error):
         return OperationFailed(shortage)
     import traceback
@@ -128,19 +129,19 @@ def _shortage(error: Exception) -> str:
 
 
 def _use_tool(arguments: Sequence[str], stdout: Writable, stderr: Writable) -> int:
-    """Serves the command line: help, version, install."""
-    word = arguments[0]
+    """Runs a command of the command line (help, version, install) and returns the exit status."""
+    command = arguments[0]
     try:
-        if word in ("help", "--help", "-h"):
+        if command in ("help", "--help", "-h"):
             _print(stdout, USAGE)
-        elif word in ("version", "--version"):
+        elif command in ("version", "--version"):
             _print(stdout, f"{PODWIRE} {VERSION}")
-        elif word == "install":
+        elif command == "install":
             from cni.diag.install import install, parse_order
 
             _print(stdout, "\n".join(install(parse_order(arguments[1:]))))
         else:
-            _tell(stderr, f"podwire: unknown command {word!r} (commands: install, version, help)")
+            _tell(stderr, f"podwire: unknown command {command!r} (available: install, version, help)")
             return 2
     except CniError as error:
         _tell(stderr, f"podwire: {error.message}")
@@ -174,7 +175,7 @@ def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: W
 
 
 def _attach(name: str, request: Request, config: PluginConfig, answer: Callable[[str], None], stderr: Writable) -> None:
-    """`type: podwire`, `bridge` and `ptp`, and what is chained behind them."""
+    """Runs a verb of a plugin that needs the host: any but host-local."""
     from cni.effects.host import Host
     from cni.effects.journal import FAILURES
     from cni.locks import heed
@@ -194,7 +195,7 @@ def _attach(name: str, request: Request, config: PluginConfig, answer: Callable[
         heed(lambda: opened.stopped)
         verbs = _verbs(name)
         verbs[request.command](Call(name, request, config, opened, render, answer, warn))
-    except FAILURES as error:  # between the operations, as when the host is asked for facts
+    except FAILURES as error:  # outside of operations, as when facts of the host are read
         from cni.effects.engine import to_cni_error
 
         raise to_cni_error(request.command, error) from None
@@ -214,7 +215,7 @@ def _verbs(name: str) -> Mapping[str, Callable[[Call], None]]:
 
 
 def _allocate(request: Request, config: PluginConfig, answer: Callable[[str], None]) -> None:
-    """The allocator as a program of its own."""
+    """Runs a verb of host-local, called as an executable."""
     import ipam.main
     from cni.effects.alive import alive_in
     from cni.protocol.plugin_config import JUDGING, previous_result, valid_attachments
@@ -238,14 +239,14 @@ def _allocate(request: Request, config: PluginConfig, answer: Callable[[str], No
 
 
 def _render(result: Result, config: PluginConfig) -> str:
-    """Raises InvalidConfig where the configuration's cniVersion has no shape for the result."""
+    """Returns the result's text. Raises InvalidConfig if the configuration's cniVersion cannot express it."""
     from cni.protocol.result import result_json
 
     return dump(result_json(result, config.version))
 
 
 def _print(stream: Writable, text: str) -> None:
-    """One write for one answer, so that nothing partial is ever seen. Raises IOFailure."""
+    """Writes a text and a newline with one write(2), so that no reader sees a part. Raises IOFailure."""
     try:
         stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
     except OSError as error:
@@ -253,7 +254,7 @@ def _print(stream: Writable, text: str) -> None:
 
 
 def _tell(stderr: Writable, text: str) -> None:
-    """What people may read; a stderr that is closed or full is no reason to fail."""
+    """Writes a line for people; a closed or full stderr is ignored."""
     try:
         _print(stderr, text)
     except IOFailure:
@@ -261,7 +262,7 @@ def _tell(stderr: Writable, text: str) -> None:
 
 
 def _fail(stdout: Writable, error: CniError) -> int:
-    """The error object; a runtime that has closed our stdout still gets the status."""
+    """Writes the error object and returns the exit status, which a runtime gets even if it has closed our stdout."""
     answer: dict[str, JsonValue] = {"cniVersion": CURRENT, "code": error.code, "msg": shortened(error.message)}
     if error.details:
         answer["details"] = shortened(error.details, DETAILS_LIMIT)
@@ -273,11 +274,11 @@ def _fail(stdout: Writable, error: CniError) -> int:
 
 
 def _text(data: bytes) -> str:
-    """As os.environ decodes: what is not UTF-8 survives the way there and back."""
+    """Returns the text as os.environ decodes it: bytes that are not UTF-8 survive a round trip."""
     return data.decode("utf-8", "surrogateescape")
 
 
 def main() -> int:
-    """The console script's and the bundle's entry. Streams are raw: a closed descriptor is an error of its own."""
+    """Runs the call of this process: the entry of the bundle and of the console script."""
     environment = {_text(name): _text(value) for name, value in os.environ.items()}
     return run(sys.argv, environment, Descriptor(0), Descriptor(1), Descriptor(2))

@@ -1,4 +1,4 @@
-"""The store, full of peers as flannel writes them."""
+"""An etcd full of peers, as flannel writes them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TXN = 100  # puts; etcd's limit is 128
 
 
 class Peer(NamedTuple):
-    """Another node; one that moved has a new address and a new MAC address, as after it was built anew."""
+    """Another node. One that moved has a new address and a new MAC address, as a node that was reinstalled."""
 
     number: int
     moved: bool = False
@@ -42,7 +42,7 @@ class Peer(NamedTuple):
         return f"{'0e' if self.moved else '0a'}:00:00:00:{self.number >> 8:02x}:{self.number & 255:02x}"
 
     def put(self) -> dict[str, str]:
-        """What flannel writes, byte for byte."""
+        """Returns the key's value as flannel writes it, byte for byte."""
         data = {"VNI": 1, "VtepMAC": self.mac}
         value = {"PublicIP": self.ip, "PublicIPv6": None, "BackendType": "vxlan", "BackendData": data}
         text = json.dumps(value, separators=(",", ":"))
@@ -57,7 +57,7 @@ class Peer(NamedTuple):
         return base64_of(f"{PREFIX}/subnets/{self.subnet}-24")
 
     def facts(self) -> dict[Key, bytes]:
-        """The route, the neighbour and the FDB entry by which it is reached."""
+        """Returns the route, the neighbour and the FDB entry that lead to the peer."""
         subnet, ip, mac = (
             socket.inet_aton(self.subnet),
             socket.inet_aton(self.ip),
@@ -67,18 +67,18 @@ class Peer(NamedTuple):
 
 
 class Etcd:
-    """The store, on a tmpfs and the loopback interface."""
+    """An etcd process on a tmpfs and the loopback interface."""
 
     def __init__(self) -> None:
         clients, peers = f"http://127.0.0.1:{PORT}", f"http://127.0.0.1:{PORT + 1}"
-        words = ["etcd", "--data-dir", "/run/etcd", "--listen-client-urls", clients]
-        words += ["--advertise-client-urls", clients, "--listen-peer-urls", peers]
+        command = ["etcd", "--data-dir", "/run/etcd", "--listen-client-urls", clients]
+        command += ["--advertise-client-urls", clients, "--listen-peer-urls", peers]
         with LOG.open("wb") as log:
-            self.process = subprocess.Popen(words, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
         limit = time.monotonic() + LIMIT_SECONDS
         while not is_healthy(PORT, "/health"):
             if time.monotonic() > limit:
-                raise SystemExit(f"etcd does not answer; its last words:\n{last_words(LOG)}")
+                raise SystemExit(f"etcd does not answer; the end of its log:\n{log_tail(LOG)}")
             time.sleep(0.05)
         self._connection = http.client.HTTPConnection("127.0.0.1", PORT)
         self._connection.connect()
@@ -103,7 +103,7 @@ class Etcd:
             self.ask("kv/txn", {"success": puts})
 
     def fill(self, peers: list[Peer]) -> None:
-        """Every lease with a time to live of its own, as their nodes would have written them."""
+        """Writes all keys, each with its own etcd lease, as their nodes would."""
         self.ask("kv/put", {"key": base64_of(f"{PREFIX}/config"), "value": base64_of(json.dumps(CONFIG))})
         for peer in peers:
             self.ask("lease/grant", {"ID": peer.lease, "TTL": str(LEASE_SECONDS)})
@@ -125,5 +125,5 @@ def is_healthy(port: int, path: str) -> bool:
         connection.close()
 
 
-def last_words(log: Path) -> str:
+def log_tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-10:])

@@ -1,4 +1,4 @@
-"""What the kernel has of routes, neighbours and FDB entries, by its events."""
+"""A mirror of the kernel's routes, neighbours and FDB entries, from its events."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ ROOM = 64 << 20
 
 
 class Mirror:
-    """Routes, neighbours and FDB as the kernel's events tell them, held against what is wanted (None: is to go).
+    """Routes, neighbours and FDB entries from the kernel's events, compared with the desired ones (None: absent).
 
-    Dumps, time and again, would take the locks that the agent needs.
+    Repeated dumps would take the locks that the agent needs.
     """
 
     def __init__(self) -> None:
         self.events = 0
         self.wanted: dict[Key, bytes | None] = {}
         self.wrong: set[Key] = set()
-        self._found: dict[Key, bytes] = {}
+        self._entries: dict[Key, bytes] = {}
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM)
@@ -49,7 +49,7 @@ class Mirror:
     def want(self, facts: dict[Key, bytes]) -> None:
         self.wanted |= facts
         for key in facts:
-            self._judge(key)
+            self._compare(key)
 
     def ignore(self, facts: Iterable[Key]) -> None:
         for key in facts:
@@ -59,10 +59,10 @@ class Mirror:
     def refuse(self, facts: Iterable[Key]) -> None:
         for key in facts:
             self.wanted[key] = None
-            self._judge(key)
+            self._compare(key)
 
     def look(self, pause: float = 0.0) -> None:
-        """Waits for an event, but not for long; where many will come, a pause lets them gather."""
+        """Waits 20 ms for an event, then `pause` seconds for more, and reads all."""
         select.select([self._socket], [], [], 0.02)
         time.sleep(pause)
         try:
@@ -78,29 +78,29 @@ class Mirror:
             self.reload()  # events were lost
 
     def reload(self) -> None:
-        """Asks the kernel itself."""
-        self._found.clear()
+        """Dumps the kernel's tables."""
+        self._entries.clear()
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as asking:
             for kind, family in ((GETROUTE, AF_INET), (GETNEIGH, AF_INET), (GETNEIGH, AF_BRIDGE)):
                 asking.send(HEADER.pack(28, kind, DUMP_REQUEST, 0, 0) + bytes([family]) + bytes(11))
                 while self._take(asking.recv(1 << 16)):
                     pass
-        self.wrong = {key for key, value in self.wanted.items() if self._found.get(key) != value}
+        self.wrong = {key for key, value in self.wanted.items() if self._entries.get(key) != value}
 
     def fault(self) -> str:
         if not self.wrong:
-            return "nothing is wrong in the kernel"
+            return "the kernel has all entries"
         kind, address = min(self.wrong)
         return f"{len(self.wrong)} routes, neighbours or FDB entries are wrong, one is the {kind} {address.hex(':')}"
 
-    def _judge(self, key: Key) -> None:
-        if self._found.get(key) == self.wanted[key]:
+    def _compare(self, key: Key) -> None:
+        if self._entries.get(key) == self.wanted[key]:
             self.wrong.discard(key)
         else:
             self.wrong.add(key)
 
     def _take(self, data: bytes) -> bool:
-        """Whether more of a dump will follow."""
+        """Returns True if more of a dump follows."""
         start, end = 0, len(data)
         while start < end:
             length, kind, _, _, _ = HEADER.unpack_from(data, start)
@@ -112,28 +112,30 @@ class Mirror:
                 continue
             key, value = fact
             if kind in (NEWROUTE, NEWNEIGH):
-                self._found[key] = value
-            elif self._found.get(key) == value or not value:  # a neighbour loses its MAC address before it goes
-                self._found.pop(key, None)
+                self._entries[key] = value
+            elif self._entries.get(key) == value or not value:  # a neighbour loses its MAC address before it goes
+                self._entries.pop(key, None)
             if key in self.wanted:
-                self._judge(key)
+                self._compare(key)
         return True
 
 
 def fact_of(kind: int, body: bytes) -> tuple[Key, bytes] | None:
-    """What a message of a route or neighbour is about; None for all that is not an agent's."""
+    """Returns the entry of a message; None for messages that are not about an agent's routes or neighbours."""
     if kind not in (NEWROUTE, DELROUTE, NEWNEIGH, DELNEIGH) or body[0] not in (AF_INET, AF_BRIDGE):
         return None
-    found: dict[int, bytes] = {}
+    attributes: dict[int, bytes] = {}
     start = 12
     while start + 4 <= len(body):
         length, name = ATTRIBUTE.unpack_from(body, start)
-        found[name] = body[start + 4 : start + length]
+        attributes[name] = body[start + 4 : start + length]
         start += (length + 3) & ~3
     if kind in (NEWROUTE, DELROUTE):
-        return (("route", found.get(DST, b"")), found.get(GATEWAY, b"")) if body[4] == MAIN_TABLE else None
+        return (("route", attributes.get(DST, b"")), attributes.get(GATEWAY, b"")) if body[4] == MAIN_TABLE else None
     if kind == NEWNEIGH and not body[8] & PERMANENT:
         return None
     if body[0] == AF_INET:
-        return ("neighbour", found[DST]), found.get(LLADDR, b"")
-    return (("fdb", found[LLADDR]), found[DST]) if DST in found and LLADDR in found else None
+        return ("neighbour", attributes[DST]), attributes.get(LLADDR, b"")
+    if DST not in attributes or LLADDR not in attributes:
+        return None
+    return ("fdb", attributes[LLADDR]), attributes[DST]

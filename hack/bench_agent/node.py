@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from hack.bench_agent.etcd import PORT, Etcd, Peer, is_healthy, last_words
+from hack.bench_agent.etcd import PORT, Etcd, Peer, is_healthy, log_tail
 from hack.bench_agent.mirror import Mirror
 
 PEERS = 5_000
@@ -31,12 +31,12 @@ DEVICE = "flannel.1"
 
 
 class Node:
-    """The machine, its etcd and its agent."""
+    """A node with an etcd and an agent."""
 
     def __init__(self, program: str) -> None:
-        self.words = [program, "--iface=uplink", "--ip-masq", f"--subnet-file={SUBNET_FILE}"]
-        self.words += [f"--etcd-endpoints=http://127.0.0.1:{PORT}"]
-        self.words += ["--healthz-ip=127.0.0.1", f"--healthz-port={HEALTH_PORT}"]
+        self.command = [program, "--iface=uplink", "--ip-masq", f"--subnet-file={SUBNET_FILE}"]
+        self.command += [f"--etcd-endpoints=http://127.0.0.1:{PORT}"]
+        self.command += ["--healthz-ip=127.0.0.1", f"--healthz-port={HEALTH_PORT}"]
         self.cleans = Path(program).name == "podwired"  # flanneld leaves what peers had that went while it was down
         self.figures: dict[str, list[float]] = {}
         self.etcd = Etcd()
@@ -45,10 +45,10 @@ class Node:
         self.agent: subprocess.Popen[bytes] | None = None
 
     def start(self) -> float:
-        """When it was."""
+        """Starts the agent and returns the time of that."""
         with LOG.open("ab") as log:
             began = time.perf_counter()
-            self.agent = subprocess.Popen(self.words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.agent = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         return began
 
     def stop(self) -> None:
@@ -57,7 +57,7 @@ class Node:
         self.agent.wait(LIMIT_SECONDS)
 
     def until_whole(self, pause: float = 0.0) -> float:
-        """When it was that nothing was wrong any more."""
+        """Waits until the kernel has all desired entries, and returns that time."""
         limit = time.perf_counter() + LIMIT_SECONDS
         while self.mirror.wrong:
             self.mirror.look(pause)
@@ -71,19 +71,19 @@ class Node:
             self.give_up(f"it took more than {LIMIT_SECONDS} s")
 
     def verify(self) -> None:
-        """Events tell what was done, not that it lasted."""
+        """Compares dumps of the kernel's tables: events do not show that a change lasted."""
         self.mirror.reload()
         if self.mirror.wrong:
-            self.give_up("it did not last")
+            self.give_up("the change did not last")
 
-    def give_up(self, why: str) -> NoReturn:
-        raise SystemExit(f"{why}; {self.mirror.fault()}; the agent's last words:\n{last_words(LOG)}")
+    def give_up(self, reason: str) -> NoReturn:
+        raise SystemExit(f"{reason}; {self.mirror.fault()}; the end of the agent's log:\n{log_tail(LOG)}")
 
     def note(self, name: str, value: float) -> None:
         self.figures.setdefault(name, []).append(value)
 
     def agents(self) -> list[int]:
-        """The agent's processes: all but this one and etcd."""
+        """Returns the agent's processes: all except this one and etcd."""
         others = (os.getpid(), self.etcd.process.pid)
         return [int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) not in others]
 
@@ -94,7 +94,7 @@ class Node:
             self.check(limit)
 
     def until_quiet(self) -> None:
-        """Until no event has come for some seconds."""
+        """Waits until no event has come for some seconds."""
         limit = time.perf_counter() + LIMIT_SECONDS
         last, events = time.perf_counter(), self.mirror.events
         while time.perf_counter() < last + QUIET_SECONDS:
@@ -104,7 +104,7 @@ class Node:
             self.check(limit)
 
     def sync(self) -> None:
-        """Everything from nothing."""
+        """Measures a cold sync of all leases."""
         for number in range(PEERS):
             self.mirror.want(Peer(number).facts())
         began = self.start()
@@ -124,7 +124,7 @@ class Node:
         self.until_quiet()
 
     def change(self) -> None:
-        """A peer moved."""
+        """Measures a change of one peer."""
         for number in range(SINGLE):
             body = self.move(Peer(number)).put()
             began = time.perf_counter()
@@ -134,7 +134,7 @@ class Node:
         self.verify()
 
     def changes(self) -> None:
-        """Many peers moved, others each time."""
+        """Measures changes of many peers, others in each round."""
         for first in range(SINGLE, SINGLE + TIMES * TOGETHER, TOGETHER):
             peers = [self.move(Peer(number)) for number in range(first, first + TOGETHER)]
             began = time.perf_counter()
@@ -149,7 +149,7 @@ class Node:
         return moved
 
     def restart(self) -> None:
-        """With nothing to do; and after somebody has damaged what there was and a peer has gone."""
+        """Measures a restart without differences, and one after entries and a peer were removed."""
         self.until_quiet()
         events = self.mirror.events
         self.stop()
@@ -189,7 +189,9 @@ class Node:
         self.note("idle", (self.cpu_seconds() - before) * 1000)
 
     def cpu_seconds(self) -> float:
-        """Of the agent, by its own clock since /proc counts in ticks of 10 ms, and of its children that ended."""
+        """Returns the CPU seconds of the agent, by its own clock as /proc counts in ticks of 10 ms, and of its children
+        that have ended.
+        """
         total = 0.0
         for number in self.agents():
             fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
@@ -198,13 +200,13 @@ class Node:
         return total
 
     def peak(self) -> float:
-        """Peak resident MiB."""
+        """Returns the peak resident MiB."""
         lines = [line for number in self.agents() for line in Path(f"/proc/{number}/status").read_text().splitlines()]
         return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 def make_machine() -> None:
-    """An empty /run, and a wire to nobody with the default route."""
+    """Mounts an empty /run, and adds an uplink without a peer, with the default route."""
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
     uplink = ["link add uplink type veth peer name wire", "address add 192.0.2.1/24 dev uplink"]
     up = [f"link set {name} up" for name in ("lo", "wire", "uplink")]

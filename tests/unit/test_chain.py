@@ -1,4 +1,4 @@
-"""Chained plugins: what they refuse, what they make of an earlier answer, what they pass on."""
+"""Chained plugins: errors of the configuration, operations from a previous result, and the result they return."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_the_backend_iptables_is_served_with_a_notice(backend: str, notice: str)
 
 
 class Routes:
-    """The links of host and container as they are asked for: a pair of veth0 and eth0, and a bridge."""
+    """A fake of rtnetlink in host and container: a veth pair of veth0 and eth0, and a bridge."""
 
     def __init__(self) -> None:
         self.rtnl = self.container_rtnl = self
@@ -172,7 +172,7 @@ class Routes:
 
 
 def made(kind: type, routes: Routes, **members: Any) -> Any:
-    """The plugin of one call, without a fault."""
+    """Returns the plugin of a call without configuration errors."""
     errors = ConfigErrors()
     request = parse_request(ENVIRONMENT)
     network = PluginConfig("net", "1.1.0", members, b"")
@@ -196,7 +196,7 @@ def made(kind: type, routes: Routes, **members: Any) -> Any:
     ],
 )
 def test_ports_lead_to_the_containers_own_address(ips: list[tuple[str, int | None]], chosen: str) -> None:
-    """What is known to be another interface's, on the host or in the container, is passed over."""
+    """An address of another interface, on the host or in the container, is skipped."""
     another, outside = Interface("eth1", "", NOWHERE), Interface("eth0", "")
     interfaces = (HOST, CONTAINER, another, outside)
     previous = Result(interfaces, tuple([IPConfig(parse_net(ip), interface=index) for ip, index in ips]))
@@ -288,14 +288,14 @@ def test_without_limits_the_pair_is_not_looked_for() -> None:
 
 
 def test_a_release_takes_the_detour_and_the_one_that_the_reference_made() -> None:
-    """Whatever DEL is told. The reference's name: sha512 of network and container."""
+    """The reference's name is a hash (sha512) of network and container."""
     operations, _ = made(Bandwidth, Routes()).released(Result())
     names = [(op.name, op.paired) for op in operations if isinstance(op, Ifb)]
     assert names == [(ifb_name(OWNER), False), ("bwp623e1c388032", False)]
 
 
 def test_a_collection_takes_detours_alone() -> None:
-    """A pair with such a label is of the plugin that made it."""
+    """A veth pair with such a label belongs to the plugin that created it."""
     routes = Routes()
     made(Bandwidth, routes).release_stale(lambda label: label == "mine")
     assert routes.deleted == ["ifb0"]

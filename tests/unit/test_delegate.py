@@ -1,4 +1,4 @@
-"""Who gives addresses: another program, this process, or nobody."""
+"""IPAM: a third-party plugin, host-local in this process, or none."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def alive(_: Lease) -> bool:
 
 
 class Scene:
-    """A program `dhcp` that is faked, and the call that executes it."""
+    """A fake of the plugin `dhcp`, and the call that executes it."""
 
     def __init__(self, folder: Path, fake: FakeProcess, version: str = "1.1.0") -> None:
         self.program = folder / "dhcp"
@@ -86,7 +86,7 @@ class Scene:
         )
 
     def answers(self, answer: object, status: int = 0) -> None:
-        """The program's next answer."""
+        """Sets the next output of the plugin."""
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         recorder = self.fake.register(
             [str(self.program)], stdout=data, returncode=status, stdin_callable=self.heard.append

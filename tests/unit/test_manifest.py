@@ -1,4 +1,4 @@
-"""What is applied to a cluster: whole, of one version, with no more rights than are used, and understood by podwire."""
+"""The Kubernetes manifests: complete, of one version, with the rights that are used, and understood by podwire."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FLANNEL_IPMASQ=true
 
 
 def documents(name: str) -> dict[str, Json]:
-    """Give the objects of a manifest by their kind."""
+    """Returns the objects of a manifest by their kind."""
     found: dict[str, Json] = {}
     for one in yaml.safe_load_all((CONF / name).read_text()):
         assert one["kind"] not in found
@@ -64,7 +64,7 @@ def container(daemon_set: Json, name: str) -> Json:
 
 
 def options(of: Json) -> Options:
-    """Give what the container's podwired is told; all of it is understood."""
+    """Returns the options of the container's podwired; none gives a notice."""
     assert "command" not in of
     parsed = parse_options(of["args"], IN_A_POD)
     assert parsed.notices == ()
@@ -221,7 +221,7 @@ def test_an_upgrade_takes_one_node_at_a_time_and_the_removal_all() -> None:
 
 
 def test_the_removal_takes_the_agents_place_and_removes_what_it_made() -> None:
-    """The agent would heal what is removed beside it."""
+    """An agent that runs would restore what is removed."""
     ours, theirs = INSTALLED["DaemonSet"], REMOVAL["DaemonSet"]
     assert list(REMOVAL) == ["DaemonSet"]
     assert theirs["metadata"] == ours["metadata"]

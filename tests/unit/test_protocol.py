@@ -1,4 +1,4 @@
-"""The protocol through `run`: one answer to every call, one JSON object to every failure."""
+"""The protocol through `run`: one result or one error object for every call."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_person_who_calls_it_is_told_what_it_is(argv: list[str]) -> None:
 
 @pytest.mark.parametrize("name", DROP_INS)
 def test_a_drop_in_has_the_version_that_it_stands_in_for(name: str) -> None:
-    """As nerdctl asks `firewall` for it: semantic versioning, what follows the plus sign does not count."""
+    """Containerd's nerdctl compares it; in semantic versioning the part after the plus sign is ignored."""
     expected = f"CNI {name} plugin v1.9.1+podwire.{VERSION}\n{SUPPORTS}"
     assert told_without_a_command(f"/opt/cni/bin/{name}") == expected
 
@@ -204,7 +204,7 @@ def test_a_defect_with_odd_characters_is_shown(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_signal_ends_the_call_at_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It arrives while the container is looked for; the answer is `try again`, not a dead process."""
+    """A signal during the search for the namespace is answered with `try again` (code 11)."""
 
     def interrupted(machine: cni.effects.host.Host, *_: object) -> None:
         os.kill(os.getpid(), 15)
@@ -258,7 +258,7 @@ ENTRY = f"import sys; sys.path.insert(0, {ROOT!r}); sys.argv = ['podwire']; from
     [("", "VERSION", 0, None), ("", "ADD", 1, 6), ("<&-", "ADD", 1, 5), ("2>&-", "ADD", 1, 6), ("2>&-", "", 0, None)],
 )
 def test_the_entry_serves_the_process_itself(closed: str, command: str, status: int, code: int | None) -> None:
-    """Whatever descriptor the runtime has closed."""
+    """The runtime may have closed any descriptor."""
     script = f'exec "$0" -I -S -c "$1" {closed}'
     done = subprocess.run(
         ["sh", "-c", script, sys.executable, ENTRY],
@@ -274,7 +274,7 @@ def test_the_entry_serves_the_process_itself(closed: str, command: str, status: 
 
 
 def test_the_entry_without_stdout_still_has_its_status() -> None:
-    """Of every verb: a runtime must not take silence for success."""
+    """A runtime must not take silence for success, of any verb."""
     environment = ENVIRONMENT | {"CNI_COMMAND": "VERSION"}
     script = 'exec "$0" -I -S -c "$1" >&-'
     done = subprocess.run(["sh", "-c", script, sys.executable, ENTRY], env=environment, check=False)
@@ -282,7 +282,7 @@ def test_the_entry_without_stdout_still_has_its_status() -> None:
 
 
 def test_the_environment_may_hold_any_bytes() -> None:
-    """A path on Linux is bytes; one that is no UTF-8 is named in the answer and is no defect."""
+    """A path on Linux is bytes; one that is not UTF-8 is named in the error, which is not a defect (999)."""
     environment = ENVIRONMENT | {"CNI_NETNS": "/nowhere/\udcff"}
     told = json.dumps(NETWORK).encode()
     done = subprocess.run(
