@@ -16,7 +16,7 @@ from cni.agent.node.publisher import Settings
 from cni.agent.runtime.health import Health, notify
 from cni.agent.runtime.inotify import Files
 from cni.agent.runtime.instance import NAME, Instance, Occupied
-from cni.agent.runtime.loop import EventQueue, Loop
+from cni.agent.runtime.loop import EventQueue, Loop, kernel_events
 from cni.agent.uplink.select import local_addresses
 from cni.effects.host import Host
 from cni.kernel.netlink import Interrupted, NetlinkError
@@ -122,7 +122,7 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
     queue = EventQueue()
     reconciler = Reconciler(settings, host, metrics, store.present, ready, status)
     files = Files((options.subnet_file, *((options.conflist.path,) if options.conflist is not None else ())))
-    Loop(reconciler, store, queue, host, files).run()
+    Loop([reconciler], store, queue, kernel_events(host), files).run()
     notify("STOPPING=1")
     log.info("ends; the data plane stays")
     return 0

@@ -8,7 +8,7 @@ import threading
 import time
 from contextlib import suppress
 from errno import EMFILE
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -208,9 +208,26 @@ def test_the_service_manager_is_told_at_a_path_and_at_an_abstract_name(
             assert manager.recv(64) == b"READY=1"
 
 
-@pytest.mark.parametrize("address", ["", "/nowhere/at/all", "@nobody-listens", "no path"])
-def test_without_a_service_manager_nobody_is_told(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", [None, ""])
+def test_without_a_service_manager_nobody_is_told(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name is None:
+        monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    else:
+        monkeypatch.setenv("NOTIFY_SOCKET", name)
+    monkeypatch.setattr(socket, "socket", lambda *_: pytest.fail("a socket is opened"))
+    notify("READY=1")
+
+
+@pytest.mark.parametrize("address", ["/nowhere/at/all", "@nobody-listens", "no path"])
+def test_a_service_manager_that_does_not_listen_is_no_error(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+
+    class Refusing(socket.socket):
+        def sendto(self, *arguments: Any) -> int:
+            sent.append(arguments[-1])
+            return super().sendto(*arguments)
+
     monkeypatch.setenv("NOTIFY_SOCKET", address)
+    monkeypatch.setattr(socket, "socket", Refusing)
     notify("READY=1")
-    monkeypatch.delenv("NOTIFY_SOCKET")
-    notify("READY=1")
+    assert sent == [address.replace("@", "\0")]

@@ -29,6 +29,7 @@ from cni.protocol.errors import CniError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from cni.agent.controllers.base import Changes
     from cni.agent.metrics import Metrics
     from cni.agent.model.events import StoreEvent
     from cni.agent.model.lease import Endpoint, Lease, Node
@@ -71,11 +72,11 @@ class Reconciler:
         self._wanted: dict[str, object] = {}  # the settings of things, as they were last made so
 
     @property
-    def due(self) -> bool:
+    def is_due(self) -> bool:
         return self._all_due or self._rules_due or self._cluster.has_changes
 
     def handle(self, event: StoreEvent) -> None:
-        """Takes in what the store tells; `settle` acts on it."""
+        """Takes in an event of the store; `sync` acts on it."""
         held = self._cluster.held
         if self._cluster.handle(event):
             self._all_due = True
@@ -87,34 +88,46 @@ class Reconciler:
         if isinstance(event, Failed):
             self._metrics.errors.labels("store").inc()
 
+    def handle_links(self, changes: Changes) -> list[str]:
+        """Returns how changes of links, addresses, neighbours and routes disturb what is desired. Raises Malformed."""
+        disturbances = [text for kind, payload in changes if (text := self.drift.disturbed(kind, payload))]
+        self._rules_due |= self.drift.take_pods()
+        return disturbances
+
+    def handle_rules(self, changes: Changes) -> None:
+        """Takes in changes in nftables; `sync` acts on those that disturb what is desired. Raises Malformed."""
+        if any(self.drift.elements_disturbed(kind, payload) for kind, payload in changes):
+            self.request_rules_sync()
+        elif any(self.drift.rules_disturbed(kind, payload) for kind, payload in changes):
+            self._rules_due = True
+
     def request_full_sync(self) -> None:
+        """Makes the next `sync` compare everything."""
         self._all_due = True
 
     def request_rules_sync(self) -> None:
-        self._rules_due = True
-
-    def request_elements_sync(self) -> None:
+        """Makes the next `sync` compare the rules, and the filter's sets with what the kernel has."""
         self._publisher.filter.forget()
         self._rules_due = True
 
     def sync(self) -> bool:
-        """Does what is due. False: not all of it could be done, and it has to be tried again."""
+        """Does what is due. Returns False if some of it failed, and has to be tried again."""
         began = time.monotonic()
-        what = "all" if self._all_due else "part"
+        extent = "all" if self._all_due else "part"
         self._failed = False
-        self._try(self._do_all if self._all_due else self._do_part)
-        self._metrics.sync_seconds.labels(what).observe(time.monotonic() - began)
+        self._try(self._sync_all if self._all_due else self._sync_part)
+        self._metrics.sync_seconds.labels(extent).observe(time.monotonic() - began)
         return not self._failed
 
-    def _do_all(self) -> None:
+    def _sync_all(self) -> None:
         self._all_due = self._rules_due = False
         was_ready, blocked, self._blocks = self.is_ready, self._blocks, []
         self._try(self._reconcile, blocks=True)
         if was_ready and self._blocks != blocked:
             self._status("; ".join(dict.fromkeys(self._blocks)))
 
-    def _do_part(self) -> None:
-        self._follow()
+    def _sync_part(self) -> None:
+        self._sync_changed_peers()
         if self._rules_due:
             self._rules_due = False
             self._note_healed(self._publisher.ensure_rules())
@@ -281,8 +294,8 @@ class Reconciler:
         if done:
             self._metrics.healed.inc()
 
-    def _follow(self) -> None:
-        """The peers that changed, without asking the kernel what is there."""
+    def _sync_changed_peers(self) -> None:
+        """Applies the changes of single peers, without asking the kernel for its state."""
         before, peers = self._cluster.take_changes()
         if peers is None:
             return

@@ -1,4 +1,4 @@
-"""The agent's one loop: what the store tells, what the kernel tells, and the time are all that it waits for."""
+"""The agent's loop: it waits for events of the store, changes in the kernel, touched files, signals, and the time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import select
 import signal
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cni.agent.logs import log
 from cni.kernel.events import (
@@ -25,9 +25,10 @@ from cni.kernel.netlink import NETLINK_NETFILTER, Malformed
 from cni.kernel.rtnl import NETLINK_ROUTE
 
 if TYPE_CHECKING:
-    from cni.agent.controllers.overlay import Reconciler
+    from collections.abc import Sequence
+
+    from cni.agent.controllers.base import Controller
     from cni.agent.model.events import Store, StoreEvent
-    from cni.agent.runtime.inotify import Files
     from cni.effects.host import Host
 
 GROUPS = (
@@ -38,59 +39,92 @@ GROUPS = (
     RTNLGRP_IPV6_IFADDR,
     RTNLGRP_IPV6_ROUTE,
 )
-GATHER_SECONDS = 0.05  # what is broken is seldom broken by one message
-LOOK_SECONDS = 300.0  # after all, even if nothing was heard
-RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)  # what can be healed is so within 5 s
+GATHER_SECONDS = 0.05  # before a full sync: one breakage seldom comes as one message
+FULL_SYNC_SECONDS = 300.0  # after the last one, even without any event
+RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)  # after failures: what can be repaired is repaired within 5 s
 
 
 class EventQueue:
     """Store events from other threads, and a descriptor that becomes readable with them."""
 
     def __init__(self) -> None:
-        self._news: deque[StoreEvent] = deque()
+        self._events: deque[StoreEvent] = deque()
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def fileno(self) -> int:
         return self._descriptor
 
     def put(self, event: StoreEvent) -> None:
-        self._news.append(event)
+        self._events.append(event)
         os.eventfd_write(self._descriptor, 1)
 
     def wake(self) -> None:
         os.eventfd_write(self._descriptor, 1)
 
     def take(self) -> list[StoreEvent]:
+        """Returns the events that have come, in order; without waiting."""
         try:
             os.eventfd_read(self._descriptor)
         except BlockingIOError:
             return []
-        return [self._news.popleft() for _ in range(len(self._news))]
+        return [self._events.popleft() for _ in range(len(self._events))]
+
+
+class KernelEvents(Protocol):
+    """A socket that becomes readable with changes in the kernel."""
+
+    def fileno(self) -> int: ...
+
+    def read(self) -> list[tuple[int, bytes]]:
+        """Returns type and payload of all messages that have come, without waiting. Raises Overflowed."""
+
+
+class WatchedFiles(Protocol):
+    """A descriptor that becomes readable when somebody touches a file that the agent has written."""
+
+    def fileno(self) -> int: ...
+
+    def renew(self) -> None: ...
+
+    def read(self) -> bool: ...
+
+
+def kernel_events(host: Host) -> tuple[Events, Events]:
+    """Returns the sockets for changes of links and for changes of rules, without those that the host's sockets make."""
+    return Events(NETLINK_ROUTE, GROUPS, host.rtnl), Events(NETLINK_NETFILTER, (NFNLGRP_NFTABLES,), host.netfilter)
 
 
 class Loop:
-    def __init__(self, reconciler: Reconciler, store: Store, queue: EventQueue, host: Host, files: Files) -> None:
-        """`host`: the reconciler's, whose changes are no news. `files`: what it writes."""
-        self._reconciler, self._store, self._queue = reconciler, store, queue
-        self._links = Events(NETLINK_ROUTE, GROUPS, host.rtnl)
-        self._rules = Events(NETLINK_NETFILTER, (NFNLGRP_NFTABLES,), host.netfilter)
+    """Waits for events, hands them to the controllers, and lets these sync when they are due."""
+
+    def __init__(
+        self,
+        controllers: Sequence[Controller],
+        store: Store,
+        queue: EventQueue,
+        events: tuple[KernelEvents, KernelEvents],
+        files: WatchedFiles,
+    ) -> None:
+        """`events`: of links, and of rules."""
+        self._controllers, self._store, self._queue = controllers, store, queue
+        self._link_events, self._rule_events = events
         self._files = files
         self._stopping = False
-        self._due = 0.0  # when to look after all
+        self._due = 0.0  # when the next full sync is due
         self._failures = 0
 
     def run(self) -> None:
-        """Until SIGTERM or SIGINT; SIGHUP looks after all at once."""
+        """Returns after SIGTERM or SIGINT; SIGHUP requests a full sync at once."""
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
-        signal.signal(signal.SIGHUP, self._look)
-        waiting = select.poll()
-        for one in (self._queue, self._links, self._rules, self._files):
-            waiting.register(one, select.POLLIN)
+        signal.signal(signal.SIGHUP, self._resync)
+        poll = select.poll()
+        for source in (self._queue, self._link_events, self._rule_events, self._files):
+            poll.register(source, select.POLLIN)
         self._store.start(self._queue.put)
         try:
             while not self._stopping:
-                waiting.poll(self._milliseconds())
+                poll.poll(self._milliseconds())
                 self._drain()
                 self._sync_if_due()
         finally:
@@ -100,7 +134,7 @@ class Loop:
         self._stopping = True
         self._queue.wake()
 
-    def _look(self, *_: object) -> None:
+    def _resync(self, *_: object) -> None:
         self._due = 0.0
         self._queue.wake()
 
@@ -109,48 +143,48 @@ class Loop:
 
     def _drain(self) -> None:
         for event in self._queue.take():
-            self._reconciler.handle(event)
-        drift = self._reconciler.drift
-        try:
-            disturbed = [words for kind, payload in self._links.read() if (words := drift.disturbed(kind, payload))]
-        except (Overflowed, Malformed):
-            disturbed = ["more has changed than could be told"]
+            for controller in self._controllers:
+                controller.handle(event)
+        disturbances = self._link_disturbances()
         if self._files.read():
-            disturbed.append("a file of the agent's was touched")
-        if disturbed:
-            log.debug("%s", "; ".join(dict.fromkeys(disturbed)))
-            self._at(time.monotonic() + GATHER_SECONDS)
-        if drift.take_pods():
-            self._reconciler.request_rules_sync()
+            disturbances.append("a file of the agent's was touched")
+        if disturbances:
+            log.debug("%s", "; ".join(dict.fromkeys(disturbances)))
+            self._sync_all_by(time.monotonic() + GATHER_SECONDS)
         self._drain_rules()
+
+    def _link_disturbances(self) -> list[str]:
+        try:
+            changes = self._link_events.read()
+            return [text for controller in self._controllers for text in controller.handle_links(changes)]
+        except (Overflowed, Malformed):
+            return ["more has changed than the kernel could report"]
 
     def _drain_rules(self) -> None:
         try:
-            changes = self._rules.read()
+            changes = self._rule_events.read()
+            for controller in self._controllers:
+                controller.handle_rules(changes)
         except (Overflowed, Malformed):
-            self._reconciler.request_elements_sync()
-            return
-        drift = self._reconciler.drift
-        if any(drift.elements_disturbed(kind, payload) for kind, payload in changes):
-            self._reconciler.request_elements_sync()
-        elif any(drift.rules_disturbed(kind, payload) for kind, payload in changes):
-            self._reconciler.request_rules_sync()
+            for controller in self._controllers:
+                controller.request_rules_sync()
 
-    def _at(self, moment: float) -> None:
-        """At the latest."""
+    def _sync_all_by(self, moment: float) -> None:
         self._due = min(self._due, moment)
 
     def _sync_if_due(self) -> None:
         now = time.monotonic()
         if self._due <= now:
-            self._due = now + LOOK_SECONDS
-            self._reconciler.request_full_sync()
-        if not self._reconciler.due:
+            self._due = now + FULL_SYNC_SECONDS
+            for controller in self._controllers:
+                controller.request_full_sync()
+        due = [controller for controller in self._controllers if controller.is_due]
+        if not due:
             return
-        settled = self._reconciler.sync()
+        results = [controller.sync() for controller in due]
         self._files.renew()
-        if settled:
+        if all(results):
             self._failures = 0
             return
-        self._at(time.monotonic() + RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)])
+        self._sync_all_by(time.monotonic() + RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)])
         self._failures += 1
