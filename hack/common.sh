@@ -1,4 +1,4 @@
-# What the scripts in hack share; to be sourced after `set -euo pipefail`, with $me set to the script's name.
+# Functions of the scripts in hack. Source it after `set -euo pipefail`, with $me set to the script's name.
 # shellcheck shell=bash disable=SC2154
 
 root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd)
@@ -6,7 +6,7 @@ cache=${PODWIRE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/podwire}
 mkdir -p -- "$cache"
 cache=$(cd -- "$cache" && pwd)
 
-# An ordinary user's PATH lacks where nft and tc are.
+# The PATH of an unprivileged user lacks the folders of nft and tc.
 for place in /usr/local/sbin /usr/sbin /sbin; do
     [[ :$PATH: == *:$place:* ]] || PATH=$PATH:$place
 done
@@ -23,11 +23,11 @@ choose_python() {
             return
         fi
     done
-    say "${PYTHON:-python3} is no Python 3.11 or newer: install one, or name one in PYTHON"
+    say "${PYTHON:-python3}: not Python 3.11 or newer (install one, or set PYTHON)"
     return 1
 }
 
-# What a virtual environment of $1, or with --shared a bundle of it, lacks: lines of "PACKAGE<tab>WHAT FOR".
+# Prints what is missing for a virtual environment of $1, or with --shared for a bundle: lines of "PACKAGE<tab>REASON".
 lacking_python() {
     "$1" - "${2:-}" <<'CODE'
 import importlib.util, os, sys, sysconfig
@@ -41,7 +41,7 @@ if "--shared" in sys.argv and (".so" not in library or not os.path.exists(librar
 CODE
 }
 
-# Which of the programs, each PACKAGE:PROGRAM, are missing, in the same form.
+# Prints which of the programs, each PACKAGE:PROGRAM, are missing, in the same form.
 lacking_programs() {
     local one
     for one in "$@"; do
@@ -50,21 +50,21 @@ lacking_programs() {
     done
 }
 
-# What building the bundle with interpreter $1 lacks.
+# Prints what is missing to build the bundle with interpreter $1.
 lacking_for_bundle() {
     lacking_python "$1" --shared
     lacking_programs binutils:objcopy binutils:objdump libc-bin:ldd libc-bin:ldconfig tar:tar gzip:gzip
 }
 
-# What making a machine of namespaces lacks.
+# Prints what is missing to make a machine of namespaces.
 lacking_for_machines() {
     lacking_programs iproute2:ip iproute2:tc nftables:nft util-linux:unshare util-linux:nsenter mount:mount
 }
 
 is_debian() { grep -Eqs '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release && command -v apt-get >/dev/null; }
 
-# Installs what the function or command "$@" says is missing when this runs as root on Debian or Ubuntu;
-# names all that is missing in one message otherwise.
+# Installs what the function or command "$@" prints as missing, as root on Debian or Ubuntu. Otherwise lists all in one
+# message.
 require() {
     local lacking
     lacking=$("$@")
@@ -75,13 +75,14 @@ require() {
         lacking=$("$@")
     fi
     if [[ $lacking ]]; then
-        say "missing (by the names of Debian's packages); install them and run this again:"
+        say "missing Debian packages (install them and run this again):"
         sed 's/^/  /; s/\t/: /' <<<"$lacking" >&2
         return 1
     fi
 }
 
-# Prints a virtual environment of python $1 with the packages after it, pinned by hack/constraints.txt; made once.
+# Prints the folder of a virtual environment of python $1 with the packages after it, pinned by hack/constraints.txt.
+# It is created once.
 environment() {
     local python=$1 key venv
     shift
@@ -100,7 +101,7 @@ environment() {
     echo "$venv"
 }
 
-# Runs a command as a process group of its own that ends with this script, also by a signal, which is heard at once.
+# Runs a command in its own process group and kills that when this script ends. A signal is handled at once.
 attend() {
     local status=0
     trap 'end_attended; end_with' EXIT
@@ -112,15 +113,15 @@ attend() {
     attended=$!
     set +m
     wait "$attended" || status=$?
-    end_attended  # what it has left behind
+    end_attended  # processes that it has left
     attended=
     return "$status"
 }
 
-# What is done at the end of a script that attends a command.
+# Cleanup of a script that attends a command; scripts override it.
 end_with() { :; }
 
-# The kernel takes its time to end all processes of a namespace.
+# Waits: the kernel takes a while to end all processes of a namespace.
 end_attended() {
     local _
     [[ ${attended:-} ]] || return 0

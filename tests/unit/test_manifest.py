@@ -28,7 +28,7 @@ Json = dict[str, Any]
 CONF = Path(__file__).parents[2] / "conf"
 ENTRYPOINT = ["/opt/podwire/podwired"]
 IN_A_POD = {"NODE_NAME": "node1", "KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
-TWO_FAMILIES = re.compile(r"# In flannel's words\..* adds: (.*)$", re.MULTILINE)
+TWO_FAMILIES = re.compile(r"# flannel's keys\..* adds: (.*)$", re.MULTILINE)
 SUBNET_ENV = """FLANNEL_NETWORK=10.244.0.0/16
 FLANNEL_SUBNET=10.244.3.1/24
 FLANNEL_MTU=1450
