@@ -1,4 +1,4 @@
-"""The bundle and what is at fault: the code that the README promises, in a message that a pod's event can hold."""
+"""Errors of the bundle: the code in the README's table, and a message short enough for a pod's event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bundle starts wherever a runtime may start it, and leaves no trace of itself in what it executes."""
+"""The bundle starts wherever a runtime starts it, and programs that it executes inherit nothing of it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STALE = {
 
 
 def assert_answers(ended: subprocess.CompletedProcess[str]) -> None:
-    """Assert that this was VERSION's answer, and nothing else."""
+    """Asserts that the process printed VERSION's result, and nothing else."""
     assert (ended.stderr, ended.returncode) == ("", 0)
     answer = json.loads(ended.stdout)
     assert answer["cniVersion"] == "1.1.0"
@@ -41,7 +41,7 @@ def assert_answers(ended: subprocess.CompletedProcess[str]) -> None:
 def call(
     program: Path, environment: Mapping[str, str], *arguments: str, data: str = "", name: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Execute a program with this environment and no other."""
+    """Executes a program with this environment and no other."""
     return subprocess.run(
         [name or str(program), *arguments],
         executable=program,
@@ -54,12 +54,12 @@ def call(
 
 
 def shell(script: str, program: Path, environment: Mapping[str, str] = VERSION) -> subprocess.CompletedProcess[str]:
-    """Run a script in which $0 is the program."""
+    """Runs a script in which $0 is the program."""
     return call(SHELL, environment, "-c", f"set -eu; {script}", str(program))
 
 
 def in_namespace(script: str, bundle: Path) -> subprocess.CompletedProcess[str]:
-    """Run a script with mounts of its own; the bundle is in /mnt."""
+    """Runs a script in a new mount namespace; the bundle is in /mnt."""
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs mount namespaces of a user namespace, which this machine does not allow")

@@ -1,4 +1,4 @@
-"""The bundle and what no runtime should send: each call has one answer, and none is a defect."""
+"""The bundle with input that no runtime should send: one result or error for each call, never a defect."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ READABLE = [
 
 @pytest.mark.parametrize("data", READABLE, ids=lambda data: data[:30].decode("ascii", "backslashreplace"))
 def test_what_is_read_is_written_again(bundle: Path, tmp_path: Path, data: bytes) -> None:
-    """Flannel writes what it was given into a file, and hands it to the plugin that it delegates to."""
+    """Flannel writes its input to a file, and passes it to the delegate."""
     spy = tmp_path / "spy"
     spy.write_text(f'#!/bin/sh\ncat >{tmp_path}/seen\necho \'{{"cniVersion": "1.1.0"}}\'\n')
     spy.chmod(0o755)

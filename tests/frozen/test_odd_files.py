@@ -1,4 +1,4 @@
-"""Pipes, devices and folders where a configuration names a file: told at once, and never waited for."""
+"""Pipes, devices and folders where a configuration names a file: an error at once, without waiting."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ODD: dict[str, Callable[[Path], object]] = {
 
 @pytest.fixture(params=ODD)
 def odd(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Give the path of something that is no file to read."""
+    """Returns the path of something that is not a regular file."""
     path = tmp_path / "odd"
     ODD[request.param](path)
     return path
@@ -81,7 +81,7 @@ def test_a_saved_file_that_is_none_hangs_nobody(
 
 
 def test_no_resolver_may_be_said_as_a_device(bundle: Path) -> None:
-    """As the reference takes it; the allocation goes on to the folder of leases."""
+    """The reference accepts it, too; the allocation goes on to the lease folder."""
     ipam = {"type": "host-local", "subnet": "10.1.2.0/24", "dataDir": "/proc/nowhere", "resolvConf": "/dev/null"}
     told: Call = call(NETWORK | {"ipam": ipam}, {}, "host-local")
     assert "leases in /proc/nowhere" in run(bundle, told).error[1]

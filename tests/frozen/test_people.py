@@ -1,4 +1,4 @@
-"""The answers to people who type `podwire`, and to runtimes on a machine with hardly any memory or descriptors."""
+"""The command line of `podwire`, and calls with hardly any memory or descriptors."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ ROUTED = {"mode": "routed", "ipam": {"type": "host-local", "subnet": "10.1.2.0/2
 @pytest.mark.parametrize("program", ["podwire", "host-local", "tuning", "flannel", "loopback"])
 @pytest.mark.parametrize("limit", range(3, 12))
 def test_few_descriptors_are_no_defect(bundle: Path, program: str, limit: int) -> None:
-    """Below 5 the dynamic loader, then the interpreter cannot begin; they say so, and nothing is on stdout."""
+    """Below 5 descriptors the dynamic loader or the interpreter fails: with a message on stderr, and no stdout."""
     for command in ("ADD", "DEL", "STATUS"):
         told = call(NETWORK | ROUTED, {"CNI_COMMAND": command, "CNI_NETNS": "/proc/1/ns/net"}, program)
         ended = run(bundle, told, {resource.RLIMIT_NOFILE: limit})
@@ -77,7 +77,7 @@ def test_few_descriptors_are_no_defect(bundle: Path, program: str, limit: int) -
 
 @pytest.mark.parametrize("mebibytes", [14, 16, 18, 20, 24])
 def test_little_memory_is_no_defect(bundle: Path, mebibytes: int) -> None:
-    """With less than that the interpreter itself does not start."""
+    """With less memory the interpreter itself does not start."""
     for program in ("podwire", "host-local"):
         told = call(NETWORK | {"x": "y" * 4_000_000}, {}, program)
         ended = run(bundle, told, {resource.RLIMIT_AS: mebibytes << 20})

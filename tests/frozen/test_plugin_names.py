@@ -20,7 +20,7 @@ SUBNETS = "FLANNEL_NETWORK=10.9.0.0/16\nFLANNEL_SUBNET=10.9.1.1/24\nFLANNEL_MTU=
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
-    """Give a folder with a program that leaves a trace, and CNI_PATH in it."""
+    """Returns a folder with a program that leaves a trace, and CNI_PATH in it."""
     (tmp_path / "bin" / "a").mkdir(parents=True)
     for name in ("evil", "..\\evil", "bin/..\\evil"):
         (tmp_path / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")

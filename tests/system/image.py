@@ -21,7 +21,7 @@ _OCI = "application/vnd.oci.image"
 
 
 def write_image(path: Path, busybox: bytes) -> None:
-    """Write the image as an OCI layout in a tar file, the form that `ctr image import` reads."""
+    """Writes the image as an OCI layout in a tar file, the form that `ctr image import` reads."""
     blobs: dict[str, bytes] = {}
 
     def blob(kind: str, content: bytes) -> dict[str, Any]:

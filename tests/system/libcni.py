@@ -41,7 +41,7 @@ class Libcni(NamedTuple):
     environment: tuple[str, ...] = ()
 
     def execute(self, plugin: str, command: str, request: Json, who: Container = NOBODY, path: str = "") -> Json:
-        """Execute one plugin and give its answer; or RefusedError."""
+        """Executes one plugin and returns its answer; or RefusedError."""
         values = (who.id, who.netns, who.args, who.ifname, path or str(self.plugins))
         said = [f"CNI_{name}={value}" for name, value in zip(PLUGIN_VARIABLES, values, strict=True)]
         program = str(self.plugins / plugin)
@@ -53,7 +53,7 @@ class Libcni(NamedTuple):
         return answer
 
     def add(self, conflist: Json, who: Container, result: Json | None = None) -> Json:
-        """Attach by each plugin in turn, and give the last one's answer. `result`: of what was there before."""
+        """Attaches by each plugin in turn, and returns the last one's answer. `result`: of what was there before."""
         result = result or {}
         for plugin in conflist["plugins"]:
             result = self.execute(plugin["type"], "ADD", _request(conflist, plugin, who, result), who)
@@ -81,7 +81,7 @@ class Libcni(NamedTuple):
             self.execute(plugin["type"], "STATUS", _request(conflist, plugin, NOBODY, None))
 
     def supported(self, plugin: str) -> list[str]:
-        """Ask for the plugin's versions, as ValidateNetworkList does."""
+        """Asks for the plugin's versions, as ValidateNetworkList does."""
         dummy = Container("", "dummy", "dummy")
         versions: list[str] = self.execute(plugin, "VERSION", {"cniVersion": CURRENT}, dummy, "dummy")[
             "supportedVersions"

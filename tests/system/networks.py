@@ -36,7 +36,7 @@ class Network(NamedTuple):
     reference: bool = True  # all of the chain's plugins are among the peers
 
     def conflist(self, kind: str) -> Json:
-        """Give the configuration of the kind "chain" or "single"."""
+        """Returns the configuration of the kind "chain" or "single"."""
         if kind == "chain":
             return self.chain
         return {"cniVersion": self.chain["cniVersion"], "name": self.chain["name"], "plugins": [self.single]}

@@ -33,7 +33,7 @@ class Attachment(NamedTuple):
     others: Path | None = None  # where programs lie that the called one executes, besides its own folder
 
     def environment(self, verb: str, program: Path) -> list[str]:
-        """Give the CNI_* variables, and PATH as the only other one: runtimes promise no more."""
+        """Returns the CNI_* variables, and PATH as the only other one: runtimes promise no more."""
         return [
             f"CNI_COMMAND={verb}",
             f"CNI_CONTAINERID={self.container}",
@@ -46,7 +46,7 @@ class Attachment(NamedTuple):
 
 
 def call(machine: Machine, program: Path, verb: str, config: Json, attachment: Attachment) -> Json:
-    """Execute a plugin for one verb and give its answer, an empty one if it printed nothing; or RefusedError."""
+    """Executes a plugin for one verb and returns its answer, an empty one if it printed nothing; or RefusedError."""
     environment = attachment.environment(verb, program)
     done = machine.run("env", "-i", *environment, str(program), stdin=json.dumps(config), check=False)
     try:
@@ -69,25 +69,25 @@ class CniTool(NamedTuple):
 
     @classmethod
     def with_network(cls, machine: Machine, program: Path, plugins: Path, conflist: Json, config: Path) -> CniTool:
-        """Write the network into a folder of its own, and give cnitool for it."""
+        """Writes the network into a folder of its own, and returns cnitool for it."""
         config.mkdir(exist_ok=True)
         (config / "10-network.conflist").write_text(json.dumps(conflist))
         return cls(machine, program, plugins, config, conflist["name"])
 
     def command(self, verb: str, pod: Pod, told: Json | None = None) -> tuple[str, ...]:
-        """Give the whole command line, to be run in the machine. `told`: the capabilities' arguments."""
+        """Returns the whole command line, to be run in the machine. `told`: the capabilities' arguments."""
         where = [f"CNI_PATH={self.plugins}", f"NETCONFPATH={self.config}"]
         capabilities = [f"CAP_ARGS={json.dumps(told)}"] if told else []
         return ("env", *where, *capabilities, str(self.program), verb, self.network, pod.path)
 
     def __call__(self, verb: str, pod: Pod, told: Json | None = None) -> Json:
-        """Run one verb and give what it printed; MachineError when it fails."""
+        """Runs one verb and returns what it printed; MachineError when it fails."""
         printed = self.machine.run(*self.command(verb, pod, told)).stdout
         answer: Json = json.loads(printed) if printed.startswith("{") else {}
         return answer
 
 
 def address_of(answer: Mapping[str, Any], index: int = 0) -> str:
-    """Give the address in a result, without its prefix length."""
+    """Returns the address in a result, without its prefix length."""
     text: str = answer["ips"][index]["address"]
     return text.partition("/")[0]

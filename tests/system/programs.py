@@ -42,7 +42,7 @@ class Program:
         self._where.run("kill", f"-{name}", self._number)
 
     def end(self, signal: str = "TERM") -> int:
-        """Give the exit code, or the signal's number below 0."""
+        """Returns the exit code, or the signal's number below 0."""
         self.signal(signal)
         return self._process.wait(SECONDS)
 
@@ -73,7 +73,7 @@ class Etcd:
         self._program.end("KILL")
 
     def put(self, key: str, value: object) -> None:
-        """Write a text, or anything else as JSON; keys are those below the network's prefix."""
+        """Writes a text, or anything else as JSON; keys are those below the network's prefix."""
         text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
         self._ask("kv/put", key=_encoded(f"{PREFIX}/{key}"), value=_encoded(text))
 
@@ -81,22 +81,22 @@ class Etcd:
         self._ask("kv/deleterange", key=_encoded(f"{PREFIX}/{key}"))
 
     def clear(self) -> None:
-        """Delete all that is below the network's prefix."""
+        """Deletes all that is below the network's prefix."""
         self._ask("kv/deleterange", key=_encoded(f"{PREFIX}/"), range_end=_encoded(f"{PREFIX}0"))
 
     def leases(self) -> dict[str, str]:
-        """Give the values by their keys, these without `subnets/`."""
+        """Returns the values by their keys, these without `subnets/`."""
         start = f"{PREFIX}/subnets/"
         found = self._ask("kv/range", key=_encoded(start), range_end=_encoded(f"{start[:-1]}0")).get("kvs", [])
         return {_decoded(one["key"]).removeprefix(start): _decoded(one["value"]) for one in found}
 
     def lives(self, key: str) -> int:
-        """Give the seconds until a lease's key expires, 0 for never."""
+        """Returns the seconds until a lease's key expires, 0 for never."""
         kept = self._ask("kv/range", key=_encoded(f"{PREFIX}/subnets/{key}"))["kvs"][0].get("lease", "0")
         return int(self._ask("lease/timetolive", ID=kept)["TTL"]) if kept != "0" else 0
 
     def compact(self) -> None:
-        """Forget all that was before the newest change."""
+        """Forgets all that was before the newest change."""
         revision = self._ask("kv/range", key=_encoded(PREFIX))["header"]["revision"]
         self._ask("kv/compaction", revision=revision, physical=True)
 

@@ -50,12 +50,12 @@ class World(NamedTuple):
     names: dict[str, str]
 
     def address(self, name: str, family: int) -> str:
-        """Give the address with this name."""
+        """Returns the address with this name."""
         return next(one for one, its in self.names.items() if its == name and (":" in one) == (family == 6))
 
 
 def cnitool_for(machine: Machine, programs: tuple[Path, Path], conflist: Json, folder: Path) -> CniTool:
-    """Give cnitool with a network, on a machine where flannel's agent has run. `programs`: cnitool, its plugins."""
+    """Returns cnitool with a network, on a machine where flannel's agent has run. `programs`: cnitool, its plugins."""
     machine.run("install", "-D", "/dev/stdin", SUBNET_ENV, stdin=WRITTEN)
     if any(plugin.get("promiscMode") for plugin in conflist["plugins"]):
         machine.run("sh", "-c", BRIDGED_IS_NOT_FILTERED)
@@ -63,7 +63,7 @@ def cnitool_for(machine: Machine, programs: tuple[Path, Path], conflist: Json, f
 
 
 def populate(cnitool: CniTool, network: Network) -> World:
-    """Attach both pods, and start all that answers."""
+    """Attaches both pods, and starts all that answers."""
     machine = cnitool.machine
     outside, server, neighbour = machine.outside(), machine.pod("server"), machine.pod("neighbour")
     results = {"server": cnitool("add", server, told(PORT)), "neighbour": cnitool("add", neighbour)}
@@ -86,7 +86,7 @@ def populate(cnitool: CniTool, network: Network) -> World:
 
 
 def measured(world: World, network: Network) -> Reach:
-    """Ask everybody from everywhere."""
+    """Asks everybody from everywhere."""
     callers: dict[str, Machine | Pod] = {
         "outside": world.outside,
         "host": world.cnitool.machine,
@@ -108,7 +108,7 @@ def measured(world: World, network: Network) -> Reach:
 
 
 def expected(network: Network) -> Reach:
-    """Say what `measured` is to find."""
+    """Returns what `measured` is to find."""
     return {
         caller: {one.what: one.seen.replace("egress", "node" if network.masquerades else caller) for one in questions}
         for caller, questions in _questions(network).items()
@@ -132,7 +132,7 @@ class _Question(NamedTuple):
 
 
 def _questions(network: Network) -> dict[str, list[_Question]]:
-    """Give the table's cells by caller."""
+    """Returns the table's cells by caller."""
     header, *lines = [line.split() for line in _EXPECTED.strip().splitlines()]
     found = {}
     for caller, *cells in lines:

@@ -32,35 +32,35 @@ _SHARED: dict[str, Callable[[str], object]] = {
 
 
 def example() -> Json:
-    """Give the example network's configuration."""
+    """Returns the example network's configuration."""
     network: Json = json.loads(CONFLIST.read_text())
     return network
 
 
 def assert_only_shared(news: Snapshot) -> None:
-    """Assert that these lines of a snapshot are none of a single pod."""
+    """Asserts that these lines of a snapshot are none of a single pod."""
     left = [line for section, lines in news.items() for line in lines if not _SHARED[section](line)]
     assert not left, "\n".join(left)
 
 
 def without_marks(snapshot: Snapshot) -> Snapshot:
-    """Leave out where the allocator goes on, which moves with every ADD, and the stamp of its cache."""
+    """Leaves out where the allocator goes on, which moves with every ADD, and the stamp of its cache."""
     marks = ("last_reserved_ip", "/run/podwire/ipam/")
     return {**snapshot, "files": [line for line in snapshot["files"] if not any(mark in line for mark in marks)]}
 
 
 def seen(machine: Machine) -> Snapshot:
-    """Give all that plugins may change or write, without these marks."""
+    """Returns all that plugins may change or write, without these marks."""
     return without_marks(machine.snapshot(STATE))
 
 
 def without_pod(snapshot: Snapshot, pod: Pod) -> Snapshot:
-    """Leave out what was inside a pod."""
+    """Leaves out what was inside a pod."""
     return {
         section: [line for line in lines if not line.startswith(f"{pod.name}: ")] for section, lines in snapshot.items()
     }
 
 
 def links_of(where: Machine | Pod) -> list[str]:
-    """Give the names of all links."""
+    """Returns the names of all links."""
     return [link["ifname"] for link in json.loads(where.run("ip", "-j", "link").stdout)]

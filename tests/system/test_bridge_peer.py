@@ -1,4 +1,4 @@
-"""The reference bridge and podwire give the same answer and the same pod, and undo each other's work."""
+"""The reference bridge and podwire return the same result, make the same pod, and release each other's attachments."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def attachment(pod: Pod, others: Path | None = None) -> Attachment:
 
 @pytest.fixture(scope="module")
 def run_both(peers: Path, plugins: Path) -> Callable[..., tuple[list[Any], list[Any]]]:
-    """Give a function that adds a pod on two like machines, one for each program."""
+    """Returns a function that adds a pod on two like machines, one for each program."""
 
     def one(program: Path, request: Json) -> list[Any]:
         with Machine() as machine:
@@ -158,7 +158,7 @@ def test_one_checks_what_the_other_added(machine: Machine, peers: Path, plugins:
 
 
 def without_names(answer: Json) -> Json:
-    """Make what each program chooses itself alike: host interface names and MAC addresses.
+    """Replaces values that each program chooses: host interface names and MAC addresses.
 
     The MTU of an interface is left out because the reference never fills it in.
     """
@@ -174,7 +174,7 @@ def without_names(answer: Json) -> Json:
 
 
 def what_the_pod_sees(snapshot: Snapshot) -> Snapshot:
-    """Give addresses, routes and links of host and pod, without what each program chooses itself."""
+    """Returns addresses, routes and links of host and pod, without values that each program chooses."""
     return {
         "addresses": snapshot["addresses"],
         "routes": snapshot["routes"],

@@ -1,4 +1,4 @@
-"""The example network through cnitool: what a runtime asks for, and what traffic then does."""
+"""The example network through cnitool: verbs and traffic."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MANY = 8
 
 @pytest.fixture
 def cnitool(machine: Machine, peers: Path, plugins: Path, tmp_path: Path) -> CniTool:
-    """Give cnitool with conf/10-podwire.conflist as the only network there is."""
+    """Returns cnitool with conf/10-podwire.conflist as the only network."""
     shutil.copy(CONFLIST, tmp_path)
     return CniTool(machine, peers / "cnitool", plugins, tmp_path, example()["name"])
 
@@ -141,7 +141,7 @@ def test_a_second_add_of_the_same_interface_fails_and_changes_nothing(cnitool: C
 
 
 def test_gc_takes_away_what_nobody_claims(cnitool: CniTool) -> None:
-    """No attachment is named valid: libcni deletes all that its cache holds, then asks the plugin."""
+    """The list of valid attachments is empty: libcni deletes all in its cache, then calls the plugin."""
     first, second = cnitool.machine.pod(), cnitool.machine.pod()
     before = cnitool.machine.snapshot()
     cnitool("add", first)
@@ -164,7 +164,7 @@ def test_pods_added_at_once_have_addresses_of_their_own(cnitool: CniTool) -> Non
 
 
 def at_once(cnitool: CniTool, verb: str, pods: list[Pod]) -> list[str]:
-    """Run one verb for all pods in parallel, as runtimes do, and give what each printed."""
+    """Runs one verb for all pods in parallel, as runtimes do, and returns what each printed."""
     running = [cnitool.machine.start(*cnitool.command(verb, pod)) for pod in pods]
     printed = [process.communicate()[0] for process in running]
     assert [process.returncode for process in running] == [0] * len(pods), printed

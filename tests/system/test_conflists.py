@@ -1,4 +1,4 @@
-"""The networks that people run, unchanged, with podwire in the place of every plugin: traffic, and what stays."""
+"""The networks of well-known projects, unchanged, with podwire as every plugin: traffic, and what remains."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def cnitool(machine: Machine, peers: Path, plugins: Path, network: Network, tmp_
 
 @pytest.fixture
 def podman(machine: Machine, peers: Path, plugins: Path, tmp_path: Path) -> CniTool:
-    """Give the longest of the chains: bridge, portmap, bandwidth, firewall, tuning."""
+    """Returns the longest of the chains: bridge, portmap, bandwidth, firewall, tuning."""
     return cnitool_for(machine, (peers / "cnitool", plugins), NETWORKS["podman"].chain, tmp_path)
 
 
@@ -56,7 +56,7 @@ def test_everybody_reaches_whom_he_should_and_is_seen_as_he_should(cnitool: CniT
 def test_containers_are_reached_although_the_node_drops_what_it_forwards(
     machine: Machine, peers: Path, plugins: Path, tmp_path: Path, program: str, kind: str, name: str
 ) -> None:
-    """As on a node with Docker. Of a chain it is firewall that sees to it, podwire does by itself.
+    """Docker's node drops forwarded packets. In a chain firewall accepts them, `type: podwire` does it itself.
 
     As the reference's, it leaves it to the node who may begin a connection to a container from outside.
     """
@@ -150,7 +150,7 @@ def test_gc_takes_all_that_nobody_claims(cnitool: CniTool) -> None:
 
 
 def test_an_add_that_the_chain_refuses_half_way_is_undone_by_del(cnitool: CniTool) -> None:
-    """The port is taken: the first plugin has attached the container already when portmap says no."""
+    """The port is in use: the first plugin has attached the container already when portmap fails."""
     machine = cnitool.machine
     first, second = machine.pod(), machine.pod()
     cnitool("add", first, told(PORT))

@@ -43,26 +43,26 @@ class Containerd(NamedTuple):
     namespace: str
 
     def ctr(self, *words: str, check: bool = True) -> str:
-        """Run ctr and give what it printed."""
+        """Runs ctr and returns what it printed."""
         return self.machine.run(*self.command(*words), check=check).stdout
 
     def command(self, *words: str) -> tuple[str, ...]:
         return ("ctr", "--address", SOCKET, "--namespace", self.namespace, *words)
 
     def run(self, name: str) -> str:
-        """Start a container in the background and give its address."""
+        """Starts a container in the background and returns its address."""
         self.ctr("run", "--cni", "--detach", "--snapshotter", "native", NAME, name)
         return self.address(name)
 
     def run_attached(self, name: str) -> subprocess.Popen[str]:
-        """Start a container that ctr waits for: only then it calls DEL at the end."""
+        """Starts a container that ctr waits for: only then it calls DEL at the end."""
         words = self.command("run", "--cni", "--rm", "--snapshotter", "native", NAME, name)
         process = self.machine.start(*words)
         until(lambda: re.search(rf"{name} .*RUNNING", self.ctr("task", "list")), f"{name} runs")
         return process
 
     def inside(self, name: str, *command: str, check: bool = True) -> str:
-        """Execute a command in a container and give what it printed."""
+        """Executes a command in a container and returns what it printed."""
         return self.ctr("task", "exec", "--exec-id", "test", name, *command, check=check)
 
     def address(self, name: str) -> str:
@@ -78,7 +78,7 @@ class Containerd(NamedTuple):
 
 @pytest.fixture
 def containerd(bundle: Path, plugins: Path, tmp_path: Path) -> Iterator[Containerd]:
-    """Give a running containerd with the image, the example network and the bundle unpacked in /opt/cni/bin."""
+    """Returns a running containerd with the image, the example network and the bundle unpacked in /opt/cni/bin."""
     if os.geteuid() != 0:
         pytest.skip("needs root: containerd and runc")
     if absent := [name for name in NEEDS if shutil.which(name) is None]:
@@ -152,7 +152,7 @@ def test_gc_leaves_a_container_that_lives(containerd: Containerd, plugins: Path)
 
 
 def collect(containerd: Containerd, plugins: Path, valid: list[Json]) -> None:
-    """Call GC as a runtime that implements it would; ctr does not."""
+    """Calls GC as a runtime that implements it would; ctr does not."""
     network = example()
     (plugin,) = network["plugins"]
     request = {**plugin, "name": network["name"], "cniVersion": "1.1.0", "cni.dev/valid-attachments": valid}
@@ -160,7 +160,7 @@ def collect(containerd: Containerd, plugins: Path, valid: list[Json]) -> None:
 
 
 def fetched(containerd: Containerd, address: str, caller: str = "") -> str:
-    """Give the page of the container's web server, which may take a moment to listen."""
+    """Returns the page of the container's web server, which may take a moment to listen."""
     words = ("wget", "-q", "-O", "-", f"http://{address}/")
 
     def page() -> str:

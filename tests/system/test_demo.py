@@ -1,4 +1,4 @@
-"""hack/demo: when it fails or is told to end, it says where, and nothing that it has started goes on."""
+"""hack/demo: when it fails or gets a signal, it names the step, and ends all processes that it has started."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _kernel() -> None:
 
 
 def test_all_that_is_attended_ends_with_its_script(tmp_path: Path) -> None:
-    """A pipeline and what it has sent to the background, too: a script may be told to end at any moment."""
+    """Pipelines and background processes end, too: a signal may come at any moment."""
     reached = tmp_path / "reached"
     script = tmp_path / "script"
     program(
@@ -70,7 +70,7 @@ def start(folder: Path, plugin: str) -> subprocess.Popen[str]:
 
 
 def marked(folder: Path) -> list[str]:
-    """The processes that a demo has started and that still run."""
+    """Returns the processes that a demo has started and that still run."""
     wanted, found = f"{MARK}={folder}".encode(), []
     for process in Path("/proc").glob("[0-9]*"):
         try:

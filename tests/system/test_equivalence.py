@@ -1,4 +1,4 @@
-"""A chain of plugins, the same network as one plugin of type podwire, and the reference's chain: the same for a pod."""
+"""A chain of podwire's plugins, the same network as one plugin, and the reference's chain have equal results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Served(NamedTuple):
 
 @pytest.fixture(scope="module")
 def cnitool(peers: Path, plugins: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., CniTool]:
-    """Give a function that makes cnitool on a machine, for podwire in the place of every plugin or for the peers."""
+    """Returns a function that makes cnitool on a machine, with podwire as every plugin or the reference plugins."""
 
     def make(machine: Machine, conflist: Json, *, reference: bool = False) -> CniTool:
         programs = peers / "cnitool", peers if reference else plugins
@@ -73,7 +73,7 @@ def test_the_references_chain_answers_the_same(cnitool: Callable[..., CniTool], 
 
 
 def inside(pod: Pod) -> list[str]:
-    """Give addresses and routes of a pod, and its interface's MTU."""
+    """Returns addresses and routes of a pod, and its interface's MTU."""
     shown = pod.machine.snapshot(())
     (link,) = json.loads(pod.run("ip", "-j", "link", "show", "eth0").stdout)
     lines = [line for line in shown["addresses"] + shown["routes"] if line.startswith(f"{pod.name}: ")]
@@ -81,7 +81,7 @@ def inside(pod: Pod) -> list[str]:
 
 
 def without_names(result: Json) -> Json:
-    """Make alike what each program chooses itself: names of the host's interfaces and MAC addresses.
+    """Replaces values that each program chooses: names of the host's interfaces and MAC addresses.
 
     The order of the interfaces stays, and with it which of them an address belongs to. The reference tells no MTU.
     """

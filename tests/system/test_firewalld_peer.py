@@ -1,4 +1,4 @@
-"""The reference firewall plugin and podwire leave the same with firewalld, and release what the other has left."""
+"""The reference firewall plugin and podwire configure firewalld alike, and release each other's sources."""
 
 from __future__ import annotations
 

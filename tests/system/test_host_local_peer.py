@@ -1,4 +1,4 @@
-"""The reference host-local and podwire's share one data folder: each honours what the other wrote."""
+"""The reference host-local and podwire's share one data folder: each accepts the files of the other."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MANY = 20
 
 @pytest.fixture(params=["reference first", "podwire first"])
 def turns(request: pytest.FixtureRequest, peers: Path, plugins: Path) -> tuple[Path, Path]:
-    """Give the two programs, in both orders."""
+    """Returns the two programs, in both orders."""
     both = (peers / "host-local", plugins / "host-local")
     return both if request.param == "reference first" else (both[1], both[0])
 
@@ -42,7 +42,7 @@ def pod(number: int, arguments: str = "") -> Attachment:
 
 
 def leases(machine: Machine) -> list[str]:
-    """Give the data folder's files with their text, without the lock, whose text says nothing."""
+    """Returns the data folder's files with their text, without the lock, whose text says nothing."""
     return [line for line in machine.files("/var/lib/cni/networks") if "/lock " not in line]
 
 
@@ -178,7 +178,7 @@ def test_both_answer_alike(machine: Machine, peers: Path, plugins: Path, version
 
 
 def answers_of(machine: Machine, programs: tuple[Path, ...], config: Callable[[str], Json]) -> list[str]:
-    """Give each program's answer to ADD, each with a data folder of its own."""
+    """Returns each program's answer to ADD, each with a data folder of its own."""
     folders = [f"/run/data-{number}" for number in range(len(programs))]
     answers = [
         call(machine, program, "ADD", config(folder), pod(1)) for program, folder in zip(programs, folders, strict=True)

@@ -1,4 +1,4 @@
-"""The image that hack/image makes: an archive that runtimes import, a root file system in which its programs run."""
+"""The image of hack/image: an archive that runtimes import, a root file system in which its programs run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a copy of the archive."""
+    """Returns a copy of the archive."""
     folder = tmp_path_factory.mktemp("image")
     made = make(folder)
     if made.returncode:
@@ -52,13 +52,13 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def blobs(archive: Path) -> dict[str, bytes]:
-    """Give all files of the archive."""
+    """Returns all files of the archive."""
     with tarfile.open(archive) as tar:
         return {member.name: file.read() for member in tar if (file := tar.extractfile(member))}
 
 
 def blob(blobs: dict[str, bytes], entry: Json) -> bytes:
-    """Give what a descriptor stands for, which is what it says."""
+    """Returns the blob of a descriptor, and asserts its size and digest."""
     kind, _, digest = entry["digest"].partition(":")
     data = blobs[f"blobs/{kind}/{digest}"]
     assert (len(data), hashlib.new(kind, data).hexdigest()) == (entry["size"], digest)
@@ -66,7 +66,7 @@ def blob(blobs: dict[str, bytes], entry: Json) -> bytes:
 
 
 def parts(blobs: dict[str, bytes]) -> tuple[Json, Json]:
-    """Give the manifest and the configuration of the one image."""
+    """Returns the manifest and the configuration of the one image."""
     (entry,) = json.loads(blobs["index.json"])["manifests"]
     assert entry["annotations"]["io.containerd.image.name"] == NAME
     manifest = json.loads(blob(blobs, entry))
@@ -75,7 +75,7 @@ def parts(blobs: dict[str, bytes]) -> tuple[Json, Json]:
 
 @pytest.fixture
 def root(machine: Machine, blobs: dict[str, bytes]) -> Iterator[str]:
-    """Give the image's root file system, as it is in the machine."""
+    """Returns the image's root file system in the machine."""
     manifest, _ = parts(blobs)
     machine.run("mkdir", "/run/image")
     for entry in manifest["layers"]:
@@ -89,7 +89,7 @@ def root(machine: Machine, blobs: dict[str, bytes]) -> Iterator[str]:
 
 
 def run_in(machine: Machine, root: str, *command: str, stdin: str = "", **environment: str) -> str:
-    """Run a program of the image with nothing of this machine but its kernel."""
+    """Runs a program of the image, with only the kernel of this machine."""
     variables = [f"{name}={value}" for name, value in environment.items()]
     return machine.run("env", "-i", *variables, "/usr/sbin/chroot", root, *command, stdin=stdin).stdout
 

@@ -1,4 +1,4 @@
-"""The tests' own tool: a machine that shows all and leaves nothing."""
+"""The tests' machine of namespaces: it has what it should have, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_what_fails_inside_is_an_error_outside(machine: Machine, ask: Callable[[
 
 
 def inhabitants(namespace: str) -> list[str]:
-    """Give the processes in a network namespace."""
+    """Returns the processes in a network namespace."""
     found = []
     for number in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -87,6 +87,6 @@ def inhabitants(namespace: str) -> list[str]:
 
 
 def outside_view() -> list[str]:
-    """Give the links, namespaces and mounts where the tests themselves run."""
+    """Returns the links, namespaces and mounts where the tests themselves run."""
     commands = (("ip", "-br", "link"), ("ip", "netns"), ("cat", "/proc/self/mounts"))
     return [subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in commands]

@@ -56,7 +56,7 @@ def capable(plugin: str) -> Json:
 
 
 def kubernetes(container: str) -> str:
-    """Give CNI_ARGS."""
+    """Returns CNI_ARGS."""
     return (
         f"K8S_POD_INFRA_CONTAINER_ID={container};K8S_POD_UID=4c1e1d9e-6f43-4a0b-9d63-0d6d4ad7a5c2;"
         "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0"
@@ -64,7 +64,7 @@ def kubernetes(container: str) -> str:
 
 
 def reached(machine: Machine, pod: Pod, port: int = 8080) -> Answer:
-    """Give what a host outside hears from the node's port, where the pod's port 80 answers."""
+    """Returns what an external host reads from the node's port, which is mapped to the pod's port 80."""
     listen(pod, pod.name, 80)
     (answer,) = ask_each(machine.pods.get("outside") or machine.outside(), [Target("tcp", NODE[4], port)])
     return answer
@@ -92,7 +92,7 @@ CONTAINERD_TOLD: Json = {
 
 
 class Containerd:
-    """The loopback network gets no environment at all, which is harder than anything that a runtime does."""
+    """The loopback network gets an empty environment, which no runtime does."""
 
     def __init__(self, machine: Machine, plugins: Path) -> None:
         self.networks = [
@@ -198,7 +198,7 @@ def test_crio_finds_its_network_ready_and_its_pod_in_order(machine: Machine, run
 
 
 def test_crio_finds_a_network_ready_whose_ranges_it_will_bring(runtime: Libcni) -> None:
-    """STATUS knows nothing of a pod, hence nothing of its ranges."""
+    """STATUS has no runtimeConfig of a pod, hence no ranges."""
     runtime.status(
         network("1.1.0", "crio", {"bridge": "cni0", "capabilities": {"ipRanges": True}, "ipam": host_local()})
     )
@@ -206,7 +206,7 @@ def test_crio_finds_a_network_ready_whose_ranges_it_will_bring(runtime: Libcni) 
 
 @pytest.mark.parametrize("valid", ["none", "one"])
 def test_crio_collects_after_it_has_lost_its_memory(machine: Machine, runtime: Libcni, valid: str) -> None:
-    """GC alone, without a DEL before: what libcni remembered is gone, as is one of the namespaces."""
+    """GC without a DEL before: libcni's cache is gone, and one of the namespaces."""
     stays, lost, gone = machine.pod("stays"), machine.pod("lost"), machine.pod("gone")
     others = [crio_container("b8" * 32, lost.path, 8082), crio_container("c9" * 32, gone.path, 8083)]
     living = crio_container(IDS[0], stays.path, 8080)
@@ -226,7 +226,7 @@ def test_crio_collects_after_it_has_lost_its_memory(machine: Machine, runtime: L
 
 
 def test_crio_has_each_plugin_collect_what_it_made_itself(machine: Machine, runtime: Libcni) -> None:
-    """As where bridge is another's program, which does not do it for the others."""
+    """The bridge plugin may be a third-party one, which does not do it for the plugins after it."""
     first, *others = CRIO["plugins"]
     stays, goes = (crio_container(IDS[number], machine.pod().path, 8080 + number) for number in range(2))
     runtime.add(CRIO, stays)
@@ -264,7 +264,7 @@ def nerdctl_container(pod: Pod, port: int, netns: str | None = None) -> Containe
 
 
 def test_nerdctl_learns_that_firewall_can_isolate(machine: Machine, plugins: Path) -> None:
-    """Called with no command, and asked for nothing; what it says is for people, but nerdctl reads it."""
+    """Calls without CNI_COMMAND print a text for people, which nerdctl parses."""
     done = machine.run("env", "-i", str(plugins / "firewall"))
     assert done.stdout == ""
     found = re.search(r"^CNI firewall plugin v(\d+)\.(\d+)\.(\d+)", done.stderr, re.MULTILINE)

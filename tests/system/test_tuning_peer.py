@@ -1,4 +1,4 @@
-"""The reference tuning and podwire change the same, answer the same, and give back what the other has changed."""
+"""The reference tuning and podwire make the same changes, return the same result, and restore each other's changes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Scene(NamedTuple):
         return call(self.machine, program, verb, config, Attachment("c1", self.pod.path, arguments=arguments))
 
     def seen(self) -> Json:
-        """Give what the container has."""
+        """Returns the container's settings."""
         (found,) = json.loads(self.pod.run("ip", "-j", "link", "show", "eth0").stdout)
         keys = {key: self.pod.run("cat", f"/proc/sys/{key}").stdout.split() for key in (FORWARD, FILTER, PORTS)}
         return {key: found.get(key, 0) for key in ("address", "mtu", "txqlen")} | {"flags": set(found["flags"]), **keys}
@@ -61,7 +61,7 @@ def theirs(peers: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def ours(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give podwire under the reference's name, beside podwire itself."""
+    """Returns podwire under the reference's name, beside podwire itself."""
     folder = tmp_path_factory.mktemp("tuning")
     for name in ("podwire", "tuning"):
         (folder / name).symlink_to(bundle / "podwire")
@@ -94,7 +94,7 @@ CONFIGS: dict[str, tuple[Json, str]] = {
 
 @pytest.fixture(scope="module")
 def run_both(theirs: Path, ours: Path) -> Callable[..., tuple[list[Any], list[Any]]]:
-    """Give a function that tunes a container on two like machines, one for each program."""
+    """Returns a function that tunes a container on two like machines, one for each program."""
 
     def one(program: Path, settings: Json, arguments: str, allowlist: str | None) -> list[Any]:
         with Machine() as machine:

@@ -72,7 +72,7 @@ sleep 5
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
-    """Give the folder with what a run on such a kernel told."""
+    """Returns the folder with the output of a run on such a kernel."""
     if os.geteuid() != 0:
         pytest.skip("needs root: the kernel's first process writes to this file system")
     if absent := [name for name in NEEDS if shutil.which(name) is None]:
@@ -100,7 +100,7 @@ def read(folder: Path, name: str) -> Any:
 
 
 def vlans(folder: Path, pod: str) -> dict[int, bool]:
-    """Give the VLANs of the pod's port, and whether they are its native one."""
+    """Returns the VLANs of the pod's port, and whether they are its native one."""
     (port,) = read(folder, f"{pod}.vlans")
     found: dict[int, bool] = {}
     for vlan in port["vlans"]:
