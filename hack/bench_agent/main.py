@@ -2,8 +2,8 @@
 
 usage: hack/bench agent [--rounds N] [--only WORD] [--podwired PROGRAM]
 
-Every round makes a machine of its own for each agent: an etcd on a tmpfs, with 5,000 leases as flannel writes them, and
-the agent alone. Figures are medians of the rounds. Needs root, or a user namespace, and the peers (hack/peers).
+Every round creates new namespaces for each agent: an etcd on a tmpfs, with 5,000 leases as flannel writes them, and the
+agent alone. Figures are medians of the rounds. Needs root, or a user namespace, and the peers (hack/peers).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ PARTS = ("sync", "change", "changes", "restart", "idle")
 
 
 class Row(NamedTuple):
-    """`goal` is a ratio, or with `absolute` podwired's own figure."""
+    """A row of the table. `goal` is a ratio, or with `absolute` podwired's own figure."""
 
     part: str
     figure: str
-    what: str
+    label: str
     digits: int
     goal: float | None = None
     absolute: bool = False
@@ -54,24 +54,24 @@ def measure(program: Path, parts: list[str]) -> Figures:
     flags = "-mnp" if os.geteuid() == 0 else "-Urmnp"
     machine = ["unshare", flags, "--fork", "--kill-child", "--mount-proc", "--"]
     node = [sys.executable, "-B", "-m", "hack.bench_agent.node", str(program), *parts]
-    ended = subprocess.run([*machine, *node], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
-    if ended.returncode:
+    process = subprocess.run([*machine, *node], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+    if process.returncode:
         raise SystemExit(f"bench: {program} could not be measured")
-    figures: Figures = json.loads(ended.stdout)
+    figures: Figures = json.loads(process.stdout)
     return figures
 
 
 def line_of(row: Row, ours: float, theirs: float) -> tuple[str, ...]:
     ratio = "-" if row.absolute or not theirs else f"{ours / theirs:.2f}"
     goal = "-" if row.goal is None else f"{row.goal}" if row.absolute else f"<= {row.goal}"
-    return row.what, f"{ours:.{row.digits}f}", f"{theirs:.{row.digits}f}", ratio, goal
+    return row.label, f"{ours:.{row.digits}f}", f"{theirs:.{row.digits}f}", ratio, goal
 
 
 def table(parts: list[str], ours: Figures, theirs: Figures) -> str:
     head = ("what", "podwired", "flanneld", "ratio", "to reach")
     rows = [row for row in ROWS if row.part in parts]
-    found = [line_of(row, statistics.median(ours[row.figure]), statistics.median(theirs[row.figure])) for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, tuple("-" * len(word) for word in head), *found))
+    lines = [line_of(row, statistics.median(ours[row.figure]), statistics.median(theirs[row.figure])) for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, tuple("-" * len(word) for word in head), *lines))
 
 
 def unpack(folder: Path) -> Path:
@@ -80,19 +80,19 @@ def unpack(folder: Path) -> Path:
     return folder / "podwired"
 
 
-def tell(name: str, turn: int, figures: Figures) -> None:
-    told = ", ".join(f"{key} {statistics.median(values):.4g}" for key, values in figures.items())
-    sys.stderr.write(f"{name}, round {turn + 1}: {told}\n")
+def report(name: str, turn: int, figures: Figures) -> None:
+    medians = ", ".join(f"{key} {statistics.median(values):.4g}" for key, values in figures.items())
+    sys.stderr.write(f"{name}, round {turn + 1}: {medians}\n")
 
 
 def compare(ours: Path, theirs: Path, rounds: int, parts: list[str]) -> str:
     figures: tuple[Figures, Figures] = ({}, {})
     for turn in range(rounds):
-        for name, program, all_of_it in zip(("podwired", "flanneld"), (ours, theirs), figures, strict=True):
-            found = measure(program, parts)
-            tell(name, turn, found)
-            for key, values in found.items():
-                all_of_it.setdefault(key, []).extend(values)
+        for name, program, collected in zip(("podwired", "flanneld"), (ours, theirs), figures, strict=True):
+            measured = measure(program, parts)
+            report(name, turn, measured)
+            for key, values in measured.items():
+                collected.setdefault(key, []).extend(values)
     return table(parts, *figures)
 
 
@@ -110,8 +110,8 @@ def main() -> None:
     flanneld = Path(peers) / "flanneld"
     missing = [name for name in ("unshare", "etcd", "ip", "bridge", str(flanneld)) if not shutil.which(name)]
     if missing:
-        sys.exit(f"bench: {', '.join(missing)}: not to be found")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that machine and folder go
+        sys.exit(f"bench: {', '.join(missing)}: not found")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that namespaces and folder are removed
     parts = [arguments.only] if arguments.only else list(PARTS)
     with tempfile.TemporaryDirectory() as folder:
         podwired = arguments.podwired.absolute() if arguments.podwired else unpack(Path(folder))

@@ -107,17 +107,17 @@ class Node:
         """Measures a cold sync of all leases."""
         for number in range(PEERS):
             self.mirror.want(Peer(number).facts())
-        began = self.start()
-        limit, told = began + LIMIT_SECONDS, 0.0
-        whole = 0.0
-        while not (whole and told):
+        start = self.start()
+        limit, written = start + LIMIT_SECONDS, 0.0
+        synced = 0.0
+        while not (synced and written):
             self.mirror.look(BULK_PAUSE)
             now = time.perf_counter()
-            whole = whole or (0.0 if self.mirror.wrong else now)
-            told = told or (now if SUBNET_FILE.exists() else 0.0)
+            synced = synced or (0.0 if self.mirror.wrong else now)
+            written = written or (now if SUBNET_FILE.exists() else 0.0)
             self.check(limit)
-        self.note("sync", whole - began)
-        self.note("subnet.env", told - began)
+        self.note("sync", synced - start)
+        self.note("subnet.env", written - start)
         self.note("cpu", self.cpu_seconds())
         self.note("memory", self.peak())
         self.verify()
