@@ -11,7 +11,7 @@ from cni.agent.cli.options import HelpRequested, parse_options
 from cni.agent.controllers.overlay import Reconciler
 from cni.agent.dataplane import devices, routes
 from cni.agent.logs import configure, enable_debug, error_text, finish, log
-from cni.agent.node import conflist, masquerade, subnetenv
+from cni.agent.node import conflist, files, masquerade, subnetenv
 from cni.agent.node.publisher import Settings
 from cni.agent.runtime.health import Health, notify
 from cni.agent.runtime.inotify import Files
@@ -186,6 +186,6 @@ def clean_up(options: Options, host: Host, instance: Instance) -> int:
     for text in refused:
         log.error("%s", text)
     masquerade.remove(host, instance.name, networks)
-    subnetenv.remove(options.subnet_file)
+    files.remove(options.subnet_file)
     instance.forget()
     return 1 if refused else 0

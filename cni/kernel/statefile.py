@@ -1,6 +1,6 @@
-"""Small files that outlive a call: written whole or not at all, and missing ones are no fault.
+"""Small files that outlive a call. They are replaced atomically, and a missing one is not an error.
 
-Everything raises IOFailure, with the path and a remedy, where the disk refuses.
+All functions except `replace` raise IOFailure for errors of the file system, with the path and a remedy.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from cni.protocol.fields import NAME_LIMIT
 PIECE = 1 << 16  # bytes
 PIECES = 1 << 8  # of a file of ours, at most
 KIND, FOLDER, REGULAR = 0o170000, 0o040000, 0o100000  # inode(7)
+SHARED = 0o077  # permissions of the group and of others
 NO_SUCH_FILE = (FileNotFoundError, NotADirectoryError)
 NO_FILE = (EINVAL, EISDIR, ELOOP, ENXIO)  # what open(2) says of links and sockets, and we of pipes, folders and devices
 
@@ -69,33 +70,46 @@ def _beside(path: str) -> str:
 
 
 def write(path: str, data: bytes) -> None:
-    """In place of what is there; readable by the owner alone, as is the folder if it has to be made."""
+    """Replaces the file; it is readable by its owner alone, as is the folder if it is missing. Raises IOFailure."""
+    try:
+        replace(path, data, 0o600, 0o700)
+    except OSError as error:
+        raise _error(path, error) from None
+
+
+def replace(path: str, data: bytes, mode: int, folder_mode: int) -> None:
+    """Writes a new file beside `path`, which is absolute, and renames it. Makes the folder if it is missing.
+
+    Raises OSError; the old file is kept then.
+    """
     new = _beside(path)
     try:
-        descriptor = _create(new)
+        descriptor = _create(new, mode, folder_mode)
         try:
+            if mode & SHARED:
+                os.fchmod(descriptor, mode)  # a umask narrows what open(2) sets
             if os.write(descriptor, data) != len(data):
                 raise OSError(ENOSPC, os.strerror(ENOSPC))  # as the next attempt to write would
         finally:
             os.close(descriptor)
         os.rename(new, path)
-    except OSError as error:
+    except OSError:
         _try_to_unlink(new)
-        raise _error(path, error) from None
+        raise
 
 
-def _create(path: str) -> int:
-    """Where the folder is others' to write to, what they have put there is not written through."""
+def _create(path: str, mode: int, folder_mode: int) -> int:
+    """Opens a new file. Other users may write to the folder, so that an existing file is not written through."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        return os.open(path, flags, 0o600)
+        return os.open(path, flags, mode)
     except FileExistsError:  # of a writer that was killed
         os.unlink(path)
     except FileNotFoundError:
         from cni.protocol import folders  # once in a host's life
 
-        folders.make(path.rpartition("/")[0], 0o700)
-    return os.open(path, flags, 0o600)
+        folders.make(path.rpartition("/")[0], folder_mode)
+    return os.open(path, flags, mode)
 
 
 def _try_to_unlink(path: str) -> None:

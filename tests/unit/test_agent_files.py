@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent.node import subnetenv
+from cni.agent.node import files
 from cni.agent.runtime.inotify import Files
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Written:
         self.write("A=1\n")
 
     def write(self, text: str) -> None:
-        subnetenv.write(str(self.path), text)
+        files.write(str(self.path), text)
         self.files.renew()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent.node import subnetenv
+from cni.agent.node import files, subnetenv
 from cni.config.flannel import SubnetEnv
 from cni.protocol.address import parse_net
 
@@ -46,7 +46,7 @@ def test_a_family_that_is_not_used_has_no_lines() -> None:
 
 
 def test_what_is_written_is_read_again(path: Path) -> None:
-    assert subnetenv.write(str(path), TEXT)
+    assert files.write(str(path), TEXT)
     found = subnetenv.read(str(path))
     assert found == SubnetEnv((FOUR[0], SIX[0]), (FOUR[1], SIX[1]), 1450, masquerades=True)
 
@@ -54,25 +54,25 @@ def test_what_is_written_is_read_again(path: Path) -> None:
 def test_the_file_has_flannels_modes_whatever_the_mask_is(path: Path) -> None:
     before = os.umask(0o077)
     try:
-        subnetenv.write(str(path), TEXT)
+        files.write(str(path), TEXT)
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 def test_what_is_said_already_is_not_written(path: Path) -> None:
-    subnetenv.write(str(path), TEXT)
+    files.write(str(path), TEXT)
     before = path.stat()
-    assert not subnetenv.write(str(path), TEXT)
+    assert not files.write(str(path), TEXT)
     assert path.stat() == before
-    assert subnetenv.write(str(path), TEXT.replace("1450", "1400"))
+    assert files.write(str(path), TEXT.replace("1450", "1400"))
     assert "FLANNEL_MTU=1400" in path.read_text()
 
 
 def test_nothing_else_lies_beside_the_file_and_readers_keep_what_they_opened(path: Path) -> None:
-    subnetenv.write(str(path), TEXT)
+    files.write(str(path), TEXT)
     with path.open() as reader:
-        subnetenv.write(str(path), TEXT.replace("1450", "1400"))
+        files.write(str(path), TEXT.replace("1450", "1400"))
         assert reader.read() == TEXT
     assert os.listdir(path.parent) == ["subnet.env"]
 
@@ -83,19 +83,19 @@ def test_a_torn_or_strange_file_is_replaced_and_read_as_none(path: Path) -> None
         path.write_bytes(content)
         assert subnetenv.read(str(path)) is None
         (path.parent / ".subnet.env.new").write_bytes(b"left by a crash")
-        assert subnetenv.write(str(path), TEXT)
+        assert files.write(str(path), TEXT)
         assert (path.read_text(), os.listdir(path.parent)) == (TEXT, ["subnet.env"])
 
 
 def test_where_there_is_no_file_nothing_is_read_and_nothing_removed(path: Path) -> None:
     assert subnetenv.read(str(path)) is None
-    subnetenv.remove(str(path))
-    subnetenv.write(str(path), TEXT)
-    subnetenv.remove(str(path))
+    files.remove(str(path))
+    files.write(str(path), TEXT)
+    files.remove(str(path))
     assert not path.exists()
 
 
 def test_a_file_that_cannot_be_written_is_an_error(path: Path) -> None:
     path.parent.write_text("no folder")
     with pytest.raises(OSError, match=r"/flannel"):
-        subnetenv.write(str(path), TEXT)
+        files.write(str(path), TEXT)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 
 from cni.agent.logs import error_text
-from cni.agent.node import subnetenv
+from cni.agent.node import files
 from cni.protocol import smallfile
 from cni.protocol.errors import CniError, InvalidConfig
 from cni.protocol.jsontext import parse_object
@@ -37,8 +37,8 @@ def install(conflist: Conflist) -> bool:
     """
     text = _read(conflist.source)
     _refuse_unless_list(text, conflist.source)
-    new = subnetenv.write(conflist.path, text)
-    subnetenv.write(conflist.memory, text)
+    new = files.write(conflist.path, text)
+    files.write(conflist.memory, text)
     return new
 
 
@@ -53,8 +53,8 @@ def remove(conflist: Conflist) -> list[str]:
         if is_installed(conflist):
             if _read(conflist.path) not in (_read_if_any(conflist.memory), _read_if_any(conflist.source)):
                 return [f"{conflist.path} is not podwired's: left alone"]
-            subnetenv.remove(conflist.path)
-        subnetenv.remove(conflist.memory)
+            files.remove(conflist.path)
+        files.remove(conflist.memory)
     except (CniError, OSError) as error:
         return [f"{conflist.path} is left alone: {error_text(error)}"]
     return []

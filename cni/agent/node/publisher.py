@@ -8,7 +8,7 @@ from cni.agent.backends import backend_of
 from cni.agent.dataplane import tunnel_filter
 from cni.agent.dataplane.tunnel_filter import Tunnel, TunnelFilter
 from cni.agent.logs import error_text, log
-from cni.agent.node import conflist, flannel_rules, masquerade, subnetenv
+from cni.agent.node import conflist, files, flannel_rules, masquerade, subnetenv
 from cni.kernel.netlink import Interrupted, NetlinkError
 from cni.protocol.errors import CniError
 from cni.protocol.record import Record
@@ -73,7 +73,7 @@ class NodePublisher:
             settings.instance.predecessor = ""
         done = self._load()
         mtu = min(backend_of(config.backend).mtu(underlay, endpoint.subnet.family) for endpoint in own.endpoints)
-        if subnetenv.write(settings.subnet_file, subnetenv.text_of(spaces, mtu, masquerades=settings.masquerades)):
+        if files.write(settings.subnet_file, subnetenv.text_of(spaces, mtu, masquerades=settings.masquerades)):
             log.info("wrote %s", settings.subnet_file)
         self._list()
         return done

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from typing import TYPE_CHECKING
 
 from cni.config.flannel import parse_subnet_env
-from cni.protocol import folders, smallfile
+from cni.protocol import smallfile
 from cni.protocol.address import IP, Net
 
 if TYPE_CHECKING:
@@ -33,26 +31,3 @@ def read(path: str) -> SubnetEnv | None:
         return parse_subnet_env(smallfile.read(path).decode("utf-8", "replace"), path)
     except (OSError, ValueError):
         return None
-
-
-def write(path: str, text: str) -> bool:
-    """Whole, and only where it says something else; tells whether it did. Raises OSError."""
-    with contextlib.suppress(OSError):
-        if smallfile.read(path) == text.encode():
-            return False
-    folder, name = os.path.split(os.path.abspath(path))
-    folders.make(folder, 0o755)
-    beside = os.path.join(folder, f".{name}.new")
-    remove(beside)  # of a writer that was killed, or what somebody has put there
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(descriptor, 0o644)
-        file.write(text)
-    os.rename(beside, path)
-    return True
-
-
-def remove(path: str) -> None:
-    """Raises OSError."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
