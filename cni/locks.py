@@ -1,7 +1,7 @@
-"""Locks on files (flock(2)): the wait for one is bounded, and ends at a signal. The kernel drops them with the process.
+"""Locks on files (flock(2)). The wait is bounded, and ends at a signal. The kernel releases them with the process.
 
-A lock that is free costs one system call. Whoever waits is woken by the kernel, hence at once, and by a timer, to see
-whether the wait is to end: a handler of signals alone does not end it, since flock(2) is taken up again after it.
+A free lock costs one system call. A waiting process is woken by the kernel, at once, and by a timer, to check whether
+the wait has to end: a signal handler alone does not end it, because flock(2) is restarted after it.
 """
 
 from __future__ import annotations
@@ -21,51 +21,54 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-WAIT_SECONDS = 30.0  # a burst of hundreds of calls takes a few
+WAIT_SECONDS = 30.0  # hundreds of calls at once take a few
 TICK_SECONDS = 0.05
 PIECE = 1 << 16  # bytes
 
 _interrupted: list[Callable[[], bool]] = []
 
 
-def heed(*interrupted: Callable[[], bool]) -> None:
-    """Lets waits for locks end when one of these returns True; without any, only their bound ends them."""
+def set_interrupts(*interrupted: Callable[[], bool]) -> None:
+    """Sets the functions that end a wait for a lock by returning True; without any, only WAIT_SECONDS ends it."""
     _interrupted[:] = interrupted
 
 
-def take(descriptor: int, how: int, name: str) -> None:
-    """Waits for a lock. Raises TryAgain, naming the lock and its holder; a lock of another kind may be lost then."""
+def acquire(descriptor: int, operation: int, name: str) -> None:
+    """Waits for a lock: `operation` is LOCK_SH or LOCK_EX (flock(2)), `name` is for messages.
+
+    Raises TryAgain with the lock's holder; a lock of the other kind on the descriptor may be lost then.
+    """
     try:
-        flock(descriptor, how | LOCK_NB)
+        flock(descriptor, operation | LOCK_NB)
     except BlockingIOError:
-        _wait(descriptor, how, name)
+        _wait(descriptor, operation, name)
 
 
-def _wait(descriptor: int, how: int, name: str) -> None:
+def _wait(descriptor: int, operation: int, name: str) -> None:
     end = monotonic() + WAIT_SECONDS
 
-    def look(*_: object) -> None:
-        if any(asked() for asked in _interrupted):
+    def check(*_: object) -> None:
+        if any(interrupted() for interrupted in _interrupted):
             raise TryAgain(f"lock {name}: interrupted by a signal while waiting for it")
         if monotonic() > end:
             raise TryAgain(f"lock {name}: not free within {WAIT_SECONDS:.0f} s{_holder(descriptor)} (try again later)")
 
-    before = signal(SIGALRM, look)
+    previous = signal(SIGALRM, check)
     setitimer(ITIMER_REAL, TICK_SECONDS, TICK_SECONDS)
     try:
-        flock(descriptor, how)
+        flock(descriptor, operation)
     finally:
         setitimer(ITIMER_REAL, 0)
-        signal(SIGALRM, before)
+        signal(SIGALRM, previous)
 
 
 def _holder(descriptor: int) -> str:
-    """In words, as proc(5) tells of /proc/locks; empty where it does not."""
+    """Returns the process that has the lock, for messages (proc(5), /proc/locks); empty if it is not found."""
     try:
         inode = f":{os.fstat(descriptor).st_ino}"
-        held = [line.split() for line in _read("/proc/locks").splitlines() if " FLOCK " in line and "->" not in line]
-        number = next(words[4] for words in held if words[5].endswith(inode))
-        return f", held by process {number} ({_read(f'/proc/{number}/comm').strip()})"
+        locks = [line.split() for line in _read("/proc/locks").splitlines() if " FLOCK " in line and "->" not in line]
+        pid = next(fields[4] for fields in locks if fields[5].endswith(inode))
+        return f", held by process {pid} ({_read(f'/proc/{pid}/comm').strip()})"
     except (OSError, LookupError, StopIteration):
         return ""
 

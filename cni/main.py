@@ -82,14 +82,14 @@ def run(
     if name == AGENT:
         from cni.agent.main import run as serve_node
 
-        return serve_node(argv[1:], environment, lambda text: _tell(stdout, text))
+        return serve_node(argv[1:], environment, lambda text: _try_print(stdout, text))
     command = environment.get("CNI_COMMAND", "")
     if not command and name == PODWIRE and len(argv) > 1:
-        return _use_tool(argv[1:], stdout, stderr)
+        return _run_command(argv[1:], stdout, stderr)
     if not command:
         reference = reference_of(name)
         version = f"{reference}+{PODWIRE}.{VERSION}" if reference else VERSION
-        _tell(stderr, f"CNI {name} plugin v{version}\nCNI protocol versions supported: {', '.join(SUPPORTED)}")
+        _try_print(stderr, f"CNI {name} plugin v{version}\nCNI protocol versions supported: {', '.join(SUPPORTED)}")
         return 0
     try:
         if command == "VERSION":
@@ -101,19 +101,19 @@ def run(
     except KeyboardInterrupt:
         failure = TryAgain("interrupted by a signal")
     except Exception as error:  # noqa: BLE001  # a defect needs an error object, too
-        failure = _explained(error, stderr)
+        failure = _unexpected_error(error, stderr)
     else:
         return 0
     return _fail(stdout, failure)  # not in a handler: here the memory of the call is released
 
 
-def _explained(error: Exception, stderr: Writable) -> CniError:
+def _unexpected_error(error: Exception, stderr: Writable) -> CniError:
     """Returns the error for an unexpected exception: a shortage on the host, or a defect of podwire."""
     if shortage := _shortage(error):
         return OperationFailed(shortage)
     import traceback
 
-    _tell(stderr, traceback.format_exc())
+    _try_print(stderr, traceback.format_exc())
     return CniError(f"internal error, please report it: {chain(error)}")
 
 
@@ -128,7 +128,7 @@ def _shortage(error: Exception) -> str:
     return ""
 
 
-def _use_tool(arguments: Sequence[str], stdout: Writable, stderr: Writable) -> int:
+def _run_command(arguments: Sequence[str], stdout: Writable, stderr: Writable) -> int:
     """Runs a command of the command line (help, version, install) and returns the exit status."""
     command = arguments[0]
     try:
@@ -141,10 +141,10 @@ def _use_tool(arguments: Sequence[str], stdout: Writable, stderr: Writable) -> i
 
             _print(stdout, "\n".join(install(parse_order(arguments[1:]))))
         else:
-            _tell(stderr, f"podwire: unknown command {command!r} (available: install, version, help)")
+            _try_print(stderr, f"podwire: unknown command {command!r} (available: install, version, help)")
             return 2
     except CniError as error:
-        _tell(stderr, f"podwire: {error.message}")
+        _try_print(stderr, f"podwire: {error.message}")
         return 1
     return 0
 
@@ -167,7 +167,7 @@ def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: W
         from cni.config.keys import ignored
 
         for text in ignored(name, network):
-            _tell(stderr, shortened(text))
+            _try_print(stderr, shortened(text))
     if name == HOST_LOCAL:
         _allocate(request, network, answer)
     else:
@@ -178,21 +178,21 @@ def _attach(name: str, request: Request, config: PluginConfig, answer: Callable[
     """Runs a verb of a plugin that needs the host: any but host-local."""
     from cni.effects.host import Host
     from cni.effects.journal import FAILURES
-    from cni.locks import heed
+    from cni.locks import set_interrupts
     from cni.plugins.context import Call
 
     def render(result: Result) -> str:
         return _render(result, config)
 
     def warn(text: str) -> None:
-        _tell(stderr, shortened(text))
+        _try_print(stderr, shortened(text))
 
     host: Host | None = None
     try:
         host = opened = Host(request.environment, warn)
         for number in (SIGINT, SIGTERM):
             signal(number, lambda *_: opened.stop())
-        heed(lambda: opened.stopped)
+        set_interrupts(lambda: opened.stopped)
         verbs = _verbs(name)
         verbs[request.command](Call(name, request, config, opened, render, answer, warn))
     except FAILURES as error:  # outside of operations, as when facts of the host are read
@@ -218,13 +218,13 @@ def _allocate(request: Request, config: PluginConfig, answer: Callable[[str], No
     """Runs a verb of host-local, called as an executable."""
     import ipam.main
     from cni.effects.alive import alive_in
-    from cni.protocol.plugin_config import JUDGING, previous_result, valid_attachments
+    from cni.protocol.plugin_config import VALIDATED_VERBS, previous_result, valid_attachments
 
     alive = alive_in(config.name)
-    errors = config.judge()
+    errors = config.validate()
     previous = previous_result(config, errors)
-    if request.command in JUDGING:
-        ipam.main.errors(request, config, errors)
+    if request.command in VALIDATED_VERBS:
+        ipam.main.validate(request, config, errors)
         errors.raise_if_any()
     if request.command == "ADD":
         answer(_render(ipam.main.add(request, config, alive), config))
@@ -253,7 +253,7 @@ def _print(stream: Writable, text: str) -> None:
         raise IOFailure(f"cannot write the answer: {error.strerror}") from None
 
 
-def _tell(stderr: Writable, text: str) -> None:
+def _try_print(stderr: Writable, text: str) -> None:
     """Writes a line for people; a closed or full stderr is ignored."""
     try:
         _print(stderr, text)

@@ -1,4 +1,4 @@
-"""Running other programs: the one user of subprocess, loaded only when one has to run (it costs 7 to 15 ms)."""
+"""Execution of other programs. It is the only user of subprocess, which is loaded only then (7 to 15 ms)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 S_IFMT, S_IFREG = 0o170000, 0o100000  # inode(7)
-# A runtime may give no PATH at all.
+# A runtime may set no PATH.
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class CompletedProcess(Record):
-    """How a program ended; `status` is negative for a signal."""
+    """The result of a program; `status` is negative for a signal."""
 
     status: int
     stdout: bytes
@@ -25,8 +25,8 @@ class CompletedProcess(Record):
 
 
 def find(name: str, path: str) -> str | None:
-    """The first executable regular file of that name in a colon-separated path; None where there is none, and for a
-    name that leads out of the folders.
+    """Returns the first executable regular file of that name in a colon-separated path; None if there is none, or if
+    the name leads out of the folders.
     """
     if not is_plugin_name(name):
         return None
@@ -38,7 +38,7 @@ def find(name: str, path: str) -> str | None:
 
 
 def find_system(name: str, environment: Mapping[str, str]) -> str | None:
-    """A program of the system, by PATH and then where systems keep them."""
+    """Returns a program of the system, found in PATH and then in SYSTEM_PATH; None if there is none."""
     return find(name, f"{environment.get('PATH', '')}:{SYSTEM_PATH}")
 
 
@@ -51,10 +51,10 @@ def _is_program(path: str) -> bool:
 
 
 def run(argv: list[str], data: bytes, environment: Mapping[str, str], capture_stderr: bool) -> CompletedProcess:
-    """Runs a program to its end. Its stderr is ours unless it is captured. Raises OSError."""
+    """Runs a program and waits for it. It inherits stderr unless `capture_stderr`. Raises OSError."""
     import subprocess
 
-    done = subprocess.run(
+    completed = subprocess.run(
         argv,
         input=data,
         stdout=subprocess.PIPE,
@@ -62,4 +62,4 @@ def run(argv: list[str], data: bytes, environment: Mapping[str, str], capture_st
         env=environment,
         check=False,
     )
-    return CompletedProcess(done.returncode, done.stdout, done.stderr or b"")
+    return CompletedProcess(completed.returncode, completed.stdout, completed.stderr or b"")

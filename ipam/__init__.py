@@ -1,1 +1,1 @@
-"""The allocator host-local: one address per range set, leased in files that the reference plugin shares."""
+"""The allocator host-local: one address per range set, leased in files that the reference plugin can use too."""

@@ -1,6 +1,6 @@
-"""Which address an attachment gets: round robin through a range set, or the one that was asked for (pure).
+"""The choice of an attachment's address: round robin through a range set, or the requested address (pure).
 
-Round robin starts after the address leased last, so that a container in a crash loop does not meet its old address
+Round robin starts after the address leased last, so that a container in a crash loop does not get its old address
 again until the whole set has been used (reference: backend/allocator/allocator.go, GetIter).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from cni.protocol.address import IP, Net
 from cni.protocol.errors import InvalidConfig
 from cni.protocol.result import IPConfig
-from ipam.ranges import Holders
+from ipam.ranges import SetIndex
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,41 +18,42 @@ if TYPE_CHECKING:
     from ipam.ranges import Range, RangeSet
 
     FirstFree = Callable[[int, int, int], int | None]  # (family, low, high) -> lowest value not leased, ends included
-    Stretch = tuple[Range, int, int]
+    Span = tuple[Range, int, int]
 
 
-def _round(one: RangeSet, last: IP | None) -> Iterator[Stretch]:
-    """Every address of the set once, as stretches in order of their turn."""
-    begun = next((index for index, part in enumerate(one.ranges) if last and part.contains(last)), None)
-    if begun is None or last is None:
-        for part in one.ranges:
+def _round_robin(range_set: RangeSet, last: IP | None) -> Iterator[Span]:
+    """Yields every address of the set once, as spans in the order of allocation: the first one is after `last`."""
+    ranges = range_set.ranges
+    position = next((index for index, part in enumerate(ranges) if last and part.contains(last)), None)
+    if position is None or last is None:
+        for part in ranges:
             yield part, part.start.value, part.end.value
         return
-    part = one.ranges[begun]
-    yield part, last.value + 1, part.end.value
-    for other in one.ranges[begun + 1 :] + one.ranges[:begun]:
-        yield other, other.start.value, other.end.value
-    yield part, part.start.value, last.value
+    current = ranges[position]
+    yield current, last.value + 1, current.end.value
+    for part in ranges[position + 1 :] + ranges[:position]:
+        yield part, part.start.value, part.end.value
+    yield current, current.start.value, last.value
 
 
-def _around_gateway(stretch: Stretch) -> Iterator[Stretch]:
-    part, low, high = stretch
+def _without_gateway(span: Span) -> Iterator[Span]:
+    part, low, high = span
     gateway = part.gateway.value
     if low <= gateway <= high:
         yield part, low, gateway - 1
         yield part, gateway + 1, high
     else:
-        yield stretch
+        yield span
 
 
 def lease_in(part: Range, value: int) -> IPConfig:
     return IPConfig(Net(IP(part.subnet.family, value), part.subnet.prefix), part.gateway)
 
 
-def next_free(one: RangeSet, last: IP | None, first_free: FirstFree) -> IPConfig | None:
-    """The address whose turn it is after `last`; None where the set is exhausted."""
-    for stretch in _round(one, last):
-        for part, low, high in _around_gateway(stretch):
+def next_free(range_set: RangeSet, last: IP | None, first_free: FirstFree) -> IPConfig | None:
+    """Returns the first free address after `last`; None if the set is exhausted."""
+    for span in _round_robin(range_set, last):
+        for part, low, high in _without_gateway(span):
             value = first_free(part.subnet.family, low, high) if low <= high else None
             if value is not None:
                 return lease_in(part, value)
@@ -60,28 +61,28 @@ def next_free(one: RangeSet, last: IP | None, first_free: FirstFree) -> IPConfig
 
 
 def assign(sets: Sequence[RangeSet], requested: Sequence[IP]) -> tuple[IPConfig | None, ...]:
-    """For each set the requested address that it has to lease, each request going to the first set that holds it.
+    """Returns for each set the requested address that it has to lease, or None. Each set serves one request.
 
-    Raises InvalidConfig: a request is a gateway, or no set (any more) can serve it.
+    Raises InvalidConfig: a request is a gateway, or no set without another request contains it.
     """
-    holders = Holders(sets)
-    first: dict[int, tuple[IP, Range]] = {}
-    left: list[IP] = []
+    index = SetIndex(sets)
+    assigned: dict[int, tuple[IP, Range]] = {}
+    unassigned: list[IP] = []
     for ip in dict.fromkeys(requested):
-        found = holders.find(ip)
-        if found is None or found[0] in first:
-            left.append(ip)
+        place = index.find(ip)
+        if place is None or place[0] in assigned:
+            unassigned.append(ip)
         else:
-            first[found[0]] = ip, found[1]
-    for position, (ip, part) in sorted(first.items()):
+            assigned[place[0]] = ip, place[1]
+    for position, (ip, part) in sorted(assigned.items()):
         if ip == part.gateway:
             raise InvalidConfig(
                 f"failed to allocate for range {position}: requested ip {ip.text} is subnet's gateway",
-                f"{sets[position].where} leases {sets[position].text} without {ip.text}",
+                f"{sets[position].path} leases {sets[position].text} without {ip.text}",
             )
-    if left:
-        ranges = "; ".join([f"{one.where} {one.text}" for one in sets])
-        named = " ".join([ip.text for ip in left])
-        raise InvalidConfig(f"failed to allocate all requested IPs: {named}", f"one address of each set: {ranges}")
-    wanted = [first.get(position) for position in range(len(sets))]
-    return tuple([None if one is None else lease_in(one[1], one[0].value) for one in wanted])
+    if unassigned:
+        ranges = "; ".join([f"{range_set.path} {range_set.text}" for range_set in sets])
+        addresses = " ".join([ip.text for ip in unassigned])
+        raise InvalidConfig(f"failed to allocate all requested IPs: {addresses}", f"one address of each set: {ranges}")
+    choices = [assigned.get(position) for position in range(len(sets))]
+    return tuple([None if choice is None else lease_in(choice[1], choice[0].value) for choice in choices])

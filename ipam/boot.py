@@ -1,4 +1,4 @@
-"""When this machine started: containers do not outlive that, leases on disk do."""
+"""The start of this host: containers do not survive a restart, leases on disk do."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def _read(path: str) -> str:
 
 
 def boot_time() -> int | None:
-    """Start of PID 1 in ns of the wall clock; None where /proc does not say.
+    """Returns the start of PID 1 in ns of the wall clock; None if /proc does not have it.
 
-    Of PID 1, not of the kernel: in a node that is a container itself, pods die with the node's init. proc(5): btime of
+    PID 1 counts, not the kernel: in a node that is a container itself, pods die with the node's init. proc(5): btime of
     /proc/stat in whole seconds, so the answer is up to 1 s early and never late; field 22 of /proc/1/stat in ticks.
     """
     try:

@@ -1,6 +1,6 @@
-"""What a user may write for host-local, read into values; all faults at once, each with its JSON path.
+"""The configuration of host-local as values; all errors are collected, each with its JSON path.
 
-Sources in order of their range sets: runtimeConfig.ipRanges, the single range of old (ipam.subnet, ...), ipam.ranges.
+Range sets in order: runtimeConfig.ipRanges, the older single range (ipam.subnet, ...), ipam.ranges.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DATA_DIR = "/var/lib/cni/networks"
 
 
 class Settings(Record):
-    """One configuration of the allocator; `folder` holds the network's leases, `resolv_conf` may be empty."""
+    """The allocator's configuration; `folder` holds the network's leases, `resolv_conf` may be empty."""
 
     folder: str
     sets: tuple[RangeSet, ...]
@@ -37,9 +37,9 @@ def _folder(config: PluginConfig, ipam: Fields) -> str:
 
 
 def lease_folder(config: PluginConfig) -> str:
-    """Where the leases are, whatever else the configuration says: all that giving back needs.
+    """Returns the folder of the leases, whatever else the configuration says: a release needs no more.
 
-    Raises InvalidConfig: dataDir is no text.
+    Raises InvalidConfig: dataDir is not a valid path.
     """
     errors = ConfigErrors()
     folder = _folder(config, config.fields(errors).object("ipam"))
@@ -57,93 +57,94 @@ def _range(fields: Fields) -> Range | None:
     return make_range(subnet, start, end, gateway, fields.error)
 
 
-def _set(where: str, described: list[Fields]) -> RangeSet:
-    return RangeSet(where, tuple([one for one in [_range(fields) for fields in described] if one]))
+def _set(path: str, objects: list[Fields]) -> RangeSet:
+    return RangeSet(path, tuple([part for part in [_range(fields) for fields in objects] if part]))
 
 
-def _flat_sets(where: str, described: list[Fields]) -> list[RangeSet]:
-    """One list of ranges, as go-cni (containerd) sends ipRanges: each family in it becomes a set."""
-    ranges = _set(where, described).ranges
-    families = dict.fromkeys([one.subnet.family for one in ranges])
-    return [RangeSet(where, tuple([one for one in ranges if one.subnet.family == family])) for family in families]
+def _flat_sets(path: str, objects: list[Fields]) -> list[RangeSet]:
+    """Returns a set for each family in a list of ranges, the form in which go-cni (containerd) sends ipRanges."""
+    ranges = _set(path, objects).ranges
+    families = dict.fromkeys([part.subnet.family for part in ranges])
+    return [RangeSet(path, tuple([part for part in ranges if part.subnet.family == family])) for family in families]
 
 
 def _sets(fields: Fields, key: str, flat_allowed: bool) -> list[RangeSet]:
     values = fields.items(key)
     if flat_allowed and any(isinstance(value, dict) for value in values):
-        return _flat_sets(fields.where(key), fields.objects(key))
+        return _flat_sets(fields.path_of(key), fields.objects(key))
     sets = []
     for index, value in enumerate(values):
-        where = f"{fields.where(key)}[{index}]"
+        path = f"{fields.path_of(key)}[{index}]"
         if not isinstance(value, list):
-            fields.errors.add(where, "expected a list of ranges")
+            fields.errors.add(path, "expected a list of ranges")
         elif not value:
-            fields.errors.add(where, "empty range set")
+            fields.errors.add(path, "empty range set")
         else:
-            sets.append(_set(where, objects_of(value, where, fields.errors)))
+            sets.append(_set(path, objects_of(value, path, fields.errors)))
     return sets
 
 
-def _all_sets(version: str, runtime: Fields, ipam: Fields, *, may_be_none: bool) -> tuple[RangeSet, ...]:
+def _all_sets(version: str, runtime: Fields, ipam: Fields, *, optional: bool) -> tuple[RangeSet, ...]:
     errors = ipam.errors
-    before = errors.count
+    previous_count = errors.count
     sets = _sets(runtime, "ipRanges", flat_allowed=True)
     if ipam.text("subnet"):
         sets.append(_set(ipam.path, [ipam]))
     sets += _sets(ipam, "ranges", flat_allowed=False)
-    if not (sets or may_be_none) and errors.count == before:
+    if not (sets or optional) and errors.count == previous_count:
         errors.add("ipam", "no IP ranges specified")
-    sets = [one for one in sets if one.ranges]  # the others are faults already
-    for one in sets:
-        check_set(one, errors.add)
+    sets = [range_set for range_set in sets if range_set.ranges]  # empty ones are errors already
+    for range_set in sets:
+        check_set(range_set, errors.add)
     check_sets(sets, errors.add)
-    families = [one.family for one in sets]
+    families = [range_set.family for range_set in sets]
     if len(families) > len(set(families)) and not at_least(version, "0.3.0"):
         errors.add("ipam", f"CNI version {version} does not support more than 1 address per family")
     return tuple(sets)
 
 
-def _address(text: str, where: str, errors: ConfigErrors) -> IP | None:
-    """`ADDRESS` or `ADDRESS/PREFIX`, whose prefix says nothing: the range's counts."""
+def _address(text: str, path: str, errors: ConfigErrors) -> IP | None:
+    """Parses `ADDRESS` or `ADDRESS/PREFIX`, whose prefix is ignored: the range has one."""
     try:
         return parse_net(text).ip if "/" in text else parse_ip(text)
     except ValueError as error:
-        errors.add(where, str(error))
+        errors.add(path, str(error))
         return None
 
 
 def _requested(sources: tuple[Fields, Fields], args: Mapping[str, str]) -> tuple[IP, ...]:
-    """Union of `ips` in both sources, args.cni and runtimeConfig, and the IP of CNI_ARGS.
+    """Returns the `ips` of both sources, args.cni and runtimeConfig, and the IP of CNI_ARGS.
 
-    CONVENTIONS.md: what `args` gives as well is ignored in CNI_ARGS; so is an address of a family that it names.
+    CONVENTIONS.md: CNI_ARGS is ignored for a key that `args` has too; here for an address of the same family.
     """
     errors = sources[0].errors
-    found: dict[str, list[IP]] = {}
+    addresses: dict[str, list[IP]] = {}
     for source in sources:
         texts = enumerate(source.texts("ips"))
-        parsed = [_address(text, source.where(f"ips[{index}]"), errors) for index, text in texts]
-        found[source.path] = [ip for ip in parsed if ip]
-    old = _address(args["IP"], "CNI_ARGS.IP", errors) if args.get("IP") else None
-    if old and all(ip.family != old.family for ip in found["args.cni"]):
-        found["CNI_ARGS"] = [old]
-    return tuple([ip for ips in found.values() for ip in ips])
+        parsed = [_address(text, source.path_of(f"ips[{index}]"), errors) for index, text in texts]
+        addresses[source.path] = [ip for ip in parsed if ip]
+    single = _address(args["IP"], "CNI_ARGS.IP", errors) if args.get("IP") else None
+    if single and all(ip.family != single.family for ip in addresses["args.cni"]):
+        addresses["CNI_ARGS"] = [single]
+    return tuple([ip for ips in addresses.values() for ip in ips])
 
 
 def read_settings(
     config: PluginConfig, args: Mapping[str, str], errors: ConfigErrors, *, of_container: bool = True
 ) -> Settings:
-    """`args` are those of CNI_ARGS. Where there are faults, the settings are not to be used.
+    """Parses the configuration. The settings must not be used if there are errors.
 
-    `of_container`: the call is about one, for which the runtime brings ranges if the network has none of its own.
+    `args`: the pairs of CNI_ARGS. `of_container`: False for a verb without a container, for which the runtime does not
+    send the ranges of the capability ipRanges.
     """
     fields = config.fields(errors)
-    waits = not of_container and fields.object("capabilities").flag("ipRanges")
+    expects_ranges = not of_container and fields.object("capabilities").flag("ipRanges")
     if fields.raw("ipam") is None:
         errors.add("ipam", "IPAM config missing 'ipam' key")
     ipam, runtime = fields.object("ipam"), fields.object("runtimeConfig")
     return Settings(
         folder=_folder(config, ipam),
-        sets=_all_sets(config.version, runtime, ipam, may_be_none=waits)
+        sets=_all_sets(config.version, runtime, ipam, optional=expects_ranges)
         if isinstance(fields.raw("ipam"), dict)
         else (),
         requested=_requested((fields.object("args").object("cni"), runtime), args),
@@ -153,7 +154,7 @@ def read_settings(
 
 
 def parse_settings(config: PluginConfig, args: Mapping[str, str], *, of_container: bool = True) -> Settings:
-    """Raises InvalidConfig."""
+    """Parses the configuration. Raises InvalidConfig."""
     errors = ConfigErrors()
     settings = read_settings(config, args, errors, of_container=of_container)
     errors.raise_if_any()

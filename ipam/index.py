@@ -1,10 +1,10 @@
-"""What the lease folder says, ordered for questions: which addresses has an owner, which address is free.
+"""An index of the lease folder: the addresses of an owner, and the free addresses.
 
-A cache under /run, in pages so that an answer costs the same however many leases there are: lines `KEY ADDRESS` in
-16 pages by the first digit of the owner's key, and bitmaps of leased addresses, each as large as a page of memory.
-`stamp` is the lease folder's at the time of saving: where it differs now, nothing in here is believed. A page ends with
-its checksum: where that is wrong, the lease folder is read anew. The existence of the index's folder says that podwire
-has seen these leases since the machine started.
+It is a cache under /run, in pages, so that an answer costs the same for any number of leases: lines `KEY ADDRESS` in 16
+pages by the first digit of the owner's key, and bitmaps of leased addresses, each as large as a page of memory. `stamp`
+is that of the lease folder at the time of saving: if it differs, the index is not used. A page ends with its checksum:
+if it is wrong, the lease folder is read again. If the folder of the index exists, podwire has read these leases since
+the host started.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 RUN = "/run/podwire/ipam"
 DIGITS = "0123456789abcdef"
 BITMAP = 1 << 15  # addresses in a bitmap: 4 KiB
-FORMAT = "2"  # of the pages: a stamp of another's is not believed
+FORMAT = "2"  # of the pages: a stamp of another format does not match
 SUM_BYTES = 8
 LARGEST = 1 << 26  # bytes of a page: many million leases
 KIND, FOLDER, REGULAR, OTHERS_WRITE = 0o170000, 0o040000, 0o100000, 0o022  # inode(7)
@@ -30,7 +30,7 @@ FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Damaged(Exception):
-    """A page is not as it was written: the lease folder has to be read anew."""
+    """A page is damaged: the lease folder has to be read again."""
 
 
 def index_folder(identity: str) -> str:
@@ -42,15 +42,15 @@ def _bitmap(family: int, number: int) -> str:
 
 
 class Index:
-    """Pages are read when first asked for, and written by `save`. Nothing in here raises OSError; whatever asks for a
-    page raises Damaged, until the index was cleared.
+    """The index. Pages are read at first use, and written by `save`. No method raises OSError; methods that need a page
+    raise Damaged until the index is cleared.
     """
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self._pages: dict[str, bytearray] = {}
         self._changed: set[str] = set()
-        self._alone = False  # what is on disk does not count
+        self._cleared = False  # True: the pages on disk are ignored
 
     def exists(self) -> bool:
         try:
@@ -59,14 +59,15 @@ class Index:
             return False
         return True
 
-    def describes(self, store: Store) -> bool:
+    def matches(self, store: Store) -> bool:
+        """True if the index was saved for the present leases."""
         try:
             return self._is_private() and self._read("stamp") == f"{FORMAT} {store.stamp()}".encode()
         except Damaged:
             return False
 
     def _is_private(self) -> bool:
-        """Nobody else can have put a page there."""
+        """True if no other user can have written a page."""
         try:
             status = os.stat(self.folder, follow_symlinks=False)
         except OSError:
@@ -74,13 +75,13 @@ class Index:
         return status.st_mode & KIND == FOLDER and not status.st_mode & OTHERS_WRITE and status.st_uid == os.geteuid()
 
     def clear(self) -> None:
-        """Forget everything, what is on disk too."""
-        self._alone = True
+        """Removes all entries; the pages on disk are ignored."""
+        self._cleared = True
         self._pages = {f"owners-{digit}": bytearray() for digit in DIGITS}
         self._changed = set(self._pages)
 
     def _read(self, name: str) -> bytes | None:
-        """None where there is no such page. Raises Damaged."""
+        """Returns a page's content; None if there is no such page. Raises Damaged."""
         try:
             file = os.open(f"{self.folder}/{name}", os.O_RDONLY | FLAGS)
         except FileNotFoundError:
@@ -100,7 +101,7 @@ class Index:
 
     def _page(self, name: str) -> bytearray | None:
         page = self._pages.get(name)
-        if page is None and not self._alone:
+        if page is None and not self._cleared:
             content = self._read(name)
             if content is not None:
                 page = bytearray(content[:-SUM_BYTES])
@@ -113,25 +114,25 @@ class Index:
         return checksum(bytes(page), self.folder, name)
 
     def find(self, key: str) -> list[str] | None:
-        """Addresses of an owner; None where the index has lost the page (every index is saved with all of them)."""
+        """Returns the addresses of an owner; None if the page is missing (an index is saved with all pages)."""
         page = self._page(f"owners-{key[0]}")
         if page is None:
             return None
-        mark, found = f"{key} ".encode(), []
-        at = page.find(mark)
-        while at >= 0:
-            end = page.find(b"\n", at)
-            found.append(page[at + len(mark) : end].decode())
-            at = page.find(mark, end)
-        return found
+        prefix, addresses = f"{key} ".encode(), []
+        start = page.find(prefix)
+        while start >= 0:
+            end = page.find(b"\n", start)
+            addresses.append(page[start + len(prefix) : end].decode())
+            start = page.find(prefix, end)
+        return addresses
 
     def add(self, key: str, ip: IP) -> None:
         name = f"owners-{key[0]}"
         page = self._page(name)
-        if page is not None:  # a lost page stays lost, so that `find` says so
+        if page is not None:  # a missing page stays missing, so that `find` returns None
             page += f"{key} {ip.text}\n".encode()
             self._changed.add(name)
-        self.mark(ip, taken=True)
+        self.mark(ip, leased=True)
 
     def discard(self, key: str, ip: IP) -> None:
         name = f"owners-{key[0]}"
@@ -139,51 +140,51 @@ class Index:
         if page is not None:
             self._pages[name] = page.replace(f"{key} {ip.text}\n".encode(), b"")
             self._changed.add(name)
-        self.mark(ip, taken=False)
+        self.mark(ip, leased=False)
 
-    def mark(self, ip: IP, taken: bool) -> None:
+    def mark(self, ip: IP, leased: bool) -> None:
         number, bit = divmod(ip.value, BITMAP)
         name = _bitmap(ip.family, number)
         page = self._page(name)
         if page is None:
             page = self._pages[name] = bytearray(BITMAP // 8)
-        if taken:
+        if leased:
             page[bit >> 3] |= 1 << (bit & 7)
         else:
             page[bit >> 3] &= ~(1 << (bit & 7))
         self._changed.add(name)
 
     def first_free(self, family: int, low: int, high: int) -> int | None:
-        """The lowest address from low to high that no lease has; None where all are leased."""
+        """Returns the lowest address from `low` to `high` without a lease; None if all are leased."""
         value = low
         while value <= high:
             number, bit = divmod(value, BITMAP)
-            taken = int.from_bytes(self._page(_bitmap(family, number)) or b"", "little") >> bit
-            value += ((taken + 1) & ~taken).bit_length() - 1  # over the run of ones at the lower end
+            bits = int.from_bytes(self._page(_bitmap(family, number)) or b"", "little") >> bit
+            value += ((bits + 1) & ~bits).bit_length() - 1  # over the run of ones at the lower end
             if value < (number + 1) * BITMAP:
                 return value if value <= high else None
         return None
 
     def save(self, store: Store) -> None:
-        """Sign the lease folder, last of all. Where this fails, the next call finds no index that it believes."""
+        """Writes the changed pages, and signs the lease folder last. After an error the next call rebuilds it."""
         if not self._changed:
             return
         try:
-            if self._alone:
-                self._make_room()
-            self._write("stamp", b"")  # until all of it is written, nothing is believed
+            if self._cleared:
+                self._prepare_folder()
+            self._write("stamp", b"")  # until all pages are written, the index does not match
             for name in self._changed:
                 self._write(name, self._pages[name] + self._checksum(name, self._pages[name]))
             self._write("stamp", f"{FORMAT} {store.sign()}".encode())
-        except OSError:  # /run is full or not ours: the leases themselves are what counts
+        except OSError:  # /run is full or not writable: the index is only a cache
             return
         self._changed.clear()
-        self._alone = False
+        self._cleared = False
 
-    def _make_room(self) -> None:
-        """Raises OSError where the folder is another's."""
+    def _prepare_folder(self) -> None:
+        """Creates the folder, and removes old pages. Raises OSError, also if the folder belongs to another user."""
         for folder in (RUN.rpartition("/")[0], RUN, self.folder):
-            _own(folder)
+            _secure(folder)
         for name in os.listdir(self.folder):
             path = f"{self.folder}/{name}"
             try:
@@ -195,13 +196,13 @@ class Index:
         file = os.open(f"{self.folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | FLAGS, 0o600)
         try:
             if os.write(file, content) != len(content):
-                raise OSError(ENOSPC, "no room for the index")
+                raise OSError(ENOSPC, os.strerror(ENOSPC))
         finally:
             os.close(file)
 
 
-def _own(folder: str) -> None:
-    """Makes a folder, or what is there, such that nobody else can write to it. Raises OSError."""
+def _secure(folder: str) -> None:
+    """Creates a folder to which no other user can write, or changes the existing one. Raises OSError."""
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:
@@ -209,6 +210,6 @@ def _own(folder: str) -> None:
         if status.st_mode & KIND != FOLDER:
             raise
         if status.st_uid != os.geteuid():
-            raise PermissionError(EPERM, "the folder is another user's") from None
+            raise PermissionError(EPERM, "the folder belongs to another user") from None
         if status.st_mode & OTHERS_WRITE:
             os.chmod(folder, 0o700)

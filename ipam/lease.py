@@ -1,10 +1,10 @@
-"""A lease and its file's content, the reference's: `ID CR LF IFNAME`; older ones hold the ID alone."""
+"""A lease and the content of its file, as in the reference: `ID CR LF IFNAME`; older files hold only the ID."""
 
 from __future__ import annotations
 
 from cni.protocol.owner import Owner
 from cni.protocol.record import Record
-from cni.protocol.request import ifname_fault, is_identifier
+from cni.protocol.request import ifname_error, is_identifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Lease(Record):
-    """`ifname` is empty in leases of old; `container_id` too where the file cannot be read."""
+    """A lease; `ifname` is empty in older leases, and so is `container_id` if the file cannot be read."""
 
     ip: IP
     container_id: str
@@ -27,9 +27,9 @@ class Lease(Record):
 
 
 def parse_lease(ip: IP, content: bytes) -> Lease | None:
-    """None where the content is what a crash leaves behind: empty, zeroed or torn."""
+    """Parses a lease's file; returns None if a crash has damaged it: empty, zeroed or torn."""
     text = content.decode("utf-8", "surrogateescape").strip()
     container_id, _, ifname = text.partition("\r\n")
-    if not is_identifier(container_id) or ifname_fault(ifname):
+    if not is_identifier(container_id) or ifname_error(ifname):
         return None
     return Lease(ip, container_id, ifname)

@@ -1,8 +1,8 @@
-"""All leases of one network: the files of the store, found through the index.
+"""All leases of one network: the files of the store, found by the index.
 
-The store is the truth, the index a cache; what the index names is read in the store before it counts. Where the
-index does not describe the store (another program has leased, podwire was killed, /run is fresh or read-only), all
-leases are read once.
+The store is the truth, the index a cache: a lease that the index names is read from the store before it counts. If the
+index does not match the store (another program has leased, podwire was killed, /run is empty or read-only), all leases
+are read once.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 class Ledger:
-    """Open and locked as a context; an OSError that leaves it becomes IOFailure.
+    """The leases, open and locked as a context manager, which turns an OSError into IOFailure.
 
-    Without `alive` the leases are only read: nothing is healed, given back or saved.
+    Without `alive` the leases are only read: nothing is repaired, released or saved.
     """
 
     def __init__(self, store: Store, alive: Alive | None) -> None:
@@ -32,21 +32,21 @@ class Ledger:
         self._network = store.folder.rpartition("/")[2]
         self._index = Index(index_folder(store.identity()))
         self._alive = alive
-        if not self._index.describes(store):
+        if not self._index.matches(store):
             self.read_all()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._alive and error is None:  # after an interruption a change may be unknown to the index
+        if self._alive and error is None:  # after an interruption the index may lack a change
             self._index.save(self._store)
         self._store.close()
         if isinstance(error, OSError):
             raise disk_error(self._store.folder, error) from error
 
     def read_all(self) -> list[Lease]:
-        """Every lease there is, after what crashes and earlier boots left has been given back."""
+        """Returns all leases, after those of crashes and of earlier boots have been released."""
         leases = self._without_torn()
         if self._alive and not self._index.exists():
             leases = self._without_earlier_boots(leases, self._alive)
@@ -58,7 +58,7 @@ class Ledger:
         return leases
 
     def _without_torn(self) -> list[Lease]:
-        """Under the lock nobody is halfway through a file: one that names no owner is a crash's left-over."""
+        """Returns all leases. A file without an owner was left by a crash: under the lock no program is writing one."""
         leases = []
         for ip, content in self._store.scan():
             lease = Lease(ip, "", "") if content is None else parse_lease(ip, content)
@@ -69,7 +69,10 @@ class Ledger:
         return leases
 
     def _without_earlier_boots(self, leases: list[Lease], alive: Alive) -> list[Lease]:
-        """Two witnesses have to agree: a file's time can lie (clocks, backups), and so can a missing interface."""
+        """Returns the leases without those that are older than this boot and whose container is not alive.
+
+        Both conditions are needed: a file's time may be wrong (clocks, backups), and so may a missing interface.
+        """
         from ipam.boot import boot_time
 
         boot = boot_time()
@@ -83,7 +86,7 @@ class Ledger:
         return kept
 
     def held(self, container_id: str, ifname: str) -> tuple[Lease, ...]:
-        """Leases with exactly this owner; an empty ifname asks for those of old that name no interface."""
+        """Returns the leases with exactly this owner; an empty ifname selects older leases without an interface."""
         try:
             leases = self._look_up(container_id, ifname)
         except Damaged:
@@ -94,17 +97,17 @@ class Ledger:
         return tuple(leases or ())
 
     def _look_up(self, container_id: str, ifname: str) -> list[Lease] | None:
-        """None where the index is wrong."""
+        """Returns the leases that the index names; None if it does not match the store."""
         texts = self._index.find(Lease(IP(4, 0), container_id, ifname).key(self._network))
         if texts is None:
             return None
-        named = [Lease(parse_ip(text), container_id, ifname) for text in texts]
-        if any(parse_lease(lease.ip, self._store.read(lease.ip) or b"") != lease for lease in named):
+        leases = [Lease(parse_ip(text), container_id, ifname) for text in texts]
+        if any(parse_lease(lease.ip, self._store.read(lease.ip) or b"") != lease for lease in leases):
             return None
-        return named
+        return leases
 
     def held_by(self, container_id: str, ifname: str) -> tuple[Lease, ...]:
-        """What an attachment holds: leases of old count only where there are no others (reference: ReleaseByID)."""
+        """Returns an attachment's leases; older ones only if there are no others (reference: ReleaseByID)."""
         return self.held(container_id, ifname) or self.held(container_id, "")
 
     def first_free(self, family: int, low: int, high: int) -> int | None:
@@ -117,25 +120,25 @@ class Ledger:
     def last(self, position: int) -> IP | None:
         return self._store.last(position)
 
-    def take(self, lease: Lease, position: int) -> bool:
-        """Lease an address of the set at `position`; False where it is taken."""
+    def lease(self, lease: Lease, position: int) -> bool:
+        """Leases an address of the set at `position`; returns False if it is leased already."""
         if not self._store.create(lease.ip, lease.content):
-            self._note(lambda: self._index.mark(lease.ip, taken=True))
+            self._update_index(lambda: self._index.mark(lease.ip, leased=True))
             return False
-        self._note(lambda: self._index.add(lease.key(self._network), lease.ip))
+        self._update_index(lambda: self._index.add(lease.key(self._network), lease.ip))
         try:
             self._store.set_last(position, lease.ip)
         except OSError:
-            self.give_back(lease)
+            self.release(lease)
             raise
         return True
 
-    def give_back(self, lease: Lease) -> None:
+    def release(self, lease: Lease) -> None:
         self._store.remove(lease.ip)
-        self._note(lambda: self._index.discard(lease.key(self._network), lease.ip))
+        self._update_index(lambda: self._index.discard(lease.key(self._network), lease.ip))
 
-    def _note(self, change: Callable[[], None]) -> None:
-        """A change that the store has already: a damaged index learns of it with all others."""
+    def _update_index(self, change: Callable[[], None]) -> None:
+        """Writes a change of the store into the index; a damaged index is rebuilt, which includes the change."""
         try:
             change()
         except Damaged:
@@ -152,7 +155,7 @@ def _opened(folder: str, alive: Alive | None) -> Ledger:
 
 
 def open_ledger(folder: str, alive: Alive) -> Ledger:
-    """Creates the folder where it is missing. Raises IOFailure."""
+    """Opens the ledger, and creates a missing folder. Raises IOFailure."""
     ledger = find_ledger(folder, alive)
     if ledger is not None:
         return ledger
@@ -166,7 +169,7 @@ def open_ledger(folder: str, alive: Alive) -> Ledger:
 
 
 def find_ledger(folder: str, alive: Alive | None) -> Ledger | None:
-    """None where the folder does not exist, and so no lease. Raises IOFailure."""
+    """Opens the ledger; returns None if the folder does not exist, and so no lease. Raises IOFailure."""
     try:
         return _opened(folder, alive)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""The allocator's verbs, for the plugin in the same process and for the program host-local alike.
+"""The allocator's verbs, for the plugin in the same process and for the program host-local.
 
-`alive` is the caller's: it knows whether an interface of a lease's owner, or one with its address, is on this machine.
+`alive` is the caller's predicate: True if an interface of a lease's owner, or one with its address, is on this host.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from ipam.allocate import assign, next_free
 from ipam.config import lease_folder, parse_settings, read_settings
 from ipam.lease import Lease
 from ipam.ledger import find_ledger, open_ledger
-from ipam.ranges import Holders
+from ipam.ranges import SetIndex
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from ipam.ledger import Alive, Ledger
     from ipam.ranges import RangeSet
 
-__all__ = ["Lease", "add", "check", "collect", "delete", "errors", "leased", "status"]
+__all__ = ["Lease", "add", "check", "collect", "delete", "leased", "status", "validate"]
 
 
-def errors(request: Request, config: PluginConfig, found: ConfigErrors) -> set[int]:
-    """Gather what is wrong with the allocator's part of a configuration. Returns the families of its ranges."""
-    settings = read_settings(config, request.args, found, of_container=request.command != "STATUS")
-    return {one.subnet.family for each in settings.sets for one in each.ranges}
+def validate(request: Request, config: PluginConfig, errors: ConfigErrors) -> set[int]:
+    """Adds the errors of the allocator's part of a configuration. Returns the families of its ranges."""
+    settings = read_settings(config, request.args, errors, of_container=request.command != "STATUS")
+    return {part.subnet.family for range_set in settings.sets for part in range_set.ranges}
 
 
 def add(request: Request, config: PluginConfig, alive: Alive) -> Result:
-    """Lease one address of every range set: ips (without interface index), routes, dns.
+    """Leases one address of every range set; returns ips (without interface index), routes, dns.
 
-    Raises InvalidConfig, IOFailure (disk, resolvConf), TryAgain (a set is exhausted, a requested address taken),
-    OperationFailed (the attachment holds one already). After an error nothing of this call is leased.
+    Raises InvalidConfig, IOFailure (disk, resolvConf), TryAgain (a set is exhausted, a requested address leased),
+    OperationFailed (the attachment has one already). After an error this call has leased nothing.
     """
     settings = parse_settings(config, request.args)
     wanted = assign(settings.sets, settings.requested)
@@ -62,59 +62,61 @@ def _reserve(
     ips: list[IPConfig] = []
     held = {} if all(wanted) else _held_in(ledger, request, sets)
     try:
-        for position, one in enumerate(sets):
+        for position, range_set in enumerate(sets):
             requested = wanted[position]
             if requested:
-                ips.append(_take_requested(ledger, request, requested, one, position))
+                ips.append(_lease_requested(ledger, request, requested, range_set, position))
             else:
-                _refuse_duplicate(held, request, position)
-                ips.append(_take_next(ledger, request, one, position))
+                _raise_if_duplicate(held, request, position)
+                ips.append(_lease_next(ledger, request, range_set, position))
     except BaseException:
-        _give_back(ledger, [_lease(request, config.address.ip) for config in ips])
+        _release(ledger, [_lease(request, config.address.ip) for config in ips])
         raise
     return tuple(ips)
 
 
-def _give_back(ledger: Ledger, leases: Iterable[Lease]) -> list[str]:
-    """Goes on after an error; returns what went wrong."""
+def _release(ledger: Ledger, leases: Iterable[Lease]) -> list[str]:
+    """Releases all leases, also after an error; returns the errors."""
     errors = []
     for lease in leases:
         try:
-            ledger.give_back(lease)
+            ledger.release(lease)
         except OSError as error:
             errors.append(f"{lease.ip.text}: {error.strerror}")
     return errors
 
 
-def _take_requested(ledger: Ledger, request: Request, config: IPConfig, one: RangeSet, position: int) -> IPConfig:
+def _lease_requested(
+    ledger: Ledger, request: Request, config: IPConfig, range_set: RangeSet, position: int
+) -> IPConfig:
     ip = config.address.ip
-    if not ledger.take(_lease(request, ip), position):
-        error = f"requested IP address {ip.text} is not available in range set {one.text}"
+    if not ledger.lease(_lease(request, ip), position):
+        error = f"requested IP address {ip.text} is not available in range set {range_set.text}"
         raise TryAgain(f"failed to allocate for range {position}: {error}")
     return config
 
 
-def _take_next(ledger: Ledger, request: Request, one: RangeSet, position: int) -> IPConfig:
-    while config := next_free(one, ledger.last(position), ledger.first_free):
-        if ledger.take(_lease(request, config.address.ip), position):
+def _lease_next(ledger: Ledger, request: Request, range_set: RangeSet, position: int) -> IPConfig:
+    while config := next_free(range_set, ledger.last(position), ledger.first_free):
+        if ledger.lease(_lease(request, config.address.ip), position):
             return config
-    error = f"no IP addresses available in range set: {one.text}"
+    error = f"no IP addresses available in range set: {range_set.text}"
     raise TryAgain(
         f"failed to allocate for range {position}: {error}", "the runtime's GC frees leases of containers that are gone"
     )
 
 
 def _held_in(ledger: Ledger, request: Request, sets: Sequence[RangeSet]) -> dict[int, IP]:
-    """Returns the attachment's addresses by the number of the range set; old leases without interface count."""
-    holders, owner = Holders(sets), request.container_id
-    found: dict[int, IP] = {}
+    """Returns the attachment's addresses by the position of the range set; older leases without interface count."""
+    index, owner = SetIndex(sets), request.container_id
+    held: dict[int, IP] = {}
     for lease in ledger.held(owner, request.ifname) + ledger.held(owner, ""):
-        if place := holders.find(lease.ip):
-            found.setdefault(place[0], lease.ip)
-    return found
+        if place := index.find(lease.ip):
+            held.setdefault(place[0], lease.ip)
+    return held
 
 
-def _refuse_duplicate(held: dict[int, IP], request: Request, position: int) -> None:
+def _raise_if_duplicate(held: dict[int, IP], request: Request, position: int) -> None:
     owner, ip = request.container_id, held.get(position)
     if ip is not None:
         error = f"{ip.text} has been allocated to {owner}, duplicate allocation is not allowed"
@@ -124,24 +126,24 @@ def _refuse_duplicate(held: dict[int, IP], request: Request, position: int) -> N
 
 
 def delete(request: Request, config: PluginConfig, alive: Alive) -> None:
-    """Give back all that the attachment holds; holding nothing is success. Creates no folder.
+    """Releases all leases of the attachment; having none is success. Creates no folder.
 
-    Goes on after an error. Raises InvalidConfig (only for dataDir), IOFailure with all errors.
+    Continues after an error. Raises InvalidConfig (only for dataDir), IOFailure with all errors.
     """
     ledger = find_ledger(lease_folder(config), alive)
     if ledger:
         with ledger:
-            errors = _give_back(ledger, ledger.held_by(request.container_id, request.ifname))
-        _refuse(config, errors)
+            errors = _release(ledger, ledger.held_by(request.container_id, request.ifname))
+        _raise_if_any(config, errors)
 
 
-def _refuse(config: PluginConfig, errors: list[str]) -> None:
+def _raise_if_any(config: PluginConfig, errors: list[str]) -> None:
     if errors:
-        raise IOFailure(f"cannot give back leases in {lease_folder(config)}: {'; '.join(errors)}")
+        raise IOFailure(f"cannot remove leases in {lease_folder(config)}: {'; '.join(errors)}")
 
 
 def leased(request: Request, config: PluginConfig) -> tuple[IP, ...]:
-    """The addresses that the attachment holds now; none where the configuration does not say where leases are.
+    """Returns the attachment's addresses; none if the configuration has no valid dataDir.
 
     Raises IOFailure.
     """
@@ -156,7 +158,7 @@ def leased(request: Request, config: PluginConfig) -> tuple[IP, ...]:
 
 
 def check(request: Request, config: PluginConfig, previous: Result | None) -> None:
-    """The attachment holds a lease, and every address of `previous` that lies in a range set.
+    """Checks that the attachment has a lease, and leases for the addresses of `previous` that are in a range set.
 
     Raises CheckFailed, InvalidConfig, IOFailure.
     """
@@ -164,19 +166,18 @@ def check(request: Request, config: PluginConfig, previous: Result | None) -> No
     held = set(leased(request, config))
     if not held:
         raise CheckFailed(f"host-local: Failed to find address added by container {request.container_id}")
-    told = [config.address.ip for config in previous.ips] if previous else []
-    holders = Holders(settings.sets)
-    ours = [ip for ip in told if holders.find(ip)]
-    missing = [ip.text for ip in ours if ip not in held]
+    addresses = [config.address.ip for config in previous.ips] if previous else []
+    index = SetIndex(settings.sets)
+    missing = [ip.text for ip in addresses if index.find(ip) and ip not in held]
     if missing:
         owner = f"{request.container_id}/{request.ifname}"
         raise CheckFailed(f"host-local: not leased to {owner}: {', '.join(missing)}", f"leases: {settings.folder}")
 
 
 def collect(config: PluginConfig, valid: set[tuple[str, str]] | None, alive: Alive) -> None:
-    """GC: give back every lease whose (container ID, interface name) is not in `valid`; None says nothing.
+    """Releases every lease whose (container ID, interface name) is not in `valid` (GC); None: releases nothing.
 
-    Leases of old, without interface name, live as long as any attachment of their container. Goes on after an error.
+    Older leases, without interface name, are valid with any attachment of their container. Continues after an error.
     Raises InvalidConfig (only for dataDir), IOFailure with all errors.
     """
     ledger = None if valid is None else find_ledger(lease_folder(config), alive)
@@ -184,19 +185,19 @@ def collect(config: PluginConfig, valid: set[tuple[str, str]] | None, alive: Ali
         return
     containers = {container_id for container_id, _ in valid}
 
-    def stale(lease: Lease) -> bool:
-        known = lease[1:] in valid if lease.ifname else lease.container_id in containers
-        return not known and bool(lease.container_id)
+    def is_stale(lease: Lease) -> bool:
+        is_valid = lease[1:] in valid if lease.ifname else lease.container_id in containers
+        return not is_valid and bool(lease.container_id)
 
     with ledger:
-        errors = _give_back(ledger, filter(stale, ledger.read_all()))
-    _refuse(config, errors)
+        errors = _release(ledger, filter(is_stale, ledger.read_all()))
+    _raise_if_any(config, errors)
 
 
 def status(config: PluginConfig, alive: Alive) -> None:
-    """ADD could lease an address of every set now.
+    """Checks that ADD could lease an address of every set now.
 
-    Gives back what earlier boots left, as ADD does: a runtime that is told "exhausted" never comes to ADD.
+    Releases the leases of earlier boots, as ADD does: a runtime that gets "exhausted" does not call ADD.
     Raises PluginNotAvailable, InvalidConfig, IOFailure.
     """
     settings = parse_settings(config, {}, of_container=False)
@@ -214,6 +215,6 @@ def status(config: PluginConfig, alive: Alive) -> None:
     if ledger is None:
         return
     with ledger:
-        full = [one.text for one in settings.sets if next_free(one, None, ledger.first_free) is None]
+        full = [range_set.text for range_set in settings.sets if next_free(range_set, None, ledger.first_free) is None]
     if full:
         raise PluginNotAvailable(f"no IP addresses available in range set: {'; '.join(full)}", f"leases: {folder}")

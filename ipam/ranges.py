@@ -1,6 +1,6 @@
-"""Ranges of addresses and sets of them, as values: what may be leased, and what is wrong with a description.
+"""Ranges of addresses and sets of them as values, with their checks.
 
-Rules and texts are those of the reference (host-local, backend/allocator/range.go and range_set.go).
+Rules and messages are those of the reference (host-local, backend/allocator/range.go and range_set.go).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    Fault = Callable[[str, str], None]  # (key or path, what is wrong with it)
+    AddError = Callable[[str, str], None]  # (key or path, message)
 
 
 class Range(Record):
-    """Addresses from start to end, both included; the gateway may lie between them and is never leased."""
+    """The addresses from start to end, both included; the gateway may be one of them and is never leased."""
 
     subnet: Net
     start: IP
@@ -35,25 +35,25 @@ class Range(Record):
 
 
 class RangeSet(Record):
-    """An attachment gets one address out of each set; `where` is the set's JSON path."""
+    """A set of ranges, of which an attachment gets one address; `path` is its JSON path."""
 
-    where: str
+    path: str
     ranges: tuple[Range, ...]
 
     @property
     def text(self) -> str:
-        return ",".join([one.text for one in self.ranges])
+        return ",".join([part.text for part in self.ranges])
 
     @property
     def family(self) -> int:
         return self.ranges[0].subnet.family
 
     def range_of(self, ip: IP) -> Range | None:
-        return next((one for one in self.ranges if one.contains(ip)), None)
+        return next((part for part in self.ranges if part.contains(ip)), None)
 
 
-def make_range(subnet: Net, start: IP | None, end: IP | None, gateway: IP | None, error: Fault) -> Range | None:
-    """The range with its defaults filled in; None after `fault` has heard what is wrong.
+def make_range(subnet: Net, start: IP | None, end: IP | None, gateway: IP | None, error: AddError) -> Range | None:
+    """Returns the range with its defaults; None if it is invalid, after calls of `error`.
 
     Defaults: gateway and start are the subnet's first address, end its last (in IPv4 the one before the broadcast).
     """
@@ -67,69 +67,69 @@ def make_range(subnet: Net, start: IP | None, end: IP | None, gateway: IP | None
         return None
     first = IP(subnet.family, subnet.ip.value + 1)
     last = subnet.last if subnet.family == 6 else IP(4, subnet.last.value - 1)
-    made = Range(subnet, start or first, end or last, gateway or first)
-    sound = True
-    for key, ip in (("rangeStart", made.start), ("rangeEnd", made.end)):
+    result = Range(subnet, start or first, end or last, gateway or first)
+    valid = True
+    for key, ip in (("rangeStart", result.start), ("rangeEnd", result.end)):
         if not subnet.contains(ip):
             error(key, f"{key[0].upper()}{key[1:]} {ip.text} not in network {subnet.text}")
-            sound = False
-    if sound and made.start.value > made.end.value:
+            valid = False
+    if valid and result.start.value > result.end.value:
         key = "rangeStart" if start else "rangeEnd"
-        error(key, f"the range would begin at {made.start.text}, after its end {made.end.text}")
-        sound = False
-    if made.gateway.family != subnet.family:
-        error("gateway", f"{made.gateway.text} is not of the family of {subnet.text}")
-        sound = False
-    return made if sound else None
+        error(key, f"range start {result.start.text} is after range end {result.end.text}")
+        valid = False
+    if result.gateway.family != subnet.family:
+        error("gateway", f"{result.gateway.text} is not of the family of {subnet.text}")
+        valid = False
+    return result if valid else None
 
 
-def check_set(one: RangeSet, error: Fault) -> None:
-    """Ranges of a set are of one family and apart from each other; `one` has at least one range."""
-    if any(part.subnet.family != one.family for part in one.ranges):
-        error(one.where, "mixed address families")
-    for (first, part), (second, other) in _overlaps(enumerate(one.ranges)):
+def check_set(range_set: RangeSet, error: AddError) -> None:
+    """Checks that the ranges of a set have one family and do not overlap. The set has at least one range."""
+    if any(part.subnet.family != range_set.family for part in range_set.ranges):
+        error(range_set.path, "mixed address families")
+    for (first, part), (second, other) in _overlaps(enumerate(range_set.ranges)):
         earlier, later = (part, other) if first < second else (other, part)
-        error(one.where, f"subnets {earlier.text} and {later.text} overlap")
+        error(range_set.path, f"subnets {earlier.text} and {later.text} overlap")
 
 
-def check_sets(sets: Sequence[RangeSet], error: Fault) -> None:
-    """Two sets that share addresses could not both be told full."""
-    every = [(index, part) for index, one in enumerate(sets) for part in one.ranges]
-    pairs = [sorted((first, second)) for (first, _), (second, _) in _overlaps(every)]
+def check_sets(sets: Sequence[RangeSet], error: AddError) -> None:
+    """Checks that sets do not overlap: if they shared addresses, it would be unknown which one is exhausted."""
+    numbered = [(index, part) for index, range_set in enumerate(sets) for part in range_set.ranges]
+    pairs = [sorted((first, second)) for (first, _), (second, _) in _overlaps(numbered)]
     for first, second in sorted({(first, second) for first, second in pairs if first != second}):
-        error(sets[second].where, f"range set {first} overlaps with {second} ({sets[first].where})")
+        error(sets[second].path, f"range set {first} overlaps with {second} ({sets[first].path})")
 
 
 def _overlaps(parts: Iterable[tuple[int, Range]]) -> Iterator[tuple[tuple[int, Range], tuple[int, Range]]]:
-    """Each range that begins before an earlier one has ended, with that one: none where all are apart.
+    """Yields each range that starts before an earlier one has ended, after that one; nothing if no ranges overlap.
 
-    In order of their beginnings, hence with as many comparisons as there are ranges.
+    They are compared in the order of their starts: as many comparisons as ranges.
     """
     widest: tuple[int, Range] | None = None
-    for found in sorted(parts, key=lambda numbered: _beginning(numbered[1])):
-        if widest is not None and found[1].overlaps(widest[1]):
-            yield widest, found
-        if widest is None or (found[1].subnet.family, found[1].end) > (widest[1].subnet.family, widest[1].end):
-            widest = found
+    for current in sorted(parts, key=lambda numbered: _start(numbered[1])):
+        if widest is not None and current[1].overlaps(widest[1]):
+            yield widest, current
+        if widest is None or (current[1].subnet.family, current[1].end) > (widest[1].subnet.family, widest[1].end):
+            widest = current
 
 
-def _beginning(part: Range) -> tuple[int, int]:
+def _start(part: Range) -> tuple[int, int]:
     return part.subnet.family, part.start.value
 
 
-class Holders:
-    """Which set an address belongs to, of sets that are apart; found by halves."""
+class SetIndex:
+    """An index from addresses to the sets that contain them, by binary search. The sets do not overlap."""
 
     def __init__(self, sets: Sequence[RangeSet]) -> None:
-        every = [(_beginning(part), index, part) for index, one in enumerate(sets) for part in one.ranges]
-        self._parts = sorted(every, key=lambda found: found[0])
+        parts = [(_start(part), index, part) for index, range_set in enumerate(sets) for part in range_set.ranges]
+        self._parts = sorted(parts, key=lambda entry: entry[0])
 
     def find(self, ip: IP) -> tuple[int, Range] | None:
-        """The set's index, and its range; None where no set holds the address."""
-        low, high, wanted = 0, len(self._parts), (ip.family, ip.value)
+        """Returns the set's position and the range; None if no set contains the address."""
+        low, high, key = 0, len(self._parts), (ip.family, ip.value)
         while low < high:
             middle = (low + high) // 2
-            if self._parts[middle][0] <= wanted:
+            if self._parts[middle][0] <= key:
                 low = middle + 1
             else:
                 high = middle

@@ -5,32 +5,32 @@ from __future__ import annotations
 from cni.protocol.errors import IOFailure
 from cni.protocol.result import DNS
 
-NOTHING = "/dev/null"  # how some say that there is no resolver
+NOTHING = "/dev/null"  # means that there is no resolver
 
 
 def parse_resolv_conf(text: str) -> DNS:
-    """`search` and `options` add up, the last `domain` wins; lines that say nothing are skipped."""
+    """Parses the text: `search` and `options` accumulate, the last `domain` wins; incomplete lines are skipped."""
     nameservers: list[str] = []
     search: list[str] = []
     options: list[str] = []
     domain = ""
     for line in text.split("\n"):
-        words = line.split()
-        if len(words) < 2 or words[0][0] in "#;":
+        tokens = line.split()
+        if len(tokens) < 2 or tokens[0][0] in "#;":
             continue
-        if words[0] == "nameserver":
-            nameservers.append(words[1])
-        elif words[0] == "domain":
-            domain = words[1]
-        elif words[0] == "search":
-            search += words[1:]
-        elif words[0] == "options":
-            options += words[1:]
+        if tokens[0] == "nameserver":
+            nameservers.append(tokens[1])
+        elif tokens[0] == "domain":
+            domain = tokens[1]
+        elif tokens[0] == "search":
+            search += tokens[1:]
+        elif tokens[0] == "options":
+            options += tokens[1:]
     return DNS(tuple(nameservers), domain, tuple(search), tuple(options))
 
 
 def read_resolv_conf(path: str) -> DNS:
-    """Raises IOFailure."""
+    """Reads and parses the file. Raises IOFailure."""
     if path == NOTHING:
         return DNS()
     from cni.protocol import smallfile  # few networks have one

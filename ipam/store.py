@@ -1,10 +1,10 @@
-"""The lease folder on disk, in the reference's format, so that both programs may take turns on it.
+"""The lease folder on disk, in the reference's format: both programs may use it in turn.
 
 `<dataDir>/<network>/` holds a file per leased address, `last_reserved_ip.<set>` and `lock` (host-local,
-backend/disk/backend.go). Whoever reads or writes holds the lock, which the kernel releases with the process.
+backend/disk/backend.go). Every reader and writer holds the lock, which the kernel releases with the process.
 
-A lease appears whole or not at all (O_TMPFILE, then linkat). It is not fsynced: after a power loss no container of
-its time lives, and what the loss tore is found empty or zeroed, and given back.
+A lease is created atomically (O_TMPFILE, then linkat). It is not fsynced: after a power loss its container does not
+exist, and a damaged file is found empty or zeroed, and released.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from errno import EINVAL, EISDIR, ELOOP, ENOENT, ENOSPC, ENXIO, EOPNOTSUPP
 from fcntl import LOCK_EX
 from time import time_ns
 
-from cni.locks import take
+from cni.locks import acquire
 from cni.protocol.address import IP, parse_ip
 from cni.protocol.errors import IOFailure
 
@@ -22,8 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a link leads elsewhere, a pipe has no end
-NO_FILE = (ELOOP, EISDIR, ENXIO)  # what open(2) and read(2) say of links, folders and pipes
+SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # links are not followed, pipes not waited for
+NO_FILE = (ELOOP, EISDIR, ENXIO)  # open(2) and read(2) of links, folders and pipes
 NO_TMPFILE = (EOPNOTSUPP, EISDIR, EINVAL, ENOENT)  # open(2): file systems and kernels without it; ENOENT: no /proc
 LIMIT = 1 << 16  # bytes read of a lease: a container ID has no limit of its own
 
@@ -36,7 +36,7 @@ def disk_error(folder: str, error: OSError) -> IOFailure:
 
 
 def _address_of(name: str) -> IP | None:
-    """None for names that no lease has, as other spellings of an address."""
+    """Returns the address of a lease's file name; None for other names, also for other spellings of an address."""
     try:
         ip = parse_ip(name)
     except ValueError:
@@ -45,7 +45,7 @@ def _address_of(name: str) -> IP | None:
 
 
 class Store:
-    """The folder of one network, open and locked until `close`. Methods raise OSError, the first one also TryAgain."""
+    """The folder of one network, open and locked until `close`. All methods raise OSError, `__init__` also TryAgain."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -56,14 +56,14 @@ class Store:
             os.close(self._folder)
             raise
         try:
-            take(self._lock, LOCK_EX, f"{folder}/lock")
+            acquire(self._lock, LOCK_EX, f"{folder}/lock")
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        _let_go(self._lock)
-        _let_go(self._folder)
+        _close(self._lock)
+        _close(self._folder)
 
     def _read(self, name: str) -> bytes:
         file = os.open(name, os.O_RDONLY | SAFELY, dir_fd=self._folder)
@@ -73,7 +73,7 @@ class Store:
             os.close(file)
 
     def read(self, ip: IP) -> bytes | None:
-        """The content of a lease's file; None where there is none, or something that is no file."""
+        """Returns the content of a lease's file; None if there is none, or if it is not a regular file."""
         try:
             return self._read(ip.text)
         except FileNotFoundError:
@@ -84,7 +84,7 @@ class Store:
             return None
 
     def scan(self) -> Iterator[tuple[IP, bytes | None]]:
-        """Address and content of all leases; None where the file cannot be read, and keeps its address."""
+        """Yields address and content of all leases; None if the file cannot be read: its address stays leased."""
         for name in os.listdir(self._folder):
             ip = _address_of(name)
             if ip is None:
@@ -97,11 +97,11 @@ class Store:
                 yield ip, None
 
     def modified(self, ip: IP) -> int:
-        """When the lease was written, in ns of the wall clock."""
+        """Returns the time when the lease was written, in ns of the wall clock."""
         return os.stat(ip.text, dir_fd=self._folder, follow_symlinks=False).st_mtime_ns
 
     def create(self, ip: IP, content: bytes) -> bool:
-        """False where the address is leased already."""
+        """Creates a lease; returns False if the address is leased already."""
         try:
             self._link(ip.text, content)
         except FileExistsError:
@@ -119,12 +119,12 @@ class Store:
             # With dst_dir_fd Python calls linkat and not link, which would link the symbolic link in /proc itself.
             os.link(f"/proc/self/fd/{file}", name, dst_dir_fd=self._folder, follow_symlinks=True)
         except OSError:
-            _let_go(file)
+            _close(file)
             raise
         self._finish(file, name)
 
     def _write_new(self, name: str, content: bytes) -> bool:
-        """As the reference does; killed in here it leaves an empty file, which the next scan gives back."""
+        """Creates a lease like the reference; if killed, it leaves an empty file, which the next scan releases."""
         try:
             file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._folder)
         except FileExistsError:
@@ -132,14 +132,14 @@ class Store:
         try:
             _write(file, content)
         except OSError:
-            _let_go(file)
+            _close(file)
             os.unlink(name, dir_fd=self._folder)
             raise
         self._finish(file, name)
         return True
 
     def _finish(self, file: int, name: str) -> None:
-        """Some file systems (NFS) tell only here that a write failed."""
+        """Closes a new lease, whose write may fail only now (NFS)."""
         try:
             os.close(file)
         except OSError:
@@ -153,16 +153,16 @@ class Store:
             return
 
     def last(self, position: int) -> IP | None:
-        """The address leased last in a set; None where unknown, which only restarts the round."""
+        """Returns the address leased last in a set; None if unknown: round robin starts again."""
         try:
             return _address_of(self._read(f"last_reserved_ip.{position}").decode("ascii", "replace"))
         except OSError:
             return None
 
     def set_last(self, position: int, ip: IP) -> None:
-        """Written over and cut: after O_TRUNC ext4 would start writing to the disk at close (auto_da_alloc), for 1 ms.
+        """Overwrites and truncates the file: after O_TRUNC ext4 would write to disk at close (auto_da_alloc), for 1 ms.
 
-        Killed between both, a wrong address stays, which moves the round.
+        If killed between both, it leaves a wrong address, from which round robin continues.
         """
         content = ip.text.encode()
         file = os.open(f"last_reserved_ip.{position}", os.O_WRONLY | os.O_CREAT | SAFELY, 0o600, dir_fd=self._folder)
@@ -173,21 +173,21 @@ class Store:
             os.close(file)
 
     def identity(self) -> str:
-        """The same by whatever path the folder is named."""
+        """Returns a text that is the same for every path of the folder."""
         status = os.fstat(self._folder)
         return f"{status.st_dev} {status.st_ino}"
 
     def stamp(self) -> str:
-        """Changes with every lease that comes or goes, whoever does it; see `sign`."""
+        """Returns a text that changes with every created or removed lease, also of other programs; see `sign`."""
         status = os.fstat(self._folder)
         return f"{status.st_mtime_ns} {status.st_ino}"
 
     def sign(self) -> str:
-        """Give the folder a modification time that no other change can repeat, and return the stamp.
+        """Sets a modification time of the folder that no other change can repeat, and returns the stamp.
 
-        The kernel writes the time of its last tick (1 to 10 ms), so changes within one tick look alike; a time
-        between two ticks, set by us, is overwritten by whatever anyone changes afterwards. Empty where the file
-        system cannot keep such a time.
+        The kernel writes the time of its last tick (1 to 10 ms), so that changes within one tick look alike; a time
+        between two ticks, set here, is overwritten by every later change. The result is empty if the file system
+        cannot store such a time.
         """
         now = time_ns()
         os.utime(self._folder, ns=(now, now))
@@ -195,8 +195,8 @@ class Store:
         return stamp if stamp.startswith(f"{now} ") else ""
 
 
-def _let_go(descriptor: int) -> None:
-    """Close what nothing more depends on."""
+def _close(descriptor: int) -> None:
+    """Closes a descriptor; errors do not matter any more."""
     try:
         os.close(descriptor)
     except OSError:

@@ -1,1 +1,1 @@
-"""What a user may write, as records; reading them gathers all faults."""
+"""The network configuration as records. Parsing collects all errors."""

@@ -10,25 +10,25 @@ if TYPE_CHECKING:
     from cni.protocol.fields import Fields
 
 KEYS = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
-LOWEST = 8  # bits in a second: less than one byte is nothing for the kernel's scheduler
+LOWEST = 8  # bits per second: the kernel's scheduler counts bytes
 
 
 class Rate(Record):
-    """`rate` in bytes a second, `burst` in bytes."""
+    """A limit: `rate` in bytes per second, `burst` in bytes."""
 
     rate: int
     burst: int
 
 
 class Bandwidth(Record):
-    """`ingress`: into the container; `egress`: out of it. None where there is no limit."""
+    """The limits of a container. `ingress`: into it; `egress`: out of it; None: not limited."""
 
     ingress: Rate | None = None
     egress: Rate | None = None
 
 
 def parse_bandwidth(fields: Fields) -> Bandwidth:
-    """What the configuration says itself wins entirely over runtimeConfig, as in the reference."""
+    """Parses the limits. If the configuration itself has any, runtimeConfig is ignored, as in the reference."""
     source = fields if has_rates(fields) else fields.object("runtimeConfig").object("bandwidth")
     return Bandwidth(_rate(source, "ingressRate", "ingressBurst"), _rate(source, "egressRate", "egressBurst"))
 
@@ -38,7 +38,7 @@ def has_rates(fields: Fields) -> bool:
 
 
 def _rate(fields: Fields, rate_key: str, burst_key: str) -> Rate | None:
-    """Both keys in bits."""
+    """Parses one limit, whose keys are in bits."""
     rate, burst = fields.integer(rate_key, 0, UINT64), fields.integer(burst_key, 0, UINT64)
     if bool(rate) != bool(burst):
         absent, present = (burst_key, rate_key) if rate else (rate_key, burst_key)
@@ -50,6 +50,6 @@ def _rate(fields: Fields, rate_key: str, burst_key: str) -> Rate | None:
         fields.error(burst_key, "burst cannot be more than 4GB")
         return None
     if min(rate, burst) < LOWEST:
-        fields.error(rate_key if rate < LOWEST else burst_key, f"is at least {LOWEST} bits")
+        fields.error(rate_key if rate < LOWEST else burst_key, f"must be at least {LOWEST} bits")
         return None
     return Rate(rate // 8, burst // 8)

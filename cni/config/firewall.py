@@ -17,9 +17,11 @@ BACKENDS = ("", "iptables", "nftables", FIREWALLD)
 
 
 class Firewall(Record):
-    """`policy`: OPEN accepts every new connection to the container; SAME_BRIDGE keeps bridges with this policy apart
-    from each other, ISOLATED also the containers of one bridge. `backend`: FIREWALLD where the zone `zone` is used in
-    any case, empty where it is if firewalld runs. `admin_chain`: is asked before, where it exists.
+    """The plugin's settings.
+
+    `policy`: OPEN accepts every new connection to the container; SAME_BRIDGE isolates bridges with this policy from
+    each other, ISOLATED also the containers of one bridge. `backend`: FIREWALLD always uses the zone `zone`, empty
+    uses it if firewalld runs. `admin_chain`: a chain that is evaluated first, if it exists.
     """
 
     policy: str
@@ -31,10 +33,10 @@ class Firewall(Record):
 def parse_firewall(fields: Fields) -> Firewall:
     policy = fields.text("ingressPolicy") or OPEN
     if policy not in POLICIES:
-        fields.error("ingressPolicy", f"{policy!r} is none of {', '.join(POLICIES)}")
+        fields.error("ingressPolicy", f"{policy!r} is not one of {', '.join(POLICIES)}")
     backend = fields.text("backend")
     if backend not in BACKENDS:
-        fields.error("backend", f"{backend!r} is none of firewalld, iptables, nftables")
+        fields.error("backend", f"{backend!r} is not one of firewalld, iptables, nftables")
     return Firewall(
         policy=policy if policy in POLICIES else OPEN,
         backend=backend,
@@ -44,9 +46,9 @@ def parse_firewall(fields: Fields) -> Firewall:
 
 
 def families_of(config: PluginConfig) -> tuple[int, ...]:
-    """Of the addresses that the network's containers get, as far as host-local's ranges tell; else IPv4 is assumed."""
+    """Returns the families of host-local's ranges; IPv4 if the configuration has none."""
     ipam = config.fields(ConfigErrors()).object("ipam")
-    ranges = [one for some in ipam.items("ranges") if isinstance(some, list) for one in some]
-    subnets = [one.get("subnet") for one in ranges if isinstance(one, dict)]
+    ranges = [part for range_set in ipam.items("ranges") if isinstance(range_set, list) for part in range_set]
+    subnets = [part.get("subnet") for part in ranges if isinstance(part, dict)]
     texts = [text for text in (ipam.raw("subnet"), *subnets) if isinstance(text, str) and text]
     return tuple(sorted({6 if ":" in text else 4 for text in texts})) or (4,)

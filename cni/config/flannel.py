@@ -1,5 +1,5 @@
-"""The configuration of `type: flannel`: what the node agent wrote (subnet.env), made a configuration for the plugin
-that it delegates to.
+"""The configuration of `type: flannel`, and that of the plugin to which it delegates, made from the node agent's file
+(subnet.env).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ SUBNET_FILE = "/run/flannel/subnet.env"
 DATA_DIR = "/var/lib/cni/flannel"
 NETWORKS = ("FLANNEL_NETWORK", "FLANNEL_IPV6_NETWORK")
 SUBNETS = ("FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET")
-OURS = ("name", "ipam")  # what a delegate may not say
+RESERVED = ("name", "ipam")  # keys that `delegate` must not have
 
 
 class SubnetEnv(Record):
-    """What the agent says of the node: the cluster's networks, the node's subnets, the MTU in bytes, and whether the
-    agent masquerades itself.
+    """The content of subnet.env: the cluster's networks, the node's subnets, the MTU in bytes. `masquerades`: the agent
+    masquerades, so that the plugin does not.
     """
 
     networks: tuple[Net, ...]
@@ -33,7 +33,7 @@ class SubnetEnv(Record):
 
 
 class FlannelConf(Record):
-    """`delegate` and `ipam` as the user wrote them."""
+    """The plugin's settings; `delegate` and `ipam` as the user wrote them."""
 
     subnet_file: str
     data_dir: str
@@ -49,17 +49,17 @@ def parse_flannel(config: PluginConfig, errors: ConfigErrors) -> FlannelConf:
         delegate=fields.members("delegate"),
         ipam=fields.members("ipam"),
     )
-    for key in OURS:
+    for key in RESERVED:
         if key in conf.delegate:
-            fields.error(f"delegate.{key}", "is flannel's to set, remove it")
+            fields.error(f"delegate.{key}", "is set by flannel, remove it")
     kind = conf.delegate.get("type", "bridge")
     if not isinstance(kind, str) or not is_plugin_name(kind):
-        fields.error("delegate.type", "is the name of a plugin, without a folder")
+        fields.error("delegate.type", "must be the name of a plugin, without a folder")
     return conf
 
 
 def parse_subnet_env(text: str, path: str) -> SubnetEnv:
-    """Lines KEY=VALUE; networks and subnets may be several, separated by commas. Raises ValueError."""
+    """Parses lines KEY=VALUE; networks and subnets are separated by commas. Raises ValueError."""
     lines = [line.strip() for line in text.splitlines()]
     values = {key: value for key, _, value in (line.partition("=") for line in lines) if value}
     missing = [keys[0] for keys in (NETWORKS, SUBNETS) if not any(key in values for key in keys)]
@@ -68,24 +68,24 @@ def parse_subnet_env(text: str, path: str) -> SubnetEnv:
         raise ValueError(f"{path} is missing {', '.join(missing)}")
     mtu = values["FLANNEL_MTU"]
     if not (mtu.isascii() and mtu.isdigit()):
-        raise ValueError(f"{path}: FLANNEL_MTU={mtu} is no number of bytes")
+        raise ValueError(f"{path}: FLANNEL_MTU={mtu} is not a number of bytes")
     networks, subnets = (_nets(values, keys, path) for keys in (NETWORKS, SUBNETS))
     return SubnetEnv(networks, subnets, int(mtu), values["FLANNEL_IPMASQ"] == "true")
 
 
 def _nets(values: dict[str, str], keys: tuple[str, ...], path: str) -> tuple[Net, ...]:
-    found = []
+    networks = []
     for key in keys:
-        for word in values.get(key, "").split(",") if key in values else []:
+        for text in values.get(key, "").split(",") if key in values else []:
             try:
-                found.append(parse_net(word.strip()).network)
+                networks.append(parse_net(text.strip()).network)
             except ValueError as error:
                 raise ValueError(f"{path}: {key}: {error}") from None
-    return tuple(found)
+    return tuple(networks)
 
 
 def render(config: PluginConfig, conf: FlannelConf, env: SubnetEnv) -> dict[str, JsonValue]:
-    """The delegate's configuration, with the reference's defaults."""
+    """Returns the delegate's configuration, with the reference's defaults."""
     delegate: dict[str, JsonValue] = {"type": "bridge", "ipMasq": not env.masquerades, "mtu": env.mtu, **conf.delegate}
     if delegate["type"] == "bridge":
         delegate.setdefault("isGateway", True)
@@ -94,8 +94,8 @@ def render(config: PluginConfig, conf: FlannelConf, env: SubnetEnv) -> dict[str,
     for key in ("runtimeConfig", "capabilities"):
         if (value := fields.raw(key)) is not None:
             delegate[key] = value
-    given = conf.ipam.get("routes")
-    routes: list[JsonValue] = [*given] if isinstance(given, list) else []
+    configured = conf.ipam.get("routes")
+    routes: list[JsonValue] = [*configured] if isinstance(configured, list) else []
     routes.extend({"dst": cluster.text} for cluster in env.networks)
     ranges: list[JsonValue] = [[{"subnet": subnet.text}] for subnet in env.subnets]
     delegate["ipam"] = {"type": "host-local", **conf.ipam, "ranges": ranges, "routes": routes}

@@ -1,6 +1,6 @@
-"""Keys of a configuration that nobody reads, and capabilities that nobody serves: told, since they are ignored.
+"""Notices about unknown keys of a configuration and capabilities that are not served, which have no effect.
 
-What runtimes and libcni put in is known, and so is all that the reference plugins read, also where podwire does not.
+Known are the keys of runtimes and libcni, and all keys of the reference plugins, also those that podwire ignores.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from cni.protocol.jsontext import JsonValue
     from cni.protocol.plugin_config import PluginConfig
 
-    # A key's name as the field writes it: what may be inside, also of each element where it is a list. None: anything.
+    # Key as the reference spells it -> the keys inside, of a list: of each element. None: any.
     Known: TypeAlias = Mapping[str, "Known | None"]
 
-SHOWN = 10  # keys that are told
-OTHERS = "./"  # a key with one of these is an annotation (cni.dev/..., io.kubernetes.cri....)
+SHOWN_LIMIT = 10  # keys that are reported
+ANNOTATION_CHARACTERS = "./"  # a key with one of these is an annotation (cni.dev/..., io.kubernetes.cri....)
 COMMENTS = ("_", "#", "$", "comment", "description")
 
 
@@ -63,7 +63,7 @@ KEYS: Mapping[str, Known] = {
     "loopback": {},
     "flannel": _any("subnetFile", "dataDir", "delegate"),
 }
-# A key of another plugin's is passed over: whole configurations are handed from one plugin to the next.
+# Keys of other plugins are not reported: whole configurations are passed from one plugin to the next.
 EVERYWHERE: Known = {name: inner for keys in (COMMON, *KEYS.values()) for name, inner in keys.items()}
 SERVED: Mapping[str, tuple[str, ...]] = {
     "podwire": ("portMappings", "bandwidth", "ips", "mac", "dns", "ipRanges"),
@@ -73,102 +73,104 @@ SERVED: Mapping[str, tuple[str, ...]] = {
     "bandwidth": ("bandwidth",),
     "tuning": ("mac",),
 }
-# Capabilities of runtimes and plugins of others; kube-router's list asks portmap for `snat`, which is a key of it.
-ELSEWHERE = ("aliases", "infinibandGUID", "deviceID", "cgroupPath", "snat")
+# Capabilities of runtimes and third-party plugins; kube-router's list asks portmap for `snat`, one of its keys.
+FOREIGN_CAPABILITIES = ("aliases", "infinibandGUID", "deviceID", "cgroupPath", "snat")
 
 
 def ignored(program: str, config: PluginConfig) -> list[str]:
-    """A text for each key and capability of the configuration that has no effect."""
+    """Returns a text for each key and capability of the configuration that has no effect."""
     members = {key.casefold(): value for key, value in config.members.items()}
-    if program not in KEYS:  # an allocator gets the whole configuration of another plugin
-        return _told(_in_ipam(members, "ipam"))
-    found = _of_plugin(program, config.members, "")
+    if program not in KEYS:  # an allocator gets the whole configuration of the plugin that calls it
+        return _notices(_unknown_in_ipam(members, "ipam"))
+    unknown = _unknown_of_plugin(program, config.members, "")
     if kind_of(program) == INTERFACE:
-        found += _in_ipam(members, "ipam")
-        found += _unserved(program, members)
+        unknown += _unknown_in_ipam(members, "ipam")
+        unknown += _unserved(program, members)
     if program == "flannel" and isinstance(delegate := members.get("delegate"), dict):
         inner = {key.casefold(): value for key, value in delegate.items()}
         kind = inner.get("type", "bridge")
         if isinstance(kind, str) and kind_of(kind) == INTERFACE:
-            found += _of_plugin(kind, delegate, "delegate")
-            found += _unserved(kind, members)
+            unknown += _unknown_of_plugin(kind, delegate, "delegate")
+            unknown += _unserved(kind, members)
     elif kind_of(program) != INTERFACE:
-        found += _unserved(program, members)
-    return _told(found)
+        unknown += _unserved(program, members)
+    return _notices(unknown)
 
 
-def _of_plugin(program: str, members: Mapping[str, JsonValue], path: str) -> list[tuple[str, str, Known]]:
-    """Its own keys are those that may have been meant."""
-    found = _unknown(members, EVERYWHERE, path)
-    own = {**COMMON, **KEYS[program]} if found else {}
-    return [(where, key, own if known is EVERYWHERE else known) for where, key, known in found]
+def _unknown_of_plugin(program: str, members: Mapping[str, JsonValue], path: str) -> list[tuple[str, str, Known]]:
+    """Returns (path, key, known keys); suggestions come from the program's own keys."""
+    unknown = _unknown(members, EVERYWHERE, path)
+    own = {**COMMON, **KEYS[program]} if unknown else {}
+    return [(key_path, key, own if known is EVERYWHERE else known) for key_path, key, known in unknown]
 
 
-def _in_ipam(members: Mapping[str, JsonValue], path: str) -> list[tuple[str, str, Known]]:
+def _unknown_in_ipam(members: Mapping[str, JsonValue], path: str) -> list[tuple[str, str, Known]]:
     ipam = members.get("ipam")
-    if not isinstance(ipam, dict) or not _is_ours(ipam):
+    if not isinstance(ipam, dict) or not _is_host_local(ipam):
         return []
     return _unknown(ipam, HOST_LOCAL, path)
 
 
-def _is_ours(ipam: Mapping[str, JsonValue]) -> bool:
+def _is_host_local(ipam: Mapping[str, JsonValue]) -> bool:
     kinds = [value for key, value in ipam.items() if key.casefold() == "type"]
     return not kinds or kinds[-1] in ("", "host-local")
 
 
 def _unknown(members: Mapping[str, JsonValue], known: Known, path: str) -> list[tuple[str, str, Known]]:
-    """(where, the key, what would be known there)."""
-    found = []
+    """Returns (path, key, known keys at that place)."""
+    unknown = []
     for key, value in members.items():
-        where = f"{path}.{key}" if path else key
+        key_path = f"{path}.{key}" if path else key
         name = key if key in known else _in_any_case(key, known)
         if not name:
-            remark = any(letter in key for letter in OTHERS) or key.casefold().startswith(COMMENTS)
-            if value is not None and not remark:
-                found.append((where, key, known))
+            comment = any(letter in key for letter in ANNOTATION_CHARACTERS) or key.casefold().startswith(COMMENTS)
+            if value is not None and not comment:
+                unknown.append((key_path, key, known))
         elif (inner := known[name]) is not None:
-            for place, one in _objects(value, where):
-                found += _unknown(one, inner, place)
-    return found
+            for object_path, inner_members in _objects(value, key_path):
+                unknown += _unknown(inner_members, inner, object_path)
+    return unknown
 
 
 def _in_any_case(key: str, known: Known) -> str:
-    """Returns the known name; empty if there is none. Most keys are written as they are known, and need no search."""
+    """Returns the known key in its spelling; empty if there is none. Only keys in another case need this search."""
     folded = key.casefold()
     return next((name for name in known if name.casefold() == folded), "")
 
 
 def _objects(value: JsonValue, path: str) -> list[tuple[str, dict[str, JsonValue]]]:
-    """The object, or those of a list, or of lists in it."""
+    """Returns (path, object) of the value, or of the elements of a list, also of nested lists."""
     if isinstance(value, dict):
         return [(path, value)]
     if not isinstance(value, list):
         return []
-    return [found for index, one in enumerate(value) for found in _objects(one, f"{path}[{index}]")]
+    return [entry for index, element in enumerate(value) for entry in _objects(element, f"{path}[{index}]")]
 
 
 def _unserved(program: str, members: Mapping[str, JsonValue]) -> list[tuple[str, str, Known]]:
-    """Capabilities that are asked of a plugin which does not serve them; an allocator of others may."""
-    asked, ipam = members.get("capabilities"), members.get("ipam")
-    if not isinstance(asked, dict) or (isinstance(ipam, dict) and not _is_ours(ipam)):
+    """Returns the capabilities that the plugin does not serve; a third-party allocator may serve them."""
+    requested, ipam = members.get("capabilities"), members.get("ipam")
+    if not isinstance(requested, dict) or (isinstance(ipam, dict) and not _is_host_local(ipam)):
         return []
     served = SERVED.get(program, ())
-    names = {name.casefold() for name in (*served, *ELSEWHERE)}
+    names = {name.casefold() for name in (*served, *FOREIGN_CAPABILITIES)}
     return [
         (f"capabilities.{name}", name, _any(*served))
-        for name, wanted in asked.items()
-        if wanted is True and name.casefold() not in names and not any(letter in name for letter in OTHERS)
+        for name, value in requested.items()
+        if value is True
+        and name.casefold() not in names
+        and not any(letter in name for letter in ANNOTATION_CHARACTERS)
     ]
 
 
-def _told(found: list[tuple[str, str, Known]]) -> list[str]:
-    if not found:
+def _notices(unknown: list[tuple[str, str, Known]]) -> list[str]:
+    if not unknown:
         return []
     from cni.config.spelling import nearest
 
     texts = []
-    for where, key, known in found[:SHOWN]:
-        meant = nearest(key, known)
-        kind = "this capability is not served here" if where.startswith("capabilities.") else "unknown key"
-        texts.append(f"{where}: {kind}, ignored{f' (did you mean {meant}?)' if meant else ''}")
-    return [*texts, f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else texts
+    for path, key, known in unknown[:SHOWN_LIMIT]:
+        suggestion = nearest(key, known)
+        kind = "this capability is not served here" if path.startswith("capabilities.") else "unknown key"
+        texts.append(f"{path}: {kind}, ignored{f' (did you mean {suggestion}?)' if suggestion else ''}")
+    return [*texts, f"and {len(unknown) - SHOWN_LIMIT} more"] if len(unknown) > SHOWN_LIMIT else texts

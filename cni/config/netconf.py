@@ -7,7 +7,7 @@ from cni.config.bandwidth import Bandwidth, has_rates, parse_bandwidth
 from cni.config.portmap import Ports, parse_ports
 from cni.protocol.address import IPV6_MTU, MTU_LIMIT, parse_mac
 from cni.protocol.record import Record
-from cni.protocol.request import ifname_fault, is_plugin_name
+from cni.protocol.request import ifname_error, is_plugin_name
 from cni.protocol.result import DNS, parse_dns
 
 TYPE_CHECKING = False
@@ -27,11 +27,12 @@ BRIDGED_ONLY = ("vlan", "vlanTrunk", "hairpinMode", "promiscMode", "portIsolatio
 
 
 class NetConf(Record):
-    """`mtu` in bytes, 0 for the kernel's choice; `dns` is None where the configuration has no word on it.
+    """The plugin's configuration; `mtu` in bytes, 0 for the kernel's choice; `dns` is None if it is not configured.
 
-    `macs_chosen`: the runtime may choose MAC addresses of this network's containers (capability mac); `ports_given`,
-    `shaping_given`: it may map ports, limit the bandwidth. `accept`: where the host's firewall drops what it forwards,
-    the containers' is accepted. `accept_ra`: a container with an IPv6 address follows router advertisements as well.
+    `mac_capability`: the runtime may choose the containers' MAC addresses (capability mac). `portmap_requested`,
+    `bandwidth_requested`: it may map ports, limit the bandwidth. `accept`: the containers' traffic is accepted if the
+    host's firewall drops forwarded packets. `accept_ra`: a container with an IPv6 address also accepts router
+    advertisements.
     """
 
     routed: bool
@@ -52,12 +53,12 @@ class NetConf(Record):
     disable_container_interface: bool
     port_isolation: bool
     mac: bytes | None
-    macs_chosen: bool
+    mac_capability: bool
     dns: DNS | None
     ports: Ports
-    ports_given: bool
+    portmap_requested: bool
     bandwidth: Bandwidth
-    bandwidth_given: bool
+    bandwidth_requested: bool
     accept: bool
     ipam_type: str
     notices: tuple[str, ...]
@@ -70,15 +71,15 @@ class NetConf(Record):
 def parse_netconf(
     config: PluginConfig, args: Mapping[str, str], errors: ConfigErrors, program: str = PODWIRE
 ) -> NetConf:
-    """The configuration with a default in place of whatever is at fault; the caller decides whether faults count.
+    """Parses the configuration; an invalid value is an error, and has its default. The caller checks the errors.
 
-    `program`: bridge and ptp know what the reference plugins of these names know, anything else is podwire.
+    `program`: bridge and ptp have the keys of the reference plugins of these names; any other name is podwire.
     """
-    fields = _known(config, program).fields(errors)
-    alone = not reference_of(program)
+    fields = _of_program(config, program).fields(errors)
+    is_podwire = not reference_of(program)
     backend = fields.text("ipMasqBackend")
     is_default_gateway = fields.flag("isDefaultGateway")
-    mode = fields.text("mode") if alone else ""
+    mode = fields.text("mode") if is_podwire else ""
     capabilities = fields.object("capabilities")
     routed = program == PTP or mode == "routed"
     conf = NetConf(
@@ -100,22 +101,22 @@ def parse_netconf(
         disable_container_interface=fields.flag("disableContainerInterface"),
         port_isolation=fields.flag("portIsolation"),
         mac=_mac(fields, args),
-        macs_chosen=capabilities.flag("mac"),
-        dns=(_runtime_dns(fields) if alone else None) or _dns(fields),
-        ports=parse_ports(fields) if alone else Ports(),
-        ports_given=alone and capabilities.flag("portMappings"),
-        bandwidth=parse_bandwidth(fields) if alone else Bandwidth(),
-        bandwidth_given=alone and (capabilities.flag("bandwidth") or has_rates(fields)),
-        accept=alone,
+        mac_capability=capabilities.flag("mac"),
+        dns=(_runtime_dns(fields) if is_podwire else None) or _dns(fields),
+        ports=parse_ports(fields) if is_podwire else Ports(),
+        portmap_requested=is_podwire and capabilities.flag("portMappings"),
+        bandwidth=parse_bandwidth(fields) if is_podwire else Bandwidth(),
+        bandwidth_requested=is_podwire and (capabilities.flag("bandwidth") or has_rates(fields)),
+        accept=is_podwire,
         ipam_type=fields.object("ipam").text("type"),
-        notices=_notices(backend, fields, alone),
+        notices=_notices(backend, fields, is_podwire),
     )
-    _judge(fields, conf, backend, mode, alone)
+    _validate(fields, conf, backend, mode, is_podwire)
     return conf
 
 
-def mtu_fault(conf: NetConf, families: Iterable[int]) -> str:
-    """Returns what is wrong with the MTU for addresses of these families; empty where nothing is."""
+def mtu_error(conf: NetConf, families: Iterable[int]) -> str:
+    """Returns the error of the MTU for addresses of these families; empty if it is valid."""
     if 6 not in families or not 0 < conf.mtu < IPV6_MTU:
         return ""
     return (
@@ -124,42 +125,42 @@ def mtu_fault(conf: NetConf, families: Iterable[int]) -> str:
     )
 
 
-def _known(config: PluginConfig, program: str) -> PluginConfig:
-    """With the keys that the program has; ptp has few."""
+def _of_program(config: PluginConfig, program: str) -> PluginConfig:
+    """Returns the configuration with the keys of the program: ptp has few."""
     if program != PTP:
         return config
     return config._replace(members={key: value for key, value in config.members.items() if key.lower() in PTP_KEYS})
 
 
-def _judge(fields: Fields, conf: NetConf, backend: str, mode: str, alone: bool) -> None:
-    """What does not go together."""
-    _judge_mode(fields, mode)
-    if alone and not conf.routed and _is_typeless(fields):
-        fields.error("ipam.type", "missing, so that nobody would give the addresses (did you mean host-local?)")
+def _validate(fields: Fields, conf: NetConf, backend: str, mode: str, is_podwire: bool) -> None:
+    """Adds errors for keys that exclude each other, and for invalid names."""
+    _validate_mode(fields, mode)
+    if is_podwire and not conf.routed and _is_typeless(fields):
+        fields.error("ipam.type", "missing, so that no plugin would allocate the addresses (did you mean host-local?)")
     if backend not in MASQUERADE_BACKENDS:
         fields.error("ipMasqBackend", f"{backend!r} is neither iptables nor nftables")
     if conf.hairpin and conf.promiscuous:
         fields.error("hairpinMode", "cannot be set together with promiscMode")
     if conf.ipam_type and conf.disable_container_interface:
         fields.error("ipam", "cannot be used together with disableContainerInterface")
-    if conf.vlan and conf.is_gateway and ifname_fault(f"{conf.bridge}.{conf.vlan}"):
+    if conf.vlan and conf.is_gateway and ifname_error(f"{conf.bridge}.{conf.vlan}"):
         fields.error("bridge", f"{conf.bridge}.{conf.vlan}, the gateway's interface, would be too long a name")
     if conf.ipam_type and not is_plugin_name(conf.ipam_type):
-        fields.error("ipam.type", "is the name of a program in CNI_PATH, without a folder")
+        fields.error("ipam.type", "must be the name of a program in CNI_PATH, without a folder")
 
 
-def _judge_mode(fields: Fields, mode: str) -> None:
+def _validate_mode(fields: Fields, mode: str) -> None:
     if mode not in MODES:
         fields.error("mode", f"{mode!r} is neither bridged nor routed")
     if mode == "routed":
         for key in BRIDGED_ONLY:
             if fields.raw(key):
-                fields.error(key, "needs a bridge, which the mode routed has not")
+                fields.error(key, "needs a bridge, which mode routed does not have")
 
 
 def _bridge_name(fields: Fields) -> str:
     name = fields.text("bridge", DEFAULT_BRIDGE)
-    error = ifname_fault(name) if name else "is empty"
+    error = ifname_error(name) if name else "is empty"
     if error:
         fields.error("bridge", error)
         return DEFAULT_BRIDGE
@@ -174,14 +175,14 @@ def _dns(fields: Fields) -> DNS | None:
 
 
 def _runtime_dns(fields: Fields) -> DNS | None:
-    """The capability dns, which has words of its own."""
-    told = fields.object("runtimeConfig").object("dns")
-    dns = DNS(told.texts("servers"), search=told.texts("searches"), options=told.texts("options"))
+    """Returns the DNS of the capability dns, whose keys have other names; None if it is empty."""
+    runtime = fields.object("runtimeConfig").object("dns")
+    dns = DNS(runtime.texts("servers"), search=runtime.texts("searches"), options=runtime.texts("options"))
     return dns if any(dns) else None
 
 
 def _mac(fields: Fields, args: Mapping[str, str]) -> bytes | None:
-    """Later sources win: CNI_ARGS, args.cni, runtimeConfig."""
+    """Returns the MAC address of CNI_ARGS, args.cni or runtimeConfig: the later source wins."""
     mac = None
     if text := args.get("MAC"):
         try:
@@ -202,16 +203,16 @@ def _trunk(fields: Fields) -> tuple[VlanRange, ...]:
 
 
 def _is_typeless(fields: Fields) -> bool:
-    """Somebody meant to have addresses given, and did not say by whom."""
+    """True if `ipam` has keys, but no type: addresses are expected, and no plugin allocates them."""
     ipam = fields.raw("ipam")
-    given = {key.casefold() for key, value in ipam.items() if value not in (None, "")} if isinstance(ipam, dict) else ()
-    return bool(given) and "type" not in given
+    keys = {key.casefold() for key, value in ipam.items() if value not in (None, "")} if isinstance(ipam, dict) else ()
+    return bool(keys) and "type" not in keys
 
 
-def _notices(backend: str, fields: Fields, alone: bool) -> tuple[str, ...]:
-    found = []
+def _notices(backend: str, fields: Fields, is_podwire: bool) -> tuple[str, ...]:
+    notices = []
     if backend == "iptables":
-        found.append("ipMasqBackend iptables: podwire masquerades in nftables, which serves the same traffic")
-    if not alone and _is_typeless(fields):
-        found.append("ipam: has no type, so the container gets no address (did you mean host-local?)")
-    return tuple(found)
+        notices.append("ipMasqBackend iptables: podwire masquerades in nftables, which serves the same traffic")
+    if not is_podwire and _is_typeless(fields):
+        notices.append("ipam: has no type, so the container gets no address (did you mean host-local?)")
+    return tuple(notices)

@@ -17,7 +17,7 @@ SUBNET, ALL, NOBODY = "subnet", "all", "nobody"
 
 
 class PortMapping(Record):
-    """`host_ip` None: any address of the host, of one family or (0) of both."""
+    """A port mapping; `host_ip` None: any address of the host, of one family or (0) of both."""
 
     protocol: str
     host_ip: IP | None
@@ -30,7 +30,7 @@ class PortMapping(Record):
 
     @property
     def text(self) -> str:
-        """[ADDRESS:]HOST:CONTAINER/PROTOCOL; an address of zeros stands for all of its family."""
+        """Returns [ADDRESS:]HOST:CONTAINER/PROTOCOL; 0.0.0.0 or :: stands for all addresses of its family."""
         host = f"{self.host_port}:{self.container_port}/{self.protocol}"
         if not self.family:
             return host
@@ -39,8 +39,10 @@ class PortMapping(Record):
 
 
 class Ports(Record):
-    """`masqueraded`: whose connections to a host port take the host's source address: those that come from the
-    container's own SUBNET and from 127.0.0.1, ALL, or NOBODY's. `conditions`: nft expressions by family (4, 6).
+    """The port mappings of a container.
+
+    `masqueraded`: the connections to a host port that get the host's source address: those from the container's own
+    SUBNET and from 127.0.0.1, ALL, or NOBODY's. `conditions`: nft expressions by family (4, 6).
     """
 
     mappings: tuple[PortMapping, ...] = ()
@@ -54,20 +56,20 @@ class Ports(Record):
 
     @property
     def special(self) -> bool:
-        """Other than by default: the rules of such ports are not every port's."""
+        """True if the ports need other rules than the default ones."""
         return bool(self.conditions4 or self.conditions6) or self.mark_bit != MARK_BIT
 
 
 def parse_ports(fields: Fields) -> Ports:
-    """What is at fault is left out, and noted."""
+    """Parses the port mappings; an invalid one is left out, and is an error."""
     if fields.raw("externalSetMarkChain") is not None:
-        error = "names a chain of iptables, podwire masquerades in nftables: remove it, or set markMasqBit"
+        error = "is a chain of iptables, podwire masquerades in nftables (remove it, or set markMasqBit)"
         fields.error("externalSetMarkChain", error)
-    everyone = fields.flag("masqAll")
+    masquerades_all = fields.flag("masqAll")
     snat = fields.raw("snat") is None or fields.flag("snat")
     return Ports(
         mappings=_mappings(fields.object("runtimeConfig").objects("portMappings")),
-        masqueraded=NOBODY if not snat else ALL if everyone else SUBNET,
+        masqueraded=NOBODY if not snat else ALL if masquerades_all else SUBNET,
         mark_bit=fields.integer("markMasqBit", 0, 31, MARK_BIT),
         conditions4=_conditions(fields, "conditionsV4"),
         conditions6=_conditions(fields, "conditionsV6"),
@@ -75,37 +77,37 @@ def parse_ports(fields: Fields) -> Ports:
 
 
 def _mappings(objects: list[Fields]) -> tuple[PortMapping, ...]:
-    """Each once. Two that differ in the container's port alone cannot both be served."""
-    found: dict[PortMapping, None] = {}
-    rivals: dict[tuple[object, ...], list[PortMapping]] = {}
+    """Returns each mapping once. Two that differ only in the container's port are an error."""
+    mappings: dict[PortMapping, None] = {}
+    by_host_port: dict[tuple[object, ...], list[PortMapping]] = {}
     for fields in objects:
         mapping = _mapping(fields)
-        if mapping is None or mapping in found:
+        if mapping is None or mapping in mappings:
             continue
-        others = rivals.setdefault((mapping.protocol, mapping.host_ip, mapping.host_port), [])
-        if any(_contradict(mapping, other) for other in others):
+        others = by_host_port.setdefault((mapping.protocol, mapping.host_ip, mapping.host_port), [])
+        if any(_conflict(mapping, other) for other in others):
             fields.error("hostPort", f"{mapping.host_port}/{mapping.protocol} is mapped twice")
         else:
-            found[mapping] = None
+            mappings[mapping] = None
             others.append(mapping)
-    return tuple(found)
+    return tuple(mappings)
 
 
-def _contradict(one: PortMapping, other: PortMapping) -> bool:
+def _conflict(mapping: PortMapping, other: PortMapping) -> bool:
     """True if both mappings name one host port with different container ports."""
-    meet = one.serves(other.family) or other.serves(one.family)
-    return meet and one.container_port != other.container_port
+    overlap = mapping.serves(other.family) or other.serves(mapping.family)
+    return overlap and mapping.container_port != other.container_port
 
 
 def _mapping(fields: Fields) -> PortMapping | None:
-    """None where anything of it is at fault."""
-    known = fields.errors.count
+    """Parses one mapping; returns None if it has errors."""
+    previous_count = fields.errors.count
     protocol = (fields.text("protocol") or "tcp").lower()
     if protocol not in PROTOCOLS:
-        fields.error("protocol", f"{protocol!r} is none of {', '.join(PROTOCOLS)}")
+        fields.error("protocol", f"{protocol!r} is not one of {', '.join(PROTOCOLS)}")
     ip = fields.ip("hostIP")
     host, container = (_port(fields, key) for key in ("hostPort", "containerPort"))
-    if fields.errors.count > known:
+    if fields.errors.count > previous_count:
         return None
     family = 0 if ip is None else ip.family
     return PortMapping(protocol, ip if ip is not None and ip.value else None, family, host, container)
@@ -119,39 +121,38 @@ def _port(fields: Fields, key: str) -> int:
 
 
 def _conditions(fields: Fields, key: str) -> str:
-    """As the reference tells them apart: what begins with a dash or an exclamation mark is iptables' language."""
-    words = fields.texts(key)
-    text = " ".join(words)
+    """Returns an nft expression. As in the reference, one that begins with - or ! is in iptables' syntax: an error."""
+    text = " ".join(fields.texts(key))
     if text[:1] in ("-", "!"):
-        fields.error(key, "is in iptables' syntax, podwire takes nft's (as in ip saddr 192.0.2.0/24)")
+        fields.error(key, "is in iptables' syntax, podwire needs nft's (as in ip saddr 192.0.2.0/24)")
         return ""
     if any(character in ";#" or not character.isprintable() for character in text) or text.count('"') % 2:
-        fields.error(key, "is one nft expression, without ; and # and control characters, quotes in pairs")
+        fields.error(key, "must be one nft expression, without ;, # and control characters, and with paired quotes")
         return ""
     if verdicts := [word for word in text.split() if word in VERDICTS]:
-        fields.error(key, f"says what to ask of a connection, not what to do with it ({', '.join(verdicts)})")
+        fields.error(key, f"must be conditions only, without a verdict ({', '.join(verdicts)})")
         return ""
     return text
 
 
-def read_mappings(words: list[str]) -> tuple[PortMapping, ...]:
-    """Mappings by their `text`; words that are none are passed over."""
-    found = []
-    for word in words:
+def parse_mappings(texts: list[str]) -> tuple[PortMapping, ...]:
+    """Returns the mappings of which these are the `text`; other texts are skipped."""
+    mappings = []
+    for text in texts:
         try:
-            found.append(_read_mapping(word))
+            mappings.append(_parse_text(text))
         except ValueError:
             continue
-    return tuple(found)
+    return tuple(mappings)
 
 
-def _read_mapping(word: str) -> PortMapping:
-    """Raises ValueError."""
-    ports, _, protocol = word.partition("/")
+def _parse_text(text: str) -> PortMapping:
+    """Parses a mapping's `text`. Raises ValueError."""
+    ports, _, protocol = text.partition("/")
     front, container = ports.rsplit(":", 1)
     address, _, host = front.rpartition(":")
     ip = parse_ip(address.strip("[]")) if address else None
     numbers = int(host), int(container)
     if protocol not in PROTOCOLS or not all(1 <= number <= PORT_LIMIT for number in numbers):
-        raise ValueError(f"{word!r} is no port mapping")
+        raise ValueError(f"{text!r} is not a port mapping")
     return PortMapping(protocol, ip if ip and ip.value else None, ip.family if ip else 0, *numbers)

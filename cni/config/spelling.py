@@ -1,4 +1,4 @@
-"""Finds the known word that an unknown one was meant to be; loaded only if there is one."""
+"""Suggestions for misspelled keys; loaded only if a key is unknown."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-LONGEST = 40  # letters: no word that is known has as many
+LONGEST = 40  # letters: every known word is shorter
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that is the fewest strokes away; empty where none is near enough to be meant."""
+    """Returns the known word with the least edit distance; empty if none is near enough."""
     if len(word) > LONGEST:
         return ""
-    distances = [(distance(word.casefold(), one.casefold()), one) for one in known]
-    strokes, meant = min(distances, default=(LONGEST, ""))
-    return meant if strokes <= max(1, len(word) // 3) else ""
+    distances = [(distance(word.casefold(), candidate.casefold()), candidate) for candidate in known]
+    edits, suggestion = min(distances, default=(LONGEST, ""))
+    return suggestion if edits <= max(1, len(word) // 3) else ""
 
 
-def distance(one: str, other: str) -> int:
-    """Letters to put in, to take out, to change, or to exchange with their neighbour (optimal string alignment)."""
-    before: list[int] = []
-    row = list(range(len(other) + 1))
-    for i, letter in enumerate(one, 1):
-        earlier, before, row = before, row, [i]
-        for j, wanted in enumerate(other, 1):
-            ways = [before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != wanted)]
-            if earlier and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
-                ways.append(earlier[j - 2] + 1)
-            row.append(min(ways))
+def distance(source: str, target: str) -> int:
+    """Returns the edit distance: insertions, deletions, substitutions, transpositions (optimal string alignment)."""
+    previous: list[int] = []
+    row = list(range(len(target) + 1))
+    for i, letter in enumerate(source, 1):
+        second_last, previous, row = previous, row, [i]
+        for j, wanted in enumerate(target, 1):
+            costs = [previous[j] + 1, row[j - 1] + 1, previous[j - 1] + (letter != wanted)]
+            if second_last and j > 1 and letter == target[j - 2] and source[i - 2] == wanted:
+                costs.append(second_last[j - 2] + 1)
+            row.append(min(costs))
     return row[-1]

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 DATA_DIR = "/run/cni/tuning"
 ALLOWLIST = "/etc/cni/tuning/allowlist.conf"
 MTU_LOW = 68  # RFC 791
-MANY = 100  # sysctls
-# What Go's regular expressions know in a set, and Python's do not.
-CLASSES = {
+KEYS_SEARCHED = 100  # sysctls, up to which the document is searched for each
+# Classes of characters in Go's regular expressions, which Python's do not have.
+CHARACTER_CLASSES = {
     "[:alnum:]": "0-9A-Za-z",
     "[:alpha:]": "A-Za-z",
     "[:digit:]": "0-9",
@@ -32,7 +32,7 @@ CLASSES = {
 
 
 class LinkSettings(Record):
-    """None: left as it is. `mtu` in bytes, `txqlen` in packets."""
+    """Settings of the interface; None: not changed. `mtu` in bytes, `txqlen` in packets."""
 
     mac: bytes | None = None
     promisc: bool | None = None
@@ -42,12 +42,12 @@ class LinkSettings(Record):
 
     @property
     def given(self) -> tuple[str, ...]:
-        """The names of those that are not left as they are."""
+        """Returns the names of the settings that are changed."""
         return tuple([name for name, value in self._asdict().items() if value is not None])
 
 
 class Settings(Record):
-    """`sysctls`: (path below /proc/sys, value), in the order in which they are written."""
+    """Settings of a container. `sysctls`: (path below /proc/sys, value), in the order of writing."""
 
     link: LinkSettings = LinkSettings()
     sysctls: tuple[tuple[str, str], ...] = ()
@@ -61,9 +61,11 @@ class Tuning(Record):
 def parse_tuning(
     config: PluginConfig, request: Request, errors: ConfigErrors, allowlist: Collection[str] | None = None
 ) -> Tuning:
-    """What is at fault is left out, and noted. `allowlist`: the lines of ALLOWLIST, None where everything is allowed.
+    """Parses the settings; an invalid one is left out, and is an error.
 
-    args.cni wins over runtimeConfig, that over CNI_ARGS, all of them over the rest: the reference's order.
+    `allowlist`: the lines of ALLOWLIST; None: every sysctl is allowed.
+
+    The order is the reference's: args.cni wins over runtimeConfig, that over CNI_ARGS, all of them over the other keys.
     """
     fields = config.fields(errors)
     args = fields.object("args").object("cni")
@@ -79,19 +81,19 @@ def parse_tuning(
         txqlen=source("txQLen").optional_integer("txQLen", 0, UINT32),
     )
     sysctls = _sysctls(fields, request.ifname, allowlist) | _sysctls(args, request.ifname, allowlist)
-    written = fields.raw("sysctl")
-    for key in _repeated(config.data, written if isinstance(written, dict) else ()):
-        fields.error(f"sysctl.{key}", "is there more than once")
+    sysctl = fields.raw("sysctl")
+    for key in _duplicates(config.data, sysctl if isinstance(sysctl, dict) else ()):
+        fields.error(f"sysctl.{key}", "is set more than once")
     return Tuning(Settings(link, tuple(sysctls.items())), fields.file_path("dataDir") or DATA_DIR)
 
 
 def optional_flag(fields: Fields, key: str) -> bool | None:
-    """None where the key is absent: false is a value of its own."""
+    """Returns None if the key is absent: false is a value."""
     return None if fields.raw(key) is None else fields.flag(key)
 
 
 def _mac(fields: Fields, args: Fields, environment: str) -> bytes | None:
-    """In args.cni an empty text is a choice as well."""
+    """Returns the MAC address. In args.cni an empty text counts as a value."""
     runtime = fields.object("runtimeConfig")
     if args.raw("mac") is not None:
         return args.mac("mac")
@@ -107,46 +109,48 @@ def _mac(fields: Fields, args: Fields, environment: str) -> bytes | None:
 
 
 def _sysctls(fields: Fields, ifname: str, allowlist: Collection[str] | None) -> dict[str, str]:
-    """Path below /proc/sys -> value. Two spellings of one setting must not say two things."""
-    found: dict[str, str] = {}
+    """Returns path below /proc/sys -> value. Two spellings of one sysctl with different values are an error."""
+    sysctls: dict[str, str] = {}
     for key, value in fields.members("sysctl").items():
         if value is None:
             continue
         path = _path(key, ifname)
-        error = _fault(key, path, value) or _refusal(key, allowlist)
-        if not error and found.get(path, value) != value:
-            error = "sets once more what another spelling has set"
+        error = _sysctl_error(key, path, value) or _allowlist_error(key, allowlist)
+        if not error and sysctls.get(path, value) != value:
+            error = "has another value under another spelling"
         if error:
             fields.error(f"sysctl.{key}", error)
         elif isinstance(value, str):
-            found[path] = value
-    return found
+            sysctls[path] = value
+    return sysctls
 
 
 def _path(key: str, ifname: str) -> str:
-    """As the reference: dots and slashes part the words alike, and the first IFNAME is the interface's name."""
-    words = key.replace(".", "/").replace("IFNAME", ifname, 1).split("/")
-    return "/".join([word for word in words if word])
+    """Returns the path of a sysctl. As in the reference, both . and / are separators, and the first IFNAME is the
+    interface's name.
+    """
+    names = key.replace(".", "/").replace("IFNAME", ifname, 1).split("/")
+    return "/".join([name for name in names if name])
 
 
-def _fault(key: str, path: str, value: JsonValue) -> str:
+def _sysctl_error(key: str, path: str, value: JsonValue) -> str:
     if ".." in key or not path.startswith("net/"):
-        return "is not a setting of the network (as in net.ipv4.conf.IFNAME.arp_filter)"
+        return "is not a sysctl of the network (as in net.ipv4.conf.IFNAME.arp_filter)"
     if not key.isprintable():
-        return "holds a character that no setting's name has"
+        return "contains a character that no sysctl name has"
     if not isinstance(value, str):
         return "expected a text"
     if not is_plain(value):
-        return "holds a character that no setting's value has"
+        return "contains a character that no sysctl value has"
     return ""
 
 
 def is_plain(value: str) -> bool:
-    """True if a sysctl file takes the value: no NUL and no other control character."""
+    """True if a sysctl can have the value: it has no control characters except tab and newline."""
     return all(letter.isprintable() or letter in "\t\n" for letter in value)
 
 
-def _refusal(key: str, allowlist: Collection[str] | None) -> str:
+def _allowlist_error(key: str, allowlist: Collection[str] | None) -> str:
     if allowlist is None:
         return ""
     try:
@@ -156,19 +160,19 @@ def _refusal(key: str, allowlist: Collection[str] | None) -> str:
 
 
 def is_allowed(key: str, lines: Collection[str]) -> bool:
-    """One of the regular expressions matches somewhere in the key, which is compared as it is written.
+    """True if one of the regular expressions matches a part of the key as it is written.
 
-    Raises ValueError for a line before that which is none.
+    Raises ValueError for an invalid line before the one that matches.
     """
     import re
 
     for line in lines:
         pattern = line
-        for name, letters in CLASSES.items():
+        for name, letters in CHARACTER_CLASSES.items():
             pattern = pattern.replace(name, letters)
         try:
             if "[:" in pattern and ":]" in pattern:
-                raise ValueError(f"{ALLOWLIST}: the line {line!r} has a class of letters that podwire does not know")
+                raise ValueError(f"{ALLOWLIST}: the line {line!r} has a character class that podwire does not know")
             if re.compile(pattern, re.ASCII).search(key):
                 return True
         except (re.error, OverflowError, RecursionError) as error:
@@ -176,13 +180,13 @@ def is_allowed(key: str, lines: Collection[str]) -> bool:
     return False
 
 
-def _repeated(data: bytes, keys: Collection[str]) -> list[str]:
-    """Keys of `sysctl` that the document has more than once, which its parser does not tell: the last one won.
+def _duplicates(data: bytes, keys: Collection[str]) -> list[str]:
+    """Returns the keys of `sysctl` that the document has more than once: its parser keeps only the last one.
 
-    json, which can be made to tell, costs 5 ms; it is asked only where the letters of a key are there twice, where
-    letters may be there as escapes, or where it takes longer to look for each key.
+    json, which can return all, costs 5 ms: it is used only if the text of a key occurs twice, if there may be escapes,
+    or if a search for each key would take longer.
     """
-    if b"\\" not in data and len(keys) < MANY and all(data.count(f'"{key}"'.encode()) < 2 for key in keys):
+    if b"\\" not in data and len(keys) < KEYS_SEARCHED and all(data.count(f'"{key}"'.encode()) < 2 for key in keys):
         return []
     from json import JSONDecoder
 

@@ -18,7 +18,7 @@ class VlanRange(Record):
 
 
 def parse_trunk(trunk: list[Fields]) -> tuple[VlanRange, ...]:
-    """Returns the ranges, and notes the faults of the others."""
+    """Returns the ranges; an invalid one is an error."""
     ranges = []
     for item in trunk:
         single, first, last = (item.optional_integer(key, 1, VLAN_LIMIT) for key in ("id", "minID", "maxID"))

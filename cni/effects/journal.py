@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cni.kernel.netlink import Interrupted, NetlinkError
-from cni.locks import heed
+from cni.locks import set_interrupts
 from cni.protocol.errors import CniError, OperationFailed
 
 TYPE_CHECKING = False
@@ -68,7 +68,7 @@ class Journal:
 
     def roll_back(self) -> list[str]:
         """Goes all the way, whatever fails on it, and whoever interrupts it; returns what failed."""
-        heed()
+        set_interrupts()
         failed: list[str] = []
         self._go(self._own, failed)
         try:

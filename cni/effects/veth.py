@@ -50,7 +50,7 @@ def find_own(host: Host, owner: Owner) -> Link | None:
     The alias tells; an ADD that was killed may not have come to it, but every pair is born with its MAC address.
     """
     link = host.rtnl.find(owner.host_interface)
-    if link is None or owner.has(link.alias):
+    if link is None or owner.owns(link.alias):
         return link
     unlabelled = label_keys(link.alias) is None and link.kind == "veth"
     return link if unlabelled and link.mac == owner.host_mac else None

@@ -67,7 +67,7 @@ class HostLock:
             self._descriptor = -1
 
     def _take(self, how: int) -> None:
-        locks.take(self._opened(), how, self._name)
+        locks.acquire(self._opened(), how, self._name)
 
     def _opened(self) -> int:
         if self._descriptor < 0:

@@ -81,7 +81,7 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
     found += _notices(attachment)
     if not conf.disable_container_interface:
         # Else the one address always comes with the same MAC address.
-        announce = conf.mac is not None or conf.macs_chosen or len(attachment.lease.ips) > 1
+        announce = conf.mac is not None or conf.mac_capability or len(attachment.lease.ips) > 1
         found.append(WaitReady(names.host_interface, ifname, names.container_mac, conf.enable_dad, announce))
     return tuple(found)
 

@@ -69,9 +69,9 @@ def parse_alias(text: str) -> Alias:
         elif keyword == MASQUERADED:
             found = found._replace(masqueraded=True)
         elif keyword == PORTS:
-            from cni.config.portmap import read_mappings
+            from cni.config.portmap import parse_mappings
 
-            found = found._replace(hairpin=words[0] if words else "", ports=read_mappings(words[1:]))
+            found = found._replace(hairpin=words[0] if words else "", ports=parse_mappings(words[1:]))
         elif keyword == MORE:
             found = found._replace(whole=False)
     return found

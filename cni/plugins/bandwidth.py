@@ -7,7 +7,7 @@ from cni.plan import bandwidth
 from cni.plan.bandwidth import Ifb, ifb_mac, ifb_name
 from cni.plugins.context import owner_of
 from cni.protocol.errors import CheckFailed, OperationFailed
-from cni.protocol.versions import TELLS_MTU, at_least
+from cni.protocol.versions import MTU_SINCE, at_least
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Bandwidth:
 
     def answer(self, previous: Result) -> Result:
         added = bandwidth.interfaces(self._conf, self._owner)
-        if at_least(self._call.config.version, TELLS_MTU):
+        if at_least(self._call.config.version, MTU_SINCE):
             added = tuple([ifb.with_mtu(self._call.host.rtnl.need(ifb.name).mtu) for ifb in added])
         return previous._replace(interfaces=previous.interfaces + added)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cni import HOST_LOCAL
 from cni.config.bandwidth import Bandwidth, Rate
-from cni.config.netconf import mtu_fault, parse_netconf
+from cni.config.netconf import mtu_error, parse_netconf
 from cni.config.portmap import Ports
 from cni.effects.alive import alive_in
 from cni.effects.engine import apply, differences, release
@@ -21,10 +21,10 @@ from cni.plugins.ipam import allocator
 from cni.protocol.address import Net, parse_mac
 from cni.protocol.errors import CheckFailed, InvalidConfig, OperationFailed, PluginNotAvailable
 from cni.protocol.fields import ConfigErrors
-from cni.protocol.owner import Owner, host_interface_of, stale
+from cni.protocol.owner import Owner, host_interface_of, stale_labels
 from cni.protocol.plugin_config import previous_result, valid_attachments
 from cni.protocol.result import IPConfig, Result
-from cni.protocol.versions import TELLS_MTU, at_least
+from cni.protocol.versions import MTU_SINCE, at_least
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ def validate(call: Call) -> tuple[NetConf, Ipam, Result | None]:
 
     Raises InvalidConfig with all errors, those of the IPAM plugin included.
     """
-    errors = call.config.judge()
+    errors = call.config.validate()
     conf = parse_netconf(call.config, call.request.args, errors, call.program)
     previous = previous_result(call.config, errors)
     if conf.routed and not conf.ipam_type:
         errors.add("ipam.type", "missing, a routed container needs addresses")
     ipam = allocator(conf.ipam_type, call.request)
-    families = ipam.errors(call.request, call.config, errors)
-    if error := mtu_fault(conf, families):
+    families = ipam.validate(call.request, call.config, errors)
+    if error := mtu_error(conf, families):
         errors.add("mtu", error)
     errors.raise_if_any()
     for notice in conf.notices:
@@ -102,7 +102,7 @@ def add(call: Call) -> None:
         plan = prepare(call, conf, lease)
         answer = call.render(plan.result)
         apply(host, plan.operations, journal)
-        if at_least(network.version, TELLS_MTU):
+        if at_least(network.version, MTU_SINCE):
             answer = call.render(_with_mtus(host, conf, plan.result))
         call.answer(answer)
 
@@ -146,12 +146,12 @@ def delete(call: Call) -> None:
     failed = release(host, [op for op in reversed(operations) if own is not None or not isinstance(op, Veth)])
     if host.container is not None:
         collect_errors(failed, lambda: _release_stray(call, owner, conf, addresses or _leased(request, network, ipam)))
-    is_unknown = conf.ports_given and not (alias.label or conf.ports.mappings)
+    is_unknown = conf.portmap_requested and not (alias.label or conf.ports.mappings)
     if is_unknown or not alias.whole or (not addresses and (conf.ip_masq or conf.ports.mappings)):
         from cni.effects import nft_elements, portmap
 
-        collect_errors(failed, lambda: nft_elements.remove_owned(host, owner.has))
-        collect_errors(failed, lambda: portmap.release_all(host, owner.has))
+        collect_errors(failed, lambda: nft_elements.remove_owned(host, owner.owns))
+        collect_errors(failed, lambda: portmap.release_all(host, owner.owns))
     if failed and find_own(host, owner) is not None:
         raise_collected(failed, "the container still has its interface, so its addresses stay leased")
     host.lock.release()
@@ -166,7 +166,7 @@ def collect(call: Call) -> None:
     if valid is None:
         return  # cnitool sends no list, and must not lose all attachments
     conf = parse_netconf(network, {}, ConfigErrors(), call.program)
-    is_stale = stale(network.name, valid)
+    is_stale = stale_labels(network.name, valid)
     from cni.effects import nft_elements, portmap
 
     failed: list[str] = []
@@ -187,7 +187,7 @@ def status(call: Call) -> None:
     bridge = call.host.rtnl.find(conf.bridge)
     if not conf.routed and bridge is not None and bridge.kind != "bridge":
         raise PluginNotAvailable(f'"{conf.bridge}" exists but is not a bridge: choose another name for the bridge')
-    if conf.ip_masq or conf.mac_spoof_check or conf.ports_given:
+    if conf.ip_masq or conf.mac_spoof_check or conf.portmap_requested:
         require_nft(call)
     if conf.accept and conf.ipam_type:
         from cni.config.firewall import families_of
@@ -216,7 +216,7 @@ def _require_address(conf: NetConf, lease: Result) -> None:
     if conf.ipam_type and not lease.ips:
         raise OperationFailed(f"the IPAM plugin {conf.ipam_type} returned no address")
     # The families of an executed IPAM plugin are not known before.
-    if error := mtu_fault(conf, {ip.address.family for ip in lease.ips}):
+    if error := mtu_error(conf, {ip.address.family for ip in lease.ips}):
         raise InvalidConfig(f"invalid network configuration: mtu: {error}")
     for ip in with_gateways(lease.ips) if conf.routed else ():
         if ip.gateway is None:
@@ -281,7 +281,7 @@ def _as_attached(conf: NetConf, alias: Alias) -> NetConf:
         mac_spoof_check=conf.mac_spoof_check or alias.guarded is not None,
         mac=alias.guarded or conf.mac,
         ports=Ports(alias.ports, alias.hairpin) if alias.ports else conf.ports,
-        bandwidth=Bandwidth(egress=Rate(0, 0)) if conf.bandwidth_given and not alias.label else Bandwidth(),
+        bandwidth=Bandwidth(egress=Rate(0, 0)) if conf.bandwidth_requested and not alias.label else Bandwidth(),
     )
 
 

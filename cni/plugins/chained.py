@@ -13,7 +13,7 @@ from cni.effects.journal import Journal
 from cni.plugins.context import collect_errors, open_if_there, owner_of, raise_collected
 from cni.protocol.errors import CheckFailed, InvalidConfig
 from cni.protocol.fields import ConfigErrors
-from cni.protocol.owner import stale
+from cni.protocol.owner import stale_labels
 from cni.protocol.plugin_config import previous_result, valid_attachments
 from cni.protocol.result import Result
 
@@ -67,7 +67,7 @@ def _plugin(call: Call, errors: ConfigErrors) -> Plugin:
 
 def _prepared(call: Call) -> tuple[Plugin, Result]:
     """Returns the plugin and the result of the plugin before it, for ADD and CHECK. Raises InvalidConfig."""
-    errors = call.config.judge()
+    errors = call.config.validate()
     plugin = _plugin(call, errors)
     previous = previous_result(call.config, errors)
     errors.raise_if_any()
@@ -106,7 +106,7 @@ def delete(call: Call) -> None:
     operations, is_complete = plugin.released(previous)
     failed = release(call.host, reversed(operations))
     if not is_complete:
-        collect_errors(failed, lambda: plugin.release_stale(owner_of(call).has))
+        collect_errors(failed, lambda: plugin.release_stale(owner_of(call).owns))
     raise_collected(failed, "not everything of the attachment could be released")
 
 
@@ -117,12 +117,12 @@ def collect(call: Call) -> None:
         return
     plugin = _plugin(call, ConfigErrors())
     call.host.lock.lock_shared()
-    plugin.release_stale(stale(call.config.name, valid))
+    plugin.release_stale(stale_labels(call.config.name, valid))
 
 
 def status(call: Call) -> None:
     """Raises PluginNotAvailable if an ADD would fail, InvalidConfig with the errors of the configuration."""
-    errors = call.config.judge()
+    errors = call.config.validate()
     plugin = _plugin(call, errors)
     errors.raise_if_any()
     plugin.status()

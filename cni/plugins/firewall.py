@@ -8,7 +8,7 @@ from cni.plan import adminchain, forward_accept
 from cni.plan.isolation import IsolatedPort, Isolation
 from cni.plugins.context import require_nft
 from cni.protocol.errors import InvalidConfig, PluginNotAvailable
-from cni.protocol.request import ifname_fault
+from cni.protocol.request import ifname_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Firewall:
     def _bridge(self, previous: Result) -> str:
         """Returns the host's first interface in the result, where bridge puts its own. Raises InvalidConfig."""
         names = [interface.name for interface in previous.interfaces if not interface.sandbox]
-        error = ifname_fault(names[0]) if names and names[0] else "no host interface"
+        error = ifname_error(names[0]) if names and names[0] else "no host interface"
         if error:
             raise InvalidConfig(
                 f"prevResult.interfaces: {error}, ingressPolicy {self._conf.policy} needs the bridge there:"

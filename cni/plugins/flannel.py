@@ -46,7 +46,7 @@ def add(call: Call) -> None:
 
 def check(call: Call) -> None:
     """Delegates CHECK."""
-    call.config.judge().raise_if_any()
+    call.config.validate().raise_if_any()
     conf = parse_flannel(call.config, ConfigErrors())
     _delegate(call, _saved(call, conf) or _delegate_config(call, conf))
 
@@ -88,7 +88,7 @@ VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": sta
 
 def _validated(call: Call) -> FlannelConf:
     """Returns the configuration. Raises InvalidConfig, also if the container's ID is too long for a file name."""
-    errors = call.config.judge()
+    errors = call.config.validate()
     conf = parse_flannel(call.config, errors)
     previous_result(call.config, errors)
     errors.raise_if_any()

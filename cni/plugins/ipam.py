@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     class Ipam(Protocol):
         """An IPAM plugin.
 
-        `errors` adds those of its part of the configuration to `found`, and returns the families of the addresses that
+        `validate` adds those of its part of the configuration to `found`, and returns the families of the addresses that
         it would give, as far as they are known. `leased` ignores errors of the configuration.
         """
 
-        def errors(self, request: Request, config: PluginConfig, found: ConfigErrors) -> set[int]: ...
+        def validate(self, request: Request, config: PluginConfig, errors: ConfigErrors) -> set[int]: ...
         def add(self, request: Request, config: PluginConfig, alive: Alive) -> Result: ...
         def delete(self, request: Request, config: PluginConfig, alive: Alive) -> None: ...
         def check(self, request: Request, config: PluginConfig, previous: Result | None) -> None: ...
@@ -53,9 +53,9 @@ def allocator(ipam_type: str, request: Request) -> Ipam:
 class NoIpam:
     """A network without IPAM: its containers have a link only."""
 
-    def errors(self, request: Request, config: PluginConfig, found: ConfigErrors) -> set[int]:
+    def validate(self, request: Request, config: PluginConfig, errors: ConfigErrors) -> set[int]:
         """Adds no errors: there is no configuration."""
-        del request, config, found
+        del request, config, errors
         return set()
 
     def add(self, request: Request, config: PluginConfig, alive: Alive) -> Result:

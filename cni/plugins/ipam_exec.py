@@ -25,9 +25,9 @@ class ExecIpam:
         self.name = name
         self.request = request
 
-    def errors(self, request: Request, config: PluginConfig, found: ConfigErrors) -> set[int]:
+    def validate(self, request: Request, config: PluginConfig, errors: ConfigErrors) -> set[int]:
         """Adds no errors: the plugin validates its configuration itself."""
-        del request, config, found
+        del request, config, errors
         return set()
 
     def add(self, request: Request, config: PluginConfig, alive: Alive) -> Result:

@@ -6,7 +6,7 @@ from cni.effects.loopback import addresses
 from cni.plan.loopback import LO, NO_MAC, LoopbackUp
 from cni.plugins.context import owner_of
 from cni.protocol.result import Interface, IPConfig, Result
-from cni.protocol.versions import TELLS_MTU, at_least
+from cni.protocol.versions import MTU_SINCE, at_least
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Loopback:
         firsts = [next((net for net in assigned if net.family == family), None) for family in (4, 6)]
         ips = tuple([IPConfig(net, interface=0) for net in firsts if net is not None])
         interface = Interface(LO, NO_MAC, self._call.request.netns)
-        if at_least(self._call.config.version, TELLS_MTU):
+        if at_least(self._call.config.version, MTU_SINCE):
             interface = interface.with_mtu(self._call.host.container_rtnl.need(LO).mtu)
         return Result((interface,), ips)
 

@@ -8,7 +8,7 @@ from cni.plan import tuning
 from cni.plan.tuning import SavedSettings, file_of
 from cni.plugins.context import owner_of
 from cni.protocol.address import IPV6_MTU
-from cni.protocol.versions import TELLS_MTU, at_least
+from cni.protocol.versions import MTU_SINCE, at_least
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Tuning:
             )
 
     def answer(self, previous: Result) -> Result:
-        tells_mtu = at_least(self._call.config.version, TELLS_MTU)
+        tells_mtu = at_least(self._call.config.version, MTU_SINCE)
         return tuning.answered(self._conf.settings.link, self._owner.ifname, previous, tells_mtu)
 
     def released(self, previous: Result) -> Released:

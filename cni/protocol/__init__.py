@@ -1,1 +1,1 @@
-"""The protocol as values: nothing here touches a file, a socket or a clock."""
+"""The protocol as values, and the readers of small files. Nothing here uses a socket or a clock."""

@@ -1,7 +1,7 @@
 """IP addresses and networks as integers with a family.
 
-The standard library's ipaddress costs 3 to 7 ms at start; inet_pton and integers do the same work. Texts follow Go's
-net.IP, since lease files are named by them: RFC 5952, and an IPv4-mapped IPv6 address is an IPv4 address.
+The standard library's ipaddress costs 3 to 7 ms at start; inet_pton and integers do the same work. Texts are those of
+Go's net.IP, because lease files are named by them: RFC 5952, and an IPv4-mapped IPv6 address is an IPv4 address.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def ip_family(address_family: int) -> int:
 
 
 class IP(Record):
-    """One address: family 4 or 6, value as an unsigned integer."""
+    """An address: family 4 or 6, value as an unsigned integer."""
 
     family: int
     value: int
@@ -78,7 +78,7 @@ class IP(Record):
 
 
 class Net(Record):
-    """An address with its prefix length; host bits are kept, as in `10.1.2.3/24`."""
+    """An address with its prefix length; host bits are kept (`10.1.2.3/24`)."""
 
     ip: IP
     prefix: int
@@ -114,7 +114,7 @@ class Net(Record):
 
 
 def parse_ip(text: str) -> IP:
-    """Raises ValueError."""
+    """Returns the address. Raises ValueError."""
     try:
         if ":" not in text:
             return IP.from_packed(inet_pton(AF_INET, text))
@@ -127,7 +127,7 @@ def parse_ip(text: str) -> IP:
 
 
 def parse_net(text: str) -> Net:
-    """`ADDRESS/PREFIX`. Raises ValueError."""
+    """Returns the network of `ADDRESS/PREFIX`. Raises ValueError."""
     address, slash, length = text.partition("/")
     if not slash:
         raise ValueError(f"{text!r} has no prefix length (as in {text}/24)")
@@ -138,7 +138,7 @@ def parse_net(text: str) -> Net:
 
 
 def parse_mac(text: str) -> bytes:
-    """Six bytes of an Ethernet address, written as Go reads it: 0a:58:..., 0A-58-..., 0a58.0a01.0203.
+    """Returns the six bytes of an Ethernet address in the forms that Go reads: 0a:58:..., 0A-58-..., 0a58.0a01.0203.
 
     Raises ValueError.
     """
@@ -148,7 +148,7 @@ def parse_mac(text: str) -> bytes:
         raise ValueError(f"{text!r} is not a MAC address (as in 0a:58:0a:01:02:03)")
     mac = bytes.fromhex("".join(parts))
     if mac[0] & 1 or not any(mac):
-        raise ValueError(f"{text!r} is a group or null address, no interface can have it")
+        raise ValueError(f"{text!r} is a group or null address, which no interface can have")
     return mac
 
 

@@ -1,4 +1,4 @@
-"""The one family of errors: each knows the code that a runtime reads (SPEC, "Error").
+"""The errors: each has the code that a runtime reads (SPEC, "Error").
 
 Codes 1 to 99 are the specification's; from 100 on they are podwire's own.
 """
@@ -11,7 +11,7 @@ ESCAPED = 6  # characters that JSON may need for one
 
 
 class CniError(Exception):
-    """An answer to the runtime: `code`, a message that names culprit and remedy, optional details."""
+    """An error answer to the runtime: `code`, a message with cause and remedy, optional details."""
 
     code = 999
 
@@ -40,25 +40,25 @@ class IOFailure(CniError):
 
 
 class DecodingFailure(CniError):
-    """stdin, or another plugin's answer, is not the JSON that it should be."""
+    """stdin, or another plugin's answer, is not the expected JSON."""
 
     code = 6
 
 
 class InvalidConfig(CniError):
-    """The network configuration is at fault; the message lists every fault with its JSON path."""
+    """The network configuration is invalid; the message lists every error with its JSON path."""
 
     code = 7
 
 
 class InvalidNetns(CniError):
-    """CNI_NETNS is not a network namespace that a container may be attached in."""
+    """CNI_NETNS is not a network namespace in which a container may be attached."""
 
     code = 8
 
 
 class TryAgain(CniError):
-    """Nothing is wrong but the moment: the pool is exhausted, the plugin was interrupted."""
+    """A later call may succeed: the pool is exhausted, the plugin was interrupted."""
 
     code = 11
 
@@ -70,19 +70,19 @@ class PluginNotAvailable(CniError):
 
 
 class OperationFailed(CniError):
-    """The kernel, a file system or another program refused a step; everything done before is undone."""
+    """The kernel, a file system or another program rejected a step; the steps before it are undone."""
 
     code = 100
 
 
 class CheckFailed(CniError):
-    """CHECK: the container's network is no longer what ADD made; the message lists every difference."""
+    """CHECK: the container's network differs from what ADD configured; the message lists every difference."""
 
     code = 101
 
 
 class Delegated(CniError):
-    """The answer of an executed plugin, handed on with its own code."""
+    """The error answer of an executed plugin, returned with its own code."""
 
     def __init__(self, code: int, message: str, details: str = "") -> None:
         super().__init__(message, details)
@@ -90,7 +90,7 @@ class Delegated(CniError):
 
 
 def shortened(text: str, limit: int = LIMIT) -> str:
-    """The text with its middle left out where it is too long: culprits stand at its beginning, reasons at its end."""
+    """Returns the text without its middle if it is too long: it begins with the object and ends with the cause."""
     if not (text.isascii() and text.isprintable()):
         limit //= ESCAPED
     if len(text) <= limit:
@@ -100,10 +100,10 @@ def shortened(text: str, limit: int = LIMIT) -> str:
 
 
 def chain(error: BaseException) -> str:
-    """`a: b: c` along the causes of an error."""
+    """Returns `a: b: c` along the causes of an error."""
     parts = []
-    step: BaseException | None = error
-    while step is not None:
-        parts.append(str(step) or type(step).__name__)
-        step = step.__cause__
+    cause: BaseException | None = error
+    while cause is not None:
+        parts.append(str(cause) or type(cause).__name__)
+        cause = cause.__cause__
     return ": ".join(parts)

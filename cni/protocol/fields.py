@@ -1,7 +1,7 @@
-"""Reading JSON objects: keys in any case, wrong types and values gathered as faults with their JSON path.
+"""Readers of JSON objects, which collect wrong types and values as errors with their JSON path.
 
-Keys match as in Go's encoding/json, which every runtime relies on (containerd sends `HostPort` for `hostPort`): any
-case, the last occurrence wins, null is absence, unknown keys are ignored, 1500.0 and "1500" are no integers.
+Keys match as in Go's encoding/json, on which every runtime relies (containerd sends `HostPort` for `hostPort`): in any
+case; the last occurrence wins, null is absence, unknown keys are ignored, 1500.0 and "1500" are not integers.
 """
 
 from __future__ import annotations
@@ -18,59 +18,61 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-TEXT_LIMIT = 500  # characters of one fault
-RESERVED = 1000  # of a message, for what stands around the faults and between them
-NAME_LIMIT, PATH_LIMIT = 255, 3500  # bytes: limits.h, NAME_MAX; PATH_MAX less what comes behind a folder
-BYTES = 4  # of a character, at most
-UINT32, UINT64 = (1 << 32) - 1, (1 << 64) - 1  # the largest
+TEXT_LIMIT = 500  # characters of one error
+RESERVED = 1000  # characters of a message: around the errors and between them
+NAME_LIMIT, PATH_LIMIT = 255, 3500  # bytes: limits.h, NAME_MAX; PATH_MAX without the names below a folder
+CHARACTER_BYTES = 4  # at most, in UTF-8
+UINT32, UINT64 = (1 << 32) - 1, (1 << 64) - 1  # the largest values
 KINDS = {str: "a text", bool: "true or false", int: "an integer", dict: "an object", list: "a list"}
 
 
 class ConfigErrors:
-    """All that is wrong with one document, in the order found: as many texts as a message holds, and their number."""
+    """The errors of one document, in order: `messages`, as many as one answer can hold, and the `count` of all."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
         self.count = 0
-        self._room = LIMIT - RESERVED
+        self._space = LIMIT - RESERVED
 
     def add(self, path: str, error: str) -> None:
         self.count += 1
         text = shortened(f"{path}: {error}", TEXT_LIMIT)
-        if len(text) <= self._room:
+        if len(text) <= self._space:
             self.messages.append(text)
-            self._room -= len(text)
+            self._space -= len(text)
         else:
-            self._room = 0  # what follows would be out of order
+            self._space = 0  # a shorter message that follows would be out of order
 
     def raise_if_any(self) -> None:
-        """Raises InvalidConfig naming every fault, where there is one."""
+        """Raises InvalidConfig with all messages, if there are errors."""
         if self.count:
             raise InvalidConfig(f"invalid network configuration: {self.summary}")
 
     @property
     def summary(self) -> str:
-        """All of them in one text."""
-        left_out = self.count - len(self.messages)
-        return "; ".join([*self.messages, f"and {left_out} more"] if left_out else self.messages)
+        """The messages in one text, with the number of those left out."""
+        omitted = self.count - len(self.messages)
+        return "; ".join([*self.messages, f"and {omitted} more"] if omitted else self.messages)
 
 
 class Fields:
-    """One JSON object under a path; every reader returns its default after noting a fault."""
+    """A JSON object at a path. A reader of a key adds an error for a wrong value, and returns its default."""
 
     def __init__(self, members: dict[str, JsonValue], path: str, errors: ConfigErrors) -> None:
         self._members = {key.casefold(): value for key, value in members.items()}
         self.path = path
         self.errors = errors
 
-    def where(self, key: str) -> str:
+    def path_of(self, key: str) -> str:
+        """Returns the JSON path of a key."""
         return f"{self.path}.{key}" if self.path else key
 
-    def error(self, key: str, text: str) -> None:
-        self.errors.add(self.where(key), text)
+    def error(self, key: str, message: str) -> None:
+        """Adds an error about a key."""
+        self.errors.add(self.path_of(key), message)
 
     def has(self, key: str) -> bool:
-        """The key is there, even as null."""
+        """True if the key exists, even as null."""
         return key.casefold() in self._members
 
     def raw(self, key: str) -> JsonValue:
@@ -93,9 +95,9 @@ class Fields:
         return value
 
     def file_path(self, key: str) -> str:
-        """A file's or a folder's; empty where there is none."""
+        """Returns the path of a file or folder; empty if the key is absent."""
         value = self.text(key)
-        if len(value) > NAME_LIMIT // BYTES and not _is_path(value):
+        if len(value) > NAME_LIMIT // CHARACTER_BYTES and not _is_path(value):
             self.error(key, f"is too long for a path ({NAME_LIMIT} bytes between slashes, {PATH_LIMIT} in all)")
             return ""
         return value
@@ -111,22 +113,22 @@ class Fields:
         return value
 
     def optional_integer(self, key: str, low: int, high: int) -> int | None:
-        """None where the key is absent: zero is a value of its own."""
+        """Returns None if the key is absent: zero is a value."""
         return None if self.raw(key) is None else self.integer(key, low, high, low)
 
     def object(self, key: str) -> Fields:
-        """An absent object reads as an empty one."""
-        return Fields(self._typed(key, dict, {}), self.where(key), self.errors)
+        """Returns the object; an empty one if the key is absent."""
+        return Fields(self._typed(key, dict, {}), self.path_of(key), self.errors)
 
     def members(self, key: str) -> dict[str, JsonValue]:
-        """An object as it was written, keys in their case."""
+        """Returns the object as it was written, with the case of its keys."""
         return self._typed(key, dict, {})
 
     def items(self, key: str) -> list[JsonValue]:
         return self._typed(key, list, [])
 
     def objects(self, key: str) -> list[Fields]:
-        return objects_of(self.items(key), self.where(key), self.errors)
+        return objects_of(self.items(key), self.path_of(key), self.errors)
 
     def texts(self, key: str) -> tuple[str, ...]:
         values = self.items(key)
@@ -161,12 +163,12 @@ def _is_path(text: str) -> bool:
 
 
 def objects_of(values: list[JsonValue], path: str, errors: ConfigErrors) -> list[Fields]:
-    """The objects of a list; anything else in it is a fault."""
-    found = []
+    """Returns the objects of a list; any other element is an error."""
+    objects = []
     for index, value in enumerate(values):
-        where = f"{path}[{index}]"
+        element_path = f"{path}[{index}]"
         if isinstance(value, dict):
-            found.append(Fields(value, where, errors))
+            objects.append(Fields(value, element_path, errors))
         else:
-            errors.add(where, "expected an object")
-    return found
+            errors.add(element_path, "expected an object")
+    return objects

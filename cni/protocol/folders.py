@@ -1,4 +1,4 @@
-"""Folders for state, made with modes of their own: a runtime's umask may leave them to everybody."""
+"""Folders for state, created with explicit modes: a runtime's umask may let every user write to them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import posix as os  # see cni/__init__.py
 
 
 def make(path: str, mode: int) -> None:
-    """With all above it that is missing. One that is there stays as it is. Raises OSError."""
+    """Creates the folder and its missing parents; an existing one is not changed. Raises OSError."""
     try:
         os.mkdir(path, mode)
     except FileExistsError:
         return
     except FileNotFoundError:
-        above = path.rstrip("/").rpartition("/")[0]
-        if not above:
+        parent = path.rstrip("/").rpartition("/")[0]
+        if not parent:
             raise
-        make(above, mode)
+        make(parent, mode)
         _make_one(path, mode)
 
 
 def _make_one(path: str, mode: int) -> None:
-    """Makes one folder; a file system that makes none (/proc answers ENOENT) is an error."""
+    """Creates one folder. Raises OSError, also on a file system without mkdir(2) (/proc answers ENOENT)."""
     try:
         os.mkdir(path, mode)
     except FileExistsError:

@@ -1,8 +1,8 @@
-"""Who a thing on the host belongs to, and every name that is derived from it.
+"""Owners of objects on the host, and the names that are derived from them.
 
-Names and MAC addresses are hashes of the owner, so they are known before anything is created, the same at every
-retry, and found again at DEL without state. The label is written on whatever can carry a text (a link's alias, an
-nftables element's comment): 16 hex digits for the network, 16 for the attachment, then words for people.
+Names and MAC addresses are hashes of the owner: they are known before anything is created, equal at every retry, and
+found at DEL without state. The label is written on every object that has a text (a link's alias, an nftables element's
+comment): 16 hex digits for the network, 16 for the attachment, then the names for people.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ except ImportError:
 
 LABEL_LENGTH = 127  # nft prints comments up to 128 bytes with their NUL (libnftnl, NFTNL_UDATA_COMMENT_MAXLEN)
 LABEL_MARK = "podwire"
-TELLING_LENGTH = 12  # digits of a container ID that people take for the whole (Docker's short ID)
-LABEL_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-/"  # no need of quoting in nft
+SHORT_ID_LENGTH = 12  # digits of a container ID that identify it (Docker's short ID)
+LABEL_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-/"  # letters that nft does not quote
 
 
 def digest(*parts: str, size: int = 8) -> bytes:
+    """Returns `size` bytes, a hash of all parts."""
     return blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=size).digest()
 
 
 def checksum(content: bytes, *names: str) -> bytes:
-    """8 bytes that tell whether this is what was written under these names."""
-    found = blake2b("\0".join(names).encode(), digest_size=8)
-    found.update(content)
-    return found.digest()
+    """Returns 8 bytes that depend on the content and on the names under which it was written."""
+    state = blake2b("\0".join(names).encode(), digest_size=8)
+    state.update(content)
+    return state.digest()
 
 
 def mac_of(*parts: str) -> bytes:
-    """A locally administered unicast address (IEEE 802, second bit of the first byte)."""
+    """Returns a locally administered unicast MAC address (IEEE 802, second bit of the first byte)."""
     octets = digest("mac", *parts, size=6)
     return bytes([octets[0] & 0xFC | 0x02]) + octets[1:]
 
@@ -50,7 +51,7 @@ class Owner(Record):
 
     @property
     def key(self) -> str:
-        """16 hex digits, unique to the attachment."""
+        """Returns 16 hex digits, unique to the attachment."""
         return digest("attachment", *self).hex()
 
     @property
@@ -67,57 +68,60 @@ class Owner(Record):
 
     @property
     def label(self) -> str:
-        words = "".join([letter if letter in LABEL_LETTERS else "?" for letter in "/".join(self)])
-        return f"{LABEL_MARK} {network_key(self.network)} {self.key} {words}"[:LABEL_LENGTH]
+        names = "".join([letter if letter in LABEL_LETTERS else "?" for letter in "/".join(self)])
+        return f"{LABEL_MARK} {network_key(self.network)} {self.key} {names}"[:LABEL_LENGTH]
 
-    def has(self, label: str) -> bool:
-        """The label is that of this attachment."""
+    def owns(self, label: str) -> bool:
+        """True if the label is that of this attachment."""
         keys = label_keys(label)
         return keys is not None and keys[1] == self.key
 
 
-def stale(network: str, valid: set[tuple[str, str]]) -> Callable[[str], bool]:
-    """Whether a label is that of an attachment of the network, but of none whose (container ID, interface) is valid."""
-    mine, living = network_key(network), {Owner(network, *attachment).key for attachment in valid}
+def stale_labels(network: str, valid: set[tuple[str, str]]) -> Callable[[str], bool]:
+    """Returns a predicate on labels: True for an attachment of the network that is not one of `valid`.
+
+    `valid`: (container ID, interface name) of each valid attachment.
+    """
+    key, valid_keys = network_key(network), {Owner(network, *attachment).key for attachment in valid}
 
     def is_stale(label: str) -> bool:
         keys = label_keys(label)
-        return keys is not None and keys[0] == mine and keys[1] not in living
+        return keys is not None and keys[0] == key and keys[1] not in valid_keys
 
     return is_stale
 
 
 def host_interface_of(key: str) -> str:
-    """15 characters, the kernel's limit; begins as network managers expect of links to leave alone."""
+    """Returns 15 characters, the kernel's limit. Network managers ignore links whose names begin with veth."""
     return f"veth{key[:11]}"
 
 
 def network_key(network: str) -> str:
-    """16 hex digits, unique to the network's name."""
+    """Returns 16 hex digits, unique to the network's name."""
     return digest("network", network).hex()
 
 
 def same_container(label: str, other: str) -> bool:
-    """Returns whether two labels name one container, by the words after their keys; a cut label counts if enough of
+    """True if two labels name one container, by the names after their keys. A truncated label is compared if enough of
     the container's ID is left.
     """
-    (one, one_whole), (two, two_whole) = _container_id(label), _container_id(other)
-    if one_whole and two_whole:
-        return one == two
-    shorter = min(len(one), len(two))
-    return shorter >= TELLING_LENGTH and one[:shorter] == two[:shorter]
+    (first, first_whole), (second, second_whole) = _container_id_of(label), _container_id_of(other)
+    if first_whole and second_whole:
+        return first == second
+    shorter = min(len(first), len(second))
+    return shorter >= SHORT_ID_LENGTH and first[:shorter] == second[:shorter]
 
 
-def _container_id(label: str) -> tuple[str, bool]:
-    """The ID in NETWORK/ID/INTERFACE, and whether it is all there."""
-    words = label.split(" ", 3)[-1]
-    found, slash, _ = words.partition("/")[2].partition("/")
-    return found, bool(slash)
+def _container_id_of(label: str) -> tuple[str, bool]:
+    """Returns the ID in NETWORK/ID/INTERFACE, and True if it is not truncated."""
+    names = label.split(" ", 3)[-1]
+    container_id, slash, _ = names.partition("/")[2].partition("/")
+    return container_id, bool(slash)
 
 
 def label_keys(label: str) -> tuple[str, str] | None:
-    """(network key, attachment key) of a label; None where the text is not one."""
-    words = label.split(" ", 3)
-    if len(words) < 4 or words[0] != LABEL_MARK:
+    """Returns (network key, attachment key) of a label; None if the text is not a label."""
+    parts = label.split(" ", 3)
+    if len(parts) < 4 or parts[0] != LABEL_MARK:
         return None
-    return words[1], words[2]
+    return parts[1], parts[2]

@@ -1,7 +1,7 @@
 """Records: typed, immutable tuples that cost nothing at start.
 
 `typing.NamedTuple` would load typing and collections (about 9 ms of a 20 ms budget), so type checkers see the
-original and the interpreter gets this small one: fields from the annotations, defaults from the class body.
+original and the interpreter uses this small class: fields from the annotations, defaults from the class body.
 Unlike the original, records of different types are never equal.
 """
 

@@ -1,4 +1,4 @@
-"""The environment of one call as a value (SPEC, section 2: "CNI operations", parameters)."""
+"""The environment of a call as a value (SPEC, section 2: "CNI operations", parameters)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KNOWN_ARGS = (
 
 
 class Request(Record):
-    """What the runtime asks; `netns`, `container_id` and `ifname` are empty where the verb has none."""
+    """A runtime's request; `netns`, `container_id` and `ifname` are empty for verbs that do not have them."""
 
     command: str
     container_id: str
@@ -45,31 +45,31 @@ class Request(Record):
 
 
 def is_identifier(text: str) -> bool:
-    """SPEC: a letter or digit, then letters, digits, `_`, `.`, `-`. For network names and container IDs."""
+    """True for a network name or container ID of SPEC: a letter or digit, then letters, digits, `_`, `.`, `-`."""
     rest = text.replace("_", "").replace(".", "").replace("-", "")
     return text.isascii() and text[:1].isalnum() and (not rest or rest.isalnum())
 
 
 def is_plugin_name(text: str) -> bool:
-    """True if the text names a file in a folder of CNI_PATH; what leads elsewhere is not even searched for."""
+    """True if the text names a file in a folder of CNI_PATH. A name that leads out of it is not searched for."""
     return text not in ("", ".", "..") and not any(character in "/\\\0" for character in text)
 
 
-def ifname_fault(name: str) -> str:
-    """What is wrong with an interface name (kernel dev_valid_name); empty where nothing is."""
+def ifname_error(name: str) -> str:
+    """Returns the error of an interface name (kernel dev_valid_name); empty if it is valid."""
     if len(name.encode("utf-8", "surrogateescape")) > IFNAME_LIMIT:
         return "interface name is too long (it should be less than 16 characters)"
     if name in (".", ".."):
         return "interface name is . or .."
     if any(character in "/:" or character.isspace() for character in name):
         return "interface name contains / or : or whitespace characters"
-    if "%" in name or "\0" in name:  # the kernel would fill in a number for %d (dev_alloc_name)
+    if "%" in name or "\0" in name:  # the kernel would replace %d by a number (dev_alloc_name)
         return "interface name contains % or a NUL character"
     return ""
 
 
 def split_args(text: str) -> tuple[dict[str, str], list[str]]:
-    """`K=V;K=V` of CNI_ARGS: the pairs that can be read, and what is wrong with the text."""
+    """Returns the readable pairs of CNI_ARGS (`K=V;K=V`), and the errors of the text."""
     args: dict[str, str] = {}
     errors = []
     for pair in text.split(";") if text else []:
@@ -87,7 +87,7 @@ def split_args(text: str) -> tuple[dict[str, str], list[str]]:
     return args, errors
 
 
-def _value_faults(command: str, environment: Mapping[str, str]) -> list[str]:
+def _value_errors(command: str, environment: Mapping[str, str]) -> list[str]:
     if "CNI_CONTAINERID" not in REQUIRED[command]:
         return []
     errors = []
@@ -95,33 +95,33 @@ def _value_faults(command: str, environment: Mapping[str, str]) -> list[str]:
     if container_id and not is_identifier(container_id):
         errors.append(f"invalid characters in containerID {container_id!r} (CNI_CONTAINERID)")
     ifname = environment.get("CNI_IFNAME", "")
-    if error := ifname_fault(ifname):
+    if error := ifname_error(ifname):
         errors.append(f"{error}: {ifname!r} (CNI_IFNAME)")
     return errors
 
 
 def parse_request(environment: Mapping[str, str], *, reads_args: bool = True) -> Request:
-    """Checks the variables that the verb needs and names all faults at once.
+    """Checks the variables that the verb needs, and reports all errors at once.
 
-    `reads_args`: CNI_ARGS at fault matter; else what can be read of them is taken. Raises InvalidEnvironment, and
-    InvalidConfig where no file can bear the container's ID.
+    `reads_args`: errors in CNI_ARGS count; otherwise only its readable pairs are used. Raises InvalidEnvironment, and
+    InvalidConfig if the container's ID is too long for a file name.
     """
     command = environment.get("CNI_COMMAND", "")
     if command not in REQUIRED:
         raise InvalidEnvironment(f"unknown CNI_COMMAND: {command}")
-    errors = _value_faults(command, environment)
+    errors = _value_errors(command, environment)
     missing = [name for name in REQUIRED[command] if not environment.get(name)]
     if missing:
         errors.append(f"required env variables [{','.join(missing)}] missing")
-    args, args_faults = split_args(environment.get("CNI_ARGS", "") if REQUIRED[command] else "")
-    if reads_args and command != "DEL":  # what was never attached with these must still be released
-        errors += args_faults
+    args, args_errors = split_args(environment.get("CNI_ARGS", "") if REQUIRED[command] else "")
+    if reads_args and command != "DEL":  # an attachment that was never made with these must still be deleted
+        errors += args_errors
     if errors:
         raise InvalidEnvironment("; ".join(errors))
     container_id = environment.get("CNI_CONTAINERID", "")
     if len(container_id) > NAME_LIMIT:
-        what = f"containerID of {len(container_id)} characters"
-        raise InvalidConfig(f"{what} is too long for a file's name (CNI_CONTAINERID, {NAME_LIMIT} at most)")
+        length = f"containerID of {len(container_id)} characters"
+        raise InvalidConfig(f"{length} is too long for a file name (CNI_CONTAINERID, {NAME_LIMIT} at most)")
     return Request(
         command=command,
         container_id=container_id,

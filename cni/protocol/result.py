@@ -1,4 +1,4 @@
-"""The answer to ADD, in every version of the specification (SPEC, section 5; older shapes: its earlier releases)."""
+"""The result of ADD in every version of the specification (SPEC, section 5; older shapes: its earlier releases)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Interface(Record):
-    """`sandbox` is empty for an interface of the host; `extras` holds members that podwire hands through."""
+    """An interface; `sandbox` is empty for one of the host; `extras` holds members that podwire passes through."""
 
     name: str
     mac: str = ""
@@ -24,16 +24,16 @@ class Interface(Record):
 
     @property
     def mtu(self) -> int:
-        """0 where it is not told."""
-        told = dict(self.extras).get("mtu")
-        return told if isinstance(told, int) else 0
+        """Returns the MTU in bytes; 0 if it is not in the result."""
+        mtu = dict(self.extras).get("mtu")
+        return mtu if isinstance(mtu, int) else 0
 
     def with_mtu(self, mtu: int) -> Interface:
         return self._replace(extras=tuple({**dict(self.extras), "mtu": mtu}.items()))
 
 
 class IPConfig(Record):
-    """`interface` is an index into the result's interfaces."""
+    """An address; `interface` is an index into the result's interfaces."""
 
     address: Net
     gateway: IP | None = None
@@ -41,7 +41,7 @@ class IPConfig(Record):
 
 
 class Route(Record):
-    """mtu and advmss in bytes; table and scope as in rtnetlink, None where not asked for."""
+    """A route: mtu and advmss in bytes; table and scope as in rtnetlink, None if not given."""
 
     dst: Net
     gw: IP | None = None
@@ -101,15 +101,15 @@ def parse_routes(objects: list[Fields]) -> tuple[Route, ...]:
 
 
 def parse_result(fields: Fields, version: str) -> Result:
-    """A result in the shape of `version`; what is wrong goes to the reader's faults."""
+    """Parses a result in the shape of `version`; errors are added to those of `fields`."""
     if not at_least(version, "0.3.0"):
         return _parse_020(fields)
     interfaces = []
     for member in fields.objects("interfaces"):
         extras: list[tuple[str, str | int]] = [("mtu", member.integer("mtu", 0, UINT32))]
         extras += [(key, member.text(key)) for key in ("socketPath", "pciID")]
-        given = tuple([(key, value) for key, value in extras if value])
-        interfaces.append(Interface(member.text("name"), member.text("mac"), member.text("sandbox"), given))
+        present = tuple([(key, value) for key, value in extras if value])
+        interfaces.append(Interface(member.text("name"), member.text("mac"), member.text("sandbox"), present))
     ips = []
     for member in fields.objects("ips"):
         address = member.net("address")
@@ -180,22 +180,22 @@ def _ip_json(ip: IPConfig, with_family: bool) -> JsonValue:
 
 
 def result_json(result: Result, version: str) -> JsonValue:
-    """The result in the shape of `version`, which has to be a supported one.
+    """Returns the result in the shape of `version`, which has to be a supported one.
 
-    Raises InvalidConfig where an old shape cannot hold it (a result without addresses before 0.3.0).
+    Raises InvalidConfig if an old shape cannot hold it (a result without addresses before 0.3.0).
     """
     if not at_least(version, "0.3.0"):
         return _json_020(result, version)
     modern = at_least(version, "1.0.0")
     members: dict[str, JsonValue] = {"cniVersion": version}
     if result.interfaces:
-        members["interfaces"] = [_interface_json(one, extras=modern) for one in result.interfaces]
+        members["interfaces"] = [_interface_json(interface, extras=modern) for interface in result.interfaces]
     if result.ips:
         members["ips"] = [_ip_json(ip, with_family=not modern) for ip in result.ips]
     if result.routes:
         members["routes"] = [_route_json(route) for route in result.routes]
     dns = _dns_json(result.dns)
-    if dns or not modern:  # the older shapes always print it
+    if dns or not modern:  # the older shapes always have it
         members["dns"] = dns
     return members
 
@@ -214,6 +214,6 @@ def _json_020(result: Result, version: str) -> JsonValue:
             part["routes"] = [_route_json(route) for route in routes]
         members[key] = part
     if len(members) == 1:
-        raise InvalidConfig(f"cniVersion: {version} cannot tell of a container without addresses, 0.3.0 can")
+        raise InvalidConfig(f"cniVersion: {version} has no result without addresses (use 0.3.0 or later)")
     members["dns"] = _dns_json(result.dns)
     return members

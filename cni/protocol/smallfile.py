@@ -1,6 +1,6 @@
-"""Small files whose names come from a user: read whole, within a limit, and never waited for.
+"""Small files whose paths come from a user: read whole, up to a limit, and without waiting.
 
-The name may be that of a pipe, whose opening waits for a writer, or of a device that has no end.
+The path may be that of a pipe, whose opening waits for a writer, or of a device without an end.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ FOLDER, REGULAR = 0o040000, 0o100000
 
 
 def read(path: str, largest: int = LARGEST) -> bytes:
-    """Returns all of it. Raises OSError."""
+    """Returns the content. Raises OSError, also for a larger file and for one that is not regular."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         kind = os.fstat(descriptor).st_mode & KINDS
         if kind != REGULAR:
-            wrong = (EISDIR, os.strerror(EISDIR)) if kind == FOLDER else (EINVAL, "not a regular file")
-            raise OSError(*wrong, path)
+            reason = (EISDIR, os.strerror(EISDIR)) if kind == FOLDER else (EINVAL, "not a regular file")
+            raise OSError(*reason, path)
         parts, left = [], largest + 1
         while left and (part := os.read(descriptor, min(left, PIECE))):
             parts.append(part)
@@ -34,9 +34,9 @@ def read(path: str, largest: int = LARGEST) -> bytes:
 
 
 def state(path: str) -> object:
-    """A value that changes whenever the file does, even where it is absent."""
+    """Returns a value that changes whenever the file changes, appears or disappears."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError as error:
         return error.errno
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    return status.st_mtime_ns, status.st_ino, status.st_size

@@ -1,4 +1,4 @@
-"""Versions of the specification, and which verb needs which (SPEC, "Version considerations")."""
+"""Versions of the specification, and the version that each verb needs (SPEC, "Version considerations")."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from cni.protocol.errors import DecodingFailure, IncompatibleVersion
 
 SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 CURRENT = SUPPORTED[-1]
-IMPLIED = "0.1.0"  # a configuration without cniVersion, as libcni reads it
-TELLS_MTU = "1.1.0"  # of the answer's interfaces
-SHAPES = (("0.1.0", "0.2.0"), ("0.3.0", "0.3.1", "0.4.0"), ("1.0.0", "1.1.0"))  # of results, read as one another
+DEFAULT_VERSION = "0.1.0"  # a configuration without cniVersion, as libcni reads it
+MTU_SINCE = "1.1.0"  # of the result's interfaces
+SHAPES = (("0.1.0", "0.2.0"), ("0.3.0", "0.3.1", "0.4.0"), ("1.0.0", "1.1.0"))  # versions whose results have one shape
 SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 
 
@@ -23,12 +23,12 @@ def at_least(version: str, floor: str) -> bool:
     return _numbers(version) >= _numbers(floor)
 
 
-def have_one_shape(version: str, other: str) -> bool:
+def same_shape(version: str, other: str) -> bool:
     return version == other or any(version in shape and other in shape for shape in SHAPES)
 
 
-def require(version: str, command: str) -> None:
-    """Raises IncompatibleVersion (version unknown, or older than the verb) or DecodingFailure (no version at all)."""
+def require_supported(version: str, command: str) -> None:
+    """Raises IncompatibleVersion (version unknown, or older than the verb) or DecodingFailure (not a version)."""
     _numbers(version)
     if version not in SUPPORTED:
         listed = ", ".join(SUPPORTED)

@@ -189,7 +189,7 @@ def test_an_allocator_without_a_type_is_refused_or_told(bundle: Path) -> None:
     told = NETWORK | {"ipam": {"subnet": "10.1.2.0/24"}}
     code, message = run(bundle, call(told, {})).error
     assert code == 7
-    assert "ipam.type: missing, so that nobody would give the addresses (did you mean host-local?)" in message
+    assert "ipam.type: missing, so that no plugin would allocate the addresses (did you mean host-local?)" in message
     drop_in = run(bundle, call(told, {}, "bridge"))
     assert drop_in.error[0] == 8
     assert drop_in.stderr == b"ipam: has no type, so the container gets no address (did you mean host-local?)\n"

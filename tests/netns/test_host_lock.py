@@ -173,7 +173,7 @@ def file(tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch) -> Iterato
     yield mine
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-    locks.heed()
+    locks.set_interrupts()
     os.close(mine)
     os.close(other)
 
@@ -181,7 +181,7 @@ def file(tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch) -> Iterato
 def test_a_wait_has_a_bound_and_its_end_names_lock_and_holder(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "WAIT_SECONDS", 0.1)
     with pytest.raises(TryAgain) as found:
-        locks.take(file, LOCK_EX, "/leases/lock")
+        locks.acquire(file, LOCK_EX, "/leases/lock")
     assert found.value.code == 11
     assert "/leases/lock: not free within" in found.value.message
     assert f"held by process {os.getpid()} (" in found.value.message
@@ -189,12 +189,12 @@ def test_a_wait_has_a_bound_and_its_end_names_lock_and_holder(file: int, monkeyp
 
 def test_a_wait_ends_at_a_signal_that_came_before_it_or_during_it(file: int) -> None:
     stopped: list[bool] = []
-    locks.heed(lambda: bool(stopped))
+    locks.set_interrupts(lambda: bool(stopped))
     thread = threading.Timer(0.2, lambda: stopped.append(True))
     thread.start()
     for _ in range(2):
         with pytest.raises(TryAgain, match="interrupted by a signal while waiting for it"):
-            locks.take(file, LOCK_EX, "/leases/lock")
+            locks.acquire(file, LOCK_EX, "/leases/lock")
     thread.join()
 
 
@@ -202,7 +202,7 @@ def test_a_lock_that_becomes_free_is_had(file: int) -> None:
     other = os.open(f"/proc/self/fd/{file}", os.O_RDONLY)
     holder = next(int(number) for number in os.listdir("/proc/self/fd") if _same(int(number), file))
     threading.Timer(0.2, lambda: flock(holder, LOCK_UN)).start()
-    locks.take(file, LOCK_EX, "/leases/lock")
+    locks.acquire(file, LOCK_EX, "/leases/lock")
     with pytest.raises(BlockingIOError):
         flock(other, LOCK_EX | LOCK_NB)
     os.close(other)
@@ -255,9 +255,9 @@ def _waiting(machine: Machine) -> list[str]:
 
 
 def test_going_back_is_not_interrupted(file: int) -> None:
-    locks.heed(lambda: True)
+    locks.set_interrupts(lambda: True)
     journal = Journal(cast("Any", None))
     holder = next(int(number) for number in os.listdir("/proc/self/fd") if _same(int(number), file))
-    journal.add(lambda: locks.take(file, LOCK_EX, "/leases/lock"))
+    journal.add(lambda: locks.acquire(file, LOCK_EX, "/leases/lock"))
     threading.Timer(0.2, lambda: flock(holder, LOCK_UN)).start()
     assert journal.roll_back() == []

@@ -224,4 +224,4 @@ def test_a_repeated_key_is_refused_by_both(scene: Scene, theirs: Path, ours: Pat
         done = scene.machine.run("env", "-i", *environment, str(program), stdin=document, check=False)
         answer = json.loads(done.stdout)
         assert done.returncode == 1
-        assert "duplicated" in answer["msg"] or answer["msg"].endswith("sysctl.net.a: is there more than once")
+        assert "duplicated" in answer["msg"] or answer["msg"].endswith("sysctl.net.a: is set more than once")

@@ -66,8 +66,8 @@ def test_the_policies_of_the_reference(members: dict[str, JsonValue], policy: st
 def test_every_fault_has_its_path() -> None:
     _, errors = parsed(ingressPolicy="Open", backend="ipchains")
     assert errors == [
-        "ingressPolicy: 'Open' is none of open, same-bridge, isolated",
-        "backend: 'ipchains' is none of firewalld, iptables, nftables",
+        "ingressPolicy: 'Open' is not one of open, same-bridge, isolated",
+        "backend: 'ipchains' is not one of firewalld, iptables, nftables",
     ]
     assert parsed(ingressPolicy=1, backend=[])[1] == ["ingressPolicy: expected a text", "backend: expected a text"]
 

@@ -242,7 +242,7 @@ def test_a_file_that_the_kernel_cannot_execute_is_named(scene: Scene) -> None:
 
 def test_the_configuration_of_a_program_is_its_own_to_judge(scene: Scene) -> None:
     found = ConfigErrors()
-    scene.ipam.errors(scene.request, scene.network, found)
+    scene.ipam.validate(scene.request, scene.network, found)
     assert found.messages == []
     assert scene.ipam.leased(scene.request, scene.network) == ()
     assert scene.commands == []
@@ -254,7 +254,7 @@ def test_without_ipam_nothing_is_given_or_asked(scene: Scene) -> None:
     assert nobody.add(scene.request, scene.network, alive) == Result()
     assert nobody.leased(scene.request, scene.network) == ()
     found = ConfigErrors()
-    nobody.errors(scene.request, scene.network, found)
+    nobody.validate(scene.request, scene.network, found)
     for use in USES.values():
         use(nobody, scene.request, scene.network)
     assert found.messages == []

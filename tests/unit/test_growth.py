@@ -20,7 +20,7 @@ from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.result import Route
 from ipam import ranges
 from ipam.allocate import assign
-from ipam.ranges import Holders, Range, RangeSet, check_set, check_sets
+from ipam.ranges import Range, RangeSet, SetIndex, check_set, check_sets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +99,7 @@ def test_an_address_finds_its_set_as_in_a_naive_search() -> None:
     sets = [RangeSet("ranges", (one,)) for one in shuffled(50)] + [
         RangeSet("ranges", (Range(parse_net("fd00::/64"), IP(6, 0xFD << 120), IP(6, (0xFD << 120) + 9), IP(6, 1)),))
     ]
-    holders, dice = Holders(sets), random.Random(1)
+    holders, dice = SetIndex(sets), random.Random(1)
     for _ in range(2000):
         ip = (
             IP(4, (10 << 24) + dice.randrange(-5, 900))

@@ -13,7 +13,7 @@ RANGES = [[{"subnet": "10.1.2.0/24"}]]
 
 
 def sets_of(ipam: object, **members: Any) -> list[tuple[str, str]]:
-    return [(one.where, one.text) for one in parse_settings(network(ipam, **members), {}).sets]
+    return [(range_set.path, range_set.text) for range_set in parse_settings(network(ipam, **members), {}).sets]
 
 
 def faults_of(ipam: object, cni_args: dict[str, str] | None = None, **members: Any) -> list[str]:
@@ -134,7 +134,7 @@ def test_all_faults_are_named_at_once_with_their_paths(
 def test_faults_of_other_rooms_hide_none_of_ours() -> None:
     found = ConfigErrors()
     found.add("mtu", "expected an integer")
-    main.errors(request("pod", args="IP=pod"), network({}), found)
+    main.validate(request("pod", args="IP=pod"), network({}), found)
     assert found.messages == [
         "mtu: expected an integer",
         "ipam: no IP ranges specified",

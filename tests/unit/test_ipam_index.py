@@ -39,7 +39,7 @@ def index_by_hand(folder: Path, taken: set[int], family: int = 4) -> Index:
     index = Index(str(folder))
     index.clear()
     for value in taken:
-        index.mark(IP(family, value), taken=True)
+        index.mark(IP(family, value), leased=True)
     return index
 
 
@@ -76,7 +76,7 @@ def test_a_saved_index_answers_as_before(tmp_path: Path) -> None:
     index.add(f"{0:016x}", parse_ip("fd00::5"))
     index.save(store)
     read = Index(str(tmp_path / "index"))
-    assert read.describes(store)
+    assert read.matches(store)
     assert read.find(f"{0:016x}") == ["0.0.3.232", "fd00::5"]
     assert read.find(f"{15:x}{31:015x}") == ["0.0.4.7"]
     assert read.find("f" * 16) == []
@@ -228,7 +228,7 @@ def test_an_index_of_another_format_is_not_believed(pool: Pool) -> None:
     stamp.write_bytes(stamp.read_bytes().removeprefix(f"{FORMAT} ".encode()))
     index = Index(pool.index)
     store = Store(pool.folder)
-    assert not index.describes(store)
+    assert not index.matches(store)
     store.close()
 
 

@@ -123,7 +123,7 @@ def test_an_interruption_gives_back_what_was_leased(dual: Pool, monkeypatch: pyt
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("ipam.main._refuse_duplicate", interrupted)
+        patched.setattr("ipam.main._raise_if_duplicate", interrupted)
         with pytest.raises(KeyboardInterrupt):
             dual.add("b")
     assert set(dual.leases()) == {"10.1.2.2", "fd00::2"}

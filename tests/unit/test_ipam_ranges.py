@@ -60,11 +60,11 @@ def test_a_range_fills_in_the_reference_defaults(arguments: tuple[str, ...], tex
         ),
         (
             ("10.1.2.0/24", "10.1.2.9", "10.1.2.8"),
-            ["rangeStart: the range would begin at 10.1.2.9, after its end 10.1.2.8"],
+            ["rangeStart: range start 10.1.2.9 is after range end 10.1.2.8"],
         ),
         # The reference leases on past the subnet's end here: no address ever equals the end.
-        (("10.1.2.0/24", "10.1.2.255"), ["rangeStart: the range would begin at 10.1.2.255, after its end 10.1.2.254"]),
-        (("10.1.2.0/24", "", "10.1.2.0"), ["rangeEnd: the range would begin at 10.1.2.1, after its end 10.1.2.0"]),
+        (("10.1.2.0/24", "10.1.2.255"), ["rangeStart: range start 10.1.2.255 is after range end 10.1.2.254"]),
+        (("10.1.2.0/24", "", "10.1.2.0"), ["rangeEnd: range start 10.1.2.1 is after range end 10.1.2.0"]),
     ],
 )
 def test_every_fault_of_a_range_is_named_with_its_key(arguments: tuple[str, ...], errors: list[str]) -> None:

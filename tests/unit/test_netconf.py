@@ -34,12 +34,12 @@ DEFAULTS: dict[str, Any] = {
     "disable_container_interface": False,
     "port_isolation": False,
     "mac": None,
-    "macs_chosen": False,
+    "mac_capability": False,
     "dns": None,
     "ports": Ports(),
-    "ports_given": False,
+    "portmap_requested": False,
     "bandwidth": Bandwidth(),
-    "bandwidth_given": False,
+    "bandwidth_requested": False,
     "accept": True,
     "ipam_type": "",
     "notices": (),
@@ -116,7 +116,7 @@ KEYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "args": ({"cni": {"mac": MAC}}, {"mac": MAC_BYTES}),
     "capabilities": (
         {"mac": True, "portMappings": True, "bandwidth": True},
-        {"macs_chosen": True, "ports_given": True, "bandwidth_given": True},
+        {"mac_capability": True, "portmap_requested": True, "bandwidth_requested": True},
     ),
 }
 
@@ -133,7 +133,7 @@ def test_each_key_has_its_meaning_in_any_case(key: str, spell: Any) -> None:
 def test_limits_of_the_configuration_itself_are_known() -> None:
     found, errors = conf_of(BANDWIDTH)
     assert errors == []
-    assert found._asdict() == DEFAULTS | {"bandwidth": Bandwidth(Rate(1000, 2000)), "bandwidth_given": True}
+    assert found._asdict() == DEFAULTS | {"bandwidth": Bandwidth(Rate(1000, 2000)), "bandwidth_requested": True}
 
 
 EVERYTHING: dict[str, Any] = {
@@ -312,7 +312,7 @@ TRUNK_FAULT = "minID and maxID should be configured simultaneously"
          f"bridge: {'a' * 12}.100, the gateway's interface, would be too long a name"),
         ({"ipam": {"type": "x"}, "disableContainerInterface": True},
          "ipam: cannot be used together with disableContainerInterface"),
-        ({"ipam": {"type": "../x"}}, "ipam.type: is the name of a program in CNI_PATH, without a folder"),
+        ({"ipam": {"type": "../x"}}, "ipam.type: must be the name of a program in CNI_PATH, without a folder"),
         ({"ipam": "host-local"}, "ipam: expected an object"),
         ({"ipam": {"type": 1}}, "ipam.type: expected a text"),
         ({"dns": []}, "dns: expected an object"),
@@ -340,7 +340,7 @@ def test_each_fault_names_its_path(members: dict[str, Any], error: str) -> None:
 )
 def test_what_needs_a_bridge_is_a_fault_without_one(key: str, value: Any) -> None:
     assert conf_of({key: value, "mode": "bridged"})[1] == []
-    assert conf_of({key: value, "mode": "routed"})[1] == [f"{key}: needs a bridge, which the mode routed has not"]
+    assert conf_of({key: value, "mode": "routed"})[1] == [f"{key}: needs a bridge, which mode routed does not have"]
 
 
 def test_what_needs_a_bridge_and_is_switched_off_is_no_fault() -> None:
@@ -350,7 +350,7 @@ def test_what_needs_a_bridge_and_is_switched_off_is_no_fault() -> None:
 
 def test_a_mac_address_of_the_environment_at_fault_is_named() -> None:
     found, errors = conf_of({}, "ff:ff:ff:ff:ff:ff")
-    assert errors == ["CNI_ARGS.MAC: 'ff:ff:ff:ff:ff:ff' is a group or null address, no interface can have it"]
+    assert errors == ["CNI_ARGS.MAC: 'ff:ff:ff:ff:ff:ff' is a group or null address, which no interface can have"]
     assert found.mac is None
 
 

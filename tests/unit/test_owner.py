@@ -11,7 +11,7 @@ import pytest
 from cni.protocol import owner
 from cni.protocol.address import mac_text, parse_mac
 from cni.protocol.owner import Owner, digest, label_keys, mac_of, network_key, same_container
-from cni.protocol.request import ifname_fault
+from cni.protocol.request import ifname_error
 
 ONE = Owner("net", "c1", "eth0")
 OTHERS = [
@@ -47,7 +47,7 @@ def test_the_ends_of_a_pair_have_different_addresses() -> None:
 def test_the_host_interface_has_a_name_that_the_kernel_takes() -> None:
     assert len(ONE.host_interface) == 15
     assert ONE.host_interface.startswith("veth")
-    assert ifname_fault(ONE.host_interface) == ""
+    assert ifname_error(ONE.host_interface) == ""
 
 
 def test_every_derived_mac_is_local_and_of_one_station() -> None:

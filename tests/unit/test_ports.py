@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cni.config.portmap import ALL, NOBODY, SUBNET, PortMapping, Ports, parse_ports, read_mappings
+from cni.config.portmap import ALL, NOBODY, SUBNET, PortMapping, Ports, parse_mappings, parse_ports
 from cni.protocol.address import parse_ip
 from cni.protocol.fields import ConfigErrors, Fields
 
@@ -71,8 +71,8 @@ def test_containerd_spells_keys_in_pascal_case() -> None:
         (HTTP | {"hostPort": "80"}, ["hostPort: expected an integer"]),
         (HTTP | {"hostPort": True}, ["hostPort: expected an integer"]),
         (HTTP | {"containerPort": 80.0}, ["containerPort: expected an integer"]),
-        (HTTP | {"protocol": "icmp"}, ["protocol: 'icmp' is none of tcp, udp, sctp"]),
-        (HTTP | {"protocol": "tcp }"}, ["protocol: 'tcp }' is none of tcp, udp, sctp"]),
+        (HTTP | {"protocol": "icmp"}, ["protocol: 'icmp' is not one of tcp, udp, sctp"]),
+        (HTTP | {"protocol": "tcp }"}, ["protocol: 'tcp }' is not one of tcp, udp, sctp"]),
         (HTTP | {"protocol": 6}, ["protocol: expected a text"]),
         (HTTP | {"hostIP": "localhost"}, ["hostIP: 'localhost' is not an IP address"]),
         (HTTP | {"hostIP": "192.0.2.1/32"}, ["hostIP: '192.0.2.1/32' is not an IP address"]),
@@ -82,7 +82,7 @@ def test_containerd_spells_keys_in_pascal_case() -> None:
         (
             {"hostPort": 0, "protocol": "x", "hostIP": "y"},
             [
-                "protocol: 'x' is none of tcp, udp, sctp",
+                "protocol: 'x' is not one of tcp, udp, sctp",
                 "hostIP: 'y' is not an IP address",
                 "hostPort: 0 is not between 1 and 65535",
                 "containerPort: missing",
@@ -186,11 +186,11 @@ def test_conditions_are_words_of_one_expression(key: str, words: list[str] | Non
     assert (errors, found.special) == ([], bool(text))
 
 
-IPTABLES = "is in iptables' syntax, podwire takes nft's (as in ip saddr 192.0.2.0/24)"
+IPTABLES = "is in iptables' syntax, podwire needs nft's (as in ip saddr 192.0.2.0/24)"
 EXTERNAL = (
-    "externalSetMarkChain: names a chain of iptables, podwire masquerades in nftables: remove it, or set markMasqBit"
+    "externalSetMarkChain: is a chain of iptables, podwire masquerades in nftables (remove it, or set markMasqBit)"
 )
-UNFIT = "is one nft expression, without ; and # and control characters, quotes in pairs"
+UNFIT = "must be one nft expression, without ;, # and control characters, and with paired quotes"
 
 
 @pytest.mark.parametrize("key", ["conditionsV4", "conditionsV6"])
@@ -246,8 +246,8 @@ TEXTS = {
 @pytest.mark.parametrize(("text", "meant"), TEXTS.items())
 def test_a_mapping_is_a_word_that_reads_back(text: str, meant: PortMapping) -> None:
     assert meant.text == text
-    assert read_mappings([text]) == (meant,)
+    assert parse_mappings([text]) == (meant,)
 
 
 def test_a_list_of_words_reads_back_in_its_order() -> None:
-    assert read_mappings(list(TEXTS)) == tuple(TEXTS.values())
+    assert parse_mappings(list(TEXTS)) == tuple(TEXTS.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cni.protocol.errors import InvalidConfig, InvalidEnvironment
-from cni.protocol.request import ifname_fault, is_identifier, is_plugin_name, parse_request, split_args
+from cni.protocol.request import ifname_error, is_identifier, is_plugin_name, parse_request, split_args
 
 FULL = {
     "CNI_CONTAINERID": "c1",
@@ -101,7 +101,7 @@ def test_verbs_without_attachment_do_not_judge_its_variables(command: str) -> No
     ],
 )
 def test_interface_names_are_those_that_the_kernel_takes(name: str, error: str) -> None:
-    assert ifname_fault(name) == error
+    assert ifname_error(name) == error
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -113,7 +113,7 @@ def test_the_oldest_shape_holds_the_first_address_of_each_family(version: str) -
 
 @pytest.mark.parametrize("version", OLDEST)
 def test_the_oldest_shape_needs_an_address(version: str) -> None:
-    with pytest.raises(InvalidConfig, match=rf"^cniVersion: {version} cannot tell of a container without"):
+    with pytest.raises(InvalidConfig, match=rf"^cniVersion: {version} has no result without addresses"):
         result_json(Result(interfaces=FULL.interfaces), version)
 
 

@@ -16,7 +16,7 @@ from cni.protocol.address import mac_text, parse_mac, parse_net
 from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.owner import Owner
 from cni.protocol.plugin_config import PluginConfig
-from cni.protocol.request import ifname_fault
+from cni.protocol.request import ifname_error
 from cni.protocol.result import Interface, IPConfig, Result
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ def test_a_configuration_that_names_a_limit_has_limits(members: dict[str, Any], 
         ({"egressRate": 8000, "egressBurst": 0}, ["egressBurst: if egressRate is set, egressBurst must also be set"]),
         ({"egressBurst": 8000}, ["egressRate: if egressBurst is set, egressRate must also be set"]),
         ({"ingressRate": 8000, "ingressBurst": LARGEST + 1}, ["ingressBurst: burst cannot be more than 4GB"]),
-        ({"ingressRate": 7, "ingressBurst": 8000}, ["ingressRate: is at least 8 bits"]),
-        ({"egressRate": 8, "egressBurst": 7}, ["egressBurst: is at least 8 bits"]),
+        ({"ingressRate": 7, "ingressBurst": 8000}, ["ingressRate: must be at least 8 bits"]),
+        ({"egressRate": 8, "egressBurst": 7}, ["egressBurst: must be at least 8 bits"]),
         (TOLD_IN | {"ingressRate": "1M"}, None),
         (TOLD_IN | {"ingressRate": -1}, None),
         (TOLD_IN | {"ingressRate": True}, None),
@@ -175,7 +175,7 @@ def test_each_attachment_has_a_detour_of_its_own() -> None:
     owners = [OWNER, OWNER._replace(ifname="eth1"), OWNER._replace(network="other"), OWNER._replace(container_id="c2")]
     names = {ifb_name(owner) for owner in owners}
     assert len(names) == len({ifb_mac(owner) for owner in owners}) == len(owners)
-    assert all(not ifname_fault(name) and len(name) == 15 for name in names)
+    assert all(not ifname_error(name) and len(name) == 15 for name in names)
     assert all(parse_mac(mac_text(ifb_mac(owner))) == ifb_mac(owner) for owner in owners)
     assert {ifb_mac(owner) for owner in owners}.isdisjoint({OWNER.host_mac, OWNER.container_mac})
 

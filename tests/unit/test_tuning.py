@@ -38,8 +38,8 @@ from tests.unit.calls import call
 
 MAC, OTHER, THIRD = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"
 OWNER = Owner("net", "c1", "eth0")
-GROUP = "is a group or null address, no interface can have it"
-NO_SETTING = "is not a setting of the network (as in net.ipv4.conf.IFNAME.arp_filter)"
+GROUP = "is a group or null address, which no interface can have"
+NO_SETTING = "is not a sysctl of the network (as in net.ipv4.conf.IFNAME.arp_filter)"
 
 
 def conf_of(
@@ -193,8 +193,8 @@ def test_arguments_alone_may_name_settings() -> None:
         ({"dataDir": 1}, "dataDir: expected a text"),
         ({"sysctl": []}, "sysctl: expected an object"),
         ({"sysctl": {"net.a": 1}}, "sysctl.net.a: expected a text"),
-        ({"sysctl": {"net.a": "\0"}}, "sysctl.net.a: holds a character that no setting's value has"),
-        ({"sysctl": {"net.a\n": "1"}}, "sysctl.net.a\n: holds a character that no setting's name has"),
+        ({"sysctl": {"net.a": "\0"}}, "sysctl.net.a: contains a character that no sysctl value has"),
+        ({"sysctl": {"net.a\n": "1"}}, "sysctl.net.a\n: contains a character that no sysctl name has"),
         ({"sysctl": {"kernel.panic": "1"}}, f"sysctl.kernel.panic: {NO_SETTING}"),
         ({"sysctl": {"network.a": "1"}}, f"sysctl.network.a: {NO_SETTING}"),
         ({"sysctl": {"net": "1"}}, f"sysctl.net: {NO_SETTING}"),
@@ -202,7 +202,7 @@ def test_arguments_alone_may_name_settings() -> None:
         ({"sysctl": {"": "1"}}, f"sysctl.: {NO_SETTING}"),
         ({"sysctl": {"net/../kernel/panic": "1"}}, f"sysctl.net/../kernel/panic: {NO_SETTING}"),
         ({"args": {"cni": {"sysctl": {"vm.a": "1"}}}}, f"args.cni.sysctl.vm.a: {NO_SETTING}"),
-        ({"sysctl": {"net.a": "1", "net/a": "2"}}, "sysctl.net/a: sets once more what another spelling has set"),
+        ({"sysctl": {"net.a": "1", "net/a": "2"}}, "sysctl.net/a: has another value under another spelling"),
     ],
 )  # fmt: skip
 def test_each_fault_names_its_path(members: dict[str, Any], error: str) -> None:
@@ -233,7 +233,7 @@ def test_two_spellings_may_say_the_same() -> None:
     ],
 )
 def test_a_key_that_is_there_twice_is_a_fault(text: str) -> None:
-    assert conf_of(text)[1] == ["sysctl.net.a: is there more than once"]
+    assert conf_of(text)[1] == ["sysctl.net.a: is set more than once"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cni.protocol.errors import DecodingFailure, IncompatibleVersion
-from cni.protocol.versions import CURRENT, IMPLIED, SUPPORTED, at_least, require
+from cni.protocol.versions import CURRENT, DEFAULT_VERSION, SUPPORTED, at_least, require_supported
 
 ALL = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 ALLOWED = {
@@ -19,24 +19,24 @@ ALLOWED = {
 
 def test_all_seven_versions_are_supported() -> None:
     assert SUPPORTED == ALL
-    assert (CURRENT, IMPLIED) == ("1.1.0", "0.1.0")
+    assert (CURRENT, DEFAULT_VERSION) == ("1.1.0", "0.1.0")
 
 
 @pytest.mark.parametrize("version", ALL)
 @pytest.mark.parametrize("command", ALLOWED)
 def test_a_verb_is_served_from_its_version_on(command: str, version: str) -> None:
     if version in ALLOWED[command]:
-        require(version, command)
+        require_supported(version, command)
         return
     with pytest.raises(IncompatibleVersion, match=rf"^config version does not allow {command}$") as refusal:
-        require(version, command)
+        require_supported(version, command)
     assert refusal.value.details == f"config is {version!r}, {command} needs {ALLOWED[command][0]}"
 
 
 @pytest.mark.parametrize("version", ["1.2.0", "9.9.9", "0.0.1", "1", "1.1", "1.01.0", "999999999.0.0"])
 def test_an_unknown_version_is_told_the_known_ones(version: str) -> None:
     with pytest.raises(IncompatibleVersion, match=r"^incompatible CNI versions$") as refusal:
-        require(version, "ADD")
+        require_supported(version, "ADD")
     assert refusal.value.details == f"config is {version!r}, plugin supports {', '.join(ALL)}"
 
 
@@ -45,7 +45,7 @@ def test_an_unknown_version_is_told_the_known_ones(version: str) -> None:
 )
 def test_what_is_no_version_is_refused(version: str) -> None:
     with pytest.raises(DecodingFailure, match=r"is not a version \(as in 1\.1\.0\)$"):
-        require(version, "ADD")
+        require_supported(version, "ADD")
 
 
 def test_versions_are_compared_by_number() -> None:
