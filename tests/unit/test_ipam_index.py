@@ -297,7 +297,7 @@ def fill(pool: Pool, addresses: list[str]) -> None:
 
 @pytest.fixture
 def memory(tmp_path: Path) -> Iterator[Path]:
-    """Where files are cheap, if this machine has such a place."""
+    """A folder in memory, if this machine has one."""
     shared = "/dev/shm"
     with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else tmp_path) as folder:
         yield pathlib.Path(folder)

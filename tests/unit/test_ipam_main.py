@@ -300,7 +300,7 @@ def test_the_last_free_address_goes_to_exactly_one(pool: Pool) -> None:
 
 
 class Model:
-    """What should be leased, kept in the simplest way: a dictionary, searched from end to end."""
+    """The expected leases as a plain dictionary, which is searched from end to end."""
 
     def __init__(self) -> None:
         self.owners: dict[str, str] = {}

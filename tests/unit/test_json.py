@@ -77,7 +77,7 @@ def oracle(text: str) -> Any:
 
 
 def outcome(text: str) -> str:
-    """What parse makes of a document, comparable even where it holds nan or types that are equal (1 and 1.0)."""
+    """Returns the parsed document in a form that compares nan and equal values of two types (1 and 1.0)."""
     try:
         return repr(jsontext.parse(text.encode("utf-8", "surrogatepass"), "it"))
     except DecodingFailure:

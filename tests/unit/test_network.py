@@ -1,4 +1,4 @@
-"""What is common to every configuration: name, version, earlier result, valid attachments."""
+"""The keys of every configuration: name, cniVersion, prevResult, valid attachments."""
 
 from __future__ import annotations
 

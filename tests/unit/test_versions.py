@@ -1,4 +1,4 @@
-"""Which version knows which verb."""
+"""The versions that have each verb."""
 
 from __future__ import annotations
 
