@@ -1,7 +1,7 @@
-"""A golden case is a folder: input.json is what podwire is told, plan.txt what it would do, result.json its answer.
+"""Golden cases: a folder has input.json, the input of podwire, plan.txt, its plan, and result.json, its result.
 
-input.json holds `environment` (CNI_*), `stdin` (the network configuration), `facts` (of the machine), `lease` (what the
-IPAM answered, in the shape of the current version) and, where it is another than podwire, the `program` that is called.
+input.json has `environment` (CNI_*), `stdin` (the network configuration), `facts` (of the host), `lease` (the IPAM
+plugin's result in the shape of the current version) and, if it is not podwire, the `program` that is called.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ class Case(NamedTuple):
 
 
 def case(name: str) -> Case:
-    """Read and plan a case."""
-    told: dict[str, Any] = json.loads((FOLDER / name / "input.json").read_text())
-    request = parse_request({"CNI_COMMAND": "ADD"} | told["environment"])
-    network = parse_plugin_config(json.dumps(told["stdin"]).encode(), "ADD")
+    """Reads and plans a case."""
+    data: dict[str, Any] = json.loads((FOLDER / name / "input.json").read_text())
+    request = parse_request({"CNI_COMMAND": "ADD"} | data["environment"])
+    network = parse_plugin_config(json.dumps(data["stdin"]).encode(), "ADD")
     errors = ConfigErrors()
-    conf = parse_netconf(network, request.args, errors, told.get("program", PODWIRE))
-    lease = parse_result(Fields(told["lease"], "lease", errors), CURRENT)
+    conf = parse_netconf(network, request.args, errors, data.get("program", PODWIRE))
+    lease = parse_result(Fields(data["lease"], "lease", errors), CURRENT)
     errors.raise_if_any()
-    bridge_mac = told["facts"]["bridge_mac"]
-    facts = Facts(told["facts"]["node"], bridge_mac and parse_mac(bridge_mac), told["facts"]["ipv6"])
+    bridge_mac = data["facts"]["bridge_mac"]
+    facts = Facts(data["facts"]["node"], bridge_mac and parse_mac(bridge_mac), data["facts"]["ipv6"])
     owner = Owner(network.name, request.container_id, request.ifname)
     plan = plan_attachment(Attachment(owner, request.netns, conf, facts, names_of(owner, conf.mac, lease), lease))
     return Case(plan, network.version)

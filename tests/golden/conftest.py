@@ -1,4 +1,4 @@
-"""`pytest tests/golden --update-golden` writes what the plan says now; the difference is reviewed as code."""
+"""`pytest tests/golden --update-golden` writes the present plan; the difference is reviewed as code."""
 
 from __future__ import annotations
 

@@ -11,12 +11,12 @@ from tests.golden.cases import CASES, FOLDER, case
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_plan_and_the_answer_are_those_that_were_reviewed(name: str, updating: bool) -> None:
-    found = case(name)
-    result = json.dumps(found.result, indent=2) + "\n"
+    golden = case(name)
+    result = json.dumps(golden.result, indent=2) + "\n"
     if updating:
-        (FOLDER / name / "plan.txt").write_text(found.text)
+        (FOLDER / name / "plan.txt").write_text(golden.text)
         (FOLDER / name / "result.json").write_text(result)
-    assert found.text == (FOLDER / name / "plan.txt").read_text()
+    assert golden.text == (FOLDER / name / "plan.txt").read_text()
     assert result == (FOLDER / name / "result.json").read_text()
 
 

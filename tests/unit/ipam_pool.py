@@ -1,4 +1,4 @@
-"""A lease folder to play with: calls through the allocator's door, and what another program would do behind it."""
+"""A lease folder for tests: calls of the allocator's verbs, and the changes of another program."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def alive(lease: Lease) -> bool:  # noqa: ARG001
 
 
 class Pool:
-    """One network on one dataDir, and an index folder of its own."""
+    """A network with its own dataDir and index folder."""
 
     def __init__(self, folder: Path, **ipam: Any) -> None:
         self.data = str(folder / "leases")
@@ -99,7 +99,7 @@ class Pool:
             file.write(content)
 
     def foreign_add(self, address: str, container: str, ifname: str = "eth0") -> None:
-        """As the reference does it: under the lock, O_EXCL, then last_reserved_ip."""
+        """Leases an address as the reference does: under the lock, O_EXCL, then last_reserved_ip."""
         os.makedirs(self.folder, exist_ok=True)
         with open(f"{self.folder}/lock", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -134,7 +134,7 @@ def error_of(call: Callable[[], object]) -> CniError:
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Start `work` in a process of its own and return its id; it ends with 0, or with 1 after an exception."""
+    """Starts `work` in a process and returns its id; its status is 0, or 1 after an exception."""
     child = os.fork()
     if child:
         return child
@@ -158,10 +158,10 @@ CHANGES = ("open", "write", "link", "unlink", "utime", "ftruncate", "makedirs")
 
 
 class Calls:
-    """Counts calls of `os`; `act` may be told to do something instead of the call of a given number."""
+    """Counts calls of `os`; `act` replaces the calls of some numbers."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...] = FILE_CALLS) -> None:
-        self.made: list[str] = []
+        self.names: list[str] = []
         self.act: dict[int, Callable[[], object]] = {}
         for name in names:
             module = os if name == "makedirs" else posix  # which has all that podwire calls but this
@@ -169,17 +169,17 @@ class Calls:
 
     def _counted(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
-            self.made.append(name)
-            if act := self.act.get(len(self.made)):
+            self.names.append(name)
+            if act := self.act.get(len(self.names)):
                 act()
             return function(*arguments, **named)
 
         return call
 
     def during(self, work: Callable[[], object]) -> list[str]:
-        self.made.clear()
+        self.names.clear()
         work()
-        return list(self.made)
+        return list(self.names)
 
 
 def names_in(low: str, count: int) -> Iterator[str]:

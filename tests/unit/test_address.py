@@ -17,7 +17,7 @@ ROUNDS = 1500
 
 
 def random_ip(chance: random.Random) -> IP:
-    """Any address, those with runs of zeros and of ones as often as others."""
+    """Returns any address; runs of zeros and of ones are as frequent as other parts."""
     family = chance.choice((4, 6))
     parts = 4 if family == 4 else 8
     size = 8 if family == 4 else 16
@@ -64,8 +64,8 @@ def test_random_networks_agree_with_the_standard_library() -> None:
         assert parse_net(net.text) == net
         assert net.contains(ip)
         assert net.contains(net.last)
-        for one in (further, IP(ip.family, ip.value ^ 1 << chance.randrange(ip.bits))):
-            assert net.contains(one) == (same(one) in other.network), (net.text, one.text)
+        for member in (further, IP(ip.family, ip.value ^ 1 << chance.randrange(ip.bits))):
+            assert net.contains(member) == (same(member) in other.network), (net.text, member.text)
 
 
 def test_random_damage_is_accepted_or_refused_as_by_the_standard_library() -> None:

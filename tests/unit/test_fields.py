@@ -1,4 +1,4 @@
-"""Reading objects: any case, last wins, null is absence, every fault with its path."""
+"""Readers of objects: any case, last wins, null is absence, every error with its path."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ def fields(text: str, path: str = "") -> Fields:
 
 
 READERS: dict[str, tuple[Callable[[Fields], Any], Any]] = {
-    "text": (lambda one: one.text("key"), ""),
-    "text with default": (lambda one: one.text("key", "default"), "default"),
-    "flag": (lambda one: one.flag("key"), False),
-    "integer": (lambda one: one.integer("key", 1, 9), 0),
-    "integer with default": (lambda one: one.integer("key", 1, 9, 999), 999),
-    "optional integer": (lambda one: one.optional_integer("key", 1, 9), None),
-    "items": (lambda one: one.items("key"), []),
-    "objects": (lambda one: one.objects("key"), []),
-    "texts": (lambda one: one.texts("key"), ()),
-    "ip": (lambda one: one.ip("key"), None),
-    "net": (lambda one: one.net("key"), None),
-    "mac": (lambda one: one.mac("key"), None),
+    "text": (lambda document: document.text("key"), ""),
+    "text with default": (lambda document: document.text("key", "default"), "default"),
+    "flag": (lambda document: document.flag("key"), False),
+    "integer": (lambda document: document.integer("key", 1, 9), 0),
+    "integer with default": (lambda document: document.integer("key", 1, 9, 999), 999),
+    "optional integer": (lambda document: document.optional_integer("key", 1, 9), None),
+    "items": (lambda document: document.items("key"), []),
+    "objects": (lambda document: document.objects("key"), []),
+    "texts": (lambda document: document.texts("key"), ()),
+    "ip": (lambda document: document.ip("key"), None),
+    "net": (lambda document: document.net("key"), None),
+    "mac": (lambda document: document.mac("key"), None),
 }
 
 
 @pytest.mark.parametrize("text", ["{}", '{"key": null}', '{"other": 1}'])
 @pytest.mark.parametrize(("read", "default"), READERS.values(), ids=READERS)
 def test_what_is_absent_or_null_is_the_default(read: Callable[[Fields], Any], default: Any, text: str) -> None:
-    one = fields(text)
-    assert read(one) == default
-    assert one.errors.messages == []
+    document = fields(text)
+    assert read(document) == default
+    assert document.errors.messages == []
 
 
 @pytest.mark.parametrize(
-    ("reader", "value", "found"),
+    ("reader", "value", "result"),
     [
         ("text", '"a"', "a"),
         ("text", '""', ""),
@@ -63,10 +63,10 @@ def test_what_is_absent_or_null_is_the_default(read: Callable[[Fields], Any], de
     ],
 )
 @pytest.mark.parametrize("key", ["key", "KEY", "Key", "kEy"])
-def test_a_key_is_read_in_any_case(reader: str, value: str, found: Any, key: str) -> None:
-    one = fields(f'{{"{key}": {value}}}')
-    assert READERS[reader][0](one) == found
-    assert one.errors.messages == []
+def test_a_key_is_read_in_any_case(reader: str, value: str, result: Any, key: str) -> None:
+    document = fields(f'{{"{key}": {value}}}')
+    assert READERS[reader][0](document) == result
+    assert document.errors.messages == []
 
 
 @pytest.mark.parametrize(
@@ -96,44 +96,44 @@ def test_a_key_is_read_in_any_case(reader: str, value: str, found: Any, key: str
 )
 def test_a_fault_names_its_path_and_leaves_a_default(reader: str, value: str, error: str) -> None:
     read, default = READERS[reader]
-    one = fields(f'{{"key": {value}}}', "a.b[0]")
-    found = read(one)
-    assert one.errors.messages == [f"a.b[0].key: {error}"]
-    assert found == (1 if reader == "optional integer" else default)
+    document = fields(f'{{"key": {value}}}', "a.b[0]")
+    result = read(document)
+    assert document.errors.messages == [f"a.b[0].key: {error}"]
+    assert result == (1 if reader == "optional integer" else default)
 
 
 def test_the_last_of_several_spellings_wins() -> None:
-    one = fields('{"MTU": 1, "mtu": 2, "Mtu": 3, "MTU": 4}')
-    assert one.integer("mtu", 0, 9) == 4
+    document = fields('{"MTU": 1, "mtu": 2, "Mtu": 3, "MTU": 4}')
+    assert document.integer("mtu", 0, 9) == 4
 
 
 def test_a_key_is_there_even_as_null() -> None:
-    one = fields('{"Key": null}')
-    assert one.has("key")
-    assert not one.has("other")
-    assert one.raw("key") is None
+    document = fields('{"Key": null}')
+    assert document.has("key")
+    assert not document.has("other")
+    assert document.raw("key") is None
 
 
 def test_objects_nest_with_their_path() -> None:
-    one = fields('{"a": {"B": {"c": 1}}}')
-    inner = one.object("a").object("b")
+    document = fields('{"a": {"B": {"c": 1}}}')
+    inner = document.object("a").object("b")
     inner.text("c")
-    one.object("absent").error("d", "missing")
-    one.error("e", "odd")
-    assert one.errors.messages == ["a.b.c: expected a text", "absent.d: missing", "e: odd"]
+    document.object("absent").error("d", "missing")
+    document.error("e", "odd")
+    assert document.errors.messages == ["a.b.c: expected a text", "absent.d: missing", "e: odd"]
 
 
 def test_a_value_that_is_no_object_reads_as_an_empty_one() -> None:
-    one = fields('{"a": []}')
-    assert one.object("a").text("b") == ""
-    assert one.errors.messages == ["a: expected an object"]
+    document = fields('{"a": []}')
+    assert document.object("a").text("b") == ""
+    assert document.errors.messages == ["a: expected an object"]
 
 
 def test_members_of_a_list_are_named_by_their_place() -> None:
-    one = fields('{"list": [{"a": 1}, 2, {"a": "x"}], "texts": ["a", 1, "b", null]}')
-    assert [item.text("a") for item in one.objects("list")] == ["", "x"]
-    assert one.texts("texts") == ("a", "b")
-    assert one.errors.messages == [
+    document = fields('{"list": [{"a": 1}, 2, {"a": "x"}], "texts": ["a", 1, "b", null]}')
+    assert [item.text("a") for item in document.objects("list")] == ["", "x"]
+    assert document.texts("texts") == ("a", "b")
+    assert document.errors.messages == [
         "list[1]: expected an object",
         "list[0].a: expected a text",
         "texts[1]: expected a text",
@@ -143,14 +143,14 @@ def test_members_of_a_list_are_named_by_their_place() -> None:
 
 def test_objects_of_a_list_share_its_faults() -> None:
     errors = ConfigErrors()
-    assert [one.path for one in objects_of([{}, None, {}], "x", errors)] == ["x[0]", "x[2]"]
+    assert [document.path for document in objects_of([{}, None, {}], "x", errors)] == ["x[0]", "x[2]"]
     assert errors.messages == ["x[1]: expected an object"]
 
 
 def test_half_a_character_is_replaced_as_in_go() -> None:
-    one = fields('{"text": "a\\ud800b\\udc00", "texts": ["\\ud83d\\ude00\\ud83d"]}')
-    assert one.text("text") == "a\ufffdb\ufffd"
-    assert one.texts("texts") == ("\U0001f600\ufffd",)
+    document = fields('{"text": "a\\ud800b\\udc00", "texts": ["\\ud83d\\ude00\\ud83d"]}')
+    assert document.text("text") == "a\ufffdb\ufffd"
+    assert document.texts("texts") == ("\U0001f600\ufffd",)
 
 
 def test_all_faults_are_refused_in_one() -> None:

@@ -1,4 +1,4 @@
-"""Folders that are made, and those that cannot be."""
+"""Folders that can be created, and those that cannot."""
 
 from __future__ import annotations
 

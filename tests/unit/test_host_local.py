@@ -1,4 +1,4 @@
-"""The allocator as a program of its own: every verb through `run`."""
+"""host-local as a separate program: every verb through `run`."""
 
 from __future__ import annotations
 

@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 def span(subnet: str, start: str = "", end: str = "", gateway: str = "") -> Range:
     parts = [parse_ip(text) if text else None for text in (start, end, gateway)]
-    made = make_range(parse_net(subnet), parts[0], parts[1], parts[2], lambda key, text: pytest.fail(key + text))
-    assert made
-    return made
+    result = make_range(parse_net(subnet), parts[0], parts[1], parts[2], lambda key, text: pytest.fail(key + text))
+    assert result
+    return result
 
 
-def free_except(taken: set[int]) -> Callable[[int, int, int], int | None]:
-    return lambda _, low, high: next((value for value in range(low, high + 1) if value not in taken), None)
+def free_except(leased: set[int]) -> Callable[[int, int, int], int | None]:
+    return lambda _, low, high: next((value for value in range(low, high + 1) if value not in leased), None)
 
 
-def turns(one: RangeSet, last: str, count: int) -> list[str]:
-    """The addresses that `count` containers get one after the other, none of them ever given back."""
-    taken: set[int] = set()
+def turns(range_set: RangeSet, last: str, count: int) -> list[str]:
+    """Returns the addresses of `count` containers in their order; none is released."""
+    leased: set[int] = set()
     before = parse_ip(last) if last else None
     got = []
     for _ in range(count):
-        config = next_free(one, before, free_except(taken))
+        config = next_free(range_set, before, free_except(leased))
         got.append(config.address.ip.text if config else "")
         if config:
             before = config.address.ip
-            taken.add(before.value)
+            leased.add(before.value)
     return got
 
 
@@ -44,9 +44,17 @@ def test_the_first_address_is_the_one_after_the_gateway() -> None:
 
 
 def test_the_round_goes_on_after_the_last_address_and_ends_with_it() -> None:
-    one = RangeSet("", (span("10.1.2.0/29"), span("10.1.3.0/30")))
-    assert turns(one, "10.1.2.5", 7) == ["10.1.2.6", "10.1.3.2", "10.1.2.2", "10.1.2.3", "10.1.2.4", "10.1.2.5", ""]
-    assert turns(one, "10.1.3.2", 2) == ["10.1.2.2", "10.1.2.3"]
+    range_set = RangeSet("", (span("10.1.2.0/29"), span("10.1.3.0/30")))
+    assert turns(range_set, "10.1.2.5", 7) == [
+        "10.1.2.6",
+        "10.1.3.2",
+        "10.1.2.2",
+        "10.1.2.3",
+        "10.1.2.4",
+        "10.1.2.5",
+        "",
+    ]
+    assert turns(range_set, "10.1.3.2", 2) == ["10.1.2.2", "10.1.2.3"]
 
 
 def test_a_last_address_of_other_ranges_restarts_the_round() -> None:
@@ -54,32 +62,32 @@ def test_a_last_address_of_other_ranges_restarts_the_round() -> None:
 
 
 def test_a_set_of_nothing_but_its_gateway_is_exhausted() -> None:
-    one = RangeSet("", (span("10.1.2.0/29", "10.1.2.3", "10.1.2.3", "10.1.2.3"),))
-    assert turns(one, "", 1) == [""]
-    assert turns(one, "10.1.2.3", 1) == [""]
+    range_set = RangeSet("", (span("10.1.2.0/29", "10.1.2.3", "10.1.2.3", "10.1.2.3"),))
+    assert turns(range_set, "", 1) == [""]
+    assert turns(range_set, "10.1.2.3", 1) == [""]
 
 
 def test_an_address_comes_with_its_own_range_s_prefix_and_gateway() -> None:
-    one = RangeSet("", (span("10.1.2.0/29"), span("10.1.3.0/24", gateway="10.1.3.9")))
-    config = next_free(one, parse_ip("10.1.2.6"), free_except(set()))
+    range_set = RangeSet("", (span("10.1.2.0/29"), span("10.1.3.0/24", gateway="10.1.3.9")))
+    config = next_free(range_set, parse_ip("10.1.2.6"), free_except(set()))
     assert config
     assert (config.address, config.gateway) == (parse_net("10.1.3.1/24"), parse_ip("10.1.3.9"))
     assert config.interface is None
 
 
-def reference_turns(one: RangeSet, last: IP | None) -> Iterator[tuple[IP, Net]]:
-    """RangeIter.Next of host-local, address by address."""
-    index = next((index for index, part in enumerate(one.ranges) if last and part.contains(last)), None)
+def reference_turns(range_set: RangeSet, last: IP | None) -> Iterator[tuple[IP, Net]]:
+    """Yields addresses as host-local's RangeIter.Next."""
+    index = next((index for index, part in enumerate(range_set.ranges) if last and part.contains(last)), None)
     current = last if index is not None else None
     index = index or 0
     start: IP | None = None
     while True:
-        part = one.ranges[index]
+        part = range_set.ranges[index]
         if current is None:
             current = part.start
         elif current == part.end:
-            index = (index + 1) % len(one.ranges)
-            part = one.ranges[index]
+            index = (index + 1) % len(range_set.ranges)
+            part = range_set.ranges[index]
             current = part.start
         else:
             current = IP(current.family, current.value + 1)
@@ -100,12 +108,12 @@ def test_any_set_is_used_in_the_reference_s_order(seed: int) -> None:
             low, high = sorted(dice.sample(range(1, 7), 2))
             gateway = IP(4, base.ip.value + dice.randint(0, 8))
             parts.append(Range(base, IP(4, base.ip.value + low), IP(4, base.ip.value + high), gateway))
-        one = RangeSet("", tuple(parts))
+        range_set = RangeSet("", tuple(parts))
         everything = [IP(4, part.subnet.ip.value + offset) for part in parts for offset in range(8)]
-        taken = {ip.value for ip in everything if dice.random() < dice.choice([0.2, 0.8, 1])}
+        leased = {ip.value for ip in everything if dice.random() < dice.choice([0.2, 0.8, 1])}
         last = dice.choice([None, *everything])
-        expected = next((found for found in reference_turns(one, last) if found[0].value not in taken), None)
-        config = next_free(one, last, free_except(taken))
+        expected = next((entry for entry in reference_turns(range_set, last) if entry[0].value not in leased), None)
+        config = next_free(range_set, last, free_except(leased))
         assert (config and (config.address.ip, config.address.network)) == expected
 
 

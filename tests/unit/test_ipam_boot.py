@@ -1,4 +1,4 @@
-"""A reboot leaves leases without containers. They go only when their age and the machine agree that they are dead."""
+"""A reboot leaves leases without containers. They are released only if both their age and the host show it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine that started an hour ago, and whose PID 1 did so 100 s later."""
+    """Fakes a host that started an hour ago, and whose PID 1 started 100 s later."""
     folder = tmp_path / "proc"
     os.makedirs(folder / "1")
     ticks = 100 * os.sysconf("SC_CLK_TCK")
@@ -41,7 +41,7 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def aged(pool: Pool, address: str, container: str, hours: float) -> None:
-    """A lease written so many hours ago."""
+    """Writes a lease of so many hours ago."""
     pool.write(address, f"{container}\r\neth0".encode())
     written = time.time() - hours * HOUR
     os.utime(f"{pool.folder}/{address}", (written, written))
@@ -132,7 +132,7 @@ def test_readers_give_nothing_back(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("run")
 def test_a_pool_full_of_an_earlier_boot_is_available_again(tmp_path: Path) -> None:
-    """Else STATUS would keep the runtime from ever asking for the ADD that gives back."""
+    """Otherwise STATUS would keep the runtime from calling the ADD that releases them."""
     pool = Pool(tmp_path)
     for number in range(2, 7):
         aged(pool, f"10.1.2.{number}", "pod", 2)
@@ -161,7 +161,7 @@ def test_an_interrupted_return_is_taken_up_by_the_next_call(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("run")
 def test_many_first_adds_at_once_give_back_once_and_lose_nothing_new(tmp_path: Path) -> None:
-    """With another program leasing in the middle."""
+    """Another program leases between both."""
     pool = Pool(tmp_path, subnet="10.1.2.0/24")
     for number in range(2, 100):
         aged(pool, f"10.1.2.{number}", f"old{number}", 2)

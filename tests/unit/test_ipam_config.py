@@ -132,10 +132,10 @@ def test_all_faults_are_named_at_once_with_their_paths(
 
 
 def test_faults_of_other_rooms_hide_none_of_ours() -> None:
-    found = ConfigErrors()
-    found.add("mtu", "expected an integer")
-    main.validate(request("pod", args="IP=pod"), network({}), found)
-    assert found.messages == [
+    errors = ConfigErrors()
+    errors.add("mtu", "expected an integer")
+    main.validate(request("pod", args="IP=pod"), network({}), errors)
+    assert errors.messages == [
         "mtu: expected an integer",
         "ipam: no IP ranges specified",
         "CNI_ARGS.IP: 'pod' is not an IP address",

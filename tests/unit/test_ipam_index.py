@@ -1,4 +1,4 @@
-"""The index is a cache: what it says is always what the lease folder says, and it makes no difference how many."""
+"""The index is a cache: it always agrees with the lease folder, however many leases there are."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def _run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
-    """With three leases, and an index that knows them."""
-    made = Pool(tmp_path)
+    """A pool with three leases, and an index of them."""
+    result = Pool(tmp_path)
     for number in range(3):
-        made.add(f"pod{number}")
-    return made
+        result.add(f"pod{number}")
+    return result
 
 
-def index_by_hand(folder: Path, taken: set[int], family: int = 4) -> Index:
+def index_by_hand(folder: Path, leased: set[int], family: int = 4) -> Index:
     index = Index(str(folder))
     index.clear()
-    for value in taken:
+    for value in leased:
         index.mark(IP(family, value), leased=True)
     return index
 
@@ -47,12 +47,12 @@ def index_by_hand(folder: Path, taken: set[int], family: int = 4) -> Index:
 def test_the_first_free_address_is_that_of_a_naive_search(tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
     edge = BITMAP * dice.randint(1, 3)
-    taken = {edge + dice.randint(-40, 40) for _ in range(dice.choice([0, 20, 500]))}
-    index = index_by_hand(tmp_path, taken)
+    leased = {edge + dice.randint(-40, 40) for _ in range(dice.choice([0, 20, 500]))}
+    index = index_by_hand(tmp_path, leased)
     for _ in range(300):
         low = edge + dice.randint(-50, 50)
         high = low + dice.randint(-1, 90)
-        expected = next((value for value in range(low, high + 1) if value not in taken), None)
+        expected = next((value for value in range(low, high + 1) if value not in leased), None)
         assert index.first_free(4, low, high) == expected
 
 
@@ -116,7 +116,7 @@ def test_an_address_given_to_another_owner_behind_our_back_stays_that_owner_s(po
 
 
 def test_what_the_index_names_is_read_before_it_counts(pool: Pool) -> None:
-    """A lease rewritten in place leaves the folder's stamp as it was."""
+    """A lease that is rewritten in place does not change the folder's stamp."""
     pool.write("10.1.2.3", b"foreign\r\neth0")
     assert pool.leased("pod1") == set()
     pool.delete("pod1")
@@ -250,12 +250,12 @@ def test_a_folder_that_others_write_to_is_not_believed_and_taken_from_them(pool:
 def test_the_modes_are_the_indexs_own(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        made = Pool(tmp_path / "a" / "b")
-        made.add("pod")
-        for top in (Path(made.index), tmp_path / "run", tmp_path / "a"):
-            for found in (top, *top.rglob("*")):
-                assert not found.stat().st_mode & 0o022, found
-        for page in Path(made.index).iterdir():
+        result = Pool(tmp_path / "a" / "b")
+        result.add("pod")
+        for top in (Path(result.index), tmp_path / "run", tmp_path / "a"):
+            for entry in (top, *top.rglob("*")):
+                assert not entry.stat().st_mode & 0o022, entry
+        for page in Path(result.index).iterdir():
             assert page.stat().st_mode & 0o777 == 0o600
     finally:
         os.umask(before)
@@ -305,7 +305,7 @@ def memory(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(params=["contiguous", "random"])
 def crowd(request: pytest.FixtureRequest, memory: Path) -> Pool:
-    """A /16 with 60,000 leases, the last of them at its end, so that the round has just wrapped around."""
+    """A /16 with 60,000 leases, the last of them at its end, so that round robin starts again."""
     pool = Pool(memory, subnet="10.1.0.0/16")
     everything = list(names_in(LOW, 65_533))
     fill(pool, everything[:MANY] if request.param == "contiguous" else random.Random(1).sample(everything, MANY))

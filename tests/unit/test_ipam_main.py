@@ -326,7 +326,7 @@ class Model:
 
 
 def disturb(dice: random.Random, pool: Pool, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What another program, a crash or an administrator may do between two calls."""
+    """Changes the folder as another program, a crash or an administrator may do between two calls."""
     free = [ip for ip in model.order if ip not in model.owners]
     event = dice.choice(["foreign add", "foreign delete", "torn", "page", "run"])
     untorn = [ip for ip in free if not os.path.exists(f"{pool.folder}/{ip}")]  # the reference heals nothing

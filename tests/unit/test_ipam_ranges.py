@@ -9,17 +9,17 @@ from ipam.ranges import Range, RangeSet, check_set, check_sets, make_range
 def described(subnet: str, start: str = "", end: str = "", gateway: str = "") -> tuple[Range | None, list[str]]:
     errors: list[str] = []
     parts = [parse_ip(text) if text else None for text in (start, end, gateway)]
-    made = make_range(
+    valid_range = make_range(
         parse_net(subnet), parts[0], parts[1], parts[2], lambda key, text: errors.append(f"{key}: {text}")
     )
-    return made, errors
+    return valid_range, errors
 
 
-def made(subnet: str, start: str = "", end: str = "", gateway: str = "") -> Range:
-    one, errors = described(subnet, start, end, gateway)
-    assert one is not None
+def valid_range(subnet: str, start: str = "", end: str = "", gateway: str = "") -> Range:
+    part, errors = described(subnet, start, end, gateway)
+    assert part is not None
     assert not errors
-    return one
+    return part
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def made(subnet: str, start: str = "", end: str = "", gateway: str = "") -> Rang
     ],
 )
 def test_a_range_fills_in_the_reference_defaults(arguments: tuple[str, ...], text: str, gateway: str) -> None:
-    one = made(*arguments)
-    assert (one.text, one.gateway.text) == (text, gateway)
+    part = valid_range(*arguments)
+    assert (part.text, part.gateway.text) == (text, gateway)
 
 
 @pytest.mark.parametrize(
@@ -72,15 +72,15 @@ def test_every_fault_of_a_range_is_named_with_its_key(arguments: tuple[str, ...]
 
 
 def test_a_range_contains_its_ends_and_nothing_of_another_family() -> None:
-    one = made("10.1.2.0/24", "10.1.2.5", "10.1.2.7")
+    part = valid_range("10.1.2.0/24", "10.1.2.5", "10.1.2.7")
     inside = [
-        text for text in ("10.1.2.4", "10.1.2.5", "10.1.2.7", "10.1.2.8", "::10.1.2.6") if one.contains(parse_ip(text))
+        text for text in ("10.1.2.4", "10.1.2.5", "10.1.2.7", "10.1.2.8", "::10.1.2.6") if part.contains(parse_ip(text))
     ]
     assert inside == ["10.1.2.5", "10.1.2.7"]
 
 
 def test_a_set_finds_the_range_of_an_address() -> None:
-    low, high = made("10.1.2.0/29"), made("10.1.3.0/29")
+    low, high = valid_range("10.1.2.0/29"), valid_range("10.1.3.0/29")
     both = RangeSet("ipam", (low, high))
     assert both.range_of(parse_ip("10.1.3.3")) == high
     assert both.range_of(parse_ip("10.1.4.1")) is None
@@ -89,8 +89,10 @@ def test_a_set_finds_the_range_of_an_address() -> None:
 
 def test_a_set_has_one_family_and_no_address_twice() -> None:
     errors: list[tuple[str, str]] = []
-    two = made("10.1.2.0/24", "10.1.2.1", "10.1.2.10"), made("10.1.2.0/24", "10.1.2.10", "10.1.2.20")
-    check_set(RangeSet("ipam.ranges[0]", (*two, made("fd00::/64"))), lambda where, text: errors.append((where, text)))
+    two = valid_range("10.1.2.0/24", "10.1.2.1", "10.1.2.10"), valid_range("10.1.2.0/24", "10.1.2.10", "10.1.2.20")
+    check_set(
+        RangeSet("ipam.ranges[0]", (*two, valid_range("fd00::/64"))), lambda where, text: errors.append((where, text))
+    )
     assert errors == [
         ("ipam.ranges[0]", "mixed address families"),
         ("ipam.ranges[0]", "subnets 10.1.2.1-10.1.2.10 and 10.1.2.10-10.1.2.20 overlap"),
@@ -100,9 +102,9 @@ def test_a_set_has_one_family_and_no_address_twice() -> None:
 def test_sets_that_share_addresses_are_named_with_their_paths() -> None:
     errors: list[tuple[str, str]] = []
     sets = [
-        RangeSet("runtimeConfig.ipRanges[0]", (made("10.1.0.0/24"),)),
-        RangeSet("ipam", (made("10.2.0.0/24"),)),
-        RangeSet("ipam.ranges[0]", (made("10.3.0.0/24"), made("10.0.0.0/8", "10.1.0.200", "10.1.0.201"))),
+        RangeSet("runtimeConfig.ipRanges[0]", (valid_range("10.1.0.0/24"),)),
+        RangeSet("ipam", (valid_range("10.2.0.0/24"),)),
+        RangeSet("ipam.ranges[0]", (valid_range("10.3.0.0/24"), valid_range("10.0.0.0/8", "10.1.0.200", "10.1.0.201"))),
     ]
     check_sets(sets, lambda where, text: errors.append((where, text)))
     assert errors == [("ipam.ranges[0]", "range set 0 overlaps with 2 (runtimeConfig.ipRanges[0])")]

@@ -141,7 +141,7 @@ TICK = 4_000_000  # ns between the times that a kernel without multigrain timest
 
 
 def test_every_change_of_the_folder_changes_a_signed_stamp(store: Store) -> None:
-    """Also within the kernel's tick, in which plain modification times stay the same."""
+    """This holds within the kernel's tick, too, in which modification times stay the same."""
     for number in range(200):
         signed = store.sign()
         assert signed == store.stamp()
@@ -174,7 +174,7 @@ def sweep(
     act: Callable[[], object],
     after: Callable[[Pool, CniError | None], object] = lambda _pool, _error: None,
 ) -> int:
-    """Let `act` happen before each change that `work` makes, one after the other; returns how many there are."""
+    """Runs `act` before each change that `work` makes, one in each run; returns the number of changes."""
     number = 0
     while True:
         number += 1
@@ -190,7 +190,7 @@ def sweep(
                 work(pool)
             except CniError as error:
                 refused = error
-            if len(calls.made) < number:
+            if len(calls.names) < number:
                 os._exit(3)
             calls.act.clear()
             after(pool, refused)
@@ -203,7 +203,7 @@ def sweep(
 
 
 def healed(pool: Pool) -> None:
-    """Whatever happened: the others keep what they had, nothing is torn, and all can be given back and used again."""
+    """Checks that other leases are unchanged, none is torn, and all can be released and used again."""
     assert pool.leased("earlier") == {"10.1.2.2", "fd00::2"}
     for container in ("going", "coming"):
         pool.delete(container)

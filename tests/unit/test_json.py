@@ -1,4 +1,4 @@
-"""JSON in and out: the standard library's public module, its scanner in Python, is the oracle of its C halves."""
+"""JSON in both directions: the public module's scanner in Python is the oracle of the C functions."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def last_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def oracle(text: str) -> Any:
-    """The value of a document by the public module's scanner in Python. Raises ValueError, RecursionError."""
+    """Returns a document's value by the public module's scanner in Python. Raises ValueError, RecursionError."""
     decoder = json.JSONDecoder(object_pairs_hook=last_wins, parse_constant=refuse)
     decoder.scan_once = json.scanner.py_make_scanner(decoder)  # type: ignore[attr-defined]  # typeshed lacks it
     return decoder.decode(text)
@@ -93,7 +93,7 @@ def expected(text: str) -> str:
 
 @pytest.fixture(params=["C halves", "public module"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """With the private module, and where the interpreter has none."""
+    """The private module, and the public one if the interpreter has no private one."""
     if request.param == "public module":
         monkeypatch.setitem(sys.modules, "_json", None)
     return str(request.param)
@@ -132,7 +132,7 @@ def test_an_empty_document_is_named_so(data: bytes) -> None:
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('[{"a":', "}]")])
 @pytest.mark.parametrize("depth", [jsontext.DEPTH + 1, jsontext.DEPTH * 2, DEEP])
 def test_nesting_beyond_measure_is_refused(opening: str, closing: str, depth: int) -> None:
-    """Not only where reading fails: what is nested almost as deep could not be written again."""
+    """The limit is lower than that of reading: a document nested almost as deep could not be written."""
     with pytest.raises(DecodingFailure, match=r"^stdin is nested too deep: 500 objects"):
         jsontext.parse(f"{opening * depth}1{closing * depth}".encode(), "stdin")
 
@@ -188,7 +188,7 @@ def test_of_keys_that_repeat_the_last_wins_in_its_place() -> None:
 def test_numbers_keep_their_kind() -> None:
     value = jsontext.parse(b"[1500, 1500.0, 15e2, true]", "it")
     assert isinstance(value, list)
-    assert [type(one) for one in value] == [int, float, float, bool]
+    assert [type(element) for element in value] == [int, float, float, bool]
 
 
 def test_bytes_that_are_no_utf8_become_replacement_characters() -> None:
@@ -252,8 +252,8 @@ def random_text(chance: random.Random, depth: int) -> str:
         pairs = [f'"{chance.choice("abA")}": {random_text(chance, depth - 1)}' for _ in range(chance.randrange(4))]
         return "{" + ", ".join(pairs) + "}"
     number = str(chance.randrange(-(10**6), 10**6))
-    words = ["null", "true", f"{number}.5e{chance.randrange(-3, 3)}", '"\\u00e9 x"', f'"é{number}"', number]
-    return words[kind]
+    literals = ["null", "true", f"{number}.5e{chance.randrange(-3, 3)}", '"\\u00e9 x"', f'"é{number}"', number]
+    return literals[kind]
 
 
 def mutated(chance: random.Random, text: str) -> str:

@@ -1,4 +1,4 @@
-"""Keys that nobody reads: told with what may have been meant, and never of what others have a use for."""
+"""Unknown keys: reported with a suggestion; never the keys that other programs read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 ALL = ["podwire", "bridge", "ptp", "host-local", "portmap", "bandwidth", "firewall", "tuning", "loopback", "flannel"]
 
 
-def told(program: str = "podwire", **members: Any) -> list[str]:
+def notices(program: str = "podwire", **members: Any) -> list[str]:
     network = {"cniVersion": "1.1.0", "name": "net", "type": program} | members
     return ignored(program, parse_plugin_config(json.dumps(network).encode(), "ADD"))
 
@@ -58,7 +58,7 @@ def told(program: str = "podwire", **members: Any) -> list[str]:
     ],
 )
 def test_what_has_no_effect_is_told(program: str, members: dict[str, Any], text: str) -> None:
-    assert told(program, **members) == [text]
+    assert notices(program, **members) == [text]
 
 
 @pytest.mark.parametrize("program", ALL)
@@ -85,30 +85,30 @@ def test_what_runtimes_and_people_put_in_is_known(program: str) -> None:
         "capabilities": {"aliases": True, "snat": True, "io.kubernetes.cri.pod-annotations": True, "bogus": False},
         "unsaid": None,
     }
-    assert told(program, **put_in) == []
-    assert told(program, **{key.upper(): value for key, value in put_in.items()}) == []
+    assert notices(program, **put_in) == []
+    assert notices(program, **{key.upper(): value for key, value in put_in.items()}) == []
 
 
 @pytest.mark.parametrize("program", ["podwire", "bridge", "ptp"])
 def test_another_allocators_configuration_is_its_own_to_judge(program: str) -> None:
-    assert told(program, ipam={"type": "dhcp", "provide": []}, capabilities={"special": True}) == []
+    assert notices(program, ipam={"type": "dhcp", "provide": []}, capabilities={"special": True}) == []
 
 
 def test_an_allocator_judges_nothing_of_the_plugin_that_calls_it() -> None:
-    assert told("host-local", master="eth0", linkInContainer=True, ipam={"type": "host-local"}) == []
+    assert notices("host-local", master="eth0", linkInContainer=True, ipam={"type": "host-local"}) == []
 
 
 def test_a_key_of_another_plugin_is_passed_over() -> None:
-    assert told("ptp", bridge="br0", hairpinMode=True) == told("portmap", mode="routed", dataDir="/x") == []
+    assert notices("ptp", bridge="br0", hairpinMode=True) == notices("portmap", mode="routed", dataDir="/x") == []
 
 
 def test_what_is_handed_on_to_another_plugin_is_its_own_to_judge() -> None:
-    assert told("flannel", delegate={"type": "macvlan", "master": "eth0"}, ipam={"subnetLen": 1}) == []
+    assert notices("flannel", delegate={"type": "macvlan", "master": "eth0"}, ipam={"subnetLen": 1}) == []
 
 
 def test_many_keys_are_told_by_their_number() -> None:
     unknown: dict[str, Any] = {f"unknown{number}": 1 for number in range(50_000)} | {"x" * 100_000: 1}
-    texts = told(**unknown)
+    texts = notices(**unknown)
     assert len(texts) == 11
     assert texts[-1] == "and 49991 more"
 
@@ -118,7 +118,7 @@ def test_the_examples_have_no_such_key(path: Path) -> None:
     document = json.loads(path.read_text(encoding="utf-8"))
     for plugin in document["plugins"]:
         members = {"cniVersion": document["cniVersion"], "name": document["name"], **plugin}
-        assert told(plugin["type"], **members) == []
+        assert notices(plugin["type"], **members) == []
 
 
 def test_all_keys_that_the_readme_explains_are_known() -> None:
@@ -126,11 +126,11 @@ def test_all_keys_that_the_readme_explains_are_known() -> None:
     own = text.partition("### `type: podwire`")[2].partition("A **port mapping**")[0]
     keys = [word for line in own.split("\n") if line.startswith("| `") for word in line.split("|")[1].split("`")[1::2]]
     assert len(keys) > 30
-    assert told("podwire", **{key: {} for key in keys if key not in ("ipam", "name", "cniVersion")}) == []
+    assert notices("podwire", **{key: {} for key in keys if key not in ("ipam", "name", "cniVersion")}) == []
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "strokes"),
+    ("source", "other", "strokes"),
     [
         ("", "", 0),
         ("a", "", 1),
@@ -141,8 +141,8 @@ def test_all_keys_that_the_readme_explains_are_known() -> None:
         ("ca", "abc", 3),
     ],
 )
-def test_strokes_are_counted(one: str, other: str, strokes: int) -> None:
-    assert distance(one, other) == distance(other, one) == strokes
+def test_strokes_are_counted(source: str, other: str, strokes: int) -> None:
+    assert distance(source, other) == distance(other, source) == strokes
 
 
 def test_what_is_far_away_is_not_meant() -> None:

@@ -1,4 +1,4 @@
-"""The configuration of podwire, bridge and ptp: every key, every fault with its path."""
+"""The configuration of podwire, bridge and ptp: every key, every error with its path."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ def conf_of(members: dict[str, Any], mac: str = "", program: str = "podwire") ->
 
 
 def test_without_keys_all_is_the_default() -> None:
-    found, errors = conf_of({})
+    netconf, errors = conf_of({})
     assert errors == []
-    assert found._asdict() == DEFAULTS
-    assert not found.vlan_aware
+    assert netconf._asdict() == DEFAULTS
+    assert not netconf.vlan_aware
 
 
 @pytest.mark.parametrize("key", ["bridge", "mtu", "vlan", "vlanTrunk", "dns", "ipam", "isGateway", "ipMasqBackend"])
 def test_null_is_absence(key: str) -> None:
-    found, errors = conf_of({key: None})
+    netconf, errors = conf_of({key: None})
     assert errors == []
-    assert found._asdict() == DEFAULTS
+    assert netconf._asdict() == DEFAULTS
 
 
 KEYS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -125,15 +125,15 @@ KEYS: dict[str, tuple[Any, dict[str, Any]]] = {
 @pytest.mark.parametrize("key", KEYS)
 def test_each_key_has_its_meaning_in_any_case(key: str, spell: Any) -> None:
     value, meaning = KEYS[key]
-    found, errors = conf_of({spell(key): value})
+    netconf, errors = conf_of({spell(key): value})
     assert errors == []
-    assert found._asdict() == DEFAULTS | meaning
+    assert netconf._asdict() == DEFAULTS | meaning
 
 
 def test_limits_of_the_configuration_itself_are_known() -> None:
-    found, errors = conf_of(BANDWIDTH)
+    netconf, errors = conf_of(BANDWIDTH)
     assert errors == []
-    assert found._asdict() == DEFAULTS | {"bandwidth": Bandwidth(Rate(1000, 2000)), "bandwidth_requested": True}
+    assert netconf._asdict() == DEFAULTS | {"bandwidth": Bandwidth(Rate(1000, 2000)), "bandwidth_requested": True}
 
 
 EVERYTHING: dict[str, Any] = {
@@ -146,11 +146,11 @@ EVERYTHING: dict[str, Any] = {
 
 
 def test_a_drop_in_for_bridge_knows_what_the_reference_knows() -> None:
-    """Its ports and limits are those of the plugins that are chained behind it."""
-    found, errors = conf_of(EVERYTHING, program="bridge")
+    """Ports and limits belong to the plugins that are chained behind it."""
+    netconf, errors = conf_of(EVERYTHING, program="bridge")
     assert errors == []
     known = {"is_gateway": True, "is_default_gateway": True, "mac_spoof_check": True, "accept": False}
-    assert found._asdict() == DEFAULTS | known
+    assert netconf._asdict() == DEFAULTS | known
 
 
 @pytest.mark.parametrize(
@@ -159,16 +159,16 @@ def test_a_drop_in_for_bridge_knows_what_the_reference_knows() -> None:
 )
 def test_keys_of_bridge_mean_nothing_to_ptp(members: dict[str, Any]) -> None:
     errors = ConfigErrors()
-    told = {"ipam": {"type": "host-local"}, **members}
-    conf = parse_netconf(PluginConfig("net", "1.1.0", told, b""), {}, errors, "ptp")
+    document = {"ipam": {"type": "host-local"}, **members}
+    conf = parse_netconf(PluginConfig("net", "1.1.0", document, b""), {}, errors, "ptp")
     assert errors.messages == []
     assert (conf.hairpin, conf.vlan, conf.disable_container_interface) == (False, 0, False)
 
 
 def test_a_drop_in_for_ptp_is_routed_and_has_no_bridge_to_guard() -> None:
-    found, errors = conf_of(EVERYTHING, program="ptp")
+    netconf, errors = conf_of(EVERYTHING, program="ptp")
     assert errors == []
-    assert found._asdict() == DEFAULTS | {"routed": True, "accept": False}
+    assert netconf._asdict() == DEFAULTS | {"routed": True, "accept": False}
 
 
 @pytest.mark.parametrize("program", ["bridge", "ptp"])
@@ -189,11 +189,11 @@ def test_a_key_that_the_reference_has_not_is_no_fault_of_a_drop_in(members: dict
 
 @pytest.mark.parametrize("program", ["podwire", "podwire-0.1", "anything"])
 def test_under_any_other_name_the_program_is_podwire(program: str) -> None:
-    found, errors = conf_of(EVERYTHING | {"macspoofchk": False}, program=program)
+    netconf, errors = conf_of(EVERYTHING | {"macspoofchk": False}, program=program)
     assert errors == []
-    assert found.routed
-    assert found.accept
-    assert found.ports.mappings
+    assert netconf.routed
+    assert netconf.accept
+    assert netconf.ports.mappings
 
 
 @pytest.mark.parametrize("key", ["vlan", "vlanTrunk"])
@@ -202,11 +202,11 @@ def test_vlans_make_the_bridge_aware_of_them(key: str) -> None:
 
 
 def test_the_last_of_several_spellings_wins() -> None:
-    found, errors = conf(
+    netconf, errors = conf(
         '{"MTU": "x", "mtu": 1400, "Bridge": "a", "bridge": "b", "isGateway": true, "ISGATEWAY": false}'
     )
     assert errors == []
-    assert (found.mtu, found.bridge, found.is_gateway) == (1400, "b", False)
+    assert (netconf.mtu, netconf.bridge, netconf.is_gateway) == (1400, "b", False)
 
 
 @pytest.mark.parametrize("value", [{"domain": ""}, {"options": None}, {"nameservers": None, "search": None}])
@@ -216,9 +216,9 @@ def test_null_and_an_empty_domain_are_no_word_on_dns(value: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("value", [{"nameservers": []}, {"options": []}, {"Search": []}])
 def test_an_empty_list_on_dns_is_a_word(value: dict[str, Any]) -> None:
-    found, errors = conf_of({"dns": value})
+    netconf, errors = conf_of({"dns": value})
     assert errors == []
-    assert found.dns == DNS()
+    assert netconf.dns == DNS()
 
 
 def test_an_empty_dns_is_no_word() -> None:
@@ -230,23 +230,23 @@ BY_RUNTIME = {"servers": ["192.0.2.9"], "searches": ["x", "y"], "options": ["z"]
 
 
 def test_the_runtimes_word_on_dns_wins_entirely_and_has_keys_of_its_own() -> None:
-    found, errors = conf_of({"dns": SAID, "runtimeConfig": {"dns": BY_RUNTIME}})
+    netconf, errors = conf_of({"dns": SAID, "runtimeConfig": {"dns": BY_RUNTIME}})
     assert errors == []
-    assert found.dns == DNS(("192.0.2.9",), "", ("x", "y"), ("z",))
+    assert netconf.dns == DNS(("192.0.2.9",), "", ("x", "y"), ("z",))
     assert conf_of({"dns": SAID, "runtimeConfig": {"dns": {"Searches": ["x"]}}})[0].dns == DNS(search=("x",))
 
 
-@pytest.mark.parametrize("told", [None, {}, {"servers": [], "searches": None}, {"nameservers": ["192.0.2.9"]}])
-def test_without_a_word_of_the_runtime_the_configurations_counts(told: Any) -> None:
-    found, errors = conf_of({"dns": SAID, "runtimeConfig": {"dns": told}})
+@pytest.mark.parametrize("document", [None, {}, {"servers": [], "searches": None}, {"nameservers": ["192.0.2.9"]}])
+def test_without_a_word_of_the_runtime_the_configurations_counts(document: Any) -> None:
+    netconf, errors = conf_of({"dns": SAID, "runtimeConfig": {"dns": document}})
     assert errors == []
-    assert found.dns == DNS(("192.0.2.1",), "a", ("b",), ("c",))
+    assert netconf.dns == DNS(("192.0.2.1",), "a", ("b",), ("c",))
 
 
 @pytest.mark.parametrize("program", ["bridge", "ptp"])
 def test_a_drop_in_has_the_configurations_dns_as_the_reference_has(program: str) -> None:
-    found, _ = conf_of({"dns": SAID, "runtimeConfig": {"dns": BY_RUNTIME}}, program=program)
-    assert found.dns == DNS(("192.0.2.1",), "a", ("b",), ("c",))
+    netconf, _ = conf_of({"dns": SAID, "runtimeConfig": {"dns": BY_RUNTIME}}, program=program)
+    assert netconf.dns == DNS(("192.0.2.1",), "a", ("b",), ("c",))
 
 
 @pytest.mark.parametrize(
@@ -264,15 +264,17 @@ def test_a_drop_in_has_the_configurations_dns_as_the_reference_has(program: str)
     ],
 )
 def test_of_the_sources_of_a_mac_address_the_later_wins(members: dict[str, Any], args: str, expected: int) -> None:
-    found, errors = conf_of(members, args)
+    netconf, errors = conf_of(members, args)
     assert errors == []
-    assert found.mac == bytes([0x0A, 0, 0, 0, 0, expected])
+    assert netconf.mac == bytes([0x0A, 0, 0, 0, 0, expected])
 
 
 def test_the_backend_iptables_is_served_with_a_notice() -> None:
-    found, errors = conf_of({"ipMasqBackend": "iptables"})
+    netconf, errors = conf_of({"ipMasqBackend": "iptables"})
     assert errors == []
-    assert found.notices == ("ipMasqBackend iptables: podwire masquerades in nftables, which serves the same traffic",)
+    assert netconf.notices == (
+        "ipMasqBackend iptables: podwire masquerades in nftables, which serves the same traffic",
+    )
 
 
 TRUNK_FAULT = "minID and maxID should be configured simultaneously"
@@ -349,9 +351,9 @@ def test_what_needs_a_bridge_and_is_switched_off_is_no_fault() -> None:
 
 
 def test_a_mac_address_of_the_environment_at_fault_is_named() -> None:
-    found, errors = conf_of({}, "ff:ff:ff:ff:ff:ff")
+    netconf, errors = conf_of({}, "ff:ff:ff:ff:ff:ff")
     assert errors == ["CNI_ARGS.MAC: 'ff:ff:ff:ff:ff:ff' is a group or null address, which no interface can have"]
-    assert found.mac is None
+    assert netconf.mac is None
 
 
 def test_a_long_bridge_name_with_a_vlan_is_no_fault_without_a_gateway() -> None:
@@ -359,12 +361,12 @@ def test_a_long_bridge_name_with_a_vlan_is_no_fault_without_a_gateway() -> None:
 
 
 def test_all_faults_are_found_at_once_and_defaults_stand_in() -> None:
-    found, errors = conf_of({"bridge": "", "mtu": -1, "vlan": "x", "vlanTrunk": [{}], "ipMasqBackend": "pf"})
+    netconf, errors = conf_of({"bridge": "", "mtu": -1, "vlan": "x", "vlanTrunk": [{}], "ipMasqBackend": "pf"})
     assert len(errors) == 5
-    assert found._asdict() == DEFAULTS
+    assert netconf._asdict() == DEFAULTS
 
 
 def test_a_name_of_half_characters_is_a_name() -> None:
-    """It is no fault of the configuration's form, and must not be one of podwire's."""
-    found, errors = conf('{"bridge": "\\ud800"}')
-    assert (found.bridge, errors) == ("\ufffd", [])
+    """This is not an error of the configuration's form, and must not be an internal error."""
+    netconf, errors = conf('{"bridge": "\\ud800"}')
+    assert (netconf.bridge, errors) == ("\ufffd", [])

@@ -20,9 +20,9 @@ def network(command: str = "ADD", **members: Any) -> PluginConfig:
 
 def test_a_network_keeps_what_it_received() -> None:
     data = b'{"name": "net", "cniVersion": "0.4.0", "x": 1}'
-    one = parse_plugin_config(data, "ADD")
-    assert (one.name, one.version, one.data, one.members["x"]) == ("net", "0.4.0", data, 1)
-    assert one.fields(ConfigErrors()).integer("X", 0, 9) == 1
+    parsed = parse_plugin_config(data, "ADD")
+    assert (parsed.name, parsed.version, parsed.data, parsed.members["x"]) == ("net", "0.4.0", data, 1)
+    assert parsed.fields(ConfigErrors()).integer("X", 0, 9) == 1
 
 
 @pytest.mark.parametrize("members", [{}, {"cniVersion": ""}, {"cniVersion": None}])
@@ -39,15 +39,15 @@ def test_a_network_needs_a_name(members: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["../net", "a b", "net\n", "-net", "é", "\ud800"])
 def test_a_name_of_odd_characters_is_refused(name: str) -> None:
     for command in ("CHECK", "GC"):
-        told = refusal_of(command, {"cniVersion": "1.1.0", "name": name})
-        assert told.startswith("invalid network configuration: name: invalid characters found in network name ")
+        text = refusal_of(command, {"cniVersion": "1.1.0", "name": name})
+        assert text.startswith("invalid network configuration: name: invalid characters found in network name ")
 
 
 def test_a_name_that_no_file_can_have_is_refused() -> None:
     network(name="a" * 255).validate().raise_if_any()
     for command in ("STATUS", "GC"):
-        told = refusal_of(command, {"cniVersion": "1.1.0", "name": "a" * 256})
-        assert told.endswith("name: network name of 256 characters is too long for a file name (255 at most)")
+        text = refusal_of(command, {"cniVersion": "1.1.0", "name": "a" * 256})
+        assert text.endswith("name: network name of 256 characters is too long for a file name (255 at most)")
 
 
 def test_a_name_at_fault_is_told_with_all_other_faults() -> None:
@@ -57,7 +57,7 @@ def test_a_name_at_fault_is_told_with_all_other_faults() -> None:
 
 
 def refusal_of(command: str, members: dict[str, Any]) -> str:
-    """At the latest where all that plugins have in common is judged; a verb that judges nothing refuses at once."""
+    """Returns the message of the check of common keys; a verb without that check fails at once."""
     with pytest.raises(InvalidConfig) as refusal:
         parse_plugin_config(json.dumps(members).encode(), command).validate().raise_if_any()
     return refusal.value.message
@@ -95,18 +95,18 @@ def test_there_may_be_no_earlier_result(members: dict[str, Any]) -> None:
 @pytest.mark.parametrize("version", [{"cniVersion": "1.1.0"}, {}, {"cniVersion": ""}])
 def test_an_earlier_result_has_the_configurations_version(version: dict[str, Any]) -> None:
     errors = ConfigErrors()
-    found = previous_result(network(prevResult=version | {"ips": [{"address": "10.1.2.3/24"}]}), errors)
-    assert found == Result(ips=(IPConfig(parse_net("10.1.2.3/24")),))
+    previous = previous_result(network(prevResult=version | {"ips": [{"address": "10.1.2.3/24"}]}), errors)
+    assert previous == Result(ips=(IPConfig(parse_net("10.1.2.3/24")),))
     assert errors.messages == []
 
 
 @pytest.mark.parametrize(("version", "other"), [("1.1.0", "1.0.0"), ("1.0.0", "1.1.0"), ("0.4.0", "0.3.0")])
 def test_an_earlier_result_of_a_version_with_the_same_shape_is_read(version: str, other: str) -> None:
-    """As a plugin answers that knows no newer one."""
+    """A plugin that does not support a newer version answers so."""
     errors = ConfigErrors()
     address = {"address": "10.1.2.3/24", "version": "4"}
-    found = previous_result(network(cniVersion=version, prevResult={"cniVersion": other, "ips": [address]}), errors)
-    assert found == Result(ips=(IPConfig(parse_net("10.1.2.3/24")),))
+    previous = previous_result(network(cniVersion=version, prevResult={"cniVersion": other, "ips": [address]}), errors)
+    assert previous == Result(ips=(IPConfig(parse_net("10.1.2.3/24")),))
     assert errors.messages == []
 
 
@@ -130,8 +130,8 @@ def test_valid_attachments_under_either_key(key: str) -> None:
 
 
 def test_what_either_key_names_is_valid() -> None:
-    one, other = {"containerID": "c1", "ifname": "eth0"}, {"containerID": "c2", "ifname": "eth0"}
-    both = network("GC", **{"cni.dev/valid-attachments": [one], "cni.dev/attachments": [one, other]})
+    first, other = {"containerID": "c1", "ifname": "eth0"}, {"containerID": "c2", "ifname": "eth0"}
+    both = network("GC", **{"cni.dev/valid-attachments": [first], "cni.dev/attachments": [first, other]})
     assert valid_attachments(both) == {("c1", "eth0"), ("c2", "eth0")}
 
 

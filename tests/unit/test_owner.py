@@ -1,4 +1,4 @@
-"""Names that are derived from the owner: always the same, never another's, never too long."""
+"""Names that are derived from the owner: constant, unique and short enough."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OTHERS = [
 
 
 def test_the_names_of_an_owner_never_change() -> None:
-    """They are found again by a later release: a change here orphans what an earlier one attached."""
+    """Later releases of podwire search for these names: a change here orphans existing attachments."""
     assert ONE.key == "888cf680c74624a3"
     assert ONE.host_interface == "veth888cf680c74"
     assert mac_text(ONE.host_mac) == "1a:76:fd:21:f9:f3"
@@ -98,7 +98,7 @@ def test_without_the_private_module_the_public_one_serves(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "same"),
+    ("first", "other", "same"),
     [
         (("front", "web", "eth0"), ("back", "web", "eth1"), True),
         (("front", "web", "eth0"), ("front", "web2", "eth0"), False),
@@ -110,6 +110,6 @@ def test_without_the_private_module_the_public_one_serves(monkeypatch: pytest.Mo
     ids=["two networks", "two containers", "names in other places", "cut", "cut, another", "nothing of it is left"],
 )
 def test_labels_tell_whether_the_container_is_the_same(
-    one: tuple[str, str, str], other: tuple[str, str, str], same: bool
+    first: tuple[str, str, str], other: tuple[str, str, str], same: bool
 ) -> None:
-    assert same_container(Owner(*one).label, Owner(*other).label) is same
+    assert same_container(Owner(*first).label, Owner(*other).label) is same

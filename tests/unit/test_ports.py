@@ -1,4 +1,4 @@
-"""Port mappings: what runtimes and configurations say, with every fault; and their words in an alias."""
+"""Port mappings of runtimes and configurations, with every error; and their texts in an alias."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ WHERE = "runtimeConfig.portMappings[0]"
 
 def parsed(*mappings: Any, **members: Any) -> tuple[Ports, list[str]]:
     errors = ConfigErrors()
-    told = {"runtimeConfig": {"portMappings": list(mappings)}} | members
-    return parse_ports(Fields(told, "", errors)), errors.messages
+    document = {"runtimeConfig": {"portMappings": list(mappings)}} | members
+    return parse_ports(Fields(document, "", errors)), errors.messages
 
 
 def mapping(host: str = "", protocol: str = "tcp", host_port: int = 80, port: int = 8080) -> PortMapping:
-    """`host`: an address; 4 or 6 for any of that family."""
+    """Returns a mapping. `host`: an address; 4 or 6 for any of that family."""
     if not host or host in "46":
         return PortMapping(protocol, None, int(host or 0), host_port, port)
     ip = parse_ip(host)
@@ -29,7 +29,7 @@ def mapping(host: str = "", protocol: str = "tcp", host_port: int = 80, port: in
 
 
 @pytest.mark.parametrize(
-    ("members", "found"),
+    ("members", "result"),
     [
         ({}, mapping()),
         ({"protocol": None, "hostIP": None}, mapping()),
@@ -48,17 +48,17 @@ def mapping(host: str = "", protocol: str = "tcp", host_port: int = 80, port: in
         ({"other": "x"}, mapping()),
     ],
 )
-def test_a_mapping_is_read(members: dict[str, Any], found: PortMapping) -> None:
-    assert parsed(HTTP | members) == (Ports((found,)), [])
+def test_a_mapping_is_read(members: dict[str, Any], result: PortMapping) -> None:
+    assert parsed(HTTP | members) == (Ports((result,)), [])
 
 
 def test_containerd_spells_keys_in_pascal_case() -> None:
-    told = {"HostPort": 80, "ContainerPort": 8080, "Protocol": "udp", "HostIP": "192.0.2.1"}
-    assert parsed(told) == (Ports((mapping("192.0.2.1", "udp"),)), [])
+    document = {"HostPort": 80, "ContainerPort": 8080, "Protocol": "udp", "HostIP": "192.0.2.1"}
+    assert parsed(document) == (Ports((mapping("192.0.2.1", "udp"),)), [])
 
 
 @pytest.mark.parametrize(
-    ("told", "errors"),
+    ("document", "errors"),
     [
         ({"containerPort": 1}, ["hostPort: missing"]),
         ({"hostPort": 1}, ["containerPort: missing"]),
@@ -90,8 +90,8 @@ def test_containerd_spells_keys_in_pascal_case() -> None:
         ),
     ],
 )
-def test_a_mapping_at_fault_is_left_out_with_each_faults_path(told: dict[str, Any], errors: list[str]) -> None:
-    assert parsed(told, HTTP) == (Ports((mapping(),)), [f"{WHERE}.{error}" for error in errors])
+def test_a_mapping_at_fault_is_left_out_with_each_faults_path(document: dict[str, Any], errors: list[str]) -> None:
+    assert parsed(document, HTTP) == (Ports((mapping(),)), [f"{WHERE}.{error}" for error in errors])
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_without_mappings_there_are_none(runtime: Any) -> None:
 
 
 def test_what_is_said_twice_is_mapped_once() -> None:
-    """In other letters, or in none."""
+    """It is written in another case, or absent."""
     again = {"HOSTPORT": 80, "containerPort": 8080, "protocol": "TCP", "hostIP": ""}
     assert parsed(HTTP, again, HTTP | {"protocol": "udp"}) == (Ports((mapping(), mapping(protocol="udp"))), [])
 
@@ -121,16 +121,17 @@ ELSEWHERE = {"hostPort": 80, "containerPort": 9090}
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("", ""), ("0.0.0.0", "0.0.0.0"), ("192.0.2.1", "::ffff:192.0.2.1"), ("", "::"), ("0.0.0.0", "")]
+    ("first", "other"),
+    [("", ""), ("0.0.0.0", "0.0.0.0"), ("192.0.2.1", "::ffff:192.0.2.1"), ("", "::"), ("0.0.0.0", "")],
 )
-def test_one_port_cannot_lead_to_two(one: str, other: str) -> None:
-    found, errors = parsed(HTTP | {"hostIP": one}, ELSEWHERE | {"hostIP": other})
-    assert [one.container_port for one in found.mappings] == [8080]
+def test_one_port_cannot_lead_to_two(first: str, other: str) -> None:
+    result, errors = parsed(HTTP | {"hostIP": first}, ELSEWHERE | {"hostIP": other})
+    assert [port.container_port for port in result.mappings] == [8080]
     assert errors == ["runtimeConfig.portMappings[1].hostPort: 80/tcp is mapped twice"]
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "other"),
     [
         ({"hostIP": "0.0.0.0"}, {"hostIP": "::"}),
         ({"hostIP": "192.0.2.1"}, {"hostIP": "192.0.2.2"}),
@@ -139,10 +140,10 @@ def test_one_port_cannot_lead_to_two(one: str, other: str) -> None:
         ({}, {"hostPort": 81}),
     ],
 )
-def test_ports_that_differ_in_what_they_serve_are_two(one: dict[str, Any], other: dict[str, Any]) -> None:
-    found, errors = parsed(HTTP | one, ELSEWHERE | other)
+def test_ports_that_differ_in_what_they_serve_are_two(first: dict[str, Any], other: dict[str, Any]) -> None:
+    result, errors = parsed(HTTP | first, ELSEWHERE | other)
     assert errors == []
-    assert [one.container_port for one in found.mappings] == [8080, 9090]
+    assert [port.container_port for port in result.mappings] == [8080, 9090]
 
 
 @pytest.mark.parametrize(
@@ -162,12 +163,12 @@ def test_who_is_masqueraded_is_chosen(members: dict[str, Any], masqueraded: str)
 
 @pytest.mark.parametrize("bit", [0, 13, 31])
 def test_any_bit_of_the_mark_may_be_chosen(bit: int) -> None:
-    found, errors = parsed(markMasqBit=bit)
-    assert (found.mark_bit, found.special, errors) == (bit, bit != 13, [])
+    result, errors = parsed(markMasqBit=bit)
+    assert (result.mark_bit, result.special, errors) == (bit, bit != 13, [])
 
 
 @pytest.mark.parametrize(
-    ("key", "words", "text"),
+    ("key", "texts", "text"),
     [
         ("conditionsV4", None, ""),
         ("conditionsV4", [], ""),
@@ -180,10 +181,10 @@ def test_any_bit_of_the_mark_may_be_chosen(bit: int) -> None:
         ("conditionsV6", ['iifname "eth0" meta mark and 0x1 == 0x1'], 'iifname "eth0" meta mark and 0x1 == 0x1'),
     ],
 )
-def test_conditions_are_words_of_one_expression(key: str, words: list[str] | None, text: str) -> None:
-    found, errors = parsed(**{key: words})
-    assert {4: found.conditions(4), 6: found.conditions(6)} == {4: "", 6: "", int(key[-1]): text}
-    assert (errors, found.special) == ([], bool(text))
+def test_conditions_are_words_of_one_expression(key: str, texts: list[str] | None, text: str) -> None:
+    result, errors = parsed(**{key: texts})
+    assert {4: result.conditions(4), 6: result.conditions(6)} == {4: "", 6: "", int(key[-1]): text}
+    assert (errors, result.special) == ([], bool(text))
 
 
 IPTABLES = "is in iptables' syntax, podwire needs nft's (as in ip saddr 192.0.2.0/24)"
@@ -195,7 +196,7 @@ UNFIT = "must be one nft expression, without ;, # and control characters, and wi
 
 @pytest.mark.parametrize("key", ["conditionsV4", "conditionsV6"])
 @pytest.mark.parametrize(
-    ("words", "error"),
+    ("texts", "error"),
     [
         (["-s", "192.0.2.0/24"], IPTABLES),
         (["!", "-s", "192.0.2.0/24"], IPTABLES),
@@ -211,8 +212,8 @@ UNFIT = "must be one nft expression, without ;, # and control characters, and wi
         (["ip saddr 192.0.2.1\x85"], UNFIT),
     ],
 )
-def test_what_is_no_expression_of_nft_is_refused(key: str, words: list[str], error: str) -> None:
-    assert parsed(**{key: words}) == (Ports(), [f"{key}: {error}"])
+def test_what_is_no_expression_of_nft_is_refused(key: str, texts: list[str], error: str) -> None:
+    assert parsed(**{key: texts}) == (Ports(), [f"{key}: {error}"])
 
 
 @pytest.mark.parametrize(

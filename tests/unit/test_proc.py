@@ -1,4 +1,4 @@
-"""Running other programs: which one, in what environment, and how it ended."""
+"""Execution of other programs: their search, environment and result."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def test_the_current_folder_is_never_searched(tmp_path: Path, monkeypatch: pytes
 def test_a_program_of_the_system_is_found_without_path(tmp_path: Path) -> None:
     own = program(tmp_path, "sh")
     assert proc.find_system("sh", {"PATH": str(tmp_path)}) == own
-    found = proc.find_system("sh", {})
-    assert found
-    assert os.path.dirname(found) in proc.SYSTEM_PATH.split(":")
+    shell = proc.find_system("sh", {})
+    assert shell
+    assert os.path.dirname(shell) in proc.SYSTEM_PATH.split(":")
 
 
 def test_a_program_is_told_and_tells(fp: FakeProcess) -> None:

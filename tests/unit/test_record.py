@@ -1,4 +1,4 @@
-"""Records at run time are what type checkers are told: typing.NamedTuple, but for equality across types."""
+"""Records at run time behave as typing.NamedTuple, which type checkers see, except for equality across types."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ LOOSE: Any = Point  # calls that a type checker would refuse
 
 @pytest.mark.parametrize("kind", [Point, Original])
 def test_values_are_given_by_place_by_name_or_by_default(kind: Any) -> None:
-    made = [kind(1), kind(1, 2), kind(1, y=2), kind(x=1), kind(y=2, x=1)]
-    assert all(one == made[0] for one in made)
-    assert (made[0].x, made[0].y) == (1, 2)
+    records = [kind(1), kind(1, 2), kind(1, y=2), kind(x=1), kind(y=2, x=1)]
+    assert all(instance == records[0] for instance in records)
+    assert (records[0].x, records[0].y) == (1, 2)
     assert kind(1, 3).y == kind(1, y=3).y == 3
 
 
@@ -71,29 +71,29 @@ def test_what_is_wrong_with_the_values_is_named(values: tuple[int, ...], named: 
 
 @pytest.mark.parametrize("kind", [Point, Original])
 def test_a_record_is_a_tuple(kind: Any) -> None:
-    one = kind(1)
-    first, second = one
+    instance = kind(1)
+    first, second = instance
     assert (first, second) == (1, 2)
-    assert one[1] == 2
-    assert len(one) == 2
-    assert tuple(one) == (1, 2)
+    assert instance[1] == 2
+    assert len(instance) == 2
+    assert tuple(instance) == (1, 2)
     assert kind(1) < kind(2)
 
 
 @pytest.mark.parametrize("kind", [Point, Original])
 def test_a_record_cannot_be_changed(kind: Any) -> None:
-    one = kind(1)
+    instance = kind(1)
     with pytest.raises(AttributeError):
-        one.x = 2
+        instance.x = 2
     with pytest.raises(AttributeError):
-        one.z = 2
+        instance.z = 2
 
 
 def test_a_record_with_other_values_is_another_record() -> None:
-    one = Point(1)
-    assert one._replace(y=5) == Point(1, 5)
-    assert one == Point(1)
-    assert one._asdict() == {"x": 1, "y": 2}
+    instance = Point(1)
+    assert instance._replace(y=5) == Point(1, 5)
+    assert instance == Point(1)
+    assert instance._asdict() == {"x": 1, "y": 2}
     assert Point._fields == ("x", "y")
     with pytest.raises(TypeError):
         LOOSE(1)._replace(z=1)
@@ -122,12 +122,12 @@ def test_a_record_shows_its_fields() -> None:
 
 
 def test_a_record_can_be_matched() -> None:
-    one: object = Point(1, 7)
-    match one:
+    instance: object = Point(1, 7)
+    match instance:
         case Pair(x=_):
-            found = -1
+            value = -1
         case Point(1, second):
-            found = second
+            value = second
         case _:
-            found = 0
-    assert found == 7
+            value = 0
+    assert value == 7

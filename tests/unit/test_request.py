@@ -1,4 +1,4 @@
-"""The environment of a call: what each verb needs, all faults at once."""
+"""The environment of a call: the variables that each verb needs, all errors at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer to ADD in every version, and back."""
+"""The result of ADD in every version, written and parsed."""
 
 from __future__ import annotations
 
@@ -142,16 +142,16 @@ def test_the_middle_shape_reads_back_but_for_what_it_lacks(version: str) -> None
 
 @pytest.mark.parametrize("version", OLDEST)
 def test_the_oldest_shape_reads_back_with_the_routes_of_both_families(version: str) -> None:
-    found, errors = parsed(printed(FULL, version), version)
+    restored, errors = parsed(printed(FULL, version), version)
     assert errors == []
-    assert found.interfaces == ()
-    assert found.ips == (FULL.ips[0]._replace(interface=None), FULL.ips[1]._replace(interface=None))
-    assert [(route.dst.text, route.gw) for route in found.routes] == [
+    assert restored.interfaces == ()
+    assert restored.ips == (FULL.ips[0]._replace(interface=None), FULL.ips[1]._replace(interface=None))
+    assert [(route.dst.text, route.gw) for route in restored.routes] == [
         ("0.0.0.0/0", parse_ip("10.1.2.1")),
         ("10.5.0.0/16", None),
         ("::/0", parse_ip("2001:db8::1")),
     ]
-    assert found.dns == FULL.dns
+    assert restored.dns == FULL.dns
 
 
 @pytest.mark.parametrize("shape", [{}, {"ip4": None, "ip6": {}}, {"ip4": {"gateway": "10.1.2.1"}}])
@@ -186,8 +186,8 @@ def test_a_result_at_fault_names_the_place(document: Any, error: str) -> None:
 
 
 def test_an_address_at_fault_does_not_hide_the_others() -> None:
-    found, _ = parsed({"ips": [{"address": "x"}, {"address": "10.1.2.3/24", "interface": 2}]}, "1.0.0")
-    assert found.ips == (IPConfig(parse_net("10.1.2.3/24"), None, 2),)
+    restored, _ = parsed({"ips": [{"address": "x"}, {"address": "10.1.2.3/24", "interface": 2}]}, "1.0.0")
+    assert restored.ips == (IPConfig(parse_net("10.1.2.3/24"), None, 2),)
 
 
 def routes(*members: Any) -> tuple[tuple[Route, ...], list[str]]:
@@ -196,9 +196,9 @@ def routes(*members: Any) -> tuple[tuple[Route, ...], list[str]]:
 
 
 def test_a_route_leads_to_a_network() -> None:
-    found, errors = routes({"dst": "10.1.2.3/16", "gw": "10.1.2.1"}, {"DST": "::/0", "table": 0})
+    restored, errors = routes({"dst": "10.1.2.3/16", "gw": "10.1.2.1"}, {"DST": "::/0", "table": 0})
     assert errors == []
-    assert found == (Route(parse_net("10.1.0.0/16"), parse_ip("10.1.2.1")), Route(parse_net("::/0"), table=0))
+    assert restored == (Route(parse_net("10.1.0.0/16"), parse_ip("10.1.2.1")), Route(parse_net("::/0"), table=0))
 
 
 @pytest.mark.parametrize(

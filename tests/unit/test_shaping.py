@@ -1,4 +1,4 @@
-"""Bandwidth limits: what runtimes and configurations say, and which operations are made of it."""
+"""Bandwidth limits of runtimes and configurations, and their operations."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ LARGEST = 8 * ((1 << 32) - 1) - 1
 
 def parsed(members: dict[str, Any], runtime: Any = None) -> tuple[Bandwidth, list[str]]:
     errors = ConfigErrors()
-    told = members | ({"runtimeConfig": {"bandwidth": runtime}} if runtime is not None else {})
-    return parse_bandwidth(Fields(told, "", errors)), errors.messages
+    document = members | ({"runtimeConfig": {"bandwidth": runtime}} if runtime is not None else {})
+    return parse_bandwidth(Fields(document, "", errors)), errors.messages
 
 
 @pytest.mark.parametrize(
-    ("told", "found"),
+    ("document", "result"),
     [
         ({}, Bandwidth()),
         (NONE, Bandwidth()),
@@ -51,9 +51,9 @@ def parsed(members: dict[str, Any], runtime: Any = None) -> tuple[Bandwidth, lis
         ({"ingressRate": FASTEST, "ingressBurst": LARGEST}, Bandwidth(Rate(FASTEST // 8, (1 << 32) - 2))),
     ],
 )
-def test_limits_in_bits_are_read_as_bytes(told: dict[str, int], found: Bandwidth) -> None:
-    assert parsed(told) == (found, [])
-    assert parsed({}, told) == (found, [])
+def test_limits_in_bits_are_read_as_bytes(document: dict[str, int], result: Bandwidth) -> None:
+    assert parsed(document) == (result, [])
+    assert parsed({}, document) == (result, [])
 
 
 def test_containerd_spells_keys_in_pascal_case_and_sends_the_largest_burst_of_32_bits() -> None:
@@ -62,7 +62,7 @@ def test_containerd_spells_keys_in_pascal_case_and_sends_the_largest_burst_of_32
 
 
 @pytest.mark.parametrize(
-    ("static", "found"),
+    ("static", "result"),
     [
         (TOLD_IN, Bandwidth(IN)),
         ({"egressRate": 0}, Bandwidth()),
@@ -72,8 +72,8 @@ def test_containerd_spells_keys_in_pascal_case_and_sends_the_largest_burst_of_32
         ({"ingress": 1}, Bandwidth(None, OUT)),
     ],
 )
-def test_what_the_configuration_says_wins_entirely_over_the_runtime(static: dict[str, Any], found: Bandwidth) -> None:
-    assert parsed(static, TOLD_OUT) == (found, [])
+def test_what_the_configuration_says_wins_entirely_over_the_runtime(static: dict[str, Any], result: Bandwidth) -> None:
+    assert parsed(static, TOLD_OUT) == (result, [])
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_configuration_that_names_a_limit_has_limits(members: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
-    ("told", "errors"),
+    ("document", "errors"),
     [
         ({"ingressRate": 8000}, ["ingressBurst: if ingressRate is set, ingressBurst must also be set"]),
         ({"ingressBurst": 8000}, ["ingressRate: if ingressBurst is set, ingressRate must also be set"]),
@@ -107,10 +107,10 @@ def test_a_configuration_that_names_a_limit_has_limits(members: dict[str, Any], 
         ),
     ],
 )
-def test_a_limit_at_fault_is_left_out_with_each_faults_path(told: dict[str, Any], errors: list[str] | None) -> None:
-    found, texts = parsed(told)
-    assert found == Bandwidth()
-    assert parsed({}, told) == (Bandwidth(), [f"runtimeConfig.bandwidth.{text}" for text in texts])
+def test_a_limit_at_fault_is_left_out_with_each_faults_path(document: dict[str, Any], errors: list[str] | None) -> None:
+    result, texts = parsed(document)
+    assert result == Bandwidth()
+    assert parsed({}, document) == (Bandwidth(), [f"runtimeConfig.bandwidth.{text}" for text in texts])
     if errors is not None:
         assert texts == errors
     else:
@@ -138,7 +138,7 @@ def test_what_is_no_object_of_limits_is_a_fault() -> None:
     ],
 )
 def test_the_burst_and_what_25_milliseconds_bring_may_wait(rate: int, burst: int, limit: int) -> None:
-    """In whole bytes, and never more than the kernel can be told."""
+    """Bursts are whole bytes, and at most the kernel's maximum."""
     assert TokenBucket("eth0", rate, burst).limit == limit
 
 
@@ -181,7 +181,7 @@ def test_each_attachment_has_a_detour_of_its_own() -> None:
 
 
 def test_the_names_of_a_detour_never_change() -> None:
-    """It is found again by a later release."""
+    """Later releases of podwire search for this name."""
     assert (ifb_name(OWNER), mac_text(ifb_mac(OWNER))) == ("ifb888cf680c746", "26:ae:1a:90:95:46")
 
 
@@ -194,11 +194,11 @@ def attached(**members: Any) -> Plan:
 
 @pytest.mark.parametrize("mode", ["bridged", "routed"])
 def test_an_attachment_is_limited_before_the_first_packet_may_leave(mode: str) -> None:
-    found = attached(mode=mode, isGateway=True, **TOLD_IN, **TOLD_OUT).operations
+    result = attached(mode=mode, isGateway=True, **TOLD_IN, **TOLD_OUT).operations
     limits = bandwidth.operations(Bandwidth(IN, OUT), OWNER, OWNER.host_interface, paired=True)
-    order = [type(one).__name__ for one in found]
-    start = found.index(limits[0])
-    assert found[start : start + 4] == limits
+    order = [type(one).__name__ for one in result]
+    start = result.index(limits[0])
+    assert result[start : start + 4] == limits
     assert order.index("Veth") < start < start + 4 <= order.index("ContainerUp")
 
 

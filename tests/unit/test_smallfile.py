@@ -1,4 +1,4 @@
-"""Files that a user names are read within bounds, whatever they are."""
+"""Files at paths of a user are read up to a limit, whatever kind they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tuning's configuration, its plan, and the file that keeps what was there before."""
+"""tuning's configuration, its plan, and the file of the saved settings."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def conf_of(
     allowlist: tuple[str, ...] | None = None,
     ifname: str = "eth0",
 ) -> tuple[Tuning, list[str]]:
-    """Give the configuration and its faults; a text is the inside of a JSON object."""
+    """Returns the configuration and its errors; a text is the inside of a JSON object."""
     text = members if isinstance(members, str) else json.dumps(members)[1:-1]
     data = '{"name": "net", "cniVersion": "1.1.0"' + (f", {text}" if text else "") + "}"
     request = parse_request({**ENVIRONMENT, "CNI_ARGS": arguments, "CNI_IFNAME": ifname})
@@ -58,9 +58,9 @@ def conf_of(
 
 
 def settings_of(members: dict[str, Any] | str, arguments: str = "") -> Settings:
-    found, errors = conf_of(members, arguments=arguments)
+    result, errors = conf_of(members, arguments=arguments)
     assert errors == []
-    return found.settings
+    return result.settings
 
 
 def bytes_of(mac: str) -> bytes:
@@ -155,18 +155,18 @@ def test_arguments_win(own: dict[str, Any], args: dict[str, Any], chosen: LinkSe
     ],
 )
 def test_a_key_is_a_path(key: str, path: str) -> None:
-    found, errors = conf_of({"sysctl": {key: "1"}}, ifname="eth0.7")
-    assert (found.settings.sysctls, errors) == (((path, "1"),), [])
+    result, errors = conf_of({"sysctl": {key: "1"}}, ifname="eth0.7")
+    assert (result.settings.sysctls, errors) == (((path, "1"),), [])
 
 
 def test_settings_keep_their_order_and_arguments_win() -> None:
-    found = settings_of(
+    result = settings_of(
         {
             "sysctl": {"net.b": "1", "net.a": "2", "net.c": "3"},
             "args": {"cni": {"sysctl": {"net/a": "4", "net.d": "5 6\t7"}}},
         }
     )
-    assert found.sysctls == (("net/b", "1"), ("net/a", "4"), ("net/c", "3"), ("net/d", "5 6\t7"))
+    assert result.sysctls == (("net/b", "1"), ("net/a", "4"), ("net/c", "3"), ("net/d", "5 6\t7"))
 
 
 def test_arguments_alone_may_name_settings() -> None:
@@ -210,8 +210,8 @@ def test_each_fault_names_its_path(members: dict[str, Any], error: str) -> None:
 
 
 def test_a_mac_address_of_the_environment_at_fault_is_named() -> None:
-    found, errors = conf_of({"mac": MAC}, arguments="MAC=01:00:00:00:00:00")
-    assert (found.settings.link.mac, errors) == (None, [f"CNI_ARGS.MAC: '01:00:00:00:00:00' {GROUP}"])
+    result, errors = conf_of({"mac": MAC}, arguments="MAC=01:00:00:00:00:00")
+    assert (result.settings.link.mac, errors) == (None, [f"CNI_ARGS.MAC: '01:00:00:00:00:00' {GROUP}"])
 
 
 def test_all_faults_are_found_at_once() -> None:
@@ -325,8 +325,8 @@ def test_the_answer_has_what_the_containers_interface_has_now() -> None:
         assert answered(ALL, "eth0", previous, tells_mtu) == Result((HOST, mine, SECOND))
         assert answered(LinkSettings(promisc=True), "eth0", previous, tells_mtu) == previous
     assert answered(ALL, "eth1", Result((SECOND,)), tells_mtu=False) == Result((SECOND._replace(mac=MAC),))
-    told = SECOND._replace(mac=MAC, extras=(("mtu", 1400),))
-    assert answered(ALL, "eth1", Result((SECOND,)), tells_mtu=True) == Result((told,))
+    expected = SECOND._replace(mac=MAC, extras=(("mtu", 1400),))
+    assert answered(ALL, "eth1", Result((SECOND,)), tells_mtu=True) == Result((expected,))
 
 
 def test_what_a_later_plugin_answered_is_what_check_asks_for() -> None:
