@@ -141,7 +141,7 @@ TICK = 4_000_000  # ns between the times that a kernel without multigrain timest
 
 
 def test_every_change_of_the_folder_changes_a_signed_stamp(store: Store) -> None:
-    """This holds within the kernel's tick, too, in which modification times stay the same."""
+    """The stamp changes within the kernel's tick, too, in which modification times stay the same."""
     for number in range(200):
         signed = store.sign()
         assert signed == store.stamp()

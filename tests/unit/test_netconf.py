@@ -367,6 +367,6 @@ def test_all_faults_are_found_at_once_and_defaults_stand_in() -> None:
 
 
 def test_a_name_of_half_characters_is_a_name() -> None:
-    """This is not an error of the configuration's form, and must not be an internal error."""
+    """The text is not an error of the configuration's form, and must not be an internal error."""
     netconf, errors = conf('{"bridge": "\\ud800"}')
     assert (netconf.bridge, errors) == ("\ufffd", [])
