@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     class Ipam(Protocol):
         """An IPAM plugin.
 
-        `validate` adds those of its part of the configuration to `found`, and returns the families of the addresses that
-        it would give, as far as they are known. `leased` ignores errors of the configuration.
+        `validate` adds the errors of its part of the configuration, and returns the families of the addresses that it
+        would give, as far as they are known. `leased` ignores errors of the configuration.
         """
 
         def validate(self, request: Request, config: PluginConfig, errors: ConfigErrors) -> set[int]: ...

@@ -241,7 +241,7 @@ def test_a_short_write_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert written == [b"abc", b"def", b"gh"]
 
 
-@pytest.mark.parametrize("use", [lambda one: one.read(), lambda one: one.write(b"a")])
+@pytest.mark.parametrize("use", [lambda stream: stream.read(), lambda stream: stream.write(b"a")])
 def test_a_descriptor_that_is_closed_is_an_os_error(use: Callable[[Descriptor], object]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
