@@ -124,7 +124,7 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
     files = Files((options.subnet_file, *((options.conflist.path,) if options.conflist is not None else ())))
     Loop([reconciler], store, queue, kernel_events(host), files).run()
     notify("STOPPING=1")
-    log.info("ends; the data plane stays")
+    log.info("shutting down: routes and devices are kept")
     return 0
 
 

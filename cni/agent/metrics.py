@@ -1,4 +1,4 @@
-"""What the agent counts, for Prometheus."""
+"""Metrics of the agent, for Prometheus."""
 
 from __future__ import annotations
 
@@ -9,29 +9,37 @@ BUCKETS = (FASTEST, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0
 
 
 class Metrics:
-    """One agent's."""
+    """The metrics of one agent."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         registry = self.registry
         ProcessCollector(registry=registry)
-        self.peers = Gauge("podwired_peers", "Nodes that are served.", registry=registry)
-        self.refused_peers = Gauge("podwired_refused_peers", "Leases that cannot be served.", registry=registry)
-        self.ready = Gauge("podwired_ready", "Whether pods of this node can be attached.", registry=registry)
-        self.store_up = Gauge("podwired_store_up", "Whether the store answers.", registry=registry)
+        self.peers = Gauge("podwired_peers", "Number of nodes that routes lead to.", registry=registry)
+        self.refused_peers = Gauge(
+            "podwired_refused_peers", "Number of leases that are ignored (invalid or in conflict).", registry=registry
+        )
+        self.ready = Gauge("podwired_ready", "1 if pods of this node can be attached, else 0.", registry=registry)
+        self.store_up = Gauge("podwired_store_up", "1 if the store answers, else 0.", registry=registry)
         self.lease_expiry = Gauge(
-            "podwired_lease_expiry_timestamp_seconds", "When the own lease ends, 0 for never.", registry=registry
+            "podwired_lease_expiry_timestamp_seconds",
+            "Time at which this node's lease expires; 0: never.",
+            registry=registry,
         )
         self.sync_seconds = Histogram(
             "podwired_sync_seconds",
-            "From what was heard to the kernel's answer: a comparison of all, or of the peers that changed.",
+            "Duration of a sync by its extent: all (desired compared with actual state), or part (changed peers).",
             ["what"],
             buckets=BUCKETS,
             registry=registry,
         )
-        self.errors = Counter("podwired_errors_total", "What went wrong, by where.", ["where"], registry=registry)
-        self.writes = Counter("podwired_netlink_writes_total", "Entries set or removed.", registry=registry)
-        self.healed = Counter("podwired_healed_total", "What others had broken and was made whole.", registry=registry)
+        self.errors = Counter(
+            "podwired_errors_total", "Number of errors, by where they occurred.", ["where"], registry=registry
+        )
+        self.writes = Counter(
+            "podwired_netlink_writes_total", "Number of netlink messages that set or remove entries.", registry=registry
+        )
+        self.healed = Counter("podwired_healed_total", "Number of repairs after changes by others.", registry=registry)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -22,7 +22,7 @@ def test_it_is_dropped_behind_every_better_route(machine: Machine, family: int, 
 
     def keep(*subnets: str) -> None:
         route = RtnlSocket()
-        routes.keep_blackholes(route, family, tuple(map(parse_net, subnets)), NETWORKS)
+        routes.ensure_blackhole_routes(route, family, tuple(map(parse_net, subnets)), NETWORKS)
         route.close()
 
     def clear() -> list[str]:

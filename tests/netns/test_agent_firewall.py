@@ -39,7 +39,7 @@ def on(act: Callable[[kernel.Host], list[str] | None]) -> list[str]:
 def ensured(machine: Machine, wanted: Rules = RULES, *, by: Callable[[], None] = lambda: None) -> list[str]:
     def act(host: kernel.Host) -> list[str]:
         by()
-        return masquerade.ensure(host, wanted) + masquerade.let_through(host, wanted)
+        return masquerade.ensure(host, wanted) + masquerade.ensure_forward_accept(host, wanted)
 
     return machine.call(lambda: on(act))
 

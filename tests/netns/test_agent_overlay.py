@@ -79,10 +79,10 @@ def synchronize(family: int) -> list[str]:
     with listening() as (route, heard):
         links = Links(route.ifindex(NAMES[family]), ())
         selector = forwarding_state(PEERS[family], links)
-        messages = changes(routes.tables(route, family, links.device, NETWORKS), selector, links)
+        messages = changes(routes.read_forwarding_state(route, family, links.device, NETWORKS), selector, links)
         assert routes.apply(route, messages) == []
         assert bool(heard.read()) == bool(messages)
-        assert changes(routes.tables(route, family, links.device, NETWORKS), selector, links) == []
+        assert changes(routes.read_forwarding_state(route, family, links.device, NETWORKS), selector, links) == []
         return [rtnl_overlay.described(message) for message in messages]
 
 
@@ -154,9 +154,9 @@ def test_where_all_is_as_it_should_be_nothing_changes(host: Machine, family: int
     [
         ("ip link set {name} mtu 1400", "had an MTU of 1400"),
         ("ip address add {other} dev {name}", "had the address {other}"),
-        ("ip link set {name} type vxlan id 1 learning", "had another wire"),
-        ("ip link set {name} type vxlan id 1 local {local}", "had another wire"),
-        ("ip link set {name} type vxlan id 1 dev spare", "had another wire"),
+        ("ip link set {name} type vxlan id 1 learning", "had another underlay"),
+        ("ip link set {name} type vxlan id 1 local {local}", "had another underlay"),
+        ("ip link set {name} type vxlan id 1 dev spare", "had another underlay"),
     ],
 )
 def test_what_can_be_set_is_set_and_the_tables_stay(host: Machine, family: int, spoil: str, told: str) -> None:
@@ -207,7 +207,7 @@ def test_what_cannot_be_set_is_made_anew(host: Machine, family: int, other: str)
     index = shown(host, family)["ifindex"]
     found, done, _ = host.call(ensure, family, {})
     assert found != index
-    assert done[0] == f"{name} was not this network's tunnel: made anew"
+    assert done[0] == f"{name} was not this network's tunnel: recreated"
     host.call(synchronize, family)
     assert entries(host, family) == before
 
@@ -216,7 +216,7 @@ def test_a_port_that_was_asked_for_is_had(host: Machine) -> None:
     index = shown(host, 4)["ifindex"]
     assert host.call(ensure, 4, {"port": 8472})[:2] == (index, [])
     found, done, _ = host.call(ensure, 4, {"port": 4789})
-    assert (found != index, done[0]) == (True, "flannel.1 was not this network's tunnel: made anew")
+    assert (found != index, done[0]) == (True, "flannel.1 was not this network's tunnel: recreated")
     assert shown(host, 4)["linkinfo"]["info_data"]["port"] == 4789
 
 
@@ -381,7 +381,7 @@ def refused(family: int) -> tuple[list[str], int]:
         ]
         gone.append(rtnl_overlay.delete_forwarding(route.ifindex(NAMES[family]), unreachable, MAC))
         failed = routes.apply(route, [*messages, *gone])
-        installed = routes.tables(route, family, 0, NETWORKS).routes
+        installed = routes.read_forwarding_state(route, family, 0, NETWORKS).routes
         return failed, len([net for net in installed if net in nets])
 
 

@@ -37,7 +37,9 @@ def keep() -> list[str]:
         mac = parse_mac("0a:00:00:00:00:01")
         index, done = vxlan.Device(NAME, mac, 1450, info, parse_net("10.5.1.0/32"), "podwired").ensure(route)
         links = Links(index, ())
-        messages = changes(routes.tables(route, 4, index, (NET,)), forwarding_state([PEER], links), links)
+        messages = changes(
+            routes.read_forwarding_state(route, 4, index, (NET,)), forwarding_state([PEER], links), links
+        )
         assert routes.apply(route, messages) == []
         return done + [rtnl_overlay.described(message) for message in messages]
     finally:
@@ -65,7 +67,7 @@ def host(machine: Machine) -> Machine:
     ("change", "told"),
     [
         ("ip link add br9 type bridge; ip link set {name} master br9", ["flannel.1 was a port of another link"]),
-        ("ip link set {name} type vxlan id 1 local 192.0.2.77", ["flannel.1 had another wire"]),
+        ("ip link set {name} type vxlan id 1 local 192.0.2.77", ["flannel.1 had another underlay"]),
         (
             "bridge fdb replace 0a:00:00:00:00:02 dev {name} dst 192.0.2.2 port 9999 self permanent",
             ["bridge fdb replace 0a:00:00:00:00:02 dst 192.0.2.2"],
@@ -104,7 +106,7 @@ def test_a_device_that_was_renamed_gives_way_to_one_of_the_right_name(host: Mach
             "link add foreign type vxlan id 1 dstport 8472 dev uplink",
             "VXLAN device foreign has the VNI of flannel.1 on its port: .*choose another VNI or Port than 1 and 8472",
         ),
-        ("link add flannel.1 type bridge", "flannel.1 is a bridge of somebody else: remove it"),
+        ("link add flannel.1 type bridge", "flannel.1 is a bridge that podwired did not create: remove it"),
         (
             "link add foreign up type vxlan id 9 dstport 8472 gbp dev uplink",
             "flannel.1 cannot be up: the VXLAN device foreign uses UDP port 8472: remove it",
@@ -171,7 +173,7 @@ def let_through(*, busy: bool) -> list[str]:
         spaces = ((parse_net("10.5.0.0/16"), parse_net("10.5.1.0/24")),)
         rules = masquerade.Rules("podwired", spaces, masquerades=False, fully_random=False, forwards=True)
         try:
-            return masquerade.let_through(host, rules)
+            return masquerade.ensure_forward_accept(host, rules)
         finally:
             assert other.lock.try_lock_exclusive()  # whatever happened, nothing is held any more
     finally:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.agent.uplink.select import InterfaceSelector, NoUnderlay, Underlay, choose, local_addresses
+from cni.agent.uplink.select import InterfaceSelector, NoUnderlay, Underlay, local_addresses, select_interface
 from cni.kernel.rtnl_socket import RtnlSocket
 from cni.protocol.address import parse_ip
 from tests.machine import until
@@ -22,7 +22,7 @@ def chosen(families: tuple[int, ...], selector: InterfaceSelector) -> dict[str, 
     """Inside the machine."""
     route = RtnlSocket()
     try:
-        return texts(choose(route, families, selector))
+        return texts(select_interface(route, families, selector))
     finally:
         route.close()
 
@@ -178,7 +178,7 @@ def test_every_wish_that_came_to_nothing_is_told(host: Machine) -> None:
     assert "there is no interface absent (--iface absent)" in told
     assert "east (--iface east) has no usable IPv6 address" in told
     assert "no interface with all addresses matches --iface-regex ^north" in told
-    assert "east (the way to 203.0.113.9 (--iface-can-reach)) has no usable IPv6 address" in told
+    assert "east (the route to 203.0.113.9 (--iface-can-reach)) has no usable IPv6 address" in told
     assert f"--iface chooses one of: west ({WEST} and {WEST6})" in told
 
 
@@ -218,7 +218,7 @@ def test_the_way_to_an_address_decides_and_gives_the_source(host: Machine) -> No
     host.run("ip", "route", "add", "203.0.113.0/24", "via", "198.51.100.254", "src", "198.51.100.7")
     found = ask(host, can_reach="203.0.113.9")
     assert (found["name"], found["addresses"]) == ("west", ["198.51.100.7/24"])
-    assert found["reason"] == "west with 198.51.100.7, by the way to 203.0.113.9 (--iface-can-reach)"
+    assert found["reason"] == "west with 198.51.100.7, by the route to 203.0.113.9 (--iface-can-reach)"
     assert ask(host, 4, 6, can_reach="2001:db8:2::99")["addresses"] == [f"{EAST}/24", f"{EAST6}/64"]
 
 
@@ -227,7 +227,7 @@ def test_the_node_that_all_are_to_reach_takes_the_interface_that_has_the_address
 
 
 def test_an_address_that_there_is_no_way_to_is_told(host: Machine) -> None:
-    with pytest.raises(NoUnderlay, match=r"there is no way to 203\.0\.113\.9 \(--iface-can-reach\)"):
+    with pytest.raises(NoUnderlay, match=r"there is no route to 203\.0\.113\.9 \(--iface-can-reach\)"):
         ask(host, can_reach="203.0.113.9")
 
 
@@ -329,7 +329,7 @@ def questions(families: tuple[int, ...]) -> int:
     """Inside the machine: how many messages a choice takes."""
     route = RtnlSocket()
     try:
-        choose(route, families, InterfaceSelector())
+        select_interface(route, families, InterfaceSelector())
         return route._sequence
     finally:
         route.close()

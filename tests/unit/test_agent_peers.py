@@ -108,11 +108,11 @@ def test_a_lease_with_a_fault_of_its_own_is_not_served_and_harms_nobody(faulty: 
 @pytest.mark.parametrize(
     ("connected", "subnet", "error"),
     [
-        ("10.5.2.0/24", "10.5.2.0/24", "10.5.2.0/24 would take 10.5.2.0/24, which this node is in"),
+        ("10.5.2.0/24", "10.5.2.0/24", "10.5.2.0/24 overlaps 10.5.2.0/24, a network that this node is connected to"),
         ("10.5.2.0/25", "10.5.2.0/24", ""),  # the longer prefix wins
         ("10.5.2.128/25", "10.5.2.0/24", ""),
-        ("10.5.0.0/22", "10.5.2.0/24", "10.5.2.0/24 would take 10.5.0.0/22, which this node is in"),
-        ("10.5.0.0/16", "10.5.2.0/24", "10.5.2.0/24 would take 10.5.0.0/16, which this node is in"),
+        ("10.5.0.0/22", "10.5.2.0/24", "10.5.2.0/24 overlaps 10.5.0.0/22, a network that this node is connected to"),
+        ("10.5.0.0/16", "10.5.2.0/24", "10.5.2.0/24 overlaps 10.5.0.0/16, a network that this node is connected to"),
         ("10.4.0.0/15", "10.5.2.0/24", ""),
         ("10.0.0.0/8", "10.5.2.0/24", ""),  # the pods' network is meant to be a part of the nodes'
         ("192.0.2.0/24", "10.5.2.0/24", ""),

@@ -83,7 +83,7 @@ class Held:
 
     def find(self, after: float = 0.0) -> Underlay:
         self.now += after
-        return self.wire.find(self.config, self.told)
+        return self.wire.current(self.config, self.told)
 
     def ips(self, after: float = 0.0) -> str:
         underlay = self.find(after)

@@ -94,7 +94,7 @@ class Device(Record):
 
 
 def _vxlan_link(rtnl_socket: RtnlSocket, device: Device) -> tuple[Link, list[str]]:
-    """The link, of the right tunnel: as it was, changed or made anew."""
+    """The link, of the right tunnel: as it was, changed or recreated."""
     done = []
     link = rtnl_socket.find(device.name)
     if link is not None:
@@ -106,12 +106,12 @@ def _vxlan_link(rtnl_socket: RtnlSocket, device: Device) -> tuple[Link, list[str
         if found is None:
             kind = link.kind or "device"
             raise NetlinkError(
-                EEXIST, f"{device.name} is a {kind} of somebody else: remove it, or give it another name"
+                EEXIST, f"{device.name} is a {kind} that podwired did not create: remove it, or give it another name"
             )
-        if _is_changed(rtnl_socket, device, found):
-            return rtnl_socket.need(device.name), [f"{device.name} had another wire"]
+        if _change_in_place(rtnl_socket, device, found):
+            return rtnl_socket.need(device.name), [f"{device.name} had another underlay"]
         rtnl_socket.request(*rtnl.delete_link(device.name))
-        done.append(f"{device.name} was not this network's tunnel: made anew")
+        done.append(f"{device.name} was not this network's tunnel: recreated")
     else:
         done.append(f"{device.name} was not there")
     made = rtnl_overlay.new_vxlan(device.name, device.mac, device.mtu, device.info)
@@ -168,8 +168,8 @@ def _retire_twins(rtnl_socket: RtnlSocket, device: Device) -> list[str]:
     return twins
 
 
-def _is_changed(rtnl_socket: RtnlSocket, device: Device, found: VxlanInfo) -> bool:
-    """Tries to make the tunnel the wanted one in place."""
+def _change_in_place(rtnl_socket: RtnlSocket, device: Device, found: VxlanInfo) -> bool:
+    """Returns True if the tunnel could be made the wanted one in place. Raises NetlinkError."""
     info = device.info
     if (found.vni, found.gbp, found.local.family) != (info.vni, info.gbp, info.local.family):
         return False

@@ -1,7 +1,7 @@
-"""The reconciler: what the store tells and this node is, made so in the kernel, as often as anything of it changes.
+"""The reconciler: makes the kernel's state what follows from the store's events and from this node.
 
-Everything is judged by its level, not by what has happened: a comparison of all leaves nothing to remember. Only that a
-peer's lease has changed is dealt with alone, so that it costs the same however many peers there are.
+It is level-triggered: every full sync compares desired with actual state, so no event history is kept. Only a changed
+lease of a peer is applied alone, so that it costs the same however many peers there are.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Reconciler:
         self._present, self._ready, self._status = present, ready, status
         self._cluster = ClusterState()
         self._peers: Peers | None = None
-        self._told: dict[str, Lease] = {}  # the peers that people know of
+        self._logged: dict[str, Lease] = {}  # the peers that the log has named
         self._links: dict[int, Links] = {}
         self._pinned = PinnedUnderlay(host.rtnl, settings.selector)
         self._node: Node | None = None
@@ -156,14 +156,14 @@ class Reconciler:
         log.error("%s", text)
 
     def _reconcile(self) -> None:
-        """All of it, against what the kernel says."""
+        """Compares everything with the kernel's state, and applies the difference."""
         configured = self._cluster.configured
         if configured is None:
             return
         config = configured.config
         self._claim(config)
         self.drift.searches = True
-        underlay = self._pinned.find(config, configured.public_ips)
+        underlay = self._pinned.current(config, configured.public_ips)
         self.drift.searches = self._pinned.searches
         if self._pinned.error:
             self._fail("interface", self._pinned.error, blocks=True)
@@ -182,8 +182,8 @@ class Reconciler:
         self._count(peers)
         if peers is not self._peers:
             log_faults(peers.errors, peers.errors)
-            log_changes(self._told, peers.served)
-            self._peers, self._told = peers, dict(peers.served)
+            log_changes(self._logged, peers.served)
+            self._peers, self._logged = peers, dict(peers.served)
         self.drift.links = {underlay.ifindex: devices.link_state(route, underlay.name)}
         self.drift.devices.clear()
         self.drift.subnets = own.subnets
@@ -199,9 +199,9 @@ class Reconciler:
             for endpoint in own.endpoints
         ]
         self.drift.waits = not all(made)
-        self._retire(config)
+        self._remove_stale(config)
         self._publisher.filter.ports = self.drift.ports
-        self._open(config, underlay, own)
+        self._publish(config, underlay, own)
 
     def _claim(self, config: NetworkConfig) -> None:
         """Raises Occupied where another podwired serves the tunnel."""
@@ -209,9 +209,9 @@ class Reconciler:
         self._networks.update([config.network(family) for family in config.families])
         self.drift.networks = frozenset(self._networks)
 
-    def _open(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> None:
+    def _publish(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> None:
         rules = self._publisher.rules
-        done = self._publisher.open(config, underlay, own)
+        done = self._publisher.publish(config, underlay, own)
         same = rules == self._publisher.rules
         self._note_done("the firewall's rules", done, same=same)
         for error in self._publisher.errors:
@@ -221,11 +221,11 @@ class Reconciler:
             self._ready()
         self._note_done("the firewall's rules", self._publisher.ensure_rules(), same=same)
 
-    def _retire(self, config: NetworkConfig) -> None:
-        """What the network had before it was changed, and has no more."""
+    def _remove_stale(self, config: NetworkConfig) -> None:
+        """Removes devices and routes that the network had before it was changed."""
         names = [backend_of(config.backend).device_name(family) for family in config.families]
         for name in devices.remove_stale_devices(self._host.rtnl, self._settings.instance.name, names):
-            log.info("removed %s, which the network does not have any more", name)
+            log.info("removed %s: the network no longer uses it", name)
         for family in (4, 6):
             if family not in config.families:
                 self._links.pop(family, None)
@@ -252,20 +252,20 @@ class Reconciler:
         self._links[family] = links
         wanted = self._tables(peers.served.values(), links, family)
         before, self.drift.tables[family] = self.drift.tables.get(family), wanted
-        messages = changes(routes.tables(route, family, index, self._networks), wanted, links)
+        messages = changes(routes.read_forwarding_state(route, family, index, self._networks), wanted, links)
         if made := len(messages) - self._apply(messages):
             # The kernel takes entries away from a device that is given another MAC address.
             same = same and before is not None and before.is_same(wanted)
             self._note_done(f"{made} entries of IPv{family}", [f"{made} entries of IPv{family} differed"], same=same)
-        routes.keep_blackholes(route, family, (own.subnet,) if self._settings.blackholes else (), self._networks)
+        routes.ensure_blackhole_routes(
+            route, family, (own.subnet,) if self._settings.blackholes else (), self._networks
+        )
 
     def _tables(self, leases: Iterable[Lease], links: Links, family: int) -> ForwardingState:
         endpoints = [endpoint for endpoint in [lease.endpoint(family) for lease in leases] if endpoint is not None]
         found = forwarding_state(endpoints, links)
         for endpoint in found.unreachable:
-            log.warning(
-                "%s is behind %s, which is on no network of ours", endpoint.subnet.text, endpoint.public_ip.text
-            )
+            log.warning("no direct route to %s: cannot reach %s", endpoint.public_ip.text, endpoint.subnet.text)
         return found
 
     def _apply(self, messages: list[Message]) -> int:
@@ -312,6 +312,6 @@ class Reconciler:
         log_changes(before, after)
         for key, lease in after.items():
             if lease is None:
-                self._told.pop(key, None)
+                self._logged.pop(key, None)
             else:
-                self._told[key] = lease
+                self._logged[key] = lease

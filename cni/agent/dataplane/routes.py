@@ -62,8 +62,8 @@ def connected_networks(route: RtnlSocket, family: int) -> tuple[tuple[Net, int],
     return tuple(sorted(one for one in shared if not one[0].ip.is_ipv6_link_local))
 
 
-def tables(route: RtnlSocket, family: int, device: int, networks: Collection[Net]) -> ForwardingState:
-    """Returns the device's entries, and podwired's routes for these networks on other links.
+def read_forwarding_state(route: RtnlSocket, family: int, device: int, networks: Collection[Net]) -> ForwardingState:
+    """Returns the state in the kernel: the device's entries, and podwired's routes for these networks on other links.
 
     Raises NetlinkError, Interrupted.
     """
@@ -116,7 +116,7 @@ def _is_gone(message: Message, refused: NetlinkError) -> bool:
     return message[0] in (rtnl_overlay.RTM_DELROUTE, rtnl_overlay.RTM_DELNEIGH) and refused.errno in GONE
 
 
-def keep_blackholes(route: RtnlSocket, family: int, wanted: tuple[Net, ...], networks: Collection[Net]) -> None:
+def ensure_blackhole_routes(route: RtnlSocket, family: int, wanted: tuple[Net, ...], networks: Collection[Net]) -> None:
     """Sets blackhole routes for the wanted subnets, behind every better route, and removes those of no use any more.
 
     Raises NetlinkError.
@@ -134,8 +134,8 @@ def clear(route: RtnlSocket, family: int, networks: Collection[Net]) -> list[str
     family.
     """
     try:
-        keep_blackholes(route, family, (), networks)
-        found = tables(route, family, 0, networks)
+        ensure_blackhole_routes(route, family, (), networks)
+        found = read_forwarding_state(route, family, 0, networks)
     except NetlinkError:
         return []
     ours = [rtnl_overlay.delete_route(dst, row.gw, row.ifindex, PROTOCOL) for dst, row in found.routes.items()]

@@ -135,7 +135,7 @@ class TunnelFilter:
 
     def _add(self, wanted: dict[str, set[bytes]]) -> int:
         """Returns how many were not there."""
-        held = self._cluster()
+        held = self._current()
         lacking = {name: keys - held[name] for name, keys in wanted.items() if name in held}
         for name, keys in lacking.items():
             self._change(name, keys, nft_sets.add_keys)
@@ -143,7 +143,7 @@ class TunnelFilter:
         return sum(map(len, lacking.values()))
 
     def _remove(self, surplus: dict[str, set[bytes]]) -> int:
-        held = self._cluster()
+        held = self._current()
         found = {name: keys & held[name] for name, keys in surplus.items() if name in held}
         for name, keys in found.items():
             self._change(name, keys, nft_sets.delete_keys)
@@ -160,7 +160,7 @@ class TunnelFilter:
                 self.forget()
                 raise refusal
 
-    def _cluster(self) -> dict[str, set[bytes]]:
+    def _current(self) -> dict[str, set[bytes]]:
         """Returns the keys in each set by its name; none where the rules are not loaded."""
         if self._held is None:
             found = {name: self._listed(name) for name in SETS}

@@ -127,7 +127,7 @@ class Peers:
             return f"its own address {endpoint.public_ip.text} is in {endpoint.subnet.text}"
         for net in self._connected:
             if _takes(endpoint.subnet, net, self._config.network(endpoint.subnet.family)):
-                return f"{endpoint.subnet.text} would take {net.text}, which this node is in"
+                return f"{endpoint.subnet.text} overlaps {net.text}, a network that this node is connected to"
         mine = self._own.endpoint(endpoint.subnet.family)
         if mine is not None and (what := _shared_way(endpoint, mine)):
             return f"{what} is this node's"

@@ -92,7 +92,7 @@ def ensure(host: Host, rules: Rules) -> list[str]:
     return [f"table inet {rules.table} was not whole"]
 
 
-def let_through(host: Host, rules: Rules) -> list[str]:
+def ensure_forward_accept(host: Host, rules: Rules) -> list[str]:
     """Lets the network's traffic pass where a chain drops what the host forwards; returns what had to be done.
 
     Raises TryAgain while containers are being attached, NetlinkError.

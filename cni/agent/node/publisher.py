@@ -1,4 +1,4 @@
-"""What pods need of their node besides ways to others: rules, the file for plugins, the runtime's configuration."""
+"""Publishes the node's pod network: firewall rules, subnet.env for plugins, the runtime's conflist."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ class Settings(Record):
 
 
 class NodePublisher:
-    """`faults`: what was wrong at the last opening and kept no pod from being attached. `filter`: of the tunnel."""
+    """The rules and files by which pods of this node are attached. `errors`: those of the last `publish` that kept no
+    pod from being attached.
+    """
 
     def __init__(self, settings: Settings, host: Host) -> None:
         self.errors: list[str] = []
@@ -47,12 +49,12 @@ class NodePublisher:
         self.filter = TunnelFilter(host, settings.instance.name)
         self._rules: masquerade.Rules | None = None
         self._asked: masquerade.Rules | None = None
-        self._confined: object = None  # what the filter had to hold at the last look
+        self._confined: object = None  # what the filter had to hold at the last sync
         self._unfiltered = ""  # why there is no filter
         self._underlay = ""
         self._has_taken_over = False
 
-    def open(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> list[str]:
+    def publish(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> list[str]:
         """The runtime's configuration comes last: then pods can be attached. Returns what was not whole.
 
         Raises CniError, NetlinkError, OSError.
@@ -75,12 +77,12 @@ class NodePublisher:
         mtu = min(backend_of(config.backend).mtu(underlay, endpoint.subnet.family) for endpoint in own.endpoints)
         if files.write(settings.subnet_file, subnetenv.text_of(spaces, mtu, masquerades=settings.masquerades)):
             log.info("wrote %s", settings.subnet_file)
-        self._list()
+        self._install_conflist()
         return done
 
     @property
     def rules(self) -> masquerade.Rules | None:
-        """The rules that were asked for at the last opening."""
+        """The rules that were asked for at the last `publish`."""
         return self._asked
 
     @property
@@ -89,7 +91,7 @@ class NodePublisher:
         wanted = self._settings.conflist
         return self._rules is not None and (wanted is None or conflist.is_installed(wanted))
 
-    def _list(self) -> None:
+    def _install_conflist(self) -> None:
         wanted, self.errors = self._settings.conflist, []
         try:
             if wanted is not None and conflist.install(wanted):
@@ -102,7 +104,7 @@ class NodePublisher:
         if self._rules is None:
             return []
         done = self._load() + self._confine()
-        done += masquerade.let_through(self._host, self._rules)
+        done += masquerade.ensure_forward_accept(self._host, self._rules)
         self._take_over([network for network, _ in self._rules.spaces])
         return done
 
@@ -118,7 +120,7 @@ class NodePublisher:
             log.warning("flanneld's rules are left: %s", error_text(error))
 
     def _load(self) -> list[str]:
-        """Loads the rules, without the filter if that is refused: the next opening tries again."""
+        """Loads the rules, without the filter if that is refused: the next `publish` tries again."""
         assert self._rules is not None
         try:
             done = masquerade.ensure(self._host, self._rules)

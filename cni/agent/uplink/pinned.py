@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cni.agent.backends import backend_of
 from cni.agent.logs import log
-from cni.agent.uplink.select import NoUnderlay, choose
+from cni.agent.uplink.select import NoUnderlay, select_interface
 from cni.kernel.rtnl import IFA_F_DADFAILED
 from cni.protocol.record import Record
 
@@ -43,14 +43,14 @@ class PinnedUnderlay:
         self._purpose: _Purpose | None = None
         self._chosen: Underlay | None = None
         self._first: Underlay | None = None  # which was left only because its address was away
-        self._cluster: set[IP] = set()  # this host's addresses when the chosen one was last whole
+        self._known_ips: set[IP] = set()  # this host's addresses when the chosen one was last whole
         self._lost_at: float | None = None
 
     @property
     def searches(self) -> bool:
         return bool(self.error) or self._first is not None
 
-    def find(self, config: NetworkConfig, told: tuple[IP, ...]) -> Underlay:
+    def current(self, config: NetworkConfig, told: tuple[IP, ...]) -> Underlay:
         """The one that was chosen, as long as it is there with its addresses, or may come back, or there is no other.
 
         Raises NoUnderlay, NetlinkError.
@@ -61,12 +61,12 @@ class PinnedUnderlay:
             self._purpose, self._chosen, self._first, self._lost_at = purpose, None, None, None
         addresses = self._addresses()
         if self._chosen is None:
-            self._cluster = {net.ip for nets in addresses.values() for net in nets}
+            self._known_ips = {net.ip for nets in addresses.values() for net in nets}
             return self._take(self._choose(purpose))
         link = self._link(self._chosen)
         if link is None or not _has(addresses.get(link.ifindex, []), self._chosen.addresses):
             return self._without(self._chosen, link, purpose)
-        self._lost_at, self._cluster = None, {net.ip for nets in addresses.values() for net in nets}
+        self._lost_at, self._known_ips = None, {net.ip for nets in addresses.values() for net in nets}
         return self._better(addresses, purpose) or self._as_it_is(self._chosen, link)
 
     def _addresses(self) -> dict[int, list[Net]]:
@@ -133,7 +133,9 @@ class PinnedUnderlay:
             return None
         ips = _ips(chosen)
         try:
-            found = choose(self._route, tuple([ip.family for ip in ips]), selector._replace(public_ips=tuple(ips)))
+            found = select_interface(
+                self._route, tuple([ip.family for ip in ips]), selector._replace(public_ips=tuple(ips))
+            )
         except NoUnderlay:
             return None
         return found._replace(public_ips=chosen.public_ips)
@@ -142,7 +144,7 @@ class PinnedUnderlay:
         """The addresses are on another interface now, or the interface was given others that this host did not have."""
         if _ips(found) == _ips(chosen):
             return True
-        return not found.is_makeshift and found.name == chosen.name and self._cluster.isdisjoint(_ips(found))
+        return not found.is_makeshift and found.name == chosen.name and self._known_ips.isdisjoint(_ips(found))
 
     def _take(self, found: Underlay) -> Underlay:
         log.info("other nodes are reached by %s", found.reason)
@@ -153,17 +155,17 @@ class PinnedUnderlay:
         """What the store wants counts where the user wants nothing."""
         families, told = purpose.families, purpose.told
         if self._selector.public_ips or not told:
-            found = choose(self._route, families, self._selector)
+            found = select_interface(self._route, families, self._selector)
         else:
             try:
-                found = choose(self._route, families, self._selector._replace(public_ips=told))
+                found = select_interface(self._route, families, self._selector._replace(public_ips=told))
             except NoUnderlay:  # none has these addresses: they are translated on the way
-                found = choose(self._route, families, self._selector)
+                found = select_interface(self._route, families, self._selector)
                 by_family = {ip.family: ip for ip in (*found.public_ips, *told)}
                 found = found._replace(public_ips=tuple([by_family[family] for family in families]))
         if purpose.own_address and found.public_ips != tuple([net.ip for net in found.addresses]):
             raise NoUnderlay(
-                f"{purpose.kind} needs a public address that {found.name} itself has: choose backend vxlan"
+                f"{purpose.kind} needs a public address that {found.name} itself has: select_interface backend vxlan"
             )
         return found
 

@@ -67,9 +67,9 @@ class _Candidate(Record):
     named: bool = False
 
 
-def choose(route: RtnlSocket, families: tuple[int, ...], selector: InterfaceSelector) -> Underlay:
+def select_interface(route: RtnlSocket, families: tuple[int, ...], selector: InterfaceSelector) -> Underlay:
     """Raises NoUnderlay, NetlinkError."""
-    return _Selection(route, families, selector).made()
+    return _Selection(route, families, selector).result()
 
 
 def local_addresses(route: RtnlSocket) -> set[IP]:
@@ -86,7 +86,8 @@ class _Selection:
         for one in route.all_addresses():
             self._addresses.setdefault(one.ifindex, []).append(one)
 
-    def made(self) -> Underlay:
+    def result(self) -> Underlay:
+        """Returns the first candidate that has an address of every family. Raises NoUnderlay."""
         errors = []
         for candidate in self._candidates():
             if isinstance(candidate, str):
@@ -144,14 +145,14 @@ class _Selection:
         return tuple([ip for ip in matching if ip is not None])
 
     def _leading_to(self, ip: IP) -> _Candidate | str:
-        why = f"the way to {ip.text} (--iface-can-reach)"
+        why = f"the route to {ip.text} (--iface-can-reach)"
         if owner := self._owner(ip):  # the kernel would say lo
             return _Candidate(owner, f"{ip.text} is its own (--iface-can-reach)", (ip,))
-        way = self._route.get_route(ip)
-        link = self._links.get(way.ifindex) if way else None
-        if way is None or link is None:
-            return f"there is no way to {ip.text} (--iface-can-reach)"
-        return _Candidate(link, why, (way.source,) if way.source else ())
+        route = self._route.get_route(ip)
+        link = self._links.get(route.ifindex) if route else None
+        if route is None or link is None:
+            return f"there is no route to {ip.text} (--iface-can-reach)"
+        return _Candidate(link, why, (route.source,) if route.source else ())
 
     def _having(self, ips: list[IP]) -> _Candidate | str:
         owners = {ip.text: self._owner(ip) for ip in ips}
@@ -168,7 +169,7 @@ class _Selection:
     def _default(self) -> _Candidate | str:
         links = []
         for family in self._families:
-            found = [self._links.get(way.ifindex) for way in self._route.defaults(family)]
+            found = [self._links.get(route.ifindex) for route in self._route.defaults(family)]
             best = next((link for link in found if link is not None and not _is_own(link)), None)
             if best is None:
                 return f"there is no default route of IPv{family}"
