@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import selectors
 import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from tests.forkserver import enter_net
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 
@@ -20,13 +26,24 @@ def serve(netns: str | None, protocol: str, port: int) -> None:
     server.bind(("::", port))
     if protocol == "tcp":
         server.listen()
+    stay_behind([server], lambda server: _answer(server, protocol))
+
+
+def stay_behind(servers: list[socket.socket], answer: Callable[[socket.socket], None]) -> None:
+    """Answers each caller of the servers, in a child that ends with the machine; returns in this process."""
     if os.fork() == 0:
         try:
-            _leave_all_but(server.fileno())
-            _answer(server, protocol)
+            _leave_all_but({server.fileno() for server in servers})
+            with selectors.DefaultSelector() as watched:
+                for server in servers:
+                    watched.register(server, selectors.EVENT_READ, server)
+                while True:
+                    for key, _ in watched.select():
+                        answer(key.data)
         finally:
             os._exit(1)
-    server.close()
+    for server in servers:
+        server.close()
 
 
 def ask(netns: str | None, protocol: str, host: str, port: int, seconds: float) -> str:
@@ -41,24 +58,24 @@ def ask(netns: str | None, protocol: str, host: str, port: int, seconds: float) 
         return client.recv(64).decode()
 
 
-def _leave_all_but(number: int) -> None:
+def _leave_all_but(numbers: set[int]) -> None:
     """Closes what belongs to the tests, whose output may be waited for."""
     quiet = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(quiet, stream)
-    os.closerange(3, number)
-    os.closerange(number + 1, os.sysconf("SC_OPEN_MAX"))
+    for number in {int(name) for name in os.listdir("/proc/self/fd")} - numbers - {0, 1, 2}:
+        with suppress(OSError):  # the one that listed the folder
+            os.close(number)
 
 
 def _answer(server: socket.socket, protocol: str) -> None:
-    while True:
-        if protocol == "tcp":
-            caller, address = server.accept()
-            with caller:
-                caller.sendall(_plain(address[0]))
-        else:
-            _, address = server.recvfrom(64)
-            server.sendto(_plain(address[0]), address)
+    if protocol == "tcp":
+        caller, address = server.accept()
+        with caller:
+            caller.sendall(_plain(address[0]))
+    else:
+        _, address = server.recvfrom(64)
+        server.sendto(_plain(address[0]), address)
 
 
 def _plain(address: str) -> bytes:

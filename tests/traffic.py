@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
+from tests.echo import stay_behind
+from tests.forkserver import enter_net
 from tests.machine import Machine, MachineError, Pod
 
 if TYPE_CHECKING:
@@ -15,60 +18,6 @@ if TYPE_CHECKING:
 NOBODY = "nobody"
 PROTOCOLS = ("tcp", "udp")
 ATTEMPTS = 4
-
-# Answers every caller, of either family, with its own name and the address that the call came from; by UDP from the
-# address that was called, which of several the kernel would choose itself.
-_SERVER = """
-import selectors, socket, sys
-name, ports = sys.argv[1], [int(port) for port in sys.argv[2:]]
-selector = selectors.DefaultSelector()
-for port in ports:
-    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-        server = socket.socket(socket.AF_INET6, kind)
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        server.bind(("::", port))
-        if kind == socket.SOCK_STREAM:
-            server.listen()
-        selector.register(server, selectors.EVENT_READ)
-print("ready", flush=True)
-def said(address):
-    return (name + " " + address[0].removeprefix("::ffff:")).encode()
-while True:
-    for key, _ in selector.select():
-        if key.fileobj.type == socket.SOCK_STREAM:
-            caller, address = key.fileobj.accept()
-            caller.sendall(said(address))
-            caller.close()
-        else:
-            _, [(level, kind, called)], _, address = key.fileobj.recvmsg(64, 64)
-            any_interface = called[:16] + bytes(4)
-            key.fileobj.sendmsg([said(address)], [(level, kind, any_interface)], 0, address)
-"""
-
-# Asks all targets at once, so that those out of reach cost the time of one.
-_CLIENT = """
-import json, socket, sys, threading
-targets, seconds = json.loads(sys.argv[1]), float(sys.argv[2])
-answers = [""] * len(targets)
-def ask(number, protocol, host, port):
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    client = socket.socket(family, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM)
-    client.settimeout(seconds)
-    try:
-        client.connect((host, port))
-        client.send(b"?")
-        answers[number] = client.recv(128).decode()
-    except OSError:
-        pass
-threads = [threading.Thread(target=ask, args=(number, *target)) for number, target in enumerate(targets)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-print(json.dumps(answers))
-"""
 
 _SINK = """
 import socket, sys, time
@@ -117,14 +66,80 @@ class Answer(NamedTuple):
 
 def listen(where: Machine | Pod, name: str, *ports: int) -> None:
     """Answer by TCP and UDP on these ports of either family until the machine ends."""
-    server = _start(where, _SERVER, name, *map(str, ports))
-    _await_ready(server)
+    machine, netns = _place(where)
+    machine.call(_listen, netns, name, ports)
+
+
+def _listen(netns: str | None, name: str, ports: Iterable[int]) -> None:
+    """Answers every caller, of either family, with the name and the address that the call came from.
+
+    By UDP the answer comes from the address that was called, which of several the kernel would choose itself.
+    """
+    if netns:
+        enter_net(netns)
+    servers = [_bound(kind, port) for port in ports for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)]
+    stay_behind(servers, lambda server: _answer(server, name))
+
+
+def _bound(kind: socket.SocketKind, port: int) -> socket.socket:
+    server = socket.socket(socket.AF_INET6, kind)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    server.bind(("::", port))
+    if kind == socket.SOCK_STREAM:
+        server.listen()
+    return server
+
+
+def _answer(server: socket.socket, name: str) -> None:
+    if server.type == socket.SOCK_STREAM:
+        caller, address = server.accept()
+        with caller:
+            caller.sendall(_told(name, address[0]))
+        return
+    _, [(level, kind, called)], _, address = server.recvmsg(64, 64)
+    any_interface = called[:16] + bytes(4)
+    server.sendmsg([_told(name, address[0])], [(level, kind, any_interface)], 0, address)
+
+
+def _told(name: str, address: str) -> bytes:
+    return f"{name} {address.removeprefix('::ffff:')}".encode()
 
 
 def ask_each(where: Machine | Pod, targets: Iterable[Target], seconds: float = 5.0) -> list[Answer]:
     """Ask all targets at once, and give their answers in the same order."""
-    done = where.run(sys.executable, "-I", "-S", "-c", _CLIENT, json.dumps(list(targets)), str(seconds))
-    return [Answer(*said.split()) if said else Answer(NOBODY, "") for said in json.loads(done.stdout)]
+    machine, netns = _place(where)
+    told = machine.call(_ask_all, netns, [tuple(target) for target in targets], seconds)
+    return [Answer(*said.split()) if said else Answer(NOBODY, "") for said in told]
+
+
+def _ask_all(netns: str | None, targets: list[tuple[str, str, int]], seconds: float) -> list[str]:
+    """Asks at once, so that those out of reach cost the time of one."""
+    if netns:
+        enter_net(netns)
+    if not targets:
+        return []
+    with ThreadPoolExecutor(len(targets)) as pool:  # its threads are in the namespace that this one is in
+        return list(pool.map(lambda target: _ask(target, seconds), targets))
+
+
+def _ask(target: tuple[str, str, int], seconds: float) -> str:
+    """Returns an empty text when there is no answer."""
+    protocol, host, port = target
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM) as client:
+        client.settimeout(seconds)
+        try:
+            client.connect((host, port))
+            client.send(b"?")
+            return client.recv(128).decode()
+        except OSError:
+            return ""
+
+
+def _place(where: Machine | Pod) -> tuple[Machine, str | None]:
+    return (where.machine, where.path) if isinstance(where, Pod) else (where, None)
 
 
 def rate(source: Machine | Pod, sink: Machine | Pod, address: str, least: float = 0.0) -> float:

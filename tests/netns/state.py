@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from subprocess import check_output
 from typing import TYPE_CHECKING, Any
 
-from tests.snapshot import missing_from
+from tests.snapshot import files_of, missing_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 LEASES = "/var/lib/cni"
 _SETTINGS = ("/proc/sys/net/ipv4/conf", "/proc/sys/net/ipv6/conf", "/proc/sys/net/ipv4/ip_forward")
+_LINKS = ("ip", "-j", "-d", "link")
+_RULESET = ("nft", "-j", "-p", "list", "ruleset")
 _LEASE = re.compile(r"/(\d+\.\d+\.\d+\.\d+|[0-9a-f]*:[0-9a-f:]*) '")
 
 
@@ -76,8 +79,12 @@ def elements(machine: Machine) -> dict[str, str]:
 
     Protocols are numbers: their names are in /etc/protocols, which a bare machine lacks.
     """
+    return _elements(shown(machine, *_RULESET))
+
+
+def _elements(ruleset: Any) -> dict[str, str]:
     found = {}
-    for item in shown(machine, "nft", "-j", "-p", "list", "ruleset")["nftables"]:
+    for item in ruleset["nftables"]:
         ((kind, body),) = item.items()
         for element in body.get("elem", []) if kind in ("set", "map") else []:
             inner = element[0] if isinstance(element, list) else element
@@ -89,18 +96,28 @@ def elements(machine: Machine) -> dict[str, str]:
 
 def owners(machine: Machine) -> dict[str, str]:
     """Give the host's links that podwire made for containers, each with its owner as CONTAINER/INTERFACE."""
+    return _owners(shown(machine, *_LINKS))
+
+
+def _owners(links: Any) -> dict[str, str]:
     found = {}
-    for one in shown(machine, "ip", "-j", "-d", "link"):
+    for one in links:
         if one.get("ifalias", "").startswith("podwire "):
             words = one["ifalias"].partition(";")[0].split(" ")[3]
             found[one["ifname"]] = "/".join(words.split("/")[1:])
     return found
 
 
-def held_by(machine: Machine, owner: str) -> list[str]:
-    """Give everything on the machine that bears the owner CONTAINER/INTERFACE: links, elements, leases."""
-    held = {**owners(machine), **elements(machine), **leases(machine)}
-    return [name for name, of in held.items() if of == owner]
+def held_by(machine: Machine, *some: str) -> list[str]:
+    """Give everything on the machine that bears one of the owners CONTAINER/INTERFACE: links, elements, leases."""
+    links, ruleset, files = machine.call(_look_for_owners)
+    held = {**_owners(links), **_elements(ruleset), **_leases(files)}
+    return [name for name, of in held.items() if of in some]
+
+
+def _look_for_owners() -> tuple[Any, Any, list[str]]:
+    """Asks from within the machine, which takes two programs less."""
+    return (*(json.loads(check_output(command)) for command in (_LINKS, _RULESET)), files_of([LEASES]))
 
 
 def filters_vlans(machine: Machine) -> bool:
