@@ -53,7 +53,8 @@ VXLAN = {
     "the device has no address": run("ip address flush dev flannel.1"),
     "the device has an address too many": run("ip address add 10.244.99.0/32 dev flannel.1"),
     "the device is another's": run(
-        "ip link del flannel.1; ip link add flannel.1 type vxlan id 7 dstport 4789 dev eth0"
+        # The agent may be quicker, and have its own back before another is there.
+        "until ip link add flannel.1 type vxlan id 7 dstport 4789 dev eth0; do ip link del flannel.1 || true; done"
     ),
     "a neighbour is gone": run("ip neighbour del {first} dev flannel.1"),
     "a neighbour is another": run("ip neighbour replace {first} lladdr 02:00:00:00:00:99 nud permanent dev flannel.1"),
