@@ -178,7 +178,7 @@ def test_a_plugins_name_is_a_files(name: str, right: bool) -> None:
 @pytest.mark.parametrize("command", ["ADD", "CHECK", "DEL"])
 def test_an_id_that_no_file_can_be_named_by_is_refused(command: str) -> None:
     assert parse_request(FULL | {"CNI_COMMAND": command, "CNI_CONTAINERID": "a" * 255}).container_id == "a" * 255
-    with pytest.raises(InvalidConfig, match=r"^containerID of 256 characters is too long for a file's name \(CNI_"):
+    with pytest.raises(InvalidConfig, match=r"^containerID of 256 characters is too long for a file name \(CNI_"):
         parse_request(FULL | {"CNI_COMMAND": command, "CNI_CONTAINERID": "a" * 256})
 
 
