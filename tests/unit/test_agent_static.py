@@ -98,15 +98,15 @@ def test_without_nodes_there_are_none() -> None:
 
 BAD = [
     ({"PublicIP": None}, "nodes[1].PublicIP: missing"),
-    ({"PublicIP": "2001:db8::2"}, "nodes[1].PublicIP: has to be of IPv4"),
+    ({"PublicIP": "2001:db8::2"}, "nodes[1].PublicIP: expected IPv4"),
     ({"PublicIP": "two.example"}, "nodes[1].PublicIP: 'two.example' is not an IP address"),
     ({"PublicIP": ""}, "nodes[1].PublicIP: missing"),
-    ({"PublicIP": "127.0.0.1"}, "nodes[1].PublicIP: 127.0.0.1 is no address of a node"),
+    ({"PublicIP": "127.0.0.1"}, "nodes[1].PublicIP: 127.0.0.1 is not an address of a node"),
     ({"PublicIP": 7}, "nodes[1].PublicIP: expected a text"),
     ({"Subnet": None}, "nodes[1].Subnet: missing"),
     ({"Subnet": "10.5.2.0"}, "nodes[1].Subnet: '10.5.2.0' has no prefix length (as in 10.5.2.0/24)"),
-    ({"Subnet": "10.5.2.1/24"}, "nodes[1].Subnet: 10.5.2.1/24 has bits behind its prefix, is it 10.5.2.0/24?"),
-    ({"Subnet": "fd00::/64"}, "nodes[1].Subnet: has to be of IPv4"),
+    ({"Subnet": "10.5.2.1/24"}, "nodes[1].Subnet: 10.5.2.1/24 has host bits set (did you mean 10.5.2.0/24?)"),
+    ({"Subnet": "fd00::/64"}, "nodes[1].Subnet: expected IPv4"),
     ({"Subnet": "10.6.2.0/24"}, "nodes[1].Subnet: 10.6.2.0/24 is not in 10.5.0.0/16"),
     ({"VtepMAC": "01:00:5e:00:00:01"}, "nodes[1].VtepMAC: '01:00:5e:00:00:01' is a group or null address"),
 ]
@@ -140,7 +140,7 @@ def test_an_entry_without_a_name_is_told_by_its_place(bad: Any, told: str) -> No
 @pytest.mark.parametrize("second", [{**TWO, "name": "one"}, {"name": "one"}])
 def test_entries_of_one_name_leave_that_node_as_it_was(second: dict[str, Any]) -> None:
     nodes = parse_nodes(text(FILE, nodes=[ONE, second, TWO]), "nodes.json")
-    assert nodes.errors == {"one": "nodes: 'one' is there more than once"}
+    assert nodes.errors == {"one": "nodes: duplicate name 'one'"}
     assert nodes.settled({"one": LEASE1}) == {"one": LEASE1, "two": LEASE2}
 
 

@@ -1,4 +1,4 @@
-"""Which subnets a node takes, held to a plain walk through all of them."""
+"""Allocation of subnets, compared with a plain walk through all of them."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ def node(*public_ips: str) -> Node:
     return Node("host-gw", 0, tuple([NodeAddress(parse_ip(ip)) for ip in public_ips]))
 
 
-def overlap(one: Net, other: Net) -> bool:
-    return one.contains(other.ip) or other.contains(one.ip)
+def overlap(net: Net, other: Net) -> bool:
+    return net.contains(other.ip) or other.contains(net.ip)
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_free_is_what_overlaps_nothing(seed: int) -> None:
-    """Taken are networks of all lengths, in and around the space, some in others."""
+    """The leases are networks of all lengths, in and around the space, some in others."""
     random = Random(seed)
     space = network(SMALL).ipv4
     assert space is not None
     base = parse_ip("10.4.255.0").value
-    taken = []
+    leased = []
     for _ in range(random.randrange(6)):
         address = parse_ip("0.0.0.0")._replace(value=base + random.randrange(768))
-        taken.append(Net(address, random.choice([0, 20, 24, 25, 27, 28, 29, 32])).network)
-    taken = [net for net in taken if net.prefix or not seed % 5]
-    expected = [one for one in space.subnets() if not any(overlap(one, other) for other in taken)]
-    assert list(free(space, taken)) == expected
+        leased.append(Net(address, random.choice([0, 20, 24, 25, 27, 28, 29, 32])).network)
+    leased = [net for net in leased if net.prefix or not seed % 5]
+    expected = [net for net in space.subnets() if not any(overlap(net, other) for other in leased)]
+    assert list(free(space, leased)) == expected
 
 
 def test_a_space_without_end_is_not_walked_through() -> None:
     space = network(DUAL).ipv6
     assert space is not None
-    found = list(islice(free(space, [parse_net("fd00:5:0:2::/63")]), 3))
-    assert [one.text for one in found] == ["fd00:5:0:1::/64", "fd00:5:0:4::/64", "fd00:5:0:5::/64"]
+    subnets = list(islice(free(space, [parse_net("fd00:5:0:2::/63")]), 3))
+    assert [subnet.text for subnet in subnets] == ["fd00:5:0:1::/64", "fd00:5:0:4::/64", "fd00:5:0:5::/64"]
 
 
 def test_the_address_chooses_among_the_first_that_are_free() -> None:
@@ -65,16 +65,16 @@ def test_the_address_chooses_among_the_first_that_are_free() -> None:
     assert len({ipv6 for _, ipv6 in chosen}) == 1
 
 
-def test_what_is_wished_for_is_taken_where_it_fits_and_is_free() -> None:
+def test_a_preferred_subnet_is_chosen_where_it_fits_and_is_free() -> None:
     config = network(DUAL)
-    wished = [parse_net(text) for text in ("10.9.0.1/24", "10.5.8.1/24", "10.5.9.1/24", "fd00:5:0:8::1/64")]
-    taken = [parse_net("10.5.8.128/25"), parse_net("fd00:5:0:9::/64")]
-    chosen = choose(config, node("192.0.2.1", "2001:db8::1"), taken, wished)
+    preferred = [parse_net(text) for text in ("10.9.0.1/24", "10.5.8.1/24", "10.5.9.1/24", "fd00:5:0:8::1/64")]
+    leased = [parse_net("10.5.8.128/25"), parse_net("fd00:5:0:9::/64")]
+    chosen = choose(config, node("192.0.2.1", "2001:db8::1"), leased, preferred)
     assert chosen == (parse_net("10.5.9.0/24"), parse_net("fd00:5:0:8::/64"))
 
 
 def test_each_family_keeps_clear_of_all_leases() -> None:
-    """Those of one family do not matter for the other."""
+    """Leases of one family do not matter for the other."""
     config = network(DUAL)
     own = node("192.0.2.1", "2001:db8::1")
     usual = choose(config, own, [], [])
@@ -101,4 +101,4 @@ def test_a_full_network_is_named() -> None:
     ],
 )
 def test_subnets_fit_that_could_be_given_out_today(subnets: list[str], fit: bool) -> None:
-    assert fits(network(DUAL), tuple([parse_net(one) for one in subnets])) is fit
+    assert fits(network(DUAL), tuple([parse_net(subnet) for subnet in subnets])) is fit

@@ -1,4 +1,4 @@
-"""The way to the API server, out of a kubeconfig or a pod's files."""
+"""Access to the API server, from a kubeconfig or a pod's files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cni.agent.stores.kube import config as kubeaccess
+from cni.agent.stores.kube import config
 from cni.agent.stores.kube.config import Access, access_of
 from cni.agent.stores.kube.errors import ApiError
 from cni.agent.stores.kube.options import KubeOptions
@@ -26,7 +26,7 @@ def encoded(text: str) -> str:
 
 
 def kubeconfig(folder: Path, cluster: dict[str, Any], user: dict[str, Any], **others: object) -> str:
-    config = {
+    content = {
         "current-context": "b",
         "contexts": [
             {"name": "a", "context": {"cluster": "other", "user": "other"}},
@@ -37,7 +37,7 @@ def kubeconfig(folder: Path, cluster: dict[str, Any], user: dict[str, Any], **ot
         **others,
     }
     path = folder / "kubeconfig"
-    path.write_text(yaml.safe_dump(config))
+    path.write_text(yaml.safe_dump(content))
     return str(path)
 
 
@@ -57,7 +57,7 @@ def test_json_is_read_as_well(tmp_path: Path) -> None:
 
 def test_a_server_of_the_user_s_stands_in_for_the_one_in_the_file(tmp_path: Path) -> None:
     path = kubeconfig(tmp_path, {"server": ""}, {})
-    with pytest.raises(ApiError, match="cluster 'it' has no server"):
+    with pytest.raises(ApiError, match="cluster 'it': server is missing"):
         access(path)
     given = access(kubeconfig(tmp_path, {"insecure-skip-tls-verify": True}, {}), server="https://other:1/")
     assert given == Access("https://other:1", insecure=True)
@@ -68,10 +68,10 @@ def test_files_are_beside_the_kubeconfig_and_data_goes_before_them(tmp_path: Pat
         (tmp_path / name).write_text("token of the file\n" if name == "token" else f"{PEM}{name}\n")
     files = {"client-certificate": "cert", "client-key": str(tmp_path / "key"), "tokenFile": "token", "token": "t"}
     path = kubeconfig(tmp_path, {"certificate-authority": "ca", "tls-server-name": "kube"}, files)
-    found = access(path)
-    assert (found.ca, found.server_name) == (f"{PEM}ca\n", "kube")
-    assert found.identity == f"{PEM}cert\n\n{PEM}key\n"
-    assert found.bearer() == "token of the file"
+    result = access(path)
+    assert (result.ca, result.server_name) == (f"{PEM}ca\n", "kube")
+    assert result.identity == f"{PEM}cert\n\n{PEM}key\n"
+    assert result.bearer() == "token of the file"
     data = {f"{key}-data": encoded(f"{PEM}data") for key in ("client-certificate", "client-key")}
     path = kubeconfig(tmp_path, {"certificate-authority": "x", "certificate-authority-data": encoded(f"{PEM}ca")}, data)
     assert (access(path).ca, access(path).identity) == (f"{PEM}ca", f"{PEM}data\n{PEM}data")
@@ -80,36 +80,41 @@ def test_files_are_beside_the_kubeconfig_and_data_goes_before_them(tmp_path: Pat
 def test_a_token_is_what_its_file_says_at_the_moment(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("one\n")
-    found = access(kubeconfig(tmp_path, {}, {"tokenFile": "token"}))
-    assert found.bearer() == "one"
+    result = access(kubeconfig(tmp_path, {}, {"tokenFile": "token"}))
+    assert result.bearer() == "one"
     file.write_text("two")
-    assert found.bearer() == "two"
+    assert result.bearer() == "two"
     file.unlink()
     with pytest.raises(ApiError, match=r"token .*/token: No such file"):
-        found.bearer()
+        result.bearer()
 
 
 @pytest.mark.parametrize(
     ("cluster", "user", "others", "error"),
     [
-        ({}, {"exec": {"command": "aws"}}, {}, "user 'me' has exec, which is not served"),
-        ({}, {"auth-provider": {"name": "gcp"}, "as": "x"}, {}, "user 'me' has auth-provider, as, which is not"),
-        ({}, {"username": "u", "password": "p"}, {}, "user 'me' has username, password, which"),
-        ({"proxy-url": "socks5://x"}, {}, {}, "cluster 'it' has proxy-url"),
-        ({}, {}, {"current-context": ""}, "the file does not say which of its contexts is meant"),
-        ({}, {}, {"current-context": "c"}, "there is no context 'c'"),
-        ({}, {}, {"clusters": None}, "there is no cluster 'it'"),
-        ({}, {}, {"users": [{"name": "me"}]}, "there is no user 'me'"),
+        ({}, {"exec": {"command": "aws"}}, {}, "user 'me': exec not supported"),
+        ({}, {"auth-provider": {"name": "gcp"}, "as": "x"}, {}, "user 'me': auth-provider, as not supported"),
+        ({}, {"username": "u", "password": "p"}, {}, "user 'me': username, password not supported"),
+        ({"proxy-url": "socks5://x"}, {}, {}, "cluster 'it': proxy-url not supported"),
+        ({}, {}, {"current-context": ""}, "the file: no name of one of the contexts"),
+        ({}, {}, {"current-context": "c"}, "contexts: no context 'c'"),
+        ({}, {}, {"clusters": None}, "clusters: no cluster 'it'"),
+        ({}, {}, {"users": [{"name": "me"}]}, "users: no user 'me'"),
         ({"certificate-authority": "nowhere"}, {}, {}, "certificate-authority .*/nowhere: No such file"),
         (
             {"certificate-authority-data": "?"},
             {},
             {},
-            "certificate-authority-data of cluster 'it' is not PEM in base64",
+            "cluster 'it': certificate-authority-data: expected PEM in base64",
         ),
-        ({"certificate-authority-data": encoded("x")}, {}, {}, "certificate-authority-data of cluster 'it' is not PEM"),
-        ({"insecure-skip-tls-verify": "yes"}, {}, {}, "insecure-skip-tls-verify of cluster 'it' is neither true nor"),
-        ({}, {"token": 7}, {}, "token of user 'me' is not a text"),
+        (
+            {"certificate-authority-data": encoded("x")},
+            {},
+            {},
+            "cluster 'it': certificate-authority-data: expected PEM",
+        ),
+        ({"insecure-skip-tls-verify": "yes"}, {}, {}, "cluster 'it': insecure-skip-tls-verify: expected true or false"),
+        ({}, {"token": 7}, {}, "user 'me': token: expected a text"),
         ({}, {"client-key-data": encoded(PEM)}, {}, "only one of client-certificate and client-key"),
     ],
 )
@@ -124,7 +129,7 @@ def test_what_cannot_be_followed_is_told(
 
 @pytest.mark.parametrize(
     ("text", "error"),
-    [("a: [secret", "is not YAML at line 1"), ("- a", "is not a kubeconfig"), ("", "is not a kubeconfig")],
+    [("a: [secret", "not YAML at line 1"), ("- a", "not a kubeconfig"), ("", "not a kubeconfig")],
 )
 def test_what_is_no_kubeconfig_is_told_without_its_secrets(tmp_path: Path, text: str, error: str) -> None:
     path = tmp_path / "kubeconfig"
@@ -139,28 +144,28 @@ def test_no_secret_is_told() -> None:
 
 
 def test_a_pod_has_the_files_of_its_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubeaccess, "SERVICE_ACCOUNT", str(tmp_path))
+    monkeypatch.setattr(config, "SERVICE_ACCOUNT", str(tmp_path))
     pod = OPTIONS._replace(service="https://10.96.0.1:443")
     with pytest.raises(ApiError, match=r"CA certificates .*/ca.crt: No such file"):
         access_of(pod)
     (tmp_path / "ca.crt").write_text("")
-    with pytest.raises(ApiError, match=r"/ca.crt is not PEM"):
+    with pytest.raises(ApiError, match=r"/ca.crt: not PEM"):
         access_of(pod)
     (tmp_path / "ca.crt").write_text(PEM)
     (tmp_path / "token").write_text("t\n")
-    found = access_of(pod)
-    assert (found.server, found.ca, found.bearer()) == ("https://10.96.0.1:443", PEM, "t")
-    assert access_of(pod._replace(server=f"{SERVER}/")) == found._replace(server=SERVER)
+    result = access_of(pod)
+    assert (result.server, result.ca, result.bearer()) == ("https://10.96.0.1:443", PEM, "t")
+    assert access_of(pod._replace(server=f"{SERVER}/")) == result._replace(server=SERVER)
 
 
 def test_a_token_is_not_sent_where_anybody_could_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubeaccess, "SERVICE_ACCOUNT", str(tmp_path))
+    monkeypatch.setattr(config, "SERVICE_ACCOUNT", str(tmp_path))
     (tmp_path / "token").write_text("t")
     assert access_of(OPTIONS._replace(server="http://127.0.0.1:8001")) == Access("http://127.0.0.1:8001")
 
 
 def test_outside_of_pods_a_server_may_be_asked_by_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubeaccess, "SERVICE_ACCOUNT", str(tmp_path))
+    monkeypatch.setattr(config, "SERVICE_ACCOUNT", str(tmp_path))
     assert access_of(OPTIONS._replace(server=SERVER)) == Access(SERVER)
 
 
@@ -176,5 +181,5 @@ def test_certificates_are_verified_unless_the_kubeconfig_says_otherwise() -> Non
 
 @pytest.mark.parametrize("access", [Access(SERVER, ca="no PEM"), Access(SERVER, identity="no PEM")])
 def test_certificates_that_are_none_are_told(access: Access) -> None:
-    with pytest.raises(ApiError, match=f"the certificates for {SERVER}: "):
+    with pytest.raises(ApiError, match=f"TLS certificates for {SERVER}: "):
         access.tls()

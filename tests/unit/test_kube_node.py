@@ -79,7 +79,7 @@ def test_a_prefix_is_completed_as_flannel_does_it(given: str, whole: str) -> Non
     "prefix", ["org", "org/", "org/prefix", "org.COM", "org.com/PREFIX", "org.com/a/b", "", "/a", "a..b", "org.com/-"]
 )
 def test_a_prefix_that_no_annotation_can_have_is_refused(prefix: str) -> None:
-    with pytest.raises(ValueError, match="small letters"):
+    with pytest.raises(ValueError, match="lower case"):
         annotation_prefix(prefix)
 
 
@@ -190,7 +190,7 @@ def test_data_are_read_in_any_case_and_of_any_network() -> None:
         ({}, (), "it has no pod CIDR yet"),
         ({}, ("10.5.2.0",), "'10.5.2.0' has no prefix length"),
         ({"public-ip": "two"}, CIDRS, "'two' is not an IP address"),
-        ({"public-ip": "2001:db8::2"}, CIDRS, "public-ip: '2001:db8::2' is no IPv4 address"),
+        ({"public-ip": "2001:db8::2"}, CIDRS, "public-ip: '2001:db8::2' is not an IPv4 address"),
         ({"backend-data": "{"}, CIDRS, "its VTEP is not JSON"),
         ({"backend-data": "[]"}, CIDRS, "its VTEP is not a JSON object"),
         ({"backend-data": "null"}, CIDRS, "backend-data: VtepMAC is missing"),

@@ -77,7 +77,7 @@ def test_the_service_s_address_may_be_of_ipv6() -> None:
         ("--kubeconfig-file=k", {}, "--node-name: missing, and no variable says it: NODE_NAME, or POD_NAMESPACE and"),
         ("--kubeconfig-file=k", {"POD_NAME": "x"}, "--node-name: missing"),
         ("--kube-api-url=10.0.0.1:6443", POD, "--kube-api-url: '10.0.0.1:6443' is not a server, as https://"),
-        ("--kube-annotation-prefix=org", POD, "--kube-annotation-prefix: 'org' does not begin with a domain"),
+        ("--kube-annotation-prefix=org", POD, "--kube-annotation-prefix: 'org': expected a domain"),
         ("--kube-annotation-prefix=", POD, "--kube-annotation-prefix: is empty"),
         ("--net-config-path=", POD, "--net-config-path: is empty"),
         ("--nodes-file=n", POD, "--nodes-file: does not go together with --kube-subnet-mgr"),

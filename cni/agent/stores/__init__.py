@@ -1,1 +1,1 @@
-"""Where nodes tell each other their subnets: one small interface, and one file for each kind of store."""
+"""Stores of leases: a file of all nodes, etcd, Kubernetes."""

@@ -1,8 +1,8 @@
-"""The static store: a file that tells all nodes, the same on each; it needs nothing else.
+"""The static store: a file that lists all nodes, the same on each; it needs nothing else.
 
 The network's configuration with one key more, `nodes`: a list of {"name", "PublicIP", "Subnet", "PublicIPv6",
-"IPv6Subnet", "VtepMAC"}. Without VtepMAC a node's is derived from its address, so that nodes agree without talking.
-An entry that is at fault harms no other one, and its node stays as it was.
+"IPv6Subnet", "VtepMAC"}. Without VtepMAC a node's is derived from its address, so that nodes agree without traffic.
+An invalid entry affects no other one, and its node stays as it was.
 """
 
 from __future__ import annotations
@@ -35,14 +35,16 @@ FILE = "file"  # the part that may fail
 
 
 class Entry(Record):
-    """One node of the file."""
+    """A node of the file."""
 
     name: str
     lease: Lease
 
 
 class Nodes(Record):
-    """`faults` by the entry's name, or by its place where it has none; `shared` tells by name who has whose subnet."""
+    """The file's content. `errors` by the entry's name, or by its path if it has none; `shared` by name, the same for
+    nodes that share a subnet.
+    """
 
     config: NetworkConfig
     entries: tuple[Entry, ...]
@@ -50,49 +52,50 @@ class Nodes(Record):
     shared: Mapping[str, str]
 
     def settled(self, before: Mapping[str, Lease]) -> dict[str, Lease | str]:
-        """Returns leases by node name; one at fault, or with another's subnet, keeps its last good lease."""
-        found: dict[str, Lease | str] = {**self.errors, **{entry.name: entry.lease for entry in self.entries}}
-        return {**found, **{name: before[name] for name in (*self.errors, *self.shared) if name in before}}
+        """Returns leases by node name; an invalid node, or one with another's subnet, keeps its last good lease."""
+        current: dict[str, Lease | str] = {**self.errors, **{entry.name: entry.lease for entry in self.entries}}
+        return {**current, **{name: before[name] for name in (*self.errors, *self.shared) if name in before}}
 
     def sound(self) -> dict[str, Lease]:
+        """Returns the valid leases by node name."""
         return {entry.name: entry.lease for entry in self.entries if entry.name not in self.shared}
 
 
 def by_key(leases: Mapping[str, Lease | str], first: Iterable[str]) -> dict[str, Lease | str]:
     """Returns leases by key; of two nodes with one subnet, the later's key bears its name. `first` come first."""
-    found: dict[str, Lease | str] = {}
+    keyed: dict[str, Lease | str] = {}
     for name in dict.fromkeys([*first, *leases]):
         lease = leases.get(name)
         if isinstance(lease, Lease):
-            found[lease.key if lease.key not in found else f"{lease.key} of {name}"] = lease
+            keyed[lease.key if lease.key not in keyed else f"{lease.key} of {name}"] = lease
         elif lease is not None:
-            found[name] = lease
-    return found
+            keyed[name] = lease
+    return keyed
 
 
-def parse_nodes(data: bytes, what: str) -> Nodes:
-    """Raises DecodingFailure, InvalidConfig naming every fault of the network with its JSON path."""
+def parse_nodes(data: bytes, path: str) -> Nodes:
+    """Returns the file's content. Raises DecodingFailure, InvalidConfig (all errors of the network by path)."""
     errors = ConfigErrors()
-    fields = Fields(parse_object(data, what), "", errors)
+    fields = Fields(parse_object(data, path), "", errors)
     config = read_network(fields)
     items = fields.items("nodes")
     errors.raise_if_any()
-    found: list[Entry] = []
-    faulty: dict[str, str] = {}
+    valid: list[Entry] = []
+    invalid: dict[str, str] = {}
     for index, item in enumerate(items):
         place, own = f"nodes[{index}]", ConfigErrors()
         entry = _entry(Fields(item if isinstance(item, dict) else {}, place, own), config)
         if not isinstance(item, dict):
-            faulty[place] = f"{place}: expected an object"
+            invalid[place] = f"{place}: expected an object"
         elif own.messages:
-            faulty[entry.name or place] = "; ".join(own.messages)
+            invalid[entry.name or place] = "; ".join(own.messages)
         else:
-            found.append(entry)
-    for name, count in Counter([entry.name for entry in found] + [*faulty]).items():
+            valid.append(entry)
+    for name, count in Counter([entry.name for entry in valid] + [*invalid]).items():
         if count > 1:
-            faulty[name] = f"nodes: {name!r} is there more than once"
-    entries = tuple([entry for entry in found if entry.name not in faulty])
-    return Nodes(config, entries, faulty, _shared(entries))
+            invalid[name] = f"nodes: duplicate name {name!r}"
+    entries = tuple([entry for entry in valid if entry.name not in invalid])
+    return Nodes(config, entries, invalid, _shared(entries))
 
 
 def _entry(fields: Fields, config: NetworkConfig) -> Entry:
@@ -106,36 +109,36 @@ def _entry(fields: Fields, config: NetworkConfig) -> Entry:
         ip, subnet = fields.ip(ip_key), fields.net(subnet_key)
         for key, value in ((ip_key, ip), (subnet_key, subnet)):
             if value is not None and value.family != family:
-                fields.error(key, f"has to be of IPv{family}")
+                fields.error(key, f"expected IPv{family}")
             elif value is None and fields.raw(key) in (None, ""):
                 fields.error(key, "missing")
         if ip is None or subnet is None or not ip.family == subnet.family == family:
             continue
         if subnet != subnet.network:
-            fields.error(subnet_key, f"{subnet.text} has bits behind its prefix, is it {subnet.network.text}?")
+            fields.error(subnet_key, f"{subnet.text} has host bits set (did you mean {subnet.network.text}?)")
         elif error := config.error_of(subnet):
             fields.error(subnet_key, error)
         derived = parts.vtep_mac(ip, vni)
         vtep = mac or derived if derived is not None else None
         endpoint = Endpoint(subnet, ip, vtep)
         if not endpoint.is_reachable:
-            fields.error(ip_key, f"{ip.text} is no address of a node")
+            fields.error(ip_key, f"{ip.text} is not an address of a node")
         endpoints.append(endpoint)
     return Entry(name, Lease(tuple(endpoints), config.backend.kind, vni))
 
 
 def _shared(entries: Iterable[Entry]) -> dict[str, str]:
-    """Returns, by name, the other subnet for each entry whose subnet overlaps one."""
+    """Returns an error by name for each entry whose subnet overlaps another one's."""
     placed = sorted((*subnet, entry.name, subnet) for entry in entries for subnet in entry.lease.subnets)
-    found: dict[str, str] = {}
+    shared: dict[str, str] = {}
     outer: tuple[str, Net] | None = None
     for *_, name, subnet in placed:
         if outer is None or not outer[1].contains(subnet.ip):
             outer = name, subnet
         else:
             text = f"nodes: {outer[0]!r} and {name!r} have the same subnet {subnet.text}"
-            found |= {outer[0]: text, name: text}
-    return found
+            shared |= {outer[0]: text, name: text}
+    return shared
 
 
 class StaticStore(EventSource):

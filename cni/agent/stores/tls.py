@@ -1,4 +1,4 @@
-"""TLS towards a store, from certificates and keys as texts: their files are read like all that a user names."""
+"""TLS to a store, from certificates and keys as texts: their files are read like any that a user names."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ import ssl
 
 
 def context_of(ca: str, identity: str) -> ssl.SSLContext:
-    """`ca`: whom to trust, empty for whom the system trusts; `identity`: certificate and key, or empty. All PEM.
+    """Returns the context of a client. Raises OSError, ValueError.
 
-    Raises OSError, ValueError.
+    `ca`: the certificates to trust, empty for those of the system; `identity`: certificate and key, or empty. All PEM.
     """
     try:
         context = ssl.create_default_context(cadata=ca.encode("ascii", "replace").decode() or None)
     except ssl.SSLError as error:
-        raise ValueError(f"no CA certificate can be read ({_of_openssl(error)})") from None
+        raise ValueError(f"CA certificates: {_openssl_text(error)}") from None
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # as Go: certificates without key identifiers are common
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if identity:
-        _identify(context, identity)
+        _load_identity(context, identity)
     return context
 
 
-def _identify(context: ssl.SSLContext, pem: str) -> None:
-    """OpenSSL reads files alone, and a key is not to come to rest in one."""
+def _load_identity(context: ssl.SSLContext, pem: str) -> None:
+    """Loads from memory: OpenSSL reads files alone, and a key must not be stored in one."""
     descriptor = os.memfd_create("identity", os.MFD_CLOEXEC)
     try:
         os.write(descriptor, pem.encode())
         context.load_cert_chain(f"/proc/self/fd/{descriptor}", password="")  # never asks the terminal
     except ssl.SSLError as error:
-        raise ValueError(f"certificate and key cannot be used together ({_of_openssl(error)})") from None
+        raise ValueError(f"client certificate and key: {_openssl_text(error)}") from None
     finally:
         os.close(descriptor)
 
 
-def _of_openssl(error: ssl.SSLError) -> str:
-    return f"OpenSSL: {error.reason.replace('_', ' ').lower()}" if error.reason else "OpenSSL finds none"
+def _openssl_text(error: ssl.SSLError) -> str:
+    return f"OpenSSL: {error.reason.replace('_', ' ').lower()}" if error.reason else "no PEM certificate found"

@@ -1,4 +1,4 @@
-"""Which subnets a node takes: those it had before where they still fit, else free ones that its address chooses."""
+"""Allocation of a node's subnets: those it had before where they still fit, else free ones, chosen by its address."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cni.agent.model.lease import Node
     from cni.agent.model.network import NetworkConfig, Space
 
-CHOICE = 100  # nodes that begin at the same moment choose among so many, and rarely the same
+CHOICE = 100  # nodes that start at the same moment choose among so many, and rarely the same
 
 
 class NoSubnet(StoreError):
@@ -23,32 +23,34 @@ class NoSubnet(StoreError):
 
 
 def fits(config: NetworkConfig, subnets: tuple[Net, ...]) -> bool:
-    """A lease of these could be given out today."""
+    """True if a lease of these subnets could be allocated today."""
     spaces = [config.space(family) for family in config.families]
     return len(subnets) == len(spaces) and all(
         space is not None and space.holds(subnet) for space, subnet in zip(spaces, subnets, strict=True)
     )
 
 
-def choose(config: NetworkConfig, node: Node, taken: Collection[Net], wished: Iterable[Net]) -> tuple[Net, ...]:
-    """One for each end of the node; none overlaps any that is taken, in neither family. Raises NoSubnet."""
-    wishes = [net.network for net in wished]
+def choose(config: NetworkConfig, node: Node, leased: Collection[Net], preferred: Iterable[Net]) -> tuple[Net, ...]:
+    """Returns a subnet for each address of the node; none overlaps a leased one, in neither family. Raises NoSubnet."""
+    candidates = [net.network for net in preferred]
     chosen = []
     for address in node.addresses:
         space = config.space(address.public_ip.family)
         if space is None:
             raise NoSubnet(f"the network has no IPv{address.public_ip.family}")
-        others = [net for net in taken if net.family == address.public_ip.family]
-        time_to_live = [net for net in wishes if space.holds(net) and not any(_overlap(net, other) for other in others)]
-        chosen.append(time_to_live[0] if time_to_live else _of_free(space, others, address.public_ip))
+        others = [net for net in leased if net.family == address.public_ip.family]
+        usable = [net for net in candidates if space.holds(net) and not any(_overlap(net, other) for other in others)]
+        chosen.append(usable[0] if usable else _choose_free(space, others, address.public_ip))
     return tuple(chosen)
 
 
-def free(space: Space, taken: Iterable[Net]) -> Iterator[Net]:
-    """The lowest first. `taken` may be of any length; as many subnets as are asked for are looked at, not all."""
+def free(space: Space, leased: Iterable[Net]) -> Iterator[Net]:
+    """Yields free subnets, the lowest first. `leased` may have any number of networks. Only as many subnets are
+    looked at as are taken from the iterator.
+    """
     step, family, last = space.step, space.network.family, space.last.value
     value = space.first.value
-    for low, high in sorted((net.network.ip.value, net.last.value) for net in taken):
+    for low, high in sorted((net.network.ip.value, net.last.value) for net in leased):
         while value <= last and value + step <= low:
             yield Net(IP(family, value), space.length)
             value += step
@@ -59,12 +61,12 @@ def free(space: Space, taken: Iterable[Net]) -> Iterator[Net]:
         value += step
 
 
-def _of_free(space: Space, taken: Iterable[Net], public_ip: IP) -> Net:
-    found = list(islice(free(space, taken), CHOICE))
-    if not found:
+def _choose_free(space: Space, leased: Iterable[Net], public_ip: IP) -> Net:
+    subnets = list(islice(free(space, leased), CHOICE))
+    if not subnets:
         raise NoSubnet(f"no subnet of /{space.length} is free in {space.network.text}")
-    return found[int.from_bytes(digest("subnet", public_ip.text), "big") % len(found)]
+    return subnets[int.from_bytes(digest("subnet", public_ip.text), "big") % len(subnets)]
 
 
-def _overlap(one: Net, other: Net) -> bool:
-    return one.contains(other.ip) or other.contains(one.ip)
+def _overlap(net: Net, other: Net) -> bool:
+    return net.contains(other.ip) or other.contains(net.ip)

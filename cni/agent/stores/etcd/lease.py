@@ -1,7 +1,7 @@
-"""The own lease in etcd: found, taken, kept.
+"""The own lease in etcd: found or allocated, written, renewed.
 
-Whatever was done to it, `settle` brings it back to what the node has to say. Every write compares first, so that
-nothing of another node's is ever overwritten; who loses such a comparison looks again.
+Whatever was done to it, `sync` restores what the node has to say. Every write is a compare-and-swap, so that no key of
+another node is ever overwritten; a node that loses the comparison looks again.
 """
 
 from __future__ import annotations
@@ -34,48 +34,52 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("podwired.etcd")
 
-JITTER = 0.05  # seconds, the most: those who race for subnets get out of step
-CALM = 1.0  # seconds between two writes: who fights over a key does it slowly
+JITTER = 0.05  # seconds, the most: nodes that race for subnets get out of step
+CALM = 1.0  # seconds between two writes: nodes that fight over a key do it slowly
 FOREVER = EtcdLease(0, None)
 
 
 class Times(Record):
-    """In seconds: how long a lease lasts, and how long before its end it is renewed."""
+    """Times in seconds: how long a lease lasts, and how long before its end it is renewed."""
 
     lease: int = 86400
     margin: float = 3600.0
 
 
 class DesiredLease(Record):
-    """What the own lease has to fit, and what it has to say."""
+    """The network that the own lease has to fit, and what it has to say."""
 
     config: NetworkConfig
     node: Node
 
 
 class HeldLease(Record):
-    """The own key as it was seen or written last."""
+    """The own key as it was read or written last."""
 
     lease: Lease
     revision: int
     grant: EtcdLease
-    macs: tuple[bytes | None, ...]  # as they were presented
+    macs: tuple[bytes | None, ...]  # as the node presented them
 
 
 class Candidate(Record):
-    """A lease that says one of this node's addresses."""
+    """A lease with an address of this node; `matches` counts them."""
 
     entry: KeyValue
     lease: Lease
     matches: int
 
     def rank(self, previous: tuple[Net, ...]) -> tuple[int, bool, bool, bytes]:
-        """The first is used: of most addresses, then the one that pods here have addresses of, then a reserved one."""
+        """Returns the key to sort by: most addresses first, then the one that pods here have addresses of, then a
+        reserved one.
+        """
         return -self.matches, self.lease.subnets != previous, bool(self.entry.lease), self.entry.key
 
 
 class OwnLease:
-    """`lock` is held while the own key is written and told: who tells of other keys takes it too."""
+    """The lease of this node. `lock` is held while the own key is written and emitted, and while others are emitted: so
+    events of both are in order.
+    """
 
     def __init__(
         self,
@@ -93,7 +97,7 @@ class OwnLease:
         self.held: HeldLease | None = None
 
     def sync(self, desired: DesiredLease) -> None:
-        """Raises GatewayError, NoSubnet."""
+        """Makes the key so. Raises GatewayError, NoSubnet."""
         if self.held is not None:
             self._stop.wait(max(0.0, self._written + CALM - time.monotonic()))
         while not (self._stop.is_set() or self._keep(desired) or self._find(desired)):
@@ -101,42 +105,42 @@ class OwnLease:
 
     @property
     def renewal(self) -> float | None:
-        """In how many seconds."""
+        """Seconds until the lease has to be renewed; None if it never expires."""
         expires = self.held.grant.expires if self.held is not None else None
         return None if expires is None else max(0.0, expires - self._times.margin - time.time())
 
     def _keep(self, desired: DesiredLease) -> bool:
-        """The key that is held, if that is still this node's."""
+        """Keeps the key that is held. False: it is no longer this node's, or does not fit."""
         held = self.held
         if held is None or not fits(desired.config, held.lease.subnets):
             return False
         _, entry = self._gateway.get(self._folder + held.lease.key.encode())
         if entry is None:
-            log.warning("the own lease %s was deleted, or has expired", held.lease.key)
+            log.warning("own lease was deleted, or has expired: %s", held.lease.key)
             return False
-        if entry.modified != held.revision and (thief := _other(entry, held.lease.subnets, desired.node)):
-            log.warning("the own lease %s was taken by %s", held.lease.key, thief)
+        if entry.modified != held.revision and (owner := _other_owner(entry, held.lease.subnets, desired.node)):
+            log.warning("own lease %s was overwritten by %s", held.lease.key, owner)
             return False
         return self._take(desired, Candidate(entry, held.lease, 0), held.lease, [])
 
     def _find(self, desired: DesiredLease) -> bool:
-        """Among all keys one that is this node's already, else a new one."""
+        """Reuses a lease that this node already has, otherwise allocates one. False: that has to be tried again."""
         revision, entries = self._gateway.list_keys(self._folder)
         keyed = self._keyed(entries)
-        own = sorted(_own(keyed, desired.node), key=lambda one: one.rank(self._previous))
-        used = next((one for one in own if fits(desired.config, one.lease.subnets)), None)
-        gone = [one.entry for one in own if one is not used and _is_left(one, used, desired)]
-        for entry in gone:
-            log.warning("the lease %s was this node's before: it is removed", entry.key.decode())
+        own = sorted(_own(keyed, desired.node), key=lambda candidate: candidate.rank(self._previous))
+        used = next((candidate for candidate in own if fits(desired.config, candidate.lease.subnets)), None)
+        stale = [candidate.entry for candidate in own if candidate is not used and _is_stale(candidate, used, desired)]
+        for entry in stale:
+            log.warning("removing a stale lease of this node: %s", entry.key.decode())
         likely = used or next(iter(own), None)
         known = self.held.lease if self.held is not None else likely.lease if likely is not None else None
         if used is not None:
-            return self._take(desired, used, known, gone)
-        taken = [net for entry, subnets in keyed if entry not in gone for net in subnets]
-        return self._create(desired, revision, taken, known, gone)
+            return self._take(desired, used, known, stale)
+        leased = [net for entry, subnets in keyed if entry not in stale for net in subnets]
+        return self._create(desired, revision, leased, known, stale)
 
     def _keyed(self, entries: Iterable[KeyValue]) -> list[tuple[KeyValue, tuple[Net, ...]]]:
-        """Those of the keys that are subnets."""
+        """Returns the keys that are subnets."""
         keyed = []
         for entry in entries:
             with suppress(ValueError):
@@ -144,47 +148,50 @@ class OwnLease:
         return keyed
 
     def _wanted(self, desired: DesiredLease, subnets: tuple[Net, ...], known: Lease | None) -> Lease:
-        """The MAC addresses that others know stay, until the node presents other ones."""
-        renamed = self.held is not None and self.held.macs != desired.node.macs
-        return desired.node.lease(subnets, None if renamed else known)
+        """Returns the lease to write: MAC addresses that other nodes know stay, until the node presents other ones."""
+        changed = self.held is not None and self.held.macs != desired.node.macs
+        return desired.node.lease(subnets, None if changed else known)
 
-    def _take(self, desired: DesiredLease, used: Candidate, known: Lease | None, gone: list[KeyValue]) -> bool:
-        """Writes nothing where the key says already what it should, for long enough. False: it has changed."""
+    def _take(self, desired: DesiredLease, used: Candidate, known: Lease | None, stale: list[KeyValue]) -> bool:
+        """Writes the key, unless it has the value already and lives long enough. False: it has changed meanwhile."""
         entry, lease = used.entry, self._wanted(desired, used.lease.subnets, known)
         grant = self._gateway.time_to_live(entry.lease) if entry.lease else FOREVER
         lasting = grant.expires is None or grant.expires - time.time() > self._times.margin
-        if entry.value == lease_value(lease) and lasting and not gone:
+        if entry.value == lease_value(lease) and lasting and not stale:
             with self.lock:
                 self._hold(desired, lease, entry.modified, grant)
             return True
-        compare = [messages.unchanged(one) for one in (entry, *gone)]
+        compare = [messages.unchanged(other) for other in (entry, *stale)]
         fresh = self._gateway.grant(self._times.lease) if entry.lease else FOREVER  # what was reserved stays so
         with self._unless_lost(fresh):
-            return self._write(desired, lease, fresh, compare, gone) is None
+            return self._write(desired, lease, fresh, compare, stale) is None
 
     def _create(
-        self, desired: DesiredLease, revision: int, taken: list[Net], known: Lease | None, gone: list[KeyValue]
+        self, desired: DesiredLease, revision: int, leased: list[Net], known: Lease | None, stale: list[KeyValue]
     ) -> bool:
-        """False: all has to be looked at anew. Raises NoSubnet."""
-        wished = [*(known.subnets if known is not None else ()), *self._previous]
-        subnets = choose(desired.config, desired.node, taken, wished)
+        """Allocates subnets. False: all keys have to be listed again. Raises NoSubnet."""
+        preferred = [*(known.subnets if known is not None else ()), *self._previous]
+        subnets = choose(desired.config, desired.node, leased, preferred)
         grant = self._gateway.grant(self._times.lease)
         with self._unless_lost(grant):
             while not self._stop.is_set():
                 lease = self._wanted(desired, subnets, known)
-                compare = [messages.none_created_since(self._folder, revision), *map(messages.unchanged, gone)]
-                lost = self._write(desired, lease, grant, compare, gone, messages.created_since(self._folder, revision))
-                if lost is None:
+                compare = [messages.none_created_since(self._folder, revision), *map(messages.unchanged, stale)]
+                answer = self._write(
+                    desired, lease, grant, compare, stale, messages.created_since(self._folder, revision)
+                )
+                if answer is None:
                     return True
                 with understood("kv/txn"):
-                    event = [messages.key_value(one) for one in lost["responses"][0]["response_range"].get("kvs", ())]
-                keyed = self._keyed(event)
-                if not event or _own(keyed, desired.node):
+                    created = answer["responses"][0]["response_range"].get("kvs", ())
+                    entries = [messages.key_value(message) for message in created]
+                keyed = self._keyed(entries)
+                if not entries or _own(keyed, desired.node):
                     return False
-                taken += [net for _, subnets in keyed for net in subnets]
-                revision = messages.revision_of(lost)
+                leased += [net for _, subnets in keyed for net in subnets]
+                revision = messages.revision_of(answer)
                 self._stop.wait(SystemRandom().uniform(0, JITTER))
-                subnets = choose(desired.config, desired.node, taken, wished)
+                subnets = choose(desired.config, desired.node, leased, preferred)
         return False
 
     def _write(
@@ -193,12 +200,12 @@ class OwnLease:
         lease: Lease,
         grant: EtcdLease,
         compare: list[Json],
-        gone: list[KeyValue],
+        stale: list[KeyValue],
         *otherwise: Json,
     ) -> Json | None:
-        """None where it was written; where a comparison failed, what etcd answers to `otherwise`."""
+        """Returns None if the key was written; etcd's answer to `otherwise` if a comparison failed."""
         key = self._folder + lease.key.encode()
-        success = [messages.put(key, lease_value(lease), grant.lease), *(messages.delete(one.key) for one in gone)]
+        success = [messages.put(key, lease_value(lease), grant.lease), *(messages.delete(entry.key) for entry in stale)]
         with self.lock:
             answer = self._gateway.txn(compare, success, list(otherwise))
             if not answer.get("succeeded"):
@@ -213,7 +220,7 @@ class OwnLease:
 
     @contextmanager
     def _unless_lost(self, grant: EtcdLease) -> Iterator[None]:
-        """Revokes what was granted for nothing; but where nobody knows whether it was, since a key would go with it."""
+        """Revokes a grant that is not used; but not if that is unknown, since the key would be deleted with it."""
         try:
             yield
         except (EtcdRejected, NoSubnet):
@@ -230,17 +237,17 @@ class OwnLease:
 
 def _own(keyed: list[tuple[KeyValue, tuple[Net, ...]]], node: Node) -> list[Candidate]:
     addresses = [address.public_ip.text.encode() for address in node.addresses]
-    found = []
+    candidates = []
     for entry, subnets in keyed:
         if any(address in entry.value for address in addresses):  # thousands are not
             with suppress(ValueError):
                 lease = parse_lease(subnets, entry.value)
-                found.append(Candidate(entry, lease, _matches(lease, node)))
-    return [one for one in found if one.matches]
+                candidates.append(Candidate(entry, lease, _matches(lease, node)))
+    return [candidate for candidate in candidates if candidate.matches]
 
 
-def _other(entry: KeyValue, subnets: tuple[Net, ...], node: Node) -> str:
-    """Who has it; empty if that is this node, or nobody because it cannot be read."""
+def _other_owner(entry: KeyValue, subnets: tuple[Net, ...], node: Node) -> str:
+    """Returns the addresses of another node that has the key; empty if it is this node's, or cannot be read."""
     try:
         lease = parse_lease(subnets, entry.value)
     except ValueError:
@@ -248,25 +255,21 @@ def _other(entry: KeyValue, subnets: tuple[Net, ...], node: Node) -> str:
     return "" if _matches(lease, node) else ", ".join(endpoint.public_ip.text for endpoint in lease.endpoints)
 
 
-def _is_left(one: Candidate, used: Candidate | None, desired: DesiredLease) -> bool:
-    """A lease that this node had. One of another VTEP may be another node's that says our address: only where the
-    network has no place for it is it taken for a left one.
+def _is_stale(candidate: Candidate, used: Candidate | None, desired: DesiredLease) -> bool:
+    """True for an earlier lease of this node. One of another VTEP may be another node's that names our address: it is
+    stale only if it does not fit the network.
     """
     families = [address.public_ip.family for address in desired.node.addresses]
-    endpoints = [
-        endpoint for endpoint in one.lease.endpoints if endpoint.subnet.family in families
-    ]  # of the network's: it had another perhaps
-    if one.matches < len(endpoints):
+    # Only those of the network's families: it may have had others.
+    endpoints = [endpoint for endpoint in candidate.lease.endpoints if endpoint.subnet.family in families]
+    if candidate.matches < len(endpoints):
         return False
     macs = [endpoint.vtep_mac for endpoint in endpoints]
-    mine = [
-        [*desired.node.macs],
-        [endpoint.vtep_mac for endpoint in used.lease.endpoints] if used is not None else macs,
-    ]
-    return macs in mine or not fits(desired.config, one.lease.subnets)
+    used_macs = [endpoint.vtep_mac for endpoint in used.lease.endpoints] if used is not None else macs
+    return macs in ([*desired.node.macs], used_macs) or not fits(desired.config, candidate.lease.subnets)
 
 
 def _matches(lease: Lease, node: Node) -> int:
-    """How many of the lease's addresses are this node's."""
-    mine = {address.public_ip for address in node.addresses}
-    return sum(endpoint.public_ip in mine for endpoint in lease.endpoints)
+    """Returns how many of the lease's addresses are this node's."""
+    own = {address.public_ip for address in node.addresses}
+    return sum(endpoint.public_ip in own for endpoint in lease.endpoints)

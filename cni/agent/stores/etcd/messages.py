@@ -1,4 +1,4 @@
-"""etcd's requests and answers as its JSON gateway spells them: bytes in base64, 64-bit integers as texts, no zeros."""
+"""etcd's requests and responses in its JSON gateway's form: bytes in base64, 64-bit integers as texts, no zeros."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Json = dict[str, Any]
 
 
 class KeyValue(Record):
-    """A key as etcd has it: the revisions at which it came and was written last; `lease` 0: it never expires."""
+    """A key of etcd, with the revisions at which it was created and modified last; `lease` 0: it never expires."""
 
     key: bytes
     value: bytes
@@ -39,7 +39,7 @@ def revision_of(answer: Json) -> int:
 
 
 def prefix_range(folder: bytes) -> Json:
-    """All keys that begin with the folder's name, which ends in a slash."""
+    """Returns the range of all keys that begin with the folder's name, which ends in a slash."""
     return {"key": text64(folder), "range_end": text64(folder[:-1] + b"0")}
 
 
@@ -55,11 +55,11 @@ def created_since(folder: bytes, revision: int) -> Json:
     return {"request_range": {**prefix_range(folder), "min_create_revision": str(revision + 1)}}
 
 
-def unchanged(found: KeyValue) -> Json:
-    """Nobody has written or deleted the key since."""
-    return {"key": text64(found.key), "target": "MOD", "result": "EQUAL", "mod_revision": str(found.modified)}
+def unchanged(entry: KeyValue) -> Json:
+    """Compares: the key was neither written nor deleted since."""
+    return {"key": text64(entry.key), "target": "MOD", "result": "EQUAL", "mod_revision": str(entry.modified)}
 
 
 def none_created_since(folder: bytes, revision: int) -> Json:
-    """No key has come into the folder since; renewals of others do not matter."""
+    """Compares: no key was created in the folder since; renewals of other leases do not matter."""
     return {**prefix_range(folder), "target": "CREATE", "result": "LESS", "create_revision": str(revision + 1)}

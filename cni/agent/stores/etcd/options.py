@@ -1,4 +1,4 @@
-"""How etcd is reached: what the user says of it."""
+"""Options of the etcd store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from cni.protocol.record import Record
 
 
 class EtcdOptions(Record):
-    """`renew_margin`: minutes before its end at which the own lease is renewed."""
+    """The endpoints of etcd, and credentials. `renew_margin`: the own lease is renewed these minutes before its end."""
 
     endpoints: tuple[str, ...]
     prefix: str = "/coreos.com/network"

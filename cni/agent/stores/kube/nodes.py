@@ -1,7 +1,7 @@
 """Kubernetes nodes and leases: flannel's annotations, byte for byte (pkg/subnet/kube), and the pod CIDRs.
 
-What is published is what flannel publishes; what others have published is read family by family, so that a node that
-has one of the network's two families is reached by that one.
+The own node is published as flannel publishes it. Other nodes are read family by family, so that a node that has one of
+the network's two families is reached by that one.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 MANAGED = "true"
 CONDITION, REASON, MESSAGE = "NetworkUnavailable", "FlannelIsUp", "Flannel is running on this node"
 UNSPECIFIED = IP(4, 0)
-LONGEST_FAULT = 200
+LONGEST_REASON = 200
 ADDRESSES, MOST_ADDRESSES = ("InternalIP", "ExternalIP"), 16
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 
 
 class NodeNotUsable(Exception):
-    """The node cannot have a lease as it is; the text is for people."""
+    """An error of the own node, which cannot have a lease as it is; the text is for people."""
 
 
 class Keys(Record):
-    """Of one family's annotations."""
+    """The keys of one family's annotations."""
 
     data: str
     public_ip: str
@@ -48,7 +48,7 @@ class Keys(Record):
 
 
 class Names(Record):
-    """The annotations' keys."""
+    """The keys of flannel's annotations."""
 
     managed: str
     backend: str
@@ -60,7 +60,7 @@ class Names(Record):
 
 
 class OwnNode(Record):
-    """The agent's, as Kubernetes has it; of its annotations only flannel's. `available`: its condition is as wanted."""
+    """The agent's node in Kubernetes, with flannel's annotations. `available`: its NetworkUnavailable is as wanted."""
 
     uid: str
     revision: str
@@ -69,16 +69,16 @@ class OwnNode(Record):
     available: bool
 
     def is_before(self, other: OwnNode) -> bool:
-        """The same node, but as it was earlier."""
+        """True for the same node, but as it was earlier."""
         return self.uid == other.uid and is_older(self.revision, other.revision)
 
     def says_as(self, other: OwnNode | None) -> bool:
-        """Nothing that matters has changed."""
+        """True if nothing that matters has changed."""
         return other is not None and self._replace(revision="") == other._replace(revision="")
 
 
 def annotation_prefix(text: str) -> str:
-    """The text before every key: `flannel.alpha.coreos.com/`, or with a part behind the slash `example.com/a-`.
+    """Returns the text before every key: `flannel.alpha.coreos.com/`, or with a part after the slash `example.com/a-`.
 
     Raises ValueError.
     """
@@ -87,14 +87,14 @@ def annotation_prefix(text: str) -> str:
         rest += "-"
     labels = domain.split(".")
     if len(labels) < 2 or not all(label and LETTERS.issuperset(label) for label in labels):
-        raise ValueError(f"{text!r} does not begin with a domain in small letters, as flannel.alpha.coreos.com does")
+        raise ValueError(f"{text!r}: expected a domain in lower case first, as in flannel.alpha.coreos.com")
     if rest == "-" or not LETTERS.issuperset(rest):
-        raise ValueError(f"{text!r} has more behind its slash than small letters, digits, - and _")
+        raise ValueError(f"{text!r}: only lower case letters, digits, - and _ are allowed after the slash")
     return f"{domain}/{rest}"
 
 
 def names_of(prefix: str) -> Names:
-    """`prefix`: a whole one."""
+    """Returns the keys; `prefix` is one of `annotation_prefix`."""
     ipv4, ipv6 = (
         Keys(
             f"{prefix}backend-{front}data",
@@ -108,22 +108,23 @@ def names_of(prefix: str) -> Names:
 
 
 def own_node(node: Json, names: Names) -> OwnNode:
+    """Parses the own node."""
     metadata = node["metadata"]
-    found = metadata.get("annotations") or {}
-    wanted = (names.managed, names.backend, *names.ipv4, *names.ipv6)
+    annotations = metadata.get("annotations") or {}
+    keys = (names.managed, names.backend, *names.ipv4, *names.ipv6)
     conditions = node.get("status", {}).get("conditions") or ()
     available = {"type": CONDITION, "status": "False", "reason": REASON, "message": MESSAGE}.items()
     return OwnNode(
         uid=metadata.get("uid", ""),
         revision=metadata.get("resourceVersion", ""),
         cidrs=_cidrs(node),
-        annotations={key: found[key] for key in wanted if key in found},
-        available=any(available <= one.items() for one in conditions),
+        annotations={key: annotations[key] for key in keys if key in annotations},
+        available=any(available <= condition.items() for condition in conditions),
     )
 
 
 def peer(node: Json, names: Names) -> Lease | str | None:
-    """What another node can be reached by, or why it cannot; None where it is not one of flannel's."""
+    """Returns the lease of another node, or why it has none; None if it is not one of flannel's."""
     annotations = node["metadata"].get("annotations") or {}
     if annotations.get(names.managed) != MANAGED:
         return None
@@ -131,12 +132,12 @@ def peer(node: Json, names: Names) -> Lease | str | None:
         lease = _lease(_subnets(_cidrs(node)), annotations, names)
         return lease._replace(lives=_is_ready(node), created=_created(node), sources=_addresses(node))
     except (ValueError, CniError) as error:
-        return (error.message if isinstance(error, CniError) else str(error))[:LONGEST_FAULT]
+        return (error.message if isinstance(error, CniError) else str(error))[:LONGEST_REASON]
 
 
 def override_ips(own: OwnNode, names: Names) -> tuple[IP, ...]:
-    """By which addresses the node's annotations want it to be reached. Raises NodeNotUsable."""
-    found = []
+    """Returns the addresses by which the node's annotations want it to be reached. Raises NodeNotUsable."""
+    ips = []
     for family in (4, 6):
         key = names.of(family).selector
         text = own.annotations.get(key)
@@ -147,32 +148,32 @@ def override_ips(own: OwnNode, names: Names) -> tuple[IP, ...]:
         except ValueError as error:
             raise NodeNotUsable(f"annotation {key}: {error}") from None
         if ip.family != family:
-            raise NodeNotUsable(f"annotation {key}: {text!r} is no IPv{family} address")
-        found.append(ip)
-    return tuple(found)
+            raise NodeNotUsable(f"annotation {key}: {text!r} is not an IPv{family} address")
+        ips.append(ip)
+    return tuple(ips)
 
 
 def own_subnets(own: OwnNode, name: str, config: NetworkConfig) -> tuple[Net, ...]:
-    """One for each family of the network. Raises NodeNotUsable."""
+    """Returns the pod CIDRs, one for each family of the network. Raises NodeNotUsable."""
     if not own.cidrs:
         raise NodeNotUsable(
             f'node "{name}" has no pod CIDR yet: the controller manager gives it one (--allocate-node-cidrs)'
         )
     try:
-        found = _subnets(own.cidrs)
+        subnets = _subnets(own.cidrs)
     except ValueError as error:
         raise NodeNotUsable(f'pod CIDR of node "{name}": {error}') from None
     for family in config.families:
-        network, subnet = config.network(family), found.get(family)
+        network, subnet = config.network(family), subnets.get(family)
         if subnet is None:
             raise NodeNotUsable(f'node "{name}" has no IPv{family} pod CIDR, only {", ".join(own.cidrs)}')
         if not network.contains(subnet.ip) or subnet.prefix < network.prefix:
             raise NodeNotUsable(f'pod CIDR {subnet.text} of node "{name}" is not in the network {network.text}')
-    return tuple([found[family] for family in config.families])
+    return tuple([subnets[family] for family in config.families])
 
 
 def known_lease(own: OwnNode, node: Node, subnets: tuple[Net, ...], names: Names) -> Lease:
-    """What the annotations say of this node's VTEPs, whatever else they say: a device that others know lives on."""
+    """Returns the lease that the annotations name, for its VTEPs: a device that other nodes know is kept."""
     endpoints = []
     for subnet, address in zip(subnets, node.addresses, strict=True):
         try:
@@ -184,8 +185,8 @@ def known_lease(own: OwnNode, node: Node, subnets: tuple[Net, ...], names: Names
 
 
 def annotations_of(lease: Lease, own: OwnNode, names: Names) -> dict[str, str]:
-    """The annotations that tell of the lease. As flannel does it, with host-gw IPv4 is told of even without it."""
-    said = {names.backend: lease.backend, names.managed: MANAGED}
+    """Returns the annotations of the lease. As flannel does, with host-gw those of IPv4 are written even without it."""
+    annotations = {names.backend: lease.backend, names.managed: MANAGED}
     for family in (4, 6):
         endpoint, keys = lease.endpoint(family), names.of(family)
         if endpoint is None and (family == 6 or lease.backend == VXLAN):
@@ -195,47 +196,49 @@ def annotations_of(lease: Lease, own: OwnNode, names: Names) -> dict[str, str]:
             if endpoint is not None and endpoint.vtep_mac is not None
             else None
         )
-        said[keys.data] = dump(vtep)
+        annotations[keys.data] = dump(vtep)
         ip = endpoint.public_ip if endpoint is not None else UNSPECIFIED
-        said[keys.public_ip] = own.annotations.get(keys.overwrite) or ip.text
-    return said
+        annotations[keys.public_ip] = own.annotations.get(keys.overwrite) or ip.text
+    return annotations
 
 
 def _is_ready(node: Json) -> bool:
-    """Its kubelet says so; of one that has not said anything yet nothing bad is known."""
+    """True if its kubelet says so, or has not said anything yet."""
     conditions = node.get("status", {}).get("conditions") or ()
-    return not any(one.get("type") == "Ready" and one.get("status") in ("False", "Unknown") for one in conditions)
+    return not any(
+        condition.get("type") == "Ready" and condition.get("status") in ("False", "Unknown") for condition in conditions
+    )
 
 
 def _addresses(node: Json) -> tuple[IP, ...]:
-    """Returns the addresses that its kubelet tells; a name among them is left out."""
-    found = []
-    for one in (node.get("status", {}).get("addresses") or ())[:MOST_ADDRESSES]:
-        if one.get("type") in ADDRESSES:
+    """Returns the addresses that its kubelet reports; a name among them is left out."""
+    ips = []
+    for address in (node.get("status", {}).get("addresses") or ())[:MOST_ADDRESSES]:
+        if address.get("type") in ADDRESSES:
             with suppress(ValueError):
-                found.append(parse_ip(str(one.get("address"))))
-    return tuple(found)
+                ips.append(parse_ip(str(address.get("address"))))
+    return tuple(ips)
 
 
 def _created(node: Json) -> int:
-    """The server's time, as 2026-01-31T12:00:00Z, in a number that grows."""
+    """Returns the server's time, as in 2026-01-31T12:00:00Z, as a number that grows."""
     digits = "".join(filter(str.isdecimal, str(node["metadata"].get("creationTimestamp"))))
     return int(digits[:14] or 0)
 
 
 def _cidrs(node: Json) -> tuple[str, ...]:
     spec = node.get("spec", {})
-    found = spec.get("podCIDRs") or [spec.get("podCIDR")]
-    return tuple([cidr for cidr in found if cidr])
+    cidrs = spec.get("podCIDRs") or [spec.get("podCIDR")]
+    return tuple([cidr for cidr in cidrs if cidr])
 
 
 def _subnets(cidrs: Iterable[str]) -> dict[int, Net]:
-    """The first of each family. Raises ValueError."""
-    found: dict[int, Net] = {}
+    """Returns the first of each family. Raises ValueError."""
+    subnets: dict[int, Net] = {}
     for cidr in cidrs:
         subnet = parse_net(cidr).network
-        found.setdefault(subnet.family, subnet)
-    return found
+        subnets.setdefault(subnet.family, subnet)
+    return subnets
 
 
 def _lease(subnets: dict[int, Net], annotations: Mapping[str, str], names: Names) -> Lease:
@@ -248,7 +251,7 @@ def _lease(subnets: dict[int, Net], annotations: Mapping[str, str], names: Names
         if not ip.value:
             continue
         if ip.family != family:
-            raise ValueError(f"{keys.public_ip}: {text!r} is no IPv{family} address")
+            raise ValueError(f"{keys.public_ip}: {text!r} is not an IPv{family} address")
         mac = None
         if backend == VXLAN:
             mac, number = _vtep(annotations.get(keys.data, ""))
@@ -262,7 +265,7 @@ def _lease(subnets: dict[int, Net], annotations: Mapping[str, str], names: Names
 
 
 def _vtep(text: str) -> tuple[bytes | None, int]:
-    """MAC address, and VNI or 0. Raises ValueError, DecodingFailure."""
+    """Returns the MAC address, and the VNI or 0. Raises ValueError, DecodingFailure."""
     if text in ("", "null"):
         return None, 0
     errors = ConfigErrors()

@@ -1,4 +1,4 @@
-"""How Kubernetes is reached, and which of its nodes this one is: what the user, or the pod, says of it."""
+"""Options of the Kubernetes store, given by the user or by the pod's environment."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from cni.protocol.record import Record
 
 
 class KubeOptions(Record):
-    """`node_name`: empty where `pod` (namespace and name) has to be asked for it.
+    """The API server, and which of its nodes this one is. `node_name`: empty where the API has to be asked for the node
+    of `pod` (namespace and name).
 
     `kubeconfig` empty: the service account's files; then `server` may be empty as well, and is `service`, that of pods.
-    A `server` stands in for the one in the file. `prefix` is that of the annotations' keys, `network_file` has the
-    network's configuration.
+    A `server` replaces the one in the file. `prefix` is that of the annotations' keys, `network_file` has the network's
+    configuration.
     """
 
     node_name: str
