@@ -99,8 +99,8 @@ class Etcd:
 
     def entries(self) -> dict[str, Any]:
         answer = self.call("kv/range", prefix_range(f"{PREFIX}/subnets/".encode()))
-        found = [key_value(one) for one in answer.get("kvs", ())]
-        return {entry.key.decode().rpartition("/subnets/")[2]: entry for entry in found}
+        entries = [key_value(message) for message in answer.get("kvs", ())]
+        return {entry.key.decode().rpartition("/subnets/")[2]: entry for entry in entries}
 
     def etcd_leases(self) -> int:
         """Returns the number of etcd's own leases, with keys or without."""
@@ -122,7 +122,7 @@ def store_of(
 ) -> Iterator[EtcdRecorder]:
     """A store that runs; the node is presented as soon as the network is known."""
     settings: Any = {"endpoints": tuple(url.split(",")), **options}
-    store = EtcdStore(EtcdOptions(**settings), tuple([parse_net(one) for one in previous]), times)
+    store = EtcdStore(EtcdOptions(**settings), tuple([parse_net(subnet) for subnet in previous]), times)
     recorder = EtcdRecorder(store, node)
     store.start(recorder.record)
     try:
@@ -167,7 +167,7 @@ def node_of_ipv6(number: int) -> Node:
 
 def lease_of(number: int, *subnets: str) -> Lease:
     """Returns the lease that the node with that number would hold."""
-    return node_of(number, dual=len(subnets) == 2).lease([parse_net(one) for one in subnets])
+    return node_of(number, dual=len(subnets) == 2).lease([parse_net(subnet) for subnet in subnets])
 
 
 def rival(server: Etcd, number: int, *subnets: str, lease: int = 0) -> str:

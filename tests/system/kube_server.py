@@ -142,8 +142,8 @@ class Server:
     def call(self, method: str, path: str, body: Json | None = None, kind: str = "application/json") -> Json:
         answer = self._request(method, path, body, kind)
         assert answer.status in (200, 201), answer.data
-        found: Json = answer.json()
-        return found
+        parsed: Json = answer.json()
+        return parsed
 
     def _request(self, method: str, path: str, body: Json | None, kind: str) -> urllib3.BaseHTTPResponse:
         if self._http is None:
@@ -160,22 +160,22 @@ class Server:
 
     def peer(self, name: str, number: int, **annotations: str) -> None:
         """A node of flannel's: 10.244.NUMBER.0/24 at 192.0.2.NUMBER."""
-        said = {key.replace("_", "-"): text for key, text in annotations.items()}
-        told = {f"{PREFIX}{key}": text for key, text in {**flannels(number), **said}.items()}
-        self.add(name, f"10.244.{number}.0/24", annotations=told)
+        changes = {key.replace("_", "-"): text for key, text in annotations.items()}
+        prefixed = {f"{PREFIX}{key}": text for key, text in {**flannels(number), **changes}.items()}
+        self.add(name, f"10.244.{number}.0/24", annotations=prefixed)
 
     def node(self, name: str) -> Json:
         return self.call("GET", f"/api/v1/nodes/{name}")
 
     def annotations(self, name: str) -> dict[str, str]:
         """Flannel's, without their prefix."""
-        found = self.node(name)["metadata"].get("annotations", {})
-        return {key.removeprefix(PREFIX): text for key, text in found.items() if key.startswith(PREFIX)}
+        current = self.node(name)["metadata"].get("annotations", {})
+        return {key.removeprefix(PREFIX): text for key, text in current.items() if key.startswith(PREFIX)}
 
     def annotate(self, name: str, **annotations: str | None) -> None:
-        """Write some of flannel's; None removes one."""
-        said = {PREFIX + key.replace("_", "-"): text for key, text in annotations.items()}
-        self.patch(name, {"metadata": {"annotations": said}})
+        """Writes some of flannel's; None removes one."""
+        prefixed = {PREFIX + key.replace("_", "-"): text for key, text in annotations.items()}
+        self.patch(name, {"metadata": {"annotations": prefixed}})
 
     def patch(self, name: str, change: Json, below: str = "") -> None:
         self.call("PATCH", f"/api/v1/nodes/{name}{below}", change, "application/strategic-merge-patch+json")
@@ -188,9 +188,9 @@ class Server:
         until(lambda: wanted <= self.annotations(node).items(), f"the node says {annotations}")
 
     def condition(self, name: str) -> Json:
-        """NetworkUnavailable, empty where nobody has told."""
-        found = self.node(name)["status"].get("conditions", [])
-        return next((one for one in found if one["type"] == "NetworkUnavailable"), {})
+        """Returns NetworkUnavailable, empty if it is not set."""
+        conditions = self.node(name)["status"].get("conditions", [])
+        return next((condition for condition in conditions if condition["type"] == "NetworkUnavailable"), {})
 
     def clear(self) -> None:
         self.call("DELETE", "/api/v1/nodes")
@@ -212,7 +212,7 @@ def write(name: str, text: str) -> str:
 
 
 def kubeconfig(token: str = AGENT, *, server: str = f"https://127.0.0.1:{PORT}", **user: str) -> str:
-    """The path of one that names files of ours; without a token the user is as said."""
+    """Writes a kubeconfig and returns its path; without a token the user is as given."""
     config = {
         "current-context": "here",
         "contexts": [{"name": "here", "context": {"cluster": "it", "user": "me"}}],

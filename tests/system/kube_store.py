@@ -110,9 +110,9 @@ class Endpoint:
             self._door.close()
         self._door = None
         with self._lock:
-            for one in self._open:
+            for connection in self._open:
                 with suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
+                    connection.shutdown(socket.SHUT_RDWR)
             self._open.clear()
 
     def _serve(self, door: socket.socket) -> None:
@@ -123,14 +123,14 @@ class Endpoint:
                 with self._lock:
                     self.taken += 1
                     self._open += [caller, server]
-                for one, other in ((caller, server), (server, caller)):
-                    threading.Thread(target=_carry, args=(one, other), daemon=True).start()
+                for source, target in ((caller, server), (server, caller)):
+                    threading.Thread(target=_carry, args=(source, target), daemon=True).start()
 
 
-def _carry(one: socket.socket, other: socket.socket) -> None:
+def _carry(source: socket.socket, target: socket.socket) -> None:
     with suppress(OSError):
-        while data := one.recv(1 << 16):
-            other.sendall(data)
-    for end in (one, other):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    for end in (source, target):
         with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)

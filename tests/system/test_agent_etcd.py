@@ -84,25 +84,25 @@ def test_the_node_s_address_chooses_the_subnet(server: Etcd) -> None:
 def test_a_lease_of_this_node_is_used_as_it_is(server: Etcd) -> None:
     """Even one of flannel, whose device had another MAC address; nothing is written."""
     server.configure(NETWORK)
-    found = node_of(1, mac=77).lease([parse_net("10.5.52.0/24")])
-    server.put(f"subnets/{found.key}", lease_value(found), server.grant(80000))
+    written = node_of(1, mac=77).lease([parse_net("10.5.52.0/24")])
+    server.put(f"subnets/{written.key}", lease_value(written), server.grant(80000))
     before = server.revision
     with store_of(node_of(1), "10.5.9.1/24") as recorder:
-        assert recorder.wait_held() == found
+        assert recorder.wait_held() == written
     assert (server.revision, server.etcd_leases()) == (before, 1)
 
 
 @against_etcd
 def test_a_lease_that_ends_soon_is_renewed_and_again_later(server: Etcd) -> None:
     server.configure(NETWORK)
-    found = lease_of(1, "10.5.52.0/24")
-    server.put(f"subnets/{found.key}", lease_value(found), server.grant(5))
-    first = server.entries()[found.key]
+    written = lease_of(1, "10.5.52.0/24")
+    server.put(f"subnets/{written.key}", lease_value(written), server.grant(5))
+    first = server.entries()[written.key]
     with store_of(node_of(1), times=Times(lease=6, margin=5)) as recorder:
         recorder.wait_held()
         until(lambda: len(recorder.of(Held)) >= 3, "the lease is renewed")
-        now = server.entries()[found.key]
-        expiries = [one.expires for one in recorder.events if isinstance(one, Held) and one.expires is not None]
+        now = server.entries()[written.key]
+        expiries = [event.expires for event in recorder.events if isinstance(event, Held) and event.expires is not None]
     assert expiries == sorted(expiries)
     assert (now.value, now.created) == (first.value, first.created)
     assert now.lease != first.lease
@@ -111,15 +111,15 @@ def test_a_lease_that_ends_soon_is_renewed_and_again_later(server: Etcd) -> None
 @against_etcd
 def test_what_is_reserved_stays_reserved(server: Etcd) -> None:
     server.configure(NETWORK)
-    found = lease_of(1, "10.5.52.0/24")
-    server.put(f"subnets/{found.key}", lease_value(found).replace(b'"VNI":1', b'"VNI":7'))
+    written = lease_of(1, "10.5.52.0/24")
+    server.put(f"subnets/{written.key}", lease_value(written).replace(b'"VNI":1', b'"VNI":7'))
     rival(server, 1, "10.5.8.0/24", lease=server.grant(80000))
     with store_of(node_of(1)) as recorder:
-        recorder.wait_held(found.key)
+        recorder.wait_held(written.key)
         assert recorder.held is not None
         assert recorder.held.expires is None
-    assert {name: (one.value, one.lease) for name, one in server.entries().items()} == {
-        found.key: (lease_value(found), 0)
+    assert {name: (entry.value, entry.lease) for name, entry in server.entries().items()} == {
+        written.key: (lease_value(written), 0)
     }
 
 
@@ -259,9 +259,9 @@ def race(server: Etcd, network: dict[str, object], *, dual: bool) -> None:
     assert len(held) == 20
     assert held <= set(leases)
     taken = nets(leases)
-    for index, one in enumerate(taken):
-        overlapping = [other for other in taken[index + 1 :] if one.contains(other.ip) or other.contains(one.ip)]
-        assert not overlapping, one.text
+    for index, net in enumerate(taken):
+        overlapping = [other for other in taken[index + 1 :] if net.contains(other.ip) or other.contains(net.ip)]
+        assert not overlapping, net.text
 
 
 @against_etcd
@@ -278,7 +278,9 @@ def test_a_lease_of_flanneld_is_used_as_it_is() -> None:
     """Key and value of the real one are read, and written by us would be the same bytes."""
     where = subprocess.run([PEERS, "--where"], capture_output=True, text=True, check=True).stdout.strip()
     flanneld = Path(where) / "flanneld"
-    reason = missing() or next((f"absent: {one}" for one in ("etcd", str(flanneld)) if shutil.which(one) is None), "")
+    reason = missing() or next(
+        (f"absent: {name}" for name in ("etcd", str(flanneld)) if shutil.which(name) is None), ""
+    )
     if reason:
         pytest.skip(f"{reason} (hack/peers brings it)")
     with Machine() as machine:

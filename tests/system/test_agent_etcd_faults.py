@@ -280,8 +280,8 @@ def test_a_closed_store_says_nothing_and_leaves_no_thread(server: Etcd) -> None:
     server.configure(NETWORK)
     with store_of(node_of(1)) as recorder:
         key = recorder.wait_held().key
-    said = len(recorder.events)
+    count = len(recorder.events)
     rival(server, 2, "10.5.250.0/24")
     until(lambda: threading.active_count() == 1, "the threads are gone")
-    assert (len(recorder.events), len(recorder.of(Failed))) == (said, 0)
+    assert (len(recorder.events), len(recorder.of(Failed))) == (count, 0)
     assert key in server.leases()

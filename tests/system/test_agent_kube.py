@@ -1,4 +1,4 @@
-"""The Kubernetes store and a real API server: what is told, written and mended."""
+"""The Kubernetes store and a real API server: events, and what is written and repaired."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_a_network_may_be_of_ipv6_alone(server: Server) -> None:
     server.add("one", ONE_IPV6)
     with store_of(node_of(1, 6), IPV6) as recorder:
         recorder.wait_held(ONE_IPV6)
-    said = server.annotations("one")
-    assert said.keys() == {"backend-type", "backend-v6-data", "public-ipv6", "kube-subnet-manager"}
+    annotations = server.annotations("one")
+    assert annotations.keys() == {"backend-type", "backend-v6-data", "public-ipv6", "kube-subnet-manager"}
 
 
 @against_kubernetes

@@ -229,9 +229,11 @@ def test_thousands_of_nodes_are_listed_page_by_page(server: Server) -> None:
 
     def add(number: int) -> None:
         low, high = number % 256, number // 256
-        said = {**flannels(2), "public-ip": f"198.18.{high}.{low}"}
-        said["backend-data"] = json.dumps({"VNI": 1, "VtepMAC": f"02:00:00:00:{high:02x}:{low:02x}"})
-        server.add(f"n{number}", f"10.{245 + high}.{low}.0/24", annotations={PREFIX + k: v for k, v in said.items()})
+        annotations = {**flannels(2), "public-ip": f"198.18.{high}.{low}"}
+        annotations["backend-data"] = json.dumps({"VNI": 1, "VtepMAC": f"02:00:00:00:{high:02x}:{low:02x}"})
+        server.add(
+            f"n{number}", f"10.{245 + high}.{low}.0/24", annotations={PREFIX + k: v for k, v in annotations.items()}
+        )
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(add, range(MANY)))

@@ -43,21 +43,21 @@ CIDRS = (WAY.subnet.text, WAY6.subnet.text)
 BOTH = '{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/56", "Backend": {"Type": "vxlan"}}'
 
 
-def node(said: dict[str, str], *cidrs: str, **spec: Any) -> dict[str, Any]:
-    annotations = {PREFIX + key: text for key, text in said.items()}
-    return {"metadata": {"name": "two", "annotations": annotations}, "spec": {"podCIDRs": list(cidrs), **spec}}
+def node(annotations: dict[str, str], *cidrs: str, **spec: Any) -> dict[str, Any]:
+    prefixed = {PREFIX + key: text for key, text in annotations.items()}
+    return {"metadata": {"name": "two", "annotations": prefixed}, "spec": {"podCIDRs": list(cidrs), **spec}}
 
 
-def own(said: dict[str, str] | None = None, *cidrs: str) -> OwnNode:
-    return own_node(node(said or {}, *cidrs), NAMES)
+def own(annotations: dict[str, str] | None = None, *cidrs: str) -> OwnNode:
+    return own_node(node(annotations or {}, *cidrs), NAMES)
 
 
 def config(text: str = BOTH) -> NetworkConfig:
     return parse_network_config(text.encode(), "it")
 
 
-def written(lease: Lease, said: dict[str, str] | None = None) -> dict[str, str]:
-    return {key.removeprefix(PREFIX): text for key, text in annotations_of(lease, own(said), NAMES).items()}
+def written(lease: Lease, annotations: dict[str, str] | None = None) -> dict[str, str]:
+    return {key.removeprefix(PREFIX): text for key, text in annotations_of(lease, own(annotations), NAMES).items()}
 
 
 @pytest.mark.parametrize(
@@ -117,35 +117,35 @@ def test_what_is_published_with_vxlan_is_of_the_families_that_there_are() -> Non
     ],
 )
 def test_a_node_that_is_not_ready_does_not_live(status: dict[str, Any], lives: bool) -> None:
-    found = peer({**node(VXLAN, CIDRS[0]), "status": status}, NAMES)
-    assert isinstance(found, Lease)
-    assert found.lives == lives
+    lease = peer({**node(VXLAN, CIDRS[0]), "status": status}, NAMES)
+    assert isinstance(lease, Lease)
+    assert lease.lives == lives
 
 
 def test_of_two_nodes_it_is_known_which_is_newer() -> None:
     created = []
     for time in ("2026-01-31T23:59:59Z", "2026-02-01T00:00:00Z", "2026-10-01T00:00:00Z", None):
-        told = node(VXLAN, CIDRS[0])
-        told["metadata"]["creationTimestamp"] = time
-        found = peer(told, NAMES)
-        assert isinstance(found, Lease)
-        created.append(found.created)
+        item = node(VXLAN, CIDRS[0])
+        item["metadata"]["creationTimestamp"] = time
+        lease = peer(item, NAMES)
+        assert isinstance(lease, Lease)
+        created.append(lease.created)
     assert created == [*sorted(created[:3]), 0]
     assert len(set(created)) == 4
 
 
 def test_with_host_gw_there_is_no_data_and_always_an_ipv4_address() -> None:
     way, way6 = WAY._replace(vtep_mac=None), WAY6._replace(vtep_mac=None)
-    told = {"backend-type": "host-gw", "backend-data": "null", "public-ip": "192.0.2.2", "kube-subnet-manager": "true"}
-    told6 = {"backend-v6-data": "null", "public-ipv6": "2001:db8::2"}
-    assert written(Lease((way,), "host-gw")) == told
-    assert written(Lease((way, way6), "host-gw")) == told | told6
-    assert written(Lease((way6,), "host-gw")) == {**told, **told6, "public-ip": "0.0.0.0"}
+    ipv4 = {"backend-type": "host-gw", "backend-data": "null", "public-ip": "192.0.2.2", "kube-subnet-manager": "true"}
+    ipv6 = {"backend-v6-data": "null", "public-ipv6": "2001:db8::2"}
+    assert written(Lease((way,), "host-gw")) == ipv4
+    assert written(Lease((way, way6), "host-gw")) == ipv4 | ipv6
+    assert written(Lease((way6,), "host-gw")) == {**ipv4, **ipv6, "public-ip": "0.0.0.0"}
 
 
 def test_a_replaced_address_is_published_as_it_is() -> None:
-    said = {"public-ip-overwrite": "nat.example", "public-ipv6-overwrite": ""}
-    assert written(Lease((WAY, WAY6), "vxlan", 1), said) == {**DUAL, "public-ip": "nat.example"}
+    annotations = {"public-ip-overwrite": "nat.example", "public-ipv6-overwrite": ""}
+    assert written(Lease((WAY, WAY6), "vxlan", 1), annotations) == {**DUAL, "public-ip": "nat.example"}
 
 
 def test_what_was_published_is_read_as_the_same_lease() -> None:
@@ -156,8 +156,10 @@ def test_what_was_published_is_read_as_the_same_lease() -> None:
 
 @pytest.mark.parametrize("mark", ["", "false", "True", None])
 def test_a_node_without_the_mark_is_none_of_flannel_s(mark: str | None) -> None:
-    said = {key: text for key, text in VXLAN.items() if key != "kube-subnet-manager"}
-    assert peer(node(said if mark is None else {**said, "kube-subnet-manager": mark}, *CIDRS), NAMES) is None
+    annotations = {key: text for key, text in VXLAN.items() if key != "kube-subnet-manager"}
+    assert (
+        peer(node(annotations if mark is None else {**annotations, "kube-subnet-manager": mark}, *CIDRS), NAMES) is None
+    )
 
 
 def test_a_node_without_annotations_is_none_of_flannel_s() -> None:
@@ -179,8 +181,8 @@ def test_a_node_is_reached_by_the_families_of_which_it_has_all() -> None:
 
 
 def test_data_are_read_in_any_case_and_of_any_network() -> None:
-    said = {**VXLAN, "backend-data": f'{{"vni": 42, "VTEPMAC": "{MAC.upper()}", "more": {{}}}}'}
-    assert peer(node(said, CIDRS[0]), NAMES) == Lease((WAY,), "vxlan", 42)
+    annotations = {**VXLAN, "backend-data": f'{{"vni": 42, "VTEPMAC": "{MAC.upper()}", "more": {{}}}}'}
+    assert peer(node(annotations, CIDRS[0]), NAMES) == Lease((WAY,), "vxlan", 42)
 
 
 @pytest.mark.parametrize(
@@ -200,9 +202,9 @@ def test_data_are_read_in_any_case_and_of_any_network() -> None:
     ],
 )
 def test_what_is_wrong_with_a_node_is_told(changed: dict[str, str], cidrs: tuple[str, ...], error: str) -> None:
-    found = peer(node({**VXLAN, **changed}, *cidrs), NAMES)
-    assert isinstance(found, str)
-    assert error in found
+    lease = peer(node({**VXLAN, **changed}, *cidrs), NAMES)
+    assert isinstance(lease, str)
+    assert error in lease
 
 
 def test_a_fault_is_told_in_short() -> None:
@@ -238,16 +240,16 @@ def test_the_device_that_others_know_is_known_whatever_else_is_said() -> None:
     )
     subnets = (WAY.subnet, WAY6.subnet)
     left = {"backend-type": "vxlan", "backend-data": DATA, "backend-v6-data": "{"}
-    found = known_lease(own(left), presented, subnets, NAMES)
-    assert [way.vtep_mac for way in presented.lease(subnets, found).endpoints] == [parse_mac(MAC), b"\2\0\0\0\0\1"]
+    known = known_lease(own(left), presented, subnets, NAMES)
+    assert [way.vtep_mac for way in presented.lease(subnets, known).endpoints] == [parse_mac(MAC), b"\2\0\0\0\0\1"]
     other = known_lease(own({**left, "backend-type": "host-gw"}), presented, subnets, NAMES)
     assert presented.lease(subnets, other) == presented.lease(subnets)
 
 
 def test_addresses_that_are_wished_for_are_told_by_family() -> None:
-    said = {"node-public-ip": "192.0.2.7", "node-public-ipv6": "2001:db8::7"}
-    assert override_ips(own(said), NAMES) == (parse_ip("192.0.2.7"), parse_ip("2001:db8::7"))
-    assert override_ips(own({**said, "node-public-ip": ""}), NAMES) == (parse_ip("2001:db8::7"),)
+    annotations = {"node-public-ip": "192.0.2.7", "node-public-ipv6": "2001:db8::7"}
+    assert override_ips(own(annotations), NAMES) == (parse_ip("192.0.2.7"), parse_ip("2001:db8::7"))
+    assert override_ips(own({**annotations, "node-public-ip": ""}), NAMES) == (parse_ip("2001:db8::7"),)
     assert override_ips(own(VXLAN), NAMES) == ()
 
 
@@ -276,9 +278,9 @@ def test_signs_of_life_change_nothing_that_matters() -> None:
     ],
 )
 def test_the_node_is_available_where_just_that_is_said(condition: dict[str, str], available: bool) -> None:
-    found = node({}, *CIDRS)
-    found["status"] = {"conditions": [{"type": "Ready"}, {"type": "NetworkUnavailable", "extra": 1, **condition}]}
-    assert own_node(found, NAMES).available is available
+    item = node({}, *CIDRS)
+    item["status"] = {"conditions": [{"type": "Ready"}, {"type": "NetworkUnavailable", "extra": 1, **condition}]}
+    assert own_node(item, NAMES).available is available
 
 
 @pytest.mark.parametrize(
@@ -296,11 +298,11 @@ def test_a_node_made_anew_is_not_an_earlier_one() -> None:
 
 def test_the_addresses_of_a_nodes_kubelet_are_those_by_which_its_packets_may_come() -> None:
     """A node whose public address is translated speaks with its own to those beside it."""
-    found = node(VXLAN | {"public-ip": "203.0.113.5"}, "10.5.2.0/24")
+    item = node(VXLAN | {"public-ip": "203.0.113.5"}, "10.5.2.0/24")
     listed = [("InternalIP", "192.0.2.5"), ("Hostname", "two"), ("ExternalIP", "2001:db8::5"), ("InternalIP", "two")]
-    found["status"] = {"addresses": [{"type": kind, "address": text} for kind, text in listed]}
-    lease = peer(found, NAMES)
+    item["status"] = {"addresses": [{"type": kind, "address": text} for kind, text in listed]}
+    lease = peer(item, NAMES)
     assert isinstance(lease, Lease)
     assert lease.sources == (parse_ip("192.0.2.5"), parse_ip("2001:db8::5"))
-    del found["status"]
-    assert peer(found, NAMES) == lease._replace(sources=())
+    del item["status"]
+    assert peer(item, NAMES) == lease._replace(sources=())
