@@ -363,7 +363,7 @@ def test_what_was_allowed_is_checked_and_restored_when_it_is_no_longer(tuned: Tu
         ({**ALL, "sysctl": {**SYSCTLS, "net.ipv4.nothing": "1"}}, 100, "No such file or directory"),
         ({**ALL, "sysctl": {**SYSCTLS, "net.ipv4.ip_default_ttl": "256"}}, 100, "Invalid argument"),
         ({**ALL, "sysctl": {**SYSCTLS, "net.ipv4.tcp_available_congestion_control": "x"}}, 100, "Permission denied"),
-        ({**ALL, "sysctl": {**SYSCTLS, "vm.swappiness": "1"}}, 7, "not a setting of the network"),
+        ({**ALL, "sysctl": {**SYSCTLS, "vm.swappiness": "1"}}, 7, "not a sysctl of the network"),
         ({**ALL, "dataDir": "/proc/nowhere"}, 5, "/proc/nowhere"),
     ],
 )
