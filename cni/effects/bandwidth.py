@@ -45,12 +45,10 @@ def apply_ifb(host: Host, op: Ifb, journal: Journal) -> None:
 
 
 def release_ifb(host: Host, op: Ifb) -> None:
-    """A paired one goes with the host's interface, if that is there still: then the kernel's wait is paid once.
+    """Deletes an ifb that is not deleted with the host's interface.
 
     Another link may have the name; an ADD that was killed may not have come to the label.
     """
-    if op.paired and host.rtnl.in_group(op.host_interface):
-        return
     link = host.rtnl.find(op.name)
     if link is not None and link.kind == "ifb" and label_keys(link.alias) in (None, label_keys(op.label)):
         host.rtnl.delete(op.name)

@@ -57,8 +57,8 @@ def find_own(host: Host, owner: Owner) -> Link | None:
 
 
 def release(host: Host, op: Veth) -> None:
-    """The pair goes with its host's end, which `find_own` has found."""
-    host.rtnl.delete(op.host_interface)
+    """Deletes the pair by its host's end, which `find_own` has found, and what is in one group with it."""
+    host.rtnl.delete(op.host_interface, op.group)
 
 
 def differs(host: Host, op: Veth) -> str:

@@ -31,7 +31,6 @@ class RtnlSocket(Netlink):
     def __init__(self) -> None:
         super().__init__(rtnl.NETLINK_ROUTE)
         self._indexes: dict[str, int] = {}
-        self._groups: dict[str, int] = {}
         self._kept: dict[tuple[str, int, int], Any] | None = None
 
     def remember(self) -> None:
@@ -75,21 +74,18 @@ class RtnlSocket(Netlink):
         """The link as it is now. NetlinkError (ENODEV) where there is none."""
         link = rtnl_parse.parse_link(self.ask(*rtnl.get_link(name)))
         self._indexes[name] = link.ifindex
-        self._groups[name] = link.group
         return link
 
     def ifindex(self, name: str) -> int:
         return self._indexes.get(name) or self.need(name).ifindex
 
-    def delete(self, name: str) -> None:
-        """With all of its group, if podwire gave it one. A link that is gone already is success."""
-        self._indexes.pop(name, None)
-        grouped, group = self.in_group(name), self._groups.pop(name, 0)
-        self.tolerate(ENODEV, rtnl.delete_group(group) if grouped else rtnl.delete_link(name))
+    def delete(self, name: str, group: int = 0) -> None:
+        """Deletes a link; with `group`, the link's own, all links of this group if podwire made it.
 
-    def in_group(self, name: str) -> bool:
-        """The link, when it was last seen, had others that go with it."""
-        return self._groups.get(name, 0) >= rtnl.GROUPS
+        A link that is gone already is success.
+        """
+        self._indexes.pop(name, None)
+        self.tolerate(ENODEV, rtnl.delete_group(group) if group >= rtnl.GROUPS else rtnl.delete_link(name))
 
     def tolerate(self, errno: int, message: Message) -> None:
         """Sends a message that may be refused with this one error."""
@@ -125,9 +121,7 @@ class RtnlSocket(Netlink):
 
     def links(self) -> list[rtnl_parse.Link]:
         """All links; the cost grows with their number."""
-        found = [rtnl_parse.parse_link(answer) for answer in self.dump(*rtnl.all_links())]
-        self._groups = {link.name: link.group for link in found}
-        return found
+        return [rtnl_parse.parse_link(answer) for answer in self.dump(*rtnl.all_links())]
 
     def addresses(self, name: str) -> list[rtnl_parse.AddressInfo]:
         """The addresses of one link; the kernel filters."""

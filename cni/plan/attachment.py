@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 
 
 class Facts(Record):
-    """What a plan needs to know of the host. `node` tells this host from others, for its bridge's address."""
+    """The state of the host that a plan depends on. `node`: the host's identity, for its bridge's address; `group`: for
+    DEL, the link group of the host's interface.
+    """
 
     node: str
     bridge_mac: bytes | None
     ipv6: bool
+    group: int = 0
 
 
 class Names(Record):

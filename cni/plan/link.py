@@ -54,6 +54,7 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
             mtu=conf.mtu,
             bridge=conf.bridge,
             alias=alias_of(attachment).text,
+            group=attachment.facts.group,
         ),
     ]
     if attachment.facts.ipv6:

@@ -56,7 +56,8 @@ class IgnoreAdvertisements(Record):
 class Veth(Record):
     """A pair: the host's end up, and a port of the bridge if one is named; the container's end still down.
 
-    The alias on the host's end holds the owner's label and what must be restored when others flush it.
+    The alias on the host's end holds the owner's label and what must be restored when others flush it. `group`: for
+    DEL, the group of the host's end, whose links are deleted together.
     """
 
     host_interface: str
@@ -66,6 +67,7 @@ class Veth(Record):
     mtu: int
     bridge: str
     alias: str
+    group: int = 0
 
     def describe(self) -> str:
         mtu = f" mtu {self.mtu}" if self.mtu else ""

@@ -59,6 +59,7 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
         mtu=conf.mtu,
         bridge="",
         alias=alias_of(attachment).text,
+        group=attachment.facts.group,
     )
     return (veth, IgnoreAdvertisements(names.host_interface)) if attachment.facts.ipv6 else (veth,)
 

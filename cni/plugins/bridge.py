@@ -11,6 +11,7 @@ from cni.effects.engine import apply, differences, release
 from cni.effects.host import has_ipv6, node_identity
 from cni.effects.journal import FAILURES, Journal
 from cni.effects.veth import find_own, refuse_attached
+from cni.kernel.rtnl import GROUPS
 from cni.plan.address import with_gateways
 from cni.plan.alias import Alias, parse_alias
 from cni.plan.attachment import Attachment, Facts, Names, names_of
@@ -134,14 +135,14 @@ def delete(call: Call) -> None:
     alias = parse_alias(own.alias if own is not None else "")
     if own is None:  # else deleting the host's end deletes the container's
         open_if_there(host, request)
-    conf = _as_attached(conf, alias)
+    group = own.group if own is not None else 0
+    conf = _as_attached(conf, alias, group)
     addresses = alias.addresses
     if conf.ip_masq or conf.mac_spoof_check or conf.ports.mappings:
         addresses = addresses or _leased(request, network, ipam)
     lease = Result(ips=tuple([IPConfig(address) for address in addresses]))
-    attachment = Attachment(
-        owner, request.netns, conf, Facts("", None, ipv6=False), names_of(owner, conf.mac, lease), lease
-    )
+    facts = Facts("", None, ipv6=False, group=group)
+    attachment = Attachment(owner, request.netns, conf, facts, names_of(owner, conf.mac, lease), lease)
     operations = plan_attachment(attachment).operations
     failed = release(host, [op for op in reversed(operations) if own is not None or not isinstance(op, Veth)])
     if host.container is not None:
@@ -173,8 +174,8 @@ def collect(call: Call) -> None:
     host.lock.lock_shared()
     collect_errors(failed, lambda: nft_elements.remove_owned(host, is_stale))
     collect_errors(failed, lambda: portmap.release_all(host, is_stale))
-    for name in [link.name for link in host.rtnl.links() if is_stale(link.alias)]:
-        collect_errors(failed, lambda: host.rtnl.delete(name))  # noqa: B023  # called before the next turn
+    for link in [link for link in host.rtnl.links() if is_stale(link.alias)]:
+        collect_errors(failed, lambda: host.rtnl.delete(link.name, link.group))  # noqa: B023  # called at once
     host.lock.release()
     ipam = allocator(conf.ipam_type, call.request)
     collect_errors(failed, lambda: ipam.collect(network, valid, alive_in(network.name)))
@@ -274,14 +275,16 @@ def _release_stray(call: Call, owner: Owner, conf: NetConf, addresses: tuple[Net
     stray.release(call.host, owner.ifname, traces)
 
 
-def _as_attached(conf: NetConf, alias: Alias) -> NetConf:
+def _as_attached(conf: NetConf, alias: Alias, group: int) -> NetConf:
     """Returns the configuration as ADD had it, from the alias; without an interface, all that may have been made."""
+    # An ADD that was killed may have left an ifb; in the interface's group it is deleted with it.
+    ifb_alone = conf.bandwidth_requested and not alias.label and group < GROUPS
     return conf._replace(
         ip_masq=conf.ip_masq or alias.masqueraded,
         mac_spoof_check=conf.mac_spoof_check or alias.guarded is not None,
         mac=alias.guarded or conf.mac,
         ports=Ports(alias.ports, alias.hairpin) if alias.ports else conf.ports,
-        bandwidth=Bandwidth(egress=Rate(0, 0)) if conf.bandwidth_requested and not alias.label else Bandwidth(),
+        bandwidth=Bandwidth(egress=Rate(0, 0)) if ifb_alone else Bandwidth(),
     )
 
 

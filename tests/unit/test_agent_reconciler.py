@@ -59,7 +59,7 @@ class ModelKernel(RtnlSocket):
     """A host's links, addresses and IPv4 routes by destination; routes to those in `refused` are errors."""
 
     def __init__(self) -> None:
-        self._indexes, self._groups, self._kept = {}, {}, None
+        self._indexes, self._kept = {}, None
         self.state = {UPLINK: link(UPLINK, "eth0"), SPARE: link(SPARE, "eth1")}
         self.ips = {UPLINK: parse_net("192.0.2.1/24")}
         self.routes_by_dst = {

@@ -162,7 +162,7 @@ class Listing(RtnlSocket):
     """A socket that counts what it is asked to list."""
 
     def __init__(self) -> None:
-        self._indexes, self._groups, self._kept = {"eth0": 7}, {}, None
+        self._indexes, self._kept = {"eth0": 7}, None
         self.lists = 0
 
     def find(self, name: str) -> Any:

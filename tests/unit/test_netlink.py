@@ -19,7 +19,6 @@ from cni.kernel.netlink import (
     NLM_F_ACK_TLVS,
     NLM_F_CAPPED,
     NLM_F_DUMP_INTR,
-    NLM_F_MULTI,
     NLMSG_DONE,
     NLMSG_ERROR,
     RECEIVE_BYTES,
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ANSWER = 16
+NLM_F_MULTI = 0x2
 
 
 class Addressed:
