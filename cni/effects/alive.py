@@ -1,4 +1,4 @@
-"""Whether a lease's container still lives on this host: the evidence without which no lease is ever given back."""
+"""The check whether a lease's container is alive on this host: a lease is freed only on this evidence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ NAMED = ("/run/netns", "/var/run/docker/netns")
 
 
 def alive_in(network: str) -> Callable[[Lease], bool]:
-    """A judge of the network's leases; it looks at the host at its first question, which most calls never ask."""
+    """Returns a predicate "is this lease's container alive"; the host is scanned at its first use, which most calls
+    never reach.
+    """
     seen: list[set[IP]] = []
 
     def alive(lease: Lease) -> bool:
@@ -33,9 +35,9 @@ def alive_in(network: str) -> Callable[[Lease], bool]:
 
 
 def holder_lives(route: RtnlSocket, label: str, packed: bytes) -> bool:
-    """Whether the attachment of that label, whose address is `packed`, is still on this host.
+    """Returns True if the attachment of the label, whose address is `packed`, is still on this host.
 
-    Its own interface tells if podwire made it. Else the address does, unless by now it is another attachment's.
+    Its own interface proves it if podwire made it. Else the address does, unless another attachment has it by now.
     """
     from cni.plan.alias import parse_alias
 
@@ -58,7 +60,7 @@ def _attached(owner: Owner) -> bool:
 
 
 def _addresses_in_use() -> set[IP]:
-    """Every address in every network namespace that has a process or a name: containers of other plugins, too."""
+    """Returns all addresses of all network namespaces that have a process or a name, third-party plugins' too."""
     found: set[IP] = set()
     visited: set[tuple[int, int]] = set()
     home = Netns(OWN)

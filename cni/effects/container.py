@@ -1,6 +1,6 @@
 """Inside the container: settings, addresses, routes.
 
-All of it goes with the interface, so nothing is undone here but the settings that do not belong to it.
+All of it is deleted with the interface, so only settings that do not belong to it are undone.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def apply_sysctl(host: Host, op: ContainerSysctl, journal: Journal) -> None:
 
 
 def sysctl_differs(host: Host, op: ContainerSysctl) -> str:
-    """Only what the attachment cannot do without: the rest is a container's to change."""
+    """Compares only a setting that is required: the container may change the others."""
     if not op.required:
         return ""
     with host.in_container:
@@ -54,8 +54,8 @@ def apply_address(host: Host, op: ContainerAddress, journal: Journal) -> None:
 
 
 def address_differs(host: Host, op: ContainerAddress) -> str:
-    there = host.container_rtnl.has_address(op.ifname, op.address)
-    return "" if there else f"{op.ifname} has lost the address {op.address.text}"
+    present = host.container_rtnl.has_address(op.ifname, op.address)
+    return "" if present else f"{op.ifname} has lost the address {op.address.text}"
 
 
 def apply_up(host: Host, op: ContainerUp, journal: Journal) -> None:
@@ -74,18 +74,18 @@ def apply_route(host: Host, op: ContainerRoute, journal: Journal) -> None:
 
 def route_differs(host: Host, op: ContainerRoute) -> str:
     link = host.container_rtnl.find(op.ifname)
-    there = {} if link is None else host.container_rtnl.routes_of_link(link.ifindex, op.route.dst.family)
-    if any(_is_as_asked(route, op.route) for route in there.get(op.route.dst, ())):
+    routes = {} if link is None else host.container_rtnl.routes_of_link(link.ifindex, op.route.dst.family)
+    if any(_matches(route, op.route) for route in routes.get(op.route.dst, ())):
         return ""
     return f"the container has lost the route {op.route.dst.text}, or it is not as it was"
 
 
-def _is_as_asked(route: rtnl_parse.RouteInfo, asked: Route) -> bool:
-    """What was not asked for is the kernel's choice; IPv6 has no scopes."""
+def _matches(route: rtnl_parse.RouteInfo, requested: Route) -> bool:
+    """True if the route has every attribute that was requested; the kernel chooses the others. IPv6 has no scopes."""
     return (
-        (route.gw, route.table) == (asked.gw, asked.table or rtnl.RT_TABLE_MAIN)
-        and all(not wanted or getattr(route, key) == wanted for key, wanted in _attributes(asked))
-        and (asked.scope is None or asked.dst.family == 6 or route.scope == asked.scope)
+        (route.gw, route.table) == (requested.gw, requested.table or rtnl.RT_TABLE_MAIN)
+        and all(not wanted or getattr(route, key) == wanted for key, wanted in _attributes(requested))
+        and (requested.scope is None or requested.dst.family == 6 or route.scope == requested.scope)
     )
 
 
@@ -104,7 +104,7 @@ def await_ready(host: Host, op: WaitReady, journal: Journal) -> None:
 
 
 def _wait_until_forwarding(host: Host, op: WaitReady) -> None:
-    """The kernel notices a pair's carrier in a work queue of its own, usually before it is asked."""
+    """Polls the link state: the kernel detects a pair's carrier in a work queue, usually before the first poll."""
     end = time.monotonic() + FORWARD_SECONDS
     while host.rtnl.need(op.host_interface).operstate != rtnl.OPERSTATE_UP:
         host.raise_if_interrupted()
@@ -117,10 +117,10 @@ def _wait_for_duplicates(host: Host, op: WaitReady) -> None:
     end = time.monotonic() + DUPLICATE_SECONDS
     while True:
         present = host.container_rtnl.addresses(op.ifname)
-        failed = [one.address.text for one in present if one.flags & rtnl.IFA_F_DADFAILED]
-        if failed:
-            raise OperationFailed(f"another host on the network has the address {failed[0]} already")
-        if not any(one.flags & rtnl.IFA_F_TENTATIVE for one in present):
+        duplicates = [info.address.text for info in present if info.flags & rtnl.IFA_F_DADFAILED]
+        if duplicates:
+            raise OperationFailed(f"another host on the network has the address {duplicates[0]} already")
+        if not any(info.flags & rtnl.IFA_F_TENTATIVE for info in present):
             return
         host.raise_if_interrupted()
         if time.monotonic() > end:

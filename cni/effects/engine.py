@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 REMEDIES = {
     EMFILE: "raise the limit of open files (ulimit -n)",
-    EEXIST: "something of this name or address is there already",
-    ENODEV: "the interface is gone: did somebody else remove it?",
-    EOPNOTSUPP: "the kernel lacks it: is the module loaded (bridge, veth, nf_tables)?",
+    EEXIST: "an object of this name or address exists already",
+    ENODEV: "the interface is gone: did another program delete it?",
+    EOPNOTSUPP: "the kernel does not support it: is the module loaded (bridge, veth, nf_tables)?",
 }
 
 
 PRIVILEGES = 1 << 12 | 1 << 21  # include/uapi/linux/capability.h: CAP_NET_ADMIN, CAP_SYS_ADMIN
 ALL_USERS = ["0", "0", "4294967295"]  # user_namespaces(7): the map of the first namespace
 
-# What nftables answers where a table goes between the look at it and its use, or another change is under way.
-PASSING = (ENOENT, EBUSY, EAGAIN, EINTR)
-FLUSHES = 3  # so many in the course of one ADD are put up with
+# The errors of nftables if a table is deleted between the look at it and its use, or during a concurrent change.
+TRANSIENT = (ENOENT, EBUSY, EAGAIN, EINTR)
+FLUSHES = 3  # more `nft flush ruleset` in the course of one ADD are an error
 IN_RULES = ("SpoofGuard", "Masquerade", "Accept", "AdminChain", "Isolation", "Hairpin", "Condition", "HostPort")
 
 # The file of each operation, by the name of its record. Most are for features that few networks use, and loaded at
@@ -90,30 +90,30 @@ def effect_of(operation: str) -> Effect:
     return EFFECTS[operation]
 
 
-def to_cni_error(what: str, error: Exception) -> CniError:
-    """A failure in words: what was to be done, the reason, the remedy. A CniError has its words already."""
+def to_cni_error(operation: str, error: Exception) -> CniError:
+    """Returns an error that names the operation, the reason and the remedy. A CniError is returned unchanged."""
     if isinstance(error, CniError):
         return error
     if isinstance(error, (NetlinkError, OSError)) and error.errno is not None:
         reason = str(error) if isinstance(error, NetlinkError) else strerror(error.errno)
         remedy = _remedy(error)
-        return OperationFailed(f"{what}: {reason}{f'; {remedy}' if remedy else ''}")
-    return OperationFailed(f"{what}: {error_text(error)}")
+        return OperationFailed(f"{operation}: {reason}{f'; {remedy}' if remedy else ''}")
+    return OperationFailed(f"{operation}: {error_text(error)}")
 
 
 def _remedy(error: NetlinkError | OSError) -> str:
     if isinstance(error, NetlinkError) and "IPv6 is disabled" in error.words:
-        return "switch it on there (sysctl net.ipv6.conf.INTERFACE.disable_ipv6=0), or leave IPv6 out of the network"
+        return "enable it there (sysctl net.ipv6.conf.INTERFACE.disable_ipv6=0), or remove IPv6 from the network"
     if error.errno in (EPERM, EACCES):
-        needed = "podwire needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the host's network namespace"
-        return needed if _lacks_privileges() else ""
+        remedy = "podwire needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the host's network namespace"
+        return remedy if _lacks_privileges() else ""
     return REMEDIES.get(error.errno or 0, "")
 
 
 def _lacks_privileges() -> bool:
     """True where a capability is missing, or is that of a user namespace, which may not be the host network's.
 
-    What says "permission denied" to somebody who has them all is a module, a setting or a file.
+    If all are there, "permission denied" comes from a module, a setting or a file.
     """
     try:
         status = sysctl.read_text("/proc/self/status") or ""
@@ -125,7 +125,7 @@ def _lacks_privileges() -> bool:
 
 
 def apply(host: Host, operations: Iterable[Operation], journal: Journal) -> None:
-    """Applies in order, each step journalled. Raises CniError; rolling back is the caller's."""
+    """Applies operations in order, each step with its undo in the journal. Raises CniError; the caller rolls back."""
     done: list[Operation] = []
     for op in operations:
         host.raise_if_interrupted()
@@ -142,19 +142,19 @@ def _apply_one(host: Host, op: Operation, journal: Journal, done: list[Operation
     pending = [op]
     for left in reversed(range(FLUSHES + 1)):
         try:
-            for one in pending:
-                effect_of(type(one).__name__).apply(host, one, journal)
-        except NetlinkError as refused:
-            if not left or refused.errno not in PASSING or type(op).__name__ not in IN_RULES:
+            for operation in pending:
+                effect_of(type(operation).__name__).apply(host, operation, journal)
+        except NetlinkError as error:
+            if not left or error.errno not in TRANSIENT or type(op).__name__ not in IN_RULES:
                 raise
             host.nft.forget_chains()
-            pending = [*[one for one in done if type(one).__name__ in IN_RULES], op]
+            pending = [*[earlier for earlier in done if type(earlier).__name__ in IN_RULES], op]
         else:
             return
 
 
 def release(host: Host, operations: Iterable[Operation]) -> list[str]:
-    """Releases whatever there is, and returns what could not be."""
+    """Releases all that exists; returns the errors."""
     failed = []
     for op in operations:
         try:
@@ -165,12 +165,12 @@ def release(host: Host, operations: Iterable[Operation]) -> list[str]:
 
 
 def differences(host: Host, operations: Iterable[Operation]) -> list[str]:
-    """What no longer is as the operations made it. Raises CniError where the kernel does not tell."""
+    """Returns the differences between the operations and the kernel's state. Raises CniError if it cannot be read."""
     host.remember()
-    found = []
+    results = []
     for op in operations:
         try:
-            found.append(effect_of(type(op).__name__).differs(host, op))
+            results.append(effect_of(type(op).__name__).differs(host, op))
         except FAILURES as error:
             raise to_cni_error(op.describe(), error) from None
-    return [difference for difference in found if difference]
+    return [difference for difference in results if difference]

@@ -1,6 +1,6 @@
-"""Whether the host's firewall drops what it forwards: the question that every attaching asks, hence in one datagram.
+"""The check whether the host's firewall drops forwarded packets: every ADD makes it, hence in one datagram.
 
-What is to be done then is in cni.effects.forward_rules, entered where the answer is yes, as it is on few machines.
+The rules to add then are in cni.effects.forward_rules, which is loaded only if it does, as on few hosts.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ NAMES = ("FORWARD", "forward")  # iptables' (Docker, ufw), and what the examples
 
 
 def well_known(families: Iterable[int]) -> list[Chain]:
-    """The chains that podwire looks for, whatever their policy."""
+    """Returns the chains that podwire looks for, whatever their policy."""
     protocols = [NFPROTO_INET, *[PROTOCOLS[family] for family in families]]
     return [Chain(protocol, TABLE, name) for protocol in protocols for name in NAMES]
 
 
 def dropping(host: Host, families: Iterable[int]) -> list[Chain]:
-    """Of the well-known chains those that drop what is forwarded. Raises NetlinkError, OSError."""
+    """Returns the well-known chains that drop forwarded packets. Raises NetlinkError, OSError."""
     try:
         answers = host.netfilter.ask_each([nft.get_chain(chain) for chain in well_known(families)])
     except OSError as error:
@@ -49,27 +49,27 @@ def dropping(host: Host, families: Iterable[int]) -> list[Chain]:
 
 
 def apply(host: Host, op: Accept, journal: Journal) -> None:
-    """A rule that the kernel refuses is no reason to refuse the container: people are told."""
+    """Adds the rules; if the kernel rejects one, a warning says so and the container is attached all the same."""
     for chain in dropping(host, op.families):
         from cni.effects import forward_rules
 
         try:
             forward_rules.ensure(host, chain, op, journal)
-        except NetlinkError as refused:
-            host.warn(f"{dropped(chain.name, chain.table_text)}; podwire was refused it ({strerror(refused.errno)})")
+        except NetlinkError as error:
+            host.warn(f"{dropped(chain.name, chain.table_text)}; cannot add a rule there ({strerror(error.errno)})")
 
 
 def release(host: Host, op: Accept) -> None:
-    """The rules of a subnet are its other containers' as well, unless it has room for this one alone."""
-    alone = tuple([subnet for subnet in op.subnets if subnet.prefix == subnet.ip.bits])
-    for chain in dropping(host, op.families) if alone else ():
+    """Removes the rules of subnets of one address; those of a larger subnet serve its other containers too."""
+    own = tuple([subnet for subnet in op.subnets if subnet.prefix == subnet.ip.bits])
+    for chain in dropping(host, op.families) if own else ():
         from cni.effects import forward_rules
 
-        forward_rules.remove(host, chain, op._replace(subnets=alone))
+        forward_rules.remove(host, chain, op._replace(subnets=own))
 
 
 def differs(host: Host, op: Accept) -> str:
-    """Only a chain that drops needs the rules."""
+    """Compares only where a chain drops: no other needs the rules."""
     for chain in dropping(host, op.families):
         from cni.effects import forward_rules
 

@@ -1,4 +1,4 @@
-"""What the host's firewalls do with containers' traffic, in all their tables: dear, and asked by STATUS alone."""
+"""The audit of all firewall tables of the host for containers' traffic: expensive, and for STATUS alone."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def refuse_drops(host: Host, families: Iterable[int], interface: str, mended: st
 
 
 def _forwarding(host: Host, families: tuple[int, ...]) -> list[Chain]:
-    """Returns the chains that see forwarded packets."""
+    """Returns the chains of hook forward."""
     try:
         answers = host.netfilter.dump(*nft.all_chains())
     except (NetlinkError, OSError) as error:
@@ -64,7 +64,7 @@ def _forwarding(host: Host, families: tuple[int, ...]) -> list[Chain]:
 
 
 def _rules(host: Host, chain: Chain) -> dict[str, list[Rule]]:
-    """Those of the chain's table, by chain."""
+    """Returns the rules of the chain's table, by chain."""
     names = {link.ifindex: link.name for link in host.rtnl.links()}
 
     def keys(name: str) -> list[bytes]:
@@ -78,9 +78,9 @@ def _rules(host: Host, chain: Chain) -> dict[str, list[Rule]]:
 
 
 def understand(rule: nft_rules.Rule, names: dict[int, str], keys: Callable[[str], list[bytes]]) -> Rule:
-    """Returns a rule as cni.plan.forward_audit judges it. `names`: interfaces by index; `keys`: of a set, by its name.
+    """Returns a rule for cni.plan.forward_audit. `names`: interfaces by index; `keys`: of a set, by its name.
 
-    An expression asks for what the one before it has loaded; what else there may be in registers is not understood.
+    An expression is taken to match the value that the one before it has loaded; other registers are ignored.
     """
     found, loaded, mask = Rule(""), "", ALL_BITS
     for name, data in rule.expressions:
@@ -118,7 +118,7 @@ def _ends(rule: nft_rules.Rule) -> bool:
 
 
 def _loads(name: str, data: dict[int, bytes]) -> str:
-    """What an expression loads, if it is one of those that count."""
+    """Returns the value that an expression loads; empty for one that does not matter here."""
     what = data.get(WHAT, b"")
     if name == "payload" and what == BE32.pack(nft_rules.NFT_PAYLOAD_NETWORK_HEADER):
         offset = data.get(NFTA_PAYLOAD_OFFSET, b"")
@@ -136,7 +136,7 @@ def _asked(found: Rule, loaded: str, value: bytes, names: dict[int, str]) -> Rul
 
 
 def _looked_up(found: Rule, loaded: str, data: dict[int, bytes], keys: Callable[[str], list[bytes]]) -> Rule:
-    """A set, or a map of verdicts, which may accept."""
+    """Returns the rule with a lookup in a set, or in a map of verdicts, which may accept."""
     if NFTA_LOOKUP_DREG in data:
         found = found._replace(target=ACCEPT)
     if data.get(NFTA_LOOKUP_FLAGS, NOT_INVERTED) != NOT_INVERTED:
@@ -148,6 +148,6 @@ def _looked_up(found: Rule, loaded: str, data: dict[int, bytes], keys: Callable[
 
 
 def _number(value: bytes) -> int:
-    """In the host's byte order; of what is longer, the first part."""
+    """Returns a number in the host's byte order; of a longer value, its first part."""
     (number,) = U32.unpack_from(value.ljust(U32.size, b"\0"))
     return int(number)

@@ -1,7 +1,7 @@
-"""podwire's rules in the table of a chain that drops what is forwarded: in a chain of their own, a few for each subnet.
+"""podwire's rules in the table of a chain that drops forwarded packets: in their own chain, a few for each subnet.
 
-A jump at the end of the dropping chain leads there, so whatever its owner drops or rejects is dropped: only the policy
-is overruled. The rules are the subnets', not the containers', and DEL leaves them.
+A jump at the end of the dropping chain leads there, so packets that its owner drops or rejects stay dropped: only the
+policy is overruled. The rules are for subnets, not for containers, and DEL keeps them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _own(chain: Chain) -> Chain:
 
 
 def _wanted(chain: Chain, op: Accept) -> list[Wanted]:
-    """All that concern the family of the chain's table."""
+    """Returns the rules for the families of the chain's table."""
     found = []
     for subnet in op.subnets:
         if chain.family in (NFPROTO_INET, PROTOCOLS[subnet.family]):
@@ -52,22 +52,22 @@ def _of_subnet(own: Chain, subnet: Net, *, inbound: bool) -> list[Wanted]:
 
 
 def rules(host: Host, chain: Chain) -> list[nft_rules.Rule]:
-    """An empty list where there is no such chain."""
+    """Returns the chain's rules; an empty list if there is no such chain."""
     answers = host.netfilter.dump(*nft.rules_of(chain.family, chain.table, chain.name))
     return [nft_rules.parse_rule(answer) for answer in answers]
 
 
 def lacking(host: Host, chain: Chain, op: Accept) -> list[Wanted]:
-    """What is not there, the jump included, wherever in the chain the administrator may have moved it."""
-    there = {rule.comment for rule in rules(host, _own(chain))}
-    found = [one for one in _wanted(chain, op) if one.comment not in there]
+    """Returns the missing rules, the jump included; the administrator may have moved it within the chain."""
+    present = {rule.comment for rule in rules(host, _own(chain))}
+    missing = [rule for rule in _wanted(chain, op) if rule.comment not in present]
     if not any(rule.target == CHAIN for rule in rules(host, chain)):
-        found.append(Wanted(chain, JUMP, nft_rules.jump(CHAIN)))
-    return found
+        missing.append(Wanted(chain, JUMP, nft_rules.jump(CHAIN)))
+    return missing
 
 
 def remove(host: Host, chain: Chain, op: Accept) -> None:
-    """The rules of the subnets, not the jump. Raises NetlinkError, OSError."""
+    """Removes the rules of the subnets, not the jump. Raises NetlinkError, OSError."""
     own = _own(chain)
     comments = {one.comment for one in _wanted(chain, op)}
     found = [rule for rule in rules(host, own) if rule.comment in comments]
@@ -100,31 +100,33 @@ def _is_empty(host: Host, own: Chain) -> bool:
 
 
 def ensure(host: Host, chain: Chain, op: Accept, journal: Journal) -> None:
-    """Alone; whoever had to wait looks again, since another may have added them. Raises NetlinkError, OSError."""
+    """Adds missing rules under the exclusive lock; after waiting for it, the rules are read again. Raises NetlinkError,
+    OSError.
+    """
     if not lacking(host, chain, op):
         return
     host.lock.lock_exclusive()
     try:
-        if lack := lacking(host, chain, op):
-            _add(host, chain, lack, journal)
+        if missing := lacking(host, chain, op):
+            _add(host, chain, missing, journal)
     finally:
         host.lock.lock_shared()
 
 
-def _add(host: Host, chain: Chain, lack: list[Wanted], journal: Journal) -> None:
+def _add(host: Host, chain: Chain, missing: list[Wanted], journal: Journal) -> None:
     own = _own(chain)
     (before,) = host.netfilter.ask_each([nft.get_chain(own)])
     made = not isinstance(before, bytes)
-    added = [nft_rules.append_rule(one.chain, one.expressions, one.comment) for one in lack]
+    added = [nft_rules.append_rule(rule.chain, rule.expressions, rule.comment) for rule in missing]
     journal.run(
         lambda: change(host, [nft_rules.add_chain(own), *added]),
-        lambda: _take_back(host, lack, own if made else None),
+        lambda: _remove_added(host, missing, own if made else None),
         shared=True,
     )
 
 
-def _take_back(host: Host, added: list[Wanted], made: Chain | None) -> None:
-    """Rules that somebody else has removed by now are no obstacle."""
+def _remove_added(host: Host, added: list[Wanted], made: Chain | None) -> None:
+    """Deletes the rules, and the chain if it is `made`; rules that are gone already are ignored."""
     messages = []
     for chain in dict.fromkeys([one.chain for one in reversed(added)]):
         comments = {one.comment for one in added if one.chain == chain}
@@ -137,7 +139,7 @@ def _take_back(host: Host, added: list[Wanted], made: Chain | None) -> None:
 
 
 def change(host: Host, messages: list[Message]) -> None:
-    """All of them or none take effect. Raises NetlinkError."""
+    """Sends a transaction: all messages or none take effect. Raises NetlinkError."""
     refusal = host.netfilter.batch(nft.transaction(messages))
     if refusal is not None:
         raise refusal

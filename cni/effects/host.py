@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 
 class Host:
-    """One call's view of host and container. `container` is None where DEL finds none. `warn` tells people what is no
-    error.
-    """
+    """One call's view of host and container. `container` is None if DEL finds none. `warn` prints a notice."""
 
     def __init__(self, environment: Mapping[str, str], warn: Callable[[str], None]) -> None:
         self.environment = environment
@@ -46,16 +44,16 @@ class Host:
                 one.close()
 
     def stop(self) -> None:
-        """From a signal handler: the next step that asks will not be taken."""
+        """Stops the call before its next step; for signal handlers."""
         self.stopped = True
 
     def raise_if_interrupted(self) -> None:
-        """Asked between steps. Raises TryAgain after `stop`."""
+        """Is called between steps. Raises TryAgain after `stop`."""
         if self.stopped:
             raise TryAgain("interrupted by a signal, everything done so far is undone")
 
     def open_container(self, path: str, own_allowed: bool) -> None:
-        """Raises InvalidNetns, naming what is wrong with CNI_NETNS."""
+        """Opens the container's namespace and a socket in it. Raises InvalidNetns with the fault of CNI_NETNS."""
         try:
             container = Netns(path)
         except OSError as error:
@@ -73,7 +71,7 @@ class Host:
 
     @property
     def in_container(self) -> EnteredNetns:
-        """The way into the container's namespace, for `with`."""
+        """A context manager for `with`: the calling thread is in the container's namespace."""
         return EnteredNetns(self._need_container(), self.netns)
 
     @property
@@ -93,14 +91,14 @@ class Host:
 
     @property
     def netfilter(self) -> Netlink:
-        """Opened on demand, for bare messages: the kernel may be without. `nft` brings all that own tables need."""
+        """The socket for plain nfnetlink messages, opened on demand: the kernel may lack it. `nft`: own tables."""
         if self._netfilter is None:
             self._netfilter = Netlink(NETLINK_NETFILTER)
         return self._netfilter
 
     @property
     def nft(self) -> Nft:
-        """Opened on demand: a kernel without nftables is no obstacle where no feature asks for it."""
+        """The socket for podwire's tables, opened on demand: without nftables, features that do not need it work."""
         if self._nft is None:
             from cni.effects.nft_socket import Nft
 
@@ -108,16 +106,16 @@ class Host:
         return self._nft
 
     def remember(self) -> None:
-        """Keeps what is listed from now on, since nothing is changed any more."""
+        """Caches all further dumps, since nothing is changed any more."""
         for route in (self.rtnl, self._container_rtnl):
             if route is not None:
                 route.remember()
 
     def is_sole_user(self) -> bool:
-        """Nobody else is attached, attaching or detaching, so what attachments share may be taken back.
+        """Returns True if no other container is attached or being attached or detached: shared objects may be undone.
 
-        Own links and elements must be gone already. Ports may be a container's that another plugin has attached. The
-        lock stays ours alone until the process ends.
+        Own links and elements must be gone already. Ports may be of a container that another plugin has attached. The
+        lock stays exclusive until the process ends.
         """
         if not self.lock.try_lock_exclusive() or any(label_keys(link.alias) for link in self.rtnl.links()):
             return False
@@ -125,7 +123,7 @@ class Host:
 
 
 def node_identity() -> str:
-    """What tells this host from others that may share a wire with it (machine-id(5)), or else its name."""
+    """Returns the host's identity, unique among hosts of an L2 segment: machine-id(5), or else its name."""
     try:
         return sysctl.read_text("/etc/machine-id") or os.uname().nodename
     except OSError:

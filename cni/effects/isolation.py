@@ -1,4 +1,4 @@
-"""Bridges kept apart from each other, by elements of sets that their containers share, and ports of one bridge."""
+"""Isolation of bridges from each other, by set elements that their containers share, and of ports of one bridge."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ ISOLATING, SAME_BRIDGE, ISOLATED = [
     SetRef(nft.NFPROTO_INET, TABLE, name) for name in (plan.ISOLATING, plan.SAME_BRIDGE, plan.ISOLATED)
 ]
 IFNAME_BYTES = 16
-LABEL = "podwire ingressPolicy"  # nobody's: GC and DEL pass it over
+LABEL = "podwire ingressPolicy"  # of no attachment: GC and DEL skip it
 
 
 def _elements(op: Isolation) -> list[tuple[SetRef, Element]]:
-    """What may pass comes first, so that in between nothing is dropped that will pass."""
+    """Returns the elements, the accepting ones first, so that meanwhile no packet is dropped that will pass."""
     name = op.bridge.encode().ljust(IFNAME_BYTES, b"\0")
     bridge, pair = Element(name, "", LABEL), Element(name + name, "", LABEL)
     return [(SAME_BRIDGE, pair), (ISOLATING, bridge), *([(ISOLATED, pair)] if op.within else [])]
 
 
 def apply(host: Host, op: Isolation, journal: Journal) -> None:
-    """Where somebody flushed the sets, each bridge is in them again with its next container."""
+    """Adds the bridge to the sets; after a flush, each bridge is added again with its next container."""
     nft_elements.ensure(host, plan.ruleset(), list, journal)
     for place, element in _elements(op):
         if host.nft.find(place, element) is None:
@@ -47,8 +47,8 @@ def _add(host: Host, place: SetRef, element: Element, journal: Journal) -> None:
 
     try:
         journal.run(step, lambda: host.nft.remove(place, element), shared=True)
-    except NetlinkError as refused:
-        if refused.errno != EEXIST:  # another container of the bridge was faster
+    except NetlinkError as error:
+        if error.errno != EEXIST:  # another container of the bridge was faster
             raise
 
 
@@ -67,7 +67,7 @@ def apply_port(host: Host, op: IsolatedPort, journal: Journal) -> None:
 
 def port_differs(host: Host, op: IsolatedPort) -> str:
     link = host.rtnl.find(op.port)
-    return "" if link is not None and link.isolated else f"{op.port} is no isolated port of its bridge"
+    return "" if link is not None and link.isolated else f"{op.port} is not an isolated port of its bridge"
 
 
 EFFECTS = {

@@ -1,4 +1,4 @@
-"""What an ADD has done so far, each step with the way back, so that a failure leaves the host as it was."""
+"""The undo log of an ADD, so that a failure leaves the host as it was."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ FAILURES = (CniError, NetlinkError, Interrupted, OSError)  # all that an effect 
 
 
 def error_text(error: BaseException) -> str:
-    """A failure as people read it: what the system says, without numbers."""
+    """Returns an error's text for users: that of strerror(3), without its number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error) or type(error).__name__
 
 
 class Journal:
-    """The ways back, to be gone in reverse: first from what is the attachment's own, then from what it shares."""
+    """Undo steps, run in reverse order: first those of the attachment's own objects, then those of shared ones."""
 
     def __init__(self, host: Host, *, shared_stays: bool = False) -> None:
-        """`shared_stays`: nobody can tell who else has come to depend on what is shared."""
+        """Begins empty. `shared_stays`: shared objects are kept, since it is unknown who else uses them by now."""
         self._host = host
         self._shared_stays = shared_stays
         self._own: list[Callable[[], object]] = []
@@ -38,13 +38,13 @@ class Journal:
         self._own.append(undo)
 
     def add_shared(self, undo: Callable[[], object]) -> None:
-        """For what attachments share: gone only if no other has come to depend on it."""
+        """Adds an undo of a shared object: it runs only if no other attachment uses it."""
         self._shared.append(undo)
 
     def run(self, step: Callable[[], object], undo: Callable[[], object], *, shared: bool = False) -> None:
-        """A step that must not be gone back if it was refused: then what is there is another's.
+        """Runs `step`; if the kernel rejects it, the undo is dropped, because the existing object is not ours.
 
-        After any other failure nobody knows whether it was taken, so its way back counts.
+        After any other failure it is unknown whether the step took effect, so the undo stays.
         """
         undo_steps = self._shared if shared else self._own
         undo_steps.append(undo)
@@ -67,7 +67,7 @@ class Journal:
             ) from error
 
     def roll_back(self) -> list[str]:
-        """Goes all the way, whatever fails on it, and whoever interrupts it; returns what failed."""
+        """Runs all undo steps, whatever fails and whatever signal arrives; returns the errors."""
         set_interrupts()
         failed: list[str] = []
         self._go(self._own, failed)

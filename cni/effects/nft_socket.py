@@ -1,4 +1,4 @@
-"""The nftables socket: elements asked for, found and removed, and the chains that have rules."""
+"""The nftables socket: finds, lists and removes elements, and lists the chains that have rules."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ GUARDS = _places(nfttext.BRIDGE, nfttext.ALLOWED, nfttext.GUARDED)
 
 
 class _NoSocket:
-    """Stands where the kernel has no nfnetlink."""
+    """A socket of a kernel without nfnetlink."""
 
     @staticmethod
     def send(_data: bytes) -> None:
@@ -59,13 +59,13 @@ class _NoSocket:
 
     @staticmethod
     def close() -> None:
-        """There is nothing to close."""
+        """Does nothing."""
 
 
 class Nft(Netlink):
-    """A kernel without nftables has nothing of what is looked for, and refuses what is added.
+    """The socket for podwire's tables. On a kernel without nftables nothing is found, and additions fail.
 
-    Every method raises NetlinkError and OSError for what the kernel refuses, beyond what its own line says.
+    Every method raises NetlinkError and OSError if the kernel rejects a message, beyond what its own line says.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Nft(Netlink):
         self._standby: dict[str, dict[bytes, list[Element]]] = {}
 
     def chains(self, table: str) -> set[str]:
-        """The chains that have rules: one that somebody flushed is as good as none. Asked for once, until `forget`."""
+        """Returns the chains that have rules: a flushed one counts as missing. Cached until `forget_chains`."""
         if table not in self._chains:
             try:
                 answers = self.dump(*nft.rules_of(FAMILIES[table], nfttext.TABLE))
@@ -93,7 +93,7 @@ class Nft(Netlink):
 
     @property
     def is_in_kernel(self) -> bool:
-        """Asked for once. Of a subsystem that it does not have, nfnetlink says EINVAL."""
+        """True if the kernel has nftables; cached. For a subsystem that it does not have, nfnetlink answers EINVAL."""
         if self._known is None:
             try:
                 self.ask(*nft.generation())
@@ -111,22 +111,22 @@ class Nft(Netlink):
         self._chains.clear()
 
     def standby(self, name: str) -> dict[bytes, list[Element]]:
-        """The elements beside a map of ports, by the port's key. Asked for once, until `forget_standby`."""
+        """Returns the standby elements of a map of ports, by the port's key. Cached until `forget_standby`."""
         if name not in self._standby:
-            found = self._standby[name] = {}
+            elements = self._standby[name] = {}
             for element in self.elements(PORTS[nfttext.standby_map(name)]):
-                found.setdefault(element.key[: -TARGET_BYTES[name]], []).append(element)
+                elements.setdefault(element.key[: -TARGET_BYTES[name]], []).append(element)
         return self._standby[name]
 
     def forget_standby(self) -> None:
         self._standby.clear()
 
     def change(self, *messages: tuple[int, int, bytes]) -> NetlinkError | None:
-        """All of them or none take effect."""
+        """Sends a transaction: all messages or none take effect. Returns the error."""
         return self.batch(nft.transaction(list(messages)))
 
     def find(self, place: SetRef, element: Element) -> Element | None:
-        """Whatever has the element's key."""
+        """Returns the element of the set that has the same key."""
         try:
             answer = self.ask(*nft.get_element(place, element))
         except (NetlinkError, OSError) as error:
@@ -136,9 +136,12 @@ class Nft(Netlink):
         return next(iter(nft.parse_elements(answer)), None)
 
     def remove(self, place: SetRef, element: Element) -> bool:
-        """Absence is success, and so is a key that by now is another's. Tells whether the element was there."""
-        found = self.find(place, element)
-        if found is None or found.label != element.label:
+        """Removes an element. A missing one is success, and so is a key that has another label by now.
+
+        Returns True if the element was there.
+        """
+        current = self.find(place, element)
+        if current is None or current.label != element.label:
             return False
         refusal = self.change(nft.delete_element(place, element))
         if refusal is not None and refusal.errno not in nft.NOT_FOUND:
@@ -146,14 +149,14 @@ class Nft(Netlink):
         return True
 
     def has_elements(self) -> bool:
-        """Of any container."""
+        """Returns True if there are elements of any container."""
         places = (*MASQUERADES.values(), *GUARDS.values(), *PORTS.values())
         return any(label_keys(element.label) for place in places for element in self.elements(place))
 
     def each_element(self, place: SetRef) -> Iterator[Element]:
-        """The same as they come, consistent or not; empty where there is none.
+        """Yields the elements of one dump, consistent or not; none if there is no set.
 
-        Who stops before the end has to close the socket: the kernel dumps one thing at a time.
+        A caller that stops before the end has to close the socket: the kernel runs one dump at a time.
         """
         self._sequence += 1
         kind, payload = nft.all_elements(place)
@@ -167,11 +170,11 @@ class Nft(Netlink):
             yield from nft.each_element(content)
 
     def elements(self, place: SetRef) -> list[Element]:
-        """The cost grows with their number."""
+        """Returns all elements; the cost grows with their number."""
         try:
             answers = self.dump(*nft.all_elements(place))
         except (NetlinkError, OSError) as error:
             if self._is_absence(error):
                 return []
             raise
-        return [one for answer in answers for one in nft.parse_elements(answer)]
+        return [element for answer in answers for element in nft.parse_elements(answer)]

@@ -1,4 +1,4 @@
-"""Guards against spoofed source MAC addresses, in nftables' table for bridges."""
+"""The spoof check: elements in podwire's nftables table of the bridge family."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IFNAME_BYTES = 16
 
 
 def _elements(op: SpoofGuard) -> list[tuple[SetRef, Element]]:
-    """In a concatenation every part is padded to four bytes (libnftnl)."""
+    """Returns the element of each set; in a concatenation every part is padded to four bytes (libnftnl)."""
     name = op.host_interface.encode().ljust(IFNAME_BYTES, b"\0")
     allowed = Element(name + op.mac.ljust(8, b"\0"), "", op.label)
     return [(GUARDS[ALLOWED], allowed), (GUARDS[GUARDED], Element(name, "", op.label))]
@@ -31,7 +31,7 @@ def apply(host: Host, op: SpoofGuard, journal: Journal) -> None:
 
 
 def _lost(host: Host, op: SpoofGuard) -> list[str]:
-    """The guards of all others who are attached, by their host interfaces' aliases."""
+    """Returns the missing elements of all other attachments, read from their host interfaces' aliases."""
     guards = [
         SpoofGuard(name, alias.guarded, alias.label)
         for name, alias in nft_elements.attached(host)
@@ -42,7 +42,7 @@ def _lost(host: Host, op: SpoofGuard) -> list[str]:
 
 
 def release(host: Host, op: SpoofGuard) -> None:
-    """By the port alone where the container has another address than DEL is told: then all guarded ports are read."""
+    """Removes the elements, by the port alone if the MAC address differs from DEL's: then all elements are read."""
     elements = _elements(op)
     if host.nft.find(*elements[0]) == elements[0][1]:
         for place, element in elements:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def apply_originals(host: Host, op: SavedSettings, journal: Journal) -> None:
-    """Raises IOFailure."""
+    """Saves the current settings. Raises IOFailure."""
     earlier = statefile.read(op.file)
     text = saved_text(_present(host, op), op.label, earlier, host.container_rtnl.namespace())
     statefile.write(op.file, text.encode())
@@ -46,7 +46,7 @@ def apply_originals(host: Host, op: SavedSettings, journal: Journal) -> None:
 
 
 def _present(host: Host, op: SavedSettings) -> Settings:
-    """The settings that will be changed, as they are; those that do not tell (net.ipv4.route.flush) are left out."""
+    """Returns current values of the settings to change; unreadable ones are omitted (net.ipv4.route.flush)."""
     link = LinkSettings()
     if given := op.changes.link.given:
         now = _settings_of(host.container_rtnl.need(op.ifname))
@@ -63,18 +63,18 @@ def release_originals(host: Host, op: SavedSettings) -> None:
     if content is None:
         return
     failed: list[str] = []
-    for one in restoring(read_saved(content), op.ifname) if _is_of(host, op, content) else ():
+    for setting in restoring(read_saved(content), op.ifname) if _is_of(host, op, content) else ():
         try:
-            _restore(host, one)
+            _restore(host, setting)
         except FAILURES as error:
-            failed.append(to_cni_error(one.describe(), error).message)
+            failed.append(to_cni_error(setting.describe(), error).message)
     statefile.remove(op.file)
     if failed:
         raise OperationFailed("; ".join(failed))
 
 
 def _is_of(host: Host, op: SavedSettings, content: bytes) -> bool:
-    """True where the container is there, and the one that the originals are of: its path may lead to another by now."""
+    """True if the container exists and the saved settings are its own: its path may lead to another one by now."""
     if host.container is None:
         return False
     namespace = saved_namespace(content)
@@ -87,7 +87,7 @@ def _is_of(host: Host, op: SavedSettings, content: bytes) -> bool:
 
 
 def _restore(host: Host, op: SetLink | SetContainerSysctl) -> None:
-    """What has gone with the interface needs no restoring."""
+    """Restores one setting; the interface may be gone, and its settings with it."""
     if not isinstance(op, SetLink):
         _put_back(host, op.key, op.value)
     elif (link := host.container_rtnl.find(op.ifname)) is not None:
@@ -96,8 +96,8 @@ def _restore(host: Host, op: SetLink | SetContainerSysctl) -> None:
 
 
 def apply_sysctl(host: Host, op: SetContainerSysctl, journal: Journal) -> None:
-    """Also where it has the value already: what is written for all interfaces is handed on to each. There a refusal
-    is none: /proc/sys may be read-only, with all set beforehand.
+    """Writes the value even if it is set already, since the kernel copies a setting of all interfaces to each. Then an
+    error is ignored: /proc/sys may be read-only, with all set beforehand.
     """
     before = _read_sysctl(host, op.key)
     if before is not None:
@@ -110,7 +110,7 @@ def apply_sysctl(host: Host, op: SetContainerSysctl, journal: Journal) -> None:
 
 
 def apply_spelled(host: Host, op: SpelledSysctls, journal: Journal) -> None:
-    """The way back is that of the file. Raises IOFailure."""
+    """Saves the kernel's spelling of the values; the undo is that of the file. Raises IOFailure."""
     now = _read_sysctls(host, op)
     spelled = {key: (value, now[key]) for key, value in op.sysctls if now.get(key, value).split() != value.split()}
     if spelled:
@@ -136,22 +136,22 @@ def _read_sysctls(host: Host, op: SpelledSysctls) -> dict[str, str]:
 
 
 def apply_link(host: Host, op: SetLink, journal: Journal) -> None:
-    """Each step on its own: of several in one message the kernel would take some and refuse the others."""
+    """Applies each setting on its own: of several in one message the kernel would apply some and reject the others."""
     route = host.container_rtnl
 
-    def take(message: Message, back: Message) -> None:
-        journal.run(lambda: route.request(*message), lambda: route.request(*back))
+    def run(message: Message, undo: Message) -> None:
+        journal.run(lambda: route.request(*message), lambda: route.request(*undo))
 
     for step in _steps(route.need(op.ifname), op.settings):
-        take(*step)
+        run(*step)
 
 
 def link_differs(host: Host, op: SetLink) -> str:
     link = host.container_rtnl.find(op.ifname)
     if link is None:
         return f"{op.ifname} is gone"
-    found, asked = words(_settings_of(link)), words(op.settings)
-    wrong = [f"{found[name]}, not {asked[name]}" for name in asked if found[name] != asked[name]]
+    current, expected = words(_settings_of(link)), words(op.settings)
+    wrong = [f"{current[name]}, not {expected[name]}" for name in expected if current[name] != expected[name]]
     return f"{op.ifname} has {'; '.join(wrong)}" if wrong else ""
 
 
@@ -161,13 +161,13 @@ def _settings_of(link: Link) -> LinkSettings:
 
 
 def _steps(link: Link, wanted: LinkSettings) -> list[tuple[Message, Message]]:
-    """What makes the link as wanted, each with the way back; nothing for what is so already."""
-    there, back = _messages(link.name, wanted), _messages(link.name, _settings_of(link))
-    return [(message, back[name]) for name, message in there.items() if message != back[name]]
+    """Returns the messages for settings that differ, each with its undo."""
+    changes, undo = _messages(link.name, wanted), _messages(link.name, _settings_of(link))
+    return [(message, undo[name]) for name, message in changes.items() if message != undo[name]]
 
 
 def _messages(name: str, settings: LinkSettings) -> dict[str, Message]:
-    """The MTU comes last: no way back brings the IPv6 addresses that its fall may cost."""
+    """Returns the messages by setting, the MTU last: no undo restores IPv6 addresses that a lower one may delete."""
     found = {}
     if settings.mac is not None:
         found["mac"] = rtnl.set_mac(name, settings.mac)
@@ -183,7 +183,7 @@ def _messages(name: str, settings: LinkSettings) -> dict[str, Message]:
 
 
 def _read_sysctl(host: Host, key: str) -> str | None:
-    """None where there is no such setting, and where it can only be written."""
+    """Returns the value; None if there is no such setting, or if it can only be written."""
     with host.in_container:
         try:
             return sysctl.read(key)
@@ -192,25 +192,25 @@ def _read_sysctl(host: Host, key: str) -> str | None:
 
 
 def _is_gone(host: Host, key: str) -> bool:
-    """As those of an interface are with it; one that can only be written is there."""
+    """True if the setting is gone, as those of an interface are with it; one that can only be written exists."""
     with host.in_container:
         return not sysctl.exists(sysctl.ROOT + key)
 
 
 def _write_sysctl(host: Host, key: str, value: str) -> None:
-    """With a line end: without, an empty value would be no write at all. Raises OSError."""
+    """Writes with a line end: without it, an empty value would not be written at all. Raises OSError."""
     with host.in_container:
         sysctl.write(key, f"{value}\n")
 
 
 def _put_back(host: Host, key: str, value: str) -> None:
-    """Nothing is to be done where the setting has gone, or where the kernel refused to change it."""
+    """Restores the value, unless the setting is gone or has the value, since the kernel rejected the change."""
     if _read_sysctl(host, key) not in (None, value):
         _write_sysctl(host, key, value)
 
 
 def release_all(folder: str, is_stale: Callable[[str], bool]) -> None:
-    """Restores what has a stale label; the cost grows with all that are kept. Raises IOFailure."""
+    """Removes saved settings whose label is stale; the cost grows with their number. Raises IOFailure."""
     for file in [f"{folder}/{name}" for name in statefile.names(folder) if name.endswith(".json")]:
         try:
             content = statefile.read(file)
@@ -221,7 +221,7 @@ def release_all(folder: str, is_stale: Callable[[str], bool]) -> None:
 
 
 def read_allowlist() -> tuple[str, ...] | None:
-    """The lines of ALLOWLIST that are not empty; None where there is no such file. Raises IOFailure."""
+    """Returns the lines of ALLOWLIST that are not empty; None if there is no such file. Raises IOFailure."""
     content = statefile.read(ALLOWLIST, links=True)
     if content is None:
         return None

@@ -1,7 +1,7 @@
-"""What the kernel tells everybody about its changes (rtnetlink(7), multicast groups), as it comes.
+"""The kernel's multicast messages about changes (rtnetlink(7)), as they come.
 
-The echo of one's own changes is dropped before it is queued: thousands would overflow the socket. Of changes in
-forwarding databases the kernel does not tell whose they are (drivers/net/vxlan, vxlan_fdb_notify), so these are echoed.
+The echo of own changes is dropped before it is queued: thousands would overflow the socket. For changes of forwarding
+databases the kernel does not name the sender (drivers/net/vxlan, vxlan_fdb_notify), so these are echoed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ ALL_BYTES = 0xFFFFFFFF
 
 
 class Overflowed(Exception):
-    """Changes were lost: what has changed is not known."""
+    """Messages were lost: the changes are unknown."""
 
 
 class Events(Netlink):
-    """Changes in the namespace in which it was opened, but for those that `own` asked for."""
+    """A socket for changes in the namespace in which it was opened, except those that `own` requested."""
 
     def __init__(self, protocol: int, groups: tuple[int, ...], own: Netlink | None = None) -> None:
         super().__init__(protocol)
@@ -45,7 +45,9 @@ class Events(Netlink):
             self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
 
     def _ignore(self, port: int) -> None:
-        """A filter sees words in network order. The kernel copies it (socket(7), SO_ATTACH_FILTER)."""
+        """Attaches a filter that drops messages with this port. It sees words in network order, and the kernel copies
+        it (socket(7), SO_ATTACH_FILTER).
+        """
         program = b"".join(
             [
                 INSTRUCTION.pack(LOAD_WORD, 0, 0, PORT_OFFSET),
@@ -62,7 +64,7 @@ class Events(Netlink):
         return self._socket.fileno()
 
     def read(self) -> list[tuple[int, bytes]]:
-        """(type, payload) of all that has come, without waiting. Raises Overflowed."""
+        """Returns (type, payload) of all queued messages, without waiting. Raises Overflowed."""
         found: list[tuple[int, bytes]] = []
         while True:
             try:

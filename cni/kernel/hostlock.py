@@ -1,11 +1,11 @@
-"""The lock on a host's network namespace: shared by all who attach or detach there.
+"""The lock on a host's network namespace: shared by all calls that attach or detach there.
 
-A file that others can open is no lock, since flock(2) asks for no right: any user could hold it. So it is root's alone,
-below /run; of 256 files a namespace's number chooses one, so that namespaces that come and go leave no more. Two that
-meet in one file wait for each other, no worse.
+A file that others can open is not a lock, since flock(2) needs no permission: any user could hold it. So it is root's
+alone, below /run; the namespace's inode chooses one of 256 files, so that their number is bounded. Two namespaces with
+the same file only wait for each other.
 
-Where /run is another's (in a user namespace) or cannot be written, a setting stands in for the file that belongs to the
-namespace itself, and that none but its root may open.
+If /run belongs to another user (in a user namespace) or is read-only, a sysctl of the namespace itself, which only its
+root may open, replaces the file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OTHERS, OTHERS_WRITE = 0o077, 0o022
 
 
 class HostLock:
-    """A lock whose sole holder may take back what attachments share. It is opened when it is first asked for."""
+    """A lock whose sole holder may undo what attachments share. The file is opened at first use."""
 
     def __init__(self, host: Netns) -> None:
         self._host = host
@@ -37,24 +37,24 @@ class HostLock:
         self._name = ""
 
     def lock_shared(self) -> None:
-        """Raises TryAgain, OperationFailed."""
+        """Takes the lock shared. Raises TryAgain, OperationFailed."""
         self._take(LOCK_SH)
 
     def lock_exclusive(self) -> None:
-        """Waits until nobody else holds it; in between it may be nobody's (flock(2), conversion).
+        """Waits until no other process holds it; a conversion releases it in between (flock(2)).
 
         Raises TryAgain, OperationFailed.
         """
         self._take(LOCK_EX)
 
     def release(self) -> None:
-        """The next one opens the file anew: it may have been removed meanwhile."""
+        """Unlocks and closes the file; the next use opens it again, since it may have been removed meanwhile."""
         if self._descriptor >= 0:
             flock(self._descriptor, LOCK_UN)
             self.close()
 
     def try_lock_exclusive(self) -> bool:
-        """Raises OperationFailed."""
+        """Takes the lock if no other process holds it; returns True if so. Raises OperationFailed."""
         try:
             flock(self._opened(), LOCK_EX | LOCK_NB)
         except BlockingIOError:
@@ -82,12 +82,12 @@ class HostLock:
 
 
 def file_of(device: int, inode: int) -> str:
-    """The file of a namespace, which these two numbers tell from all others that there are."""
+    """Returns the file of a namespace; device and inode are unique among existing ones."""
     return f"{RUN}/lock-{(inode ^ device) % FILES:02x}"
 
 
 def _open_file(name: str) -> int:
-    """Raises OSError where the file or its folder is not root's alone."""
+    """Returns a descriptor. Raises OSError if the file or its folder is not root's alone."""
     try:
         folder = os.stat(RUN, follow_symlinks=False)
     except FileNotFoundError:
@@ -116,7 +116,7 @@ def _open_setting(reason: str) -> int:
 
 
 def _private(descriptor: int, *, regular_of_root: bool) -> int:
-    """The descriptor, if none but its owner may open what it is of. Raises PermissionError."""
+    """Returns the descriptor if only the file's owner may open it. Raises PermissionError."""
     status = os.fstat(descriptor)
     foreign = regular_of_root and (status.st_uid != 0 or status.st_mode & KIND != REGULAR)
     if foreign or status.st_mode & OTHERS:

@@ -56,7 +56,7 @@ ANSWER_SECONDS = 10  # the kernel answers while it is asked; this bounds the wai
 
 
 class NetlinkError(Exception):
-    """The kernel's answer to one message: errno, and its own words (extended acknowledgement) if it had any."""
+    """The kernel's error for one message: errno, and its text (extended acknowledgement) if it sent one."""
 
     def __init__(self, errno: int, words: str) -> None:
         super().__init__(errno, words)
@@ -68,11 +68,11 @@ class NetlinkError(Exception):
 
 
 class Interrupted(Exception):
-    """A dump was changed under way more often than it was tried again."""
+    """A dump was inconsistent at every attempt."""
 
 
 class Malformed(OperationFailed):
-    """An answer that is no netlink: every decoder raises this, and nothing else."""
+    """An answer that is not valid netlink: every decoder raises this, and nothing else."""
 
     def __init__(self, words: str) -> None:
         super().__init__(f"netlink: malformed message: {words}")
@@ -92,7 +92,7 @@ def u32(kind: int, value: int) -> bytes:
 
 
 def text(kind: int, value: str) -> bytes:
-    """A string with its NUL."""
+    """Returns an attribute with a string and its NUL."""
     return attribute(kind, value.encode("utf-8", "surrogateescape") + b"\0")
 
 
@@ -101,17 +101,17 @@ def address(kind: int, value: IP) -> bytes:
 
 
 def nest(kind: int, *attributes: bytes, flag: int = 0) -> bytes:
-    """Nested attributes: rtnetlink takes them without the flag, nfnetlink wants NLA_F_NESTED."""
+    """Returns nested attributes: rtnetlink takes them without the flag, nfnetlink requires NLA_F_NESTED."""
     return attribute(kind | flag, b"".join(attributes))
 
 
 def attributes(data: bytes, start: int = 0) -> dict[int, bytes]:
-    """Attribute type -> payload; of a repeated attribute the last."""
+    """Returns payloads by attribute type; of a repeated attribute the last."""
     return dict(each_attribute(data, start))
 
 
 def each_attribute(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Less than a header at the end is padding, as for the kernel (nla_ok). Raises Malformed."""
+    """Yields (type, payload); less than a header at the end is padding (kernel nla_ok). Raises Malformed."""
     end = len(data)
     while start + 4 <= end:
         length, kind = ATTRIBUTE.unpack_from(data, start)
@@ -122,14 +122,14 @@ def each_attribute(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
 
 
 def unpacked(layout: Struct, data: bytes, start: int = 0) -> tuple[Any, ...]:
-    """Returns the fields of a structure that may be longer in other kernels. Raises Malformed where it is shorter."""
+    """Returns the fields of a structure that may be longer in other kernels. Raises Malformed if it is shorter."""
     if len(data) - start < layout.size:
         raise Malformed(f"{len(data) - start} bytes where there should be {layout.size}")
     return layout.unpack_from(data, start)
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """(type, flags, sequence, payload) of each message of a datagram. Raises Malformed."""
+    """Yields (type, flags, sequence, payload) of each message of a datagram. Raises Malformed."""
     position, end = 0, len(data)
     while position < end:
         length, kind, flags, sequence, _ = unpacked(HEADER, data, position)
@@ -144,7 +144,9 @@ def frame(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
 
 
 def refusal_of(flags: int, payload: bytes) -> NetlinkError | None:
-    """An NLMSG_ERROR's content: the negative errno, the echoed header, and perhaps words. Raises Malformed."""
+    """Reads an NLMSG_ERROR: the negative errno, the echoed header, and perhaps a text; None for errno 0. Raises
+    Malformed.
+    """
     (code,) = unpacked(ERROR, payload)
     if code == 0:
         return None
@@ -157,10 +159,11 @@ def refusal_of(flags: int, payload: bytes) -> NetlinkError | None:
 
 
 class Netlink:
-    """One socket of one family, in the network namespace in which it was opened.
+    """A socket of one protocol, in the network namespace in which it was opened.
 
-    In that namespace somebody may be root who is nobody on the host, and may send to any socket there. So this one is
-    connected to the kernel, which then refuses what others send (net/netlink/af_netlink.c): none of it fills the queue.
+    A root user of that namespace, who is unprivileged on the host, may send to any socket there. So this one is
+    connected to the kernel, which then rejects messages of other senders (net/netlink/af_netlink.c): they do not fill
+    the queue.
     """
 
     def __init__(self, protocol: int) -> None:
@@ -177,12 +180,12 @@ class Netlink:
 
     @property
     def port(self) -> int:
-        """The address by which the kernel names who asked for a change, in what it tells everybody about it."""
+        """The socket's port ID, by which multicast messages name the sender of a change."""
         number: int = self._socket.getsockname()[0]
         return number
 
     def _receive(self, flags: int = 0) -> bytes:
-        """The next datagram of the kernel's, whose port is 0. Raises Malformed, OSError."""
+        """Returns the next datagram of the kernel, whose port is 0. Raises Malformed, OSError."""
         while True:
             data, _, given, sender = self._socket.recvmsg(RECEIVE_BYTES, 0, flags)
             if sender[0] != 0:
@@ -199,7 +202,7 @@ class Netlink:
             except OSError as error:
                 if error.errno != EAGAIN:
                     raise
-                raise OperationFailed(f"netlink: no answer of the kernel within {ANSWER_SECONDS} s") from None
+                raise OperationFailed(f"netlink: no answer from the kernel within {ANSWER_SECONDS} s") from None
             yield from messages(data)
 
     def request(self, kind: int, flags: int, payload: bytes) -> None:
@@ -207,7 +210,7 @@ class Netlink:
         self._answer(kind, flags | NLM_F_ACK, payload)
 
     def ask(self, kind: int, flags: int, payload: bytes) -> bytes:
-        """Sends one question and returns its one answer. Raises NetlinkError, OSError."""
+        """Sends one request and returns its one answer. Raises NetlinkError, OSError."""
         return self._answer(kind, flags, payload)
 
     def _answer(self, kind: int, flags: int, payload: bytes) -> bytes:
@@ -223,7 +226,7 @@ class Netlink:
         raise AssertionError("a socket's messages have no end")
 
     def ask_each(self, questions: Iterable[tuple[int, int, bytes]]) -> list[bytes | NetlinkError]:
-        """Sends questions in one datagram; returns for each in turn its one answer, or its refusal. Raises OSError."""
+        """Sends requests in one datagram; returns for each in turn its one answer, or its error. Raises OSError."""
         frames = []
         for kind, flags, payload in questions:
             self._sequence += 1
@@ -240,7 +243,7 @@ class Netlink:
         return [found[sequence] for sequence in sorted(found)]
 
     def dump(self, kind: int, payload: bytes) -> list[bytes]:
-        """All objects of a kind. Tried again where the kernel says that they changed meanwhile.
+        """Returns all objects of a kind. Retried if the kernel reports that they changed meanwhile.
 
         Raises NetlinkError, Interrupted, OSError.
         """
@@ -275,7 +278,7 @@ class Netlink:
     def batch(self, messages: Iterable[tuple[int, int, bytes]]) -> NetlinkError | None:
         """Sends messages in one datagram, waits for the acknowledgement of each that asks for one.
 
-        Returns the first refusal: a transaction's whole is refused with its part (nfnetlink).
+        Returns the first error: a transaction is rejected as a whole (nfnetlink).
         """
         awaited = set()
         frames = []

@@ -1,4 +1,4 @@
-"""Network namespaces: entering one by its path, and coming back."""
+"""Network namespaces: enters one by its path, and returns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RTLD_NOW = 2
 
 
 def _setns() -> Callable[[int], None]:
-    """os.setns came with Python 3.12; before, libc's through ctypes' C half (1 ms), whose wrapper costs 5."""
+    """Returns setns(2): os.setns since Python 3.12; before, libc's by ctypes' C half (1 ms), whose wrapper costs 5."""
     native: Callable[[int, int], None] | None = getattr(os, "setns", None)
     if native is not None:
         return lambda descriptor: native(descriptor, CLONE_NEWNET)
@@ -47,10 +47,10 @@ def _setns_by_ctypes(descriptor: int) -> None:
 
 
 class Netns:
-    """A namespace held open by a descriptor, so that it is the same one however its path changes."""
+    """A namespace held open by a descriptor, so that it stays the same whatever happens to its path."""
 
     def __init__(self, path: str) -> None:
-        """Raises OSError where the path cannot be opened; a pipe is not waited for."""
+        """Opens the path; does not block on a pipe. Raises OSError."""
         self.path = path
         self.descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
 
@@ -63,7 +63,7 @@ class Netns:
 
 
 class EnteredNetns:
-    """Moves the calling thread into a namespace for the length of a `with`, then back home."""
+    """Moves the calling thread into a namespace for the length of a `with`, then back."""
 
     def __init__(self, there: Netns, home: Netns) -> None:
         self._there = there

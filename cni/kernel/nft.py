@@ -1,7 +1,7 @@
-"""nfnetlink messages of nftables: elements of maps and sets, and the questions that tell what is there.
+"""nfnetlink messages of nftables: elements of maps and sets, and requests for chains and rules.
 
-Only elements come and go with containers; tables, chains and rules are text for nft (cni.plan.nfttext), loaded when
-they are missing; those for other people's tables are in cni.kernel.nft_rules. Building and reading only, as in
+Only elements are added and removed with containers; tables, chains and rules are text for nft (cni.plan.nfttext),
+loaded when they are missing; rules for foreign tables are in cni.kernel.nft_rules. Nothing here opens a socket, as in
 cni.kernel.rtnl (kernel include/uapi/linux/netfilter/nf_tables.h).
 """
 
@@ -61,7 +61,7 @@ BE32 = Struct(">I")
 
 
 class Chain(Record):
-    """A chain, by nfproto family, table and name. `drops_forwarded`: what is forwarded, and no rule of it judges."""
+    """A chain, by nfproto family, table and name. `drops_forwarded`: hook forward with policy drop."""
 
     family: int
     table: str
@@ -70,7 +70,7 @@ class Chain(Record):
 
     @property
     def table_text(self) -> str:
-        """The table as nft names it."""
+        """The table's family and name, as nft writes them."""
         return f"{FAMILY_NAMES.get(self.family, self.family)} {self.table}"
 
 
@@ -83,7 +83,7 @@ class SetRef(Record):
 
 
 class Element(Record):
-    """Of a set (neither chain nor value), of a verdict map (`chain`, which it goes to without return if `leaves`), or
+    """An element of a set (neither chain nor value), of a verdict map (`chain`, by goto if `leaves`, else by jump), or
     of a map to values. `label` is the comment.
     """
 
@@ -172,31 +172,31 @@ def name_of(payload: bytes | None) -> str:
 
 
 def rules_of(family: int, table: str, chain: str = "") -> tuple[int, bytes]:
-    """Those of the whole table where no chain is named."""
+    """Returns a dump of the rules of a chain, or of the whole table if no chain is named."""
     names = text(NFTA_RULE_TABLE, table) + (text(NFTA_RULE_CHAIN, chain) if chain else b"")
     kind, _, payload = message(NFT_MSG_GETRULE, 0, family, names)
     return kind, payload
 
 
 def parse_rule(data: bytes) -> tuple[str, str]:
-    """(table, chain) of a rule: which chains have rules is all that is asked."""
+    """Returns (table, chain) of a rule: only the chains that have rules matter here."""
     found = attributes(data, NFGENMSG.size)
     return name_of(found.get(NFTA_RULE_TABLE)), name_of(found.get(NFTA_RULE_CHAIN))
 
 
 def transaction(messages: list[Message]) -> list[Message]:
-    """The messages as one batch: all or none take effect (kernel net/netfilter/nfnetlink.c)."""
+    """Returns the messages as one batch: all or none take effect (kernel net/netfilter/nfnetlink.c)."""
     edge = NFGENMSG.pack(0, 0, NFNL_SUBSYS_NFTABLES)
     return [(NFNL_MSG_BATCH_BEGIN, 0, edge), *messages, (NFNL_MSG_BATCH_END, 0, edge)]
 
 
 def parse_elements(data: bytes) -> list[Element]:
-    """The elements of one answer."""
+    """Returns the elements of one answer."""
     return list(each_element(data))
 
 
 def each_element(data: bytes) -> Iterator[Element]:
-    """The same, read as far as they are asked for."""
+    """Yields the elements of one answer."""
     found = attributes(data, NFGENMSG.size)
     for kind, payload in each_attribute(found.get(NFTA_LIST_ELEMENTS, b"")):
         if kind == NFTA_LIST_ELEM:
@@ -215,7 +215,7 @@ def _parse_element(data: bytes) -> Element:
 
 
 def comment_of(userdata: bytes) -> str:
-    """User data is a list of (type, length, value) with one byte each for type and length."""
+    """Returns the comment in user data: a list of (type, length, value) with one byte each for type and length."""
     position = 0
     while position + 2 <= len(userdata):
         kind, length = userdata[position], userdata[position + 1]

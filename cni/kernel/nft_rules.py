@@ -1,6 +1,6 @@
-"""Messages of nftables for rules in other people's tables: putting some there, and reading what theirs ask for.
+"""Messages of nftables for rules in foreign tables: adds podwire's, and reads the others.
 
-Not as text for nft, since there is no way back with text: nft cannot name a rule without asking for its handle, and
+Not as text for nft, since text has no undo: nft cannot delete a rule without its handle, and
 what it prints of iptables' rules loads as something else (1.0.6 reads `--ctstate RELATED,ESTABLISHED,DNAT` and writes
 `ct status dnat`). Rules are built of the expressions that nft and iptables use, since iptables gives up a table in
 which it finds others; tests hold them to both (kernel include/uapi/linux/netfilter/nf_tables.h).
@@ -80,7 +80,7 @@ XT_CONNTRACK_STATE, XT_CONNTRACK_STATE_DNAT = 1, 1 << 7
 
 
 class Rule(Record):
-    """A rule that is there. Expressions are (name, attributes)."""
+    """An existing rule. Expressions are (name, attributes)."""
 
     chain: str
     handle: bytes
@@ -89,19 +89,19 @@ class Rule(Record):
 
     @property
     def target(self) -> str:
-        """The chain that it leads to; empty where it leads to none."""
+        """The chain that it jumps or goes to; empty if there is none."""
         verdicts = [verdict_of(data) for name, data in self.expressions if name == "immediate"]
         return next((chain for _, chain in verdicts if chain), "")
 
 
 def add_chain(chain: Chain) -> Message:
-    """One that is there already stays as it is."""
+    """Adds a chain; an existing one is kept."""
     payload = text(NFTA_CHAIN_TABLE, chain.table) + text(NFTA_CHAIN_NAME, chain.name)
     return message(NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_ACK, chain.family, payload)
 
 
 def add_forward_chain(chain: Chain) -> Message:
-    """One that sees what is forwarded and accepts it, as iptables makes it."""
+    """Adds a base chain of hook forward with policy accept, as iptables does."""
     kind, flags, payload = add_chain(chain)
     hook = nest(
         NFTA_CHAIN_HOOK, _be32(NFTA_HOOK_HOOKNUM, NF_INET_FORWARD), _be32(NFTA_HOOK_PRIORITY, 0), flag=NLA_F_NESTED
@@ -124,15 +124,15 @@ def append_rule(chain: Chain, expressions: bytes, comment: str) -> Message:
 
 
 def insert_rule(chain: Chain, expressions: bytes, comment: str) -> Message:
-    """Before all rules of the chain."""
+    """Adds a rule before all others of the chain."""
     return _new_rule(chain, expressions, comment, 0)
 
 
 def _new_rule(chain: Chain, expressions: bytes, comment: str, where: int) -> Message:
-    said = comment.encode() + b"\0"
+    encoded = comment.encode() + b"\0"
     payload = text(NFTA_RULE_TABLE, chain.table) + text(NFTA_RULE_CHAIN, chain.name)
     payload += nest(NFTA_RULE_EXPRESSIONS, expressions, flag=NLA_F_NESTED)
-    payload += attribute(NFTA_RULE_USERDATA, bytes([UDATA_COMMENT, len(said)]) + said)
+    payload += attribute(NFTA_RULE_USERDATA, bytes([UDATA_COMMENT, len(encoded)]) + encoded)
     return message(NFT_MSG_NEWRULE, NLM_F_CREATE | where | NLM_F_ACK, chain.family, payload)
 
 
@@ -142,7 +142,7 @@ def delete_rule(chain: Chain, handle: bytes) -> Message:
 
 
 def from_subnet(chain: Chain, subnet: Net) -> bytes:
-    """Expressions of a rule in this chain: `ip saddr SUBNET`."""
+    """Returns expressions of a rule in this chain: `ip saddr SUBNET`."""
     return _address(chain, SOURCE[subnet.family], subnet)
 
 
@@ -164,8 +164,8 @@ def _address(chain: Chain, offset: int, subnet: Net) -> bytes:
 
 
 def answers(chain: Chain) -> dict[str, bytes]:
-    """Expressions for what belongs to a known connection, and for what has come through a port of the host: one rule
-    for each, by a name.
+    """Returns expressions for packets of a known connection, and for those that came through a host port: one rule for
+    each, by a name.
     """
     if chain.family != NFPROTO_INET:
         states = ESTABLISHED | RELATED | XT_CONNTRACK_STATE_DNAT
@@ -239,7 +239,7 @@ def parse_rule(data: bytes) -> Rule:
 
 
 def _iptables_comment(expressions: list[tuple[str, dict[int, bytes]]]) -> str:
-    """iptables-restore makes an expression of the comment that iptables-save has read."""
+    """Returns the comment of a rule of iptables-restore, which is an expression."""
     for name, data in expressions:
         if name == "match" and name_of(data.get(NFTA_MATCH_NAME)) == "comment":
             return name_of(data.get(NFTA_MATCH_INFO))
@@ -247,12 +247,12 @@ def _iptables_comment(expressions: list[tuple[str, dict[int, bytes]]]) -> str:
 
 
 def verdict_of(data: dict[int, bytes]) -> tuple[int, str]:
-    """(code, chain) of an immediate's data; NF_DROP where it holds no verdict."""
+    """Returns (code, chain) of an immediate's data; NF_DROP if it holds no verdict."""
     verdict = attributes(attributes(data.get(NFTA_IMMEDIATE_DATA, b"")).get(NFTA_DATA_VERDICT, b""))
     (code,) = unpacked(VERDICT, verdict.get(NFTA_VERDICT_CODE, bytes(VERDICT.size)))
     return code, name_of(verdict.get(NFTA_VERDICT_CHAIN))
 
 
 def value_of(data: dict[int, bytes], kind: int) -> bytes:
-    """What an expression compares with, or masks by."""
+    """Returns the value that an expression compares with, or its mask."""
     return attributes(data.get(kind, b"")).get(NFTA_DATA_VALUE, b"")

@@ -1,6 +1,6 @@
-"""nfnetlink messages of bare sets, whose keys come and go by the thousand: many in one message, without comments.
+"""nfnetlink messages of sets with thousands of keys: many in one message, without comments.
 
-Building and reading only, as in cni.kernel.nft.
+As in cni.kernel.nft, nothing here opens a socket.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from cni.kernel.nft import SetRef
     from cni.kernel.rtnl import Message
 
-AT_A_TIME = 1000  # keys in one message: the length of a list is told in 16 bits, and a key takes up to 28 bytes
+AT_A_TIME = 1000  # keys in one message: the length of a list has 16 bits, and a key takes up to 28 bytes
 
 
 def add_keys(place: SetRef, keys: Iterable[bytes]) -> Message:
-    """Adds keys; those that are there already stay. NetlinkError with ENOENT where the set is missing."""
+    """Adds keys; existing ones are kept. The kernel answers NetlinkError (ENOENT) if the set is missing."""
     return message(NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, place.family, _list(place, keys))
 
 
 def delete_keys(place: SetRef, keys: Iterable[bytes]) -> Message:
-    """Deletes keys. NetlinkError with ENOENT where one of them is not there."""
+    """Deletes keys. The kernel answers NetlinkError (ENOENT) if one of them is missing."""
     return message(NFT_MSG_DELSETELEM, NLM_F_ACK, place.family, _list(place, keys))
 
 
@@ -49,7 +49,7 @@ def _list(place: SetRef, keys: Iterable[bytes]) -> bytes:
 
 
 def parse_keys(data: bytes) -> list[bytes]:
-    """Returns the keys in one answer to `nfnl.all_elements`, or in one message about elements."""
+    """Returns the keys in one answer to `nft.all_elements`, or in one message about elements."""
     listed = attributes(data, NFGENMSG.size).get(NFTA_LIST_ELEMENTS, b"")
     elements = [attributes(payload) for kind, payload in each_attribute(listed) if kind == NFTA_LIST_ELEM]
     return [attributes(element.get(NFTA_ELEM_KEY, b"")).get(NFTA_DATA_VALUE, b"") for element in elements]

@@ -1,6 +1,6 @@
 """rtnetlink messages as (type, flags, payload) (rtnetlink(7), kernel net/core/rtnetlink.c).
 
-Building only: nothing here opens a socket, so every message can be held to pyroute2's.
+Nothing here opens a socket, so tests compare every message with pyroute2's.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ RT_TABLE_COMPAT, RT_TABLE_MAIN = 252, 254
 RTPROT_KERNEL, RTPROT_BOOT, RTPROT_RA, RTN_UNICAST = 2, 3, 9, 1
 SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
 
-# Links of one group are deleted by one message, and the kernel's wait for them is paid once. A host interface's group
-# is this and its index, which is no other's as long as it lives.
+# Links of one group are deleted by one message, and the kernel waits for them once. A host interface's group is this
+# plus its index, which no other link has as long as it exists.
 GROUPS = 0x50570000
 
 IFINFO = Struct("=BxHiII")  # family, type, index, flags, change
@@ -74,7 +74,9 @@ IPV4_BROADCAST_PREFIX = 31  # RFC 3021: none from here on
 
 
 def _named(name: str, flags: int = 0, change: int = 0) -> bytes:
-    """The kernel finds a link by its name where the index is 0 (net/core/rtnetlink.c)."""
+    """Returns the head of a message about a link by name: the kernel uses the name if the index is 0
+    (net/core/rtnetlink.c).
+    """
     return IFINFO.pack(AF_UNSPEC, 0, 0, flags, change) + text(IFLA_IFNAME, name)
 
 
@@ -91,7 +93,7 @@ def new_bridge(name: str, mac: bytes, mtu: int, vlan_aware: bool) -> Message:
 
 
 def new_veth(end: tuple[str, bytes], peer: tuple[str, bytes], mtu: int, netns: int | None) -> Message:
-    """Both ends by (name, MAC address), down; the peer is born in the namespace of the descriptor, if one is given."""
+    """Adds both ends by (name, MAC address), down; the peer is created in the namespace of the descriptor, if given."""
     mtu_attribute = u32(IFLA_MTU, mtu) if mtu else b""
     other = _named(peer[0]) + attribute(IFLA_ADDRESS, peer[1]) + mtu_attribute
     if netns is not None:
@@ -106,14 +108,14 @@ def new_veth(end: tuple[str, bytes], peer: tuple[str, bytes], mtu: int, netns: i
 
 
 def new_ifb(name: str, mac: bytes, mtu: int, group: int) -> Message:
-    """Up, and without a queue of its own."""
+    """Adds an ifb that is up and has no queue of its own."""
     payload = _named(name, IFF_UP, IFF_UP) + attribute(IFLA_ADDRESS, mac) + u32(IFLA_MTU, mtu) + u32(IFLA_TXQLEN, 0)
     payload += u32(IFLA_GROUP, group) if group else b""
     return RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload + nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "ifb"))
 
 
 def set_alias(name: str, alias: str) -> Message:
-    """A new link cannot be given one (net/core/rtnetlink.c, rtnl_create_link)."""
+    """Sets the alias of an existing link; it cannot be set at creation (net/core/rtnetlink.c, rtnl_create_link)."""
     return RTM_SETLINK, 0, _named(name) + attribute(IFLA_IFALIAS, alias.encode())
 
 
@@ -122,12 +124,12 @@ def set_group(name: str, group: int) -> Message:
 
 
 def delete_group(group: int) -> Message:
-    """All links of the group; the kernel waits for them together (net/core/rtnetlink.c, rtnl_group_dellink)."""
+    """Deletes all links of the group; the kernel waits for them together (net/core/rtnetlink.c, rtnl_group_dellink)."""
     return RTM_DELLINK, 0, _info() + u32(IFLA_GROUP, group)
 
 
 def set_port(name: str, master: int, alias: str, ipv6: bool) -> Message:
-    """A link comes up, as a port of the master if there is one; it has no address of its own, so IPv6 gives it none."""
+    """Sets a link up, as a port of the master if there is one; it needs no address, so IPv6 adds none."""
     payload = _named(name, IFF_UP, IFF_UP) + (u32(IFLA_MASTER, master) if master else b"")
     if alias:
         payload += attribute(IFLA_IFALIAS, alias.encode())
@@ -196,7 +198,7 @@ def all_links() -> tuple[int, bytes]:
 
 
 def ports_of(master: int) -> tuple[int, bytes]:
-    """A dump of the links that have the master; the kernel filters."""
+    """Returns a dump of the links that have the master; the kernel filters."""
     return RTM_GETLINK, _info() + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS) + u32(IFLA_MASTER, master)
 
 
@@ -205,7 +207,7 @@ def all_port_vlans() -> tuple[int, bytes]:
 
 
 def new_address(index: int, net: Net, flags: int) -> Message:
-    """Local and peer alike, and in IPv4 the broadcast address, as `ip addr add` does. Flags: IFA_F_*."""
+    """Adds an address, with the same peer and in IPv4 the broadcast address, as `ip addr add`. Flags: IFA_F_*."""
     payload = _ifaddr(index, net) + address(IFA_LOCAL, net.ip) + address(IFA_ADDRESS, net.ip)
     if net.family == 4 and net.prefix < IPV4_BROADCAST_PREFIX:
         payload += address(IFA_BROADCAST, net.last)
@@ -219,7 +221,7 @@ def delete_address(index: int, net: Net) -> Message:
 
 
 def addresses_of(index: int) -> tuple[int, bytes]:
-    """A dump of one link's addresses, or with index 0 of all; strict checking makes the kernel filter."""
+    """Returns a dump of one link's addresses, or with index 0 of all; strict checking makes the kernel filter."""
     return RTM_GETADDR, IFADDR.pack(AF_UNSPEC, 0, 0, 0, index)
 
 
@@ -228,7 +230,7 @@ def _ifaddr(index: int, net: Net) -> bytes:
 
 
 def new_route(index: int, route: Route, source: IP | None = None) -> Message:
-    """Without EXCL, as the reference: several routes to one destination may differ in their next hop."""
+    """Adds a route without EXCL, as the reference: several to one destination may differ in their next hop."""
     dst, table = route.dst, RT_TABLE_MAIN if route.table is None else route.table
     scope = (SCOPE_LINK if route.gw is None else SCOPE_UNIVERSE) if route.scope is None else route.scope
     short = table if table < RT_TABLE_COMPAT + 4 else RT_TABLE_COMPAT
@@ -250,16 +252,16 @@ def new_route(index: int, route: Route, source: IP | None = None) -> Message:
 
 
 def route_get(ip: IP) -> Message:
-    """Which route the host takes."""
+    """Asks for the route that the kernel selects for an address, as `ip route get`."""
     head = RTMSG.pack(address_family(ip.family), ip.bits, 0, 0, 0, 0, 0, 0, 0)
     return RTM_GETROUTE, 0, head + address(RTA_DST, ip)
 
 
 def routes_of(index: int, family: int) -> tuple[int, bytes]:
-    """A dump of the routes of one family (4 or 6) out of one link, all tables; the kernel filters."""
+    """Returns a dump of the routes of one family (4 or 6) by one link, all tables; the kernel filters."""
     return RTM_GETROUTE, RTMSG.pack(address_family(family), 0, 0, 0, 0, 0, 0, 0, 0) + u32(RTA_OIF, index)
 
 
 def main_routes(family: int) -> tuple[int, bytes]:
-    """A dump of one family's unicast routes in the main table; the kernel filters."""
+    """Returns a dump of one family's unicast routes in the main table; the kernel filters."""
     return RTM_GETROUTE, RTMSG.pack(address_family(family), 0, 0, 0, RT_TABLE_MAIN, 0, 0, RTN_UNICAST, 0)

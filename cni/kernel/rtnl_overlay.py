@@ -1,4 +1,4 @@
-"""rtnetlink messages of overlays: VXLAN devices, neighbours, forwarding entries, and the routes to other nodes.
+"""rtnetlink messages of overlays: VXLAN devices, neighbours, FDB entries, and the routes to other nodes.
 
 As in cni.kernel.rtnl, nothing here opens a socket (kernel include/uapi/linux/if_link.h, neighbour.h, rtnetlink.h).
 """
@@ -72,7 +72,7 @@ PORT = Struct(">H")
 
 
 class VxlanInfo(Record):
-    """`link`: the index of the interface below; `port` in host order."""
+    """The settings of a VXLAN device. `link`: the index of the underlay interface; `port` in host order."""
 
     vni: int
     link: int
@@ -83,8 +83,8 @@ class VxlanInfo(Record):
 
 
 class Neighbour(Record):
-    """An entry of the neighbour table, or of the forwarding database, where `ip` is the other VTEP's. `is_plain`: with
-    the port, the VNI and the link of the device.
+    """An entry of the neighbour table, or of the FDB, where `ip` is the remote VTEP's. `is_plain`: with the port, the
+    VNI and the link of the device.
     """
 
     ifindex: int
@@ -95,9 +95,9 @@ class Neighbour(Record):
 
 
 class KernelRoute(Record):
-    """A route with who made it; `main`: in the main table, for packets of every source and TOS. Index 0: it has several
-    next hops, none, or a nexthop object. `is_plain`: without a source address and metrics of its own. `priority` is
-    what ip(8) calls metric.
+    """A route with its protocol; `main`: in the main table, for packets of every source and TOS. Index 0: it has
+    several next hops, none, or a nexthop object. `is_plain`: without a preferred source and own metrics. `priority`:
+    the metric of ip(8).
     """
 
     dst: Net
@@ -116,7 +116,7 @@ class KernelRoute(Record):
 
 
 def new_vxlan(name: str, mac: bytes, mtu: int, info: VxlanInfo) -> Message:
-    """Down. Port 0 leaves the kernel its default. An MTU that the wire cannot carry is refused."""
+    """Adds a device that is down. Port 0: the kernel's default. The kernel rejects an MTU above the underlay's."""
     payload = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + text(IFLA_IFNAME, name) + attribute(IFLA_ADDRESS, mac)
     payload += u32(IFLA_MTU, mtu) + nest(
         IFLA_LINKINFO, text(IFLA_INFO_KIND, "vxlan"), attribute(IFLA_INFO_DATA, _changeable(info) + _fixed(info))
@@ -125,7 +125,7 @@ def new_vxlan(name: str, mac: bytes, mtu: int, info: VxlanInfo) -> Message:
 
 
 def set_vxlan(name: str, info: VxlanInfo) -> Message:
-    """Gives a device another wire, address or learning; the rest cannot change (drivers/net/vxlan, vxlan_nl2conf)."""
+    """Sets a device's underlay, address or learning; the rest cannot change (drivers/net/vxlan, vxlan_nl2conf)."""
     payload = IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + text(IFLA_IFNAME, name)
     return (
         RTM_NEWLINK,
@@ -145,12 +145,12 @@ def _changeable(info: VxlanInfo) -> bytes:
 
 
 def set_free(name: str) -> Message:
-    """The link is no port of another."""
+    """Removes the link from its master."""
     return RTM_SETLINK, 0, IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + text(IFLA_IFNAME, name) + u32(IFLA_MASTER, 0)
 
 
 def parse_vxlan(data: bytes) -> VxlanInfo | None:
-    """Of an answer about a link; None where it is no VXLAN device."""
+    """Reads an answer about a link; returns None if it is not a VXLAN device."""
     info = attributes(attributes(data, IFINFO.size).get(IFLA_LINKINFO, b""))
     if info.get(IFLA_INFO_KIND, b"").rstrip(b"\0") != b"vxlan":
         return None
@@ -180,7 +180,7 @@ def delete_neighbour(ifindex: int, ip: IP, mac: bytes) -> Message:
 
 
 def set_forwarding(ifindex: int, ip: IP, mac: bytes) -> Message:
-    """Frames for the MAC address go to this VTEP, and to no other."""
+    """Sets the FDB entry: frames for the MAC address are sent to this VTEP alone."""
     return RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, _neighbour(AF_BRIDGE, ifindex, NTF_SELF, ip, mac)
 
 
@@ -189,24 +189,24 @@ def delete_forwarding(ifindex: int, ip: IP, mac: bytes) -> Message:
 
 
 def routes_by(protocol: int, family: int) -> tuple[int, bytes]:
-    """A dump of the main table's routes of all kinds that somebody made, by rtnetlink(7)'s number; 0: whoever made
-    them. The kernel filters.
+    """Returns a dump of the main table's routes of all kinds with a protocol number (rtnetlink(7)); 0: of any. The
+    kernel filters.
     """
     return RTM_GETROUTE, RTMSG.pack(address_family(family), 0, 0, 0, RT_TABLE_MAIN, protocol, 0, 0, 0)
 
 
 def neighbours_of(ifindex: int, family: int) -> tuple[int, bytes]:
-    """A dump of one link's neighbours; the kernel filters."""
+    """Returns a dump of one link's neighbours; the kernel filters."""
     return RTM_GETNEIGH, NDMSG.pack(address_family(family), 0, 0, 0, 0) + u32(NDA_IFINDEX, ifindex)
 
 
 def forwarding_of(ifindex: int) -> tuple[int, bytes]:
-    """A dump of one device's forwarding database; the kernel filters (net/core/rtnetlink.c, rtnl_fdb_dump)."""
+    """Returns a dump of one device's FDB; the kernel filters (net/core/rtnetlink.c, rtnl_fdb_dump)."""
     return RTM_GETNEIGH, NDMSG.pack(AF_BRIDGE, ifindex, 0, 0, 0)
 
 
 def parse_neighbour(data: bytes) -> Neighbour | None:
-    """None for entries without an IP address; the MAC address is empty where it is not known (any more)."""
+    """Returns None for entries without an IP address; an unresolved MAC address is empty."""
     _, ifindex, state, _, _ = unpacked(NDMSG, data)
     found = attributes(data, NDMSG.size)
     ip = found.get(NDA_DST)
@@ -217,12 +217,12 @@ def parse_neighbour(data: bytes) -> Neighbour | None:
 
 
 def set_route(dst: Net, gw: IP, ifindex: int, protocol: int, on_link: bool) -> Message:
-    """In place of whatever route leads to the destination."""
+    """Sets the route; it replaces any other to the destination."""
     return RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route(dst, gw, ifindex, protocol, on_link)
 
 
 def delete_route(dst: Net, gw: IP | None, ifindex: int, protocol: int) -> Message:
-    """The one with this next hop and no other; protocol 0: whoever made it."""
+    """Deletes the route with this next hop alone; protocol 0: of any."""
     return RTM_DELROUTE, 0, _route(dst, gw, ifindex, protocol, on_link=False)
 
 
@@ -236,7 +236,7 @@ def delete_kernel_route(route: KernelRoute) -> Message:
 
 
 def new_blackhole(dst: Net, protocol: int) -> Message:
-    """What no better route takes is dropped; refused with EEXIST where it is there."""
+    """Adds a route that drops packets without a better route; the kernel answers EEXIST if it exists."""
     return RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, _blackhole(dst, protocol)
 
 
@@ -280,13 +280,13 @@ def parse_kernel_route(data: bytes) -> KernelRoute:
 
 
 def described(message: Message) -> str:
-    """A message of this file as people know it from ip(8) and bridge(8)."""
+    """Returns a message of this file as a command of ip(8) or bridge(8)."""
     kind, _, payload = message
     verb = {RTM_NEWROUTE: "ip route replace", RTM_DELROUTE: "ip route delete"}.get(kind)
     if verb is not None:
         route = parse_kernel_route(payload)
-        what = "blackhole " if route.is_blackhole else ""
-        return f"{verb} {what}{route.dst.text}" + (f" via {route.gw.text}" if route.gw else "")
+        kind_text = "blackhole " if route.is_blackhole else ""
+        return f"{verb} {kind_text}{route.dst.text}" + (f" via {route.gw.text}" if route.gw else "")
     entry = parse_neighbour(payload)
     verb = "replace" if kind == RTM_NEWNEIGH else "delete"
     if entry is None:

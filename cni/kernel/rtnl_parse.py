@@ -1,4 +1,4 @@
-"""rtnetlink's answers as records, the counterpart of cni.kernel.rtnl."""
+"""Reads rtnetlink's answers as records, the counterpart of cni.kernel.rtnl."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from cni.protocol.record import Record
 
 
 class Link(Record):
-    """A link as the kernel tells it; `peer` is the other end's index, in whatever namespace that lives."""
+    """A link; `peer` is the other end's index, in the namespace of that end."""
 
     ifindex: int
     name: str
@@ -81,7 +81,7 @@ class AddressInfo(Record):
 
 
 class RouteInfo(Record):
-    """A unicast route; `ifindex` 0 where it has several next hops; `source`: the address that the host speaks from."""
+    """A unicast route; `ifindex` 0 if it has several next hops; `source`: the preferred source address."""
 
     dst: Net
     gw: IP | None
@@ -120,7 +120,7 @@ def parse_link(data: bytes) -> Link:
 
 
 def parse_port_vlans(data: bytes) -> tuple[int, dict[int, int]]:
-    """(link index, VLAN identifier -> BRIDGE_VLAN_INFO_* flags)."""
+    """Returns (link index, VLAN identifier -> BRIDGE_VLAN_INFO_* flags)."""
     _, _, index, _, _ = unpacked(IFINFO, data)
     spec = attributes(data, IFINFO.size).get(IFLA_AF_SPEC, b"")
     vlans = [unpacked(VLAN_INFO, info) for kind, info in each_attribute(spec) if kind == IFLA_BRIDGE_VLAN_INFO]
@@ -154,23 +154,23 @@ def parse_route(data: bytes) -> RouteInfo:
 
 
 def parse_next_hops(data: bytes) -> list[RouteInfo]:
-    """The route once for each next hop: the kernel joins IPv6 routes that differ in nothing else."""
+    """Returns the route once for each next hop: the kernel joins IPv6 routes that differ in nothing else."""
     route, hops = parse_route(data), attributes(data, RTMSG.size).get(RTA_MULTIPATH, b"")
     if not hops:
         return [route]
-    ways = []
+    routes = []
     while len(hops) >= NEXTHOP.size:
         length, ifindex = NEXTHOP.unpack_from(hops)
         if not NEXTHOP.size <= length <= len(hops):
             raise Malformed(f"a next hop of length {length}, with {len(hops)} bytes left")
         gw = attributes(hops[:length], NEXTHOP.size).get(RTA_GATEWAY)
-        ways.append(route._replace(gw=ip_of(gw) if gw else None, ifindex=ifindex))
+        routes.append(route._replace(gw=ip_of(gw) if gw else None, ifindex=ifindex))
         hops = hops[length + 3 & ~3 :]
-    return ways or [route]
+    return routes or [route]
 
 
 def ip_of(packed: bytes) -> IP:
-    """An address whose family its length tells. Raises Malformed."""
+    """Returns the address of 4 or 16 bytes. Raises Malformed."""
     try:
         return IP.from_packed(packed)
     except ValueError as error:
@@ -192,7 +192,7 @@ def is_advertised(data: bytes) -> bool:
 
 
 def _ip(family: int, packed: bytes) -> IP:
-    """Other families than IP have addresses, too: these are never one's own, and shorter."""
+    """Returns an address; those of other families than IP are shorter, and never searched. Raises Malformed."""
     version = ip_family(family)
     if len(packed) > IPV6_BYTES or (version == 4 and len(packed) != IPV4_BYTES):
         raise Malformed(f"an address of {len(packed)} bytes, of family {family}")

@@ -1,6 +1,6 @@
 """The rtnetlink socket of one namespace: links by name, their addresses and routes.
 
-An index is asked for once: within one call the links that it is about keep their names.
+An index is cached: within one call its links keep their names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COOKIE = Struct("=Q")
 
 
 class RtnlSocket(Netlink):
-    """Every method raises NetlinkError for what the kernel refuses, beyond what its own line says."""
+    """A socket whose methods raise NetlinkError if the kernel rejects a message, beyond what their own line says."""
 
     def __init__(self) -> None:
         super().__init__(rtnl.NETLINK_ROUTE)
@@ -34,7 +34,7 @@ class RtnlSocket(Netlink):
         self._kept: dict[tuple[str, int, int], Any] | None = None
 
     def remember(self) -> None:
-        """Keeps what is listed from now on: for a CHECK, which changes nothing and may ask thousands of times."""
+        """Caches further dumps: for a CHECK, which changes nothing and may need them thousands of times."""
         self._kept = {}
 
     def _once(self, key: tuple[str, int, int], listed: Callable[[], T]) -> T:
@@ -53,25 +53,25 @@ class RtnlSocket(Netlink):
             return ""
 
     def find(self, name: str) -> rtnl_parse.Link | None:
-        """None where there is no link of that name."""
+        """Returns the link of that name; None if there is none."""
         try:
             return self.need(name)
-        except NetlinkError as refused:
-            if refused.errno == ENODEV:
+        except NetlinkError as error:
+            if error.errno == ENODEV:
                 return None
             raise
 
     def find_at(self, index: int) -> rtnl_parse.Link | None:
-        """Returns the link of that index; None where there is none."""
+        """Returns the link of that index; None if there is none."""
         try:
             return rtnl_parse.parse_link(self.ask(*rtnl.get_link_at(index))) if index > 0 else None
-        except NetlinkError as refused:
-            if refused.errno == ENODEV:
+        except NetlinkError as error:
+            if error.errno == ENODEV:
                 return None
             raise
 
     def need(self, name: str) -> rtnl_parse.Link:
-        """The link as it is now. NetlinkError (ENODEV) where there is none."""
+        """Returns the link as it is now. Raises NetlinkError (ENODEV) if there is none."""
         link = rtnl_parse.parse_link(self.ask(*rtnl.get_link(name)))
         self._indexes[name] = link.ifindex
         return link
@@ -88,31 +88,31 @@ class RtnlSocket(Netlink):
         self.tolerate(ENODEV, rtnl.delete_group(group) if group >= rtnl.GROUPS else rtnl.delete_link(name))
 
     def tolerate(self, errno: int, message: Message) -> None:
-        """Sends a message that may be refused with this one error."""
+        """Sends a message, and ignores this one error."""
         try:
             self.request(*message)
-        except NetlinkError as refused:
-            if refused.errno != errno:
+        except NetlinkError as error:
+            if error.errno != errno:
                 raise
 
     def get_route(self, ip: IP) -> rtnl_parse.RouteInfo | None:
-        """How the host would send to this address; None where it knows no route."""
+        """Returns the route that the kernel selects for an address; None if there is none."""
         try:
             return rtnl_parse.parse_route(self.ask(*rtnl.route_get(ip)))
         except NetlinkError:
             return None
 
     def link_to(self, ip: IP) -> rtnl_parse.Link | None:
-        """Returns the link that the host would send to this address by; None where it knows no route."""
+        """Returns the link of the route that the kernel selects for an address; None if there is no route."""
         route = self.get_route(ip)
         return next((link for link in self.links() if link.ifindex == route.ifindex), None) if route else None
 
     def defaults(self, family: int) -> list[rtnl_parse.RouteInfo]:
-        """The main table's default routes, the preferred one first; of several next hops the first."""
+        """Returns the main table's default routes, the preferred one first; of several next hops the first."""
         try:
             answers = self.dump(*rtnl.main_routes(family))
-        except NetlinkError as refused:
-            if refused.errno == ENOENT:  # the table is made with its first route
+        except NetlinkError as error:
+            if error.errno == ENOENT:  # the table is made with its first route
                 return []
             raise
         routes = [rtnl_parse.parse_next_hops(answer)[0] for answer in answers if not unpacked(rtnl.RTMSG, answer)[1]]
@@ -120,28 +120,28 @@ class RtnlSocket(Netlink):
         return sorted([route for route in routes if route.dst.family == family], key=lambda route: route.priority)
 
     def links(self) -> list[rtnl_parse.Link]:
-        """All links; the cost grows with their number."""
+        """Returns all links; the cost grows with their number."""
         return [rtnl_parse.parse_link(answer) for answer in self.dump(*rtnl.all_links())]
 
     def addresses(self, name: str) -> list[rtnl_parse.AddressInfo]:
-        """The addresses of one link; the kernel filters."""
+        """Returns the addresses of one link; the kernel filters."""
         return [rtnl_parse.parse_address(answer) for answer in self.dump(*rtnl.addresses_of(self.ifindex(name)))]
 
     def all_addresses(self) -> list[rtnl_parse.AddressInfo]:
-        """The addresses of all links; the cost grows with their number."""
+        """Returns the addresses of all links; the cost grows with their number."""
         return [rtnl_parse.parse_address(answer) for answer in self.dump(*rtnl.addresses_of(0))]
 
     def has_address(self, name: str, address: Net) -> bool:
-        """False also where there is no such link."""
+        """Returns True if the link has the address; False also if there is no such link."""
         link = self.find(name)
         if link is None:
             return False
         return address in self._once(
-            ("addresses", link.ifindex, 0), lambda: {one.address for one in self.addresses(name)}
+            ("addresses", link.ifindex, 0), lambda: {info.address for info in self.addresses(name)}
         )
 
     def routes_of_link(self, ifindex: int, family: int) -> dict[Net, list[rtnl_parse.RouteInfo]]:
-        """The routes of one family out of one link, by destination; the kernel filters, but for further next hops."""
+        """Returns the routes of one family by one link, by destination; the kernel filters, but further next hops."""
 
         def listed() -> dict[Net, list[rtnl_parse.RouteInfo]]:
             found: dict[Net, list[rtnl_parse.RouteInfo]] = {}

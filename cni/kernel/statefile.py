@@ -16,11 +16,11 @@ PIECES = 1 << 8  # of a file of ours, at most
 KIND, FOLDER, REGULAR = 0o170000, 0o040000, 0o100000  # inode(7)
 SHARED = 0o077  # permissions of the group and of others
 NO_SUCH_FILE = (FileNotFoundError, NotADirectoryError)
-NO_FILE = (EINVAL, EISDIR, ELOOP, ENXIO)  # what open(2) says of links and sockets, and we of pipes, folders and devices
+NO_FILE = (EINVAL, EISDIR, ELOOP, ENXIO)  # of open(2) for links and sockets; of _content for pipes, folders and devices
 
 
 def _error(path: str, error: OSError) -> IOFailure | InvalidConfig:
-    """Names are made of what the runtime says: the container's ID and its interface."""
+    """Returns an error with a remedy. Names consist of the container's ID and its interface, both from the runtime."""
     name = _beside(path).rpartition("/")[2]
     if error.errno == ENAMETOOLONG and len(name) > NAME_LIMIT:
         return InvalidConfig(f"containerID is too long for the name of a file: {name} (CNI_CONTAINERID)")
@@ -29,9 +29,9 @@ def _error(path: str, error: OSError) -> IOFailure | InvalidConfig:
 
 
 def read(path: str, *, links: bool = False) -> bytes | None:
-    """None where there is no such file. `links`: the path is a user's, who may have put a link there.
+    """Returns the content; None if there is no such file. `links`: the path is a user's, and may be a symbolic link.
 
-    A link in a folder of ours is none of ours, so it is not followed; a pipe is not waited for.
+    podwire makes no links in its own folders, so none is followed there; a pipe does not block.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW)
     try:
@@ -47,12 +47,12 @@ def read(path: str, *, links: bool = False) -> bytes | None:
 
 
 def _is_absent(error: OSError) -> bool:
-    """There is no such file; and none can be whose name would be too long."""
+    """True if there is no such file; none can have a name that is too long."""
     return isinstance(error, NO_SUCH_FILE) or error.errno == ENAMETOOLONG
 
 
 def _content(descriptor: int) -> bytes:
-    """Raises OSError, with one of NO_FILE for what is no file."""
+    """Returns the content. Raises OSError, with one of NO_FILE if it is not a regular file."""
     kind = os.fstat(descriptor).st_mode & KIND
     if kind != REGULAR:
         raise OSError(EISDIR, os.strerror(EISDIR)) if kind == FOLDER else OSError(EINVAL, "not a regular file")
@@ -120,18 +120,18 @@ def _try_to_unlink(path: str) -> None:
 
 
 def remove(path: str) -> None:
-    """With what a writer that was killed may have left beside it."""
-    for one in (path, _beside(path)):
+    """Removes the file, and the temporary file of a writer that was killed."""
+    for file in (path, _beside(path)):
         try:
-            os.unlink(one)
+            os.unlink(file)
         except OSError as error:
             if _is_absent(error):
                 continue
-            raise _error(one, error) from None
+            raise _error(file, error) from None
 
 
 def names(folder: str) -> list[str]:
-    """The files of a folder, those half written left out; a folder that is not there has none."""
+    """Returns the names of a folder's files without temporary ones; a folder that does not exist has none."""
     try:
         return [name for name in os.listdir(folder) if not name.startswith(".")]
     except NO_SUCH_FILE:

@@ -1,4 +1,4 @@
-"""Kernel settings under /proc/sys, those of the network namespace that the calling thread is in."""
+"""Sysctls: kernel settings under /proc/sys, of the network namespace that the calling thread is in."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ UNWRITABLE = (EACCES, EPERM, EROFS)  # a container that runs containers may see 
 
 
 def read_text(path: str) -> str | None:
-    """A small file's text without its line end; None where there is no such file. Raises OSError.
+    """Returns a small file's text without its line end; None if there is no such file. Raises OSError.
 
-    Read as bytes: a text file would have the interpreter load its codecs, for 1 ms. A pipe in its place is not waited
-    for.
+    It is read as bytes: for a text file the interpreter would load its codecs, for 1 ms. A pipe does not block.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -37,7 +36,7 @@ def exists(path: str) -> bool:
 
 
 def read(key: str) -> str | None:
-    """None where the kernel has no such key. Raises OSError."""
+    """Returns the value; None if the kernel has no such key. Raises OSError."""
     return read_text(ROOT + key)
 
 
@@ -50,7 +49,7 @@ def is_writable(key: str) -> bool:
 
 
 def write(key: str, value: str) -> None:
-    """Raises OSError."""
+    """Writes the value. Raises OSError."""
     descriptor = os.open(ROOT + key, os.O_WRONLY)
     try:
         os.write(descriptor, value.encode())
@@ -59,10 +58,10 @@ def write(key: str, value: str) -> None:
 
 
 def ensure(key: str, value: str, *, optional: bool = False) -> str | None:
-    """Returns what a setting was before; None where there is no such key.
+    """Sets the value, and returns the one before; None if there is no such key.
 
-    A value that is as wanted is not written: /proc/sys may be read-only, as in containers that run containers, with
-    all set beforehand. Raises OperationFailed where it has to be written and cannot; what is `optional` then stays.
+    A value that is set already is not written: /proc/sys may be read-only, as in containers that run containers, with
+    all set beforehand. Raises OperationFailed if it cannot be written; an `optional` one is then left unchanged.
     """
     before = read(key)
     if before is not None and before != value:
@@ -76,9 +75,9 @@ def change(key: str, before: str, value: str, *, optional: bool = False) -> None
         write(key, value)
     except OSError as error:
         if not optional or error.errno not in UNWRITABLE:
-            wish = f"{dotted(key)}={value}"
-            remedy = f"it is {before}: set {wish} from where /proc/sys can be written"
-            raise OperationFailed(f"cannot set {wish}: {error.strerror} ({remedy})") from None
+            setting = f"{dotted(key)}={value}"
+            remedy = f"it is {before}: set {setting} where /proc/sys is writable"
+            raise OperationFailed(f"cannot set {setting}: {error.strerror} ({remedy})") from None
 
 
 def dotted(key: str) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
 RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
 TC_H_ROOT, TC_H_INGRESS = 0xFFFFFFFF, 0xFFFFFFF1
-ARRIVING = 0xFFFFFFF2  # filters of what arrives, whether of the discipline ingress or of clsact
+ARRIVING = 0xFFFFFFF2  # filters of received packets, of qdisc ingress or clsact
 ROOT_HANDLE, INGRESS_HANDLE, FILTER_CLASS = 1 << 16, 0xFFFF << 16, 1 << 16 | 1
 TCA_KIND, TCA_OPTIONS = 1, 2
 TCA_TBF_PARMS, TCA_TBF_RATE64, TCA_TBF_BURST = 1, 4, 6
@@ -46,14 +46,14 @@ MIRRED = Struct("=IIiiiiI")  # index, capab, action, refcnt, bindcnt, eaction, i
 
 
 class Bucket(Record):
-    """A token bucket as the kernel tells it: bytes a second, bytes that may wait."""
+    """A token bucket: bytes a second, bytes that may wait."""
 
     rate: int
     limit: int
 
 
 def new_token_bucket(index: int, rate: int, burst: int, limit: int) -> Message:
-    """At the root of what the link sends: `rate` in bytes a second, `burst` and `limit` in bytes."""
+    """Adds tbf as the link's root qdisc: `rate` in bytes a second, `burst` and `limit` in bytes."""
     short = min(rate, UINT32)
     options = [
         attribute(TCA_TBF_PARMS, TBF.pack(0, 0, 0, 0, 0, short, 0, 0, 0, 0, 0, 0, limit, 0, 0)),
@@ -66,7 +66,7 @@ def new_token_bucket(index: int, rate: int, burst: int, limit: int) -> Message:
 
 
 def new_ingress(index: int) -> Message:
-    """The place for filters of what the link receives."""
+    """Adds the qdisc for filters of packets that the link receives."""
     payload = TCMSG.pack(AF_UNSPEC, index, INGRESS_HANDLE, TC_H_INGRESS, 0) + text(TCA_KIND, "ingress")
     return RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, payload
 
@@ -76,12 +76,12 @@ def delete_token_bucket(index: int) -> Message:
 
 
 def delete_ingress(index: int) -> Message:
-    """With the filters there."""
+    """Deletes the qdisc with its filters."""
     return RTM_DELQDISC, 0, TCMSG.pack(AF_UNSPEC, index, INGRESS_HANDLE, TC_H_INGRESS, 0)
 
 
 def new_redirect(index: int, to: int) -> Message:
-    """All that the link receives is sent by the link `to` instead."""
+    """Adds a filter: all packets that the link receives are sent by the link `to` instead."""
     head = TCMSG.pack(AF_UNSPEC, index, 0, INGRESS_HANDLE, SECOND_PRIORITY | ETH_P_ALL_NETWORK)
     mirred = attribute(TCA_MIRRED_PARMS, MIRRED.pack(0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, to))
     action = nest(1, text(TCA_ACT_KIND, "mirred"), nest(TCA_ACT_OPTIONS, mirred))
@@ -95,9 +95,10 @@ def new_redirect(index: int, to: int) -> Message:
 
 
 def new_loopback_guard(index: int, mark: int) -> Message:
-    """Drops packets that arrive for 127.0.0.0/8, unless a rule set the mark: answers that br_netfilter has led back.
+    """Adds a filter that drops packets received for 127.0.0.0/8, unless a rule set the mark: replies that br_netfilter
+    has passed on.
 
-    Before all other filters. Where the link is a bridge, it sees what the bridge hands up.
+    It comes before all other filters. On a bridge, it sees the packets that the bridge delivers to the host.
     """
     head = TCMSG.pack(AF_UNSPEC, index, GUARD_HANDLE, ARRIVING, FIRST_PRIORITY | ETH_P_IP_NETWORK)
     program = b"".join([
@@ -145,7 +146,7 @@ def ingress_filters(index: int) -> tuple[int, bytes]:
 
 
 def parse_token_bucket(data: bytes, index: int) -> Bucket | None:
-    """None where the queueing discipline is another, or another link's."""
+    """Returns None for another queueing discipline, or another link's."""
     found = attributes(data, TCMSG.size)
     if unpacked(TCMSG, data)[1] != index or found.get(TCA_KIND) != b"tbf\0":
         return None
@@ -156,7 +157,7 @@ def parse_token_bucket(data: bytes, index: int) -> Bucket | None:
 
 
 def redirects_to(data: bytes) -> int:
-    """The index of the link that a filter redirects to; 0 where it does something else."""
+    """Returns the index of the link that a filter redirects to; 0 for another filter."""
     options = attributes(attributes(data, TCMSG.size).get(TCA_OPTIONS, b""))
     action = attributes(attributes(options.get(TCA_U32_ACT, b"")).get(1, b""))
     mirred = attributes(action.get(TCA_ACT_OPTIONS, b"")).get(TCA_MIRRED_PARMS, b"")

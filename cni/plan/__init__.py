@@ -1,1 +1,1 @@
-"""What has to be done to a host, decided before anything is touched: pure values in, a plan out."""
+"""Plans: the operations on a host, decided before anything is changed; pure values in, a plan out."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def with_gateways(ips: tuple[IPConfig, ...]) -> tuple[IPConfig, ...]:
-    """Where the host is the gateway and the IPAM named none: the subnet's first address, if it has one."""
+    """Returns addresses with a gateway each: if the IPAM plugin returned none, the subnet's first address, if any."""
     found = []
     for ip in ips:
         first = IP(ip.address.family, ip.address.network.ip.value + 1)
@@ -33,20 +33,20 @@ def with_gateways(ips: tuple[IPConfig, ...]) -> tuple[IPConfig, ...]:
 
 
 def routes(attachment: Attachment) -> tuple[Route, ...]:
-    """The IPAM's routes, and a default route by family where the configuration asks for one and none is there."""
+    """Returns the IPAM's routes, and a default route of each family if it is requested and none exists."""
     found = list(attachment.lease.routes)
     if attachment.conf.is_default_gateway:
-        there = {route.dst for route in found if route.table is None}
+        destinations = {route.dst for route in found if route.table is None}
         for ip in attachment.lease.ips:
             default = Net(IP(ip.address.family, 0), 0)
-            if default not in there:
-                there.add(default)
+            if default not in destinations:
+                destinations.add(default)
                 found.append(Route(default, ip.gateway))
     return tuple(found)
 
 
 def gateway_interface(attachment: Attachment) -> str:
-    """Where the gateway's addresses are: the host's end, the bridge, or with a VLAN a link of its own into it."""
+    """Returns the interface of the gateway's addresses: the host's end, the bridge, or with a VLAN a link in it."""
     conf = attachment.conf
     if conf.routed:
         return attachment.names.host_interface
@@ -54,7 +54,7 @@ def gateway_interface(attachment: Attachment) -> str:
 
 
 def interfaces(attachment: Attachment) -> tuple[Interface, ...]:
-    """What the feature adds to the answer's interfaces."""
+    """Returns the interfaces that the feature adds to the result."""
     conf = attachment.conf
     if conf.routed or not (conf.vlan and conf.is_gateway):
         return ()
@@ -87,7 +87,7 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
 
 
 def _sysctls(attachment: Attachment) -> list[Operation]:
-    """As the reference sets them: duplicate detection only on demand, neighbours told of a new owner."""
+    """Returns the sysctls that the reference sets: duplicate address detection only on demand."""
     ifname = attachment.owner.ifname
     found: list[Operation] = []
     if attachment.facts.ipv6:
@@ -105,7 +105,7 @@ def _sysctls(attachment: Attachment) -> list[Operation]:
 
 
 def _notices(attachment: Attachment) -> list[Operation]:
-    """From now on the interface tells its neighbours of its addresses; what it said at coming up would be lost."""
+    """Makes the interface announce its addresses from now on; an announcement at link up would be lost."""
     ifname = attachment.owner.ifname
     found: list[Operation] = [ContainerSysctl(f"net/ipv4/conf/{ifname}/arp_notify", "1")]
     if any(ip.address.family == 6 for ip in attachment.lease.ips):
@@ -114,7 +114,7 @@ def _notices(attachment: Attachment) -> list[Operation]:
 
 
 def _routes(attachment: Attachment) -> list[Operation]:
-    """Each route once, through its own gateway or else the family's; what is on the link has none."""
+    """Returns each route once, by its own gateway or else the family's; a route on the link has none."""
     found: dict[Operation, None] = {}
     for route in routes(attachment):
         on_link = route.scope is not None and route.scope >= SCOPE_LINK

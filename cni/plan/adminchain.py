@@ -1,4 +1,4 @@
-"""The administrator's chain: in the reference firewall plugin it is asked before anything is accepted."""
+"""The administrator's chain: in the reference firewall plugin packets pass it before any rule accepts them."""
 
 from __future__ import annotations
 

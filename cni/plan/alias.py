@@ -1,7 +1,7 @@
-"""The alias of a host interface (ip-link(8), `alias`): whose it is, and which rules were made for it.
+"""The alias of a host interface (ip-link(8), `alias`): its owner, and the rules that were added for it.
 
-DEL's configuration may differ from ADD's, and somebody may flush the rules: the alias says what there was, and goes
-with the interface. After the owner's label come phrases: `; KEYWORD word word`.
+DEL's configuration may differ from ADD's, and the rules may be flushed: the alias describes them, and is deleted with
+the interface. After the owner's label come phrases: `; KEYWORD word word`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ MORE = "..."  # the phrase did not fit
 
 
 class Alias(Record):
-    """`label` is the owner's; `guarded`: the only source MAC address allowed; `addresses` with prefix, of which the
-    rules are; `hairpin`: who is masqueraded on the way through the ports (cni.config.portmap). `whole`: nothing was
-    left out for want of room.
+    """The content of an alias. `label`: the owner's; `guarded`: the only allowed source MAC address; `addresses` with
+    prefix, for which there are rules; `hairpin`: whose connections to the ports are masqueraded (cni.config.portmap).
+    `whole`: nothing was omitted for lack of space.
     """
 
     label: str
@@ -34,7 +34,7 @@ class Alias(Record):
 
     @property
     def text(self) -> str:
-        """With as many words as there is room for: one that was cut would read as another."""
+        """The alias, with as many whole words as fit: a truncated word could be read as another."""
         text = self.label
         for phrase in self._phrases():
             room = LENGTH - len(f"; {PORTS} {MORE}")
@@ -46,18 +46,18 @@ class Alias(Record):
         return text if self.whole else f"{text}; {MORE}"
 
     def _phrases(self) -> list[list[str]]:
-        found = [[GUARDED, mac_text(self.guarded)]] if self.guarded else []
+        phrases = [[GUARDED, mac_text(self.guarded)]] if self.guarded else []
         if self.masqueraded:
-            found.append([MASQUERADED])
+            phrases.append([MASQUERADED])
         if self.addresses:
-            found.append([ADDRESSES, *[address.text for address in self.addresses]])
+            phrases.append([ADDRESSES, *[address.text for address in self.addresses]])
         if self.ports:
-            found.append([PORTS, self.hairpin, *[mapping.text for mapping in self.ports]])
-        return found
+            phrases.append([PORTS, self.hairpin, *[mapping.text for mapping in self.ports]])
+        return phrases
 
 
 def parse_alias(text: str) -> Alias:
-    """Of an alias that others wrote, all is label; words that are not understood are passed over."""
+    """Reads an alias; one that podwire did not write is all label, and unknown words are ignored."""
     label, *phrases = text.split("; ")
     found = Alias(label)
     for phrase in phrases:

@@ -1,4 +1,4 @@
-"""One attachment: who, under which configuration, on what host, with which lease."""
+"""An attachment: its owner, configuration, host and lease."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Facts(Record):
 
 
 class Names(Record):
-    """Derived from the owner; CHECK takes them from what ADD answered. `guarded_mac`: the only one that frames from the
-    container may have, where that is checked; tuning, chained behind, may give it another.
+    """Names and MAC addresses, derived from the owner; for CHECK, from the result of ADD. `guarded_mac`: the only
+    source address of frames from the container, if that is checked; tuning, chained behind, may set another address.
     """
 
     host_interface: str
@@ -36,7 +36,7 @@ class Names(Record):
 
 
 class Attachment(Record):
-    """`lease` is the IPAM's result, empty for a network without addresses; `sandbox` is CNI_NETNS."""
+    """An attachment. `lease` is the IPAM's result, empty for a network without addresses; `sandbox` is CNI_NETNS."""
 
     owner: Owner
     sandbox: str
@@ -50,7 +50,7 @@ class Attachment(Record):
         return tuple([ip.address for ip in self.lease.ips])
 
     def gateway(self, family: int) -> IP | None:
-        """The first gateway of the family that the lease names."""
+        """Returns the first gateway of the family in the lease."""
         for ip in self.lease.ips:
             if ip.gateway is not None and ip.address.family == family:
                 return ip.gateway
@@ -58,9 +58,9 @@ class Attachment(Record):
 
 
 def names_of(owner: Owner, mac: bytes | None, lease: Result) -> Names:
-    """`mac`: the container's where the user chose one; else it follows from the first leased address.
+    """Returns an attachment's names. `mac`: the one that the user chose; by default derived from the first address.
 
-    So whoever gets the address next has the same MAC address, and what neighbours remember stays true.
+    So the next container with the address has the same MAC address, and neighbour entries stay valid.
     """
     if mac is None and lease.ips:
         mac = mac_of("container", owner.network, lease.ips[0].address.ip.text)

@@ -1,4 +1,4 @@
-"""The shaping feature: a token bucket for what goes into the container, and one behind a detour for what comes out."""
+"""The bandwidth feature. Ingress: tbf on the host interface. Egress: redirected to an ifb with its own tbf."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LATENCY_MS = 25  # how long a packet may wait for its tokens, beyond the burst: 
 
 
 class TokenBucket(Record):
-    """What the interface sends is limited (tc-tbf(8)): bytes a second, bytes; it goes with the interface."""
+    """A limit of packets that the interface sends (tc-tbf(8)): bytes a second, bytes; deleted with the interface."""
 
     interface: str
     rate: int
@@ -25,7 +25,7 @@ class TokenBucket(Record):
 
     @property
     def limit(self) -> int:
-        """Bytes that may wait."""
+        """The bytes that may wait."""
         return min(self.rate * LATENCY_MS // 1000 + self.burst, (1 << 32) - 1)
 
     def describe(self) -> str:
@@ -34,7 +34,7 @@ class TokenBucket(Record):
 
 
 class Ifb(Record):
-    """An intermediate functional block: what the container sends is sent once more by it, where it can be shaped.
+    """An intermediate functional block: packets from the container are redirected to it, where a qdisc limits them.
 
     `paired`: it is deleted together with the host's interface, in one step.
     """
@@ -50,7 +50,7 @@ class Ifb(Record):
 
 
 class MirredRedirect(Record):
-    """All that arrives at the host's interface takes the way through the ifb; it goes with the interface."""
+    """A filter that redirects all packets received on the host's interface to the ifb; deleted with the interface."""
 
     host_interface: str
     ifb: str
@@ -71,7 +71,7 @@ def ifb_mac(owner: Owner) -> bytes:
 
 
 def interfaces(conf: Bandwidth, owner: Owner) -> tuple[Interface, ...]:
-    """What the feature adds to the answer's interfaces."""
+    """Returns the interfaces that the feature adds to the result."""
     return (Interface(ifb_name(owner), mac_text(ifb_mac(owner))),) if conf.egress else ()
 
 

@@ -1,4 +1,4 @@
-"""The accept feature: where the host's firewall drops what it forwards, the containers' traffic is accepted.
+"""The accept feature: if the host's firewall drops forwarded packets, the containers' traffic is accepted.
 
 An accept in podwire's own table would not do: the packet still meets the other chain, whose drop is final
 (nftables(8), verdict statements). So podwire's rules go into the table of the chain that drops.
@@ -26,8 +26,8 @@ JUMP = "podwire containers"  # the comment of the rule that leads there
 class Accept(Record):
     """Shared by the containers of a subnet, so DEL leaves it, unless the subnet is one address.
 
-    `inbound`: new connections to the containers are accepted as well, otherwise only answers and what came through a
-    host port.
+    `inbound`: new connections to the containers are accepted as well, otherwise only replies and connections
+    through a host port.
     """
 
     subnets: tuple[Net, ...]
@@ -49,13 +49,13 @@ def operations(addresses: Iterable[Net], *, inbound: bool) -> tuple[Operation, .
 
 
 def rejected(chain: str, table: str) -> str:
-    """The same of a chain whose last rule lets nothing pass."""
+    """Returns the message about a chain whose last rule rejects all packets; `table` with its family."""
     remedy = FIREWALLD_REMEDY if table.endswith(" firewalld") else "accept traffic of the containers before it"
     return f"chain {chain} of table {table} rejects what is forwarded (its last rule): {remedy}"
 
 
 def dropped(chain: str, table: str) -> str:
-    """What a person is told who has to see to it; `table` with its family."""
+    """Returns the message about a chain with policy drop; `table` with its family."""
     return (
         f"chain {chain} of table {table} drops what is forwarded (policy drop):"
         " accept traffic of the containers there, or set its policy to accept"

@@ -1,7 +1,7 @@
-"""Other people's firewalls, judged by their rules: may a new connection of a container pass?
+"""The audit of foreign firewall rules: may a new connection of a container pass?
 
-Only what surely excludes such a connection counts against a rule; all that is not understood may let it pass. So a
-verdict of "dropped" can be relied on, and a node whose administrator has seen to its containers is never called unfit.
+A rule excludes such a connection only if that is certain; a rule that is not understood may let it pass. So the result
+"dropped" is reliable, and a node whose administrator has accepted the containers is never reported as unusable.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ STATES = ("--ctstate", "--state")
 
 
 class Rule(Record):
-    """One rule of a chain, as far as it is understood.
+    """A rule of a chain, as far as it is understood.
 
-    `target`: ACCEPT, the chain that it leads to, or whatever lets nothing pass. `incoming`: the interface
-    that it asks for, with * at the end for all that begin so; empty for any. `bound`: it asks for certain
-    destinations. `answers`: it lets no new connection pass. `ends`: it rejects or drops everything.
+    `target`: ACCEPT, the chain that it jumps to, or any other verdict. `incoming`: the interface that it matches, with
+    * at the end as a prefix; empty for any. `bound`: it matches certain destinations. `answers`: it lets no new
+    connection pass. `ends`: it rejects or drops every packet.
     """
 
     target: str
@@ -33,10 +33,10 @@ class Rule(Record):
 
 
 def may_pass(rules: Mapping[str, Sequence[Rule]], chain: str, interface: str, *, ours: bool = False) -> bool:
-    """Whether one of the chain's rules, or of those that it leads to, may accept what comes in by the interface.
+    """Returns True if one of the chain's rules, or of chains that it jumps to, may accept packets from the interface.
 
-    `interface` may end in *, too. What is bound to destinations counts only where `ours`, the container's interface,
-    was asked for: then somebody has decided what containers may reach.
+    `interface` may end in *, too. A rule for certain destinations counts only if the container's interface was matched
+    (`ours`): then the administrator has decided what containers may reach.
     """
     for rule in rules.get(chain, ()):
         if rule.answers or (rule.incoming and not _overlap(rule.incoming, interface)):
@@ -50,7 +50,7 @@ def may_pass(rules: Mapping[str, Sequence[Rule]], chain: str, interface: str, *,
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether two names, each with * at its end for all that begin so, may mean the same interface."""
+    """Returns True if two names, each with * at its end as a prefix, may match the same interface."""
     if not one.endswith("*"):
         one, other = other, one
     if not one.endswith("*"):
@@ -60,7 +60,7 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def read_iptables(listed: str) -> dict[str, list[Rule]]:
-    """The rules of `iptables -S`, by chain."""
+    """Returns the rules of `iptables -S`, by chain."""
     found: dict[str, list[Rule]] = {}
     for words in [line.split() for line in listed.splitlines()]:
         if len(words) >= 2 and words[0] == "-A":
@@ -71,12 +71,12 @@ def read_iptables(listed: str) -> dict[str, list[Rule]]:
 
 
 def rejects(rules: Mapping[str, Sequence[Rule]], chain: str) -> bool:
-    """Returns whether whatever reaches the chain's last rule is rejected or dropped by it."""
+    """Returns True if the chain's last rule rejects or drops every packet."""
     return bool(rules.get(chain)) and rules[chain][-1].ends
 
 
 def drops(listed: str, chain: str) -> bool:
-    """Whether `iptables -S` says that the chain's policy is to drop."""
+    """Returns True if the chain's policy in `iptables -S` is DROP."""
     return f"-P {chain} DROP" in listed.splitlines()
 
 

@@ -1,4 +1,4 @@
-"""The isolation feature (ingressPolicy of `firewall`): bridges that exchange nothing, and ports of one bridge."""
+"""The isolation feature (ingressPolicy of `firewall`): of bridges from each other, and of ports of one bridge."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class IsolatedPort(Record):
 
 
 def ruleset() -> RulesetFragment:
-    """Bridges that isolate, and pairs of a bridge with itself: what stays on one may pass, unless it is isolated.
+    """Returns the sets of isolating bridges, and of pairs of a bridge with itself: packets within one bridge may pass,
+    unless it is isolated.
 
     A drop here is final, whatever other chains accept (nftables(8), verdict statements).
     """

@@ -18,17 +18,17 @@ LINK_LOCAL_PREFIX = b"\xfe\x80" + bytes(6)
 
 
 def bridge_mac(attachment: Attachment) -> bytes:
-    """What the bridge has, or what it gets: fixed, since it would else follow its lowest port."""
+    """Returns the bridge's MAC address, or the one that it gets: fixed, since it would else be its lowest port's."""
     return attachment.facts.bridge_mac or _new_bridge_mac(attachment)
 
 
 def _new_bridge_mac(attachment: Attachment) -> bytes:
-    """Returns the MAC address of a bridge that podwire makes; one that has it needs none to be chosen."""
+    """Returns the MAC address of a bridge that podwire makes; a bridge that has it needs no other."""
     return mac_of("bridge", attachment.facts.node, attachment.conf.bridge)
 
 
 def link_local(mac: bytes) -> Net:
-    """As an interface of this MAC address would choose it (RFC 4291, appendix A)."""
+    """Returns the link-local address of an interface with this MAC address (RFC 4291, appendix A)."""
     identifier = bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
     return Net(IP.from_packed(LINK_LOCAL_PREFIX + identifier), 64)
 
@@ -75,15 +75,15 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
 
 
 def alias_of(attachment: Attachment) -> Alias:
-    """What DEL and whoever restores flushed rules have to know; ports under conditions are not told."""
+    """Returns the alias, for DEL and for restoring flushed rules; ports with conditions are omitted."""
     conf = attachment.conf
-    told = conf.ports if not conf.ports.special else conf.ports._replace(mappings=())
+    ports = conf.ports if not conf.ports.special else conf.ports._replace(mappings=())
     return Alias(
         label=attachment.owner.label,
         guarded=attachment.names.container_mac if conf.mac_spoof_check else None,
-        addresses=attachment.addresses if conf.ip_masq or told.mappings else (),
+        addresses=attachment.addresses if conf.ip_masq or ports.mappings else (),
         masqueraded=conf.ip_masq and bool(attachment.lease.ips),
-        hairpin=told.masqueraded if told.mappings else "",
-        ports=told.mappings,
-        whole=told.mappings == conf.ports.mappings,
+        hairpin=ports.masqueraded if ports.mappings else "",
+        ports=ports.mappings,
+        whole=ports.mappings == conf.ports.mappings,
     )

@@ -1,4 +1,4 @@
-"""The loopback feature: the interface lo is up, whatever name the runtime says."""
+"""The loopback feature: the interface lo is up, whatever name the runtime passes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NO_MAC = "00:00:00:00:00:00"
 
 
 class LoopbackUp(Record):
-    """`label`: the owner's; the interface of another container is left alone at DEL."""
+    """The loopback interface is up. `label`: the owner's; DEL keeps the interface of another container."""
 
     ifname: str
     label: str

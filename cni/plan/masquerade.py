@@ -18,7 +18,7 @@ POSTROUTING = "postrouting"
 
 
 class Masquerade(Record):
-    """Packets of `address.ip` that leave its subnet take the host's source address."""
+    """Source NAT to the host's address for packets of `address.ip` that leave its subnet."""
 
     address: Net
     label: str
@@ -33,7 +33,7 @@ class Masquerade(Record):
 
 
 def masquerade_chain(address: Net) -> str:
-    """One chain a subnet; nft takes letters, digits, `/`, `.`, `_` and `-` in a name."""
+    """Returns the name of the subnet's chain; nft accepts letters, digits, `/`, `.`, `_` and `-` in a name."""
     return f"masquerade-{address.network.text.replace(':', '_')}"
 
 
@@ -42,7 +42,7 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
 
 
 def ruleset(addresses: Sequence[Net]) -> RulesetFragment:
-    """The maps that lead from an address to its subnet's chain, and these subnets' chains."""
+    """Returns the maps from addresses to their subnets' chains, and these chains."""
 
     def lines() -> list[str]:
         maps = [(masquerade_map(family), ADDRESS_TYPE[family]) for family in (4, 6)]

@@ -1,7 +1,6 @@
-"""The vocabulary: everything that podwire does to a host is one of these records.
+"""The operations of every attachment: each change of a host is one of these records, or one in a feature's file.
 
-Each describes itself as the command that a person would type. How it is applied, released and compared with what
-the kernel says is cni.kernel's knowledge.
+Each describes itself as a shell command. cni.effects applies, releases and compares it with the kernel's state.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ if TYPE_CHECKING:
     from cni.protocol.result import Route
 
     class Operation(Protocol):
-        """What every word of the vocabulary can do; those of features that few networks use are in their files."""
+        """A change of the host; those of features that few networks use are in the features' files."""
 
         def describe(self) -> str: ...
 
 
 class Bridge(Record):
-    """A bridge that exists and is up; shared by attachments, so DEL leaves it. `mtu` 0: the kernel's choice."""
+    """A bridge that exists and is up; shared by attachments, so DEL keeps it. `mtu` 0: the kernel's default."""
 
     name: str
     mac: bytes
@@ -38,9 +37,9 @@ class Bridge(Record):
 
 
 class IgnoreAdvertisements(Record):
-    """Router advertisements that reach the host's interface configure nothing: a container may send them.
+    """Router advertisements on the host's interface are ignored, since a container may send them.
 
-    Else a container's would give the host an address and a default route (CVE-2020-10749).
+    Otherwise they would add an address and a default route to the host (CVE-2020-10749).
     """
 
     interface: str
@@ -56,7 +55,7 @@ class IgnoreAdvertisements(Record):
 class Veth(Record):
     """A pair: the host's end up, and a port of the bridge if one is named; the container's end still down.
 
-    The alias on the host's end holds the owner's label and what must be restored when others flush it. `group`: for
+    The alias on the host's end holds the owner's label and the data to restore flushed rules. `group`: for
     DEL, the group of the host's end, whose links are deleted together.
     """
 
@@ -90,7 +89,7 @@ class BridgePort(Record):
 
 
 class ContainerSysctl(Record):
-    """`required`: the key must exist, otherwise a kernel without it is tolerated."""
+    """A sysctl of the container. `required`: the key must exist; otherwise a kernel without it is tolerated."""
 
     key: str
     value: str
@@ -101,7 +100,7 @@ class ContainerSysctl(Record):
 
 
 class Forwarding(Record):
-    """The host routes packets of the family; shared, so DEL leaves it."""
+    """The host forwards packets of the family; shared, so DEL keeps it."""
 
     family: int
 
@@ -114,9 +113,9 @@ class Forwarding(Record):
 
 
 class ContainerAddress(Record):
-    """`detect_duplicates`: IPv6 duplicate address detection (RFC 4862) runs before the address may be used.
+    """An address of the container. `detect_duplicates`: IPv6 duplicate address detection (RFC 4862) runs first.
 
-    `subnet_on_link`: the kernel adds a route to the subnet out of the interface.
+    `subnet_on_link`: the kernel adds a route to the subnet by the interface.
     """
 
     ifname: str
@@ -138,7 +137,7 @@ class ContainerUp(Record):
 
 
 class ContainerRoute(Record):
-    """`route.gw` is None for what is directly on the link; `source`: the preferred source address."""
+    """A route of the container. `route.gw` is None for one on the link; `source`: the preferred source address."""
 
     ifname: str
     route: Route
@@ -174,9 +173,9 @@ class GatewayAddress(Record):
 
 
 class WaitReady(Record):
-    """The port forwards and the addresses are usable; with `announce`, the neighbours have been told who has them.
+    """A wait until the port forwards and the addresses are usable; with `announce`, they are then announced.
 
-    What is announced before the port forwards is lost, and neighbours would keep the old MAC of a reused address.
+    An announcement before the port forwards is lost, and neighbours would keep the old MAC of a reused address.
     """
 
     host_interface: str

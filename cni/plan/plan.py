@@ -1,4 +1,4 @@
-"""The plan of an attachment: the features' operations in order, and the answer that will be true afterwards."""
+"""The plan of an attachment: the features' operations in order, and the result of ADD."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Plan(Record):
-    """Operations in the order of their application, and the answer that will be true afterwards."""
+    """Operations in the order of their application, and the result that is true afterwards."""
 
     operations: tuple[Operation, ...]
     result: Result
 
 
 def plan_attachment(attachment: Attachment) -> Plan:
-    """The features' operations in the order that is safe: no packet leaves before its rules are in place."""
+    """Returns the features' operations in a safe order: no packet leaves before its rules exist."""
     conf, lease = attachment.conf, attachment.lease
     if conf.is_gateway or conf.routed:
         lease = lease._replace(ips=address.with_gateways(lease.ips))
@@ -49,7 +49,7 @@ def plan_attachment(attachment: Attachment) -> Plan:
 
 
 def _connection(attachment: Attachment) -> tuple[tuple[Operation, ...], tuple[Interface, ...], int]:
-    """Returns the link's operations, the interfaces that it makes, and the place of the container's among these."""
+    """Returns the link's operations, the interfaces that it adds, and the index of the container's among these."""
     if attachment.conf.routed:
         from cni.plan import routed
 

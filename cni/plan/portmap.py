@@ -1,4 +1,4 @@
-"""The ports feature: ports of the host that lead to the container, each an element of a map."""
+"""The portmap feature: ports of the host that are mapped to the container, each an element of a map."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOOPBACK = {4: "127.0.0.0/8", 6: "::1"}
 
 
 class HostPort(Record):
-    """What arrives at a port of the host goes to `ip` and the mapping's container port. Nobody else may have it."""
+    """A port of the host, mapped to `ip` and the mapping's container port. No other container may have it."""
 
     mapping: PortMapping
     ip: IP
@@ -35,7 +35,7 @@ class HostPort(Record):
 
 
 class PortOverlap(Record):
-    """Refuses an attachment whose ports another container has on other addresses of the host: both would share them."""
+    """A check that no other container has the ports on other addresses of the host: both would share them."""
 
     ports: tuple[HostPort, ...]
 
@@ -45,7 +45,7 @@ class PortOverlap(Record):
 
 
 class UnmappedFlows(Record):
-    """UDP connections to these ports of the host that began before they led to `ip`: they would keep to their way."""
+    """Deletion of UDP flows to these ports of the host from before the mapping to `ip`: they would bypass it."""
 
     mappings: tuple[PortMapping, ...]
     ip: IP
@@ -55,7 +55,7 @@ class UnmappedFlows(Record):
 
 
 class MappedFlows(Record):
-    """UDP connections through these ports to `ip`: forgotten when the ports are released, hence planned before them."""
+    """Deletion of UDP flows through these ports to `ip`, when the ports are released; hence planned before them."""
 
     mappings: tuple[PortMapping, ...]
     ip: IP
@@ -69,7 +69,7 @@ def _forgetting(mappings: tuple[PortMapping, ...]) -> str:
 
 
 class Condition(Record):
-    """Only what meets `expression` (nft) goes through the port; also where another bit marks it."""
+    """A condition of a port: only packets that match `expression` (nft) are mapped; also used for another mark bit."""
 
     port: HostPort
     expression: str
@@ -85,8 +85,8 @@ class Condition(Record):
 
 
 class Hairpin(Record):
-    """Connections through a host port that come from the container's own subnet, or from everybody, take the host's
-    address: the answers would otherwise find a way past it.
+    """Source NAT of connections through a host port from the container's own subnet, or from everywhere: replies would
+    otherwise bypass the host.
     """
 
     address: Net
@@ -103,11 +103,11 @@ class Hairpin(Record):
 
 
 class LoopbackRouting(Record):
-    """127.0.0.1 may be left through the interface that leads to the container, for its `address`. Shared by
-    containers, unless `label` is empty: then the setting goes with the interface.
+    """route_localnet of the interface towards the container, for its `address`. Shared by containers, unless `label` is
+    empty: then the setting is deleted with the interface.
 
-    `pair`: the interface is the host's end of a pair that another plugin has made for this container. A third one may
-    want its place for filters, as the reference bandwidth does, which fails where the place is taken.
+    `pair`: the interface is the host's end of a pair that another plugin has made for this container. A third plugin
+    may need its ingress qdisc, as the reference bandwidth does, which fails if there is one.
     """
 
     interface: str
@@ -133,7 +133,9 @@ def host_port_key(port: HostPort) -> str:
 
 
 def operations(conf: Ports, addresses: tuple[Net, ...], label: str) -> tuple[Operation, ...]:
-    """`addresses`: the container's, of which each family's first is used. What restrains a port comes before it."""
+    """Returns the operations of mapped ports. `addresses`: the container's; each family's first is used. A port's
+    condition comes before it.
+    """
     found: list[Operation] = []
     for family in (4, 6):
         address = next((one for one in addresses if one.family == family), None)
@@ -163,7 +165,9 @@ def route_localnet(interface: str) -> str:
 def loopback_routing(
     conf: Ports, addresses: tuple[Net, ...], toward: str, label: str, *, pair: bool = False
 ) -> tuple[LoopbackRouting, ...]:
-    """`toward`: the interface that leads to the container, which has to be there already; empty for none."""
+    """Returns the operation for route_localnet. `toward`: the interface towards the container, which has to exist;
+    empty for none.
+    """
     reachable = any(mapping.serves(4) and _from_loopback(mapping) for mapping in conf.mappings)
     address = next((one for one in addresses if one.family == 4), None)
     if address is None or not (reachable and toward) or conf.masqueraded == NOBODY:
@@ -172,14 +176,14 @@ def loopback_routing(
 
 
 def _from_loopback(mapping: PortMapping) -> bool:
-    """The mapping can be reached by an address of 127.0.0.0/8."""
+    """Returns True if the mapping is reachable by an address of 127.0.0.0/8."""
     return mapping.host_ip is None or mapping.host_ip.is_loopback
 
 
 def ruleset(hairpins: Sequence[Hairpin], conditions: Sequence[Condition]) -> RulesetFragment:
-    """Ports of the host: where to, and on the way back from whom they seem to come.
+    """Returns the maps of host ports and the chains for destination NAT and source NAT.
 
-    The bit in a packet's mark says that it has come through a host port; for what finds no port, it is cleared.
+    The bit in a packet's mark means "through a host port"; it is cleared if no port is found.
     """
     bits = [MARK_BIT, *[one.mark_bit for one in conditions]]
 
@@ -208,8 +212,9 @@ def _source(hairpin: Hairpin) -> str:
 
 
 def _entrances() -> list[str]:
-    """From outside and from the host itself; and what must not enter, since where route_localnet is set the kernel
-    no longer sees to that. Answers are marked for the interfaces' own filters (cni.effects.route_localnet).
+    """Returns the base chains for packets from outside and from the host itself, and those that drop packets for
+    127.0.0.0/8 from outside, as the kernel does without route_localnet. Replies are marked for the interfaces' own
+    filters (cni.effects.route_localnet).
     """
     conditional = []
     for family, protocol in PROTOCOL.items():
@@ -247,7 +252,7 @@ def _port_maps() -> list[str]:
 
 
 def _marking(bit: int) -> list[str]:
-    """A destination that is found ends the chain with the bit set."""
+    """Returns the chains of a mark bit: a destination that is found ends the chain with the bit set."""
     mark = 1 << bit
     rules = [f"meta mark set meta mark | {mark:#x}"]
     for family in (4, 6):
@@ -268,7 +273,7 @@ def port_text(port: HostPort) -> str:
 
 
 def standby_text(port: HostPort) -> str:
-    """The port of a container that holds it by another attachment: key and target, and where its packets go."""
+    """Returns the element of a port that the container holds by another attachment: key, target and chain."""
     element = f'{host_port_key(port)} . {port.target} comment "{port.label}" : goto {OPEN_PORTS}'
     return f"add element {INET} {standby_map(host_port_map(port))} {{ {element} }}"
 

@@ -1,6 +1,6 @@
 """The routed link: a veth pair without a bridge, each container behind its own gateway on the host's end.
 
-All that the container sends passes the host's routing, also to its neighbours of the same subnet.
+The host routes all packets of the container, also those to neighbours of the same subnet.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CONTAINER_INDEX = 1  # the container's place among the interfaces
 
 
 class HostAddress(Record):
-    """The gateway's address on the host's end of one pair; it goes with the interface."""
+    """The gateway's address on the host's end of one pair; deleted with the interface."""
 
     interface: str
     address: Net
@@ -32,7 +32,7 @@ class HostAddress(Record):
 
 
 class HostRoute(Record):
-    """The host's way to one container; it goes with the interface."""
+    """The host's route to one container; deleted with the interface."""
 
     interface: str
     ip: IP

@@ -1,4 +1,4 @@
-"""Evidence of an attachment: DEL may be led to a container that has the path, and an interface of the name, by now."""
+"""Evidence of an attachment: DEL's path may be another container's by now, with an interface of the same name."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class Traces(Record):
-    """Evidence that tells the container's end of an attachment from another's of that name: the key in the alias of its
-    peer, ADD's answer (`mac`, `hosts`: the host's interfaces), its addresses. `bridge`: of which the peer is a
-    port, empty where there is none. `knows_leases`: without addresses here, the attachment has none any more.
+    """Evidence that an interface of that name is the attachment's: the key in the alias of its peer, ADD's result
+    (`mac`, `hosts`: the host's interfaces), its addresses. `bridge`: the master of the peer, empty if there is none.
+    `knows_leases`: without addresses here, the attachment has none any more.
     """
 
     key: str
@@ -26,7 +26,7 @@ class Traces(Record):
 
 
 def traces_of(owner: Owner, previous: Result, addresses: tuple[Net, ...], bridge: str, knows_leases: bool) -> Traces:
-    """`previous`: ADD's answer as far as the runtime tells it."""
+    """Returns the evidence. `previous`: ADD's result, as far as the runtime passes it."""
     inside = [one.mac.lower() for one in previous.interfaces if one.name == owner.ifname and one.sandbox]
     hosts = tuple([one.name for one in previous.interfaces if not one.sandbox and one.name != bridge])
     return Traces(owner.key, inside[0] if inside else "", hosts, addresses, bridge, knows_leases)

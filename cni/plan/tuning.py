@@ -1,8 +1,8 @@
-"""The tuning feature: settings of the container's interface and kernel, whose originals are kept until DEL.
+"""The tuning feature: settings of the container's interface and kernel, whose previous values are saved until DEL.
 
-They lie in a file in the format of the reference tuning plugin, so that either program restores what the other has
-changed. It ignores our keys: `sysctl`, since it restores no such settings, `owner`, the attachment's label, `netns`,
-the namespace that they are of, and `spelled`, of each sysctl what was written and what the kernel made of it.
+They are in a file in the format of the reference tuning plugin, so that either program restores what the other has
+changed. It ignores our keys: `sysctl`, since it does not restore sysctls, `owner`, the attachment's label, `netns`, the
+namespace of the settings, and `spelled`, for each sysctl the value that was written and the kernel's spelling of it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SYSCTL, OWNER, NAMESPACE, SPELLED = "sysctl", "owner", "netns", "spelled"
 
 
 class SavedSettings(Record):
-    """What is there before the changes is kept in the file; DEL restores whatever the file holds by then."""
+    """The settings before the changes, saved in the file; DEL restores the content of the file."""
 
     file: str
     label: str
@@ -40,7 +40,7 @@ class SavedSettings(Record):
 
 
 class SetContainerSysctl(Record):
-    """`key`: a path below /proc/sys."""
+    """A sysctl of the container. `key`: a path below /proc/sys."""
 
     key: str
     value: str
@@ -69,7 +69,7 @@ class SetLink(Record):
 
 
 def words(settings: LinkSettings) -> dict[str, str]:
-    """Of each setting that is given, what ip(8) calls it and its value."""
+    """Returns, for each setting that is given, ip(8)'s keyword and its value."""
     return {name: f"{WORDS[name]} {_word(getattr(settings, name))}" for name in settings.given}
 
 
@@ -82,7 +82,7 @@ def _word(value: bytes | bool | int) -> str:
 
 
 def file_of(data_dir: str, owner: Owner) -> str:
-    """Where the reference keeps them."""
+    """Returns the file of the saved settings, the reference's."""
     return f"{data_dir}/{owner.container_id}_{owner.ifname}.json"
 
 
@@ -98,14 +98,14 @@ def operations(conf: Tuning, owner: Owner) -> tuple[Operation, ...]:
 
 
 def restoring(saved: Settings, ifname: str) -> tuple[SetLink | SetContainerSysctl, ...]:
-    """In reverse; each setting on its own, so that one which is refused does not keep others from it."""
+    """Returns the settings in reverse, each on its own, so that an error of one does not prevent the others."""
     link = {name: getattr(saved.link, name) for name in saved.link.given}
     links = [SetLink(ifname, LinkSettings(**{name: value})) for name, value in link.items()]
     return (*reversed(links), *[SetContainerSysctl(key, value) for key, value in reversed(saved.sysctls)])
 
 
 def as_answered(conf: Tuning, ifname: str, previous: Result) -> Tuning:
-    """Returns the configuration with what the whole chain answered of its settings: a later plugin may change them."""
+    """Returns the configuration with the values of the chain's result: a later plugin may change them."""
     link = conf.settings.link
     for interface in previous.interfaces:
         if interface.name == ifname and interface.sandbox:
@@ -124,7 +124,7 @@ def _mac(text: str) -> bytes | None:
 
 
 def answered(link: LinkSettings, ifname: str, previous: Result, tells_mtu: bool) -> Result:
-    """The answer of those before, with what the container's interface has now. `tells_mtu`: also where none did."""
+    """Returns the previous result with the interface's settings. `tells_mtu`: with the MTU even if there was none."""
 
     def rewritten(interface: Interface) -> Interface:
         if interface.name != ifname or not interface.sandbox:
@@ -137,7 +137,7 @@ def answered(link: LinkSettings, ifname: str, previous: Result, tells_mtu: bool)
 
 
 def saved_text(found: Settings, label: str, earlier: bytes | None, namespace: str = "") -> str:
-    """The file's content. What an earlier plugin has kept is older, and stays: a chain may tune an interface twice."""
+    """Returns the file's content. Values of an earlier plugin are the originals, and stay: a chain may tune twice."""
     held = _members(earlier)
     values = {name: getattr(found.link, name) for name in found.link.given}
     texts = {JSON_KEYS[name]: mac_text(one) if isinstance(one, bytes) else one for name, one in values.items()}
@@ -149,7 +149,7 @@ def saved_text(found: Settings, label: str, earlier: bytes | None, namespace: st
 
 
 def with_spelled(content: bytes | None, spelled: dict[str, tuple[str, str]]) -> str:
-    """The file's content with what was written and what the kernel made of it, by key."""
+    """Returns the file's content with the written value and the kernel's spelling of it, by key."""
     held = _members(content)
     earlier = held.get(SPELLED)
     pairs: dict[str, JsonValue] = {key: list(pair) for key, pair in spelled.items()}
@@ -157,19 +157,19 @@ def with_spelled(content: bytes | None, spelled: dict[str, tuple[str, str]]) -> 
 
 
 def is_as_written(key: str, written: str, value: str, content: bytes | None) -> bool:
-    """True where the kernel still has what it made of the value that was written."""
+    """Returns True if the sysctl has the kernel's spelling of the value that was written."""
     spelled = _members(content).get(SPELLED)
     pair = spelled.get(key) if isinstance(spelled, dict) else None
     return pair == [written, value] or _words(value) == _words(written)
 
 
 def _words(value: str) -> list[str | int]:
-    """The kernel parts several values by tabs, and tells numbers in decimal, whatever it was given."""
+    """Splits values: the kernel separates several by tabs, and prints numbers in decimal, whatever was written."""
     return [_number(word) for word in value.split()]
 
 
 def _number(word: str) -> str | int:
-    """As the kernel reads one (lib/kstrtox.c): 0x begins a hexadecimal number, 0 an octal one."""
+    """Reads a number as the kernel (lib/kstrtox.c): 0x begins a hexadecimal number, 0 an octal one."""
     digits = word.lstrip("-+").lower()
     base = 16 if digits.startswith("0x") else 8 if len(digits) > 1 and digits.startswith("0") else 10
     try:
@@ -179,7 +179,7 @@ def _number(word: str) -> str | int:
 
 
 def read_saved(content: bytes) -> Settings:
-    """Garbage holds nothing."""
+    """Returns the saved settings; none if the content is malformed."""
     members = _members(content)
     fields = Fields(members, "", ConfigErrors())
     link = LinkSettings(
@@ -199,12 +199,12 @@ def read_saved(content: bytes) -> Settings:
 
 
 def saved_label(content: bytes) -> str:
-    """Whose the originals are; empty where podwire did not keep them."""
+    """Returns the owner's label; empty if podwire did not write the file."""
     return _text(content, OWNER)
 
 
 def saved_namespace(content: bytes) -> str:
-    """Which namespace the originals are of; empty where nothing tells."""
+    """Returns the namespace of the saved settings; empty if unknown."""
     return _text(content, NAMESPACE)
 
 

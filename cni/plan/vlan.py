@@ -1,4 +1,4 @@
-"""The VLAN feature: which VLANs a container's port of the bridge is in, and the gateway's own place in one."""
+"""The VLAN feature: the VLANs of a container's bridge port, and the gateway's interface in one of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PortVlan(Record):
 
 
 class RemovePortVlan(Record):
-    """A new port's default VLAN, taken away."""
+    """Removal of a new port's default VLAN."""
 
     port: str
     vid: int
@@ -41,7 +41,7 @@ class RemovePortVlan(Record):
 
 
 class VlanGateway(Record):
-    """The gateway's place in one VLAN: a veth pair of the host, one end a port of the bridge; shared."""
+    """The gateway's interface in one VLAN: a veth pair of the host, one end a port of the bridge; shared."""
 
     name: str
     mac: bytes
@@ -78,7 +78,7 @@ def gateway(attachment: Attachment) -> VlanGateway:
 
 
 def gateway_operations(attachment: Attachment) -> list[Operation]:
-    """Makes the gateway's interface, and keeps the host from following routers of the VLAN."""
+    """Returns the gateway's interface, on which the host ignores router advertisements."""
     made: list[Operation] = [gateway(attachment)]
     if attachment.facts.ipv6:
         made.append(IgnoreAdvertisements(gateway_interface(attachment)))

@@ -237,7 +237,7 @@ def test_a_port_is_isolated_and_stays_what_else_it_is(machine: Machine, node: No
     assert (told["hairpin"], told["isolated"]) == (True, True)
     machine.run("bridge", "link", "set", "dev", port, "isolated", "off")
     missed = node.call("CHECK", called, who, program="firewall")
-    assert (missed.code, f"{port} is no isolated port" in missed.message) == (101, True)
+    assert (missed.code, f"{port} is not an isolated port" in missed.message) == (101, True)
 
 
 def _always_absent() -> None:

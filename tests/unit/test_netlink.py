@@ -272,7 +272,7 @@ def test_a_dump_of_which_a_part_was_lost_is_tried_again(kernel: Kernel, monkeypa
 
 def test_the_wait_for_an_answer_is_bounded(kernel: Kernel) -> None:
     kernel.ours.setblocking(False)
-    with pytest.raises(OperationFailed, match="no answer of the kernel within 10 s"):
+    with pytest.raises(OperationFailed, match="no answer from the kernel within 10 s"):
         kernel.netlink.request(20, 0, b"")
     real = Netlink(rtnl.NETLINK_ROUTE)
     seconds, _ = struct.unpack("@ll", real._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16))
