@@ -22,3 +22,22 @@ def test_a_folder_is_made_with_all_above_it(tmp_path: Path) -> None:
 def test_a_file_system_that_makes_none_is_an_error(path: str) -> None:
     with pytest.raises(OSError, match="No such file or directory"):
         folders.make(path, 0o700)
+
+
+def test_a_folder_that_another_process_made_meanwhile_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, seen = folders.os.mkdir, []
+
+    def slow(path: str, mode: int) -> None:
+        seen.append(path)
+        if seen.count(path) > 1:
+            made(path, mode)
+        made(path, mode)
+
+    monkeypatch.setattr(folders.os, "mkdir", slow)
+    folders.make(f"{tmp_path}/a/b", 0o700)
+    assert (tmp_path / "a/b").is_dir()
+
+
+def test_a_path_without_a_folder_above_it_is_an_error() -> None:
+    with pytest.raises(FileNotFoundError):
+        folders.make("", 0o700)

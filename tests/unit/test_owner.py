@@ -10,7 +10,7 @@ import pytest
 
 from cni.protocol import owner
 from cni.protocol.address import mac_text, parse_mac
-from cni.protocol.owner import Owner, digest, label_keys, mac_of, network_key, same_container
+from cni.protocol.owner import Owner, digest, label_keys, mac_of, network_key, same_container, stale
 from cni.protocol.request import ifname_error
 
 ONE = Owner("net", "c1", "eth0")
@@ -113,3 +113,16 @@ def test_labels_tell_whether_the_container_is_the_same(
     first: tuple[str, str, str], other: tuple[str, str, str], same: bool
 ) -> None:
     assert same_container(Owner(*first).label, Owner(*other).label) is same
+
+
+def test_an_owner_knows_its_own_label() -> None:
+    assert ONE.has(ONE.label)
+    assert not any(ONE.has(other.label) for other in OTHERS)
+    assert not ONE.has("a comment of an administrator")
+
+
+def test_a_label_is_stale_if_no_valid_attachment_of_its_network_has_it() -> None:
+    is_stale = stale("net", {("c1", "eth0"), ("c9", "eth0")})
+    assert not is_stale(ONE.label)
+    assert [is_stale(other.label) for other in OTHERS] == [True, True, False, False, True]
+    assert not is_stale("a comment of an administrator")
