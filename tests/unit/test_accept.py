@@ -411,3 +411,22 @@ DESTINATION4 = nft_rules.to_subnet(FORWARD, NET4)
 def test_rules_of_nftables_are_understood(expressions: bytes, rule: Rule) -> None:
     sets = {"__set0": [struct.pack("=I", 2), struct.pack("=I", 4)], "__map0": [struct.pack("=I", 8)]}
     assert understand(answered(expressions), {3: "eth3"}, lambda name: sets[name]) == rule
+
+
+def test_a_chain_rejects_by_its_last_rule() -> None:
+    rules = read_iptables("-P FORWARD ACCEPT\n-N EMPTY\n-A FORWARD -j ACCEPT\n-A FORWARD -j DROP\n-A OPEN -j ACCEPT")
+    assert forward_audit.rejects(rules, "FORWARD")
+    assert not any(forward_audit.rejects(rules, chain) for chain in ("EMPTY", "OPEN", "ABSENT"))
+
+
+def test_a_chain_that_rejects_is_named_with_the_remedy() -> None:
+    assert "chain FORWARD of table inet filter" in forward_accept.rejected("FORWARD", "inet filter")
+    assert forward_accept.FIREWALLD_REMEDY in forward_accept.rejected("filter_FORWARD", "inet firewalld")
+
+
+def test_accepted_subnets_are_each_once_and_described() -> None:
+    (accept,) = forward_accept.operations([parse_net("10.1.2.3/24"), parse_net("10.1.2.4/24")], inbound=False)
+    assert (accept.families, accept.inbound) == ((4,), False)
+    assert accept.describe().endswith("accept 10.1.2.0/24 and answers to it")
+    assert accept._replace(inbound=True).describe().endswith("accept 10.1.2.0/24")
+    assert forward_accept.operations([], inbound=True) == ()

@@ -203,3 +203,9 @@ def test_addresses_of_special_use_are_known(text: str, loopback: bool, link_loca
 def test_address_families_are_those_of_the_socket_interface(family: int, number: int) -> None:
     assert address_family(family) == number
     assert ip_family(number) == family
+
+
+@pytest.mark.parametrize("packed", [b"", bytes(3), bytes(5), bytes(17)])
+def test_an_address_has_four_or_sixteen_bytes(packed: bytes) -> None:
+    with pytest.raises(ValueError, match=f"{len(packed)} bytes"):
+        IP.from_packed(packed)

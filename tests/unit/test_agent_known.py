@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cni.agent.model.cluster_state import ClusterState
 from cni.agent.model.events import Changed, Configured, Failed, Held, Listed, Recovered
-from cni.agent.model.lease import Endpoint, Lease, Node, NodeAddress
+from cni.agent.model.lease import Endpoint, Lease, Node, NodeAddress, node_of
+from cni.agent.model.leaseformat import derived_mac
 from cni.agent.model.network import parse_network_config
 from cni.protocol.address import parse_ip, parse_mac, parse_net
 
@@ -143,3 +144,20 @@ def test_the_own_lease_counts_where_it_is_of_the_nodes_network() -> None:
     assert found.lease_of(CONFIG, Node("host-gw", 0, (NodeAddress(parse_ip("192.0.2.1")),))) is None
     assert found.lease_of(CONFIG, NODE._replace(addresses=(*NODE.addresses, NodeAddress(parse_ip("fd00::1"))))) is None
     assert ClusterState().lease_of(CONFIG, NODE) is None
+
+
+def test_a_held_lease_of_another_network_is_not_the_nodes_own() -> None:
+    found = known()
+    assert found.lease_of(CONFIG, NODE) == OWN
+    other = parse_network_config(b'{"Network": "10.6.0.0/16", "Backend": {"Type": "vxlan"}}', "it")
+    assert found.lease_of(other, NODE) is None
+    assert found.lease_of(CONFIG, NODE._replace(vni=2)) is None
+    assert ClusterState().lease_of(CONFIG, NODE) is None
+
+
+def test_a_nodes_part_of_its_lease_has_a_vtep_with_vxlan_alone() -> None:
+    ip = parse_ip("192.0.2.1")
+    address = NodeAddress(ip, derived_mac(ip, 1))
+    assert node_of(CONFIG.backend, [ip]) == Node("vxlan", 1, (address,))
+    host_gw = parse_network_config(b'{"Network": "10.5.0.0/16", "Backend": {"Type": "host-gw"}}', "it")
+    assert node_of(host_gw.backend, [ip]) == Node("host-gw", 0, (NodeAddress(ip),))

@@ -441,3 +441,9 @@ def test_however_many_peers_there_are_a_change_is_about_a_few(prefix: int) -> No
         one = Lease((Endpoint(subnet, IP(4, (198 << 24) + number), mac),), "vxlan", 1)
         assert len(peers.put(one.key, one)) <= 2
     assert len(peers.served) == 100
+
+
+def test_a_lease_with_an_address_that_no_node_has_is_not_served() -> None:
+    peers = peers_of(lease("10.5.2.0/24", "127.0.0.1", "02"))
+    assert peers.served == {}
+    assert [text for text in peers.errors.values() if "127.0.0.1" in text]

@@ -263,3 +263,9 @@ def test_of_several_ways_out_the_longest_prefix_decides_who_is_near() -> None:
     assert links.direct_interface(parse_ip("10.49.0.1")) == WIRE
     assert not links.direct_interface(parse_ip("10.50.0.1"))
     assert not links.direct_interface(parse_ip("192.0.2.1"))
+
+
+def test_states_are_the_same_by_their_entries_alone() -> None:
+    near, far = way("10.5.2.0/24", "192.0.2.2"), way("10.5.2.0/24", "198.51.100.2")
+    assert forwarding_state([near], MIXED).is_same(forwarding_state([near], MIXED))
+    assert not forwarding_state([near], MIXED).is_same(forwarding_state([far], MIXED))

@@ -161,3 +161,23 @@ def test_all_faults_are_refused_in_one() -> None:
     with pytest.raises(InvalidConfig) as refusal:
         errors.raise_if_any()
     assert refusal.value.message == "invalid network configuration: a: odd; b: even"
+
+
+def test_a_message_holds_as_many_errors_as_have_room_and_counts_the_others() -> None:
+    errors = ConfigErrors()
+    for number in range(1000):
+        errors.add(f"key{number}", "is wrong")
+    assert errors.count == 1000
+    assert 10 < len(errors.messages) < 1000
+    errors.add("short", "")
+    assert "short: " not in errors.messages
+    with pytest.raises(InvalidConfig, match=f"{1001 - len(errors.messages)} more$"):
+        errors.raise_if_any()
+
+
+@pytest.mark.parametrize("path", ["/" + "a" * 256, "/a" * 2000])
+def test_a_path_that_no_file_can_have_is_an_error(path: str) -> None:
+    reader = fields(f'{{"key": "{path}"}}')
+    assert reader.file_path("key") == ""
+    assert reader.errors.count == 1
+    assert fields(f'{{"key": "{path[:255]}"}}').file_path("key") == path[:255]

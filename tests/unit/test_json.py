@@ -273,3 +273,17 @@ def test_random_documents_whole_and_damaged_have_one_meaning() -> None:
         assert outcome(text) == expected(text), text
         refused += outcome(text) == "refused"
     assert refused > 500
+
+
+def test_a_scanner_that_misses_its_errors_class_scans_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    scanner, calls = jsontext._scanner(), []
+
+    def scan(text: str, start: int) -> Any:
+        calls.append(start)
+        if len(calls) == 1:
+            raise SystemError("error return without exception set")
+        return scanner(text, start)
+
+    monkeypatch.setattr(jsontext, "_scanner", lambda: scan)
+    assert jsontext.parse(b'{"a": 1}', "it") == {"a": 1}
+    assert len(calls) == 2

@@ -149,3 +149,12 @@ def test_what_is_far_away_is_not_meant() -> None:
     assert nearest("zzzz", ["mtu", "bridge"]) == ""
     assert nearest("anything", []) == ""
     assert nearest("mut", ["bridge", "mtu", "mac"]) == "mtu"
+
+
+def test_a_value_that_is_no_object_has_no_keys() -> None:
+    assert notices(ipam="text") == []
+    assert notices("host-local", ipam={"type": "host-local", "ranges": [[5], "text"]}) == []
+
+
+def test_a_word_that_is_longer_than_all_known_has_no_nearest() -> None:
+    assert nearest("a" * 41, ["a" * 40]) == ""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cni.config.bandwidth import Bandwidth, Rate
-from cni.config.netconf import NetConf, parse_netconf
+from cni.config.netconf import NetConf, mtu_error, parse_netconf
 from cni.config.portmap import PortMapping, Ports
 from cni.config.vlan import VlanRange
 from cni.protocol.fields import ConfigErrors
@@ -370,3 +370,21 @@ def test_a_name_of_half_characters_is_a_name() -> None:
     """The text is not an error of the configuration's form, and must not be an internal error."""
     netconf, errors = conf('{"bridge": "\\ud800"}')
     assert (netconf.bridge, errors) == ("\ufffd", [])
+
+
+def test_an_mtu_below_ipv6s_is_an_error_with_ipv6_alone() -> None:
+    small, _ = conf_of({"mtu": 1000})
+    assert mtu_error(small, [4]) == ""
+    assert "1000" in mtu_error(small, [4, 6])
+    assert mtu_error(conf_of({"mtu": 1280})[0], [6]) == ""
+
+
+def test_ptp_does_not_read_the_keys_of_a_bridge() -> None:
+    ptp, errors = conf_of({"bridge": 5, "mtu": 1400}, program="ptp")
+    assert (ptp.mtu, errors) == (1400, [])
+
+
+def test_an_ipam_without_type_is_a_notice_of_a_drop_in() -> None:
+    bridge, errors = conf_of({"ipam": {"subnet": "10.1.2.0/24"}}, program="bridge")
+    assert errors == []
+    assert [notice for notice in bridge.notices if notice.startswith("ipam: ")]

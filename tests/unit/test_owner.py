@@ -10,7 +10,7 @@ import pytest
 
 from cni.protocol import owner
 from cni.protocol.address import mac_text, parse_mac
-from cni.protocol.owner import Owner, digest, label_keys, mac_of, network_key, same_container, stale
+from cni.protocol.owner import Owner, digest, label_keys, mac_of, network_key, same_container, stale_labels
 from cni.protocol.request import ifname_error
 
 ONE = Owner("net", "c1", "eth0")
@@ -122,7 +122,7 @@ def test_an_owner_knows_its_own_label() -> None:
 
 
 def test_a_label_is_stale_if_no_valid_attachment_of_its_network_has_it() -> None:
-    is_stale = stale("net", {("c1", "eth0"), ("c9", "eth0")})
+    is_stale = stale_labels("net", {("c1", "eth0"), ("c9", "eth0")})
     assert not is_stale(ONE.label)
     assert [is_stale(other.label) for other in OTHERS] == [True, True, False, False, True]
     assert not is_stale("a comment of an administrator")

@@ -261,3 +261,22 @@ def test_the_guard_says_whose_it_is() -> None:
 @pytest.mark.parametrize(("family", "key"), [(4, "net/ipv4/ip_forward"), (6, "net/ipv6/conf/all/forwarding")])
 def test_forwarding_is_a_setting_of_its_family(family: int, key: str) -> None:
     assert ops.Forwarding(family).key == key
+
+
+def test_without_ipv6_in_the_kernel_nothing_of_it_is_set() -> None:
+    facts = FACTS._replace(ipv6=False)
+    found = plan_attachment(attachment("10.1.2.3/24", facts=facts, isGateway=True, vlan=5)).operations
+    assert only(VlanGateway, found)
+    assert only(ops.IgnoreAdvertisements, found) == []
+    assert not any("ipv6" in setting.key for setting in only(ops.ContainerSysctl, found))
+
+
+def test_routers_are_followed_on_demand() -> None:
+    keys = [setting.key for setting in only(ops.ContainerSysctl, operations("2001:db8::3/64", acceptRA=True))]
+    assert not any(key.endswith(("accept_ra", "autoconf")) for key in keys)
+    assert any(key.endswith("keep_addr_on_down") for key in keys)
+
+
+def test_a_disabled_interface_is_not_set_up() -> None:
+    found = operations(disableContainerInterface=True)
+    assert only(ops.ContainerUp, found) + only(ops.WaitReady, found) == []

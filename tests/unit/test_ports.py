@@ -252,3 +252,9 @@ def test_a_mapping_is_a_word_that_reads_back(text: str, meant: PortMapping) -> N
 
 def test_a_list_of_words_reads_back_in_its_order() -> None:
     assert parse_mappings(list(TEXTS)) == tuple(TEXTS.values())
+
+
+@pytest.mark.parametrize("words", [["ip", "saddr", "192.0.2.1;"], ["iif lo # comment"], ['iifname "lo'], ["a\tb"]])
+def test_a_condition_of_more_than_one_expression_is_an_error(words: list[str]) -> None:
+    _, errors = parsed(HTTP, conditionsV4=words)
+    assert [text for text in errors if text.startswith("conditionsV4: ")]
