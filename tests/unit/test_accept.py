@@ -426,6 +426,7 @@ def test_a_chain_that_rejects_is_named_with_the_remedy() -> None:
 
 def test_accepted_subnets_are_each_once_and_described() -> None:
     (accept,) = forward_accept.operations([parse_net("10.1.2.3/24"), parse_net("10.1.2.4/24")], inbound=False)
+    assert isinstance(accept, forward_accept.Accept)
     assert (accept.families, accept.inbound) == ((4,), False)
     assert accept.describe().endswith("accept 10.1.2.0/24 and answers to it")
     assert accept._replace(inbound=True).describe().endswith("accept 10.1.2.0/24")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posix
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,15 +26,16 @@ def test_a_file_system_that_makes_none_is_an_error(path: str) -> None:
 
 
 def test_a_folder_that_another_process_made_meanwhile_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, seen = folders.os.mkdir, []
+    mkdir = posix.mkdir
+    seen: list[str] = []
 
     def slow(path: str, mode: int) -> None:
         seen.append(path)
         if seen.count(path) > 1:
-            made(path, mode)
-        made(path, mode)
+            mkdir(path, mode)
+        mkdir(path, mode)
 
-    monkeypatch.setattr(folders.os, "mkdir", slow)
+    monkeypatch.setattr(posix, "mkdir", slow)
     folders.make(f"{tmp_path}/a/b", 0o700)
     assert (tmp_path / "a/b").is_dir()
 
