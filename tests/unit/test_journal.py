@@ -169,7 +169,7 @@ def test_a_defect_in_an_undo_step_is_not_hidden(steps: Steps) -> None:
 
 def test_a_signal_that_interrupted_the_add_does_not_interrupt_its_rollback() -> None:
     """Waits for locks end by the signal in an ADD, and by their bound alone in its rollback."""
-    locks.heed(lambda: True)
+    locks.set_interrupts(lambda: True)
     heeded: list[int] = []
     with pytest.raises(KeyboardInterrupt):
         fail(KeyboardInterrupt(), lambda: heeded.append(len(locks._interrupted)))

@@ -116,9 +116,9 @@ def test_labels_tell_whether_the_container_is_the_same(
 
 
 def test_an_owner_knows_its_own_label() -> None:
-    assert ONE.has(ONE.label)
-    assert not any(ONE.has(other.label) for other in OTHERS)
-    assert not ONE.has("a comment of an administrator")
+    assert ONE.owns(ONE.label)
+    assert not any(ONE.owns(other.label) for other in OTHERS)
+    assert not ONE.owns("a comment of an administrator")
 
 
 def test_a_label_is_stale_if_no_valid_attachment_of_its_network_has_it() -> None:
