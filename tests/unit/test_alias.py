@@ -31,7 +31,7 @@ HTTP_TEXT = "80:8080/tcp"
 
 
 def alias(owner: Owner, addresses: Sequence[Net], **members: Any) -> str:
-    """What the plan writes on the host's interface."""
+    """Returns the alias that the plan writes on the host's interface."""
     conf = parse_netconf(PluginConfig(owner.network, "1.1.0", members, b""), {}, ConfigErrors())
     lease = Result(ips=tuple([IPConfig(one) for one in addresses]))
     attachment = Attachment(owner, "", conf, Facts("node", None, ipv6=True), names_of(owner, conf.mac, lease), lease)

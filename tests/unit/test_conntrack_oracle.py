@@ -30,7 +30,7 @@ POD, POD6 = "10.1.2.3", "2001:db8::3"
 
 
 def read(message: Message) -> tuple[tuple[int, int, int], Any]:
-    """What pyroute2 understands: type, flags and family, the attributes."""
+    """Returns the message as pyroute2 reads it: type, flags and family, the attributes."""
     kind, flags, payload = message
     found = oracle.nfct_msg(frame(kind, flags, 1, payload))
     found.decode()
@@ -131,7 +131,7 @@ def test_flows_to_a_port_are_asked_for_and_no_others(ip: str, family: int) -> No
 @pytest.mark.parametrize(("to", "pod", "family"), [(HOST, POD, 2), (HOST6, POD6, 10)])
 @pytest.mark.parametrize("zone", [None, 7])
 def test_a_flow_is_deleted_by_its_own_words(to: str, pod: str, family: int, zone: int | None) -> None:
-    """By its number, too: without it whatever has taken its place would go."""
+    """The message has the flow's ID: without it a flow that has taken its place would go."""
     sockets = Sockets(flow(to, pod, number=99, zone=zone))
     mapped(sockets, pod)
     ((kind, flags, payload),) = sockets.requests

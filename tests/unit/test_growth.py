@@ -32,7 +32,7 @@ POD = parse_net("10.1.2.3/24")
 
 
 def calls_of(monkeypatch: pytest.MonkeyPatch, holder: Any, name: str, work: Callable[[], object]) -> int:
-    """How often a function is called in the course of some work."""
+    """Returns the number of calls of a function in the course of some work."""
     function, calls = getattr(holder, name), []
 
     def counted(*arguments: Any) -> Any:

@@ -30,7 +30,7 @@ ELEMENTS = [ADDRESS, ADDRESS6, VALUE, LEAVES]
 
 
 def told(kind: Any, message: Message) -> Any:
-    """What pyroute2 understands."""
+    """Returns the message as pyroute2 reads it."""
     found = kind(framed(message))
     found.decode()
     return found

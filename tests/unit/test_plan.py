@@ -205,7 +205,7 @@ def test_a_vlan_without_gateway_needs_no_further_interface() -> None:
 
 
 def test_who_gets_an_address_next_has_its_mac_address_too() -> None:
-    """What neighbours remember of the address stays true, whoever has it."""
+    """Neighbours' caches stay true when the address has another owner."""
     lease = Result(ips=(IPConfig(parse_net("10.1.2.3/24")),))
     other = OWNER._replace(container_id="another")
     assert names_of(OWNER, None, lease).container_mac == names_of(other, None, lease).container_mac

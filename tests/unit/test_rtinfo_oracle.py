@@ -1,4 +1,4 @@
-"""What rtnetlink answers, read as pyroute2 writes it."""
+"""Tests that answers of rtnetlink, as pyroute2 encodes them, are read back."""
 
 from __future__ import annotations
 

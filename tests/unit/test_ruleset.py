@@ -69,7 +69,7 @@ def load(machine: Machine, text: str) -> None:
 
 
 def listed(machine: Machine) -> list[dict[str, Any]]:
-    """What the kernel has, each object by itself, without what nft counts."""
+    """Returns the kernel's objects one by one, without nft's handles and indexes."""
     objects = json.loads(machine.run("nft", "-j", "list", "ruleset").stdout)["nftables"]
     bodies = [(kind, body) for one in objects for kind, body in one.items() if kind != "metainfo"]
     return [{"is": kind} | {key: body[key] for key in body if key not in ("handle", "index")} for kind, body in bodies]

@@ -29,13 +29,13 @@ Attributes = list[tuple[str, Any]]
 
 @pytest.fixture(autouse=True)
 def _with_all_words_of_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What pyroute2 has not learned yet (kernel include/uapi/linux/pkt_sched.h, the enumeration TCA_TBF_)."""
+    """Adds the attributes that pyroute2 does not know (kernel include/uapi/linux/pkt_sched.h, enum TCA_TBF_*)."""
     later = (("TCA_TBF_RATE64", "uint64"), ("TCA_TBF_PRATE64", "uint64"), ("TCA_TBF_BURST", "uint32"))
     monkeypatch.setattr(tbf, "options", type("options", (tbf.options,), {"nla_map": (*tbf.options.nla_map, *later)}))
 
 
 def read(message: Message) -> tuple[tuple[int, int], dict[str, int], Any]:
-    """What pyroute2 understands: type and flags, the fixed part, the attributes."""
+    """Returns the message as pyroute2 reads it: type and flags, the fixed part, the attributes."""
     kind, flags, payload = message
     found = tcmsg(frame(kind, flags, 1, payload))
     found.decode()
@@ -192,7 +192,7 @@ def send(name: str, *messages: Message) -> int:
 
 
 def shown(machine: Machine, *command: str) -> Any:
-    """What tc says, but for the link's name, for what counts and for what tc sets without a meaning."""
+    """Returns tc's output without the link's name, counters and values that tc sets without a meaning."""
     said = machine.run("tc", "-j", "-d", *command).stdout
     ours = ("index", "pref", "linklayer", "flowid")  # only ATM is a link layer, only classes have flows
 
