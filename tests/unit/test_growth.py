@@ -129,7 +129,7 @@ def mappings(number: int) -> Fields:
 
 def test_ports_are_compared_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
     read = [partial(parse_ports, mappings(number)) for number in (FEW, MANY)]
-    few, many = [calls_of(monkeypatch, config_ports, "_contradict", work) for work in read]
+    few, many = [calls_of(monkeypatch, config_ports, "_conflict", work) for work in read]
     assert grows_no_faster(few, many), (few, many)
 
 
