@@ -102,9 +102,9 @@ def test_firewall_checks_releases_and_collects(world: World) -> None:
 @pytest.mark.parametrize(
     ("result", "word"),
     [
-        ({"ips": [{"address": "10.1.2.3/24"}]}, "no interface of the host"),
-        ({"interfaces": [{"name": "eth0", "sandbox": "/run/netns/x"}]}, "no interface of the host"),
-        ({"interfaces": [{"name": ""}]}, "no interface of the host"),
+        ({"ips": [{"address": "10.1.2.3/24"}]}, "no host interface"),
+        ({"interfaces": [{"name": "eth0", "sandbox": "/run/netns/x"}]}, "no host interface"),
+        ({"interfaces": [{"name": ""}]}, "no host interface"),
         ({"interfaces": [{"name": "much-too-long-for-a-name"}]}, "too long"),
     ],
 )
