@@ -53,7 +53,7 @@ def test_a_name_at_fault_hides_no_other_fault(bundle: Path, program: str, comman
     code, message = run(bundle, call(told, {"CNI_COMMAND": command}, program)).error
     assert code == 7
     assert "name: invalid characters found in network name 'a b'" in message
-    assert "plugins: is of a list of plugins" in message
+    assert "plugins: is a key of a plugin list" in message
     if (program, command) not in {*[(name, "STATUS") for name in CHAINED], ("flannel", "CHECK")}:
         assert "prevResult: expected an object" in message
 
