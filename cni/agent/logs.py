@@ -108,7 +108,7 @@ def finish() -> None:
 
 
 def enable_debug() -> None:
-    """What only somebody wants to know who searches for a fault."""
+    """Enables debug logging."""
     log.setLevel(logging.DEBUG)
 
 

@@ -166,7 +166,7 @@ def _others(host: Host, instance: Instance) -> bool:
 
 
 def addresses_now() -> set[IP]:
-    """Of this host, asked by a socket of its own: another thread wants to know."""
+    """Returns the host's addresses, by a socket of its own: another thread calls this."""
     route = RtnlSocket()
     try:
         return local_addresses(route)

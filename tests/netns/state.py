@@ -1,4 +1,4 @@
-"""What a machine looks like: all of it, to be compared before and after, or what it shows of one attachment."""
+"""The state of a machine: the whole, to be compared before and after, or the part of one attachment."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def read(path: str) -> str:
 
 
 def folder(wanted: Conflist) -> list[str]:
-    """What a runtime would take for a network, and what else is there but podwired's own memory."""
+    """Returns the files that a runtime would load, and all others except podwired's own copy."""
     return [name for name in os.listdir(os.path.dirname(wanted.path)) if name != f".{NAME}.podwired"]
 
 

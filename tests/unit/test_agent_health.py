@@ -1,4 +1,4 @@
-"""What podwired answers over HTTP, and what it tells its service manager."""
+"""Tests podwired's answers over HTTP, and its notifications of the service manager."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the store has told, and what of it has changed."""
+"""Tests the cluster's state as store events change it."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_what_nothing_is_said_of_is_as_in_flanneld() -> None:
 
 
 def reference_flags() -> dict[str, tuple[bool, str]]:
-    """Whether they take a value, and their default, by the help of flanneld."""
+    """Returns for each flag of flanneld's help whether it takes a value, and its default."""
     where = subprocess.run([ROOT / "hack/peers", "--where"], stdout=subprocess.PIPE, text=True, check=True)
     program = Path(where.stdout.strip()) / "flanneld"
     if not program.exists():

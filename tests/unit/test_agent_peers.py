@@ -1,4 +1,4 @@
-"""Which of the other nodes' leases podwired serves: held to a reference that compares each with each."""
+"""Tests which leases of other nodes are applied, against a reference that compares each with each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOST_GW = parse_network_config(b'{"Network": "10.5.0.0/16", "Backend": {"Type": 
 
 
 def lease(subnet: str, ip: str, mac: str = "", *, backend: str = "vxlan", vni: int = 1) -> Lease:
-    """Of the MAC address only the last byte is told."""
+    """Returns a lease; `mac` is the last byte of its MAC address."""
     return Lease((way(subnet, ip, mac),), backend, vni)
 
 
@@ -375,7 +375,7 @@ def overlap(one: Net, other: Net) -> bool:
 
 
 def any_lease(dice: random.Random, *, dual: bool) -> Lease:
-    """From so few of everything that there are conflicts of every kind."""
+    """Returns a random lease, from so few values that there are conflicts of every kind."""
     ways = [any_way(dice, 4, IP(4, 10 << 24 | 5 << 16), (17, 20, 24, 24, 24, 24, 26))]
     if dual and dice.random() < 0.7:
         ways.append(any_way(dice, 6, parse_ip("fd00:5::"), (57, 60, 64, 64, 64, 64)))

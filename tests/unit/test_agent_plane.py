@@ -28,7 +28,7 @@ def way(subnet: str, ip: str, mac: str = "02") -> Endpoint:
 
 
 class Kernel:
-    """What the kernel does with the messages: each replaces or deletes one entry."""
+    """A model of the kernel: each message replaces or deletes one entry."""
 
     def __init__(self, start: ForwardingState) -> None:
         self.tables = ForwardingState()
@@ -83,7 +83,7 @@ def same(one: ForwardingState, other: ForwardingState) -> bool:
 
 
 def made(actual: ForwardingState, wanted: ForwardingState, links: Links = FAR) -> ForwardingState:
-    """What is there after the changes."""
+    """Returns the state after the changes."""
     kernel = Kernel(actual)
     for message in changes(actual, wanted, links):
         kernel.take(message)
@@ -171,7 +171,7 @@ def test_a_route_is_made_after_its_entries_and_goes_before_them() -> None:
 
 
 def test_a_route_is_deleted_whoever_made_it() -> None:
-    """Those of flannel on the tunnel's device are taken over."""
+    """Routes of flannel on the tunnel's device are taken over."""
     old = forwarding_state([way("10.5.2.0/24", "192.0.2.2", "02")], FAR)
     (deletion,) = [
         payload for kind, _, payload in changes(old, ForwardingState(), FAR) if kind == rtnl_overlay.RTM_DELROUTE
@@ -180,7 +180,7 @@ def test_a_route_is_deleted_whoever_made_it() -> None:
 
 
 def any_actual(dice: random.Random, family: int) -> ForwardingState:
-    """What may be found: also what nobody has made on purpose."""
+    """Returns a random state of the kernel, also such as nobody has configured on purpose."""
     tables = ForwardingState()
     for _ in range(dice.randrange(12)):
         gw, index = any_ip(dice, family), dice.choice((DEVICE, WIRE, 99))
@@ -201,7 +201,7 @@ def any_mac(dice: random.Random) -> bytes:
 
 
 def any_wanted(dice: random.Random, family: int, links: Links) -> ForwardingState:
-    """Of peers that are served, which have nothing in common."""
+    """Returns a random desired state, of peers that have nothing in common."""
     places = dice.sample(range(8), dice.randrange(8))
     macs, ips = dice.sample(range(8), len(places)), dice.sample(range(8), len(places))
     base = 10 << (24 if family == 4 else 120)

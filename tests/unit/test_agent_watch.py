@@ -1,4 +1,4 @@
-"""Which of the kernel's changes disturb what podwired wants, and which are but echoes or others' matters."""
+"""Tests which notifications of the kernel contradict the desired state, and which are echoes or unrelated."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def link(
 
 
 def tunnel_from(local: str) -> bytes:
-    """What tells of the tunnel in a message about its device."""
+    """Returns the tunnel's attributes in a message about its device."""
     info = rtnl_overlay.VxlanInfo(1, WIRE, parse_ip(local), 8472, learning=False, gbp=False)
     message = rtnl_overlay.set_vxlan("x", info)[2]
     return message[len(rtnl.IFINFO.pack(0, 0, 0, 0, 0) + text(rtnl.IFLA_IFNAME, "x")) :]

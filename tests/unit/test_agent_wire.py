@@ -1,4 +1,4 @@
-"""How podwired holds on to its interface: on a model of the host, with a clock that the tests move."""
+"""Tests the pinned interface on a model of the host, with a clock that the tests move."""
 
 from __future__ import annotations
 

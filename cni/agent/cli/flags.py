@@ -98,7 +98,7 @@ class InvalidOptions(Exception):
 
 
 class FlagSet:
-    """What was said, and where. What cannot be read is noted as a fault."""
+    """The values of flags and variables, and their origin. Each value that cannot be parsed is noted as an error."""
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
         self._values: dict[str, list[str]] = {}
@@ -149,7 +149,7 @@ class FlagSet:
             raise InvalidOptions("; ".join(self._faults))
 
     def text(self, name: str) -> str:
-        """Of several the last, as in Go."""
+        """Returns the last of several values, as Go does."""
         return self._values.get(name, [BY_NAME[name].default])[-1]
 
     def texts(self, name: str) -> tuple[str, ...]:
@@ -178,7 +178,7 @@ class FlagSet:
         return number
 
     def ip(self, name: str, family: int = 0) -> IP | None:
-        """None where the text is empty. With a family it is a node's."""
+        """Returns None for an empty text. With a family the address has to be one that a node can have."""
         text = self.text(name)
         try:
             ip = parse_ip(text) if text else None

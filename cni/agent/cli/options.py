@@ -34,8 +34,8 @@ class HelpRequested(Exception):
 
 
 class Options(Record):
-    """Where neither `kube` nor `etcd` is the store, the nodes file is. `conflist` is None where the runtime is told by
-    somebody else. `healthz_port` 0: none. `notices` are to be logged.
+    """The options of one run. Without `kube` and `etcd` the store is the nodes file; `conflist` is None if podwired
+    installs none; `healthz_port` 0 disables the server; `notices` are to be logged.
     """
 
     kube: KubeOptions | None
@@ -58,7 +58,7 @@ class Options(Record):
 
 
 def parse_options(arguments: list[str], environment: Mapping[str, str]) -> Options:
-    """What flags say goes before the environment. Raises HelpRequested, InvalidOptions."""
+    """Parses flags, which precede variables of the environment. Raises HelpRequested, InvalidOptions."""
     given = FlagSet(arguments, environment)
     if given.boolean("help"):
         raise HelpRequested(usage(PROGRAM))
@@ -183,7 +183,7 @@ def _kube(given: FlagSet, environment: Mapping[str, str]) -> KubeOptions:
 
 
 def _endpoint(given: FlagSet, text: str, secure: bool) -> str:
-    """Where the scheme is left out, certificates decide, as for etcd's own client."""
+    """Returns the URL of an endpoint; the default scheme is https if there are certificates, as for etcdctl."""
     url = text.rstrip("/") if "://" in text else f"{'https' if secure else 'http'}://{text.rstrip('/')}"
     try:
         parts = urlsplit(url)

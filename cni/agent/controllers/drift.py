@@ -1,6 +1,6 @@
-"""Which of the kernel's changes disturb what the agent wants: a question asked of every change on the host.
+"""Drift detection: decides for every notification of the kernel whether it contradicts the desired state.
 
-Most are of containers that come and go; and one's own changes have echoes, which say just what is wanted.
+Most notifications are about containers that come and go, or echoes of the agent's own changes, which match it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NFT_RULES = (nft_rules.NFT_MSG_NEWCHAIN, nft_rules.NFT_MSG_DELCHAIN, nft_rules.N
 
 
 class Drift:
-    """What is wanted of the kernel, as it was last made so."""
+    """The desired state of the kernel, as it was last applied."""
 
     def __init__(self, table: str) -> None:
         """`table`: the agent's rules are in it."""

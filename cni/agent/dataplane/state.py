@@ -99,9 +99,9 @@ def forwarding_state(endpoints: Iterable[Endpoint], links: Links) -> ForwardingS
 
 
 def changes(actual: ForwardingState, wanted: ForwardingState, links: Links) -> list[Message]:
-    """What makes the one the other: first what new routes need, then the routes, then what is no longer needed.
+    """Returns the messages that turn the actual state into the wanted one: neighbours and FDB, routes, then removals.
 
-    So no packet meets a route whose tunnel end is unknown.
+    In this order no packet meets a route whose VTEP is unknown.
     """
     found = [
         rtnl_overlay.set_neighbour(links.device, ip, mac)

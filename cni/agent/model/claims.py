@@ -1,7 +1,7 @@
-"""Which leases claim which subnets and MAC addresses: an index, so that a change asks only those that it concerns.
+"""Index of the subnets and MAC addresses that leases claim, so that a change looks at the leases concerned only.
 
-Two leases conflict where their subnets overlap, or where one MAC address has two addresses on the wire: the forwarding
-database holds one. Several subnets behind one address are no conflict: a host that was given another name, or
+Two leases conflict if their subnets overlap, or if one MAC address has two addresses on the underlay: the FDB holds
+one. Several subnets behind one address are no conflict: a host that was given another name, or
 another subnet, has two leases until the older one ends.
 """
 

@@ -1,4 +1,4 @@
-"""What the store has told so far, and what follows from it for the peers: a value that news change, and no effect."""
+"""The state of the cluster, as the store's events have described it, and the peers that follow from it. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ClusterState:
         self._connected: tuple[Net, ...] = ()
 
     def handle(self, event: StoreEvent) -> bool:
-        """Whether more has changed than single peers."""
+        """Returns True if more has changed than single peers."""
         if isinstance(event, Changed):
             self._change(event)
             return False
@@ -77,7 +77,7 @@ class ClusterState:
         )
 
     def peers(self, config: NetworkConfig, own: Lease, connected: tuple[Net, ...]) -> Peers | None:
-        """None: they are not known yet. `connected`: the networks that this node itself is in."""
+        """Returns None until the leases are listed. `connected`: the networks that this node is connected to."""
         if self._leases is not None and (self._peers is None or self._connected != connected):
             self._peers, self._connected = Peers(config, own, connected), connected
             self._peers.load(self._leases)
@@ -89,6 +89,6 @@ class ClusterState:
         return bool(self._before)
 
     def take_changes(self) -> tuple[Before, Peers | None]:
-        """What was served before of every peer that changed since, and what is served now."""
+        """Returns the leases applied before, of every peer that has changed since, and the peers as they are now."""
         before, self._before = self._before, {}
         return before, self._peers

@@ -28,7 +28,7 @@ NOT_OF_NODES = tuple(
 
 
 class Endpoint(Record):
-    """How one family of a node is reached: its address on the wire, and with vxlan its VTEP's MAC address."""
+    """One family of a node: its subnet, its address on the underlay, and with vxlan the MAC address of its VTEP."""
 
     subnet: Net
     public_ip: IP
@@ -48,7 +48,7 @@ class NodeAddress(Record):
 
 
 class Node(Record):
-    """What this node's lease has to say. `addresses`: one for each family of the network; `vni` is vxlan's."""
+    """The node's part of its own lease. `addresses`: one for each family of the network; `vni` is vxlan's."""
 
     backend: str
     vni: int

@@ -76,7 +76,7 @@ class NetworkConfig(Record):
         return "" if inside else f"{subnet.text} is not in {network.text}"
 
     def network(self, family: int) -> Net:
-        """Of a family that is used."""
+        """Returns the network of a family that is enabled."""
         space = self.space(family)
         assert space is not None
         return space.network

@@ -42,9 +42,9 @@ class Peers:
         self._judge(leases)
 
     def put(self, key: str, lease: Lease | str | None) -> dict[str, Lease | None]:
-        """What the store says of a key now: a lease, a text that tells why it has none, or nothing any more.
+        """Takes in the lease of a key: a lease, the reason why it cannot be read, or None if it is gone.
 
-        Returns of every key for which something has changed the lease that was served. The own key is no peer's.
+        Returns, for every key that has changed, the lease that was applied before. The node's own key is ignored.
         """
         if key == self._own.key:
             return {}
@@ -89,7 +89,7 @@ class Peers:
         return None
 
     def _judge(self, keys: Iterable[str]) -> None:
-        """None of which is served at the moment."""
+        """Decides which of these leases, none of them applied at the moment, are applied."""
         ranks = self._claims.ranks(keys)
         for key in sorted(ranks, key=ranks.__getitem__):
             lease = self._claims.leases[key]

@@ -24,7 +24,7 @@ class Conflist(Record):
 
     @property
     def memory(self) -> str:
-        """Of what was written, so that it is known again whatever the source says by then. No runtime reads it."""
+        """Returns the path of the copy by which podwired recognizes its conflist later. No runtime reads it."""
         folder, name = os.path.split(self.path)
         return os.path.join(folder, f".{name}.podwired")
 
@@ -61,8 +61,8 @@ def remove(conflist: Conflist) -> list[str]:
 
 
 def _refuse_unless_list(text: str, what: str) -> None:
-    """Of what a runtime needs to take it for a network; the plugins judge their parts themselves. Keys match in their
-    own case alone, as in libcni. Raises CniError.
+    """Checks the keys that a runtime needs of a conflist; plugins validate their own. Keys are case-sensitive, as in
+    libcni. Raises CniError.
     """
     members = parse_object(text.encode(), what)
     errors = [] if _is_text(members.get("name")) else ["name: expected a text"]

@@ -26,7 +26,7 @@ def text_of(spaces: Iterable[tuple[Net, Net]], mtu: int, *, masquerades: bool) -
 
 
 def read(path: str) -> SubnetEnv | None:
-    """None where there is no such file, or nothing in it to be understood."""
+    """Returns None if the file is missing or invalid."""
     try:
         return parse_subnet_env(smallfile.read(path).decode("utf-8", "replace"), path)
     except (OSError, ValueError):

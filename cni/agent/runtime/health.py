@@ -1,4 +1,4 @@
-"""What others ask the agent over HTTP: is it alive, is it ready, what does it count. And what it tells its manager."""
+"""The agent's answers over HTTP (alive, ready, metrics), and its notifications of the service manager."""
 
 from __future__ import annotations
 

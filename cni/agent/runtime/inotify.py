@@ -1,4 +1,4 @@
-"""Whether somebody takes away or writes over a file that the agent has written (inotify(7))."""
+"""Watch on the files that the agent has written: somebody may remove or overwrite them (inotify(7))."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Files:
             self._libc.inotify_add_watch(self._descriptor, os.fsencode(folder), mask)
 
     def read(self) -> bool:
-        """Whether one of the files, or its folder, was touched; without waiting."""
+        """Returns True if one of the files, or its folder, was changed; does not wait."""
         try:
             data = os.read(self._descriptor, READ_BYTES)
         except BlockingIOError:

@@ -74,7 +74,7 @@ class Instance:
             self._file.remove()
 
     def _lock(self, path: str, mode: int, text: str) -> _Lock | None:
-        """None where no lock can be had: better two that may be at odds than none."""
+        """Returns None if no lock file can be written: two agents that may conflict are better than none."""
         try:
             os.makedirs(os.path.dirname(path), mode, exist_ok=True)
             lock = _Lock(path)

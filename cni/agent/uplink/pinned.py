@@ -152,7 +152,7 @@ class PinnedUnderlay:
         return found
 
     def _choose(self, purpose: _Purpose) -> Underlay:
-        """What the store wants counts where the user wants nothing."""
+        """Selects the interface; addresses from the store count only without addresses from the user."""
         families, told = purpose.families, purpose.told
         if self._selector.public_ips or not told:
             found = select_interface(self._route, families, self._selector)

@@ -1,4 +1,4 @@
-"""Which interface carries the traffic between nodes, and by which addresses others reach this one.
+"""External interface selection: the interface that carries the traffic between nodes, and the addresses for it.
 
 The rules are flannel's (pkg/ipmatch), so a node that changes over keeps its interface. Three dumps tell all there is to
 know: what the choice costs does not depend on what it has to try.
@@ -41,8 +41,8 @@ class Underlay(Record):
 
 
 class InterfaceSelector(Record):
-    """What the user says of the interface. Names (or addresses), then patterns, then whom it leads to: the first that
-    is met decides. Only where there is none of these, public addresses do.
+    """The user's choice of the interface. The first match of names (or addresses), then patterns, then the host
+    to be reached decides; public addresses decide only without these.
     """
 
     names: tuple[str, ...] = ()
@@ -125,7 +125,7 @@ class _Selection:
         return f"no interface has {ip.text} ({why})" if owner is None else _Candidate(owner, why, (ip,), named=True)
 
     def _matching(self, pattern: str) -> Iterator[_Candidate]:
-        """By an address of every family, else by name; only those that have all addresses."""
+        """Returns the interfaces that match by an address of every family, else by name, and have all addresses."""
         import re
 
         compiled = re.compile(pattern, re.ASCII)
