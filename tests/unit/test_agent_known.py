@@ -161,3 +161,7 @@ def test_a_nodes_part_of_its_lease_has_a_vtep_with_vxlan_alone() -> None:
     assert node_of(CONFIG.backend, [ip]) == Node("vxlan", 1, (address,))
     host_gw = parse_network_config(b'{"Network": "10.5.0.0/16", "Backend": {"Type": "host-gw"}}', "it")
     assert node_of(host_gw.backend, [ip]) == Node("host-gw", 0, (NodeAddress(ip),))
+
+
+def test_a_node_knows_the_macs_of_its_vteps() -> None:
+    assert NODE.macs == (OWN.endpoints[0].vtep_mac,)

@@ -447,3 +447,9 @@ def test_a_lease_with_an_address_that_no_node_has_is_not_served() -> None:
     peers = peers_of(lease("10.5.2.0/24", "127.0.0.1", "02"))
     assert peers.served == {}
     assert [text for text in peers.errors.values() if "127.0.0.1" in text]
+
+
+def test_the_own_lease_among_all_is_not_a_peers() -> None:
+    peers = Peers(SINGLE, OWN)
+    peers.load({OWN.key: OWN, TWO.key: TWO})
+    assert (peers.served, peers.errors) == ({TWO.key: TWO}, {})

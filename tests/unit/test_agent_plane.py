@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent.dataplane.state import PROTOCOL, ForwardingState, Links, NextHop, changes, forwarding_state
+from cni.agent.dataplane.state import PROTOCOL, ForwardingState, Links, NextHop, changes, forwarding_state, is_ours
 from cni.agent.model.lease import Endpoint
 from cni.kernel import rtnl, rtnl_overlay
 from cni.kernel.netlink import NLM_F_REPLACE
@@ -269,3 +269,11 @@ def test_states_are_the_same_by_their_entries_alone() -> None:
     near, far = way("10.5.2.0/24", "192.0.2.2"), way("10.5.2.0/24", "198.51.100.2")
     assert forwarding_state([near], MIXED).is_same(forwarding_state([near], MIXED))
     assert not forwarding_state([near], MIXED).is_same(forwarding_state([far], MIXED))
+
+
+def test_a_route_is_an_agents_by_its_protocol_and_network() -> None:
+    networks = [parse_net("10.5.0.0/16"), parse_net("fd00:5::/56")]
+    assert is_ours(PROTOCOL, parse_net("10.5.2.0/24"), networks)
+    assert not is_ours(PROTOCOL, parse_net("10.6.2.0/24"), networks)
+    assert not is_ours(PROTOCOL, parse_net("fd00:6::/64"), networks)
+    assert not is_ours(4, parse_net("10.5.2.0/24"), networks)

@@ -388,3 +388,8 @@ def test_an_ipam_without_type_is_a_notice_of_a_drop_in() -> None:
     bridge, errors = conf_of({"ipam": {"subnet": "10.1.2.0/24"}}, program="bridge")
     assert errors == []
     assert [notice for notice in bridge.notices if notice.startswith("ipam: ")]
+
+
+def test_an_ipam_without_type_is_an_error_of_podwires() -> None:
+    _, errors = conf_of({"ipam": {"subnet": "10.1.2.0/24"}})
+    assert [text for text in errors if text.startswith("ipam.type: missing")]

@@ -258,3 +258,9 @@ def test_a_list_of_words_reads_back_in_its_order() -> None:
 def test_a_condition_of_more_than_one_expression_is_an_error(words: list[str]) -> None:
     _, errors = parsed(HTTP, conditionsV4=words)
     assert [text for text in errors if text.startswith("conditionsV4: ")]
+
+
+@pytest.mark.parametrize("verdict", ["drop", "accept", "return"])
+def test_a_condition_with_a_verdict_is_an_error(verdict: str) -> None:
+    _, errors = parsed(HTTP, conditionsV4=["ip", "saddr", "192.0.2.1", verdict])
+    assert [text for text in errors if text.startswith("conditionsV4: ") and verdict in text]
