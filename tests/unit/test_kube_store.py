@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -168,6 +169,19 @@ def test_thousands_of_nodes_are_listed_page_by_page(api: KubeApi, tmp_path: Path
     with running(api, tmp_path) as recorder:
         until(lambda: len(recorder.leases) == 248, "all are listed")
     assert api.kinds().count("list") >= 3
+
+
+def test_a_compressed_list_is_read(api: KubeApi, tmp_path: Path) -> None:
+    """The API server compresses answers of more than 128 KiB, in chunks."""
+    items = [api.nodes["one"], api.nodes["two"]]
+    page = gzip.compress(json.dumps({"kind": "NodeList", "metadata": {"resourceVersion": "9"}, "items": items}).encode())
+    pieces = [chunk(page[start : start + 50]) for start in range(0, len(page), 50)]
+    api.fail("list", [head(Transfer_Encoding="chunked", Content_Encoding="gzip"), *pieces, b"0\r\n\r\n"])
+    with running(api, tmp_path) as recorder:
+        recorder.wait_leases("two")
+    assert recorder.errors == []
+    assert api.kinds().count("list") == 1
+    assert api.server.requests[0].headers["accept-encoding"] == "gzip"
 
 
 def test_a_bookmark_moves_the_place_that_is_gone_on_from(api: KubeApi, recorder: StoreRecorder) -> None:

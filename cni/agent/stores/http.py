@@ -125,7 +125,7 @@ def body_of(response: BaseHTTPResponse) -> bytes:
     parts, size = [], 0
     try:
         with _deadline(WHOLE_SECONDS, response.shutdown):
-            for part in response.stream(PIECE):
+            for part in response.stream(PIECE, decode_content=True):
                 parts.append(part)
                 size += len(part)
                 if size > LARGEST:
@@ -192,7 +192,7 @@ class Lines:
         """Yields complete lines that are not empty, until the server ends. Raises HTTPError, OSError, ValueError."""
         rest: list[bytes] = []
         size = 0
-        for chunk in self._response.stream(PIECE):
+        for chunk in self._response.stream(PIECE, decode_content=True):
             first, *later = chunk.split(b"\n")
             rest.append(first)
             size += len(first)
