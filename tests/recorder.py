@@ -31,7 +31,6 @@ class StoreRecorder:
 
     def record(self, event: StoreEvent) -> None:
         with self._lock:
-            self.events.append(event)
             if isinstance(event, Configured):
                 self.configured = event
                 node, self._node = self._node, None
@@ -49,6 +48,7 @@ class StoreRecorder:
                 self.failure = event.reason
             elif isinstance(event, Recovered):
                 self.failure = ""
+            self.events.append(event)  # last: those who wait for it read what follows from it
 
     def _kept(self, lease: Lease | str) -> Lease | str:
         return lease if self._dated or not isinstance(lease, Lease) else lease._replace(created=0)
