@@ -174,7 +174,9 @@ def test_thousands_of_nodes_are_listed_page_by_page(api: KubeApi, tmp_path: Path
 def test_a_compressed_list_is_read(api: KubeApi, tmp_path: Path) -> None:
     """The API server compresses answers of more than 128 KiB, in chunks."""
     items = [api.nodes["one"], api.nodes["two"]]
-    page = gzip.compress(json.dumps({"kind": "NodeList", "metadata": {"resourceVersion": "9"}, "items": items}).encode())
+    page = gzip.compress(
+        json.dumps({"kind": "NodeList", "metadata": {"resourceVersion": "9"}, "items": items}).encode()
+    )
     pieces = [chunk(page[start : start + 50]) for start in range(0, len(page), 50)]
     api.fail("list", [head(Transfer_Encoding="chunked", Content_Encoding="gzip"), *pieces, b"0\r\n\r\n"])
     with running(api, tmp_path) as recorder:
