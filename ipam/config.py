@@ -104,7 +104,7 @@ def _all_sets(version: str, runtime: Fields, ipam: Fields, *, optional: bool) ->
 
 
 def _address(text: str, path: str, errors: ConfigErrors) -> IP | None:
-    """Parses `ADDRESS` or `ADDRESS/PREFIX`, whose prefix is ignored: the range has one."""
+    """Parses an address, or an address with a prefix, which is ignored: the range has one."""
     try:
         return parse_net(text).ip if "/" in text else parse_ip(text)
     except ValueError as error:

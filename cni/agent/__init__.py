@@ -2,7 +2,7 @@
 
 store event -> cluster state -> peers -> forwarding state -> netlink messages
 
-An event of the store (`stores`) changes the cluster state, which the peers follow from (`model`); of these the
-forwarding state is made, compared with the kernel's, and the difference sent (`dataplane`). `controllers.overlay` takes
-these steps, woken by `runtime.loop`; changes in the kernel that disturb the result (`controllers.drift`) wake it, too.
+An event of the store (`stores`) changes the cluster state, from which the peers follow (`model`). Their forwarding
+state is compared with the kernel's, and the difference is sent (`dataplane`). `controllers.overlay` takes these steps
+when `runtime.loop` wakes it; so does a change in the kernel that differs from the desired state (`controllers.drift`).
 """

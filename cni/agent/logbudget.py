@@ -1,7 +1,7 @@
 """Decides which log records are written: a minute has room for so many lines and bytes, whatever they say.
 
-A fault that is reported again and again is written once a minute. A change is never held back as a repetition:
-neither an event (level info), nor a fault that differs from the last one of its subject, nor one that comes again after
+An error that is reported again and again is written once a minute. A change is never held back as a repetition:
+neither an event (level info), nor an error that differs from the last of its subject, nor one that comes again after
 an event of its logger. Above the budget of its kind (one format string) or of all kinds a record is counted, and every
 count is written.
 """
@@ -18,7 +18,7 @@ ALL_LINES, ALL_BYTES = 300, 65536
 Subject = tuple[str, str, object]
 
 
-class _Fault:
+class _LoggedError:
     """The last record of a subject that was written, and the number of equal ones since."""
 
     def __init__(self, record: logging.LogRecord, text: str, events: int) -> None:
@@ -41,14 +41,14 @@ class LogBudget:
         self.began = float("-inf")
         self.lines = self.bytes = 0
         self.kinds: dict[tuple[str, int, str], _Kind] = {}
-        self.errors: dict[Subject, _Fault] = {}
+        self.errors: dict[Subject, _LoggedError] = {}
         self.events: dict[str, int] = {}  # by logger
 
     @property
     def holds_back(self) -> bool:
         """True if a count waits to be written."""
         return any(kind.held_back for kind in self.kinds.values()) or any(
-            fault.held_back for fault in self.errors.values()
+            entry.held_back for entry in self.errors.values()
         )
 
     def admit(self, record: logging.LogRecord, size: int) -> list[logging.LogRecord]:
@@ -58,21 +58,21 @@ class LogBudget:
             self.events[record.name] = self.events.get(record.name, 0) + 1
             return [*found, *self._within_budget(record, size)]
         text, subject = record.getMessage(), _subject_of(record)
-        fault = self.errors.get(subject)
-        if fault is not None and fault.text == text and self._is_repetition(fault, record):
-            fault.held_back += 1
+        entry = self.errors.get(subject)
+        if entry is not None and entry.text == text and self._is_repetition(entry, record):
+            entry.held_back += 1
             return found
         admitted = self._within_budget(record, size)
         if admitted:
-            self.errors[subject] = _Fault(record, text, self.events.get(record.name, 0))
-            if fault is not None and fault.held_back:
-                found.append(_counted(fault, record.created))
+            self.errors[subject] = _LoggedError(record, text, self.events.get(record.name, 0))
+            if entry is not None and entry.held_back:
+                found.append(_counted(entry, record.created))
         return [*found, *admitted]
 
-    def _is_repetition(self, fault: _Fault, record: logging.LogRecord) -> bool:
+    def _is_repetition(self, entry: _LoggedError, record: logging.LogRecord) -> bool:
         """A clock may be set back."""
-        recent = 0 <= record.created - fault.record.created < MINUTE
-        return recent and fault.events == self.events.get(record.name, 0)
+        recent = 0 <= record.created - entry.record.created < MINUTE
+        return recent and entry.events == self.events.get(record.name, 0)
 
     def _within_budget(self, record: logging.LogRecord, size: int) -> list[logging.LogRecord]:
         kind = self.kinds.setdefault((record.name, record.levelno, str(record.msg)), _Kind())
@@ -95,13 +95,13 @@ class LogBudget:
             for kind in self.kinds.values()
             if kind.last is not None
         ]
-        for subject, fault in [*self.errors.items()]:
-            if not everything and 0 <= now - fault.record.created < MINUTE:
+        for subject, entry in [*self.errors.items()]:
+            if not everything and 0 <= now - entry.record.created < MINUTE:
                 continue
             del self.errors[subject]
-            if fault.held_back:
-                found.append(_counted(fault, now))
-                self.errors[subject] = _Fault(found[-1], fault.text, fault.events)
+            if entry.held_back:
+                found.append(_counted(entry, now))
+                self.errors[subject] = _LoggedError(found[-1], entry.text, entry.events)
         self.kinds.clear()
         self.began, self.lines, self.bytes = now, 0, 0
         return found
@@ -113,8 +113,8 @@ def _subject_of(record: logging.LogRecord) -> Subject:
     return record.name, str(record.msg), first
 
 
-def _counted(fault: _Fault, now: float) -> logging.LogRecord:
-    return _with_count(fault.record, f"{fault.held_back} times more", now, fault.text)
+def _counted(entry: _LoggedError, now: float) -> logging.LogRecord:
+    return _with_count(entry.record, f"{entry.held_back} times more", now, entry.text)
 
 
 def _with_count(record: logging.LogRecord, count: str, now: float, text: str = "") -> logging.LogRecord:

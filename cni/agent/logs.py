@@ -113,7 +113,7 @@ def enable_debug() -> None:
 
 
 def error_text(error: BaseException) -> str:
-    """Never what only Python says of an error; of a defect where it is, which --v=1 tells more of."""
+    """Returns an error's text for the log, not Python's own; for a defect its place in the code (--v=1 logs more)."""
     if isinstance(error, NetlinkError):
         return f"the kernel refused a step: {error.words or strerror(error.errno)}"
     if isinstance(error, CniError):

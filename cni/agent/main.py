@@ -36,7 +36,7 @@ USAGE = 2  # the exit status for a command line that cannot be followed
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str], answer: Callable[[str], None]) -> int:
-    """The exit status; what goes wrong before the agent runs is a line for people."""
+    """Runs podwired and returns the exit status; an error before the agent runs is logged as one line."""
     configure()
     try:
         return _run(arguments, environment, answer)
@@ -69,7 +69,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], answer: Calla
             "%s (podwired needs CAP_NET_ADMIN)" if isinstance(error, PermissionError) else "%s", error_text(error)
         )
         return 1
-    except Exception as error:  # noqa: BLE001  # a defect, of which people are told in words too
+    except Exception as error:  # noqa: BLE001  # a defect, which is logged as any other error
         log.critical("%s", error_text(error))
         log.debug("it is", exc_info=error)
         return 1
@@ -78,7 +78,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], answer: Calla
 
 
 def serve(options: Options, host: Host, instance: Instance) -> int:
-    """Until it is told to end; what it made in the kernel stays."""
+    """Runs the agent until a signal ends it; routes and devices are kept."""
     if absent := absent_packages(options):
         log.error("Python packages are not installed: %s (pip install %s)", ", ".join(absent), " ".join(absent))
         return 1

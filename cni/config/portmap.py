@@ -136,7 +136,7 @@ def _conditions(fields: Fields, key: str) -> str:
 
 
 def parse_mappings(texts: list[str]) -> tuple[PortMapping, ...]:
-    """Returns the mappings of which these are the `text`; other texts are skipped."""
+    """Returns the port mappings in these texts (PortMapping.text); invalid ones are skipped."""
     mappings = []
     for text in texts:
         try:
@@ -147,7 +147,7 @@ def parse_mappings(texts: list[str]) -> tuple[PortMapping, ...]:
 
 
 def _parse_text(text: str) -> PortMapping:
-    """Parses a mapping's `text`. Raises ValueError."""
+    """Parses PortMapping.text. Raises ValueError."""
     ports, _, protocol = text.partition("/")
     front, container = ports.rsplit(":", 1)
     address, _, host = front.rpartition(":")

@@ -1,4 +1,4 @@
-"""The bridge and its ports. What attachments share stays at DEL; only the ADD that made it takes it back."""
+"""The bridge and its ports. Shared objects stay at DEL; only the ADD that created them removes them if it fails."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def apply_bridge(host: Host, op: Bridge, journal: Journal) -> None:
 
 
 def _create(host: Host, op: Bridge, journal: Journal) -> rtnl_parse.Link:
-    """Another ADD may be creating it at the same time: then it is there, and as good as ours."""
+    """Creates the bridge; one that another ADD creates at the same time is as good."""
     try:
         message = rtnl.new_bridge(op.name, op.mac, op.mtu, op.vlan_aware)
         journal.run(lambda: host.rtnl.request(*message), lambda: _delete_empty(host, op.name), shared=True)
@@ -66,9 +66,10 @@ def _delete_empty(host: Host, name: str) -> None:
 
 
 def _keep_mac(host: Host, link: rtnl_parse.Link, mac: bytes) -> None:
-    """A bridge that others made follows its lowest port's address until one is chosen (kernel br_stp_if.c).
+    """Fixes the MAC address of a bridge that another program created: it follows that of a port until one is set
+    (kernel br_stp_if.c).
 
-    One whose ports have gone has none at all: it gets `mac`, which podwire's own bridges were made with.
+    A bridge without ports has no address: it gets `mac`, as podwire's own bridges do.
     """
     if link.mac == mac:
         return
@@ -94,7 +95,7 @@ def bridge_differs(host: Host, op: Bridge) -> str:
 
 
 def apply_port(host: Host, op: BridgePort, journal: Journal) -> None:
-    """The way back is the port's own end."""
+    """Sets the port's flags; they need no undo, since they go with the port."""
     host.rtnl.request(*rtnl.set_bridge_port(op.host_interface, op.hairpin, op.isolated))
 
 
@@ -148,7 +149,9 @@ def _displace(host: Host, op: GatewayAddress, other: Net, journal: Journal) -> N
 
 
 def _conflict(wanted: Net, present: Net) -> bool:
-    """A second IPv6 subnet may stand beside the first, and anything beside the kernel's own link-local address."""
+    """Returns True if the gateway address conflicts with one of the bridge: a second IPv6 subnet may stand beside the
+    first, and any address beside the kernel's link-local one.
+    """
     if wanted.family != present.family or present.ip.is_ipv6_link_local:
         return False
     return wanted.family == 4 or wanted.contains(present.ip) or present.contains(wanted.ip)

@@ -1,4 +1,4 @@
-"""The host's own settings: packets are routed between its interfaces, and who may tell it of routers."""
+"""The host's own settings: IP forwarding, and on which interfaces it accepts router advertisements."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def _advertised(host: Host) -> set[int]:
             return set()
         raise
     return {
-        way.ifindex
+        hop.ifindex
         for answer in answers
         if rtnl_parse.is_advertised(answer)
-        for way in rtnl_parse.parse_next_hops(answer)
+        for hop in rtnl_parse.parse_next_hops(answer)
     }
 
 
@@ -70,7 +70,7 @@ def differs(host: Host, op: Forwarding) -> str:
 
 
 def ignore_advertisements(host: Host, op: IgnoreAdvertisements, journal: Journal) -> None:
-    """The interface may be the attachment's own, and gone when this is undone."""
+    """Sets the sysctl if the kernel has it. Its interface may be the attachment's own, and gone when this is undone."""
     before = sysctl.read(op.key)
     if before is not None and before != "0":
         journal.add_shared(lambda: sysctl.ensure(op.key, before, optional=True))
@@ -78,7 +78,7 @@ def ignore_advertisements(host: Host, op: IgnoreAdvertisements, journal: Journal
 
 
 def advertisements_differ(host: Host, op: IgnoreAdvertisements) -> str:
-    """Not held against an attachment where ADD could not change it either."""
+    """Compares the setting only if it can be written: ADD could not have changed it either."""
     value = sysctl.read(op.key)
     if value in (None, "0") or not sysctl.is_writable(op.key):
         return ""

@@ -53,7 +53,7 @@ class Host:
             raise TryAgain("interrupted by a signal, everything done so far is undone")
 
     def open_container(self, path: str, own_allowed: bool) -> None:
-        """Opens the container's namespace and a socket in it. Raises InvalidNetns with the fault of CNI_NETNS."""
+        """Opens the container's namespace and a socket in it. Raises InvalidNetns if CNI_NETNS cannot be used."""
         try:
             container = Netns(path)
         except OSError as error:

@@ -42,11 +42,11 @@ def refuse_drops(host: Host, families: Iterable[int], interface: str, admin_chai
 
 
 def _listed(host: Host, family: int) -> str:
-    """All rules; nothing where the kernel has no such table, or no program tells."""
+    """Returns the rules as the program lists them; empty if the kernel has no such table, or the host no program."""
     names, name = PROGRAMS[family]
     try:
         tables = sysctl.read_text(f"/proc/net/{names}") or ""
-    except OSError:  # nobody's in a user namespace that was made together with this one: that is no fault of the host's
+    except OSError:  # nobody's in a user namespace that was created together with this one: not an error of the host
         return ""
     if "filter" not in tables.split():
         return ""

@@ -34,8 +34,9 @@ def add_owned(host: Host, place: SetRef, element: Element, journal: Journal) -> 
 
 
 def remove_owned(host: Host, is_stale: Callable[[str], bool]) -> None:
-    """Removes every element but ports' whose label is is_stale; for DEL without addresses, and GC. The cost grows with
-    all elements.
+    """Removes every element with a stale label, except ports; for DEL without addresses, and GC.
+
+    The cost grows with the number of all elements.
     """
     for place in (*MASQUERADES.values(), *GUARDS.values()):
         for element in host.nft.elements(place):
@@ -69,7 +70,7 @@ def attached(host: Host) -> list[tuple[str, Alias]]:
 
 
 def _load(host: Host, table: str, text: str, journal: Journal) -> None:
-    """Loads static rules; the way back is the table as it was."""
+    """Loads static rules; the undo restores the table as it was."""
     before = _nft(host, ["list", "table", *table.split()], "", absent_allowed=True)
 
     def restore() -> None:

@@ -229,9 +229,9 @@ def release_port(host: Host, op: HostPort) -> None:
 
 
 def release_all(host: Host, is_stale: Callable[[str], bool]) -> None:
-    """Whatever has a is_stale label, with the connections that it brought; the cost grows with all mapped ports.
+    """Removes every element with a stale label, and the conntrack entries of its port.
 
-    First what stands by, so that no port is handed to it.
+    Standby elements come first, so that no port is handed over to one. The cost grows with the number of mapped ports.
     """
     targets: set[tuple[bytes, int]] = set()
     removed = False

@@ -1,7 +1,7 @@
-"""The container's end of a pair whose host's end is not found by its name: others may have named it, or it is gone.
+"""The container's end of a pair whose host's end is not found by its name: it was renamed, or it is gone.
 
-Numbers of processes, and with them paths of namespaces, are given again. So the path may lead to another container by
-now, and what is there under the interface's name is the attachment's only if something says so.
+Process IDs, and with them paths of namespaces, are reused. So the path may lead to another container by now, and its
+interface of that name is the attachment's only if its peer, the result of ADD or its addresses match.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def is_of(host: Host, in_container: Link, traces: Traces) -> bool:
     own = [ip for ip in own if not ip.is_ipv6_link_local]
     if own or (traces.knows_leases and not traces.addresses):
         return any(address.ip in own for address in traces.addresses)
-    # Nothing but the place of the other end is left to tell.
+    # Only the place of the other end is left to decide.
     bridge = host.rtnl.find(traces.bridge) if traces.bridge else None
     return peer is not None and peer.master == (bridge.ifindex if bridge is not None else 0)
 

@@ -1,4 +1,4 @@
-"""The veth pair: the one thing an attachment is; when it goes, addresses, routes and settings go with it."""
+"""The veth pair of an attachment; when it is deleted, its addresses, routes and settings go with it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def apply(host: Host, op: Veth, journal: Journal) -> None:
 
 
 def refuse_attached(host: Host, host_interface: str, ifname: str) -> None:
-    """Raises OperationFailed where either end is there (SPEC, ADD: an interface of that name is an error)."""
+    """Raises OperationFailed if either end exists (SPEC, ADD: an interface of that name is an error)."""
     remedy = "the container is attached already, DEL comes before another ADD"
     if host.container_rtnl.find(ifname) is not None:
         raise OperationFailed(f"an interface {ifname!r} already exists in the container: {remedy}")
@@ -47,7 +47,7 @@ def refuse_attached(host: Host, host_interface: str, ifname: str) -> None:
 def find_own(host: Host, owner: Owner) -> Link | None:
     """Returns the host's end of the attachment's pair; None where it is gone, or another link has its name.
 
-    The alias tells; an ADD that was killed may not have come to it, but every pair is born with its MAC address.
+    The alias decides; an ADD that was killed may not have set it, but every pair is created with its MAC address.
     """
     link = host.rtnl.find(owner.host_interface)
     if link is None or owner.owns(link.alias):
@@ -57,7 +57,7 @@ def find_own(host: Host, owner: Owner) -> Link | None:
 
 
 def release(host: Host, op: Veth) -> None:
-    """Deletes the pair by its host's end, which `find_own` has found, and what is in one group with it."""
+    """Deletes the pair by its host's end, which `find_own` has found, and all links of its group."""
     host.rtnl.delete(op.host_interface, op.group)
 
 

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def apply_port(host: Host, op: PortVlan, journal: Journal) -> None:
-    """The way back is the port's own end."""
+    """Adds VLANs to the port; they need no undo, since they go with the port."""
     host.rtnl.request(*rtnl.add_vlans(host.rtnl.ifindex(op.port), op.first, op.last, op.native))
 
 
 def apply_removal(host: Host, op: RemovePortVlan, journal: Journal) -> None:
-    """The way back is the port's own end."""
+    """Deletes a VLAN of the port; it needs no undo, since the settings go with the port."""
     host.rtnl.request(*rtnl.delete_vlan(host.rtnl.ifindex(op.port), op.vid))
 
 
@@ -46,7 +46,7 @@ def removal_differs(host: Host, op: RemovePortVlan) -> str:
 
 
 def apply_gateway(host: Host, op: VlanGateway, journal: Journal) -> None:
-    """Set up again where it is there: another ADD may be making it, or one was killed on the way."""
+    """Configures the pair again if it exists: another ADD may be creating it, or one was killed half-way."""
     port_mac = op.mac[:1] + bytes([op.mac[1] ^ 1]) + op.mac[2:]
     message = rtnl.new_veth((op.name, op.mac), (op.port, port_mac), 0, None)
     try:

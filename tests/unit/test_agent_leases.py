@@ -149,7 +149,7 @@ DATA = '"BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}'
         (f'{{"PublicIP":null,"BackendType":"vxlan",{DATA}}}', "PublicIP: missing"),
         (f'{{"PublicIP":"0.0.0.0","BackendType":"vxlan",{DATA}}}', "PublicIP: missing"),
         (f'{{"PublicIP":"192.168.64","BackendType":"vxlan",{DATA}}}', "PublicIP: '192.168.64' is not an IP address"),
-        (f'{{"PublicIP":"fd00::3","BackendType":"vxlan",{DATA}}}', "PublicIP: fd00::3 is no IPv4 address"),
+        (f'{{"PublicIP":"fd00::3","BackendType":"vxlan",{DATA}}}', "PublicIP: fd00::3 is not an IPv4 address"),
         (f'{{"PublicIP":1,"BackendType":"vxlan",{DATA}}}', "PublicIP: expected a text"),
         ('{"PublicIP":"192.168.64.3","BackendType":"vxlan"}', "BackendData.VtepMAC: missing"),
         ('{"PublicIP":"192.168.64.3","BackendType":"vxlan","BackendData":null}', "BackendData.VtepMAC: missing"),
@@ -179,7 +179,7 @@ def test_a_dual_stack_key_needs_both_families() -> None:
     with pytest.raises(ValueError, match=r"^BackendV6Data\.VtepMAC: missing$"):
         parse_lease((WAY4.subnet, WAY6.subnet), without)
     mapped = without.replace(b"fd00::3", b"::ffff:192.168.64.3")
-    with pytest.raises(ValueError, match=r"PublicIPv6: 192\.168\.64\.3 is no IPv6 address"):
+    with pytest.raises(ValueError, match=r"PublicIPv6: 192\.168\.64\.3 is not an IPv6 address"):
         parse_lease((WAY4.subnet, WAY6.subnet), mapped)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.agent import logs
-from cni.agent.controllers.peerlog import ONE_BY_ONE, log_changes, log_faults
+from cni.agent.controllers.peerlog import ONE_BY_ONE, log_changes, log_errors
 from cni.agent.model.lease import Endpoint, Lease
 from cni.protocol.address import parse_ip, parse_net
 
@@ -63,9 +63,9 @@ def test_of_many_the_numbers_are_told(heard: list[str]) -> None:
 
 
 def test_leases_that_are_not_served_are_told_with_why(heard: list[str]) -> None:
-    log_faults({"a": "bad", "b" * 500: "worse"}, ["a", "c", "b" * 500])
+    log_errors({"a": "bad", "b" * 500: "worse"}, ["a", "c", "b" * 500])
     assert heard == ["lease a is not served: bad", f"lease {'b' * 200} is not served: worse"]
     heard.clear()
     errors = {str(number): "bad" for number in range(100)}
-    log_faults(errors, errors)
+    log_errors(errors, errors)
     assert (len(heard), heard[-1]) == (ONE_BY_ONE + 1, "100 leases are not served")

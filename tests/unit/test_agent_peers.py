@@ -85,7 +85,7 @@ def test_what_cannot_be_read_is_a_fault_of_its_own_alone() -> None:
     ("faulty", "error"),
     [
         (lease("10.5.9.0/24", "192.0.2.9", "09", backend="udp"), "its backend is udp, not vxlan"),
-        (lease("10.5.9.0/24", "192.0.2.9", "09", backend=""), "its backend is not told, not vxlan"),
+        (lease("10.5.9.0/24", "192.0.2.9", "09", backend=""), "its backend is missing, not vxlan"),
         (lease("10.5.9.0/24", "192.0.2.9", "09", vni=2), "its VNI is 2, not 1"),
         (lease("10.6.9.0/24", "192.0.2.9", "09"), "10.6.9.0/24 is not in 10.5.0.0/16"),
         (lease("0.0.0.0/0", "192.0.2.9", "09"), "0.0.0.0/0 is not in 10.5.0.0/16"),

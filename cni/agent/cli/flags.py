@@ -1,7 +1,7 @@
-"""podwired's flags: flanneld's, read as Go reads them, their variables in the environment, and a few of its own.
+"""podwired's flags: flanneld's, parsed as by Go, their environment variables, and a few of its own.
 
-argparse would not do: it stops at the first fault, takes shortened names after a single hyphen, and takes no value
-that begins with one.
+argparse stops at the first error, takes abbreviated names after a single hyphen, and takes no value that begins with
+one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PODWIRED_. An empty variable does not count."""
 
 
 class Flag(Record):
-    """`value` is the word for it in the help; without one it is a switch."""
+    """A flag. `value` stands for its value in the help; without it the flag is a switch."""
 
     name: str
     help: str
@@ -94,7 +94,7 @@ BY_NAME = {flag.name: flag for flags in FLAGS.values() for flag in flags}
 
 
 class InvalidOptions(Exception):
-    """The text tells every fault, with its flag or variable."""
+    """Invalid flags or variables; the text names each of them with its error."""
 
 
 class FlagSet:
@@ -114,7 +114,7 @@ class FlagSet:
                 self._values[flag.name] = [environment[said[0]]]
 
     def _read(self, arguments: list[str]) -> None:
-        """As Go's package flag, which stops in silence at the first word that is none."""
+        """Parses the command line as Go's package flag; an argument that is not a flag is an error, not the end."""
         rest = iter(arguments)
         for word in rest:
             front, equals, value = word.partition("=")
@@ -132,7 +132,7 @@ class FlagSet:
                     self._values.setdefault(flag.name, []).append(said)
 
     def where(self, name: str) -> str:
-        """The flag or the variable; empty where it was not said."""
+        """Returns the flag or the variable that sets a value; empty if neither does."""
         return self._variables.get(name) or (f"--{name}" if name in self._values else "")
 
     def error(self, name: str, text: str) -> None:
@@ -191,7 +191,7 @@ class FlagSet:
 
 
 def usage(program: str) -> str:
-    """The help: every flag with its variable and its default."""
+    """Returns the help text: every flag with its variable and its default."""
     lines = [f"usage: {program} [FLAG]...", "", *textwrap.wrap(USAGE, WIDTH)]
     for title, flags in FLAGS.items():
         lines += ["", f"{title}:"]

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from cni.agent.model.events import StoreEvent
 
-    Changes = Sequence[tuple[int, bytes]]  # (type, payload) of netlink messages that told of changes
+    Changes = Sequence[tuple[int, bytes]]  # (type, payload) of the kernel's notifications
 
 
 class Controller(Protocol):

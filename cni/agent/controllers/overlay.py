@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cni.agent.backends import backend_of
 from cni.agent.controllers.drift import Drift
-from cni.agent.controllers.peerlog import fields_of, log_changes, log_faults
+from cni.agent.controllers.peerlog import fields_of, log_changes, log_errors
 from cni.agent.dataplane import devices, routes
 from cni.agent.dataplane.state import ForwardingState, Links, changes, forwarding_state
 from cni.agent.logs import error_text, log
@@ -181,7 +181,7 @@ class Reconciler:
             return
         self._count(peers)
         if peers is not self._peers:
-            log_faults(peers.errors, peers.errors)
+            log_errors(peers.errors, peers.errors)
             log_changes(self._logged, peers.served)
             self._peers, self._logged = peers, dict(peers.served)
         self.drift.links = {underlay.ifindex: devices.link_state(route, underlay.name)}
@@ -308,7 +308,7 @@ class Reconciler:
             self.drift.tables[family].replace(old, new)
         self._try(partial(self._publisher.filter.dismiss, [*filter(None, before.values())]))
         self._count(peers)
-        log_faults(peers.errors, before)
+        log_errors(peers.errors, before)
         log_changes(before, after)
         for key, lease in after.items():
             if lease is None:

@@ -1,4 +1,4 @@
-"""Tells people which peers came, changed and went, and which leases are not served: by name, many by their number."""
+"""Logs which peers were added, changed and removed, and which leases are not served: by name, or many by number."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from cni.agent.model.lease import Endpoint, Lease
 
-LONGEST_KEY = 200  # letters of what others write
-ONE_BY_ONE = 20  # of more only the number is told
+LONGEST_KEY = 200  # characters of keys and errors, which other programs may write
+ONE_BY_ONE = 20  # of more only the number is logged
 
 
 def log_changes(before: Mapping[str, Lease | None], after: Mapping[str, Lease | None]) -> None:
@@ -37,17 +37,17 @@ def _log_change(old: Lease | None, new: Lease | None) -> None:
         log.info("changed peer %s (was %s)", _all_fields_of(new), _all_fields_of(old))
 
 
-def log_faults(errors: Mapping[str, str], keys: Iterable[str]) -> None:
-    """Logs why leases are not served, of those keys that have a fault."""
-    faulty = [key for key in keys if key in errors]
-    for key in faulty[:ONE_BY_ONE]:
+def log_errors(errors: Mapping[str, str], keys: Iterable[str]) -> None:
+    """Logs why leases are not served, of those keys that have an error."""
+    ignored = [key for key in keys if key in errors]
+    for key in ignored[:ONE_BY_ONE]:
         log.warning("lease %s is not served: %s", key[:LONGEST_KEY], errors[key][:LONGEST_KEY])
-    if len(faulty) > ONE_BY_ONE:
-        log.warning("%d leases are not served", len(faulty))
+    if len(ignored) > ONE_BY_ONE:
+        log.warning("%d leases are not served", len(ignored))
 
 
 def fields_of(lease: Lease | None) -> str:
-    """Returns what people look for: `subnet=10.5.2.0/24 public_ip=192.0.2.2`, of two families with commas."""
+    """Returns a lease's fields for the log: `subnet=10.5.2.0/24 public_ip=192.0.2.2`, with commas for two families."""
     endpoints = _ways(lease)
     subnets, ips = [endpoint.subnet.text for endpoint in endpoints], [endpoint.public_ip.text for endpoint in endpoints]
     return f"subnet={','.join(subnets)} public_ip={','.join(ips)}"
@@ -59,5 +59,5 @@ def _all_fields_of(lease: Lease) -> str:
 
 
 def _ways(lease: Lease | None) -> tuple[Endpoint, ...]:
-    """The part of a lease that the data plane is made of."""
+    """Returns the part of a lease that the data plane follows from; empty without a lease."""
     return lease.endpoints if lease is not None else ()

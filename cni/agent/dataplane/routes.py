@@ -1,6 +1,6 @@
-"""The tables that lead to other nodes, as they are in the kernel, and as they are changed there.
+"""Reads the kernel's routes, neighbours and FDB entries that lead to other nodes, and changes them.
 
-One family each. Messages go many to a datagram, for there may be thousands of nodes.
+Each call is about one family. Many messages share a datagram, since there may be thousands of nodes.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from cni.kernel.rtnl_socket import RtnlSocket
     from cni.protocol.address import Net
 
-AT_A_TIME = 128  # messages in one datagram: their acknowledgements have to fit the socket's buffer
-GONE = (ENOENT, ESRCH, ENODEV)  # of what is to be deleted
-RTPROT_KERNEL, RTPROT_BOOT = 2, 3  # the latter is what flannel's routes bear
+BATCH = 128  # messages in one datagram: their acknowledgements have to fit the socket's buffer
+GONE = (ENOENT, ESRCH, ENODEV)  # errors of a deletion whose object does not exist
+RTPROT_KERNEL, RTPROT_BOOT = 2, 3  # the latter is that of flannel's routes
 
 
 def _routes(route: RtnlSocket, question: tuple[int, bytes], family: int) -> list[KernelRoute]:
-    """The main table's answers to a question. Raises NetlinkError, Interrupted."""
+    """Returns the main table's routes of a family, by a dump request. Raises NetlinkError, Interrupted."""
     try:
         answers = route.dump(*question)
     except NetlinkError as refused:
-        if refused.errno == ENOENT:  # the table is made with its first route
+        if refused.errno == ENOENT:  # the table is created with its first route
             return []
         raise
     found = [rtnl_overlay.parse_kernel_route(answer) for answer in answers]
@@ -39,9 +39,10 @@ def _routes(route: RtnlSocket, question: tuple[int, bytes], family: int) -> list
 
 
 def host_routes(route: RtnlSocket, wire: int, device: int, family: int) -> tuple[tuple[Net, int], ...]:
-    """The networks that the host's own routes lead to, the longest prefix first, and the interface that each is on.
+    """Returns the networks that the host's own routes lead to, the longest prefix first, with their interface indexes.
 
-    Where several interfaces are in one network, it is the wire; else the route that wins decides.
+    The index is 0 behind a gateway. Of several interfaces in one network it is `underlay`, if that is one of them, else
+    that of the route that takes precedence.
     """
     found: dict[Net, int] = {}
     for one in sorted(_routes(route, rtnl.main_routes(family), family), key=lambda one: one.priority):
@@ -54,8 +55,8 @@ def host_routes(route: RtnlSocket, wire: int, device: int, family: int) -> tuple
 
 
 def connected_networks(route: RtnlSocket, family: int) -> tuple[tuple[Net, int], ...]:
-    """The networks that this node itself is in, by the routes that the kernel has made for its addresses, and the
-    interface of each.
+    """Returns the networks that this node is connected to, by the kernel's routes of its addresses, each with its
+    interface index.
     """
     found = _routes(route, rtnl_overlay.routes_by(RTPROT_KERNEL, family), family)
     shared = {(one.dst, one.ifindex) for one in found if 0 < one.dst.prefix < one.dst.ip.bits}
@@ -101,11 +102,11 @@ def _is_ours(one: KernelRoute, device: int) -> bool:
 
 
 def apply(route: RtnlSocket, messages: Sequence[Message]) -> list[str]:
-    """Sends all of them, and returns what the kernel refused, in words."""
+    """Sends all messages, and returns the kernel's errors as texts."""
     failed = []
     waiting = [(kind, flags | NLM_F_ACK, payload) for kind, flags, payload in messages]
-    for start in range(0, len(waiting), AT_A_TIME):
-        part = waiting[start : start + AT_A_TIME]
+    for start in range(0, len(waiting), BATCH):
+        part = waiting[start : start + BATCH]
         for message, answer in zip(part, route.ask_each(part), strict=True):
             if isinstance(answer, NetlinkError) and not _is_gone(message, answer):
                 failed.append(f"{rtnl_overlay.described(message)}: {answer.words or strerror(answer.errno)}")
@@ -117,7 +118,7 @@ def _is_gone(message: Message, refused: NetlinkError) -> bool:
 
 
 def ensure_blackhole_routes(route: RtnlSocket, family: int, wanted: tuple[Net, ...], networks: Collection[Net]) -> None:
-    """Sets blackhole routes for the wanted subnets, behind every better route, and removes those of no use any more.
+    """Adds blackhole routes for the wanted subnets, with the last metric, and deletes all others of these networks.
 
     Raises NetlinkError.
     """
@@ -130,9 +131,7 @@ def ensure_blackhole_routes(route: RtnlSocket, family: int, wanted: tuple[Net, .
 
 
 def clear(route: RtnlSocket, family: int, networks: Collection[Net]) -> list[str]:
-    """Removes the routes that podwired made for these networks; returns what the kernel refused. It may be without the
-    family.
-    """
+    """Deletes podwired's routes for these networks, and returns the kernel's errors; none if it lacks the family."""
     try:
         ensure_blackhole_routes(route, family, (), networks)
         found = read_forwarding_state(route, family, 0, networks)

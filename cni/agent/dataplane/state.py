@@ -1,7 +1,7 @@
-"""The data plane as values: what the kernel has to hold so that other nodes' pods are reached, and how it gets there.
+"""The data plane as values: the kernel's entries that lead to other nodes' pods, and the messages that create them.
 
-For each subnet behind a tunnel there are the three entries that flannel makes: a route through the subnet's first
-address, that address's neighbour entry, and where the tunnel's other end is. For one on the same wire: a route.
+A subnet behind a tunnel has the three entries that flannel creates: a route by the subnet's first address, a neighbour
+entry of that address, and an FDB entry with the peer's VTEP. A directly connected peer has a route alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cni.kernel.rtnl_overlay import KernelRoute
     from cni.protocol.address import IP, Net
 
-PROTOCOL = 80  # rtnetlink(7): who made a route; from 17 on the numbers are free to use
+PROTOCOL = 80  # of the agent's routes (rtnetlink(7), rtm_protocol); numbers from 17 on are free to use
 PRIORITY = {4: 0, 6: 1024}  # of the agent's routes, the kernel's default of the family; a lower one wins
 
 
@@ -29,8 +29,10 @@ def is_ours(protocol: int, dst: Net, networks: Collection[Net]) -> bool:
 
 
 class Links(Record):
-    """Interface indexes: of the tunnel's device, 0 for none. `ways`: the networks that the host has routes to, the
-    longest prefix first, each with the interface that it is on, 0 if it is behind a gateway.
+    """The links by which peers are reached. `device`: the tunnel's interface index, 0 if there is none.
+
+    `host_routes`: networks that the host has routes to, the longest prefix first, each with its interface index, 0 if
+    it is behind a gateway.
     """
 
     device: int
@@ -49,16 +51,18 @@ class NextHop(Record):
 
 
 class ForwardingState:
-    """One family's part: routes by destination; of the tunnel's device the neighbours by address, and the forwarding
-    database, in which a MAC address may have more than one place. In the kernel there may be routes of others to the
-    same destinations, and more of the agent's than it makes.
+    """One family's state: routes by destination, and the tunnel's device: neighbours by address, and the FDB as pairs
+    of MAC address and VTEP.
+
+    `unreachable`: endpoints that have neither a direct route nor a tunnel. State that was read from the kernel also has
+    `foreign` routes of other programs, by destination, and `surplus` routes of the agent, which are not wanted.
     """
 
     def __init__(self) -> None:
         self.routes: dict[Net, NextHop] = {}
         self.neighbours: dict[IP, bytes] = {}
         self.forwarding: set[tuple[bytes, IP]] = set()
-        self.unreachable: list[Endpoint] = []  # without a tunnel they cannot be reached
+        self.unreachable: list[Endpoint] = []
         self.foreign: dict[Net, list[KernelRoute]] = {}
         self.surplus: list[KernelRoute] = []
 
@@ -73,7 +77,7 @@ class ForwardingState:
             self.forwarding.add((endpoint.vtep_mac, endpoint.public_ip))
 
     def is_same(self, other: ForwardingState) -> bool:
-        """The same entries are wanted."""
+        """Returns True if both have the same routes, neighbours and FDB entries."""
         mine, theirs = (
             (self.routes, self.neighbours, self.forwarding),
             (other.routes, other.neighbours, other.forwarding),
@@ -122,8 +126,10 @@ def changes(actual: ForwardingState, wanted: ForwardingState, links: Links) -> l
 
 
 def _in_the_way(actual: ForwardingState, dst: Net) -> list[KernelRoute]:
-    """Routes of others that win, or share the traffic. Where the agent has none yet, one of IPv4 is replaced in place
-    by its first; in IPv6 its gateway would be refused as long as another route leads there.
+    """Returns other programs' routes that take precedence or share the traffic, as far as they have to be deleted.
+
+    The agent's first IPv4 route replaces one of them in place. In IPv6 its gateway would be rejected as long as another
+    route leads there.
     """
     rivals = [one for one in actual.foreign.get(dst, ()) if one.priority <= PRIORITY[dst.family]]
     return rivals[1:] if dst.family == 4 and dst not in actual.routes else rivals

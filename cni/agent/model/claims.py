@@ -1,8 +1,8 @@
-"""Index of the subnets and MAC addresses that leases claim, so that a change looks at the leases concerned only.
+"""Index of the subnets and MAC addresses that leases claim, so that a change costs the leases concerned only.
 
 Two leases conflict if their subnets overlap, or if one MAC address has two addresses on the underlay: the FDB holds
-one. Several subnets behind one address are no conflict: a host that was given another name, or
-another subnet, has two leases until the older one ends.
+one. Several subnets behind one address do not conflict: a host with a new name or a new subnet has two leases until
+the older one expires.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Claim = tuple[int, ...] | tuple[int, bytes]  # family, first address, prefix of a subnet; family and MAC address
     Rank = tuple[bool, bool, bool, int, str]
 
-RANKED = (  # why a lease is believed: where the first is the same of two, the second decides, ...
+RANKED = (  # why a lease takes precedence: the next reason decides between two that are equal by the one before
     "from whose address it follows",
     "which is ready",
     "which has the network's subnet length",
@@ -34,16 +34,16 @@ RANKED = (  # why a lease is believed: where the first is the same of two, the s
 
 
 class Claims:
-    """`leases` by their key, and who of them `holds` what it claims."""
+    """`leases` by their key. A lease that is applied holds its claims; the others only make them."""
 
     def __init__(self, config: NetworkConfig) -> None:
         self._config = config
         self.leases: dict[str, Lease] = {}
         self._claimants: dict[Claim, set[str]] = {}
         self._holders: dict[Claim, dict[str, None]] = {}  # in order
-        self._subnets: list[tuple[int, ...]] = []  # the claims, in order, each once
-        self._lengths = Counter[int]()  # of their prefixes
-        self._ends: Counter[tuple[bytes | None, IP]] = Counter()  # of those that hold
+        self._subnets: list[tuple[int, ...]] = []  # claimed, sorted, each once
+        self._lengths = Counter[int]()  # prefix lengths of the subnets
+        self._vteps: Counter[tuple[bytes | None, IP]] = Counter()  # of the leases that hold their claims
 
     def add(self, key: str, lease: Lease) -> None:
         self.leases[key] = lease
@@ -55,7 +55,7 @@ class Claims:
                 self._lengths[claim[-1]] += 1
 
     def remove(self, key: str) -> None:
-        """Removes a lease that holds nothing any more."""
+        """Removes a lease that does not hold its claims."""
         lease = self.leases.pop(key)
         for claim in _claims_of(lease):
             self._claimants[claim].remove(key)
@@ -70,7 +70,7 @@ class Claims:
         lease = self.leases[key]
         for claim in _claims_of(lease):
             self._holders.setdefault(claim, {})[key] = None
-        self._ends.update((endpoint.vtep_mac, endpoint.public_ip) for endpoint in lease.endpoints)
+        self._vteps.update((endpoint.vtep_mac, endpoint.public_ip) for endpoint in lease.endpoints)
 
     def let_go(self, key: str) -> None:
         lease = self.leases[key]
@@ -78,17 +78,17 @@ class Claims:
             del self._holders[claim][key]
             if not self._holders[claim]:
                 del self._holders[claim]
-        for end in [(endpoint.vtep_mac, endpoint.public_ip) for endpoint in lease.endpoints]:
-            self._ends[end] -= 1
-            if not self._ends[end]:
-                del self._ends[end]
+        for vtep in [(endpoint.vtep_mac, endpoint.public_ip) for endpoint in lease.endpoints]:
+            self._vteps[vtep] -= 1
+            if not self._vteps[vtep]:
+                del self._vteps[vtep]
 
     def is_used(self, mac: bytes, public_ip: IP) -> bool:
-        """Some lease that holds what it claims is reached by this VTEP."""
-        return self._ends[mac, public_ip] > 0
+        """Returns True if a lease that holds its claims is reached by this VTEP."""
+        return self._vteps[mac, public_ip] > 0
 
     def concerned(self, lease: Lease) -> set[str]:
-        """All that may win or lose by a change of this one: who claims the same, who claims the same as those, ..."""
+        """Returns the keys that a change of this lease may affect: those that conflict with it, or with one of them."""
         seen: set[Claim] = set()
         found: set[str] = set()
         waiting = [lease]
@@ -102,16 +102,19 @@ class Claims:
         return found
 
     def conflict(self, lease: Lease) -> tuple[str, str]:
-        """The key of a lease that holds what this one claims, and what that is; empty where there is none."""
+        """Returns the key of a lease that holds a claim of this one, and the claim as text; both empty if none does."""
         for claim in self._overlapping(lease):
             for key in self._holders.get(claim, ()):
                 if what := _shared(lease, self.leases[key]):
                     return key, what
-                break  # all that hold one MAC address have one address
+                break  # all holders of a MAC address have the same address on the underlay
         return "", ""
 
     def ranks(self, keys: Iterable[str]) -> dict[str, Rank]:
-        """The lowest is believed first: see RANKED. All that may conflict with one another are asked for together."""
+        """Returns the leases' ranks by key; the lowest takes precedence (RANKED).
+
+        `keys` has to include all leases that may conflict with one another.
+        """
         found = {key: self.leases[key] for key in keys if key in self.leases}
         disputed = _disputed(found.values()) if len(found) > 1 else {}
 
@@ -129,7 +132,7 @@ class Claims:
         return all(space is not None and space.length == subnet.prefix for space, subnet in spaces)
 
     def _overlapping(self, lease: Lease) -> Iterator[Claim]:
-        """Claims, own and others', that may conflict with the lease."""
+        """Yields all claims, its own among them, that may conflict with the lease."""
         for endpoint in lease.endpoints:
             claim = family, first, prefix = _of_subnet(endpoint.subnet)
             if endpoint.vtep_mac is not None:
@@ -155,7 +158,7 @@ def _of_subnet(subnet: Net) -> tuple[int, int, int]:
 
 
 def _disputed(leases: Iterable[Lease]) -> dict[tuple[int, bytes | None], IP]:
-    """MAC addresses that are told with several addresses on the wire, and that of these from which each follows."""
+    """Returns the MAC addresses that leases claim for several underlay addresses, with the one each is derived from."""
     endpoints = [
         (endpoint, lease.vni) for lease in leases for endpoint in lease.endpoints if endpoint.vtep_mac is not None
     ]
@@ -174,7 +177,7 @@ def _disputed(leases: Iterable[Lease]) -> dict[tuple[int, bytes | None], IP]:
 
 
 def _shared(one: Lease, other: Lease) -> str:
-    """Returns the subnet or MAC address that only one of two leases can have; empty where there is none."""
+    """Returns the subnet or MAC address by which two leases conflict; empty if they do not."""
     for endpoint in one.endpoints:
         theirs = other.endpoint(endpoint.subnet.family)
         if theirs is None:

@@ -1,4 +1,4 @@
-"""The state of the cluster, as the store's events have described it, and the peers that follow from it. Pure."""
+"""The state of the cluster by the store's events, and the peers that follow from it. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ClusterState:
-    """`configured` and `held` as they were told last; `failure` is the store's error that stands, or empty."""
+    """`configured` and `held` are the last such events; `failure` is the store's current error, or empty."""
 
     def __init__(self) -> None:
         self.configured: Configured | None = None
@@ -60,7 +60,7 @@ class ClusterState:
             self._before = self._peers.put(event.key, event.lease) | self._before
 
     def lease_of(self, config: NetworkConfig, node: Node) -> Lease | None:
-        """The own one, if it is of the network that the node is in; what else it says may lag behind."""
+        """Returns the node's own lease, if it fits the network and the node; the rest of it may be outdated."""
         if self.held is None:
             return None
         lease = self.held.lease

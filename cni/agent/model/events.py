@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Configured(Record):
-    """The network. `public_ips`: by which addresses the store wants this node to be reached, if it has a say."""
+    """The network. `public_ips`: addresses by which the store prescribes that this node is reached, if it does."""
 
     config: NetworkConfig
     public_ips: tuple[IP, ...] = ()
@@ -33,7 +33,7 @@ class Held(Record):
 
 
 class Listed(Record):
-    """All leases by key, in place of all that were emitted before; a text is the reason why a key cannot be read.
+    """All leases by key; they replace those emitted before. A text is the reason why a lease cannot be read.
 
     The own lease may be among them.
     """
@@ -65,13 +65,13 @@ class Store(Protocol):
     """Leases of all nodes, wherever they are kept."""
 
     def start(self, emit: Callable[[StoreEvent], None]) -> None:
-        """Begins to emit: first Configured, and after `present` Held, then Listed."""
+        """Starts to emit: first Configured, and after `present` Held, then Listed."""
 
     def present(self, node: Node) -> None:
-        """Takes what the own lease has to say from now on; the store gets a lease and keeps it."""
+        """Takes this node's part of its lease; the store allocates the lease and renews it."""
 
     def ready(self) -> None:
-        """Takes in that pods can be attached."""
+        """Is called once pods can be attached."""
 
     def close(self) -> None:
         """Ends the threads; the lease stays."""

@@ -1,4 +1,4 @@
-"""Leases: which node has which subnet and how it is reached; in flannel's words, byte for byte.
+"""Leases: which node has which subnet and how it is reached, in flannel's format, byte for byte.
 
 A lease's key in etcd is `10.5.52.0-24`, or with IPv6 `10.5.34.0-24&fc00:0:0:1::-64`; its value is JSON as Go writes it.
 """
@@ -36,12 +36,12 @@ class Endpoint(Record):
 
     @property
     def is_reachable(self) -> bool:
-        """The address is one that a node can have."""
+        """True if the public IP address is one that a node can have."""
         return not any(net.contains(self.public_ip) for net in NOT_OF_NODES)
 
 
 class NodeAddress(Record):
-    """One family of a node without its subnet: the address on the wire, and with vxlan the VTEP's MAC address."""
+    """One family of a node without its subnet: its address on the underlay, and with vxlan the VTEP's MAC address."""
 
     public_ip: IP
     vtep_mac: bytes | None = None
@@ -59,24 +59,25 @@ class Node(Record):
         """The MAC addresses of the VTEPs, in the order of `addresses`."""
         return tuple([address.vtep_mac for address in self.addresses])
 
-    def lease(self, subnets: Iterable[Net], found: Lease | None = None) -> Lease:
-        """A lease of these subnets, one for each end in its order. The MAC addresses of one that was found stay: a
-        device that other nodes know lives on.
+    def lease(self, subnets: Iterable[Net], previous: Lease | None = None) -> Lease:
+        """Returns a lease of these subnets, one for each address, in the same order.
+
+        It keeps the MAC addresses of the node's previous lease, since other nodes know that device.
         """
         endpoints = []
+        kept = previous if previous is not None and previous.backend == self.backend else None
         for subnet, address in zip(subnets, self.addresses, strict=True):
-            known = found.endpoint(subnet.family) if found is not None and found.backend == self.backend else None
+            known = kept.endpoint(subnet.family) if kept is not None else None
             mac = known.vtep_mac if known is not None and known.vtep_mac is not None else address.vtep_mac
             endpoints.append(Endpoint(subnet, address.public_ip, mac))
         return Lease(tuple(endpoints), self.backend, self.vni)
 
 
 class Lease(Record):
-    """One node's. `ways` has one entry for each family that the node has; `vni` is that of vxlan, 0 if none was told.
+    """A node's lease. `endpoints` has one entry for each family of the node; `vni` is vxlan's, 0 if it is unknown.
 
-    The store says whether the node `lives`, and when the lease was `created`, in a number that grows: that decides
-    between two leases that claim the same. `sources`: by which other addresses its packets may come, as those of a node
-    whose address is translated on some ways.
+    The store says whether the node `lives`, and when the lease was `created`, as a number that grows: both decide
+    between conflicting leases. `sources`: other addresses from which the node's packets may arrive (NAT).
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -106,7 +107,7 @@ def node_of(backend: BackendConfig, public_ips: Iterable[IP]) -> Node:
 
 
 def lease_key(subnets: Iterable[Net]) -> str:
-    """The part behind `<prefix>/subnets/`."""
+    """Returns the part of an etcd key behind `<prefix>/subnets/`."""
     return "&".join(f"{subnet.ip.text}-{subnet.prefix}" for subnet in subnets)
 
 
@@ -123,7 +124,7 @@ def parse_key(key: str) -> tuple[Net, ...]:
 
 
 def lease_value(lease: Lease) -> bytes:
-    """The members in the order of flannel's struct; PublicIPv6 is there even if it is null."""
+    """Returns the value of etcd's key: members in the order of flannel's struct, PublicIPv6 even if it is null."""
     ipv4, ipv6 = lease.endpoint(4), lease.endpoint(6)
     members: dict[str, JsonValue] = {
         "PublicIP": ipv4.public_ip.text if ipv4 else "0.0.0.0",  # noqa: S104  # Go's zero value
@@ -138,7 +139,7 @@ def lease_value(lease: Lease) -> bytes:
 
 
 def parse_lease(subnets: tuple[Net, ...], value: bytes) -> Lease:
-    """Raises ValueError telling what is wrong with the value."""
+    """Returns the lease in the value of etcd's key. Raises ValueError with all errors of the value."""
     errors = ConfigErrors()
     try:
         fields = Fields(parse_object(value, "the lease"), "", errors)
@@ -153,7 +154,7 @@ def parse_lease(subnets: tuple[Net, ...], value: bytes) -> Lease:
             errors.add(ip_key, "missing")
             continue
         if ip.family != subnet.family:
-            errors.add(ip_key, f"{ip.text} is no IPv{subnet.family} address")
+            errors.add(ip_key, f"{ip.text} is not an IPv{subnet.family} address")
         mac, number = lease_format(backend).parse(fields, data_key)
         vni = vni or number
         endpoints.append(Endpoint(subnet, ip, mac))

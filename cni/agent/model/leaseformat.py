@@ -92,5 +92,5 @@ def lease_format(backend: str) -> LeaseFormat:
 
 
 def derived_mac(public_ip: IP, vni: int) -> bytes:
-    """Returns the MAC address of a VTEP that nobody has told another: nodes agree on it without talking."""
+    """Returns the default MAC address of a VTEP: it follows from the address and the VNI, on every node the same."""
     return mac_of("vtep", str(vni), public_ip.text)

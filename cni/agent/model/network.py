@@ -1,6 +1,6 @@
-"""The network's configuration (flannel's JSON): the address space, how it is cut into subnets, and the backend.
+"""The network's configuration (flannel's JSON): the address space, its division into subnets, and the backend.
 
-Keys match in any case, unknown ones are ignored, as in the programs that wrote them.
+Keys match in any case, and unknown ones are ignored, as by flannel.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VNI_LIMIT = (1 << 24) - 1  # RFC 7348
 LONGEST_NETWORK = {4: 28, 6: 124}
 LONGEST_SUBNET = {4: 30, 6: 126}
 USUAL_SUBNET = {4: 24, 6: 64}
-ROOM = 2  # bits: a network holds at least four subnets
+SUBNET_BITS = 2  # at least: a network has four subnets or more
 
 
 class BackendConfig(Record):
@@ -50,7 +50,7 @@ class Space(Record):
         return 1 << self.network.ip.bits - self.length
 
     def holds(self, subnet: Net) -> bool:
-        """A subnet that could have been given out."""
+        """Returns True if the subnet is one of this space."""
         low, high = self.first.value, self.last.value
         return subnet.family == self.network.family and subnet.prefix == self.length and low <= subnet.ip.value <= high
 
@@ -60,7 +60,7 @@ class Space(Record):
 
 
 class NetworkConfig(Record):
-    """A family without a space is not used."""
+    """The configuration. A family without a space is not used."""
 
     ipv4: Space | None
     ipv6: Space | None
@@ -70,7 +70,7 @@ class NetworkConfig(Record):
         return self.ipv4 if family == 4 else self.ipv6
 
     def error_of(self, subnet: Net) -> str:
-        """Why it cannot be one of the network's subnets; empty where it can."""
+        """Returns why the subnet cannot be one of the network's; empty if it can."""
         network = self.network(subnet.family)
         inside = network.contains(subnet.ip) and subnet.prefix > network.prefix
         return "" if inside else f"{subnet.text} is not in {network.text}"
@@ -87,7 +87,7 @@ class NetworkConfig(Record):
 
 
 def parse_network_config(data: bytes, what: str) -> NetworkConfig:
-    """Raises DecodingFailure, InvalidConfig naming every fault with its JSON path."""
+    """Returns the configuration, named `what` in errors. Raises DecodingFailure, InvalidConfig (all errors by path)."""
     errors = ConfigErrors()
     config = read_network(Fields(parse_object(data, what), "", errors))
     errors.raise_if_any()
@@ -95,7 +95,7 @@ def parse_network_config(data: bytes, what: str) -> NetworkConfig:
 
 
 def read_network(fields: Fields) -> NetworkConfig:
-    """Notes every fault."""
+    """Returns the configuration, and notes every error in `fields`."""
     ipv4 = fields.raw("EnableIPv4") is None or fields.flag("EnableIPv4")
     ipv6 = fields.flag("EnableIPv6")
     if not (ipv4 or ipv6):
@@ -123,7 +123,7 @@ def _backend(fields: Fields) -> BackendConfig:
 
 
 def _space(fields: Fields, family: int, front: str) -> Space | None:
-    """`front` begins the keys of the family. None where the faults leave nothing to go on with."""
+    """Returns a family's space, and notes every error; None if there is no valid network. `front` begins the keys."""
     key = f"{front}Network"
     given = fields.net(key)
     if given is None or given.family != family:
@@ -137,9 +137,9 @@ def _space(fields: Fields, family: int, front: str) -> Space | None:
         fields.error(key, f"{network.text} is too small, the longest prefix is {LONGEST_NETWORK[family]}")
         return None
     usual = USUAL_SUBNET[family]
-    default = max(usual, network.prefix + ROOM)
+    default = max(usual, network.prefix + SUBNET_BITS)
     length = fields.integer(f"{front}SubnetLen", 0, LONGEST_SUBNET[family], default) or default
-    if length < network.prefix + ROOM:
+    if length < network.prefix + SUBNET_BITS:
         fields.error(f"{front}SubnetLen", f"{network.text} must accommodate at least four subnets of /{length}")
         return None
     step = 1 << network.ip.bits - length

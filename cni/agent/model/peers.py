@@ -1,7 +1,7 @@
-"""All other nodes as the store tells them, and which of them can be served.
+"""The other nodes by their leases, and which of these can be applied.
 
-What is wrong with one never harms another, but for two that claim the same: then the one that lives, or the newer one,
-is served. A change costs the same however many nodes there are.
+An invalid lease does not affect others. Of two that conflict, that of the node that lives is applied, or the newer one.
+A change costs the same however many nodes there are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Peers:
-    """Leases by their key: those that are `served`, and of every other one the fault."""
+    """Leases by their key: those that are `served`, and the `errors` of all others."""
 
     def __init__(self, config: NetworkConfig, own: Lease, connected: tuple[Net, ...] = ()) -> None:
         """`connected`: the networks that this node itself is in."""
@@ -30,12 +30,12 @@ class Peers:
         self._connected = connected
         self._own = own
         self._claims = Claims(config)
-        self._unusable: dict[str, str] = {}  # for faults of their own: these claim nothing
+        self._unusable: dict[str, str] = {}  # errors of leases that are invalid by themselves: these claim nothing
         self.served: dict[str, Lease] = {}
         self.errors: dict[str, str] = {}
 
     def load(self, leases: Mapping[str, Lease | str]) -> None:
-        """All of them at once, where none was told before."""
+        """Takes in all leases at once; there are none yet."""
         for key, lease in leases.items():
             if key != self._own.key:
                 self._note(key, lease)
@@ -69,7 +69,7 @@ class Peers:
         }
 
     def is_used(self, mac: bytes, public_ip: IP) -> bool:
-        """A lease that is served needs this end of a tunnel: several may share one."""
+        """Returns True if a lease that is served is reached by this VTEP: several may share one."""
         return self._claims.is_used(mac, public_ip)
 
     def _let_go(self, key: str) -> None:
@@ -77,7 +77,7 @@ class Peers:
             self._claims.let_go(key)
 
     def _note(self, key: str, lease: Lease | str | None) -> Lease | None:
-        """Returns what it claims, if it is sound."""
+        """Notes a lease. Returns it as it is applied, None if it is invalid by itself."""
         if isinstance(lease, Lease):
             lease = self._of_the_network(lease)
             lease = self._own_fault(lease) or lease
@@ -103,14 +103,14 @@ class Peers:
         self.errors |= {key: self._unusable[key] for key in keys if key in self._unusable}
 
     def _of_the_network(self, lease: Lease) -> Lease:
-        """Without families that the network does not use, as after it had both; without a VNI it has the network's."""
+        """Returns the lease without families that the network does not use, and with its VNI if it names none."""
         endpoints = tuple([endpoint for endpoint in lease.endpoints if self._config.space(endpoint.subnet.family)])
         vni = lease.vni or lease_format(lease.backend).vni(self._config.backend)
         return lease._replace(endpoints=endpoints, vni=vni)
 
     def _own_fault(self, lease: Lease) -> str:
         if lease.backend != self._config.backend.kind:
-            return f"its backend is {lease.backend or 'not told'}, not {self._config.backend.kind}"
+            return f"its backend is {lease.backend or 'missing'}, not {self._config.backend.kind}"
         if error := lease_format(lease.backend).conflict(lease.vni, self._config.backend):
             return error
         for endpoint in lease.endpoints:
@@ -135,8 +135,10 @@ class Peers:
 
 
 def _takes(subnet: Net, net: Net, network: Net) -> bool:
-    """Traffic for (a part of) a node's network would go to the peer. A network inside the subnet keeps its traffic, as
-    the longer prefix wins. Where pods' network is a part of the nodes', a subnet in both is meant.
+    """Returns True if a peer's subnet would take traffic of `net`, a network of this node.
+
+    A network inside the subnet keeps its traffic, as the longer prefix wins. If the pods' `network` is a part of the
+    nodes', a subnet in both is meant to be so.
     """
     return network.prefix <= net.prefix <= subnet.prefix and net.contains(subnet.ip)
 

@@ -30,10 +30,10 @@ class Conflist(Record):
 
 
 def install(conflist: Conflist) -> bool:
-    """Copies the source where the runtime has something else; tells whether it had.
+    """Copies the source to the runtime's folder. Returns True if the file there was another one, or missing.
 
-    What is written is renamed from a name beside it that no runtime reads: containerd hears of the renaming, and reads
-    its folder again. Raises CniError where the source is no list of plugins, OSError.
+    The file is renamed from a name that no runtime reads: containerd notices the rename, and reads its folder again.
+    Raises CniError if the source is not a list of plugins, OSError.
     """
     text = _read(conflist.source)
     _refuse_unless_list(text, conflist.source)
@@ -43,12 +43,12 @@ def install(conflist: Conflist) -> bool:
 
 
 def is_installed(conflist: Conflist) -> bool:
-    """Some list is there, perhaps an earlier one."""
+    """Returns True if the runtime's folder has the file, perhaps an earlier one."""
     return os.path.exists(conflist.path)
 
 
 def remove(conflist: Conflist) -> list[str]:
-    """Removes what `install` has written, and nothing else; returns in words what kept it."""
+    """Removes the file that `install` has written, and no other; returns the reasons why it was kept."""
     try:
         if is_installed(conflist):
             if _read(conflist.path) not in (_read_if_any(conflist.memory), _read_if_any(conflist.source)):

@@ -1,4 +1,4 @@
-"""The file by which the agent tells plugins of this node's subnet, in flannel's words (pkg/subnet, WriteSubnetFile)."""
+"""subnet.env: the node's subnet and MTU for plugins, in flannel's format (pkg/subnet, WriteSubnetFile)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def text_of(spaces: Iterable[tuple[Net, Net]], mtu: int, *, masquerades: bool) -> str:
-    """`spaces`: by family the network and this node's subnet of it, which is told by its first host's address."""
+    """Returns the file's text. `spaces`: for each family the network and this node's subnet, written as the address of
+    its first host.
+    """
     lines = []
     for network, subnet in spaces:
         front = "FLANNEL" if network.family == 4 else "FLANNEL_IPV6"

@@ -47,7 +47,7 @@ class Health:
 
 
 def notify(state: str) -> None:
-    """Tells the service manager, where there is one (sd_notify(3))."""
+    """Notifies the service manager, if there is one (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return

@@ -1,7 +1,7 @@
 """Answers HTTP requests of probes, in one thread, with a bound on connections and on the time that one may take.
 
-A caller is answered as soon as its request is there; so one that has said nothing yet is the one to be dropped when
-there are too many, the oldest first. A probe sends its request at once: it is served however many others are held.
+A request is answered as soon as it is complete, so if there are too many connections the oldest one without a request
+is closed. A probe sends its request at once: it is served however many other connections are open.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class HealthServer:
         return None if first is None else max(0.0, first.deadline - time.monotonic()) * 1000 + 1
 
     def _accept(self) -> None:
-        """Takes all that wait, but not for ever: those that are accepted come first."""
+        """Accepts waiting connections, a limited number at a time: those that are accepted come first."""
         for _ in range(BACKLOG):
             try:
                 caller, _ = self._listener.accept()
@@ -106,7 +106,7 @@ class HealthServer:
             self._proceed(connection)
 
     def _make_room(self) -> None:
-        """The oldest that has not sent its request goes, else the oldest of all."""
+        """Closes the oldest connection without a complete request, else the oldest of all."""
         waiting = (one for one in self._connections.values() if not one.answer)
         oldest = next(waiting, None) or next(iter(self._connections.values()), None)
         if oldest is not None:

@@ -13,7 +13,7 @@ READ_BYTES = 1 << 16
 
 
 class Files:
-    """A descriptor that becomes readable. The agent's own writing, a rename(2) into the place, is not told."""
+    """A descriptor that becomes readable when files change. The agent's own writing, by rename(2), is not reported."""
 
     def __init__(self, paths: tuple[str, ...]) -> None:
         """Raises OSError."""
@@ -29,7 +29,7 @@ class Files:
         return int(self._descriptor)
 
     def renew(self) -> None:
-        """After folders may have been made, or made anew; one that is not there is not watched."""
+        """Watches the folders; called again after they may have been created. A missing folder is not watched."""
         for folder in self._folders:
             mask = IN_CLOSE_WRITE | IN_MOVED_FROM | IN_DELETE
             self._libc.inotify_add_watch(self._descriptor, os.fsencode(folder), mask)

@@ -1,7 +1,7 @@
-"""One podwired of perhaps several on a node: what tells it from the others, and the locks that keep two apart.
+"""One podwired of perhaps several on a node: its name, and its locks.
 
-Two may run side by side with a subnet file and a VNI of their own each. Each lock is a file that only its owner can
-open; the kernel drops it with the process.
+Two can run side by side if each has its own subnet file and VNI. Each lock is a file that only its owner can open; the
+kernel releases it when the process ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cni.kernel.netns import OWN
 NAME = "podwired"
 USUAL_FILE = "/run/flannel/subnet.env"
 FOLDER = "/run/podwire"
-PATIENCE_SECONDS, PAUSE_SECONDS = 1.0, 0.05  # one that was told to end may be at its last steps
+PATIENCE_SECONDS, PAUSE_SECONDS = 1.0, 0.05  # a process that was stopped may be at its last steps
 NOTE_BYTES = 4096
 NOTE = "subnet file "
 
@@ -88,7 +88,7 @@ class Instance:
 
 
 class _Lock:
-    """A file that is locked, of the user who runs this; the note in it tells by whom."""
+    """A locked file of the user who runs the agent; the note in it names the process."""
 
     def __init__(self, path: str) -> None:
         """Raises OSError."""
@@ -101,9 +101,9 @@ class _Lock:
         end = time.monotonic() + PATIENCE_SECONDS
         while not self._try():
             if time.monotonic() > end:
-                return self._said or "it tells no pid yet"
+                return self._note or "its pid is not known yet"
             time.sleep(PAUSE_SECONDS)
-        self.before = self._said
+        self.before = self._note
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, note.encode("utf-8", "surrogateescape"), 0)
         return None
@@ -116,20 +116,20 @@ class _Lock:
             return False
         mine = os.fstat(self._descriptor)
         with contextlib.suppress(FileNotFoundError):
-            there = os.stat(self.path, follow_symlinks=False)
-            if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
+            current = os.stat(self.path, follow_symlinks=False)
+            if (mine.st_dev, mine.st_ino) == (current.st_dev, current.st_ino):
                 return True
         os.close(self._descriptor)
         self._descriptor = _opened(self.path)
         return False
 
     @property
-    def _said(self) -> str:
+    def _note(self) -> str:
         return os.pread(self._descriptor, NOTE_BYTES, 0).decode("utf-8", "replace")
 
     def remove_if_free(self, note: str) -> None:
         """Removes the file if nobody holds the lock and its note ends so."""
-        if self._try() and self._said.endswith(note):
+        if self._try() and self._note.endswith(note):
             self.remove()
         else:
             os.close(self._descriptor)

@@ -1,6 +1,6 @@
 """HTTP for the stores: answers read within bounds of size and time, and streams that never end, line by line.
 
-Any server may be hostile: no answer costs more memory or time than is said here. A dead server is noticed by TCP
+Any server may be hostile: no answer costs more memory or time than the limits below. A dead server is noticed by TCP
 keepalives, so that an idle stream costs nothing.
 """
 

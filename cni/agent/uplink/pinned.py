@@ -1,5 +1,5 @@
-"""The interface that was chosen, held on to: neither a default route that moves nor an address that is away for a
-moment moves the node, and it returns to the address that it had first.
+"""Keeps the underlay once it is chosen: neither a default route that changes nor an address that is missing for a
+moment moves the node, and it returns to its first address when that is back.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ GRACE_SECONDS = 10.0  # a DHCP client or a network manager that starts again nee
 
 
 class _Purpose(Record):
-    """The requirements for an interface; `told`: addresses that the store wants. `own_address`: other nodes have to
-    reach this one by an address of the interface, as the backend of this `kind` needs it.
+    """The requirements for the interface. `public_ips`: addresses that the store prescribes. `own_address`: other nodes
+    have to reach this one by an address of the interface itself, as the backend of this `kind` needs it.
     """
 
     families: tuple[int, ...]
@@ -35,15 +35,17 @@ class _Purpose(Record):
 
 
 class PinnedUnderlay:
-    """`fault`: why the interface is not as it should be. `searches`: an address that comes anywhere may be better."""
+    """The underlay that was chosen. `error` says why the interface is not as it should be, empty if it is. `searches`
+    is True if a new address on any interface may change the choice.
+    """
 
     def __init__(self, route: RtnlSocket, selector: InterfaceSelector) -> None:
         self.error = ""
         self._route, self._selector = route, selector
         self._purpose: _Purpose | None = None
         self._chosen: Underlay | None = None
-        self._first: Underlay | None = None  # which was left only because its address was away
-        self._known_ips: set[IP] = set()  # this host's addresses when the chosen one was last whole
+        self._first: Underlay | None = None  # which was left only because its address was missing
+        self._known_ips: set[IP] = set()  # this host's addresses when the chosen interface last had all of its own
         self._lost_at: float | None = None
 
     @property
@@ -51,7 +53,7 @@ class PinnedUnderlay:
         return bool(self.error) or self._first is not None
 
     def current(self, config: NetworkConfig, told: tuple[IP, ...]) -> Underlay:
-        """The one that was chosen, as long as it is there with its addresses, or may come back, or there is no other.
+        """Returns the chosen underlay, while it has its addresses, may get them back, or there is no other one.
 
         Raises NoUnderlay, NetlinkError.
         """
@@ -77,7 +79,7 @@ class PinnedUnderlay:
         return found
 
     def _link(self, underlay: Underlay) -> Link | None:
-        """It may have another name by now."""
+        """Returns the underlay's link, which may have another name by now."""
         link = self._route.find(underlay.name)
         if link is None or link.ifindex != underlay.ifindex:
             link = next((one for one in self._route.links() if one.ifindex == underlay.ifindex), None)
@@ -90,7 +92,9 @@ class PinnedUnderlay:
         return self._chosen
 
     def _better(self, addresses: dict[int, list[Net]], purpose: _Purpose) -> Underlay | None:
-        """Returns the first interface once it is whole again, perhaps made anew, or what is better than a makeshift."""
+        """Returns the first underlay once it has all its addresses again, perhaps on a recreated interface, or one that
+        is better than a makeshift; None if the chosen one stays.
+        """
         first, chosen = self._first, self._chosen
         link = self._route.find(first.name) or self._link(first) if first is not None else None
         if first is not None and link is not None and {*first.addresses} <= {*addresses.get(link.ifindex, [])}:
@@ -105,9 +109,9 @@ class PinnedUnderlay:
         return None if found.is_makeshift else self._take(found)
 
     def _without(self, chosen: Underlay, link: Link | None, purpose: _Purpose) -> Underlay:
-        """Another one, if the chosen one has moved, was given a new address, or did not come back in time.
+        """Returns another underlay, if the chosen one has moved, got a new address, or did not come back in time.
 
-        Raises NoUnderlay, NetlinkError.
+        Else it returns the chosen one, as long as its link exists. Raises NoUnderlay, NetlinkError.
         """
         now = time.monotonic()
         if self._lost_at is None:
@@ -127,7 +131,7 @@ class PinnedUnderlay:
         return chosen._replace(name=link.name, mtu=link.mtu)
 
     def _moved(self, chosen: Underlay) -> Underlay | None:
-        """Returns the interface that has the addresses now: a default route may stay behind with a port of a bridge."""
+        """Returns the interface that has the addresses now: a default route may still use a port of the new bridge."""
         selector = self._selector
         if selector.names or selector.patterns or selector.can_reach is not None:
             return None
@@ -141,7 +145,9 @@ class PinnedUnderlay:
         return found._replace(public_ips=chosen.public_ips)
 
     def _is_successor(self, chosen: Underlay, found: Underlay) -> bool:
-        """The addresses are on another interface now, or the interface was given others that this host did not have."""
+        """Returns True if the addresses have moved to another interface, or the interface has new ones, which this host
+        did not have before.
+        """
         if _ips(found) == _ips(chosen):
             return True
         return not found.is_makeshift and found.name == chosen.name and self._known_ips.isdisjoint(_ips(found))

@@ -90,7 +90,7 @@ class Gateway:
         return revision, entries
 
     def txn(self, compare: list[Json], success: list[Json], failure: list[Json]) -> Json:
-        """Returns the answer, which has `succeeded` where every comparison held."""
+        """Returns the answer, whose member "succeeded" is true if every comparison held."""
         return self.call("kv/txn", {"compare": compare, "success": success, "failure": failure})
 
     def grant(self, seconds: int) -> EtcdLease:

@@ -94,7 +94,7 @@ def annotation_prefix(text: str) -> str:
 
 
 def names_of(prefix: str) -> Names:
-    """Returns the keys; `prefix` is one of `annotation_prefix`."""
+    """Returns the annotations' keys; `prefix` was returned by `annotation_prefix`."""
     ipv4, ipv6 = (
         Keys(
             f"{prefix}backend-{front}data",
