@@ -1,0 +1,117 @@
+"""Readers of objects as the Kubernetes API writes them: keys match exactly, null is absence.
+
+A wrong type is noted as an error with its path. `unknown_keys` notes every other key: a rule whose `from` is
+misspelt would allow everybody.
+"""
+
+from __future__ import annotations
+
+from sys import intern
+from typing import TYPE_CHECKING
+
+from cni.protocol.address import PORT_LIMIT
+
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    from cni.protocol.fields import ConfigErrors
+    from cni.protocol.jsontext import JsonValue
+
+    T = TypeVar("T")
+    Labels = tuple[tuple[str, str], ...]  # sorted by key
+
+KINDS = {str: "a text", bool: "true or false", int: "an integer", dict: "an object", list: "a list"}
+
+
+class Invalid(Exception):
+    """An object that cannot be understood: `path: cause` of each error."""
+
+
+class JsonObject:
+    """A JSON object at a path. A reader of a key adds an error for a wrong value, and returns its default."""
+
+    __slots__ = ("_members", "errors", "path")
+
+    def __init__(self, members: dict[str, JsonValue], path: str, errors: ConfigErrors) -> None:
+        self._members = members
+        self.path = path
+        self.errors = errors
+
+    def error(self, key: str, cause: str) -> None:
+        """Adds an error about a key."""
+        self.errors.add(self._path_of(key), cause)
+
+    def _path_of(self, key: str) -> str:
+        return f"{self.path}.{key}" if self.path else key
+
+    def has(self, key: str) -> bool:
+        """True if the key has a value other than null."""
+        return self._members.get(key) is not None
+
+    def unknown_keys(self, *known: str) -> None:
+        """Adds an error for every key but the known ones."""
+        for key in self._members:
+            if key not in known:
+                self.error(key, "unknown field")
+
+    def _typed(self, key: str, kind: type[T], default: T) -> T:
+        value = self._members.get(key)
+        if value is None:
+            return default
+        if type(value) is not kind:
+            self.error(key, f"expected {KINDS[kind]}")
+            return default
+        return value
+
+    def text(self, key: str, default: str = "") -> str:
+        return self._typed(key, str, default)
+
+    def flag(self, key: str) -> bool:
+        return self._typed(key, bool, False)
+
+    def port(self, key: str) -> int:
+        """Returns a port number; 0 if the key is absent."""
+        value = self._members.get(key)
+        if value is None:
+            return 0
+        if type(value) is int and 1 <= value <= PORT_LIMIT:
+            return value
+        self.error(key, f"expected an integer between 1 and {PORT_LIMIT}")
+        return 0
+
+    def is_filled(self, key: str) -> bool:
+        """True if the key has a value other than null and an empty list."""
+        return self._members.get(key) not in (None, [])
+
+    def is_text(self, key: str) -> bool:
+        return isinstance(self._members.get(key), str)
+
+    def object(self, key: str) -> JsonObject:
+        """Returns the object; an empty one if the key is absent."""
+        return JsonObject(self._typed(key, dict, {}), self._path_of(key), self.errors)
+
+    def objects(self, key: str) -> list[JsonObject]:
+        found = []
+        for position, value in enumerate(self._typed(key, list, [])):
+            if isinstance(value, dict):
+                found.append(JsonObject(value, f"{self._path_of(key)}[{position}]", self.errors))
+            else:
+                self.error(f"{key}[{position}]", "expected an object")
+        return found
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        values = self._typed(key, list, [])
+        for position, value in enumerate(values):
+            if not isinstance(value, str):
+                self.error(f"{key}[{position}]", "expected a text")
+        return tuple([intern(value) for value in values if isinstance(value, str)])
+
+    def labels(self, key: str) -> Labels:
+        """Returns an object of texts as pairs, sorted by their key."""
+        pairs = []
+        for name, value in self._typed(key, dict, {}).items():
+            if isinstance(value, str):
+                pairs.append((intern(name), intern(value)))
+            else:
+                self.error(f"{key}.{name}", "expected a text")
+        return tuple(sorted(pairs))
