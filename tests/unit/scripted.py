@@ -107,6 +107,10 @@ class ScriptedApi:
     def respond(self, kind: str, request: Request) -> Iterable[bytes]:
         raise NotImplementedError
 
+    def is_over(self) -> bool:
+        """Returns True once answers have to end; a test may put another server in the place of the first."""
+        return self.server.over.is_set()
+
     def endless(self, *pieces: bytes, pause: float = 0.0) -> Iterator[bytes]:
         """Yields the pieces, and the last of them for ever."""
         yield from pieces[:-1]

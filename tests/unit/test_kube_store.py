@@ -65,7 +65,7 @@ def running(api: KubeApi, folder: Path, **changed: Any) -> Iterator[StoreRecorde
 def recorder(api: KubeApi, tmp_path: Path) -> Iterator[StoreRecorder]:
     with running(api, tmp_path) as running_store:
         running_store.wait_leases("two")
-        until(lambda: api.watching, "it watches")
+        until(lambda: api.is_watched, "it watches")
         yield running_store
 
 
@@ -283,7 +283,7 @@ def test_one_node_of_nonsense_harms_no_other(api: KubeApi, tmp_path: Path) -> No
 def test_a_watch_that_ends_in_any_way_is_taken_up_again(api: KubeApi, tmp_path: Path, end: list[bytes]) -> None:
     api.fail("watch", end)
     with running(api, tmp_path) as recorder:
-        until(lambda: api.watching, "it watches")
+        until(lambda: api.is_watched, "it watches")
         api.put("three", 3, mac=MAC.format(3))
         recorder.wait_leases("two", "three")
         assert recorder.errors == []
@@ -336,12 +336,12 @@ def test_no_server_decides_how_long_is_waited_without_bounds(text: str) -> None:
 
 def test_an_answer_without_end_is_given_up(api: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "LARGEST", 4 << 20)
-    api.fail("list", *[api.endless(head(), b" " * 65536) for _ in range(2)])
+    api.fail("list", *[api.endless(head(), b" " * 65536) for _ in range(6)])  # twice, for pages of 100, 12 and 1
     api.fail("watch", api.endless(head(), b"x" * 65536))
     with running(api, tmp_path) as recorder:
         recorder.wait_error("response larger than 4 MB")
         recorder.wait_leases("two")
-        until(lambda: api.watching, "it watches")
+        until(lambda: api.is_watched, "it watches")
 
 
 @pytest.mark.parametrize("start", [[head(), b" "], [b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"], [b"H"]])

@@ -22,7 +22,7 @@ REFUSED = ApiError("refused")
 
 
 def pod(name: str, revision: int) -> dict[str, Any]:
-    return {"metadata": {"name": name, "resourceVersion": str(revision)}}
+    return {"metadata": {"namespace": "blue", "name": name, "resourceVersion": str(revision)}}
 
 
 class Stream:
@@ -48,14 +48,14 @@ class Played:
         self.stop = Event()
         self._script = list(script)
         handler = WatchHandler(
-            lambda: None,
-            lambda name, item: (name, item["metadata"]["resourceVersion"]),
+            lambda: PODS,
+            lambda key, item: (*key, item["metadata"]["resourceVersion"]),
             lambda items: self.calls.append(("listed", items)),
-            lambda name, item: self.calls.append((name, item)),
+            lambda key, item: self.calls.append((key, item)),
             lambda: self.calls.append("connected"),
             lambda reason: self.calls.append(("failed", reason)),
         )
-        self.watcher = ResourceWatcher(cast("Api", self), PODS, handler, self.stop)
+        self.watcher = ResourceWatcher(cast("Api", self), handler, self.stop)
 
     def run(self) -> list[Any]:
         self.watcher.run()
@@ -101,13 +101,17 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 LIST = ("list", (5, [pod("one", 3), pod("two", 4)]))
-LISTED = ("listed", {"one": ("one", "3"), "two": ("two", "4")})
+LISTED = ("listed", {("blue", "one"): ("blue", "one", "3"), ("blue", "two"): ("blue", "two", "4")})
 
 
 def test_all_are_listed_once_and_then_watched() -> None:
     events = ("ADDED", pod("three", 6)), ("MODIFIED", pod("one", 7)), ("DELETED", pod("two", 8))
     calls = Played(LIST, ("watch 5", ended(*events)), ("watch 8", ended())).run()
-    changes = [("three", ("three", "6")), ("one", ("one", "7")), ("two", None)]
+    changes = [
+        (("blue", "three"), ("blue", "three", "6")),
+        (("blue", "one"), ("blue", "one", "7")),
+        (("blue", "two"), None),
+    ]
     assert calls == [LISTED, "connected", *changes, "connected"]
 
 
@@ -120,7 +124,7 @@ def test_a_bookmark_only_moves_the_revision_that_is_resumed_from() -> None:
 def test_a_watch_that_breaks_is_resumed_where_it_ended_without_a_report() -> None:
     broken = ended(("DELETED", pod("two", 8)), by=REFUSED)
     calls = Played(LIST, ("watch 5", broken), ("revision", 9), ("watch 8", ended())).run()
-    assert calls == [LISTED, "connected", ("two", None), "connected"]
+    assert calls == [LISTED, "connected", (("blue", "two"), None), "connected"]
 
 
 def test_an_unreachable_server_is_reported_at_the_second_failure() -> None:
@@ -136,7 +140,10 @@ def test_an_expired_revision_is_listed_again() -> None:
     again = ("list", (90, [pod("one", 80)]))
     for expired in (("watch 5", ended(by=Expired("gone"))), ("watch 5", Expired("gone"))):
         calls = Played(LIST, expired, again, ("watch 90", ended())).run()
-        assert [call for call in calls if call != "connected"] == [LISTED, ("listed", {"one": ("one", "80")})]
+        assert [call for call in calls if call != "connected"] == [
+            LISTED,
+            ("listed", {("blue", "one"): ("blue", "one", "80")}),
+        ]
 
 
 def test_a_list_that_expires_halfway_begins_again() -> None:
@@ -147,7 +154,7 @@ def test_a_list_that_expires_halfway_begins_again() -> None:
 def test_a_server_at_an_older_revision_is_listed_again() -> None:
     older = ("revision", 3), ("list", (3, [pod("one", 3)]))
     calls = Played(LIST, ("watch 5", ended(by=REFUSED)), *older, ("watch 3", ended())).run()
-    assert calls == [LISTED, "connected", ("listed", {"one": ("one", "3")}), "connected"]
+    assert calls == [LISTED, "connected", ("listed", {("blue", "one"): ("blue", "one", "3")}), "connected"]
 
 
 def test_not_even_a_defect_ends_it() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from errno import EMSGSIZE
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
@@ -11,12 +12,12 @@ import urllib3
 from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
 from cni.agent.stores.http import Lines, body_of, connection_error, parsed, pool_of, retry_after, status_text
-from cni.agent.stores.kube.errors import ApiError, Expired
-from cni.agent.stores.kube.resource import NODES, resource_version
+from cni.agent.stores.kube.errors import ApiError, Expired, TooLarge
+from cni.agent.stores.kube.resource import NODES, OBJECTS, resource_version
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from urllib3 import BaseHTTPResponse
 
@@ -27,18 +28,30 @@ log = logging.getLogger("podwired.kubernetes")
 
 ANSWER_SECONDS = 30.0  # of silence: the first of many pages takes the server some time
 MOST_PAGES = 2000
+SMALLER = 8  # by how much, after a page that was too large
 NONSENSE = "unexpected response (not the Kubernetes API)"
 OVERTIME = 30.0  # seconds by which the server may be late to end a watch
 DONE, UNAUTHORIZED, GONE = (200, 201), 401, 410
 
 
 class ApiRequest(Record):
-    """A request: verb and resource as in the API's permissions, and its path; with a body it is a patch."""
+    """A request: verb and resource as in the API's permissions, its path, and the media type of what it asks for; with
+    a body it is a patch.
+    """
 
     verb: str
     resource: str
     path: str
     body: bytes = b""
+    accept: str = OBJECTS
+
+
+class Page(Record):
+    """Some objects of a list; `rest` is the place where the next page begins, empty at the end."""
+
+    revision: str
+    rest: str
+    items: list[Json]
 
 
 class Connection(Record):
@@ -88,27 +101,37 @@ class Api:
         """Hands over all objects, one by one; returns the revision of the list. Raises Expired, ApiError."""
         revision, rest = "", ""
         for _ in range(MOST_PAGES):
-            page = self._json(_list(resource, limit=resource.page, **({"continue": rest} if rest else {})))
-            current, rest, items = _page(resource, page)
-            revision = revision or current
-            del page
-            for item in items:
+            page = self._page(resource, {"continue": rest} if rest else {})
+            revision, rest = revision or page.revision, page.rest
+            for item in page.items:
                 handle(item)
-            del items  # before the next page comes
+            del page  # before the next one comes
             if not rest:
                 return revision
         raise ApiError(f"list {resource.name}: no end after {MOST_PAGES * resource.page} objects")
 
+    def _page(self, resource: Resource, place: dict[str, str]) -> Page:
+        """Returns a page that begins at a place. One that is too large is asked for in smaller ones: whoever may store
+        a few huge objects must not keep all others from being read. Raises Expired, ApiError.
+        """
+        limit = resource.page
+        while True:
+            try:
+                return _page(resource, self._json(_list(resource, limit=limit, **place)))
+            except TooLarge:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // SMALLER)
+
     def revision(self, resource: Resource) -> str:
         """Returns the current one. Raises ApiError."""
-        return _page(resource, self._json(_list(resource, limit=1)))[0]
+        return _page(resource, self._json(_list(resource, limit=1))).revision
 
     def watch(self, resource: Resource, revision: str, seconds: int) -> Watch:
         """Opens a watch of all changes since; the server ends it after so long. Raises Expired, ApiError."""
-        query = urlencode(
-            {"watch": "true", "resourceVersion": revision, "allowWatchBookmarks": "true", "timeoutSeconds": seconds}
-        )
-        response = self._response(ApiRequest("watch", resource.name, f"{resource.path}?{query}"))
+        query: dict[str, str | int] = {"watch": "true", "resourceVersion": revision, "allowWatchBookmarks": "true"}
+        path = _path(resource, {**query, "timeoutSeconds": seconds})
+        response = self._response(ApiRequest("watch", resource.name, path, accept=resource.types[1]))
         return Watch(response, resource, seconds + OVERTIME)
 
     def patch_status(self, name: str, patch: Json) -> Json:
@@ -149,7 +172,8 @@ class Api:
     def _broken(self, request: ApiRequest, error: Exception) -> ApiError:
         prefix = self._prefix(request)
         self.reset_connections()
-        return ApiError(f"{prefix}: {connection_error(error, ANSWER_SECONDS)}")
+        kind = TooLarge if isinstance(error, OSError) and error.errno == EMSGSIZE else ApiError
+        return kind(f"{prefix}: {connection_error(error, ANSWER_SECONDS)}")
 
     def _prefix(self, request: ApiRequest) -> str:
         return f"{self._connected().access.server}: {request.verb} {request.resource}"
@@ -174,7 +198,7 @@ class Api:
     def _send(self, request: ApiRequest) -> BaseHTTPResponse:
         connection = self._connected()
         access = connection.access
-        headers = {"Accept": "application/json", "User-Agent": "podwired"}
+        headers = {"Accept": request.accept, "User-Agent": "podwired"}
         if request.verb == "list":
             headers["Accept-Encoding"] = "gzip"
         if request.body:
@@ -209,15 +233,20 @@ def _connect(access: Access) -> Connection:
 
 
 def _list(resource: Resource, **query: str | int) -> ApiRequest:
-    return ApiRequest("list", resource.name, f"{resource.path}?{urlencode(query)}")
+    return ApiRequest("list", resource.name, _path(resource, query), accept=resource.types[0])
 
 
-def _page(resource: Resource, answer: Json) -> tuple[str, str, list[Json]]:
-    """Returns the revision, where the next page begins, and the objects. Raises ApiError."""
+def _path(resource: Resource, query: Mapping[str, str | int]) -> str:
+    selector = {"fieldSelector": resource.fields} if resource.fields else {}
+    return f"{resource.path}?{urlencode({**query, **selector})}"
+
+
+def _page(resource: Resource, answer: Json) -> Page:
+    """Raises ApiError."""
     revision, items = resource_version(resource, answer), answer.get("items")
     if not isinstance(items, list):
         raise ApiError(f"list {resource.name}: response without items")
-    return revision, str(answer["metadata"].get("continue") or ""), items
+    return Page(revision, str(answer["metadata"].get("continue") or ""), items)
 
 
 def _rejection(status: object, text: str, wait: float = 0.0) -> ApiError:

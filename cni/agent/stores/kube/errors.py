@@ -11,3 +11,7 @@ class ApiError(StoreError):
 
 class Expired(ApiError):
     """The requested revision is older than what the API server remembers (410 Gone)."""
+
+
+class TooLarge(ApiError):
+    """An answer is larger than what is read of one."""

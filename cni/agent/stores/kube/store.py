@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from cni.agent.model.lease import Lease, Node
     from cni.agent.model.network import NetworkConfig
     from cni.agent.stores.kube.options import KubeOptions
-    from cni.agent.stores.kube.resource import Json
+    from cni.agent.stores.kube.resource import Json, Key, Resource
     from cni.protocol.address import Net
 
 CALM = 1.0  # seconds between two writes: nodes that fight over annotations do it slowly
@@ -80,7 +80,7 @@ class KubeStore(StoreWorker[DesiredNode]):
         self._api = Api(partial(access_of, options))
         failed = partial(self._fail, WATCH)
         handler = WatchHandler(self._prepare, self._parse, self._list, self._change, self._connected, failed)
-        self._watcher = ResourceWatcher(self._api, NODES, handler, self._stop)
+        self._watcher = ResourceWatcher(self._api, handler, self._stop)
         self._run("kube-watcher", self._watcher.run)
         file = FileWatch(options.network_file, self._read_config, partial(self._fail, FILE), self._stop)
         self._run("kube-file", file.run)
@@ -107,14 +107,15 @@ class KubeStore(StoreWorker[DesiredNode]):
             self._review()
         return True
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> Resource:
         """Raises ApiError."""
         if not self._name:
             self._name = self._api.node_of_pod(*self._options.pod)
+        return NODES
 
-    def _parse(self, name: str, node: Json) -> OwnNode | Lease | str | None:
+    def _parse(self, key: Key, node: Json) -> OwnNode | Lease | str | None:
         """Returns the own node; of another one its lease, or why it has none, or None if it is not one of flannel's."""
-        if name == self._name:
+        if key[1] == self._name:
             return self._parse_own(node)
         try:
             return peer(node, self._names)
@@ -128,18 +129,19 @@ class KubeStore(StoreWorker[DesiredNode]):
         except MALFORMED:
             raise ApiError(f'node "{self._name}": {NONSENSE}') from None
 
-    def _list(self, nodes: dict[str, OwnNode | Lease | str | None]) -> None:
-        own = nodes.get(self._name)
+    def _list(self, nodes: dict[Key, OwnNode | Lease | str | None]) -> None:
+        own = nodes.get(("", self._name))
         with self._wake:
             self._leases = {
-                name: lease for name, lease in nodes.items() if lease is not None and not isinstance(lease, OwnNode)
+                name: lease for (_, name), lease in nodes.items() if not (lease is None or isinstance(lease, OwnNode))
             }
             if self._held is not None:
                 self._emit(Listed(dict(self._leases)))
             self._own = own if isinstance(own, OwnNode) else None
             self._review()
 
-    def _change(self, name: str, node: OwnNode | Lease | str | None) -> None:
+    def _change(self, key: Key, node: OwnNode | Lease | str | None) -> None:
+        name = key[1]
         if name == self._name or isinstance(node, OwnNode):
             self._change_own(node if isinstance(node, OwnNode) else None)
         else:

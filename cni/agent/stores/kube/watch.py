@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cni.agent.stores.kube.client import log
 from cni.agent.stores.kube.errors import ApiError, Expired
-from cni.agent.stores.kube.resource import is_older, object_name, resource_version
+from cni.agent.stores.kube.resource import is_older, object_key, resource_version
 from cni.agent.stores.watchloop import CALM, DOWN, Backoff, WatchLoop, reason_of
 from cni.protocol.record import Record
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from threading import Event
 
     from cni.agent.stores.kube.client import Api
-    from cni.agent.stores.kube.resource import Json, Resource
+    from cni.agent.stores.kube.resource import Json, Key, Resource
 
 WATCH_SECONDS = 300, 600  # at random between these, so that not all nodes come back at once
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
@@ -30,25 +30,26 @@ PATIENCE = 2  # attempts that fail before that is reported
 class WatchHandler(Record):
     """Functions that a watcher calls, in its own thread.
 
-    `prepare` before each attempt, and it may raise ApiError. `parse` for an object by its name: a list is kept as what
-    it returns, not as objects. `listed` with all of them by name, in place of all before; `changed` with one of them,
-    None if it was deleted. `connected` once the watch is open; `failed` with the reason.
+    `prepare` returns what to watch, before each attempt, and may raise ApiError. `parse` for an object by its key: a
+    list is kept as what it returns, not as objects; what it raises ends the attempt. `listed` with all of them by key,
+    in place of all before; `changed` with one of them, None if it was deleted. `connected` once the watch is open;
+    `failed` with the reason.
     """
 
-    prepare: Callable[[], None]
-    parse: Callable[[str, Json], Any]
-    listed: Callable[[dict[str, Any]], None]
-    changed: Callable[[str, Any], None]
+    prepare: Callable[[], Resource]
+    parse: Callable[[Key, Json], Any]
+    listed: Callable[[dict[Key, Any]], None]
+    changed: Callable[[Key, Any], None]
     connected: Callable[[], None]
     failed: Callable[[str], None]
 
 
 class ResourceWatcher(WatchLoop):
-    """The watcher of one resource."""
+    """The watcher of one resource, whichever it is."""
 
-    def __init__(self, api: Api, resource: Resource, handler: WatchHandler, stop: Event) -> None:
+    def __init__(self, api: Api, handler: WatchHandler, stop: Event) -> None:
         super().__init__(stop, Backoff(FIRST_PAUSE, LONGEST_PAUSE))
-        self._api, self._resource, self._handler = api, resource, handler
+        self._api, self._handler = api, handler
         self._revision = ""
         self._listed = -DOWN  # when
         self._broken = False  # the last watch, or the attempt at one, has failed
@@ -59,7 +60,7 @@ class ResourceWatcher(WatchLoop):
         self._broken = True
         log.debug("%s", error, exc_info=None if isinstance(error, ApiError) else error)
         if isinstance(error, Expired) and self._revision:
-            log.info("%s: listing all %s again", error, self._resource.name)
+            log.info("%s: listing all again", error)
             self._revision = ""
             if time.monotonic() - self._listed > CALM:
                 self._backoff.reset()
@@ -71,12 +72,12 @@ class ResourceWatcher(WatchLoop):
 
     def _follow(self) -> None:
         """Raises Expired, ApiError."""
-        self._handler.prepare()
-        if self._revision and self._broken and is_older(self._api.revision(self._resource), self._revision):
-            raise Expired(f"{self._resource.name}: the API server is at an older revision than before")
+        resource = self._handler.prepare()
+        if self._revision and self._broken and is_older(self._api.revision(resource), self._revision):
+            raise Expired(f"{resource.name}: the API server is at an older revision than before")
         if not self._revision:
-            self._list()
-        stream = self._api.watch(self._resource, self._revision, SystemRandom().randint(*WATCH_SECONDS))
+            self._list(resource)
+        stream = self._api.watch(resource, self._revision, SystemRandom().randint(*WATCH_SECONDS))
         with self._opened(stream) as wanted:
             if not wanted:
                 return
@@ -84,21 +85,21 @@ class ResourceWatcher(WatchLoop):
             self._broken, self._failures = False, 0
             self._handler.connected()
             for kind, item in stream:
-                self._take(kind, item)
+                self._take(resource, kind, item)
 
-    def _list(self) -> None:
-        parsed: dict[str, Any] = {}
+    def _list(self, resource: Resource) -> None:
+        parsed: dict[Key, Any] = {}
 
         def add(item: Json) -> None:
-            name = object_name(self._resource, item)
-            parsed[name] = self._handler.parse(name, item)
+            key = object_key(resource, item)
+            parsed[key] = self._handler.parse(key, item)
 
-        self._revision = self._api.list(self._resource, add)
+        self._revision = self._api.list(resource, add)
         self._listed = time.monotonic()
         self._handler.listed(parsed)
 
-    def _take(self, kind: str, item: Json) -> None:
+    def _take(self, resource: Resource, kind: str, item: Json) -> None:
         if kind != "BOOKMARK":
-            name = object_name(self._resource, item)
-            self._handler.changed(name, None if kind == "DELETED" else self._handler.parse(name, item))
-        self._revision = resource_version(self._resource, item)
+            key = object_key(resource, item)
+            self._handler.changed(key, None if kind == "DELETED" else self._handler.parse(key, item))
+        self._revision = resource_version(resource, item)
