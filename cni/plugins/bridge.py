@@ -88,7 +88,7 @@ def _as_answered(
 
 def add(call: Call) -> None:
     """Attaches the container and writes the result; rolls all back on any failure, also that of writing."""
-    request, network, host = call.request, call.config, call.host
+    request, config, host = call.request, call.config, call.host
     conf, ipam, _ = validate(call)
     host.open_container(request.netns, request.netns_override)
     owner = owner_of(call)
@@ -96,28 +96,28 @@ def add(call: Call) -> None:
     refuse_attached(host, owner.host_interface, owner.ifname)
     with Journal(host) as journal:
         host.raise_if_interrupted()
-        lease = ipam.add(request, network, alive_in(network.name))
-        journal.add(lambda: ipam.delete(request, network, alive_in(network.name)))
+        lease = ipam.add(request, config, alive_in(config.name))
+        journal.add(lambda: ipam.delete(request, config, alive_in(config.name)))
         _require_address(conf, lease)
         host.lock.lock_shared()  # not earlier: an executed IPAM plugin may be slow
         plan = prepare(call, conf, lease)
         answer = call.render(plan.result)
         apply(host, plan.operations, journal)
-        if at_least(network.version, MTU_SINCE):
+        if at_least(config.version, MTU_SINCE):
             answer = call.render(_with_mtus(host, conf, plan.result))
         call.answer(answer)
 
 
 def check(call: Call) -> None:
     """Raises CheckFailed with every difference from what ADD made."""
-    request, network, host = call.request, call.config, call.host
+    request, config, host = call.request, call.config, call.host
     conf, ipam, previous = validate(call)
     if previous is None:
         raise InvalidConfig("prevResult: missing, CHECK compares with what ADD answered")
     host.open_container(request.netns, request.netns_override)
     failures = differences(host, prepare(call, conf, previous).operations)
     try:
-        ipam.check(request, network, previous)
+        ipam.check(request, config, previous)
     except CheckFailed as error:
         failures.append(error.message)
     if failures:
@@ -126,8 +126,8 @@ def check(call: Call) -> None:
 
 def delete(call: Call) -> None:
     """Releases all that exists of the attachment. Missing objects and errors of the configuration do not stop it."""
-    request, network, host = call.request, call.config, call.host
-    conf = parse_netconf(network, request.args, ConfigErrors(), call.program)
+    request, config, host = call.request, call.config, call.host
+    conf = parse_netconf(config, request.args, ConfigErrors(), call.program)
     ipam = allocator(conf.ipam_type, request)
     host.lock.lock_shared()
     owner = owner_of(call)
@@ -139,14 +139,14 @@ def delete(call: Call) -> None:
     conf = _as_attached(conf, alias, group)
     addresses = alias.addresses
     if conf.ip_masq or conf.mac_spoof_check or conf.ports.mappings:
-        addresses = addresses or _leased(request, network, ipam)
+        addresses = addresses or _leased(request, config, ipam)
     lease = Result(ips=tuple([IPConfig(address) for address in addresses]))
     facts = Facts("", None, ipv6=False, group=group)
     attachment = Attachment(owner, request.netns, conf, facts, names_of(owner, conf.mac, lease), lease)
     operations = plan_attachment(attachment).operations
     failed = release(host, [op for op in reversed(operations) if own is not None or not isinstance(op, Veth)])
     if host.container is not None:
-        collect_errors(failed, lambda: _release_stray(call, owner, conf, addresses or _leased(request, network, ipam)))
+        collect_errors(failed, lambda: _release_stray(call, owner, conf, addresses or _leased(request, config, ipam)))
     is_unknown = conf.portmap_requested and not (alias.label or conf.ports.mappings)
     if is_unknown or not alias.whole or (not addresses and (conf.ip_masq or conf.ports.mappings)):
         from cni.effects import nft_elements, portmap
@@ -156,18 +156,18 @@ def delete(call: Call) -> None:
     if failed and find_own(host, owner) is not None:
         raise_collected(failed, "the container still has its interface, so its addresses stay leased")
     host.lock.release()
-    collect_errors(failed, lambda: ipam.delete(request, network, alive_in(network.name)))
+    collect_errors(failed, lambda: ipam.delete(request, config, alive_in(config.name)))
     raise_collected(failed, "not everything of the attachment could be released")
 
 
 def collect(call: Call) -> None:
     """GC: releases all attachments of the network that are not in the runtime's list of valid ones."""
-    network, host = call.config, call.host
-    valid = valid_attachments(network)
+    config, host = call.config, call.host
+    valid = valid_attachments(config)
     if valid is None:
         return  # cnitool sends no list, and must not lose all attachments
-    conf = parse_netconf(network, {}, ConfigErrors(), call.program)
-    is_stale = stale_labels(network.name, valid)
+    conf = parse_netconf(config, {}, ConfigErrors(), call.program)
+    is_stale = stale_labels(config.name, valid)
     from cni.effects import nft_elements, portmap
 
     failed: list[str] = []
@@ -178,7 +178,7 @@ def collect(call: Call) -> None:
         collect_errors(failed, lambda: host.rtnl.delete(link.name, link.group))  # noqa: B023  # called at once
     host.lock.release()
     ipam = allocator(conf.ipam_type, call.request)
-    collect_errors(failed, lambda: ipam.collect(network, valid, alive_in(network.name)))
+    collect_errors(failed, lambda: ipam.collect(config, valid, alive_in(config.name)))
     raise_collected(failed, "not everything stale could be released")
 
 

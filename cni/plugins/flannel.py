@@ -127,19 +127,19 @@ def _delegate(call: Call, delegate: dict[str, JsonValue]) -> None:
     fields = call.config.fields(ConfigErrors())
     members = {**delegate, **{key: fields.raw(key) for key in PASSED_THROUGH if fields.has(key)}}
     data = dump(members).encode("utf-8", "backslashreplace")
-    network = PluginConfig(call.config.name, call.config.version, members, data)
+    config = PluginConfig(call.config.name, call.config.version, members, data)
     kind = delegate["type"] if isinstance(delegate["type"], str) else ""
     if kind_of(kind) == INTERFACE:
         _refuse_args(call)
-        ATTACHING[call.request.command](call._replace(program=kind, config=network))
+        ATTACHING[call.request.command](call._replace(program=kind, config=config))
         return
     if call.request.command != "ADD":
-        execute(kind, call.request, network, call.request.command)
+        execute(kind, call.request, config, call.request.command)
         return
     try:
-        call.answer(execute(kind, call.request, network, "ADD").decode("utf-8", "replace").rstrip("\n"))
+        call.answer(execute(kind, call.request, config, "ADD").decode("utf-8", "replace").rstrip("\n"))
     except BaseException:
-        clean_up(kind, call.request, network)
+        clean_up(kind, call.request, config)
         raise
 
 
