@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socketserver
 import threading
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -81,9 +82,9 @@ class Server:
         self._server.server_close()
 
 
-class ScriptedApi:
+class ScriptedApi(ABC):
     """An API with errors that a test writes into `script`: by kind of request those of the next, each the pieces of an
-    answer. A subclass has `kind_of` and `respond`.
+    answer.
     """
 
     def __init__(self) -> None:
@@ -101,11 +102,13 @@ class ScriptedApi:
         kind = self.kind_of(request)
         return self.script[kind].pop(0) if self.script.get(kind) else self.respond(kind, request)
 
+    @abstractmethod
     def kind_of(self, request: Request) -> str:
-        raise NotImplementedError
+        """Returns the kind of a request."""
 
+    @abstractmethod
     def respond(self, kind: str, request: Request) -> Iterable[bytes]:
-        raise NotImplementedError
+        """Returns the pieces of the answer."""
 
     def is_over(self) -> bool:
         """Returns True once answers have to end; a test may put another server in the place of the first."""

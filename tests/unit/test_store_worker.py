@@ -74,6 +74,16 @@ def test_where_one_of_two_parts_succeeds_the_error_of_the_other_stands() -> None
     assert parts.succeed(WATCH) == [Recovered()]
 
 
+def test_the_error_that_was_emitted_last_is_replaced_by_the_one_before_it() -> None:
+    parts = Parts()
+    parts.fail(LEASE, "no subnet is free")
+    parts.fail(WATCH, "unreachable")
+    parts.fail(LEASE, "permission denied")
+    assert parts.succeed(LEASE) == [Failed("unreachable")]
+    parts.fail(LEASE, "no subnet is free")
+    assert parts.succeed(WATCH) == []
+
+
 def test_a_closed_store_emits_nothing() -> None:
     parts = Parts()
     parts.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from random import SystemRandom
 from threading import Lock
@@ -38,8 +39,8 @@ class Backoff:
         self._pause = self._first
 
 
-class WatchLoop:
-    """The loop of a watching thread. A subclass has `_follow` and `_recover`."""
+class WatchLoop(ABC):
+    """The loop of a watching thread."""
 
     def __init__(self, stop: Event, backoff: Backoff) -> None:
         self._stop, self._backoff = stop, backoff
@@ -90,13 +91,13 @@ class WatchLoop:
                 self._stream = None
             stream.close()
 
+    @abstractmethod
     def _follow(self) -> None:
         """Lists where that is needed, then follows a stream until it ends. Raises StoreError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _recover(self, error: Exception) -> None:
         """Reports a failure where that is due, and decides where the next attempt begins."""
-        raise NotImplementedError
 
 
 def reason_of(error: Exception) -> str:

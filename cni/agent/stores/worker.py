@@ -6,6 +6,7 @@ Events are emitted with the lock held, so in the order in which they happened.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from threading import Condition, Event, Thread, current_thread
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -35,8 +36,7 @@ class EventSource:
         self._log = log
         self._stop = Event()
         self._wake = Condition()  # its lock is that of all state of a store
-        self._errors: dict[str, str] = {}  # by part
-        self._failure = ""  # the error that was emitted last, if one stands
+        self._errors: dict[str, str] = {}  # by part, in the order in which they were emitted
         self._threads: list[Thread] = []
 
     def start(self, emit: Callable[[StoreEvent], None]) -> None:
@@ -71,25 +71,25 @@ class EventSource:
         with self._wake:
             self._log.warning("%s", reason)  # repetitions are limited by the log
             if self._errors.get(part) != reason:
-                self._errors[part] = self._failure = reason
+                self._errors.pop(part, None)
+                self._errors[part] = reason
                 self._emit(Failed(reason))
 
     def _succeed(self, part: str) -> None:
         """Ends the part's error. Emits another part's that stands, if this one was emitted last."""
         with self._wake:
-            reason = self._errors.pop(part, "")
-            if not reason:
+            if part not in self._errors:
                 return
+            was_last = part == next(reversed(self._errors))
+            del self._errors[part]
             if not self._errors:
-                self._failure = ""
                 self._emit(Recovered())
-            elif reason == self._failure:
-                self._failure = next(reversed(self._errors.values()))
-                self._emit(Failed(self._failure))
+            elif was_last:
+                self._emit(Failed(next(reversed(self._errors.values()))))
 
 
-class StoreWorker(EventSource, Generic[Desired]):
-    """A store that keeps a lease. A subclass has `_desired`, `_sync` and `_reconnect`."""
+class StoreWorker(EventSource, ABC, Generic[Desired]):
+    """A store that keeps a lease."""
 
     def __init__(self, name: str, log: Logger, backoff: Backoff) -> None:
         super().__init__(log)
@@ -126,17 +126,17 @@ class StoreWorker(EventSource, Generic[Desired]):
             if LEASE in self._errors:
                 self._disturb()
 
+    @abstractmethod
     def _reconnect(self) -> None:
         """Opens new connections in place of all that are open."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _desired(self) -> Desired | None:
-        """Returns what the lease has to be; None until configuration and node agree: it is kept as it was."""
-        raise NotImplementedError
+        """Returns the desired lease; None until configuration and node agree: it is kept as it was."""
 
+    @abstractmethod
     def _sync(self, desired: Desired) -> float | None:
         """Makes the lease so; returns in how many seconds it has to be looked at again. Raises StoreError."""
-        raise NotImplementedError
 
     def _keep(self) -> None:
         pause: float | None = None
