@@ -53,21 +53,21 @@ class LogBudget:
 
     def admit(self, record: logging.LogRecord, size: int) -> list[logging.LogRecord]:
         """Returns the records to write now: counts of the minute that has passed, then this one if there is room."""
-        found = self.drain(record.created) if not 0 <= record.created - self.began < MINUTE else []
+        records = self.drain(record.created) if not 0 <= record.created - self.began < MINUTE else []
         if record.levelno < logging.WARNING:
             self.events[record.name] = self.events.get(record.name, 0) + 1
-            return [*found, *self._within_budget(record, size)]
+            return [*records, *self._within_budget(record, size)]
         text, subject = record.getMessage(), _subject_of(record)
         entry = self.errors.get(subject)
         if entry is not None and entry.text == text and self._is_repetition(entry, record):
             entry.held_back += 1
-            return found
+            return records
         admitted = self._within_budget(record, size)
         if admitted:
             self.errors[subject] = _LoggedError(record, text, self.events.get(record.name, 0))
             if entry is not None and entry.held_back:
-                found.append(_counted(entry, record.created))
-        return [*found, *admitted]
+                records.append(_counted(entry, record.created))
+        return [*records, *admitted]
 
     def _is_repetition(self, entry: _LoggedError, record: logging.LogRecord) -> bool:
         """A clock may be set back."""
@@ -90,7 +90,7 @@ class LogBudget:
 
     def drain(self, now: float, *, everything: bool = False) -> list[logging.LogRecord]:
         """Begins a new minute. Returns what was held back, as counts; of repetitions those whose minute has passed."""
-        found = [
+        records = [
             _with_count(kind.last, f"{kind.held_back} more of these were not written", now)
             for kind in self.kinds.values()
             if kind.last is not None
@@ -100,11 +100,11 @@ class LogBudget:
                 continue
             del self.errors[subject]
             if entry.held_back:
-                found.append(_counted(entry, now))
-                self.errors[subject] = _LoggedError(found[-1], entry.text, entry.events)
+                records.append(_counted(entry, now))
+                self.errors[subject] = _LoggedError(records[-1], entry.text, entry.events)
         self.kinds.clear()
         self.began, self.lines, self.bytes = now, 0, 0
-        return found
+        return records
 
 
 def _subject_of(record: logging.LogRecord) -> Subject:
@@ -119,7 +119,7 @@ def _counted(entry: _LoggedError, now: float) -> logging.LogRecord:
 
 def _with_count(record: logging.LogRecord, count: str, now: float, text: str = "") -> logging.LogRecord:
     """The record again, with a count at its end and without a traceback."""
-    told = copy(record)
-    told.msg, told.args, told.exc_info = "%s (%s)", (text or record.getMessage(), count), None
-    told.created, told.msecs = now, now % 1 * 1000
-    return told
+    counted = copy(record)
+    counted.msg, counted.args, counted.exc_info = "%s (%s)", (text or record.getMessage(), count), None
+    counted.created, counted.msecs = now, now % 1 * 1000
+    return counted

@@ -63,8 +63,8 @@ class BoundedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # the st
 
     def emit(self, record: logging.LogRecord) -> None:
         size = len(self.format(record).encode(errors="replace")) + len(self.terminator)
-        for one in self._budget.admit(record, size):
-            super().emit(one)
+        for admitted in self._budget.admit(record, size):
+            super().emit(admitted)
         self._arrange()
 
     def write_counts(self, *, everything: bool = False) -> None:
@@ -72,8 +72,8 @@ class BoundedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # the st
         self.acquire()
         try:
             self._timer = None
-            for one in self._budget.drain(time.time(), everything=everything):
-                super().emit(one)
+            for admitted in self._budget.drain(time.time(), everything=everything):
+                super().emit(admitted)
             self._arrange()
         finally:
             self.release()

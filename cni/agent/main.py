@@ -167,11 +167,11 @@ def _others(host: Host, instance: Instance) -> bool:
 
 def addresses_now() -> set[IP]:
     """Returns the host's addresses, by a socket of its own: another thread calls this."""
-    route = RtnlSocket()
+    rtnl_socket = RtnlSocket()
     try:
-        return local_addresses(route)
+        return local_addresses(rtnl_socket)
     finally:
-        route.close()
+        rtnl_socket.close()
 
 
 def clean_up(options: Options, host: Host, instance: Instance) -> int:

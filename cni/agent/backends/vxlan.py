@@ -98,25 +98,25 @@ def _vxlan_link(rtnl_socket: RtnlSocket, device: Device) -> tuple[Link, list[str
     done = []
     link = rtnl_socket.find(device.name)
     if link is not None:
-        found = rtnl_overlay.parse_vxlan(rtnl_socket.ask(*rtnl.get_link(device.name)))
+        info = rtnl_overlay.parse_vxlan(rtnl_socket.ask(*rtnl.get_link(device.name)))
         # Where no port is asked for, the kernel has chosen one.
-        wanted = device.info if found is None or device.info.port else device.info._replace(port=found.port)
-        if found == wanted:
+        wanted = device.info if info is None or device.info.port else device.info._replace(port=info.port)
+        if info == wanted:
             return rtnl_socket.need(device.name), []
-        if found is None:
+        if info is None:
             kind = link.kind or "device"
             raise NetlinkError(
                 EEXIST, f"{device.name} is a {kind} that podwired did not create: remove it, or give it another name"
             )
-        if _change_in_place(rtnl_socket, device, found):
+        if _change_in_place(rtnl_socket, device, info):
             return rtnl_socket.need(device.name), [f"{device.name} had another underlay"]
         rtnl_socket.request(*rtnl.delete_link(device.name))
         done.append(f"{device.name} was not this network's tunnel: recreated")
     else:
         done.append(f"{device.name} was not there")
-    made = rtnl_overlay.new_vxlan(device.name, device.mac, device.mtu, device.info)
+    message = rtnl_overlay.new_vxlan(device.name, device.mac, device.mtu, device.info)
     try:
-        rtnl_socket.request(*made)
+        rtnl_socket.request(*message)
     except NetlinkError as error:
         if error.errno != EEXIST:
             raise
@@ -129,7 +129,7 @@ def _vxlan_link(rtnl_socket: RtnlSocket, device: Device) -> tuple[Link, list[str
                 f" choose another VNI or Port than {device.info.vni} and {device.info.port or DEFAULT_PORT}",
             ) from None
         done.append(f"{', '.join(renamed)} had been {device.name}")
-        rtnl_socket.request(*made)
+        rtnl_socket.request(*message)
     return rtnl_socket.need(device.name), done
 
 
@@ -151,8 +151,8 @@ def _rivals(rtnl_socket: RtnlSocket, device: Device, vnis: Container[int]) -> st
     port, names = device.info.port or DEFAULT_PORT, []
     for link in rtnl_socket.links():
         if link.kind == "vxlan" and link.name != device.name and link.alias != device.alias:
-            found = rtnl_overlay.parse_vxlan(rtnl_socket.ask(*rtnl.get_link(link.name)))
-            if found is not None and found.port == port and found.vni in vnis:
+            info = rtnl_overlay.parse_vxlan(rtnl_socket.ask(*rtnl.get_link(link.name)))
+            if info is not None and info.port == port and info.vni in vnis:
                 names.append(link.name)
     return f"the VXLAN device {' or '.join(names)}" if names else ""
 
@@ -160,20 +160,20 @@ def _rivals(rtnl_socket: RtnlSocket, device: Device, vnis: Container[int]) -> st
 def _retire_twins(rtnl_socket: RtnlSocket, device: Device) -> list[str]:
     """Removes a device of the agent's that somebody has given another name."""
     ours = [link.name for link in rtnl_socket.links() if link.alias == device.alias and link.name != device.name]
-    found = {name: rtnl_overlay.parse_vxlan(rtnl_socket.ask(*rtnl.get_link(name))) for name in ours}
+    infos = {name: rtnl_overlay.parse_vxlan(rtnl_socket.ask(*rtnl.get_link(name))) for name in ours}
     mine = (device.info.vni, device.info.local.family)
-    twins = [name for name, info in found.items() if info is not None and (info.vni, info.local.family) == mine]
+    twins = [name for name, info in infos.items() if info is not None and (info.vni, info.local.family) == mine]
     for name in twins:
         rtnl_socket.tolerate(ENODEV, rtnl.delete_link(name))
     return twins
 
 
-def _change_in_place(rtnl_socket: RtnlSocket, device: Device, found: VxlanInfo) -> bool:
+def _change_in_place(rtnl_socket: RtnlSocket, device: Device, current: VxlanInfo) -> bool:
     """Returns True if the tunnel could be made the wanted one in place. Raises NetlinkError."""
     info = device.info
-    if (found.vni, found.gbp, found.local.family) != (info.vni, info.gbp, info.local.family):
+    if (current.vni, current.gbp, current.local.family) != (info.vni, info.gbp, info.local.family):
         return False
-    if info.port and found.port != info.port:
+    if info.port and current.port != info.port:
         return False
     try:
         rtnl_socket.request(*rtnl_overlay.set_vxlan(device.name, info))
@@ -194,7 +194,7 @@ def _ignore_advertisements(name: str) -> None:
 
 def _set_address(rtnl_socket: RtnlSocket, index: int, device: Device) -> list[str]:
     """Its own address, and no other of the family but for that of the link."""
-    present = [one.address for one in rtnl_socket.addresses(device.name)]
+    present = [info.address for info in rtnl_socket.addresses(device.name)]
     done = []
     if device.address not in present:
         flags = rtnl.IFA_F_NODAD if device.address.family == 6 else 0

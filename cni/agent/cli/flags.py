@@ -103,50 +103,50 @@ class FlagSet:
     def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
         self._values: dict[str, list[str]] = {}
         self._variables: dict[str, str] = {}
-        self._faults: list[str] = []
+        self._errors: list[str] = []
         self.notices: list[str] = []
         self._read(arguments)
         for flag in BY_NAME.values():
-            variables = [prefix + flag.variable for prefix in PREFIXES]
-            said = [] if flag.name in NOW else [variable for variable in variables if environment.get(variable)]
-            if said and flag.name not in self._values:
-                self._variables[flag.name] = said[0]
-                self._values[flag.name] = [environment[said[0]]]
+            names = [] if flag.name in NOW else [prefix + flag.variable for prefix in PREFIXES]
+            variable = next((name for name in names if environment.get(name)), None)
+            if variable is not None and flag.name not in self._values:
+                self._variables[flag.name] = variable
+                self._values[flag.name] = [environment[variable]]
 
     def _read(self, arguments: list[str]) -> None:
         """Parses the command line as Go's package flag; an argument that is not a flag is an error, not the end."""
         rest = iter(arguments)
-        for word in rest:
-            front, equals, value = word.partition("=")
+        for argument in rest:
+            front, equals, value = argument.partition("=")
             name = front.removeprefix("-").removeprefix("-")
             flag = BY_NAME.get("help" if name == "h" else name)
-            if not word.startswith("-") or not name:
-                self._faults.append(f"{word!r}: not a flag; a switch takes a value as in --ip-masq=false")
+            if not argument.startswith("-") or not name:
+                self._errors.append(f"{argument!r}: not a flag; a switch takes a value as in --ip-masq=false")
             elif flag is None:
-                self._faults.append(f"{front}: there is no such flag; --help tells of all")
+                self._errors.append(f"{front}: unknown flag (--help lists all flags)")
             else:
-                said = value if equals else next(rest, None) if flag.value else "true"
-                if said is None:
-                    self._faults.append(f"--{name}: needs a value, {flag.value}")
+                text = value if equals else next(rest, None) if flag.value else "true"
+                if text is None:
+                    self._errors.append(f"--{name}: needs a value, {flag.value}")
                 else:
-                    self._values.setdefault(flag.name, []).append(said)
+                    self._values.setdefault(flag.name, []).append(text)
 
-    def where(self, name: str) -> str:
+    def source(self, name: str) -> str:
         """Returns the flag or the variable that sets a value; empty if neither does."""
         return self._variables.get(name) or (f"--{name}" if name in self._values else "")
 
     def error(self, name: str, text: str) -> None:
-        self._faults.append(self._placed(name, text))
+        self._errors.append(self._placed(name, text))
 
     def notice(self, name: str, text: str) -> None:
         self.notices.append(self._placed(name, text))
 
     def _placed(self, name: str, text: str) -> str:
-        return f"{self.where(name) or f'--{name}'}: {text}"
+        return f"{self.source(name) or f'--{name}'}: {text}"
 
-    def refuse(self) -> None:
-        if self._faults:
-            raise InvalidOptions("; ".join(self._faults))
+    def raise_if_any(self) -> None:
+        if self._errors:
+            raise InvalidOptions("; ".join(self._errors))
 
     def text(self, name: str) -> str:
         """Returns the last of several values, as Go does."""

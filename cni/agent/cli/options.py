@@ -84,7 +84,7 @@ def parse_options(arguments: list[str], environment: Mapping[str, str]) -> Optio
         cleanup=given.boolean("cleanup"),
         notices=_notices(given, in_kube=in_kube),
     )
-    given.refuse()
+    given.raise_if_any()
     return options
 
 
@@ -113,7 +113,7 @@ def _selector(given: FlagSet) -> InterfaceSelector:
 def _conflist(given: FlagSet) -> Conflist | None:
     source = given.text("conflist")
     if not source:
-        if given.where("conflist-dir"):
+        if given.source("conflist-dir"):
             given.error("conflist-dir", "needs --conflist as well")
         return None
     path = os.path.join(given.required("conflist-dir"), os.path.basename(source))
@@ -126,13 +126,13 @@ def _conflist(given: FlagSet) -> Conflist | None:
 
 def _etcd(given: FlagSet) -> EtcdOptions | None:
     if given.text("nodes-file"):
-        for name in [name for name in BY_NAME if name.startswith("etcd-") and given.where(name)]:
-            given.error(name, f"does not go together with {given.where('nodes-file')}, which stands in for etcd")
+        for name in [name for name in BY_NAME if name.startswith("etcd-") and given.source(name)]:
+            given.error(name, f"does not go together with {given.source('nodes-file')}, which stands in for etcd")
         return None
 
-    for one, other in PAIRS:
-        if bool(given.text(one)) != bool(given.text(other)):
-            present, absent = (one, other) if given.text(one) else (other, one)
+    for flag, other in PAIRS:
+        if bool(given.text(flag)) != bool(given.text(other)):
+            present, absent = (flag, other) if given.text(flag) else (other, flag)
             given.error(present, f"needs --{absent} as well")
     prefix = given.required("etcd-prefix")
     cleaned = "".join([f"/{part}" for part in prefix.split("/") if part])
@@ -152,7 +152,7 @@ def _etcd(given: FlagSet) -> EtcdOptions | None:
 
 def _kube(given: FlagSet, environment: Mapping[str, str]) -> KubeOptions:
     if given.text("nodes-file"):
-        given.error("nodes-file", f"does not go together with {given.where('kube-subnet-mgr')}")
+        given.error("nodes-file", f"does not go together with {given.source('kube-subnet-mgr')}")
     kubeconfig, server = given.text("kubeconfig-file"), given.text("kube-api-url")
     host, port = environment.get("KUBERNETES_SERVICE_HOST", ""), environment.get("KUBERNETES_SERVICE_PORT") or "443"
     if not (kubeconfig or server or host):
@@ -203,12 +203,12 @@ def _notices(given: FlagSet, *, in_kube: bool) -> tuple[str, ...]:
     """To be called last."""
     given.number("iptables-resync", *INTEGERS)
     for name in WITHOUT_EFFECT:
-        if given.where(name):
+        if given.source(name):
             given.notice(name, "has no effect")
     etcd = [name for name in BY_NAME if name.startswith("etcd-")]
-    if not (in_kube or given.text("nodes-file") or given.boolean("cleanup") or any(map(given.where, etcd))):
+    if not (in_kube or given.text("nodes-file") or given.boolean("cleanup") or any(map(given.source, etcd))):
         given.notices.append(f"no store was chosen, etcd at {given.text('etcd-endpoints')} is tried: {STORES}")
     others = etcd if in_kube else KUBE
-    for name in filter(given.where, others):
+    for name in filter(given.source, others):
         given.notice(name, f"has no effect with{'' if in_kube else 'out'} --kube-subnet-mgr")
     return tuple(given.notices)

@@ -31,9 +31,9 @@ class Drift:
     """The desired state of the kernel, as it was last applied."""
 
     def __init__(self, table: str) -> None:
-        """`table`: the agent's rules are in it."""
+        """`table`: the name of the agent's nftables table."""
         self._table = table
-        self.searches = True  # for an interface: any that gets an address may be it
+        self.searches = True  # an address that comes anywhere may change the choice of the interface
         self.links: dict[int, LinkState] = {}
         self.devices: dict[int, int] = {}  # the family of a tunnel's device, by its index
         self.tables: dict[int, ForwardingState] = {}
@@ -41,13 +41,13 @@ class Drift:
         self.networks: frozenset[Net] = frozenset()  # those that are served, or were
         self._pods = False
         self.spaces: dict[int, tuple[Net, Net]] = {}  # by family: the network, and this node's subnet of it
-        self.beside: frozenset[int] = frozenset()  # other links whose networks matter, as long as they are up
-        self.directs = False  # peers are reached by any network of this node
-        self.waits = False  # for a link of others to go
+        self.beside: frozenset[int] = frozenset()  # other links whose networks matter while they are up
+        self.directs = False  # peers are reached directly by any network of this node
+        self.waits = False  # for the removal of another program's link
 
     @property
     def ports(self) -> set[int]:
-        """The tunnel's in UDP."""
+        """The UDP ports of the tunnel."""
         return {link.tunnel.port for link in self.links.values() if link.tunnel is not None}
 
     def take_pods(self) -> bool:
@@ -56,7 +56,7 @@ class Drift:
         return came
 
     def disturbed(self, kind: int, payload: bytes) -> str:
-        """In words, or empty. Of rtnetlink's messages. Raises Malformed."""
+        """Returns how an rtnetlink message contradicts the desired state; empty if it does not. Raises Malformed."""
         if kind in (rtnl.RTM_NEWLINK, rtnl.RTM_DELLINK):
             return self._link(kind, payload)
         if kind in (rtnl.RTM_NEWADDR, rtnl.RTM_DELADDR):
@@ -75,8 +75,8 @@ class Drift:
         if self.waits and kind == rtnl.RTM_DELLINK:
             return "a link went"
         if link is None:
-            named = {one.name for one in self.links.values()}
-            return "a link came" if kind == rtnl.RTM_NEWLINK and rtnl_parse.parse_link(payload).name in named else ""
+            names = {state.name for state in self.links.values()}
+            return "a link came" if kind == rtnl.RTM_NEWLINK and rtnl_parse.parse_link(payload).name in names else ""
         if kind == rtnl.RTM_DELLINK:
             return f"{link.name} is gone"
         return "" if link.matches(payload) else f"{link.name} has changed"
@@ -97,14 +97,14 @@ class Drift:
         entry = rtnl_overlay.parse_neighbour(payload) if tables is not None else None
         if tables is None or entry is None:
             return ""
-        there = kind == rtnl_overlay.RTM_NEWNEIGH and entry.permanent
+        present = kind == rtnl_overlay.RTM_NEWNEIGH and entry.permanent
         if family == AF_BRIDGE:
-            there = there and entry.is_plain
-            whole = there == ((entry.mac, entry.ip) in tables.forwarding)
-        else:  # what is deleted is told without its MAC address, as an entry that failed
+            present = present and entry.is_plain
+            is_right = present == ((entry.mac, entry.ip) in tables.forwarding)
+        else:  # a deletion is reported without the MAC address, as a failed entry
             mac = tables.neighbours.get(entry.ip)
-            whole = not there if mac is None else there and entry.mac == mac
-        return "" if whole else f"an entry for {entry.ip.text} has changed"
+            is_right = not present if mac is None else present and entry.mac == mac
+        return "" if is_right else f"an entry for {entry.ip.text} has changed"
 
     def _route(self, kind: int, payload: bytes) -> str:
         route = rtnl_overlay.parse_kernel_route(payload)
@@ -120,17 +120,17 @@ class Drift:
         ours = is_ours(route.protocol, route.dst, self.networks) or route.ifindex in self.devices
         return f"a route to {route.dst.text} came" if ours and kind == rtnl.RTM_NEWROUTE else ""
 
-    def _peer_route(self, kind: int, route: KernelRoute, row: NextHop) -> str:
-        """A route of others disturbs as long as it is there, if it wins or shares the traffic."""
+    def _peer_route(self, kind: int, route: KernelRoute, desired: NextHop) -> str:
+        """Compares a route to a peer's subnet; another program's matters if it wins or shares the traffic."""
         priority = PRIORITY[route.dst.family]
         if route.priority > priority and route.protocol != PROTOCOL:
             return ""
-        there = NextHop(route.gw or IP(0, 0), route.ifindex, route.on_link, route.is_plain)
-        is_right = there == row and route.priority in (0, priority)  # 0 is not told
+        next_hop = NextHop(route.gw or IP(0, 0), route.ifindex, route.on_link, route.is_plain)
+        is_right = next_hop == desired and route.priority in (0, priority)  # 0: not reported
         return f"the route to {route.dst.text} has changed" if is_right == (kind != rtnl.RTM_NEWROUTE) else ""
 
     def _is_network(self, route: KernelRoute) -> bool:
-        """It leads to a network that this node is in, and that decides which peers are served, or how."""
+        """Returns True for a route to a network of this node that decides which peers are served, or how."""
         if route.ifindex in self.devices:
             return False
         if route.ifindex in self.links:
@@ -147,11 +147,11 @@ class Drift:
         return network.contains(net.ip) or net.contains(network.ip)
 
     def rules_disturbed(self, kind: int, payload: bytes) -> bool:
-        """True if an nfnetlink message tells that own rules may be gone, or a chain may drop what it forwards."""
+        """True if an nfnetlink message shows that own rules may be gone, or that a chain may drop what it forwards."""
         return _is_of(kind, NFT_RULES) and _table(payload) in (self._table, forward_accept.TABLE)
 
     def elements_disturbed(self, kind: int, payload: bytes) -> bool:
-        """True if an nfnetlink message tells that somebody has changed or removed the agent's sets."""
+        """True if an nfnetlink message shows that somebody has changed or removed the agent's sets."""
         return _is_of(kind, NFT_ELEMENTS) and _table(payload) == self._table
 
 

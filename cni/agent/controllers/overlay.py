@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 
 class Reconciler:
-    """One node's. `present` tells the store what the own lease has to say; `ready` is for when pods can be attached for
-    the first time, and `status` for why other nodes' pods are not reached, empty when they are again.
+    """One node's reconciler. `present` gives the store this node's part of its lease. `ready` is called once pods can
+    be attached, `status` with the reason why other nodes' pods are unreachable, empty when they are reachable again.
     """
 
     def __init__(
@@ -174,8 +174,8 @@ class Reconciler:
         own = self._cluster.lease_of(config, node)
         if own is None:
             return
-        route = self._host.rtnl
-        connected = [one for family in config.families for one in routes.connected_networks(route, family)]
+        rtnl_socket = self._host.rtnl
+        connected = [pair for family in config.families for pair in routes.connected_networks(rtnl_socket, family)]
         peers = self._cluster.peers(config, own, tuple([net for net, _ in connected]))
         if peers is None:
             return
@@ -184,7 +184,7 @@ class Reconciler:
             log_errors(peers.errors, peers.errors)
             log_changes(self._logged, peers.served)
             self._peers, self._logged = peers, dict(peers.served)
-        self.drift.links = {underlay.ifindex: devices.link_state(route, underlay.name)}
+        self.drift.links = {underlay.ifindex: devices.link_state(rtnl_socket, underlay.name)}
         self.drift.devices.clear()
         self.drift.subnets = own.subnets
         self._try(partial(self._publisher.filter.admit_all, peers.served.values()))
@@ -194,11 +194,11 @@ class Reconciler:
         }
         self.drift.beside = frozenset([index for net, index in connected if self.drift.is_rival(net)])
         self.drift.directs = backend_of(config.backend).routes_directly
-        made = [
+        succeeded = [
             self._try(partial(self._reconcile_family, config, underlay, endpoint, peers), blocks=True)
             for endpoint in own.endpoints
         ]
-        self.drift.waits = not all(made)
+        self.drift.waits = not all(succeeded)
         self._remove_stale(config)
         self._publisher.filter.ports = self.drift.ports
         self._publish(config, underlay, own)
@@ -238,43 +238,43 @@ class Reconciler:
         self._metrics.refused_peers.set(len(peers.errors))
 
     def _reconcile_family(self, config: NetworkConfig, underlay: Underlay, own: Endpoint, peers: Peers) -> None:
-        route, family, index, same = self._host.rtnl, own.subnet.family, 0, True
+        rtnl_socket, family, index, same = self._host.rtnl, own.subnet.family, 0, True
         device = backend_of(config.backend).device(underlay, own, self._settings.instance.name)
         if device is not None:
-            index, done = device.ensure(route)
+            index, done = device.ensure(rtnl_socket)
             same = self._is_as_before(device.name, device)
             self._note_done(device.name, done, same=same)
-            self.drift.links[index] = devices.link_state(route, device.name)
+            self.drift.links[index] = devices.link_state(rtnl_socket, device.name)
             self.drift.devices[index] = family
-        endpoints = routes.host_routes(route, underlay.ifindex, index, family) if self.drift.directs else ()
-        self.drift.beside |= {near for net, near in endpoints if near and net.prefix < net.ip.bits}
-        links = Links(index, endpoints)
+        host_routes = routes.host_routes(rtnl_socket, underlay.ifindex, index, family) if self.drift.directs else ()
+        self.drift.beside |= {ifindex for net, ifindex in host_routes if ifindex and net.prefix < net.ip.bits}
+        links = Links(index, host_routes)
         self._links[family] = links
-        wanted = self._tables(peers.served.values(), links, family)
+        wanted = self._forwarding_state(peers.served.values(), links, family)
         before, self.drift.tables[family] = self.drift.tables.get(family), wanted
-        messages = changes(routes.read_forwarding_state(route, family, index, self._networks), wanted, links)
-        if made := len(messages) - self._apply(messages):
+        messages = changes(routes.read_forwarding_state(rtnl_socket, family, index, self._networks), wanted, links)
+        if count := len(messages) - self._apply(messages):
             # The kernel takes entries away from a device that is given another MAC address.
             same = same and before is not None and before.is_same(wanted)
-            self._note_done(f"{made} entries of IPv{family}", [f"{made} entries of IPv{family} differed"], same=same)
+            self._note_done(f"{count} entries of IPv{family}", [f"{count} entries of IPv{family} differed"], same=same)
         routes.ensure_blackhole_routes(
-            route, family, (own.subnet,) if self._settings.blackholes else (), self._networks
+            rtnl_socket, family, (own.subnet,) if self._settings.blackholes else (), self._networks
         )
 
-    def _tables(self, leases: Iterable[Lease], links: Links, family: int) -> ForwardingState:
+    def _forwarding_state(self, leases: Iterable[Lease], links: Links, family: int) -> ForwardingState:
         endpoints = [endpoint for endpoint in [lease.endpoint(family) for lease in leases] if endpoint is not None]
-        found = forwarding_state(endpoints, links)
-        for endpoint in found.unreachable:
+        state = forwarding_state(endpoints, links)
+        for endpoint in state.unreachable:
             log.warning("no direct route to %s: cannot reach %s", endpoint.public_ip.text, endpoint.subnet.text)
-        return found
+        return state
 
     def _apply(self, messages: list[Message]) -> int:
-        """Returns how many the kernel refused."""
+        """Sends the messages; returns the number of those that failed."""
         self._metrics.writes.inc(len(messages))
-        refused = routes.apply(self._host.rtnl, messages)
-        for text in refused:
+        errors = routes.apply(self._host.rtnl, messages)
+        for text in errors:
             self._fail("kernel", text)
-        return len(refused)
+        return len(errors)
 
     def _is_as_before(self, name: str, wanted: object) -> bool:
         before, self._wanted[name] = self._wanted.get(name), wanted
@@ -289,8 +289,8 @@ class Reconciler:
             log.debug("%s", "; ".join(done))
 
     def _note_healed(self, done: list[str]) -> None:
-        for one in done:
-            log.info("healed: %s", one)
+        for repair in done:
+            log.info("healed: %s", repair)
         if done:
             self._metrics.healed.inc()
 
@@ -302,8 +302,10 @@ class Reconciler:
         after = {key: peers.served.get(key) for key in before}
         self._try(partial(self._publisher.filter.admit, [*filter(None, after.values())]))
         for family, links in self._links.items():
-            old, new = (self._tables(filter(None, leases.values()), links, family) for leases in (before, after))
-            new.forwarding.update(end for end in old.forwarding if peers.is_used(*end))  # by another lease
+            old, new = (
+                self._forwarding_state(filter(None, leases.values()), links, family) for leases in (before, after)
+            )
+            new.forwarding.update(vtep for vtep in old.forwarding if peers.is_used(*vtep))  # by another lease
             self._apply(changes(old, new, links))
             self.drift.tables[family].replace(old, new)
         self._try(partial(self._publisher.filter.dismiss, [*filter(None, before.values())]))

@@ -18,7 +18,7 @@ ONE_BY_ONE = 20  # of more only the number is logged
 
 def log_changes(before: Mapping[str, Lease | None], after: Mapping[str, Lease | None]) -> None:
     """Logs the differences between the peers that were served and those that are, by their key."""
-    changed = [key for key in {**before, **after} if _ways(before.get(key)) != _ways(after.get(key))]
+    changed = [key for key in {**before, **after} if _endpoints(before.get(key)) != _endpoints(after.get(key))]
     if len(changed) > ONE_BY_ONE:
         added = sum(not before.get(key) for key in changed)
         removed = sum(not after.get(key) for key in changed)
@@ -48,7 +48,7 @@ def log_errors(errors: Mapping[str, str], keys: Iterable[str]) -> None:
 
 def fields_of(lease: Lease | None) -> str:
     """Returns a lease's fields for the log: `subnet=10.5.2.0/24 public_ip=192.0.2.2`, with commas for two families."""
-    endpoints = _ways(lease)
+    endpoints = _endpoints(lease)
     subnets, ips = [endpoint.subnet.text for endpoint in endpoints], [endpoint.public_ip.text for endpoint in endpoints]
     return f"subnet={','.join(subnets)} public_ip={','.join(ips)}"
 
@@ -58,6 +58,6 @@ def _all_fields_of(lease: Lease) -> str:
     return f"{fields_of(lease)} vtep_mac={','.join(macs)}" if macs else fields_of(lease)
 
 
-def _ways(lease: Lease | None) -> tuple[Endpoint, ...]:
+def _endpoints(lease: Lease | None) -> tuple[Endpoint, ...]:
     """Returns the part of a lease that the data plane follows from; empty without a lease."""
     return lease.endpoints if lease is not None else ()

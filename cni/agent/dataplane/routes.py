@@ -26,116 +26,125 @@ GONE = (ENOENT, ESRCH, ENODEV)  # errors of a deletion whose object does not exi
 RTPROT_KERNEL, RTPROT_BOOT = 2, 3  # the latter is that of flannel's routes
 
 
-def _routes(route: RtnlSocket, question: tuple[int, bytes], family: int) -> list[KernelRoute]:
+def _routes(rtnl_socket: RtnlSocket, request: tuple[int, bytes], family: int) -> list[KernelRoute]:
     """Returns the main table's routes of a family, by a dump request. Raises NetlinkError, Interrupted."""
     try:
-        answers = route.dump(*question)
-    except NetlinkError as refused:
-        if refused.errno == ENOENT:  # the table is created with its first route
+        answers = rtnl_socket.dump(*request)
+    except NetlinkError as error:
+        if error.errno == ENOENT:  # the table is created with its first route
             return []
         raise
-    found = [rtnl_overlay.parse_kernel_route(answer) for answer in answers]
-    return [one for one in found if one.main and one.dst.family == family]  # without IPv6 the kernel answers with IPv4
+    routes = [rtnl_overlay.parse_kernel_route(answer) for answer in answers]
+    return [
+        route for route in routes if route.main and route.dst.family == family
+    ]  # without IPv6 the kernel answers with IPv4
 
 
-def host_routes(route: RtnlSocket, wire: int, device: int, family: int) -> tuple[tuple[Net, int], ...]:
+def host_routes(rtnl_socket: RtnlSocket, underlay: int, device: int, family: int) -> tuple[tuple[Net, int], ...]:
     """Returns the networks that the host's own routes lead to, the longest prefix first, with their interface indexes.
 
     The index is 0 behind a gateway. Of several interfaces in one network it is `underlay`, if that is one of them, else
     that of the route that takes precedence.
     """
-    found: dict[Net, int] = {}
-    for one in sorted(_routes(route, rtnl.main_routes(family), family), key=lambda one: one.priority):
-        if not one.dst.prefix or _is_ours(one, device):
+    indexes: dict[Net, int] = {}
+    for route in sorted(_routes(rtnl_socket, rtnl.main_routes(family), family), key=lambda route: route.priority):
+        if not route.dst.prefix or _is_ours(route, device):
             continue
-        index = one.ifindex if one.gw is None else 0
-        if one.dst not in found or index == wire:
-            found[one.dst] = index
-    return tuple(sorted(found.items(), key=lambda endpoint: -endpoint[0].prefix))
+        index = route.ifindex if route.gw is None else 0
+        if route.dst not in indexes or index == underlay:
+            indexes[route.dst] = index
+    return tuple(sorted(indexes.items(), key=lambda item: -item[0].prefix))
 
 
-def connected_networks(route: RtnlSocket, family: int) -> tuple[tuple[Net, int], ...]:
+def connected_networks(rtnl_socket: RtnlSocket, family: int) -> tuple[tuple[Net, int], ...]:
     """Returns the networks that this node is connected to, by the kernel's routes of its addresses, each with its
     interface index.
     """
-    found = _routes(route, rtnl_overlay.routes_by(RTPROT_KERNEL, family), family)
-    shared = {(one.dst, one.ifindex) for one in found if 0 < one.dst.prefix < one.dst.ip.bits}
-    return tuple(sorted(one for one in shared if not one[0].ip.is_ipv6_link_local))
+    routes = _routes(rtnl_socket, rtnl_overlay.routes_by(RTPROT_KERNEL, family), family)
+    networks = {(route.dst, route.ifindex) for route in routes if 0 < route.dst.prefix < route.dst.ip.bits}
+    return tuple(sorted((net, ifindex) for net, ifindex in networks if not net.ip.is_ipv6_link_local))
 
 
-def read_forwarding_state(route: RtnlSocket, family: int, device: int, networks: Collection[Net]) -> ForwardingState:
+def read_forwarding_state(
+    rtnl_socket: RtnlSocket, family: int, device: int, networks: Collection[Net]
+) -> ForwardingState:
     """Returns the state in the kernel: the device's entries, and podwired's routes for these networks on other links.
 
     Raises NetlinkError, Interrupted.
     """
-    found = ForwardingState()
+    state = ForwardingState()
     if device:
-        for answer in route.dump(*rtnl_overlay.neighbours_of(device, family)):
+        for answer in rtnl_socket.dump(*rtnl_overlay.neighbours_of(device, family)):
             neighbour = rtnl_overlay.parse_neighbour(answer)
             if neighbour is not None and neighbour.permanent:
-                found.neighbours[neighbour.ip] = neighbour.mac
-        for answer in route.dump(*rtnl_overlay.forwarding_of(device)):
+                state.neighbours[neighbour.ip] = neighbour.mac
+        for answer in rtnl_socket.dump(*rtnl_overlay.forwarding_of(device)):
             entry = rtnl_overlay.parse_neighbour(answer)
             if entry is not None and entry.permanent and entry.is_plain:
-                found.forwarding.add((entry.mac, entry.ip))
-    for one in _routes(route, rtnl_overlay.routes_by(0, family), family):
-        _note_route(found, one, device, networks)
-    return found
+                state.forwarding.add((entry.mac, entry.ip))
+    for route in _routes(rtnl_socket, rtnl_overlay.routes_by(0, family), family):
+        _note_route(state, route, device, networks)
+    return state
 
 
-def _note_route(found: ForwardingState, one: KernelRoute, device: int, networks: Collection[Net]) -> None:
+def _note_route(state: ForwardingState, route: KernelRoute, device: int, networks: Collection[Net]) -> None:
     """Notes a route; of several of the agent's to one destination, only the one with the usual metric counts."""
-    if one.protocol == RTPROT_KERNEL or (one.is_blackhole and one.protocol == PROTOCOL):
+    if route.protocol == RTPROT_KERNEL or (route.is_blackhole and route.protocol == PROTOCOL):
         return
-    if one.protocol == PROTOCOL and one.ifindex != device and not is_ours(one.protocol, one.dst, networks):
+    if route.protocol == PROTOCOL and route.ifindex != device and not is_ours(route.protocol, route.dst, networks):
         return  # another agent's
-    if not _is_ours(one, device) or one.gw is None:
-        found.foreign.setdefault(one.dst, []).append(one)
-    elif one.priority == PRIORITY[one.dst.family] and one.dst not in found.routes:
-        found.routes[one.dst] = NextHop(one.gw, one.ifindex, one.on_link, one.is_plain)
+    if not _is_ours(route, device) or route.gw is None:
+        state.foreign.setdefault(route.dst, []).append(route)
+    elif route.priority == PRIORITY[route.dst.family] and route.dst not in state.routes:
+        state.routes[route.dst] = NextHop(route.gw, route.ifindex, route.on_link, route.is_plain)
     else:
-        found.surplus.append(one)
+        state.surplus.append(route)
 
 
-def _is_ours(one: KernelRoute, device: int) -> bool:
-    return one.protocol == PROTOCOL or (one.ifindex == device and one.protocol == RTPROT_BOOT)
+def _is_ours(route: KernelRoute, device: int) -> bool:
+    return route.protocol == PROTOCOL or (route.ifindex == device and route.protocol == RTPROT_BOOT)
 
 
-def apply(route: RtnlSocket, messages: Sequence[Message]) -> list[str]:
+def apply(rtnl_socket: RtnlSocket, messages: Sequence[Message]) -> list[str]:
     """Sends all messages, and returns the kernel's errors as texts."""
-    failed = []
+    errors = []
     waiting = [(kind, flags | NLM_F_ACK, payload) for kind, flags, payload in messages]
     for start in range(0, len(waiting), BATCH):
-        part = waiting[start : start + BATCH]
-        for message, answer in zip(part, route.ask_each(part), strict=True):
+        batch = waiting[start : start + BATCH]
+        for message, answer in zip(batch, rtnl_socket.ask_each(batch), strict=True):
             if isinstance(answer, NetlinkError) and not _is_gone(message, answer):
-                failed.append(f"{rtnl_overlay.described(message)}: {answer.words or strerror(answer.errno)}")
-    return failed
+                errors.append(f"{rtnl_overlay.described(message)}: {answer.words or strerror(answer.errno)}")
+    return errors
 
 
-def _is_gone(message: Message, refused: NetlinkError) -> bool:
-    return message[0] in (rtnl_overlay.RTM_DELROUTE, rtnl_overlay.RTM_DELNEIGH) and refused.errno in GONE
+def _is_gone(message: Message, error: NetlinkError) -> bool:
+    return message[0] in (rtnl_overlay.RTM_DELROUTE, rtnl_overlay.RTM_DELNEIGH) and error.errno in GONE
 
 
-def ensure_blackhole_routes(route: RtnlSocket, family: int, wanted: tuple[Net, ...], networks: Collection[Net]) -> None:
+def ensure_blackhole_routes(
+    rtnl_socket: RtnlSocket, family: int, wanted: tuple[Net, ...], networks: Collection[Net]
+) -> None:
     """Adds blackhole routes for the wanted subnets, with the last metric, and deletes all others of these networks.
 
     Raises NetlinkError.
     """
-    found = _routes(route, rtnl_overlay.routes_by(PROTOCOL, family), family)
-    present = {one.dst for one in found if one.is_blackhole and is_ours(one.protocol, one.dst, networks)}
+    routes = _routes(rtnl_socket, rtnl_overlay.routes_by(PROTOCOL, family), family)
+    present = {route.dst for route in routes if route.is_blackhole and is_ours(route.protocol, route.dst, networks)}
     for dst in present.difference(wanted):
-        route.tolerate(ESRCH, rtnl_overlay.delete_blackhole(dst, PROTOCOL))
+        rtnl_socket.tolerate(ESRCH, rtnl_overlay.delete_blackhole(dst, PROTOCOL))
     for dst in set(wanted) - present:
-        route.tolerate(EEXIST, rtnl_overlay.new_blackhole(dst, PROTOCOL))
+        rtnl_socket.tolerate(EEXIST, rtnl_overlay.new_blackhole(dst, PROTOCOL))
 
 
-def clear(route: RtnlSocket, family: int, networks: Collection[Net]) -> list[str]:
+def clear(rtnl_socket: RtnlSocket, family: int, networks: Collection[Net]) -> list[str]:
     """Deletes podwired's routes for these networks, and returns the kernel's errors; none if it lacks the family."""
     try:
-        ensure_blackhole_routes(route, family, (), networks)
-        found = read_forwarding_state(route, family, 0, networks)
+        ensure_blackhole_routes(rtnl_socket, family, (), networks)
+        state = read_forwarding_state(rtnl_socket, family, 0, networks)
     except NetlinkError:
         return []
-    ours = [rtnl_overlay.delete_route(dst, row.gw, row.ifindex, PROTOCOL) for dst, row in found.routes.items()]
-    return apply(route, ours + [rtnl_overlay.delete_kernel_route(one) for one in found.surplus])
+    ours = [
+        rtnl_overlay.delete_route(dst, next_hop.gw, next_hop.ifindex, PROTOCOL)
+        for dst, next_hop in state.routes.items()
+    ]
+    return apply(rtnl_socket, ours + [rtnl_overlay.delete_kernel_route(route) for route in state.surplus])

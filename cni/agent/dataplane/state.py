@@ -96,10 +96,10 @@ class ForwardingState:
 
 
 def forwarding_state(endpoints: Iterable[Endpoint], links: Links) -> ForwardingState:
-    tables = ForwardingState()
+    state = ForwardingState()
     for endpoint in endpoints:
-        tables.add(endpoint, links)
-    return tables
+        state.add(endpoint, links)
+    return state
 
 
 def changes(actual: ForwardingState, wanted: ForwardingState, links: Links) -> list[Message]:
@@ -107,22 +107,24 @@ def changes(actual: ForwardingState, wanted: ForwardingState, links: Links) -> l
 
     In this order no packet meets a route whose VTEP is unknown.
     """
-    found = [
+    messages = [
         rtnl_overlay.set_neighbour(links.device, ip, mac)
         for ip, mac in wanted.neighbours.items()
         if actual.neighbours.get(ip) != mac
     ]
-    found += [rtnl_overlay.set_forwarding(links.device, ip, mac) for mac, ip in wanted.forwarding - actual.forwarding]
-    found += [rtnl_overlay.delete_kernel_route(one) for one in actual.surplus if one.dst.family == 6]
-    for dst, row in wanted.routes.items():
-        there = actual.routes.get(dst)
-        found += [rtnl_overlay.delete_kernel_route(one) for one in _in_the_way(actual, dst)]
-        if there is not None and there.ifindex != row.ifindex and row.on_link and dst.family == 6:
+    messages += [
+        rtnl_overlay.set_forwarding(links.device, ip, mac) for mac, ip in wanted.forwarding - actual.forwarding
+    ]
+    messages += [rtnl_overlay.delete_kernel_route(route) for route in actual.surplus if route.dst.family == 6]
+    for dst, next_hop in wanted.routes.items():
+        current = actual.routes.get(dst)
+        messages += [rtnl_overlay.delete_kernel_route(route) for route in _in_the_way(actual, dst)]
+        if current is not None and current.ifindex != next_hop.ifindex and next_hop.on_link and dst.family == 6:
             # A gateway on this link is refused while a route leads to it elsewhere (net/ipv6/route.c).
-            found.append(rtnl_overlay.delete_route(dst, there.gw, there.ifindex, 0))
-        if there != row:
-            found.append(rtnl_overlay.set_route(dst, row.gw, row.ifindex, PROTOCOL, row.on_link))
-    return found + _removals(actual, wanted, links)
+            messages.append(rtnl_overlay.delete_route(dst, current.gw, current.ifindex, 0))
+        if current != next_hop:
+            messages.append(rtnl_overlay.set_route(dst, next_hop.gw, next_hop.ifindex, PROTOCOL, next_hop.on_link))
+    return messages + _removals(actual, wanted, links)
 
 
 def _in_the_way(actual: ForwardingState, dst: Net) -> list[KernelRoute]:
@@ -131,26 +133,26 @@ def _in_the_way(actual: ForwardingState, dst: Net) -> list[KernelRoute]:
     The agent's first IPv4 route replaces one of them in place. In IPv6 its gateway would be rejected as long as another
     route leads there.
     """
-    rivals = [one for one in actual.foreign.get(dst, ()) if one.priority <= PRIORITY[dst.family]]
+    rivals = [route for route in actual.foreign.get(dst, ()) if route.priority <= PRIORITY[dst.family]]
     return rivals[1:] if dst.family == 4 and dst not in actual.routes else rivals
 
 
 def _removals(actual: ForwardingState, wanted: ForwardingState, links: Links) -> list[Message]:
-    found = [
-        rtnl_overlay.delete_route(dst, row.gw, row.ifindex, 0)
-        for dst, row in actual.routes.items()
+    messages = [
+        rtnl_overlay.delete_route(dst, next_hop.gw, next_hop.ifindex, 0)
+        for dst, next_hop in actual.routes.items()
         if dst not in wanted.routes
     ]
-    found += [rtnl_overlay.delete_kernel_route(one) for one in actual.surplus if one.dst.family == 4]
-    found += [
+    messages += [rtnl_overlay.delete_kernel_route(route) for route in actual.surplus if route.dst.family == 4]
+    messages += [
         rtnl_overlay.delete_neighbour(links.device, ip, mac)
         for ip, mac in actual.neighbours.items()
         if ip not in wanted.neighbours
     ]
-    placed = {mac for mac, _ in wanted.forwarding - actual.forwarding}  # which takes the place of any other
-    found += [
+    moved = {mac for mac, _ in wanted.forwarding - actual.forwarding}  # which takes the place of any other
+    messages += [
         rtnl_overlay.delete_forwarding(links.device, ip, mac)
         for mac, ip in actual.forwarding - wanted.forwarding
-        if mac not in placed
+        if mac not in moved
     ]
-    return found
+    return messages

@@ -90,23 +90,23 @@ class Claims:
     def concerned(self, lease: Lease) -> set[str]:
         """Returns the keys that a change of this lease may affect: those that conflict with it, or with one of them."""
         seen: set[Claim] = set()
-        found: set[str] = set()
+        affected: set[str] = set()
         waiting = [lease]
         while waiting:
             for claim in self._overlapping(waiting.pop()):
                 if claim not in seen:
                     seen.add(claim)
-                    new = self._claimants.get(claim, set()) - found
-                    found |= new
+                    new = self._claimants.get(claim, set()) - affected
+                    affected |= new
                     waiting += [self.leases[key] for key in new]
-        return found
+        return affected
 
     def conflict(self, lease: Lease) -> tuple[str, str]:
         """Returns the key of a lease that holds a claim of this one, and the claim as text; both empty if none does."""
         for claim in self._overlapping(lease):
             for key in self._holders.get(claim, ()):
-                if what := _shared(lease, self.leases[key]):
-                    return key, what
+                if shared := _shared(lease, self.leases[key]):
+                    return key, shared
                 break  # all holders of a MAC address have the same address on the underlay
         return "", ""
 
@@ -115,8 +115,8 @@ class Claims:
 
         `keys` has to include all leases that may conflict with one another.
         """
-        found = {key: self.leases[key] for key in keys if key in self.leases}
-        disputed = _disputed(found.values()) if len(found) > 1 else {}
+        leases = {key: self.leases[key] for key in keys if key in self.leases}
+        disputed = _disputed(leases.values()) if len(leases) > 1 else {}
 
         def steals(lease: Lease) -> bool:
             macs = [((endpoint.subnet.family, endpoint.vtep_mac), endpoint.public_ip) for endpoint in lease.endpoints]
@@ -124,7 +124,7 @@ class Claims:
 
         return {
             key: (steals(lease), not lease.lives, not self._is_usual(lease), -lease.created, key)
-            for key, lease in found.items()
+            for key, lease in leases.items()
         }
 
     def _is_usual(self, lease: Lease) -> bool:
@@ -146,11 +146,11 @@ class Claims:
 
 
 def _claims_of(lease: Lease) -> list[Claim]:
-    found: list[Claim] = [_of_subnet(subnet) for subnet in lease.subnets]
-    found += [
+    claims: list[Claim] = [_of_subnet(subnet) for subnet in lease.subnets]
+    claims += [
         (endpoint.subnet.family, endpoint.vtep_mac) for endpoint in lease.endpoints if endpoint.vtep_mac is not None
     ]
-    return found
+    return claims
 
 
 def _of_subnet(subnet: Net) -> tuple[int, int, int]:
@@ -176,18 +176,18 @@ def _disputed(leases: Iterable[Lease]) -> dict[tuple[int, bytes | None], IP]:
     }
 
 
-def _shared(one: Lease, other: Lease) -> str:
+def _shared(lease: Lease, other: Lease) -> str:
     """Returns the subnet or MAC address by which two leases conflict; empty if they do not."""
-    for endpoint in one.endpoints:
-        theirs = other.endpoint(endpoint.subnet.family)
-        if theirs is None:
+    for endpoint in lease.endpoints:
+        other_endpoint = other.endpoint(endpoint.subnet.family)
+        if other_endpoint is None:
             continue
-        if endpoint.subnet.contains(theirs.subnet.ip) or theirs.subnet.contains(endpoint.subnet.ip):
-            return f"subnet {theirs.subnet.text}"
+        if endpoint.subnet.contains(other_endpoint.subnet.ip) or other_endpoint.subnet.contains(endpoint.subnet.ip):
+            return f"subnet {other_endpoint.subnet.text}"
         if (
             endpoint.vtep_mac is not None
-            and endpoint.vtep_mac == theirs.vtep_mac
-            and endpoint.public_ip != theirs.public_ip
+            and endpoint.vtep_mac == other_endpoint.vtep_mac
+            and endpoint.public_ip != other_endpoint.public_ip
         ):
             return f"MAC address {mac_text(endpoint.vtep_mac)}"
     return ""

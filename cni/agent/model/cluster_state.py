@@ -69,10 +69,10 @@ class ClusterState:
             for endpoint in lease.endpoints
         ):
             return None
-        theirs = (lease.backend, lease.vni, [endpoint.subnet.family for endpoint in lease.endpoints])
+        lease_kind = (lease.backend, lease.vni, [endpoint.subnet.family for endpoint in lease.endpoints])
         return (
             lease
-            if theirs == (node.backend, node.vni, [address.public_ip.family for address in node.addresses])
+            if lease_kind == (node.backend, node.vni, [address.public_ip.family for address in node.addresses])
             else None
         )
 

@@ -39,7 +39,7 @@ class Peers:
         for key, lease in leases.items():
             if key != self._own.key:
                 self._note(key, lease)
-        self._judge(leases)
+        self._apply(leases)
 
     def put(self, key: str, lease: Lease | str | None) -> dict[str, Lease | None]:
         """Takes in the lease of a key: a lease, the reason why it cannot be read, or None if it is gone.
@@ -51,21 +51,21 @@ class Peers:
         affected = {key}
         if known := self._claims.leases.get(key):
             affected |= self._claims.concerned(known)
-        before = {one: (self.served.get(one), self.errors.pop(one, "")) for one in affected}
-        for one in affected:
-            self._let_go(one)
+        before = {other: (self.served.get(other), self.errors.pop(other, "")) for other in affected}
+        for other in affected:
+            self._let_go(other)
         if known:
             self._claims.remove(key)
         self._unusable.pop(key, None)
         if new := self._note(key, lease):
-            for one in self._claims.concerned(new) - affected:
-                before[one] = (self.served.get(one), self.errors.pop(one, ""))
-                self._let_go(one)
-        self._judge(before)
+            for other in self._claims.concerned(new) - affected:
+                before[other] = (self.served.get(other), self.errors.pop(other, ""))
+                self._let_go(other)
+        self._apply(before)
         return {
-            one: lease
-            for one, (lease, error) in before.items()
-            if (self.served.get(one), self.errors.get(one, "")) != (lease, error)
+            other: lease
+            for other, (lease, error) in before.items()
+            if (self.served.get(other), self.errors.get(other, "")) != (lease, error)
         }
 
     def is_used(self, mac: bytes, public_ip: IP) -> bool:
@@ -79,8 +79,8 @@ class Peers:
     def _note(self, key: str, lease: Lease | str | None) -> Lease | None:
         """Notes a lease. Returns it as it is applied, None if it is invalid by itself."""
         if isinstance(lease, Lease):
-            lease = self._of_the_network(lease)
-            lease = self._own_fault(lease) or lease
+            lease = self._adapted(lease)
+            lease = self._error_of(lease) or lease
         if isinstance(lease, Lease):
             self._claims.add(key, lease)
             return lease
@@ -88,53 +88,56 @@ class Peers:
             self._unusable[key] = lease
         return None
 
-    def _judge(self, keys: Iterable[str]) -> None:
+    def _apply(self, keys: Iterable[str]) -> None:
         """Decides which of these leases, none of them applied at the moment, are applied."""
         ranks = self._claims.ranks(keys)
         for key in sorted(ranks, key=ranks.__getitem__):
             lease = self._claims.leases[key]
-            holder, what = self._claims.conflict(lease)
+            holder, claim = self._claims.conflict(lease)
             if holder:
-                why = next(RANKED[place] for place in range(len(RANKED)) if ranks[holder][place] != ranks[key][place])
-                self.errors[key] = f"{what} is {holder}'s, {why}"
+                reason = next(
+                    RANKED[index] for index in range(len(RANKED)) if ranks[holder][index] != ranks[key][index]
+                )
+                self.errors[key] = f"{claim} is {holder}'s, {reason}"
             else:
                 self.served[key] = lease
                 self._claims.hold(key)
         self.errors |= {key: self._unusable[key] for key in keys if key in self._unusable}
 
-    def _of_the_network(self, lease: Lease) -> Lease:
+    def _adapted(self, lease: Lease) -> Lease:
         """Returns the lease without families that the network does not use, and with its VNI if it names none."""
         endpoints = tuple([endpoint for endpoint in lease.endpoints if self._config.space(endpoint.subnet.family)])
         vni = lease.vni or lease_format(lease.backend).vni(self._config.backend)
         return lease._replace(endpoints=endpoints, vni=vni)
 
-    def _own_fault(self, lease: Lease) -> str:
+    def _error_of(self, lease: Lease) -> str:
+        """Returns why a lease is invalid by itself; empty if it is valid."""
         if lease.backend != self._config.backend.kind:
             return f"its backend is {lease.backend or 'missing'}, not {self._config.backend.kind}"
         if error := lease_format(lease.backend).conflict(lease.vni, self._config.backend):
             return error
         for endpoint in lease.endpoints:
-            if error := self._fault_of(endpoint):
+            if error := self._endpoint_error(endpoint):
                 return error
         return "" if lease.endpoints else "it has no subnet of the network's families"
 
-    def _fault_of(self, endpoint: Endpoint) -> str:
+    def _endpoint_error(self, endpoint: Endpoint) -> str:
         if error := self._config.error_of(endpoint.subnet):
             return error
         if not endpoint.is_reachable:
-            return f"{endpoint.public_ip.text} is no address of a node"
+            return f"{endpoint.public_ip.text} is not an address of a node"
         if endpoint.subnet.contains(endpoint.public_ip):
             return f"its own address {endpoint.public_ip.text} is in {endpoint.subnet.text}"
         for net in self._connected:
-            if _takes(endpoint.subnet, net, self._config.network(endpoint.subnet.family)):
+            if _takes_traffic(endpoint.subnet, net, self._config.network(endpoint.subnet.family)):
                 return f"{endpoint.subnet.text} overlaps {net.text}, a network that this node is connected to"
-        mine = self._own.endpoint(endpoint.subnet.family)
-        if mine is not None and (what := _shared_way(endpoint, mine)):
-            return f"{what} is this node's"
+        own = self._own.endpoint(endpoint.subnet.family)
+        if own is not None and (claim := _shared(endpoint, own)):
+            return f"{claim} is this node's"
         return ""
 
 
-def _takes(subnet: Net, net: Net, network: Net) -> bool:
+def _takes_traffic(subnet: Net, net: Net, network: Net) -> bool:
     """Returns True if a peer's subnet would take traffic of `net`, a network of this node.
 
     A network inside the subnet keeps its traffic, as the longer prefix wins. If the pods' `network` is a part of the
@@ -143,11 +146,12 @@ def _takes(subnet: Net, net: Net, network: Net) -> bool:
     return network.prefix <= net.prefix <= subnet.prefix and net.contains(subnet.ip)
 
 
-def _shared_way(one: Endpoint, other: Endpoint) -> str:
-    if one.subnet.contains(other.subnet.ip) or other.subnet.contains(one.subnet.ip):
-        return f"subnet {other.subnet.text}"
-    if one.public_ip == other.public_ip:
-        return f"address {other.public_ip.text}"
-    if one.vtep_mac is not None and one.vtep_mac == other.vtep_mac:
-        return f"MAC address {mac_text(one.vtep_mac)}"
+def _shared(endpoint: Endpoint, own: Endpoint) -> str:
+    """Returns the subnet or address of this node that the endpoint claims; empty if it claims none."""
+    if endpoint.subnet.contains(own.subnet.ip) or own.subnet.contains(endpoint.subnet.ip):
+        return f"subnet {own.subnet.text}"
+    if endpoint.public_ip == own.public_ip:
+        return f"address {own.public_ip.text}"
+    if endpoint.vtep_mac is not None and endpoint.vtep_mac == own.vtep_mac:
+        return f"MAC address {mac_text(endpoint.vtep_mac)}"
     return ""

@@ -70,10 +70,13 @@ def _refuse_unless_list(text: str, what: str) -> None:
     if not isinstance(plugins, list) or not plugins:
         errors.append("plugins: expected a list of plugins")
     else:
-        whole = [isinstance(plugin, dict) and _is_text(plugin.get("type")) for plugin in plugins]
-        errors += [f"plugins[{index}]: expected an object with a type" for index, one in enumerate(whole) if not one]
+        errors += [
+            f"plugins[{index}]: expected an object with a type"
+            for index, plugin in enumerate(plugins)
+            if not (isinstance(plugin, dict) and _is_text(plugin.get("type")))
+        ]
     if errors:
-        raise InvalidConfig(f"{what} is no network configuration list: {'; '.join(errors)}")
+        raise InvalidConfig(f"{what} is not a network configuration list: {'; '.join(errors)}")
 
 
 def _is_text(value: object) -> bool:

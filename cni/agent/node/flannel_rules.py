@@ -56,11 +56,11 @@ def remove(host: Host, networks: Collection[Net]) -> list[str]:
 
 def _remove_tables(host: Host, networks: Collection[Net]) -> list[str]:
     """Removes the tables of both families: one that flanneld made and does not use goes with the other."""
-    found = {family: _rules(host, family, name) for family, name in TABLES.items()}
-    if not any(_is_of(rule, family, networks) for family, rules in found.items() for rule in rules):
+    rules_by_family = {family: _rules(host, family, name) for family, name in TABLES.items()}
+    if not any(_is_of(rule, family, networks) for family, rules in rules_by_family.items() for rule in rules):
         return []
     removed = []
-    for family, rules in found.items():
+    for family, rules in rules_by_family.items():
         protocol, table = PROTOCOLS[family], TABLES[family]
         theirs = [rule for rule in rules if _is_of(rule, family, networks)]
         if len(theirs) < len([rule for rule in rules if networks_of(rule, family)]):
@@ -95,15 +95,15 @@ def _remove_legacy(family: int, table: str, networks: Collection[Net]) -> list[s
     if program is None:
         return []
 
-    def run(*words: str) -> proc.CompletedProcess:
-        return proc.run([program, "-w", WAIT_SECONDS, "-t", table, *words], b"", {}, capture_stderr=True)
+    def run(*arguments: str) -> proc.CompletedProcess:
+        return proc.run([program, "-w", WAIT_SECONDS, "-t", table, *arguments], b"", {}, capture_stderr=True)
 
     listed = run("-S", name).stdout.decode("utf-8", "replace").splitlines()
     named = [line for line in listed if "/" in line.partition(" -m ")[0]]
     if not named or not all(any(f" {net.text}" in line for net in networks) for line in named):
         return []
-    for words in (["-D", parent, "-m", "comment", "--comment", comment, "-j", name], ["-F", name], ["-X", name]):
-        run(*words)
+    for arguments in (["-D", parent, "-m", "comment", "--comment", comment, "-j", name], ["-F", name], ["-X", name]):
+        run(*arguments)
     return [f"flanneld's rules in chain {name} of table {table} of {PROGRAMS[family][1]}"]
 
 
@@ -118,7 +118,7 @@ def _has_legacy(family: int, table: str) -> bool:
 
 def networks_of(rule: Rule, family: int) -> set[Net]:
     """Returns the networks that the rule compares addresses with, multicast left out."""
-    found, loaded, mask = set(), False, b""
+    networks, loaded, mask = set(), False, b""
     offsets = [BE32.pack(offset) for offset in (nft_rules.SOURCE[family], nft_rules.DESTINATION[family])]
     for name, data in rule.expressions:
         if name == "payload":
@@ -127,8 +127,8 @@ def networks_of(rule: Rule, family: int) -> set[Net]:
         elif name == "bitwise":
             mask = nft_rules.value_of(data, nft_rules.NFTA_BITWISE_MASK)
         elif name == "cmp" and loaded:
-            found.add(_net(family, nft_rules.value_of(data, nft_rules.NFTA_CMP_DATA), mask))
-    return found - MULTICASTS
+            networks.add(_net(family, nft_rules.value_of(data, nft_rules.NFTA_CMP_DATA), mask))
+    return networks - MULTICASTS
 
 
 def _net(family: int, value: bytes, mask: bytes) -> Net:

@@ -134,10 +134,10 @@ class NodePublisher:
             self.filter.forget()
         return done
 
-    def _warn(self, why: str) -> None:
-        if why != self._unfiltered:
-            log.warning("packets of the tunnel are not filtered (--tunnel-filter=false: nor tried to be): %s", why)
-        self._unfiltered = why
+    def _warn(self, reason: str) -> None:
+        if reason != self._unfiltered:
+            log.warning("packets of the tunnel are not filtered (--tunnel-filter=false: nor tried to be): %s", reason)
+        self._unfiltered = reason
 
     def _confine(self) -> list[str]:
         rules = self._rules

@@ -73,7 +73,7 @@ class HealthServer:
         if any(descriptor == self._listener.fileno() for descriptor, _ in events):
             self._accept()
         now = time.monotonic()
-        for connection in [one for one in self._connections.values() if one.deadline <= now]:
+        for connection in [connection for connection in self._connections.values() if connection.deadline <= now]:
             self._drop(connection)
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class HealthServer:
 
     def _make_room(self) -> None:
         """Closes the oldest connection without a complete request, else the oldest of all."""
-        waiting = (one for one in self._connections.values() if not one.answer)
+        waiting = (connection for connection in self._connections.values() if not connection.answer)
         oldest = next(waiting, None) or next(iter(self._connections.values()), None)
         if oldest is not None:
             self._proceed(oldest)

@@ -31,7 +31,7 @@ class _Purpose(Record):
     families: tuple[int, ...]
     kind: str
     own_address: bool
-    told: tuple[IP, ...]
+    public_ips: tuple[IP, ...]
 
 
 class PinnedUnderlay:
@@ -39,9 +39,9 @@ class PinnedUnderlay:
     is True if a new address on any interface may change the choice.
     """
 
-    def __init__(self, route: RtnlSocket, selector: InterfaceSelector) -> None:
+    def __init__(self, rtnl_socket: RtnlSocket, selector: InterfaceSelector) -> None:
         self.error = ""
-        self._route, self._selector = route, selector
+        self._rtnl_socket, self._selector = rtnl_socket, selector
         self._purpose: _Purpose | None = None
         self._chosen: Underlay | None = None
         self._first: Underlay | None = None  # which was left only because its address was missing
@@ -52,40 +52,42 @@ class PinnedUnderlay:
     def searches(self) -> bool:
         return bool(self.error) or self._first is not None
 
-    def current(self, config: NetworkConfig, told: tuple[IP, ...]) -> Underlay:
+    def current(self, config: NetworkConfig, public_ips: tuple[IP, ...]) -> Underlay:
         """Returns the chosen underlay, while it has its addresses, may get them back, or there is no other one.
 
         Raises NoUnderlay, NetlinkError.
         """
         self.error = ""
-        purpose = _Purpose(config.families, config.backend.kind, backend_of(config.backend).needs_own_address, told)
+        purpose = _Purpose(
+            config.families, config.backend.kind, backend_of(config.backend).needs_own_address, public_ips
+        )
         if purpose != self._purpose:
             self._purpose, self._chosen, self._first, self._lost_at = purpose, None, None, None
         addresses = self._addresses()
         if self._chosen is None:
             self._known_ips = {net.ip for nets in addresses.values() for net in nets}
-            return self._take(self._choose(purpose))
+            return self._take(self._select(purpose))
         link = self._link(self._chosen)
         if link is None or not _has(addresses.get(link.ifindex, []), self._chosen.addresses):
-            return self._without(self._chosen, link, purpose)
+            return self._replacement(self._chosen, link, purpose)
         self._lost_at, self._known_ips = None, {net.ip for nets in addresses.values() for net in nets}
-        return self._better(addresses, purpose) or self._as_it_is(self._chosen, link)
+        return self._better(addresses, purpose) or self._updated(self._chosen, link)
 
     def _addresses(self) -> dict[int, list[Net]]:
-        found: dict[int, list[Net]] = {}
-        for one in self._route.all_addresses():
-            if not one.flags & IFA_F_DADFAILED:
-                found.setdefault(one.ifindex, []).append(one.address)
-        return found
+        addresses: dict[int, list[Net]] = {}
+        for info in self._rtnl_socket.all_addresses():
+            if not info.flags & IFA_F_DADFAILED:
+                addresses.setdefault(info.ifindex, []).append(info.address)
+        return addresses
 
     def _link(self, underlay: Underlay) -> Link | None:
         """Returns the underlay's link, which may have another name by now."""
-        link = self._route.find(underlay.name)
+        link = self._rtnl_socket.find(underlay.name)
         if link is None or link.ifindex != underlay.ifindex:
-            link = next((one for one in self._route.links() if one.ifindex == underlay.ifindex), None)
+            link = next((link for link in self._rtnl_socket.links() if link.ifindex == underlay.ifindex), None)
         return link
 
-    def _as_it_is(self, underlay: Underlay, link: Link) -> Underlay:
+    def _updated(self, underlay: Underlay, link: Link) -> Underlay:
         if not link.up:
             self.error = f"{link.name} is down: other nodes are not reached"
         self._chosen = underlay._replace(name=link.name, mtu=link.mtu)
@@ -96,19 +98,19 @@ class PinnedUnderlay:
         is better than a makeshift; None if the chosen one stays.
         """
         first, chosen = self._first, self._chosen
-        link = self._route.find(first.name) or self._link(first) if first is not None else None
+        link = self._rtnl_socket.find(first.name) or self._link(first) if first is not None else None
         if first is not None and link is not None and {*first.addresses} <= {*addresses.get(link.ifindex, [])}:
             self._first = None
             return self._take(first._replace(ifindex=link.ifindex, name=link.name, mtu=link.mtu))
         if chosen is None or not chosen.is_makeshift:
             return None
         try:
-            found = self._choose(purpose)
+            underlay = self._select(purpose)
         except NoUnderlay:
             return None
-        return None if found.is_makeshift else self._take(found)
+        return None if underlay.is_makeshift else self._take(underlay)
 
-    def _without(self, chosen: Underlay, link: Link | None, purpose: _Purpose) -> Underlay:
+    def _replacement(self, chosen: Underlay, link: Link | None, purpose: _Purpose) -> Underlay:
         """Returns another underlay, if the chosen one has moved, got a new address, or did not come back in time.
 
         Else it returns the chosen one, as long as its link exists. Raises NoUnderlay, NetlinkError.
@@ -117,13 +119,13 @@ class PinnedUnderlay:
         if self._lost_at is None:
             self._lost_at = now
         try:
-            found = self._moved(chosen) or self._choose(purpose)
+            underlay = self._moved(chosen) or self._select(purpose)
         except NoUnderlay as error:
             self.error = str(error)
         else:
-            if now - self._lost_at >= GRACE_SECONDS or self._is_successor(chosen, found):
-                self._first = None if _ips(found) == _ips(chosen) else self._first or chosen
-                return self._take(found)
+            if now - self._lost_at >= GRACE_SECONDS or self._is_successor(chosen, underlay):
+                self._first = None if _ips(underlay) == _ips(chosen) else self._first or chosen
+                return self._take(underlay)
             self.error = f"{chosen.name} is gone" if link is None else f"{chosen.name} has lost {_text(chosen)}"
             self.error += f": waited for, for {GRACE_SECONDS:.0f} s"
         if link is None:
@@ -137,43 +139,43 @@ class PinnedUnderlay:
             return None
         ips = _ips(chosen)
         try:
-            found = select_interface(
-                self._route, tuple([ip.family for ip in ips]), selector._replace(public_ips=tuple(ips))
+            underlay = select_interface(
+                self._rtnl_socket, tuple([ip.family for ip in ips]), selector._replace(public_ips=tuple(ips))
             )
         except NoUnderlay:
             return None
-        return found._replace(public_ips=chosen.public_ips)
+        return underlay._replace(public_ips=chosen.public_ips)
 
-    def _is_successor(self, chosen: Underlay, found: Underlay) -> bool:
+    def _is_successor(self, chosen: Underlay, underlay: Underlay) -> bool:
         """Returns True if the addresses have moved to another interface, or the interface has new ones, which this host
         did not have before.
         """
-        if _ips(found) == _ips(chosen):
+        if _ips(underlay) == _ips(chosen):
             return True
-        return not found.is_makeshift and found.name == chosen.name and self._known_ips.isdisjoint(_ips(found))
+        return not underlay.is_makeshift and underlay.name == chosen.name and self._known_ips.isdisjoint(_ips(underlay))
 
-    def _take(self, found: Underlay) -> Underlay:
-        log.info("other nodes are reached by %s", found.reason)
-        self._chosen, self._lost_at = found, None
-        return found
+    def _take(self, underlay: Underlay) -> Underlay:
+        log.info("other nodes are reached by %s", underlay.reason)
+        self._chosen, self._lost_at = underlay, None
+        return underlay
 
-    def _choose(self, purpose: _Purpose) -> Underlay:
+    def _select(self, purpose: _Purpose) -> Underlay:
         """Selects the interface; addresses from the store count only without addresses from the user."""
-        families, told = purpose.families, purpose.told
-        if self._selector.public_ips or not told:
-            found = select_interface(self._route, families, self._selector)
+        families, public_ips = purpose.families, purpose.public_ips
+        if self._selector.public_ips or not public_ips:
+            underlay = select_interface(self._rtnl_socket, families, self._selector)
         else:
             try:
-                found = select_interface(self._route, families, self._selector._replace(public_ips=told))
+                underlay = select_interface(self._rtnl_socket, families, self._selector._replace(public_ips=public_ips))
             except NoUnderlay:  # none has these addresses: they are translated on the way
-                found = select_interface(self._route, families, self._selector)
-                by_family = {ip.family: ip for ip in (*found.public_ips, *told)}
-                found = found._replace(public_ips=tuple([by_family[family] for family in families]))
-        if purpose.own_address and found.public_ips != tuple([net.ip for net in found.addresses]):
+                underlay = select_interface(self._rtnl_socket, families, self._selector)
+                by_family = {ip.family: ip for ip in (*underlay.public_ips, *public_ips)}
+                underlay = underlay._replace(public_ips=tuple([by_family[family] for family in families]))
+        if purpose.own_address and underlay.public_ips != tuple([net.ip for net in underlay.addresses]):
             raise NoUnderlay(
-                f"{purpose.kind} needs a public address that {found.name} itself has: select_interface backend vxlan"
+                f"{purpose.kind} needs a public address that {underlay.name} itself has: choose backend vxlan"
             )
-        return found
+        return underlay
 
 
 def _has(present: list[Net], wanted: tuple[Net, ...]) -> bool:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from cni.protocol.address import IP
 
 
-def place(ip: IP, told: list[IP]) -> int:
-    return told.index(ip) if ip in told else len(told)
+def place(ip: IP, preferred: list[IP]) -> int:
+    return preferred.index(ip) if ip in preferred else len(preferred)
 
 
 def rank(info: AddressInfo, others: list[AddressInfo], sources: list[IP]) -> tuple[bool | int, ...]:
@@ -45,4 +45,4 @@ def _is_static_beside_dynamic(info: AddressInfo, others: list[AddressInfo]) -> b
     address = info.address
     if address.family == 6 or not info.flags & IFA_F_PERMANENT:
         return False
-    return any(one.address.network == address.network and not one.flags & IFA_F_PERMANENT for one in others)
+    return any(other.address.network == address.network and not other.flags & IFA_F_PERMANENT for other in others)
