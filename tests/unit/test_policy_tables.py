@@ -1,4 +1,4 @@
-"""Tests the evaluator against truth tables: who reaches whom in three namespaces of three pods, as in Kubernetes' tests.
+"""Tests the evaluator against truth tables of three namespaces with three pods, as Kubernetes' tests do.
 
 A table names for each pod that is not reached by everybody those that reach it.
 """
@@ -45,6 +45,10 @@ def from_a_to(*titles: str) -> dict[str, str]:
     return {title: but("x/a") for title in TITLES if title not in titles}
 
 
+BOTH = (
+    f"{{{A}, policyTypes: [Ingress, Egress], ingress: [{{from: [{{namespaceSelector: {Y}}}]}}], "
+    "egress: [{ports: [{port: 80}]}]}"
+)
 TABLES: dict[str, tuple[list[str], str, dict[str, str]]] = {
     "default deny ingress": ([f"{{podSelector: {{}}, {IN}}}"], "TCP/80", DENY_X),
     "default deny ingress of UDP": ([f"{{podSelector: {{}}, {IN}}}"], "UDP/80", DENY_X),
@@ -115,8 +119,7 @@ TABLES: dict[str, tuple[list[str], str, dict[str, str]]] = {
     ),
     "both directions in one": (
         [
-            f"{{{A}, policyTypes: [Ingress, Egress], "
-            f"ingress: [{{from: [{{namespaceSelector: {Y}}}]}}], egress: [{{ports: [{{port: 80}}]}}]}}"
+            BOTH,
         ],
         "TCP/81",
         from_a_to() | {"x/a": "y/a y/b y/c"},
