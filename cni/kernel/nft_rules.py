@@ -1,8 +1,6 @@
 """Messages of nftables for rules in foreign tables: adds podwire's, and reads the others.
 
-Not as text for nft, since text has no undo: nft cannot delete a rule without its handle, and
-what it prints of iptables' rules loads as something else (1.0.6 reads `--ctstate RELATED,ESTABLISHED,DNAT` and writes
-`ct status dnat`). Rules are built of the expressions that nft and iptables use, since iptables gives up a table in
+Rules are built of the expressions that nft and iptables use, since iptables gives up a table in
 which it finds others; tests hold them to both (kernel include/uapi/linux/netfilter/nf_tables.h).
 """
 
@@ -104,9 +102,9 @@ def add_forward_chain(chain: Chain) -> Message:
     """Adds a base chain of hook forward with policy accept, as iptables does."""
     kind, flags, payload = add_chain(chain)
     hook = nest(
-        NFTA_CHAIN_HOOK, _be32(NFTA_HOOK_HOOKNUM, NF_INET_FORWARD), _be32(NFTA_HOOK_PRIORITY, 0), flag=NLA_F_NESTED
+        NFTA_CHAIN_HOOK, be32(NFTA_HOOK_HOOKNUM, NF_INET_FORWARD), be32(NFTA_HOOK_PRIORITY, 0), flag=NLA_F_NESTED
     )
-    return kind, flags, payload + hook + _be32(NFTA_CHAIN_POLICY, NF_ACCEPT) + text(NFTA_CHAIN_TYPE, "filter")
+    return kind, flags, payload + hook + be32(NFTA_CHAIN_POLICY, NF_ACCEPT) + text(NFTA_CHAIN_TYPE, "filter")
 
 
 def delete_chain(chain: Chain) -> Message:
@@ -154,13 +152,13 @@ def _address(chain: Chain, offset: int, subnet: Net) -> bytes:
     packed, bits = subnet.network.ip.packed, subnet.ip.bits
     family = b""
     if chain.family == NFPROTO_INET:
-        family = _load("meta", NFT_META_NFPROTO) + _compare(NFT_CMP_EQ, bytes([PROTOCOLS[subnet.family]]))
+        family = load("meta", NFT_META_NFPROTO) + compare(NFT_CMP_EQ, bytes([PROTOCOLS[subnet.family]]))
     if subnet.prefix % 8 == 0:
         length = subnet.prefix // 8
-        return family + _load("payload", NFT_PAYLOAD_NETWORK_HEADER, offset, length) + _compare(0, packed[:length])
+        return family + load("payload", NFT_PAYLOAD_NETWORK_HEADER, offset, length) + compare(0, packed[:length])
     netmask = ((1 << bits) - (1 << bits - subnet.prefix)).to_bytes(bits // 8, "big")
-    whole = _load("payload", NFT_PAYLOAD_NETWORK_HEADER, offset, len(packed))
-    return family + whole + _mask(netmask) + _compare(NFT_CMP_EQ, packed)
+    whole = load("payload", NFT_PAYLOAD_NETWORK_HEADER, offset, len(packed))
+    return family + whole + masked(netmask) + compare(NFT_CMP_EQ, packed)
 
 
 def answers(chain: Chain) -> dict[str, bytes]:
@@ -173,59 +171,60 @@ def answers(chain: Chain) -> dict[str, bytes]:
         return {"answers to": _match("conntrack", CONNTRACK_REVISION, info)}
     bits = {"answers to": (NFT_CT_STATE, ESTABLISHED | RELATED), "host ports of": (NFT_CT_STATUS, IPS_DST_NAT)}
     return {
-        name: _load("ct", key) + _mask(U32.pack(mask)) + _compare(NFT_CMP_NEQ, U32.pack(0))
+        name: load("ct", key) + masked(U32.pack(mask)) + compare(NFT_CMP_NEQ, U32.pack(0))
         for name, (key, mask) in bits.items()
     }
 
 
 def accept() -> bytes:
-    return _counter() + _verdict(attribute(NFTA_VERDICT_CODE, VERDICT.pack(NF_ACCEPT)))
+    return counter() + verdict(attribute(NFTA_VERDICT_CODE, VERDICT.pack(NF_ACCEPT)))
 
 
 def jump(chain: str) -> bytes:
     code = attribute(NFTA_VERDICT_CODE, VERDICT.pack(NFT_JUMP))
-    return _counter() + _verdict(code + text(NFTA_VERDICT_CHAIN, chain))
+    return counter() + verdict(code + text(NFTA_VERDICT_CHAIN, chain))
 
 
-def _expression(name: str, *data: bytes) -> bytes:
+def expression(name: str, *data: bytes) -> bytes:
     content = nest(NFTA_EXPR_DATA, *data, flag=NLA_F_NESTED)
     return nest(NFTA_LIST_ELEM, text(NFTA_EXPR_NAME, name), content, flag=NLA_F_NESTED)
 
 
-def _be32(kind: int, value: int) -> bytes:
-    return attribute(kind, BE32.pack(value))
+def be32(kind: int, number: int) -> bytes:
+    return attribute(kind, BE32.pack(number))
 
 
-def _value(kind: int, value: bytes) -> bytes:
-    return nest(kind, attribute(NFTA_DATA_VALUE, value), flag=NLA_F_NESTED)
+def value(kind: int, data: bytes) -> bytes:
+    return nest(kind, attribute(NFTA_DATA_VALUE, data), flag=NLA_F_NESTED)
 
 
-def _load(name: str, *what: int) -> bytes:
-    return _expression(name, *[_be32(kind, value) for kind, value in enumerate((NFT_REG_1, *what), start=1)])
+def load(name: str, *what: int) -> bytes:
+    return expression(name, *[be32(kind, code) for kind, code in enumerate((NFT_REG_1, *what), start=1)])
 
 
-def _compare(operator: int, value: bytes) -> bytes:
-    return _expression("cmp", _be32(1, NFT_REG_1), _be32(NFTA_CMP_OP, operator), _value(NFTA_CMP_DATA, value))
+def compare(operator: int, data: bytes) -> bytes:
+    return expression("cmp", be32(1, NFT_REG_1), be32(NFTA_CMP_OP, operator), value(NFTA_CMP_DATA, data))
 
 
-def _mask(mask: bytes) -> bytes:
-    length = _be32(NFTA_BITWISE_LEN, len(mask))
-    and_mask, xor = _value(NFTA_BITWISE_MASK, mask), _value(NFTA_BITWISE_XOR, bytes(len(mask)))
-    return _expression("bitwise", _be32(1, NFT_REG_1), _be32(2, NFT_REG_1), length, and_mask, xor)
+def masked(mask: bytes, flipped: bytes = b"") -> bytes:
+    """Returns the expression that keeps these bits of the register, and flips others."""
+    length = be32(NFTA_BITWISE_LEN, len(mask))
+    and_mask, xor = value(NFTA_BITWISE_MASK, mask), value(NFTA_BITWISE_XOR, flipped or bytes(len(mask)))
+    return expression("bitwise", be32(1, NFT_REG_1), be32(2, NFT_REG_1), length, and_mask, xor)
 
 
 def _match(name: str, revision: int, info: bytes) -> bytes:
-    what = text(NFTA_MATCH_NAME, name) + _be32(NFTA_MATCH_REV, revision)
-    return _expression("match", what, attribute(NFTA_MATCH_INFO, info))
+    what = text(NFTA_MATCH_NAME, name) + be32(NFTA_MATCH_REV, revision)
+    return expression("match", what, attribute(NFTA_MATCH_INFO, info))
 
 
-def _counter() -> bytes:
-    return _expression("counter")
+def counter() -> bytes:
+    return expression("counter")
 
 
-def _verdict(verdict: bytes) -> bytes:
-    data = nest(NFTA_IMMEDIATE_DATA, nest(NFTA_DATA_VERDICT, verdict, flag=NLA_F_NESTED), flag=NLA_F_NESTED)
-    return _expression("immediate", _be32(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT), data)
+def verdict(target: bytes) -> bytes:
+    data = nest(NFTA_IMMEDIATE_DATA, nest(NFTA_DATA_VERDICT, target, flag=NLA_F_NESTED), flag=NLA_F_NESTED)
+    return expression("immediate", be32(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT), data)
 
 
 def parse_rule(data: bytes) -> Rule:
@@ -248,9 +247,9 @@ def _iptables_comment(expressions: list[tuple[str, dict[int, bytes]]]) -> str:
 
 def verdict_of(data: dict[int, bytes]) -> tuple[int, str]:
     """Returns (code, chain) of an immediate's data; NF_DROP if it holds no verdict."""
-    verdict = attributes(attributes(data.get(NFTA_IMMEDIATE_DATA, b"")).get(NFTA_DATA_VERDICT, b""))
-    (code,) = unpacked(VERDICT, verdict.get(NFTA_VERDICT_CODE, bytes(VERDICT.size)))
-    return code, name_of(verdict.get(NFTA_VERDICT_CHAIN))
+    target = attributes(attributes(data.get(NFTA_IMMEDIATE_DATA, b"")).get(NFTA_DATA_VERDICT, b""))
+    (code,) = unpacked(VERDICT, target.get(NFTA_VERDICT_CODE, bytes(VERDICT.size)))
+    return code, name_of(target.get(NFTA_VERDICT_CHAIN))
 
 
 def value_of(data: dict[int, bytes], kind: int) -> bytes:

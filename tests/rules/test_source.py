@@ -18,7 +18,7 @@ ROOMS = {
     "cni.plan": ["cni.protocol", "cni.config", "cni.plan"],
     "cni.proc": ["cni.protocol"],
     "cni.locks": ["cni.protocol"],
-    "cni.kernel": ["cni.protocol", "cni.locks", "cni.kernel"],
+    "cni.kernel": ["cni.protocol", "cni.locks", "cni.kernel", "cni.plan.nftrule"],  # the rules that it encodes
     "cni.effects": ["cni.protocol", "cni.config", "cni.plan", "cni.proc", "cni.locks", "cni.kernel", "cni.effects"],
     "cni.plugins.ipam_exec": ["cni.protocol", "cni.proc"],
     "cni.plugins.ipam": ["cni", "cni.protocol", "cni.plugins.ipam_exec", "ipam"],

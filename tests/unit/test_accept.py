@@ -352,12 +352,12 @@ def test_names_of_interfaces_are_compared(asked: str, interface: str, same: bool
     assert may_pass({"c": [Rule(ACCEPT, incoming=asked)]}, "c", interface) is same
 
 
-IIFNAME = nft_rules._load("meta", 6)
-NAMED = nft_rules._compare(0, b"eth0".ljust(16, b"\0"))
-STATE = nft_rules._load("ct", 0)
-MAPPED = nft_rules._expression("lookup", text(1, "__map0"), attribute(2, b"\0\0\0\1"), attribute(3, bytes(4)))
-LISTED = nft_rules._expression("lookup", text(1, "__set0"), attribute(2, b"\0\0\0\1"), attribute(5, bytes(4)))
-UNLISTED = nft_rules._expression("lookup", text(1, "__set0"), attribute(2, b"\0\0\0\1"), attribute(5, b"\0\0\0\1"))
+IIFNAME = nft_rules.load("meta", 6)
+NAMED = nft_rules.compare(0, b"eth0".ljust(16, b"\0"))
+STATE = nft_rules.load("ct", 0)
+MAPPED = nft_rules.expression("lookup", text(1, "__map0"), attribute(2, b"\0\0\0\1"), attribute(3, bytes(4)))
+LISTED = nft_rules.expression("lookup", text(1, "__set0"), attribute(2, b"\0\0\0\1"), attribute(5, bytes(4)))
+UNLISTED = nft_rules.expression("lookup", text(1, "__set0"), attribute(2, b"\0\0\0\1"), attribute(5, b"\0\0\0\1"))
 DESTINATION4 = nft_rules.to_subnet(FORWARD, NET4)
 
 
@@ -366,23 +366,23 @@ DESTINATION4 = nft_rules.to_subnet(FORWARD, NET4)
     [
         (nft_rules.accept(), Rule(ACCEPT)),
         (nft_rules.jump("other"), Rule("other")),
-        (nft_rules._verdict(attribute(1, struct.pack(">i", 0))), Rule("", ends=True)),
-        (nft_rules._counter() + nft_rules._expression("reject"), Rule("", ends=True)),
-        (nft_rules._counter() + nft_rules._expression("target", text(1, "REJECT")), Rule("", ends=True)),
-        (nft_rules._match("comment", 0, bytes(256)) + nft_rules._expression("reject"), Rule("", ends=True)),
-        (nft_rules._load("meta", 7) + nft_rules._expression("reject"), Rule("")),
-        (nft_rules._load("ct", 2) + nft_rules._compare(1, bytes(4)) + nft_rules.accept(), Rule(ACCEPT, answers=True)),
-        (nft_rules._expression("queue"), Rule(ACCEPT)),
+        (nft_rules.verdict(attribute(1, struct.pack(">i", 0))), Rule("", ends=True)),
+        (nft_rules.counter() + nft_rules.expression("reject"), Rule("", ends=True)),
+        (nft_rules.counter() + nft_rules.expression("target", text(1, "REJECT")), Rule("", ends=True)),
+        (nft_rules._match("comment", 0, bytes(256)) + nft_rules.expression("reject"), Rule("", ends=True)),
+        (nft_rules.load("meta", 7) + nft_rules.expression("reject"), Rule("")),
+        (nft_rules.load("ct", 2) + nft_rules.compare(1, bytes(4)) + nft_rules.accept(), Rule(ACCEPT, answers=True)),
+        (nft_rules.expression("queue"), Rule(ACCEPT)),
         (IIFNAME + NAMED + nft_rules.accept(), Rule(ACCEPT, incoming="eth0")),
-        (IIFNAME + nft_rules._compare(0, b"veth") + nft_rules.accept(), Rule(ACCEPT, incoming="veth*")),
-        (IIFNAME + nft_rules._compare(1, b"eth0".ljust(16, b"\0")) + nft_rules.accept(), Rule(ACCEPT)),
-        (nft_rules._load("meta", 7) + NAMED + nft_rules.accept(), Rule(ACCEPT)),
+        (IIFNAME + nft_rules.compare(0, b"veth") + nft_rules.accept(), Rule(ACCEPT, incoming="veth*")),
+        (IIFNAME + nft_rules.compare(1, b"eth0".ljust(16, b"\0")) + nft_rules.accept(), Rule(ACCEPT)),
+        (nft_rules.load("meta", 7) + NAMED + nft_rules.accept(), Rule(ACCEPT)),
         (
-            nft_rules._load("meta", 4) + nft_rules._compare(0, struct.pack("=I", 3)) + nft_rules.accept(),
+            nft_rules.load("meta", 4) + nft_rules.compare(0, struct.pack("=I", 3)) + nft_rules.accept(),
             Rule(ACCEPT, "eth3"),
         ),
         (
-            nft_rules._load("meta", 4) + nft_rules._compare(0, struct.pack("=I", 4)) + nft_rules.accept(),
+            nft_rules.load("meta", 4) + nft_rules.compare(0, struct.pack("=I", 4)) + nft_rules.accept(),
             Rule(ACCEPT, GONE),
         ),
         (nft_rules.from_subnet(INET, NET4) + nft_rules.accept(), Rule(ACCEPT)),
@@ -390,11 +390,11 @@ DESTINATION4 = nft_rules.to_subnet(FORWARD, NET4)
         (DESTINATION4 + nft_rules.accept(), Rule(ACCEPT, bound=True)),
         (nft_rules.to_subnet(INET, NET6) + nft_rules.accept(), Rule(ACCEPT, bound=True)),
         (nft_rules.answers(INET)["answers to"] + nft_rules.accept(), Rule(ACCEPT, answers=True)),
-        (STATE + nft_rules._compare(1, struct.pack("=I", 8)) + nft_rules.accept(), Rule(ACCEPT, answers=True)),
-        (STATE + nft_rules._compare(0, struct.pack("=I", 8)) + nft_rules.accept(), Rule(ACCEPT)),
-        (STATE + nft_rules._compare(0, struct.pack("=I", 2)) + nft_rules.accept(), Rule(ACCEPT, answers=True)),
+        (STATE + nft_rules.compare(1, struct.pack("=I", 8)) + nft_rules.accept(), Rule(ACCEPT, answers=True)),
+        (STATE + nft_rules.compare(0, struct.pack("=I", 8)) + nft_rules.accept(), Rule(ACCEPT)),
+        (STATE + nft_rules.compare(0, struct.pack("=I", 2)) + nft_rules.accept(), Rule(ACCEPT, answers=True)),
         (
-            STATE + nft_rules._mask(struct.pack("=I", 10)) + nft_rules._compare(1, bytes(4)) + nft_rules.accept(),
+            STATE + nft_rules.masked(struct.pack("=I", 10)) + nft_rules.compare(1, bytes(4)) + nft_rules.accept(),
             Rule(ACCEPT),
         ),
         (STATE + LISTED + nft_rules.accept(), Rule(ACCEPT, answers=True)),
@@ -402,9 +402,9 @@ DESTINATION4 = nft_rules.to_subnet(FORWARD, NET4)
         (STATE + MAPPED, Rule(ACCEPT)),
         (IIFNAME + LISTED + nft_rules.accept(), Rule(ACCEPT)),
         (IIFNAME + MAPPED, Rule(ACCEPT)),
-        (nft_rules._load("payload", 1, 16, 4) + LISTED + nft_rules.accept(), Rule(ACCEPT, bound=True)),
-        (nft_rules._load("payload", 1, 16, 4) + UNLISTED + nft_rules.accept(), Rule(ACCEPT)),
-        (nft_rules._load("payload", 2, 16, 4) + LISTED + nft_rules.accept(), Rule(ACCEPT)),
+        (nft_rules.load("payload", 1, 16, 4) + LISTED + nft_rules.accept(), Rule(ACCEPT, bound=True)),
+        (nft_rules.load("payload", 1, 16, 4) + UNLISTED + nft_rules.accept(), Rule(ACCEPT)),
+        (nft_rules.load("payload", 2, 16, 4) + LISTED + nft_rules.accept(), Rule(ACCEPT)),
         (nft_rules._match("conntrack", 3, bytes(168)) + nft_rules.accept(), Rule(ACCEPT)),
     ],
 )
