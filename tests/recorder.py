@@ -1,4 +1,4 @@
-"""A recorder of what a store emits, and the state that follows from it."""
+"""Recorders of what stores emit, and of the state that follows from it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from cni.agent.model.events import Changed, Configured, Failed, Held, Listed, Recovered
 from cni.agent.model.lease import Lease
+from cni.agent.policy.events import ObjectChanged, ObjectsForgotten, ObjectsListed, PolicyStoreFailed
 from tests.machine import until
 
 if TYPE_CHECKING:
     from cni.agent.model.events import Store, StoreEvent
     from cni.agent.model.lease import Node
+    from cni.agent.policy.events import Key, PolicyEvent, PolicyObject, PolicyStore
 
 
 class StoreRecorder:
@@ -76,3 +78,63 @@ class StoreRecorder:
 
     def wait_leases(self, *keys: str) -> None:
         until(lambda: self.leases.keys() == {*keys}, f"the leases are {keys}")
+
+
+class PolicyRecorder:
+    """All events of a store of policies, and the objects of each kind that follow from them."""
+
+    def __init__(self, store: PolicyStore) -> None:
+        self.store = store
+        self.events: list[PolicyEvent] = []
+        self.objects: dict[str, dict[Key, PolicyObject]] = {}  # of the kinds that are complete
+        self.failure = ""
+
+    def record(self, event: PolicyEvent) -> None:
+        """Takes an event. It has to tell a difference, and changes come only once a kind is listed."""
+        if isinstance(event, ObjectsListed):
+            for key, item in event.changes.items():
+                self._apply(self.objects.setdefault(event.kind, {}), key, item)
+            self.objects.setdefault(event.kind, {})
+        elif isinstance(event, ObjectChanged):
+            self._apply(self.objects[event.kind], event.key, event.object)
+        elif isinstance(event, ObjectsForgotten):
+            self.objects.pop(event.kind, None)
+        else:
+            self.failure = event.reason if isinstance(event, PolicyStoreFailed) else ""
+        self.events.append(event)
+
+    def _apply(self, objects: dict[Key, PolicyObject], key: Key, item: PolicyObject | None) -> None:
+        assert objects.get(key) != item
+        if item is None:
+            del objects[key]
+        else:
+            objects[key] = item
+
+    def of(self, kind: str) -> list[PolicyEvent]:
+        """Returns the events about one kind."""
+        return [
+            event
+            for event in self.events
+            if isinstance(event, (ObjectsListed, ObjectChanged, ObjectsForgotten)) and event.kind == kind
+        ]
+
+    @property
+    def errors(self) -> list[str]:
+        return [event.reason for event in self.events if isinstance(event, PolicyStoreFailed)]
+
+    def names(self, kind: str) -> set[str] | None:
+        """Returns the objects of a kind, as in `namespace/name`; None until it is complete."""
+        objects = self.objects.get(kind)
+        return None if objects is None else {"/".join(filter(None, key)) for key in objects}
+
+    def wait(self, kind: str, *names: str) -> None:
+        until(lambda: self.names(kind) == {*names}, f"the objects of {kind} are {names}")
+
+    def wait_error(self, *words: str) -> str:
+        """Waits for an error with all the words, now or before; returns it."""
+        return until(
+            lambda: next((text for text in self.errors if all(word in text for word in words)), ""), f"{words}"
+        )
+
+    def wait_recovered(self) -> None:
+        until(lambda: self.events and not self.failure, "no error stands")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent.model.events import Failed, Listed, Recovered
+from cni.agent.model.events import Failed, Listed, Recovered, StoreEvent
 from cni.agent.model.lease import Node, NodeAddress
 from cni.agent.stores.errors import LONGEST_TEXT, StoreError
 from cni.agent.stores.watchloop import Backoff
@@ -20,16 +20,15 @@ from tests.machine import until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cni.agent.model.events import StoreEvent
 
 log = logging.getLogger("podwired.test")
 
 
-class Parts(EventSource):
+class Parts(EventSource[StoreEvent]):
     """A store whose parts fail and succeed as a test says."""
 
     def __init__(self) -> None:
-        super().__init__(log)
+        super().__init__(log, Failed, Recovered())
         self.events: list[StoreEvent] = []
         self.start(self.events.append)
 

@@ -42,6 +42,7 @@ WHOLE_SECONDS = 60.0  # for an answer, however steadily it trickles
 LARGEST = 32 << 20  # bytes of an answer, or of a line: a page of 100 nodes has 1 MB, one of 2,000 keys as much
 LONGEST_WAIT = 60.0  # seconds for which a server may ask to wait
 PIECE = 1 << 16
+KEPT_CONNECTIONS = 4  # between two requests: as many as the resources of Kubernetes that are watched at once
 
 
 class _Punctual:
@@ -84,7 +85,7 @@ def pool_of(context: ssl.SSLContext | None, silence: float, server_name: str = "
     """Returns a pool of persistent connections; `silence` in seconds is the longest between two pieces of an answer."""
     pool = urllib3.PoolManager(
         retries=False,
-        maxsize=2,
+        maxsize=KEPT_CONNECTIONS,
         ssl_context=context,
         socket_options=KEEPALIVE,
         timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=silence),

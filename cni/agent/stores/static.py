@@ -11,7 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from cni.agent.logs import log
-from cni.agent.model.events import Configured, Held, Listed
+from cni.agent.model.events import Configured, Failed, Held, Listed, Recovered, StoreEvent
 from cni.agent.model.lease import Endpoint, Lease
 from cni.agent.model.leaseformat import lease_format
 from cni.agent.model.network import NetworkConfig, read_network
@@ -25,7 +25,6 @@ from cni.protocol.record import Record
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from cni.agent.model.events import StoreEvent
     from cni.agent.model.lease import Node
     from cni.protocol.address import IP, Net
 
@@ -141,14 +140,14 @@ def _shared(entries: Iterable[Entry]) -> dict[str, str]:
     return shared
 
 
-class StaticStore(EventSource):
+class StaticStore(EventSource[StoreEvent]):
     """A store that reads a file; an error of it is reported, and what was read before stays."""
 
     def __init__(self, path: str, name: str, host: str, addresses: Callable[[], set[IP]]) -> None:
         """`name`: this node's as the user has given it, if at all; else it is the node named `host`, or the one with an
         address of this host, which `addresses` returns at any time.
         """
-        super().__init__(log)
+        super().__init__(log, Failed, Recovered())
         self._path, self._name, self._host, self._addresses = path, name, host, addresses
         self._presented = False
         self._good: dict[str, Lease] = {}  # by name, as they were emitted last without an error

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from threading import Condition, Event, Thread, current_thread
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from cni.agent.model.events import Failed, Recovered
+from cni.agent.model.events import Failed, Recovered, StoreEvent
 from cni.agent.stores.errors import StoreError
 from cni.agent.stores.watchloop import Backoff, reason_of
 
@@ -18,28 +18,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from logging import Logger
 
-    from cni.agent.model.events import StoreEvent
     from cni.agent.model.lease import Node
 
+Emitted = TypeVar("Emitted")
 Desired = TypeVar("Desired")
 
 CLOSING_SECONDS = 1.0
 WATCH, LEASE = "watch", "lease"  # parts of any store that may fail
 
 
-class EventSource:
+class EventSource(Generic[Emitted]):
     """The emitter of a store's events. An error of one of its parts stands until that part succeeds,
     whatever else is emitted.
     """
 
-    def __init__(self, log: Logger) -> None:
-        self._log = log
+    def __init__(self, log: Logger, failed: Callable[[str], Emitted], recovered: Emitted) -> None:
+        """`failed` returns the event of an error, `recovered` is that of the end of all errors."""
+        self._log, self._failed, self._recovered = log, failed, recovered
         self._stop = Event()
         self._wake = Condition()  # its lock is that of all state of a store
         self._errors: dict[str, str] = {}  # by part, in the order in which they were emitted
         self._threads: list[Thread] = []
 
-    def start(self, emit: Callable[[StoreEvent], None]) -> None:
+    def start(self, emit: Callable[[Emitted], None]) -> None:
         self._deliver = emit
         for thread in self._threads:
             thread.start()
@@ -61,7 +62,7 @@ class EventSource:
     def _interrupt(self) -> None:
         """Ends what the threads wait for."""
 
-    def _emit(self, event: StoreEvent) -> None:
+    def _emit(self, event: Emitted) -> None:
         with self._wake:
             if not self._stop.is_set():
                 self._deliver(event)
@@ -73,7 +74,7 @@ class EventSource:
             if self._errors.get(part) != reason:
                 self._errors.pop(part, None)
                 self._errors[part] = reason
-                self._emit(Failed(reason))
+                self._emit(self._failed(reason))
 
     def _succeed(self, part: str) -> None:
         """Ends the part's error. Emits another part's that stands, if this one was emitted last."""
@@ -83,16 +84,16 @@ class EventSource:
             was_last = part == next(reversed(self._errors))
             del self._errors[part]
             if not self._errors:
-                self._emit(Recovered())
+                self._emit(self._recovered)
             elif was_last:
-                self._emit(Failed(next(reversed(self._errors.values()))))
+                self._emit(self._failed(next(reversed(self._errors.values()))))
 
 
-class StoreWorker(EventSource, ABC, Generic[Desired]):
+class StoreWorker(EventSource[StoreEvent], ABC, Generic[Desired]):
     """A store that keeps a lease."""
 
     def __init__(self, name: str, log: Logger, backoff: Backoff) -> None:
-        super().__init__(log)
+        super().__init__(log, Failed, Recovered())
         self._backoff = backoff
         self._node: Node | None = None
         self._disturbed = False

@@ -1,0 +1,77 @@
+"""The interface between the agent and a store of the objects that NetworkPolicy is about.
+
+A store works in threads of its own and retries forever. It emits differences: every object that comes, changes or goes
+once, and nothing where an object changes in what does not matter here. Events of one kind arrive in order, those of
+different kinds in any: a pod may come before its namespace, and the holder of an address before the one that had it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from cni.protocol.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod
+
+    Key = tuple[str, str]  # namespace, empty for a Namespace, and name
+    PolicyObject = Namespace | Pod | NetworkPolicy | str  # a text is the reason why an object cannot be understood
+
+NAMESPACES, POLICIES = "Namespace", "NetworkPolicy"
+# A pod that is created anew on another node may be of both kinds for a moment: each kind has keys of its own.
+LOCAL_PODS, REMOTE_PODS = "Pod of this node", "Pod of another node"
+KINDS = (NAMESPACES, POLICIES, LOCAL_PODS, REMOTE_PODS)
+
+
+class ObjectsListed(Record):
+    """All objects of a kind are known, once `changes` are applied to those that were known before: by key an object in
+    the place of the one before, or None if it is gone. The first of a kind says that the kind is complete; a later one
+    follows where changes were missed, and there were any.
+    """
+
+    kind: str
+    changes: Mapping[Key, PolicyObject | None]
+
+
+class ObjectChanged(Record):
+    """One object; None: it is gone."""
+
+    kind: str
+    key: Key
+    object: PolicyObject | None
+
+
+class ObjectsForgotten(Record):
+    """Nothing is known of a kind any more, until it is listed again."""
+
+    kind: str
+
+
+class PolicyStoreFailed(Record):
+    """An error of the store, which stands until another one or `PolicyStoreRecovered` takes its place."""
+
+    reason: str
+
+
+class PolicyStoreRecovered(Record):
+    """The end of all errors of the store."""
+
+
+PolicyEvent = ObjectsListed | ObjectChanged | ObjectsForgotten | PolicyStoreFailed | PolicyStoreRecovered
+
+
+class PolicyStore(Protocol):
+    """Namespaces, pods and policies, wherever they are kept."""
+
+    def start(self, emit: Callable[[PolicyEvent], None]) -> None:
+        """Starts to emit."""
+
+    def watch_remote_pods(self, wanted: bool) -> None:
+        """Is called, from any thread, when pods of other nodes begin to matter or no longer do; at first they do not.
+        A store may emit them all the time.
+        """
+
+    def close(self) -> None:
+        """Ends the threads."""

@@ -1,0 +1,171 @@
+"""The Kubernetes store of what NetworkPolicy is about: watches of policies, namespaces and pods.
+
+Each kind has a thread of its own, so that one that fails stops no other. Pods of other nodes, by far the most, are
+watched only while they are wanted. Of each object a small record is kept; the JSON is dropped in the watch's thread.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from threading import Event
+from typing import TYPE_CHECKING
+
+from cni.agent.logs import error_text
+from cni.agent.policy.events import (
+    LOCAL_PODS,
+    NAMESPACES,
+    POLICIES,
+    REMOTE_PODS,
+    ObjectsForgotten,
+    PolicyEvent,
+    PolicyStoreFailed,
+    PolicyStoreRecovered,
+)
+from cni.agent.policy.jsonobject import Invalid
+from cni.agent.policy.objects import NetworkPolicy, parse_namespace, parse_pod, parse_policy
+from cni.agent.stores.known import KnownObjects
+from cni.agent.stores.kube.client import Api, log
+from cni.agent.stores.kube.config import access_of
+from cni.agent.stores.kube.errors import ApiError
+from cni.agent.stores.kube.resource import Resource
+from cni.agent.stores.kube.watch import ResourceWatcher, WatchHandler
+from cni.agent.stores.worker import EventSource
+from cni.protocol.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.agent.policy.events import Key, PolicyObject
+    from cni.agent.stores.kube.options import KubeOptions
+    from cni.agent.stores.kube.resource import Json
+
+    Parser = Callable[[Json], PolicyObject]
+
+PAGE = 500  # 1.5 MB of pods
+METADATA = (
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+)
+NAMESPACE_METADATA = Resource("namespaces", "/api/v1/namespaces", PAGE, types=METADATA)
+NETWORK_POLICIES = Resource("networkpolicies", "/apis/networking.k8s.io/v1/networkpolicies", PAGE)
+PODS = Resource("pods", "/api/v1/pods", PAGE)
+UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"  # a pod that finishes leaves as one that is deleted
+
+
+class Session(Record):
+    """The watch of pods of other nodes, from when they are wanted until `over`."""
+
+    watcher: ResourceWatcher
+    over: Event
+
+
+class KubePolicyStore(EventSource[PolicyEvent]):
+    """A store of the objects of a cluster."""
+
+    def __init__(self, options: KubeOptions) -> None:
+        super().__init__(log, PolicyStoreFailed, PolicyStoreRecovered())
+        self._options = options
+        self._node = options.node_name  # empty until the API was asked for the pod's node
+        self._api = Api(partial(access_of, options))
+        self._session: Session | None = None  # with the lock
+        self._watchers = [
+            self._watcher(NAMESPACES, lambda: NAMESPACE_METADATA, parse_namespace, self._stop),
+            self._watcher(POLICIES, lambda: NETWORK_POLICIES, parse_policy, self._stop),
+            self._watcher(LOCAL_PODS, self._local_pods, parse_pod, self._stop),
+        ]
+        for name, watcher in zip(("namespaces", "policies", "local-pods"), self._watchers, strict=True):
+            self._run(f"kube-{name}", watcher.run)
+        self._run("kube-remote-pods", self._run_sessions)
+
+    def watch_remote_pods(self, wanted: bool) -> None:
+        """Begins or ends the watch of other nodes' pods. What was known of them is forgotten with it."""
+        with self._wake:
+            session = self._session
+            if wanted == (session is not None) or self._stop.is_set():
+                return
+            if session is None:
+                over = Event()
+                watcher = self._watcher(REMOTE_PODS, self._remote_pods, parse_pod, over)
+                self._session = Session(watcher, over)
+                self._wake.notify_all()
+                return
+            self._session = None
+            session.over.set()
+            self._succeed(REMOTE_PODS)
+            self._emit(ObjectsForgotten(REMOTE_PODS))
+        session.watcher.interrupt()
+
+    def _run_sessions(self) -> None:
+        while (session := self._next_session()) is not None:
+            session.watcher.run()
+
+    def _next_session(self) -> Session | None:
+        """Returns the session that is wanted, once there is one; None at the end."""
+        with self._wake:
+            while self._session is None and not self._stop.is_set():
+                self._wake.wait()
+            return None if self._stop.is_set() else self._session
+
+    def _interrupt(self) -> None:
+        with self._wake:
+            session = self._session
+        if session is not None:
+            session.over.set()
+            session.watcher.interrupt()
+        for watcher in self._watchers:
+            watcher.interrupt()
+
+    def _local_pods(self) -> Resource:
+        """Raises ApiError."""
+        return PODS._replace(fields=f"spec.nodeName={self._own_name()}")
+
+    def _remote_pods(self) -> Resource:
+        """Returns the pods that are not local, so that nothing comes twice. Raises ApiError."""
+        return PODS._replace(fields=f"spec.nodeName!={self._own_name()},{UNFINISHED}")
+
+    def _own_name(self) -> str:
+        """Raises ApiError."""
+        if not self._node:
+            self._node = self._api.node_of_pod(*self._options.pod)
+        return self._node
+
+    def _watcher(self, kind: str, prepare: Callable[[], Resource], parse: Parser, over: Event) -> ResourceWatcher:
+        """Returns a watcher of a kind, which emits nothing any more from when it is over."""
+        known = KnownObjects(kind, self._emit)
+
+        def parsed(key: Key, item: Json) -> PolicyObject:
+            if over.is_set():  # perhaps in the middle of a list
+                raise ApiError(f"{kind}: no longer watched")
+            return known.shared(key, _parsed(kind, key, partial(parse, item)))
+
+        def guarded(act: Callable[..., None], *arguments: object) -> None:
+            with self._wake:
+                if not over.is_set():
+                    act(*arguments)
+
+        handler = WatchHandler(
+            prepare=prepare,
+            parse=parsed,
+            listed=partial(guarded, known.replace),
+            changed=partial(guarded, known.change),
+            connected=partial(guarded, self._succeed, kind),
+            failed=partial(guarded, self._fail, kind),
+        )
+        return ResourceWatcher(self._api, handler, over)
+
+
+def _parsed(kind: str, key: Key, parse: Callable[[], PolicyObject]) -> PolicyObject:
+    """Returns an object, or why it cannot be understood, and logs that: not even a defect of ours stops the others."""
+    title = f"{kind} {'/'.join(filter(None, key))}"
+    try:
+        new = parse()
+    except Invalid as error:
+        new = str(error)
+    except Exception as error:  # noqa: BLE001  # whatever an object makes the parser do
+        log.debug("%s", title, exc_info=error)
+        new = error_text(error)
+    if isinstance(new, str):
+        log.warning("%s is ignored: %s", title, new)
+    elif isinstance(new, NetworkPolicy) and new.error:
+        log.warning("%s isolates its pods and allows nothing: %s", title, new.error)
+    return new
