@@ -115,7 +115,7 @@ def enable_debug() -> None:
 def error_text(error: BaseException) -> str:
     """Returns an error's text for the log, not Python's own; for a defect its place in the code (--v=1 logs more)."""
     if isinstance(error, NetlinkError):
-        return f"the kernel refused a step: {error.words or strerror(error.errno)}"
+        return f"the kernel refused a step: {error.text or strerror(error.errno)}"
     if isinstance(error, CniError):
         return error.message
     if isinstance(error, OSError) and error.strerror:

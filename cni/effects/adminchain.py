@@ -46,8 +46,8 @@ def _unasked(host: Host, op: AdminChain) -> list[Chain]:
     """Returns the chains FORWARD beside which the chain exists, and that do not lead there."""
     forwards = [Chain(PROTOCOLS[family], TABLE, FORWARD) for family in op.families]
     asked = [forward._replace(name=op.name) for forward in forwards]
-    there = zip(forwards, _exist(host, asked), strict=True)
-    return [forward for forward, exists in there if exists and not _leads(host, forward, op.name)]
+    pairs = zip(forwards, _exist(host, asked), strict=True)
+    return [forward for forward, exists in pairs if exists and not _leads(host, forward, op.name)]
 
 
 def _exist(host: Host, chains: Iterable[Chain]) -> list[bool]:
@@ -79,10 +79,10 @@ def _lead(host: Host, forward: Chain, name: str, journal: Journal) -> None:
     from cni.effects import forward_rules
     from cni.kernel import nft_rules
 
-    made = [] if _exist(host, [forward])[0] else [nft_rules.add_forward_chain(forward)]
+    messages = [] if _exist(host, [forward])[0] else [nft_rules.add_forward_chain(forward)]
     jump = nft_rules.insert_rule(forward, nft_rules.jump(name), COMMENT)
     journal.run(
-        lambda: forward_rules.change(host, [*made, jump]),
+        lambda: forward_rules.change(host, [*messages, jump]),
         lambda: _take_back(host, forward),
         shared=True,
     )
@@ -92,9 +92,9 @@ def _take_back(host: Host, forward: Chain) -> None:
     from cni.effects import forward_rules
     from cni.kernel import nft_rules
 
-    found = [rule for rule in forward_rules.rules(host, forward) if rule.comment == COMMENT]
-    if found:
-        forward_rules.change(host, [nft_rules.delete_rule(forward, rule.handle) for rule in found])
+    jumps = [rule for rule in forward_rules.rules(host, forward) if rule.comment == COMMENT]
+    if jumps:
+        forward_rules.change(host, [nft_rules.delete_rule(forward, rule.handle) for rule in jumps])
 
 
 EFFECTS = {

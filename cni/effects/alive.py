@@ -61,7 +61,7 @@ def _attached(owner: Owner) -> bool:
 
 def _addresses_in_use() -> set[IP]:
     """Returns all addresses of all network namespaces that have a process or a name, third-party plugins' too."""
-    found: set[IP] = set()
+    addresses: set[IP] = set()
     visited: set[tuple[int, int]] = set()
     home = Netns(OWN)
     for path in _namespaces():
@@ -69,11 +69,11 @@ def _addresses_in_use() -> set[IP]:
             status = os.stat(path)
             if (status.st_dev, status.st_ino) not in visited:
                 visited.add((status.st_dev, status.st_ino))
-                found.update(_addresses_at(path, home))
+                addresses.update(_addresses_at(path, home))
         except FAILURES:
             continue  # a process that ended meanwhile, or one that is not ours to look into
     home.close()
-    return found
+    return addresses
 
 
 def _namespaces() -> Iterator[str]:

@@ -63,11 +63,11 @@ def ifb_differs(host: Host, op: Ifb) -> str:
 
 def apply_redirect(host: Host, op: MirredRedirect, journal: Journal) -> None:
     index = host.rtnl.ifindex(op.host_interface)
-    made, unmade = tc.new_ingress(index), tc.delete_ingress(index)
+    create, delete = tc.new_ingress(index), tc.delete_ingress(index)
     try:
-        journal.run(lambda: host.rtnl.request(*made), lambda: host.rtnl.tolerate(ENODEV, unmade))
-    except NetlinkError as refused:
-        if refused.errno != EEXIST:  # with a filter there before, as ports have, which stays
+        journal.run(lambda: host.rtnl.request(*create), lambda: host.rtnl.tolerate(ENODEV, delete))
+    except NetlinkError as error:
+        if error.errno != EEXIST:  # with a filter there before, as ports have, which stays
             raise
         journal.add(lambda: host.rtnl.tolerate(ENODEV, tc.delete_redirect(index)))
     host.rtnl.request(*tc.new_redirect(index, host.rtnl.ifindex(op.ifb)))

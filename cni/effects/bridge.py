@@ -22,12 +22,12 @@ MAC_CHOSEN = "3"  # include/uapi/linux/netdevice.h: NET_ADDR_SET
 
 
 def apply_bridge(host: Host, op: Bridge, journal: Journal) -> None:
-    found = host.rtnl.find(op.name)
-    link = found or _create(host, op, journal)
+    present = host.rtnl.find(op.name)
+    link = present or _create(host, op, journal)
     if link.kind != "bridge":
         raise OperationFailed(f'"{op.name}" already exists but is not a bridge: choose another name for the bridge')
-    if found:
-        _keep_mac(host, found, op.mac)
+    if present:
+        _keep_mac(host, present, op.mac)
     wanted = rtnl.IFF_UP | (rtnl.IFF_PROMISC if op.promiscuous else 0)
     if link.flags & wanted != wanted:
         restored = rtnl.set_flags(op.name, link.flags & wanted, wanted)
@@ -44,8 +44,8 @@ def _create(host: Host, op: Bridge, journal: Journal) -> rtnl_parse.Link:
     try:
         message = rtnl.new_bridge(op.name, op.mac, op.mtu, op.vlan_aware)
         journal.run(lambda: host.rtnl.request(*message), lambda: _delete_empty(host, op.name), shared=True)
-    except NetlinkError as refused:
-        if refused.errno != EEXIST:
+    except NetlinkError as error:
+        if error.errno != EEXIST:
             raise
     # Nobody else has the bridge's own address: while it was searched for a duplicate (2 s), the host would ask for no
     # neighbour, and nothing would reach a container.
@@ -109,7 +109,7 @@ def port_differs(host: Host, op: BridgePort) -> str:
 
 def apply_gateway(host: Host, op: GatewayAddress, journal: Journal) -> None:
     index = host.rtnl.ifindex(op.bridge)
-    present = [one.address for one in host.rtnl.addresses(op.bridge)]
+    present = [info.address for info in host.rtnl.addresses(op.bridge)]
     if op.address in present:
         return
     for other in present:
@@ -123,8 +123,8 @@ def apply_gateway(host: Host, op: GatewayAddress, journal: Journal) -> None:
             lambda: host.rtnl.tolerate(EADDRNOTAVAIL, undo),
             shared=True,
         )
-    except NetlinkError as refused:
-        if refused.errno == EEXIST:  # another ADD was first
+    except NetlinkError as error:
+        if error.errno == EEXIST:  # another ADD was first
             return
         mtu = host.rtnl.need(op.bridge).mtu
         if op.address.family == 4 or mtu >= IPV6_MTU:

@@ -102,7 +102,7 @@ def to_cni_error(operation: str, error: Exception) -> CniError:
 
 
 def _remedy(error: NetlinkError | OSError) -> str:
-    if isinstance(error, NetlinkError) and "IPv6 is disabled" in error.words:
+    if isinstance(error, NetlinkError) and "IPv6 is disabled" in error.text:
         return "enable it there (sysctl net.ipv6.conf.INTERFACE.disable_ipv6=0), or remove IPv6 from the network"
     if error.errno in (EPERM, EACCES):
         remedy = "podwire needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the host's network namespace"

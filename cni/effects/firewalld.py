@@ -57,8 +57,8 @@ def apply(host: Host, op: ZoneSource, journal: Journal) -> None:
     journal.add(lambda: release(host, op))
     try:
         _call(host.environment, ZONE, PATH, "addSource", op.zone, op.address.text)
-    except OperationFailed as refused:
-        if ALREADY_SET not in refused.message:
+    except OperationFailed as error:
+        if ALREADY_SET not in error.message:
             raise
 
 
@@ -68,8 +68,8 @@ def release(host: Host, op: ZoneSource) -> None:
         return
     try:
         _call(host.environment, ZONE, PATH, "removeSource", op.zone, op.address.text)
-    except OperationFailed as refused:
-        if not any(reason in refused.message for reason in GONE):
+    except OperationFailed as error:
+        if not any(reason in error.message for reason in GONE):
             raise
 
 
@@ -78,7 +78,7 @@ def differs(host: Host, op: ZoneSource) -> str:
     return "" if there else f"{op.address.text} is not a source of firewalld's zone {op.zone}"
 
 
-def _call(environment: Mapping[str, str], interface: str, path: str, method: str, *words: str) -> tuple[Any, ...]:
+def _call(environment: Mapping[str, str], interface: str, path: str, method: str, *arguments: str) -> tuple[Any, ...]:
     """The answer's values. Raises OperationFailed, with firewalld's own words."""
     from jeepney import AuthenticationError, DBusAddress, DBusErrorResponse, new_method_call
     from jeepney.io.blocking import open_dbus_connection
@@ -86,13 +86,13 @@ def _call(environment: Mapping[str, str], interface: str, path: str, method: str
 
     bus = environment.get(ADDRESS) or f"unix:path={SOCKET}"
     name = NAME if interface == ZONE else interface
-    question = new_method_call(DBusAddress(path, name, interface), method, "s" * len(words), words)
+    question = new_method_call(DBusAddress(path, name, interface), method, "s" * len(arguments), arguments)
     try:
         with open_dbus_connection(bus, auth_timeout=SECONDS) as connection:
             answer: tuple[Any, ...] = unwrap_msg(connection.send_and_get_reply(question, timeout=SECONDS))
-    except DBusErrorResponse as refused:
-        said = " ".join(map(str, refused.data or ())) or refused.name
-        raise OperationFailed(f"firewalld: {method} {' '.join(words)}: {said}") from None
+    except DBusErrorResponse as error:
+        reason = " ".join(map(str, error.data or ())) or error.name
+        raise OperationFailed(f"firewalld: {method} {' '.join(arguments)}: {reason}") from None
     except (OSError, RuntimeError, ValueError, AuthenticationError) as error:
         raise OperationFailed(f"D-Bus: no answer from {bus} ({error_text(error)})") from None
     return answer

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cni.effects.host import Host
     from cni.kernel.nft import Chain
 
-WHAT, NFTA_PAYLOAD_OFFSET = 2, 3  # NFTA_META_KEY, NFTA_CT_KEY, NFTA_PAYLOAD_BASE
+KEY_OR_BASE, NFTA_PAYLOAD_OFFSET = 2, 3  # NFTA_META_KEY, NFTA_CT_KEY, NFTA_PAYLOAD_BASE
 NFTA_LOOKUP_SET, NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS = 1, 3, 5
 NFT_META_IIF, NFT_META_IIFNAME = 4, 6
 EQUAL, NOT_INVERTED = BE32.pack(nft_rules.NFT_CMP_EQ), BE32.pack(0)
@@ -44,9 +44,9 @@ def refuse_drops(host: Host, families: Iterable[int], interface: str, mended: st
         if chain.table == mended:
             continue
         rules = _rules(host, chain)
-        for bars, words in ((rejects(rules, chain.name), rejected), (chain.drops_forwarded, dropped)):
-            if bars and not (words is dropped and chain in known) and not may_pass(rules, chain.name, interface):
-                raise PluginNotAvailable(words(chain.name, chain.table_text))
+        for bars, message_of in ((rejects(rules, chain.name), rejected), (chain.drops_forwarded, dropped)):
+            if bars and not (message_of is dropped and chain in known) and not may_pass(rules, chain.name, interface):
+                raise PluginNotAvailable(message_of(chain.name, chain.table_text))
     iptables_legacy.refuse_drops(host, families, interface)
 
 
@@ -60,7 +60,7 @@ def _forwarding(host: Host, families: tuple[int, ...]) -> list[Chain]:
         raise
     concerned = (NFPROTO_INET, *[PROTOCOLS[family] for family in families])
     chains = [nft.parse_chain(answer) for answer in answers if nft.filters_forwarded(answer)]
-    return [one for one in chains if one.family in concerned]
+    return [chain for chain in chains if chain.family in concerned]
 
 
 def _rules(host: Host, chain: Chain) -> dict[str, list[Rule]]:
@@ -70,20 +70,20 @@ def _rules(host: Host, chain: Chain) -> dict[str, list[Rule]]:
     def keys(name: str) -> list[bytes]:
         return [element.key for element in host.nft.elements(SetRef(chain.family, chain.table, name))]
 
-    found: dict[str, list[Rule]] = {}
+    rules: dict[str, list[Rule]] = {}
     for answer in host.netfilter.dump(*nft.rules_of(chain.family, chain.table)):
-        rule = nft_rules.parse_rule(answer)
-        found.setdefault(rule.chain, []).append(understand(rule, names, keys))
-    return found
+        kernel_rule = nft_rules.parse_rule(answer)
+        rules.setdefault(kernel_rule.chain, []).append(understand(kernel_rule, names, keys))
+    return rules
 
 
-def understand(rule: nft_rules.Rule, names: dict[int, str], keys: Callable[[str], list[bytes]]) -> Rule:
+def understand(kernel_rule: nft_rules.Rule, names: dict[int, str], keys: Callable[[str], list[bytes]]) -> Rule:
     """Returns a rule for cni.plan.forward_audit. `names`: interfaces by index; `keys`: of a set, by its name.
 
     An expression is taken to match the value that the one before it has loaded; other registers are ignored.
     """
-    found, loaded, mask = Rule(""), "", ALL_BITS
-    for name, data in rule.expressions:
+    rule, loaded, mask = Rule(""), "", ALL_BITS
+    for name, data in kernel_rule.expressions:
         if name == "bitwise":
             mask = _number(nft_rules.value_of(data, nft_rules.NFTA_BITWISE_MASK))
         elif name == "cmp":
@@ -91,26 +91,26 @@ def understand(rule: nft_rules.Rule, names: dict[int, str], keys: Callable[[str]
             equal = data.get(nft_rules.NFTA_CMP_OP) == EQUAL
             if loaded in (STATE, STATUS):  # no status is that of a connection that is new and goes where it is sent
                 new = loaded == STATE and (nft_rules.NEW & mask == _number(value)) == equal
-                found = found._replace(answers=found.answers or not new)
+                rule = rule._replace(answers=rule.answers or not new)
             elif equal:
-                found = _asked(found, loaded, value, names)
+                rule = _asked(rule, loaded, value, names)
         elif name == "lookup":
-            found = _looked_up(found, loaded, data, keys)
+            rule = _looked_up(rule, loaded, data, keys)
         elif name == "immediate":
             code, chain = nft_rules.verdict_of(data)
-            found = found._replace(target=ACCEPT if code == nft_rules.NF_ACCEPT else chain)
+            rule = rule._replace(target=ACCEPT if code == nft_rules.NF_ACCEPT else chain)
         elif name == "queue":  # who reads it may accept
-            found = found._replace(target=ACCEPT)
+            rule = rule._replace(target=ACCEPT)
         else:
             loaded, mask = _loads(name, data), ALL_BITS
-    return found._replace(ends=_ends(rule))
+    return rule._replace(ends=_ends(kernel_rule))
 
 
 def _ends(rule: nft_rules.Rule) -> bool:
     """True if the rule rejects or drops every packet: it may count, log or have a comment, and matches nothing else."""
     *before, (name, data) = rule.expressions or (("", {}),)
-    for kind, told in before:
-        if kind not in HARMLESS and nft.name_of(told.get(nft_rules.NFTA_MATCH_NAME)) != "comment":
+    for kind, attributes in before:
+        if kind not in HARMLESS and nft.name_of(attributes.get(nft_rules.NFTA_MATCH_NAME)) != "comment":
             return False
     if name == "immediate":
         return nft_rules.verdict_of(data) == (nft.NF_DROP, "")
@@ -119,32 +119,32 @@ def _ends(rule: nft_rules.Rule) -> bool:
 
 def _loads(name: str, data: dict[int, bytes]) -> str:
     """Returns the value that an expression loads; empty for one that does not matter here."""
-    what = data.get(WHAT, b"")
-    if name == "payload" and what == BE32.pack(nft_rules.NFT_PAYLOAD_NETWORK_HEADER):
+    key = data.get(KEY_OR_BASE, b"")
+    if name == "payload" and key == BE32.pack(nft_rules.NFT_PAYLOAD_NETWORK_HEADER):
         offset = data.get(NFTA_PAYLOAD_OFFSET, b"")
         return DESTINATION if offset in map(BE32.pack, nft_rules.DESTINATION.values()) else ""
-    return LOADED.get((name, what), "")
+    return LOADED.get((name, key), "")
 
 
-def _asked(found: Rule, loaded: str, value: bytes, names: dict[int, str]) -> Rule:
+def _asked(rule: Rule, loaded: str, value: bytes, names: dict[int, str]) -> Rule:
     if loaded == INDEX:
-        return found._replace(incoming=names.get(_number(value), GONE))
+        return rule._replace(incoming=names.get(_number(value), GONE))
     if loaded == NAME:
         whole = value.endswith(b"\0")  # else all names that begin so
-        return found._replace(incoming=value.rstrip(b"\0").decode("utf-8", "replace") + ("" if whole else "*"))
-    return found._replace(bound=found.bound or loaded == DESTINATION)
+        return rule._replace(incoming=value.rstrip(b"\0").decode("utf-8", "replace") + ("" if whole else "*"))
+    return rule._replace(bound=rule.bound or loaded == DESTINATION)
 
 
-def _looked_up(found: Rule, loaded: str, data: dict[int, bytes], keys: Callable[[str], list[bytes]]) -> Rule:
+def _looked_up(rule: Rule, loaded: str, data: dict[int, bytes], keys: Callable[[str], list[bytes]]) -> Rule:
     """Returns the rule with a lookup in a set, or in a map of verdicts, which may accept."""
     if NFTA_LOOKUP_DREG in data:
-        found = found._replace(target=ACCEPT)
+        rule = rule._replace(target=ACCEPT)
     if data.get(NFTA_LOOKUP_FLAGS, NOT_INVERTED) != NOT_INVERTED:
-        return found
+        return rule
     if loaded == STATE:
         states = keys(nft.name_of(data.get(NFTA_LOOKUP_SET)))
-        return found._replace(answers=found.answers or not any(_number(state) & nft_rules.NEW for state in states))
-    return found._replace(bound=found.bound or loaded == DESTINATION)
+        return rule._replace(answers=rule.answers or not any(_number(state) & nft_rules.NEW for state in states))
+    return rule._replace(bound=rule.bound or loaded == DESTINATION)
 
 
 def _number(value: bytes) -> int:

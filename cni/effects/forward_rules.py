@@ -34,17 +34,18 @@ def _own(chain: Chain) -> Chain:
 
 def _wanted(chain: Chain, op: Accept) -> list[Wanted]:
     """Returns the rules for the families of the chain's table."""
-    found = []
+    wanted = []
     for subnet in op.subnets:
         if chain.family in (NFPROTO_INET, PROTOCOLS[subnet.family]):
-            found += _of_subnet(_own(chain), subnet, inbound=op.inbound)
-    return found
+            wanted += _of_subnet(_own(chain), subnet, inbound=op.inbound)
+    return wanted
 
 
 def _of_subnet(own: Chain, subnet: Net, *, inbound: bool) -> list[Wanted]:
-    into = nft_rules.to_subnet(own, subnet)
-    conditions = {"to": into} if inbound else {name: into + what for name, what in nft_rules.answers(own).items()}
-    conditions = {"from": nft_rules.from_subnet(own, subnet), **conditions}
+    to_subnet = nft_rules.to_subnet(own, subnet)
+    states = {"to": b""} if inbound else nft_rules.answers(own)
+    conditions = {"from": nft_rules.from_subnet(own, subnet)}
+    conditions |= {name: to_subnet + state for name, state in states.items()}
     return [
         Wanted(own, f"podwire: {name} {subnet.text}", condition + nft_rules.accept())
         for name, condition in conditions.items()
@@ -69,10 +70,10 @@ def lacking(host: Host, chain: Chain, op: Accept) -> list[Wanted]:
 def remove(host: Host, chain: Chain, op: Accept) -> None:
     """Removes the rules of the subnets, not the jump. Raises NetlinkError, OSError."""
     own = _own(chain)
-    comments = {one.comment for one in _wanted(chain, op)}
-    found = [rule for rule in rules(host, own) if rule.comment in comments]
-    if found:
-        change(host, [nft_rules.delete_rule(own, rule.handle) for rule in found])
+    comments = {rule.comment for rule in _wanted(chain, op)}
+    present = [rule for rule in rules(host, own) if rule.comment in comments]
+    if present:
+        change(host, [nft_rules.delete_rule(own, rule.handle) for rule in present])
 
 
 def remove_empty(host: Host, chain: Chain) -> None:
@@ -116,24 +117,24 @@ def ensure(host: Host, chain: Chain, op: Accept, journal: Journal) -> None:
 def _add(host: Host, chain: Chain, missing: list[Wanted], journal: Journal) -> None:
     own = _own(chain)
     (before,) = host.netfilter.ask_each([nft.get_chain(own)])
-    made = not isinstance(before, bytes)
+    is_new = not isinstance(before, bytes)
     added = [nft_rules.append_rule(rule.chain, rule.expressions, rule.comment) for rule in missing]
     journal.run(
         lambda: change(host, [nft_rules.add_chain(own), *added]),
-        lambda: _remove_added(host, missing, own if made else None),
+        lambda: _remove_added(host, missing, own if is_new else None),
         shared=True,
     )
 
 
-def _remove_added(host: Host, added: list[Wanted], made: Chain | None) -> None:
-    """Deletes the rules, and the chain if it is `made`; rules that are gone already are ignored."""
+def _remove_added(host: Host, added: list[Wanted], new_chain: Chain | None) -> None:
+    """Deletes the rules that were added, and their chain if it was new; rules that are gone already are ignored."""
     messages = []
-    for chain in dict.fromkeys([one.chain for one in reversed(added)]):
-        comments = {one.comment for one in added if one.chain == chain}
-        found = [rule for rule in rules(host, chain) if rule.comment in comments]
-        messages += [nft_rules.delete_rule(chain, rule.handle) for rule in found]
-    if made is not None and isinstance(host.netfilter.ask_each([nft.get_chain(made)])[0], bytes):
-        messages.append(nft_rules.delete_chain(made))
+    for chain in dict.fromkeys([rule.chain for rule in reversed(added)]):
+        comments = {rule.comment for rule in added if rule.chain == chain}
+        present = [rule for rule in rules(host, chain) if rule.comment in comments]
+        messages += [nft_rules.delete_rule(chain, rule.handle) for rule in present]
+    if new_chain is not None and isinstance(host.netfilter.ask_each([nft.get_chain(new_chain)])[0], bytes):
+        messages.append(nft_rules.delete_chain(new_chain))
     if messages:
         change(host, messages)
 

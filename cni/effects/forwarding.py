@@ -53,8 +53,8 @@ def _advertised(host: Host) -> set[int]:
     """Returns the indexes of interfaces with a route that a router advertised: to a default or more, or on the link."""
     try:
         answers = host.rtnl.dump(*rtnl.main_routes(IPV6))
-    except NetlinkError as refused:
-        if refused.errno == ENOENT:  # the table is made with its first route
+    except NetlinkError as error:
+        if error.errno == ENOENT:  # the table is made with its first route
             return set()
         raise
     return {

@@ -39,9 +39,9 @@ class Host:
 
     def close(self) -> None:
         held = (self.rtnl, self._container_rtnl, self._netfilter, self._nft, self.container, self.lock, self.netns)
-        for one in held:
-            if one is not None:
-                one.close()
+        for resource in held:
+            if resource is not None:
+                resource.close()
 
     def stop(self) -> None:
         """Stops the call before its next step; for signal handlers."""
@@ -107,9 +107,9 @@ class Host:
 
     def remember(self) -> None:
         """Caches all further dumps, since nothing is changed any more."""
-        for route in (self.rtnl, self._container_rtnl):
-            if route is not None:
-                route.remember()
+        for rtnl_socket in (self.rtnl, self._container_rtnl):
+            if rtnl_socket is not None:
+                rtnl_socket.remember()
 
     def is_sole_user(self) -> bool:
         """Returns True if no other container is attached or being attached or detached: shared objects may be undone.

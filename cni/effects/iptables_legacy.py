@@ -27,9 +27,9 @@ def refuse_drops(host: Host, families: Iterable[int], interface: str, admin_chai
         from cni.plan.forward_audit import drops, may_pass, read_iptables, rejects
 
         rules, table = read_iptables(listed), f"filter of {PROGRAMS[family][1]}"
-        for bars, words in ((drops(listed, CHAIN), dropped), (rejects(rules, CHAIN), rejected)):
+        for bars, message_of in ((drops(listed, CHAIN), dropped), (rejects(rules, CHAIN), rejected)):
             if bars and not may_pass(rules, CHAIN, interface):
-                raise PluginNotAvailable(words(CHAIN, table))
+                raise PluginNotAvailable(message_of(CHAIN, table))
         if (
             admin_chain
             and admin_chain in rules

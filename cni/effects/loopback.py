@@ -20,7 +20,7 @@ def apply(host: Host, op: LoopbackUp, journal: Journal) -> None:
     if not route.need(op.ifname).up:
         journal.add(lambda: route.request(*rtnl.set_flags(op.ifname, 0, rtnl.IFF_UP)))
         route.request(*rtnl.set_flags(op.ifname, rtnl.IFF_UP, rtnl.IFF_UP))
-    foreign = [one.text for one in addresses(host, op.ifname) if not one.ip.is_loopback]
+    foreign = [address.text for address in addresses(host, op.ifname) if not address.ip.is_loopback]
     if foreign:
         raise OperationFailed(f"{op.ifname} has an address that is not a loopback address: {', '.join(foreign)}")
 
@@ -40,7 +40,7 @@ def differs(host: Host, op: LoopbackUp) -> str:
 
 def addresses(host: Host, ifname: str) -> list[Net]:
     """In the kernel's order."""
-    return [one.address for one in host.container_rtnl.addresses(ifname)]
+    return [info.address for info in host.container_rtnl.addresses(ifname)]
 
 
 EFFECTS = {

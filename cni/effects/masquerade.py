@@ -28,7 +28,7 @@ def apply(host: Host, op: Masquerade, journal: Journal) -> None:
 
 def _restore(host: Host, op: Masquerade, journal: Journal) -> None:
     """With the subnets of all who are attached: their host interfaces' aliases name them."""
-    held = [
+    others = [
         Masquerade(address, alias.label)
         for _, alias in nft_elements.attached(host)
         if alias.masqueraded and alias.label != op.label
@@ -36,10 +36,10 @@ def _restore(host: Host, op: Masquerade, journal: Journal) -> None:
     ]
 
     def lost() -> list[str]:
-        missing = [one for one in held if host.nft.find(*_element(one)) is None and one.ip != op.ip]
-        return [element_text(one.address, one.label) for one in missing]
+        missing = [other for other in others if host.nft.find(*_element(other)) is None and other.ip != op.ip]
+        return [element_text(other.address, other.label) for other in missing]
 
-    nft_elements.ensure(host, ruleset([op.address, *[one.address for one in held]]), lost, journal)
+    nft_elements.ensure(host, ruleset([op.address, *[other.address for other in others]]), lost, journal)
 
 
 def release(host: Host, op: Masquerade) -> None:

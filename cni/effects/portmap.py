@@ -63,8 +63,8 @@ def _ensure(host: Host, label: str, hairpins: list[Hairpin], conditions: list[Co
     others = [op for op in held if isinstance(op, Hairpin)]
 
     def lost() -> list[str]:
-        missing = [one for one in others if host.nft.find(*_hairpin_element(one)) is None]
-        ports = [one for one in held if isinstance(one, HostPort)]
+        missing = [hairpin for hairpin in others if host.nft.find(*_hairpin_element(hairpin)) is None]
+        ports = [port for port in held if isinstance(port, HostPort)]
         return [*map(plan.hairpin_text, missing), *_lost_ports(host, ports)]
 
     nft_elements.ensure(host, plan.ruleset([*hairpins, *others], conditions), lost, journal)
@@ -74,17 +74,17 @@ def _lost_ports(host: Host, ports: list[HostPort]) -> list[str]:
     """The elements that are missing: one attachment holds a port, further ones of its container stand by."""
     from cni.effects import portmap_standby
 
-    found: list[str] = []
-    given: set[tuple[str, bytes]] = set()
+    lines: list[str] = []
+    held: set[tuple[str, bytes]] = set()
     for port in ports:
         name, element = host_port_map(port), _port_element(port)[1]
         holder = host.nft.find(PORTS[name], element)
-        if holder is None and (name, element.key) not in given:
-            given.add((name, element.key))
-            found.append(plan.port_text(port))
+        if holder is None and (name, element.key) not in held:
+            held.add((name, element.key))
+            lines.append(plan.port_text(port))
         elif (holder is None or holder.label != port.label) and not portmap_standby.stands_by(host, name, element):
-            found.append(plan.standby_text(port))
-    return found
+            lines.append(plan.standby_text(port))
+    return lines
 
 
 def _remembered(alias: Alias) -> tuple[Operation, ...]:
@@ -129,8 +129,8 @@ def _take(host: Host, op: HostPort, journal: Journal) -> None:
 
             portmap_standby.stand_by(host, host_port_map(op), element, journal)
             return
-        left = host.nft.find(place, element)
-        refusal = host.nft.change(*([nft.delete_element(place, element)] if left else []), added)
+        holder = host.nft.find(place, element)
+        refusal = host.nft.change(*([nft.delete_element(place, element)] if holder else []), added)
     if refusal is not None:
         raise refusal
 
@@ -194,8 +194,8 @@ def apply_overlap(host: Host, op: PortOverlap, journal: Journal) -> None:
             _refuse_others(host, port, name, bound.get(key, []))
         else:
             anywhere = f"hostports{port.ip.family}"
-            found = host.nft.find(PORTS[anywhere], Element(key, "", ""))
-            _refuse_others(host, port, anywhere, [found] if found is not None else [])
+            holder = host.nft.find(PORTS[anywhere], Element(key, "", ""))
+            _refuse_others(host, port, anywhere, [holder] if holder is not None else [])
 
 
 def _refuse_others(host: Host, op: HostPort, name: str, others: list[Element]) -> None:

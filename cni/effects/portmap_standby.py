@@ -38,11 +38,11 @@ def stand_by(host: Host, name: str, port: Element, journal: Journal, chain: str 
 def stands_by(host: Host, name: str, port: Element, chain: str = "") -> bool:
     """Returns whether `port` stands by while its container holds the port; with `chain`, also under this condition."""
     place, element = _standing_by(name, port, chain)
-    found, holder = host.nft.find(place, element), host.nft.find(PORTS[name], port)
+    standing_by, holder = host.nft.find(place, element), host.nft.find(PORTS[name], port)
     return (
-        found is not None
-        and found.label == port.label
-        and (not chain or found.chain == chain)
+        standing_by is not None
+        and standing_by.label == port.label
+        and (not chain or standing_by.chain == chain)
         and holder is not None
         and same_container(holder.label, port.label)
     )
@@ -58,7 +58,7 @@ def give_up(host: Host, name: str, port: Element) -> bool:
     if holder is None or holder.label != port.label:
         host.nft.remove(*_standing_by(name, port, ""))
         return False
-    heirs = [one for one in standing_by if one.label != port.label and same_container(one.label, port.label)]
+    heirs = [other for other in standing_by if other.label != port.label and same_container(other.label, port.label)]
     if not heirs:
         return host.nft.remove(PORTS[name], port)
     _hand_over(host, name, port, heirs[0])

@@ -79,8 +79,8 @@ def _remove_filter(host: Host, interface: str) -> None:
         return
     try:
         host.rtnl.request(*tc.delete_loopback_guard(link.ifindex))
-    except NetlinkError as refused:
-        if refused.errno not in LACKING:
+    except NetlinkError as error:
+        if error.errno not in LACKING:
             raise
     qdiscs = host.rtnl.dump(*tc.all_qdiscs(link.ifindex))
     if any(tc.is_ingress(answer, link.ifindex) for answer in qdiscs) and not _filters(host, link.ifindex):
@@ -138,7 +138,9 @@ def _take_back(host: Host, interface: str, leaving: Callable[[str], bool]) -> No
     except TryAgain:
         return
     try:
-        if not _is_needed(host, link, [one for one in host.nft.elements(HAIRPINS) if not leaving(one.label)]):
+        if not _is_needed(
+            host, link, [hairpin for hairpin in host.nft.elements(HAIRPINS) if not leaving(hairpin.label)]
+        ):
             sysctl.ensure(route_localnet(interface), "0")
             _remove_filter(host, interface)
     finally:
@@ -155,9 +157,9 @@ def _guarded(host: Host, interface: str) -> bool:
 def _is_needed(host: Host, link: Link, hairpins: list[Element]) -> bool:
     """True if one of these containers is behind the link: the one whose pair it is, or those in a bridge's subnets."""
     if keys := label_keys(link.alias):
-        return any(label_keys(one.label) == keys for one in hairpins)
-    subnets = [one.address.network for one in host.rtnl.addresses(link.name) if one.address.family == IPV4]
-    return any(_is_in(one.key, subnet) for one in hairpins for subnet in subnets)
+        return any(label_keys(hairpin.label) == keys for hairpin in hairpins)
+    subnets = [info.address.network for info in host.rtnl.addresses(link.name) if info.address.family == IPV4]
+    return any(_is_in(hairpin.key, subnet) for hairpin in hairpins for subnet in subnets)
 
 
 def _is_in(packed: bytes, subnet: Net) -> bool:

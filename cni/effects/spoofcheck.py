@@ -37,8 +37,8 @@ def _lost(host: Host, op: SpoofGuard) -> list[str]:
         for name, alias in nft_elements.attached(host)
         if alias.guarded and name != op.host_interface
     ]
-    missing = [one for one in guards if any(host.nft.find(*element) is None for element in _elements(one))]
-    return [line for one in missing for line in elements_text(*one)]
+    missing = [guard for guard in guards if any(host.nft.find(*element) is None for element in _elements(guard))]
+    return [line for guard in missing for line in elements_text(*guard)]
 
 
 def release(host: Host, op: SpoofGuard) -> None:

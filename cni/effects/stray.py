@@ -40,7 +40,7 @@ def is_of(host: Host, in_container: Link, traces: Traces) -> bool:
         return keys[1] == traces.key
     if traces.mac or traces.hosts:
         return mac_text(in_container.mac) == traces.mac or (peer is not None and peer.name in traces.hosts)
-    own = [one.address.ip for one in host.container_rtnl.addresses(in_container.name)]
+    own = [info.address.ip for info in host.container_rtnl.addresses(in_container.name)]
     own = [ip for ip in own if not ip.is_ipv6_link_local]
     if own or (traces.knows_leases and not traces.addresses):
         return any(address.ip in own for address in traces.addresses)
@@ -53,7 +53,7 @@ def is_anothers(host: Host, label: str) -> bool:
     """True if podwire has attached a container in the namespace, and another one than that of the label."""
     peers = [peer_of(host, link) for link in host.container_rtnl.links() if link.kind == "veth"]
     labels = [peer.alias for peer in peers if peer is not None and label_keys(peer.alias)]
-    return bool(labels) and not any(same_container(one, label) for one in labels)
+    return bool(labels) and not any(same_container(own, label) for own in labels)
 
 
 def peer_of(host: Host, in_container: Link) -> Link | None:

@@ -168,18 +168,18 @@ def _steps(link: Link, wanted: LinkSettings) -> list[tuple[Message, Message]]:
 
 def _messages(name: str, settings: LinkSettings) -> dict[str, Message]:
     """Returns the messages by setting, the MTU last: no undo restores IPv6 addresses that a lower one may delete."""
-    found = {}
+    messages = {}
     if settings.mac is not None:
-        found["mac"] = rtnl.set_mac(name, settings.mac)
+        messages["mac"] = rtnl.set_mac(name, settings.mac)
     if settings.promisc is not None:
-        found["promisc"] = rtnl.set_flags(name, settings.promisc * rtnl.IFF_PROMISC, rtnl.IFF_PROMISC)
+        messages["promisc"] = rtnl.set_flags(name, settings.promisc * rtnl.IFF_PROMISC, rtnl.IFF_PROMISC)
     if settings.allmulti is not None:
-        found["allmulti"] = rtnl.set_flags(name, settings.allmulti * rtnl.IFF_ALLMULTI, rtnl.IFF_ALLMULTI)
+        messages["allmulti"] = rtnl.set_flags(name, settings.allmulti * rtnl.IFF_ALLMULTI, rtnl.IFF_ALLMULTI)
     if settings.txqlen is not None:
-        found["txqlen"] = rtnl.set_txqlen(name, settings.txqlen)
+        messages["txqlen"] = rtnl.set_txqlen(name, settings.txqlen)
     if settings.mtu is not None:
-        found["mtu"] = rtnl.set_mtu(name, settings.mtu)
-    return found
+        messages["mtu"] = rtnl.set_mtu(name, settings.mtu)
+    return messages
 
 
 def _read_sysctl(host: Host, key: str) -> str | None:

@@ -26,8 +26,8 @@ def apply(host: Host, op: Veth, journal: Journal) -> None:
     message = rtnl.new_veth(*ends, op.mtu, host.container_descriptor)
     try:
         journal.run(lambda: host.rtnl.request(*message), lambda: host.rtnl.delete(op.host_interface))
-    except NetlinkError as refused:
-        if refused.errno == EEXIST:
+    except NetlinkError as error:
+        if error.errno == EEXIST:
             refuse_attached(host, op.host_interface, op.ifname)
         raise
     # A link whose MTU IPv6 cannot live with (RFC 8200: 1280 bytes) has nothing of it to set.

@@ -51,8 +51,8 @@ def apply_gateway(host: Host, op: VlanGateway, journal: Journal) -> None:
     message = rtnl.new_veth((op.name, op.mac), (op.port, port_mac), 0, None)
     try:
         journal.run(lambda: host.rtnl.request(*message), lambda: host.rtnl.delete(op.name), shared=True)
-    except NetlinkError as refused:
-        if refused.errno != EEXIST:
+    except NetlinkError as error:
+        if error.errno != EEXIST:
             raise
     else:
         for end in (op.name, op.port):  # before it is up: containers of the VLAN may be sending already

@@ -58,13 +58,13 @@ def flows_to(family: int, ports: set[bytes]) -> tuple[int, bytes]:
 
 def parse_flow(answer: bytes, family: int) -> Flow | None:
     """Returns None for other protocols, which a kernel before 5.8 does not filter out. Raises Malformed."""
-    found = attributes(answer, NFGENMSG.size)
-    original, reply = (attributes(found.get(kind, b"")) for kind in (CTA_TUPLE_ORIG, CTA_TUPLE_REPLY))
+    attrs = attributes(answer, NFGENMSG.size)
+    original, reply = (attributes(attrs.get(kind, b"")) for kind in (CTA_TUPLE_ORIG, CTA_TUPLE_REPLY))
     protocol = attributes(original.get(CTA_TUPLE_PROTO, b""))
     if protocol.get(CTA_PROTO_NUM) != bytes([UDP]):
         return None
-    identity = attribute(CTA_TUPLE_ORIG | NLA_F_NESTED, found[CTA_TUPLE_ORIG])
-    identity += b"".join([attribute(kind, found[kind]) for kind in (CTA_ID, CTA_ZONE) if kind in found])
+    identity = attribute(CTA_TUPLE_ORIG | NLA_F_NESTED, attrs[CTA_TUPLE_ORIG])
+    identity += b"".join([attribute(kind, attrs[kind]) for kind in (CTA_ID, CTA_ZONE) if kind in attrs])
     return Flow(
         destination=attributes(original.get(CTA_TUPLE_IP, b"")).get(CTA_IP_DST[family], b""),
         port=protocol.get(CTA_PROTO_DST_PORT, b""),

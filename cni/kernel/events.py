@@ -65,15 +65,15 @@ class Events(Netlink):
 
     def read(self) -> list[tuple[int, bytes]]:
         """Returns (type, payload) of all queued messages, without waiting. Raises Overflowed."""
-        found: list[tuple[int, bytes]] = []
+        notifications: list[tuple[int, bytes]] = []
         while True:
             try:
-                found += [(kind, payload) for kind, _, _, payload in messages(self._receive(MSG_DONTWAIT))]
+                notifications += [(kind, payload) for kind, _, _, payload in messages(self._receive(MSG_DONTWAIT))]
             except Malformed:
                 raise Overflowed from None
             except OSError as error:
                 if error.errno == EAGAIN:
-                    return found
+                    return notifications
                 if error.errno == ENOBUFS:
                     raise Overflowed from None
                 raise

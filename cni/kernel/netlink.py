@@ -58,13 +58,13 @@ ANSWER_SECONDS = 10  # the kernel answers while it is asked; this bounds the wai
 class NetlinkError(Exception):
     """The kernel's error for one message: errno, and its text (extended acknowledgement) if it sent one."""
 
-    def __init__(self, errno: int, words: str) -> None:
-        super().__init__(errno, words)
+    def __init__(self, errno: int, text: str) -> None:
+        super().__init__(errno, text)
         self.errno = errno
-        self.words = words
+        self.text = text
 
     def __str__(self) -> str:
-        return f"{strerror(self.errno)} ({self.words})" if self.words else strerror(self.errno)
+        return f"{strerror(self.errno)} ({self.text})" if self.text else strerror(self.errno)
 
 
 class Interrupted(Exception):
@@ -74,8 +74,8 @@ class Interrupted(Exception):
 class Malformed(OperationFailed):
     """An answer that is not valid netlink: every decoder raises this, and nothing else."""
 
-    def __init__(self, words: str) -> None:
-        super().__init__(f"netlink: malformed message: {words}")
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"netlink: malformed message: {problem}")
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
@@ -150,12 +150,12 @@ def refusal_of(flags: int, payload: bytes) -> NetlinkError | None:
     (code,) = unpacked(ERROR, payload)
     if code == 0:
         return None
-    words = ""
+    text = ""
     if flags & NLM_F_ACK_TLVS:
         (echoed,) = unpacked(U32, payload, 4)
         start = 20 if flags & NLM_F_CAPPED else 4 + ((echoed + 3) & ~3)
-        words = attributes(payload, start).get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode("utf-8", "replace")
-    return NetlinkError(-code, words)
+        text = attributes(payload, start).get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode("utf-8", "replace")
+    return NetlinkError(-code, text)
 
 
 class Netlink:
@@ -233,14 +233,14 @@ class Netlink:
             frames.append(frame(kind, flags | NLM_F_REQUEST, self._sequence, payload))
         self._socket.send(b"".join(frames))
         first = self._sequence - len(frames) + 1
-        found: dict[int, bytes | NetlinkError] = {}
-        answers = self._messages()
-        while len(found) < len(frames):
-            answer, answer_flags, sequence, content = next(answers)
+        answers: dict[int, bytes | NetlinkError] = {}
+        messages = self._messages()
+        while len(answers) < len(frames):
+            answer, answer_flags, sequence, content = next(messages)
             if sequence >= first:
                 refusal = refusal_of(answer_flags, content) if answer == NLMSG_ERROR else None
-                found[sequence] = refusal or content
-        return [found[sequence] for sequence in sorted(found)]
+                answers[sequence] = refusal or content
+        return [answers[sequence] for sequence in sorted(answers)]
 
     def dump(self, kind: int, payload: bytes) -> list[bytes]:
         """Returns all objects of a kind. Retried if the kernel reports that they changed meanwhile.

@@ -65,17 +65,17 @@ class Netns:
 class EnteredNetns:
     """Moves the calling thread into a namespace for the length of a `with`, then back."""
 
-    def __init__(self, there: Netns, home: Netns) -> None:
-        self._there = there
+    def __init__(self, netns: Netns, home: Netns) -> None:
+        self._netns = netns
         self._home = home
 
     def __enter__(self) -> None:
         """Raises InvalidNetns."""
         try:
-            _setns()(self._there.descriptor)
+            _setns()(self._netns.descriptor)
         except OSError as error:
             remedy = "podwire needs CAP_SYS_ADMIN" if error.errno == EPERM else "is it a network namespace?"
-            raise InvalidNetns(f"cannot enter {self._there.path!r}: {error.strerror}; {remedy}") from None
+            raise InvalidNetns(f"cannot enter {self._netns.path!r}: {error.strerror}; {remedy}") from None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -154,15 +154,15 @@ def parse_vxlan(data: bytes) -> VxlanInfo | None:
     info = attributes(attributes(data, IFINFO.size).get(IFLA_LINKINFO, b""))
     if info.get(IFLA_INFO_KIND, b"").rstrip(b"\0") != b"vxlan":
         return None
-    found = attributes(info.get(IFLA_INFO_DATA, b""))
-    local = found.get(IFLA_VXLAN_LOCAL) or found.get(IFLA_VXLAN_LOCAL6) or bytes(4)
+    attrs = attributes(info.get(IFLA_INFO_DATA, b""))
+    local = attrs.get(IFLA_VXLAN_LOCAL) or attrs.get(IFLA_VXLAN_LOCAL6) or bytes(4)
     return VxlanInfo(
-        vni=int.from_bytes(found.get(IFLA_VXLAN_ID, b""), byteorder),
-        link=int.from_bytes(found.get(IFLA_VXLAN_LINK, b""), byteorder),
+        vni=int.from_bytes(attrs.get(IFLA_VXLAN_ID, b""), byteorder),
+        link=int.from_bytes(attrs.get(IFLA_VXLAN_LINK, b""), byteorder),
         local=ip_of(local),
-        port=int.from_bytes(found.get(IFLA_VXLAN_PORT, b""), "big"),
-        learning=found.get(IFLA_VXLAN_LEARNING, b"\0") != b"\0",
-        gbp=IFLA_VXLAN_GBP in found,
+        port=int.from_bytes(attrs.get(IFLA_VXLAN_PORT, b""), "big"),
+        learning=attrs.get(IFLA_VXLAN_LEARNING, b"\0") != b"\0",
+        gbp=IFLA_VXLAN_GBP in attrs,
     )
 
 
@@ -208,12 +208,12 @@ def forwarding_of(ifindex: int) -> tuple[int, bytes]:
 def parse_neighbour(data: bytes) -> Neighbour | None:
     """Returns None for entries without an IP address; an unresolved MAC address is empty."""
     _, ifindex, state, _, _ = unpacked(NDMSG, data)
-    found = attributes(data, NDMSG.size)
-    ip = found.get(NDA_DST)
+    attrs = attributes(data, NDMSG.size)
+    ip = attrs.get(NDA_DST)
     if ip is None:
         return None
-    plain = found.keys().isdisjoint((NDA_PORT, NDA_VNI, NDA_IFINDEX))
-    return Neighbour(ifindex, ip_of(ip), found.get(NDA_LLADDR, b""), bool(state & NUD_PERMANENT), plain)
+    plain = attrs.keys().isdisjoint((NDA_PORT, NDA_VNI, NDA_IFINDEX))
+    return Neighbour(ifindex, ip_of(ip), attrs.get(NDA_LLADDR, b""), bool(state & NUD_PERMANENT), plain)
 
 
 def set_route(dst: Net, gw: IP, ifindex: int, protocol: int, on_link: bool) -> Message:
@@ -261,11 +261,11 @@ def _route(dst: Net, gw: IP | None, ifindex: int, protocol: int, on_link: bool) 
 
 def parse_kernel_route(data: bytes) -> KernelRoute:
     family, prefix, sources, tos, table, protocol, _, kind, flags = unpacked(RTMSG, data)
-    found = attributes(data, RTMSG.size)
-    gw, link = found.get(RTA_GATEWAY) or found.get(RTA_VIA, b"")[VIA_FAMILY_BYTES:], found.get(RTA_OIF)
-    if RTA_NH_ID in found:  # such a route is not found by its hops (net/ipv4/fib_semantics.c, fib_nh_match)
+    attrs = attributes(data, RTMSG.size)
+    gw, link = attrs.get(RTA_GATEWAY) or attrs.get(RTA_VIA, b"")[VIA_FAMILY_BYTES:], attrs.get(RTA_OIF)
+    if RTA_NH_ID in attrs:  # such a route is not found by its hops (net/ipv4/fib_semantics.c, fib_nh_match)
         gw = link = b""
-    dst = net_of(ip_of(found.get(RTA_DST) or unspecified(family)), prefix)
+    dst = net_of(ip_of(attrs.get(RTA_DST) or unspecified(family)), prefix)
     return KernelRoute(
         dst=dst,
         gw=ip_of(gw) if gw else None,
@@ -273,8 +273,8 @@ def parse_kernel_route(data: bytes) -> KernelRoute:
         main=table == RT_TABLE_MAIN and not sources and not tos,
         protocol=protocol,
         on_link=bool(flags & RTNH_F_ONLINK),
-        is_plain=RTA_METRICS not in found and RTA_PREFSRC not in found,
-        priority=int.from_bytes(found.get(RTA_PRIORITY, b""), byteorder),
+        is_plain=RTA_METRICS not in attrs and RTA_PREFSRC not in attrs,
+        priority=int.from_bytes(attrs.get(RTA_PRIORITY, b""), byteorder),
         kind=kind,
     )
 

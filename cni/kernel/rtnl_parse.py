@@ -96,26 +96,26 @@ class RouteInfo(Record):
 
 def parse_link(data: bytes) -> Link:
     _, _, index, flags, _ = unpacked(IFINFO, data)
-    found = attributes(data, IFINFO.size)
-    info = attributes(found.get(IFLA_LINKINFO, b""))
+    attrs = attributes(data, IFINFO.size)
+    info = attributes(attrs.get(IFLA_LINKINFO, b""))
     port = attributes(info.get(IFLA_INFO_SLAVE_DATA, b""))
     bridge = attributes(info.get(IFLA_INFO_DATA, b"")) if _string(info.get(IFLA_INFO_KIND)) == "bridge" else {}
     return Link(
         ifindex=index,
-        name=_string(found.get(IFLA_IFNAME)),
+        name=_string(attrs.get(IFLA_IFNAME)),
         kind=_string(info.get(IFLA_INFO_KIND)),
-        mac=found.get(IFLA_ADDRESS, b""),
-        mtu=_u32(found.get(IFLA_MTU)),
+        mac=attrs.get(IFLA_ADDRESS, b""),
+        mtu=_u32(attrs.get(IFLA_MTU)),
         flags=flags,
-        master=_u32(found.get(IFLA_MASTER)),
-        peer=_u32(found.get(IFLA_LINK)),
-        operstate=_u8(found.get(IFLA_OPERSTATE)),
-        group=_u32(found.get(IFLA_GROUP)),
-        alias=_string(found.get(IFLA_IFALIAS)),
+        master=_u32(attrs.get(IFLA_MASTER)),
+        peer=_u32(attrs.get(IFLA_LINK)),
+        operstate=_u8(attrs.get(IFLA_OPERSTATE)),
+        group=_u32(attrs.get(IFLA_GROUP)),
+        alias=_string(attrs.get(IFLA_IFALIAS)),
         vlan_filtering=bridge.get(IFLA_BR_VLAN_FILTERING, b"\0") != b"\0",
         hairpin=port.get(IFLA_BRPORT_MODE, b"\0") != b"\0",
         isolated=port.get(IFLA_BRPORT_ISOLATED, b"\0") != b"\0",
-        txqlen=_u32(found.get(IFLA_TXQLEN)),
+        txqlen=_u32(attrs.get(IFLA_TXQLEN)),
     )
 
 
@@ -129,23 +129,23 @@ def parse_port_vlans(data: bytes) -> tuple[int, dict[int, int]]:
 
 def parse_address(data: bytes) -> AddressInfo:
     family, prefix, flags, _, index = unpacked(IFADDR, data)
-    found = attributes(data, IFADDR.size)
-    ip = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS, b"")
-    return AddressInfo(index, net_of(_ip(family, ip), prefix), _u32(found.get(IFA_FLAGS)) or flags)
+    attrs = attributes(data, IFADDR.size)
+    ip = attrs.get(IFA_LOCAL) or attrs.get(IFA_ADDRESS, b"")
+    return AddressInfo(index, net_of(_ip(family, ip), prefix), _u32(attrs.get(IFA_FLAGS)) or flags)
 
 
 def parse_route(data: bytes) -> RouteInfo:
     family, prefix, _, _, table, _, scope, _, _ = unpacked(RTMSG, data)
-    found = attributes(data, RTMSG.size)
-    metrics = attributes(found.get(RTA_METRICS, b""))
-    gw, source = found.get(RTA_GATEWAY), found.get(RTA_PREFSRC)
+    attrs = attributes(data, RTMSG.size)
+    metrics = attributes(attrs.get(RTA_METRICS, b""))
+    gw, source = attrs.get(RTA_GATEWAY), attrs.get(RTA_PREFSRC)
     empty = unspecified(family)
     return RouteInfo(
-        dst=net_of(_ip(family, found.get(RTA_DST, empty)), prefix),
+        dst=net_of(_ip(family, attrs.get(RTA_DST, empty)), prefix),
         gw=_ip(family, gw) if gw else None,
-        ifindex=_u32(found.get(RTA_OIF)),
-        priority=_u32(found.get(RTA_PRIORITY)),
-        table=_u32(found.get(RTA_TABLE)) or table,
+        ifindex=_u32(attrs.get(RTA_OIF)),
+        priority=_u32(attrs.get(RTA_PRIORITY)),
+        table=_u32(attrs.get(RTA_TABLE)) or table,
         scope=scope,
         mtu=_u32(metrics.get(RTAX_MTU)),
         advmss=_u32(metrics.get(RTAX_ADVMSS)),

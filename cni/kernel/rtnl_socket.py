@@ -42,8 +42,8 @@ class RtnlSocket(Netlink):
             return listed()
         if key not in self._kept:
             self._kept[key] = listed()
-        found: T = self._kept[key]
-        return found
+        value: T = self._kept[key]
+        return value
 
     def namespace(self) -> str:
         """Returns the namespace's cookie, unique since the kernel started; empty before Linux 5.14."""
@@ -144,11 +144,11 @@ class RtnlSocket(Netlink):
         """Returns the routes of one family by one link, by destination; the kernel filters, but further next hops."""
 
         def listed() -> dict[Net, list[rtnl_parse.RouteInfo]]:
-            found: dict[Net, list[rtnl_parse.RouteInfo]] = {}
+            routes: dict[Net, list[rtnl_parse.RouteInfo]] = {}
             for answer in self.dump(*rtnl.routes_of(ifindex, family)):
                 for route in rtnl_parse.parse_next_hops(answer):
                     if route.ifindex == ifindex:
-                        found.setdefault(route.dst, []).append(route)
-            return found
+                        routes.setdefault(route.dst, []).append(route)
+            return routes
 
         return self._once(("routes", ifindex, family), listed)

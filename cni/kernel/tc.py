@@ -147,10 +147,10 @@ def ingress_filters(index: int) -> tuple[int, bytes]:
 
 def parse_token_bucket(data: bytes, index: int) -> Bucket | None:
     """Returns None for another queueing discipline, or another link's."""
-    found = attributes(data, TCMSG.size)
-    if unpacked(TCMSG, data)[1] != index or found.get(TCA_KIND) != b"tbf\0":
+    attrs = attributes(data, TCMSG.size)
+    if unpacked(TCMSG, data)[1] != index or attrs.get(TCA_KIND) != b"tbf\0":
         return None
-    options = attributes(found.get(TCA_OPTIONS, b""))
+    options = attributes(attrs.get(TCA_OPTIONS, b""))
     parameters = unpacked(TBF, options.get(TCA_TBF_PARMS, b""))
     long = options.get(TCA_TBF_RATE64)
     return Bucket(unpacked(RATE64, long)[0] if long else parameters[5], parameters[12])

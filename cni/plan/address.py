@@ -24,25 +24,25 @@ if TYPE_CHECKING:
 
 def with_gateways(ips: tuple[IPConfig, ...]) -> tuple[IPConfig, ...]:
     """Returns addresses with a gateway each: if the IPAM plugin returned none, the subnet's first address, if any."""
-    found = []
+    ips_with_gateway = []
     for ip in ips:
         first = IP(ip.address.family, ip.address.network.ip.value + 1)
         alone = ip.address.prefix == ip.address.ip.bits
-        found.append(ip if alone else ip._replace(gateway=ip.gateway or first))
-    return tuple(found)
+        ips_with_gateway.append(ip if alone else ip._replace(gateway=ip.gateway or first))
+    return tuple(ips_with_gateway)
 
 
 def routes(attachment: Attachment) -> tuple[Route, ...]:
     """Returns the IPAM's routes, and a default route of each family if it is requested and none exists."""
-    found = list(attachment.lease.routes)
+    routes = list(attachment.lease.routes)
     if attachment.conf.is_default_gateway:
-        destinations = {route.dst for route in found if route.table is None}
+        destinations = {route.dst for route in routes if route.table is None}
         for ip in attachment.lease.ips:
             default = Net(IP(ip.address.family, 0), 0)
             if default not in destinations:
                 destinations.add(default)
-                found.append(Route(default, ip.gateway))
-    return tuple(found)
+                routes.append(Route(default, ip.gateway))
+    return tuple(routes)
 
 
 def gateway_interface(attachment: Attachment) -> str:
@@ -66,74 +66,76 @@ def interfaces(attachment: Attachment) -> tuple[Interface, ...]:
 def operations(attachment: Attachment) -> tuple[Operation, ...]:
     conf, names, owner = attachment.conf, attachment.names, attachment.owner
     ifname = owner.ifname
-    found = _sysctls(attachment)
-    found += [ContainerAddress(ifname, ip.address, conf.enable_dad, not conf.routed) for ip in attachment.lease.ips]
+    operations = _sysctls(attachment)
+    operations += [
+        ContainerAddress(ifname, ip.address, conf.enable_dad, not conf.routed) for ip in attachment.lease.ips
+    ]
     if not conf.disable_container_interface:
-        found.append(ContainerUp(ifname))
+        operations.append(ContainerUp(ifname))
     if conf.routed:
         from cni.plan import routed
 
-        found += routed.host_routes(attachment) + _routes(attachment) + routed.container_routes(attachment)
+        operations += routed.host_routes(attachment) + _routes(attachment) + routed.container_routes(attachment)
     else:
-        found += _routes(attachment)
+        operations += _routes(attachment)
         if conf.is_gateway:
-            found += _gateway(attachment)
-    found += _notices(attachment)
+            operations += _gateway(attachment)
+    operations += _notices(attachment)
     if not conf.disable_container_interface:
         # Else the one address always comes with the same MAC address.
         announce = conf.mac is not None or conf.mac_capability or len(attachment.lease.ips) > 1
-        found.append(WaitReady(names.host_interface, ifname, names.container_mac, conf.enable_dad, announce))
-    return tuple(found)
+        operations.append(WaitReady(names.host_interface, ifname, names.container_mac, conf.enable_dad, announce))
+    return tuple(operations)
 
 
 def _sysctls(attachment: Attachment) -> list[Operation]:
     """Returns the sysctls that the reference sets: duplicate address detection only on demand."""
     ifname = attachment.owner.ifname
-    found: list[Operation] = []
+    sysctls: list[Operation] = []
     if attachment.facts.ipv6:
         if attachment.conf.enable_dad:
-            found.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/enhanced_dad", "1"))
+            sysctls.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/enhanced_dad", "1"))
         accept = "1" if attachment.conf.enable_dad else "0"
-        found.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/accept_dad", accept))
+        sysctls.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/accept_dad", accept))
     if any(ip.address.family == 6 for ip in attachment.lease.ips):
-        found.append(ContainerSysctl("net/ipv6/conf/lo/disable_ipv6", "0", required=True))
-        found.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/disable_ipv6", "0", required=True))
-        found.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/keep_addr_on_down", "1"))
+        sysctls.append(ContainerSysctl("net/ipv6/conf/lo/disable_ipv6", "0", required=True))
+        sysctls.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/disable_ipv6", "0", required=True))
+        sysctls.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/keep_addr_on_down", "1"))
         if not attachment.conf.accept_ra:  # the addresses and routes of the IPAM are all that it gets
-            found += [ContainerSysctl(f"net/ipv6/conf/{ifname}/{name}", "0") for name in ("accept_ra", "autoconf")]
-    return found
+            sysctls += [ContainerSysctl(f"net/ipv6/conf/{ifname}/{name}", "0") for name in ("accept_ra", "autoconf")]
+    return sysctls
 
 
 def _notices(attachment: Attachment) -> list[Operation]:
     """Makes the interface announce its addresses from now on; an announcement at link up would be lost."""
     ifname = attachment.owner.ifname
-    found: list[Operation] = [ContainerSysctl(f"net/ipv4/conf/{ifname}/arp_notify", "1")]
+    sysctls: list[Operation] = [ContainerSysctl(f"net/ipv4/conf/{ifname}/arp_notify", "1")]
     if any(ip.address.family == 6 for ip in attachment.lease.ips):
-        found.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/ndisc_notify", "1"))
-    return found
+        sysctls.append(ContainerSysctl(f"net/ipv6/conf/{ifname}/ndisc_notify", "1"))
+    return sysctls
 
 
 def _routes(attachment: Attachment) -> list[Operation]:
     """Returns each route once, by its own gateway or else the family's; a route on the link has none."""
-    found: dict[Operation, None] = {}
+    operations: dict[Operation, None] = {}
     for route in routes(attachment):
         on_link = route.scope is not None and route.scope >= SCOPE_LINK
         through = route if on_link else route._replace(gw=route.gw or attachment.gateway(route.dst.family))
-        found[ContainerRoute(attachment.owner.ifname, through)] = None
-    return list(found)
+        operations[ContainerRoute(attachment.owner.ifname, through)] = None
+    return list(operations)
 
 
 def _gateway(attachment: Attachment) -> list[Operation]:
     conf, place = attachment.conf, gateway_interface(attachment)
-    found: list[Operation] = []
+    operations: list[Operation] = []
     if conf.vlan:
         from cni.plan import vlan
 
-        found += vlan.gateway_operations(attachment)
+        operations += vlan.gateway_operations(attachment)
     families = []
     for ip in attachment.lease.ips:
         if ip.gateway is not None:
-            found.append(GatewayAddress(place, Net(ip.gateway, ip.address.prefix), conf.force_address))
+            operations.append(GatewayAddress(place, Net(ip.gateway, ip.address.prefix), conf.force_address))
             families.append(ip.address.family)
-    found += [Forwarding(family) for family in sorted(set(families))]
-    return found
+    operations += [Forwarding(family) for family in sorted(set(families))]
+    return operations

@@ -59,22 +59,22 @@ class Alias(Record):
 def parse_alias(text: str) -> Alias:
     """Reads an alias; one that podwire did not write is all label, and unknown words are ignored."""
     label, *phrases = text.split("; ")
-    found = Alias(label)
+    alias = Alias(label)
     for phrase in phrases:
         keyword, *words = phrase.split(" ")
         if keyword == GUARDED:
-            found = found._replace(guarded=_mac(words))
+            alias = alias._replace(guarded=_mac(words))
         elif keyword == ADDRESSES:
-            found = found._replace(addresses=_addresses(words))
+            alias = alias._replace(addresses=_addresses(words))
         elif keyword == MASQUERADED:
-            found = found._replace(masqueraded=True)
+            alias = alias._replace(masqueraded=True)
         elif keyword == PORTS:
             from cni.config.portmap import parse_mappings
 
-            found = found._replace(hairpin=words[0] if words else "", ports=parse_mappings(words[1:]))
+            alias = alias._replace(hairpin=words[0] if words else "", ports=parse_mappings(words[1:]))
         elif keyword == MORE:
-            found = found._replace(whole=False)
-    return found
+            alias = alias._replace(whole=False)
+    return alias
 
 
 def _mac(words: list[str]) -> bytes | None:
@@ -85,10 +85,10 @@ def _mac(words: list[str]) -> bytes | None:
 
 
 def _addresses(words: list[str]) -> tuple[Net, ...]:
-    found = []
+    addresses = []
     for word in words:
         try:
-            found.append(parse_net(word))
+            addresses.append(parse_net(word))
         except ValueError:
             continue
-    return tuple(found)
+    return tuple(addresses)

@@ -76,15 +76,15 @@ def interfaces(conf: Bandwidth, owner: Owner) -> tuple[Interface, ...]:
 
 
 def operations(conf: Bandwidth, owner: Owner, host_interface: str, paired: bool) -> tuple[Operation, ...]:
-    found: list[Operation] = []
+    operations: list[Operation] = []
     if conf.ingress:
-        found.append(_bucket(host_interface, conf.ingress))
+        operations.append(_bucket(host_interface, conf.ingress))
     if conf.egress:
         name = ifb_name(owner)
-        found.append(Ifb(name, ifb_mac(owner), host_interface, owner.label, paired))
-        found.append(_bucket(name, conf.egress))
-        found.append(MirredRedirect(host_interface, name))
-    return tuple(found)
+        operations.append(Ifb(name, ifb_mac(owner), host_interface, owner.label, paired))
+        operations.append(_bucket(name, conf.egress))
+        operations.append(MirredRedirect(host_interface, name))
+    return tuple(operations)
 
 
 def _bucket(interface: str, rate: Rate) -> TokenBucket:

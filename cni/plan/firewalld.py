@@ -21,4 +21,4 @@ class ZoneSource(Record):
 
 
 def operations(zone: str, addresses: Iterable[Net]) -> tuple[ZoneSource, ...]:
-    return tuple([ZoneSource(zone, Net(one.ip, one.ip.bits)) for one in addresses])
+    return tuple([ZoneSource(zone, Net(ip.ip, ip.ip.bits)) for ip in addresses])

@@ -49,25 +49,25 @@ def may_pass(rules: Mapping[str, Sequence[Rule]], chain: str, interface: str, *,
     return False
 
 
-def _overlap(one: str, other: str) -> bool:
+def _overlap(name: str, other: str) -> bool:
     """Returns True if two names, each with * at its end as a prefix, may match the same interface."""
-    if not one.endswith("*"):
-        one, other = other, one
-    if not one.endswith("*"):
-        return one == other
-    stem, rest = one[:-1], other.rstrip("*")
+    if not name.endswith("*"):
+        name, other = other, name
+    if not name.endswith("*"):
+        return name == other
+    stem, rest = name[:-1], other.rstrip("*")
     return rest.startswith(stem) or (other.endswith("*") and stem.startswith(rest))
 
 
 def read_iptables(listed: str) -> dict[str, list[Rule]]:
     """Returns the rules of `iptables -S`, by chain."""
-    found: dict[str, list[Rule]] = {}
-    for words in [line.split() for line in listed.splitlines()]:
-        if len(words) >= 2 and words[0] == "-A":
-            found.setdefault(words[1], []).append(_read_rule(words[2:]))
-        elif len(words) >= 2:
-            found.setdefault(words[1], [])
-    return found
+    rules: dict[str, list[Rule]] = {}
+    for tokens in [line.split() for line in listed.splitlines()]:
+        if len(tokens) >= 2 and tokens[0] == "-A":
+            rules.setdefault(tokens[1], []).append(_read_rule(tokens[2:]))
+        elif len(tokens) >= 2:
+            rules.setdefault(tokens[1], [])
+    return rules
 
 
 def rejects(rules: Mapping[str, Sequence[Rule]], chain: str) -> bool:
@@ -80,17 +80,17 @@ def drops(listed: str, chain: str) -> bool:
     return f"-P {chain} DROP" in listed.splitlines()
 
 
-def _read_rule(words: list[str]) -> Rule:
-    rule = Rule("", ends=words[:1] == ["-j"] and words[1:2] in (["REJECT"], ["DROP"]))
-    for before, word, value in zip(["", *words], words, [*words[1:], ""], strict=False):
+def _read_rule(tokens: list[str]) -> Rule:
+    rule = Rule("", ends=tokens[:1] == ["-j"] and tokens[1:2] in (["REJECT"], ["DROP"]))
+    for before, option, value in zip(["", *tokens], tokens, [*tokens[1:], ""], strict=False):
         if before == "!":
             continue
-        if word in ("-j", "-g"):
+        if option in ("-j", "-g"):
             rule = rule._replace(target=ACCEPT if value in ACCEPTING else value)
-        elif word == "-i":
+        elif option == "-i":
             rule = rule._replace(incoming=value.replace("+", "*"))
-        elif word == "-d":
+        elif option == "-d":
             rule = rule._replace(bound=True)
-        elif word in STATES:
+        elif option in STATES:
             rule = rule._replace(answers="NEW" not in value.split(","))
     return rule

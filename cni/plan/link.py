@@ -44,7 +44,7 @@ def interfaces(attachment: Attachment) -> tuple[Interface, ...]:
 
 def operations(attachment: Attachment) -> tuple[Operation, ...]:
     conf, names, owner = attachment.conf, attachment.names, attachment.owner
-    found: list[Operation] = [
+    operations: list[Operation] = [
         Bridge(conf.bridge, _new_bridge_mac(attachment), conf.mtu, conf.promiscuous, conf.vlan_aware),
         Veth(
             host_interface=names.host_interface,
@@ -58,20 +58,20 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
         ),
     ]
     if attachment.facts.ipv6:
-        found += [IgnoreAdvertisements(conf.bridge), IgnoreAdvertisements(names.host_interface)]
+        operations += [IgnoreAdvertisements(conf.bridge), IgnoreAdvertisements(names.host_interface)]
     # Through its own host port a container's frames come back to where they came from (kernel br_netfilter_hooks.c).
     hairpin = conf.hairpin or (bool(conf.ports.mappings) and not conf.promiscuous)
     if hairpin or conf.port_isolation:
-        found.append(BridgePort(names.host_interface, hairpin, conf.port_isolation))
+        operations.append(BridgePort(names.host_interface, hairpin, conf.port_isolation))
     if conf.vlan_aware:
         from cni.plan import vlan
 
-        found += vlan.port_operations(attachment)
+        operations += vlan.port_operations(attachment)
     if conf.mac_spoof_check:
         from cni.plan.spoofcheck import SpoofGuard
 
-        found.append(SpoofGuard(names.host_interface, names.guarded_mac or names.container_mac, owner.label))
-    return tuple(found)
+        operations.append(SpoofGuard(names.host_interface, names.guarded_mac or names.container_mac, owner.label))
+    return tuple(operations)
 
 
 def alias_of(attachment: Attachment) -> Alias:

@@ -144,10 +144,10 @@ class ContainerRoute(Record):
     source: IP | None = None
 
     def describe(self) -> str:
-        words = [f"ip -n CONTAINER route add {self.route.dst.text}"]
+        tokens = [f"ip -n CONTAINER route add {self.route.dst.text}"]
         if self.route.gw is not None:
-            words.append(f"via {self.route.gw.text}")
-        words.append(f"dev {self.ifname}")
+            tokens.append(f"via {self.route.gw.text}")
+        tokens.append(f"dev {self.ifname}")
         for word, value in (
             ("table", self.route.table),
             ("scope", self.route.scope),
@@ -157,8 +157,8 @@ class ContainerRoute(Record):
             ("src", self.source.text if self.source is not None else None),
         ):
             if value is not None:
-                words.append(f"{word} {value}")
-        return " ".join(words)
+                tokens.append(f"{word} {value}")
+        return " ".join(tokens)
 
 
 class GatewayAddress(Record):

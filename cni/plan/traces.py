@@ -27,6 +27,12 @@ class Traces(Record):
 
 def traces_of(owner: Owner, previous: Result, addresses: tuple[Net, ...], bridge: str, knows_leases: bool) -> Traces:
     """Returns the evidence. `previous`: ADD's result, as far as the runtime passes it."""
-    inside = [one.mac.lower() for one in previous.interfaces if one.name == owner.ifname and one.sandbox]
-    hosts = tuple([one.name for one in previous.interfaces if not one.sandbox and one.name != bridge])
+    inside = [
+        interface.mac.lower()
+        for interface in previous.interfaces
+        if interface.name == owner.ifname and interface.sandbox
+    ]
+    hosts = tuple(
+        [interface.name for interface in previous.interfaces if not interface.sandbox and interface.name != bridge]
+    )
     return Traces(owner.key, inside[0] if inside else "", hosts, addresses, bridge, knows_leases)

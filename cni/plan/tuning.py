@@ -90,11 +90,13 @@ def operations(conf: Tuning, owner: Owner) -> tuple[Operation, ...]:
     link, sysctls = conf.settings
     if not (link.given or sysctls):
         return ()
-    found: list[Operation] = [SavedSettings(file_of(conf.data_dir, owner), owner.label, owner.ifname, conf.settings)]
-    found += [SetContainerSysctl(key, value) for key, value in sysctls]
-    found += [SetLink(owner.ifname, link)] if link.given else []
-    found += [SpelledSysctls(file_of(conf.data_dir, owner), sysctls)] if sysctls else []
-    return tuple(found)
+    operations: list[Operation] = [
+        SavedSettings(file_of(conf.data_dir, owner), owner.label, owner.ifname, conf.settings)
+    ]
+    operations += [SetContainerSysctl(key, value) for key, value in sysctls]
+    operations += [SetLink(owner.ifname, link)] if link.given else []
+    operations += [SpelledSysctls(file_of(conf.data_dir, owner), sysctls)] if sysctls else []
+    return tuple(operations)
 
 
 def restoring(saved: Settings, ifname: str) -> tuple[SetLink | SetContainerSysctl, ...]:
@@ -136,13 +138,13 @@ def answered(link: LinkSettings, ifname: str, previous: Result, tells_mtu: bool)
     return previous._replace(interfaces=tuple([rewritten(interface) for interface in previous.interfaces]))
 
 
-def saved_text(found: Settings, label: str, earlier: bytes | None, namespace: str = "") -> str:
+def saved_text(current: Settings, label: str, earlier: bytes | None, namespace: str = "") -> str:
     """Returns the file's content. Values of an earlier plugin are the originals, and stay: a chain may tune twice."""
     held = _members(earlier)
-    values = {name: getattr(found.link, name) for name in found.link.given}
-    texts = {JSON_KEYS[name]: mac_text(one) if isinstance(one, bytes) else one for name, one in values.items()}
+    values = {name: getattr(current.link, name) for name in current.link.given}
+    texts = {JSON_KEYS[name]: mac_text(value) if isinstance(value, bytes) else value for name, value in values.items()}
     held_sysctls = held.get(SYSCTL)
-    sysctls: dict[str, JsonValue] = dict(found.sysctls)
+    sysctls: dict[str, JsonValue] = dict(current.sysctls)
     sysctls |= held_sysctls if isinstance(held_sysctls, dict) else {}
     ours = {**({SYSCTL: sysctls} if sysctls else {}), OWNER: label, **({NAMESPACE: namespace} if namespace else {})}
     return dump({**texts, **held, **ours})
@@ -194,8 +196,8 @@ def read_saved(content: bytes) -> Settings:
     sysctls = members.get(SYSCTL)
     pairs = sysctls.items() if isinstance(sysctls, dict) else ()
     # The file is as trustworthy as its folder: it must not lead out of the network's settings.
-    inside = [(key, one) for key, one in pairs if key.startswith("net/") and ".." not in key and key.isprintable()]
-    return Settings(link, tuple([(key, one) for key, one in inside if isinstance(one, str) and is_plain(one)]))
+    inside = [(key, value) for key, value in pairs if key.startswith("net/") and ".." not in key and key.isprintable()]
+    return Settings(link, tuple([(key, value) for key, value in inside if isinstance(value, str) and is_plain(value)]))
 
 
 def saved_label(content: bytes) -> str:

@@ -61,14 +61,14 @@ def port_operations(attachment: Attachment) -> list[Operation]:
     The other way round, a trunk that holds the native VLAN would make it tagged (kernel net/bridge/br_vlan.c).
     """
     conf, port = attachment.conf, attachment.names.host_interface
-    found: list[Operation] = []
+    operations: list[Operation] = []
     wanted = conf.vlan == DEFAULT_VLAN or any(trunk.first <= DEFAULT_VLAN <= trunk.last for trunk in conf.trunk)
     if conf.vlan and not conf.preserve_default_vlan and not wanted:
-        found.append(RemovePortVlan(port, DEFAULT_VLAN))
-    found += [PortVlan(port, trunk.first, trunk.last, native=False) for trunk in conf.trunk]
+        operations.append(RemovePortVlan(port, DEFAULT_VLAN))
+    operations += [PortVlan(port, trunk.first, trunk.last, native=False) for trunk in conf.trunk]
     if conf.vlan:
-        found.append(PortVlan(port, conf.vlan, conf.vlan, native=True))
-    return found
+        operations.append(PortVlan(port, conf.vlan, conf.vlan, native=True))
+    return operations
 
 
 def gateway(attachment: Attachment) -> VlanGateway:
@@ -79,7 +79,7 @@ def gateway(attachment: Attachment) -> VlanGateway:
 
 def gateway_operations(attachment: Attachment) -> list[Operation]:
     """Returns the gateway's interface, on which the host ignores router advertisements."""
-    made: list[Operation] = [gateway(attachment)]
+    operations: list[Operation] = [gateway(attachment)]
     if attachment.facts.ipv6:
-        made.append(IgnoreAdvertisements(gateway_interface(attachment)))
-    return made
+        operations.append(IgnoreAdvertisements(gateway_interface(attachment)))
+    return operations

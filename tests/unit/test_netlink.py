@@ -126,7 +126,7 @@ def test_a_refusal_has_the_kernels_own_words(kernel: Kernel, words: str, flags: 
     kernel.says(error(1, errno.EBUSY, words, flags))
     with pytest.raises(NetlinkError) as refusal:
         kernel.netlink.request(20, 0, b"")
-    assert (refusal.value.errno, refusal.value.words) == (errno.EBUSY, words)
+    assert (refusal.value.errno, refusal.value.text) == (errno.EBUSY, words)
 
 
 def test_a_dump_gathers_all_parts(kernel: Kernel) -> None:

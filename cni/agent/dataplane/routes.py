@@ -113,7 +113,7 @@ def apply(rtnl_socket: RtnlSocket, messages: Sequence[Message]) -> list[str]:
         batch = waiting[start : start + BATCH]
         for message, answer in zip(batch, rtnl_socket.ask_each(batch), strict=True):
             if isinstance(answer, NetlinkError) and not _is_gone(message, answer):
-                errors.append(f"{rtnl_overlay.described(message)}: {answer.words or strerror(answer.errno)}")
+                errors.append(f"{rtnl_overlay.described(message)}: {answer.text or strerror(answer.errno)}")
     return errors
 
 
