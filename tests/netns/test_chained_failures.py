@@ -9,7 +9,7 @@ import pytest
 
 from tests.netns.runtime import Attachment, Closed, attachment, host_local, network
 from tests.netns.state import difference, elements, whole
-from tests.netns.test_shaping import BOTH
+from tests.netns.test_bandwidth import BOTH
 
 if TYPE_CHECKING:
     from tests.machine import Machine, Pod

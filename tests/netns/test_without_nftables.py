@@ -11,7 +11,7 @@ from cni.kernel import netlink
 from cni.kernel.nft import NFNL_SUBSYS_NFTABLES
 from tests.netns.runtime import MASQUERADED, PLAIN, attachment, network
 from tests.netns.state import difference, links, whole
-from tests.netns.test_ports import mapped, mapping
+from tests.netns.test_portmap import mapped, mapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable

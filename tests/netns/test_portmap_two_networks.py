@@ -9,7 +9,7 @@ import pytest
 from tests.machine import MachineError
 from tests.netns.runtime import AnsweredError, attachment, host_local, network
 from tests.netns.state import difference, elements, owners, whole
-from tests.netns.test_ports import (
+from tests.netns.test_portmap import (
     NODE4,
     NODE6,
     OUTSIDE4,

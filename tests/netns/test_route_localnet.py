@@ -9,8 +9,8 @@ import pytest
 from tests.machine import MachineError
 from tests.netns.runtime import IPV4, attachment, host_local, network
 from tests.netns.state import difference, shown, whole
-from tests.netns.test_ports import GATEWAY4, MAPPED, World, attached, loopback_services_are_closed, mapped, mapping
-from tests.netns.test_ports import world as world  # noqa: PLC0414  # a fixture
+from tests.netns.test_portmap import GATEWAY4, MAPPED, World, attached, loopback_services_are_closed, mapped, mapping
+from tests.netns.test_portmap import world as world  # noqa: PLC0414  # a fixture
 
 if TYPE_CHECKING:
     from tests.machine import Machine
