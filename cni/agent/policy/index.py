@@ -1,0 +1,270 @@
+"""Index of pods, namespaces and policies. A change costs what it concerns, however many there are of each.
+
+An address belongs to the pod that claimed it last: the pod before it may be reported as gone later. `take` returns what
+has changed since it was called last.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cni.agent.policy.groups import Group, Groups
+from cni.agent.policy.holders import Entry, Holders
+from cni.agent.policy.objects import Pod
+from cni.protocol.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from cni.agent.policy.groups import Query
+    from cni.agent.policy.jsonobject import Labels
+    from cni.agent.policy.objects import NamedPort, Namespace, NetworkPolicy, PodPeer
+
+    PortName = tuple[str, str]  # protocol and name
+    Endpoint = tuple[bytes, int]  # address and port
+
+UNKNOWN = Group("", ())  # of attached pods that the API has not told of: no selector selects it
+
+
+class Changes(Record):
+    """The titles of policies that have changed, addresses whose policies may be others now, and the elements of sets
+    in use that have changed: True if they are in it now, False if not.
+    """
+
+    policies: set[str]
+    addresses: set[bytes]
+    members: dict[PodPeer, dict[bytes, bool]]
+    named: dict[PortName, dict[Endpoint, bool]]
+
+
+class Index:
+    """The objects of the cluster as the node `node` sees them; a State of the evaluator."""
+
+    def __init__(self, node: str, node_addresses: Iterable[bytes] = ()) -> None:
+        self.node = node
+        self.node_addresses = frozenset(node_addresses)
+        self._groups = Groups()
+        self._holders = Holders()
+        self._pods: dict[str, dict[str, Entry]] = {}  # by namespace and name: those that selectors can select
+        self._attached: dict[tuple[str, str], tuple[bytes, ...]] = {}
+        self._policies: dict[str, dict[str, NetworkPolicy]] = {}  # by namespace and title
+        self._shared: dict[tuple[NamedPort, ...], tuple[NamedPort, ...]] = {}
+        self._named_users: dict[PortName, int] = {}
+        self._changes = Changes(set(), set(), {}, {})
+
+    # Events
+
+    def put_namespace(self, namespace: Namespace) -> None:
+        self._relabel(namespace.name, namespace.labels)
+
+    def remove_namespace(self, name: str) -> None:
+        self._relabel(name, None)
+
+    def put_pod(self, pod: Pod) -> None:
+        """Takes in a pod, new or changed. One that selectors cannot select is forgotten."""
+        title = pod.namespace, pod.name
+        attached = self._attached.get(title, ())
+        group = self._groups.group(pod.namespace, pod.labels) if pod.is_subject else None
+        addresses = tuple(dict.fromkeys(pod.addresses + attached))
+        is_local = bool(attached) or pod.node == self.node
+        ports = self._share(pod.ports)
+        self._replace(*title, Entry(pod.name, group, addresses, ports, is_local, attached) if group else None)
+
+    def remove_pod(self, namespace: str, name: str) -> None:
+        """Takes in that the API has the pod no longer; where it is attached, it is unknown again."""
+        attached = self._attached.get((namespace, name), ())
+        self._replace(namespace, name, Entry(name, UNKNOWN, attached, (), True, attached) if attached else None)
+
+    def attach(self, namespace: str, name: str, addresses: tuple[bytes, ...]) -> None:
+        """Takes in which addresses the pod has on this node. They are pending until the API has told of the pod."""
+        self._attached[namespace, name] = addresses
+        known = self._pods.get(namespace, {}).get(name)
+        if known is None:
+            known = Entry(name, UNKNOWN, (), (), True, ())
+        kept = tuple([address for address in known.addresses if address not in known.attached])
+        entry = known._replace(addresses=tuple(dict.fromkeys(kept + addresses)), is_local=True, attached=addresses)
+        self._replace(namespace, name, entry)
+
+    def detach(self, namespace: str, name: str) -> None:
+        """Takes in that the pod has no address on this node any more, whatever the API says for a while."""
+        attached = self._attached.pop((namespace, name), ())
+        known = self._pods.get(namespace, {}).get(name)
+        if known is None:
+            return
+        kept = tuple([address for address in known.addresses if address not in attached])
+        self._replace(
+            namespace, name, known._replace(addresses=kept, attached=()) if known.group is not UNKNOWN else None
+        )
+
+    def put_policy(self, policy: NetworkPolicy) -> None:
+        policies = self._policies.setdefault(policy.namespace, {})
+        old = policies.get(policy.title)
+        if old == policy:
+            return
+        self._forget_policy(old)
+        policies[policy.title] = policy
+        query = self._groups.query(policy.subject)
+        query.policies[policy.title] = policy
+        self._note_policy(policy, query)
+
+    def remove_policy(self, namespace: str, name: str) -> None:
+        policies = self._policies.get(namespace, {})
+        self._forget_policy(policies.pop(f"{namespace}/{name}", None))
+        if not policies:
+            self._policies.pop(namespace, None)
+
+    # Answers
+
+    def take(self) -> Changes:
+        """Returns all changes since the call before."""
+        changes, self._changes = self._changes, Changes(set(), set(), {}, {})
+        return changes
+
+    def policy(self, title: str) -> NetworkPolicy | None:
+        return self._policies.get(title.partition("/")[0], {}).get(title)
+
+    def policies_of(self, address: bytes) -> tuple[NetworkPolicy, ...]:
+        """Returns the policies that select the pod with an address, if it runs on this node, in the order of titles."""
+        entry = self._holders.get(address)
+        if entry is None or not entry.is_local:
+            return ()
+        found = {title: policy for query in entry.group.queries for title, policy in query.policies.items()}
+        return tuple([found[title] for title in sorted(found)])
+
+    def is_pending(self, address: bytes) -> bool:
+        """True if a pod was attached with it that the API has not told of."""
+        entry = self._holders.get(address)
+        return entry is not None and entry.group is UNKNOWN
+
+    def use_set(self, peer: PodPeer) -> list[bytes]:
+        """Returns the addresses of the pods that are selected; from now on `take` tells what changes."""
+        query = self._groups.query(peer)
+        query.set_users += 1
+        return [address for group in query.groups for address in self._addresses(group)]
+
+    def release_set(self, peer: PodPeer) -> None:
+        query = self._groups.query(peer)
+        query.set_users -= 1
+        self._groups.release(query)
+        if not query.set_users:
+            self._changes.members.pop(peer, None)
+
+    def use_named(self, name: PortName) -> list[Endpoint]:
+        """Returns the ports of that protocol and name, with the addresses of the pods that have them."""
+        self._named_users[name] = self._named_users.get(name, 0) + 1
+        return [found for address, entry in self._holders.items() for found in _endpoints(address, entry, name)]
+
+    def release_named(self, name: PortName) -> None:
+        self._named_users[name] -= 1
+        if not self._named_users[name]:
+            del self._named_users[name]
+            self._changes.named.pop(name, None)
+
+    # State of the evaluator
+
+    def pod_at(self, address: bytes) -> Pod | None:
+        entry = self._holders.get(address)
+        if entry is None or entry.group is UNKNOWN:
+            return None
+        node = self.node if entry.is_local else ""
+        group = entry.group
+        return Pod(group.namespace, entry.name, group.labels, entry.addresses, entry.ports, False, False, node)
+
+    def namespace_labels(self, name: str) -> Labels | None:
+        return self._groups.namespace_labels(name)
+
+    def policies_in(self, namespace: str) -> Iterable[NetworkPolicy]:
+        return self._policies.get(namespace, {}).values()
+
+    def is_node_of(self, pod: Pod, address: bytes) -> bool:
+        return pod.node == self.node and address in self.node_addresses
+
+    # Consequences
+
+    def _replace(self, namespace: str, name: str, entry: Entry | None) -> None:
+        """Puts an entry in the place of the pod's, and notes for each of its addresses what that changes."""
+        pods = self._pods.setdefault(namespace, {})
+        old = pods.get(name)
+        if old == entry:
+            self._forget_if_empty(namespace)
+            return
+        pods.pop(name, None)
+        if entry is not None:
+            pods[name] = entry
+            entry.group.pods.add(name)
+        self._forget_if_empty(namespace)
+        for address in dict.fromkeys((old.addresses if old else ()) + (entry.addresses if entry else ())):
+            before = self._holders.get(address)
+            self._holders.replace(address, old, entry)
+            self._note_holder(address, before, self._holders.get(address))
+        if old is not None and (entry is None or entry.group is not old.group) and old.group is not UNKNOWN:
+            old.group.pods.discard(name)
+            self._groups.forget_if_empty(old.group)
+
+    def _forget_if_empty(self, namespace: str) -> None:
+        if not self._pods[namespace]:
+            del self._pods[namespace]
+
+    def _note_holder(self, address: bytes, before: Entry | None, after: Entry | None) -> None:
+        old, new = _queries_of(before), _queries_of(after)
+        if old is not new:
+            for query in old ^ new:
+                self._note_member(query, address, query in new)
+        if _ports_of(before) != _ports_of(after):
+            for name in self._named_users:
+                old_ports, new_ports = (set(_endpoints(address, entry, name)) for entry in (before, after))
+                changed = self._changes.named.setdefault(name, {})
+                changed.update({endpoint: endpoint in new_ports for endpoint in old_ports ^ new_ports})
+        if (before and before.is_local) or (after and after.is_local):
+            self._changes.addresses.add(address)
+
+    def _note_member(self, query: Query, address: bytes, joins: bool) -> None:
+        if query.set_users:
+            self._changes.members.setdefault(query.peer, {})[address] = joins
+
+    def _relabel(self, name: str, labels: Labels | None) -> None:
+        for query, group, joins in self._groups.put_namespace(name, labels):
+            for address in self._addresses(group):
+                self._note_member(query, address, joins)
+
+    def _addresses(self, group: Group) -> Iterator[bytes]:
+        """Yields the addresses that the pods of a group hold."""
+        pods = self._pods.get(group.namespace, {})
+        for name in group.pods:
+            entry = pods[name]
+            for address in entry.addresses:
+                if self._holders.get(address) is entry:
+                    yield address
+
+    def _forget_policy(self, policy: NetworkPolicy | None) -> None:
+        if policy is None:
+            return
+        query = self._groups.query(policy.subject)
+        self._note_policy(policy, query)
+        del query.policies[policy.title]
+        self._groups.release(query)
+
+    def _note_policy(self, policy: NetworkPolicy, query: Query) -> None:
+        self._changes.policies.add(policy.title)
+        for group in query.groups:
+            pods = self._pods[group.namespace]
+            self._changes.addresses.update(
+                [address for name in group.pods if pods[name].is_local for address in pods[name].addresses]
+            )
+
+    def _share(self, ports: tuple[NamedPort, ...]) -> tuple[NamedPort, ...]:
+        """Returns the same object for equal ports: pods of one image have the same."""
+        return self._shared.setdefault(ports, ports)
+
+
+def _queries_of(entry: Entry | None) -> set[Query]:
+    return entry.group.queries if entry is not None else set()
+
+
+def _ports_of(entry: Entry | None) -> tuple[NamedPort, ...]:
+    return entry.ports if entry is not None else ()
+
+
+def _endpoints(address: bytes, entry: Entry | None, name: PortName) -> list[Endpoint]:
+    """Returns the ports of that protocol and name that the holder of an address has there."""
+    return [(address, port.number) for port in _ports_of(entry) if (port.protocol, port.name) == name]
