@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from tests.system.plugins import Json
 
+pytestmark = pytest.mark.xdist_group("image")  # which is made once for all
 IMAGE = Path(__file__).parents[2] / "hack/image"
 NAME = f"docker.io/library/podwire:{VERSION}"
 SOCKET = "/run/containerd-test.sock"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("user-mode kernel")  # which boots once for all
 NEEDS = ("linux.uml", "modprobe", "bridge", "ping")
 MODULES = Path("/usr/lib/uml/modules")
 SECONDS = 120
