@@ -23,6 +23,7 @@ PEERS = 5_000
 SINGLE, TOGETHER, TIMES = 50, 500, 3  # changes: one after the other; at once, and how often
 LOST = 100  # of each: routes, neighbours, FDB entries
 IDLE_SECONDS, QUIET_SECONDS, LIMIT_SECONDS = 20, 3, 120
+END_SECONDS = 10  # until an agent has ended after SIGTERM
 BULK_PAUSE = 0.002  # between two looks at many events
 
 SUBNET_FILE, LOG = Path("/run/flannel/subnet.env"), Path("/run/agent.log")
@@ -52,9 +53,14 @@ class Node:
         return began
 
     def stop(self) -> None:
+        """Ends the agent, by SIGKILL where SIGTERM does not: flanneld was seen to stay after it."""
         assert self.agent is not None
         self.agent.terminate()
-        self.agent.wait(LIMIT_SECONDS)
+        try:
+            self.agent.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.agent.kill()
+            self.agent.wait()
 
     def until_whole(self, pause: float = 0.0) -> float:
         """Waits until the kernel has all desired entries, and returns that time."""
