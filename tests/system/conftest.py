@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,20 +16,30 @@ from tests.machine import Machine, missing
 from tests.system.nodes import Cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from tests.system.nodes import Node
 
 CHECKOUT = Path(__file__).parents[2]
 NAMES = {"podwire", "podwired", *install.NAMES}
 
 
-@pytest.fixture(params=["root", "rootless"])
+HOSTS = ["root", "rootless"]
+
+
+def new_machine(host: str) -> Machine:
+    """Returns a host of one of HOSTS; skips the test where it cannot be had."""
+    if host == "root" and os.geteuid() != 0:
+        pytest.skip("needs root: network namespaces without a user namespace")
+    if reason := missing(user_namespace=host == "rootless"):
+        pytest.skip(reason)
+    return Machine(user_namespace=host == "rootless")
+
+
+@pytest.fixture(params=HOSTS)
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """Give a host of its own, once as root and once in a user namespace."""
-    if request.param == "root" and os.geteuid() != 0:
-        pytest.skip("needs root: network namespaces without a user namespace")
-    if reason := missing(user_namespace=request.param == "rootless"):
-        pytest.skip(reason)
-    with Machine(user_namespace=request.param == "rootless") as machine:
+    with new_machine(request.param) as machine:
         yield machine
 
 
@@ -54,12 +65,71 @@ def plugins(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cluster(machine: Machine, plugins: Path) -> Iterator[Cluster]:
-    """Give a wire with etcd on it."""
+def usual_machine() -> Iterator[Machine]:
+    """Give a host of its own: as root one of root's, else one in a user namespace.
+
+    A module whose tests do the same on both kinds of hosts uses it as its `machine`, to take half of the time.
+    """
+    with new_machine("root" if os.geteuid() == 0 else "rootless") as machine:
+        yield machine
+
+
+def new_cluster(machine: Machine, plugins: Path) -> Cluster:
+    """Returns an underlay with etcd on it; skips the test where etcd is absent."""
     if shutil.which("etcd") is None:
         pytest.skip("absent: etcd (hack/peers brings it)")
-    with Cluster(machine, plugins) as cluster:
+    return Cluster(machine, plugins)
+
+
+@pytest.fixture
+def cluster(machine: Machine, plugins: Path) -> Iterator[Cluster]:
+    """Give an underlay with etcd on it."""
+    with new_cluster(machine, plugins) as cluster:
         yield cluster
+
+
+class Pair:
+    """Two nodes with podwired and a pod on each, lent to tests that leave them as they found them."""
+
+    def __init__(self, host: str, plugins: Path, backend: str) -> None:
+        self._host, self._plugins, self._backend = host, plugins, backend
+        self._nodes: tuple[Node, Node] | None = None
+        self._end = ExitStack()
+
+    @contextmanager
+    def lent(self) -> Iterator[tuple[Node, Node]]:
+        """Gives the nodes; those on which a test failed are not lent again."""
+        if self._nodes is None:
+            machine = self._end.enter_context(new_machine(self._host))
+            cluster = self._end.enter_context(new_cluster(machine, self._plugins))
+            cluster.configure({"Type": self._backend})
+            node, other = cluster.populate(dict.fromkeys(["node", "other"], self._plugins / "podwired"))
+            self._nodes = node, other
+        try:
+            yield self._nodes
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        self._nodes = None
+        self._end.close()
+
+
+def pairs(backend: str) -> Callable[[pytest.FixtureRequest, Path], Iterator[Pair]]:
+    """Returns a fixture that gives a Pair on each kind of host. One worker runs all tests of a pair."""
+    groups = [pytest.param(host, marks=pytest.mark.xdist_group(f"{backend} {host}")) for host in HOSTS]
+
+    @pytest.fixture(scope="session", params=groups)
+    def pair(request: pytest.FixtureRequest, plugins: Path) -> Iterator[Pair]:
+        pair = Pair(request.param, plugins, backend)
+        yield pair
+        pair.end()
+
+    return pair
+
+
+vxlan_pair, host_gw_pair = pairs("vxlan"), pairs("host-gw")
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.system.conftest import Pair
     from tests.system.nodes import Cluster, Node
 
 HEALED = 5.0  # seconds
@@ -76,10 +77,6 @@ HOST_GW = {
     "the wire is another": made_anew,
     "all rules are gone": run("nft flush ruleset"),
 }
-FAULTS = [
-    *[pytest.param("vxlan", error, id=f"vxlan: {name}") for name, error in VXLAN.items()],
-    *[pytest.param("host-gw", error, id=f"host-gw: {name}") for name, error in HOST_GW.items()],
-]
 
 
 def assert_heals(node: Node, other: Node, break_it: Callable[[Node, Node], None]) -> None:
@@ -94,13 +91,18 @@ def assert_heals(node: Node, other: Node, break_it: Callable[[Node, Node], None]
         raise
 
 
-@pytest.mark.parametrize(("backend", "break_it"), FAULTS)
-def test_what_is_broken_is_made_whole(
-    cluster: Cluster, podwired: Path, backend: str, break_it: Callable[[Node, Node], None]
+@pytest.mark.parametrize("break_it", VXLAN.values(), ids=VXLAN)
+def test_what_is_broken_of_a_tunnel_is_made_whole(vxlan_pair: Pair, break_it: Callable[[Node, Node], None]) -> None:
+    with vxlan_pair.lent() as (node, other):
+        assert_heals(node, other, break_it)
+
+
+@pytest.mark.parametrize("break_it", HOST_GW.values(), ids=HOST_GW)
+def test_what_is_broken_of_direct_routes_is_made_whole(
+    host_gw_pair: Pair, break_it: Callable[[Node, Node], None]
 ) -> None:
-    cluster.configure({"Type": backend})
-    node, other = cluster.populate({"node": podwired, "other": podwired})
-    assert_heals(node, other, break_it)
+    with host_gw_pair.lent() as (node, other):
+        assert_heals(node, other, break_it)
 
 
 def test_both_families_are_made_whole(cluster: Cluster, podwired: Path) -> None:
@@ -111,12 +113,11 @@ def test_both_families_are_made_whole(cluster: Cluster, podwired: Path) -> None:
         assert_heals(node, other, run(command))
 
 
-def test_what_breaks_again_and_again_is_made_whole_each_time(cluster: Cluster, podwired: Path) -> None:
-    cluster.configure()
-    node, other = cluster.populate({"node": podwired, "other": podwired})
-    for name in ("the device is deleted", "all neighbours are gone", "the routes are gone", "the device is down"):
-        for _ in range(2):
-            assert_heals(node, other, VXLAN[name])
+def test_what_breaks_again_and_again_is_made_whole_each_time(vxlan_pair: Pair) -> None:
+    with vxlan_pair.lent() as (node, other):
+        for name in ("the device is deleted", "all neighbours are gone", "the routes are gone", "the device is down"):
+            for _ in range(2):
+                assert_heals(node, other, VXLAN[name])
 
 
 @pytest.mark.parametrize("mtu", [1400, 9000])

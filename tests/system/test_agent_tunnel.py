@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.machine import Machine, Pod
+    from tests.system.conftest import Pair
     from tests.system.nodes import Cluster, Node
 
 FAMILIES = [(4,), (4, 6)]
@@ -137,15 +138,14 @@ def filtered(node: Node) -> list[str]:
         "flush chain inet podwired tunnel",
     ],
 )
-def test_what_somebody_takes_away_is_put_back(cluster: Cluster, podwired: Path, spoil: str) -> None:
-    cluster.configure()
-    node, peer = cluster.populate({"node": podwired, "peer": podwired})
-    target, command = Target(node), ("nft", "-s", "list", "table", "inet", "podwired")
-    before = node.run(*command).stdout
-    assert filtered(node) == [peer.address()]
-    node.run("nft", spoil)
-    node.until(lambda: node.run(*command, check=False).stdout == before, "the filter is whole")
-    assert not target.takes(cluster.machine, peer)
+def test_what_somebody_takes_away_is_put_back(vxlan_pair: Pair, spoil: str) -> None:
+    with vxlan_pair.lent() as (node, peer):
+        target, command = Target(node), ("nft", "-s", "list", "table", "inet", "podwired")
+        before = node.run(*command).stdout
+        assert filtered(node) == [peer.address()]
+        node.run("nft", spoil)
+        node.until(lambda: node.run(*command, check=False).stdout == before, "the filter is whole")
+        assert not target.takes(node.cluster.machine, peer)
 
 
 def test_who_leaves_is_let_in_no_more_unless_another_has_his_address(cluster: Cluster, podwired: Path) -> None:
