@@ -13,6 +13,7 @@ from tests.system.overlay import lossless, seen
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.machine import Machine
     from tests.system.nodes import Cluster, Node
     from tests.system.plugins import Json
 
@@ -26,6 +27,11 @@ table ip cut {
 }
 """
 SUBNET, FIRST, IP, MAC = "10.244.210.0-24", "10.244.210.0", "192.168.100.210", "02:00:00:00:02:10"
+
+
+@pytest.fixture
+def machine(usual_machine: Machine) -> Machine:
+    return usual_machine
 
 
 def lease(ip: str, mac: str) -> Json:

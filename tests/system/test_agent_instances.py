@@ -14,9 +14,15 @@ from tests.system.programs import Program
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.machine import Machine
     from tests.system.nodes import Cluster, Node
 
 OTHER_ENV = "/run/other/subnet.env"
+
+
+@pytest.fixture
+def machine(usual_machine: Machine) -> Machine:
+    return usual_machine
 
 
 class Other:

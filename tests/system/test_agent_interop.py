@@ -15,6 +15,7 @@ from tests.system.overlay import DEVICE, ifindex, lossless, seen
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.machine import Machine
     from tests.system.nodes import Cluster, Node
 
 WAYS = [
@@ -29,6 +30,11 @@ PODWIREDS = "table inet podwired"
 FLANNELDS = ("flannel-ipv", "FLANNEL-")
 TOLD, FITTING = "FLANNEL_MTU=1450\n", "FLANNEL_MTU=1430\n"  # with both families, IPv6's longer header counts
 Backend = dict[str, object]
+
+
+@pytest.fixture
+def machine(usual_machine: Machine) -> Machine:
+    return usual_machine
 
 
 @pytest.mark.parametrize(("backend", "families"), WAYS)

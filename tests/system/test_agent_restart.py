@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.machine import Machine
     from tests.system.nodes import Cluster, Node
 
 BACKENDS = ["vxlan", "host-gw"]
@@ -35,6 +36,11 @@ ip neighbour {verb} 192.0.2.{number} lladdr 02:00:00:00:00:01 nud permanent dev 
 bridge fdb {verb} 02:00:00:00:01:{number} dev cni0 self permanent
 nft {verb} table ip sign{number}
 """
+
+
+@pytest.fixture
+def machine(usual_machine: Machine) -> Machine:
+    return usual_machine
 
 
 @contextmanager

@@ -13,9 +13,15 @@ from tests.system.overlay import seen
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.machine import Machine
     from tests.system.nodes import Cluster
 
 SAMPLE = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*)(?:\{[^}]*\})? (?P<value>[-+.\deE]+|NaN|[+-]Inf)")
+
+
+@pytest.fixture
+def machine(usual_machine: Machine) -> Machine:
+    return usual_machine
 
 
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
