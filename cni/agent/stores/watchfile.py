@@ -1,4 +1,4 @@
-"""A file that a store reads: looked at once a second, and read whenever it has changed."""
+"""A file or a folder that a store reads: looked at once a second, and read whenever it has changed."""
 
 from __future__ import annotations
 
@@ -16,16 +16,27 @@ LOOK_SECONDS = 1.0
 
 
 class FileWatch:
-    """Calls `read` after each change, and again while it returns False or raises; `failed` gets the error's text."""
+    """Calls `read` after each change, and again while it returns False or raises; `failed` gets the error's text.
 
-    def __init__(self, path: str, read: Callable[[], bool], failed: Callable[[str], None], stop: Event) -> None:
+    `state_of` returns for the path what differs after a change.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        read: Callable[[], bool],
+        failed: Callable[[str], None],
+        stop: Event,
+        state_of: Callable[[str], object] = smallfile.state,
+    ) -> None:
         self._path, self._read, self._failed, self._stop = path, read, failed, stop
+        self._state_of = state_of
 
     def run(self) -> None:
         """Looks until the store is closed."""
         seen: object = None
         while True:
-            state = smallfile.state(self._path)
+            state = self._state_of(self._path)
             if state != seen:
                 seen = state if self._attempt() else None
             if self._stop.wait(LOOK_SECONDS):
