@@ -118,9 +118,9 @@ def _sysctls(fields: Fields, ifname: str, allowlist: Collection[str] | None) -> 
         error = _sysctl_error(key, path, value) or _allowlist_error(key, allowlist)
         if not error and sysctls.get(path, value) != value:
             error = "has another value under another spelling"
-        if error:
+        if error or not isinstance(value, str):  # the error of a value that is not a text is among them
             fields.error(f"sysctl.{key}", error)
-        elif isinstance(value, str):
+        else:
             sysctls[path] = value
     return sysctls
 

@@ -187,6 +187,7 @@ def test_where_one_endpoint_lies_the_next_is_asked(etcd: Gateway, path: str) -> 
         wait_served(recorder)
         until(lambda: etcd.watching or liar.watching, "it watches")
         liar.server.over.set()
+    assert path in liar.kinds()
 
 
 def test_a_server_that_asks_for_time_gets_it(etcd: Gateway, pauses: list[float]) -> None:

@@ -74,6 +74,13 @@ def test_the_answer_names_both_ends_and_the_gateways(program: str) -> None:
     )
 
 
+def test_a_container_with_a_subnet_of_one_address_has_no_gateway() -> None:
+    routed = plan("10.1.2.3/32")
+    assert routed.result.ips == (IPConfig(parse_net("10.1.2.3/32"), None, 1),)
+    assert only(ops.ContainerRoute, routed) == only(HostAddress, routed) == []
+    assert only(HostRoute, routed) == [HostRoute(HOST, parse_ip("10.1.2.3"))]
+
+
 def test_all_that_the_container_sends_to_its_subnet_passes_its_gateway() -> None:
     """The kernel's own route to the subnet would have it ask on the pair for neighbours that are elsewhere."""
     found = plan(V4, V6)
