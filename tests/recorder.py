@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 from cni.agent.model.events import Changed, Configured, Failed, Held, Listed, Recovered
 from cni.agent.model.lease import Lease
-from cni.agent.policy.events import ObjectChanged, ObjectsForgotten, ObjectsListed, PolicyStoreFailed
+from cni.agent.policy.events import (
+    KINDS,
+    LOCAL_PODS,
+    REMOTE_PODS,
+    ObjectsChanged,
+    ObjectsForgotten,
+    ObjectsListed,
+    PolicyStoreFailed,
+)
 from tests.machine import until
 
 if TYPE_CHECKING:
@@ -86,19 +94,24 @@ class PolicyRecorder:
     def __init__(self, store: PolicyStore) -> None:
         self.store = store
         self.events: list[PolicyEvent] = []
-        self.objects: dict[str, dict[Key, PolicyObject]] = {}  # of the kinds that are complete
+        self.objects: dict[str, dict[Key, PolicyObject]] = {kind: {} for kind in KINDS}
+        self.listed: set[str] = set()
         self.failure = ""
 
     def record(self, event: PolicyEvent) -> None:
-        """Takes an event. It has to tell a difference, and changes come only once a kind is listed."""
-        if isinstance(event, ObjectsListed):
+        """Takes an event. It has to tell a difference, and no pod is both of this node and of another one."""
+        if isinstance(event, ObjectsChanged):
+            assert event.changes
             for key, item in event.changes.items():
-                self._apply(self.objects.setdefault(event.kind, {}), key, item)
-            self.objects.setdefault(event.kind, {})
-        elif isinstance(event, ObjectChanged):
-            self._apply(self.objects[event.kind], event.key, event.object)
+                self._apply(self.objects[event.kind], key, item)
+            assert not self.objects[LOCAL_PODS].keys() & self.objects[REMOTE_PODS].keys()
+        elif isinstance(event, ObjectsListed):
+            assert event.kind not in self.listed
+            self.listed.add(event.kind)
         elif isinstance(event, ObjectsForgotten):
-            self.objects.pop(event.kind, None)
+            self.listed.discard(event.kind)
+            assert self.objects[event.kind].keys() == event.keys
+            self.objects[event.kind] = {}
         else:
             self.failure = event.reason if isinstance(event, PolicyStoreFailed) else ""
         self.events.append(event)
@@ -115,7 +128,15 @@ class PolicyRecorder:
         return [
             event
             for event in self.events
-            if isinstance(event, (ObjectsListed, ObjectChanged, ObjectsForgotten)) and event.kind == kind
+            if isinstance(event, (ObjectsChanged, ObjectsListed, ObjectsForgotten)) and event.kind == kind
+        ]
+
+    def changes(self, kind: str) -> list[set[str]]:
+        """Returns the names in each change of a kind."""
+        return [
+            {"/".join(filter(None, key)) for key in event.changes}
+            for event in self.of(kind)
+            if isinstance(event, ObjectsChanged)
         ]
 
     @property
@@ -124,8 +145,9 @@ class PolicyRecorder:
 
     def names(self, kind: str) -> set[str] | None:
         """Returns the objects of a kind, as in `namespace/name`; None until it is complete."""
-        objects = self.objects.get(kind)
-        return None if objects is None else {"/".join(filter(None, key)) for key in objects}
+        if kind not in self.listed:
+            return None
+        return {"/".join(filter(None, key)) for key in self.objects[kind]}
 
     def wait(self, kind: str, *names: str) -> None:
         until(lambda: self.names(kind) == {*names}, f"the objects of {kind} are {names}")

@@ -40,6 +40,19 @@ class Stream:
         pass
 
 
+class Listed:
+    """A list whose objects become one call at its end."""
+
+    def __init__(self, calls: list[Any]) -> None:
+        self._calls, self._items = calls, dict[Any, Any]()
+
+    def add(self, key: tuple[str, str], item: dict[str, Any]) -> None:
+        self._items[key] = (*key, item["metadata"]["resourceVersion"])
+
+    def end(self) -> None:
+        self._calls.append(("listed", self._items))
+
+
 class Played:
     """An API server that answers from a script, and ends the watcher with it; `calls` are those of the handler."""
 
@@ -49,9 +62,8 @@ class Played:
         self._script = list(script)
         handler = WatchHandler(
             lambda: PODS,
-            lambda key, item: (*key, item["metadata"]["resourceVersion"]),
-            lambda items: self.calls.append(("listed", items)),
-            lambda key, item: self.calls.append((key, item)),
+            lambda: Listed(self.calls),
+            lambda key, item: self.calls.append((key, item and (*key, item["metadata"]["resourceVersion"]))),
             lambda: self.calls.append("connected"),
             lambda reason: self.calls.append(("failed", reason)),
         )
@@ -69,7 +81,7 @@ class Played:
         assert request == expected, self.calls
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return answer() if callable(answer) else answer
 
     def list(self, resource: Resource, handle: Callable[[dict[str, Any]], None]) -> str:
         assert resource is PODS
@@ -144,6 +156,15 @@ def test_an_expired_revision_is_listed_again() -> None:
             LISTED,
             ("listed", {("blue", "one"): ("blue", "one", "80")}),
         ]
+
+
+def test_all_are_listed_again_when_somebody_wants_it() -> None:
+    def outdated() -> Stream:
+        played.watcher.relist()
+        return ended()
+
+    played = Played(LIST, ("watch 5", outdated), ("list", (7, [pod("two", 6)])), ("watch 7", ended()))
+    assert played.run() == [LISTED, ("listed", {("blue", "two"): ("blue", "two", "6")}), "connected"]
 
 
 def test_a_list_that_expires_halfway_begins_again() -> None:

@@ -18,8 +18,7 @@ from cni.agent.policy.events import (
     NAMESPACES,
     POLICIES,
     REMOTE_PODS,
-    ObjectChanged,
-    ObjectsForgotten,
+    ObjectsChanged,
 )
 from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod
 from cni.agent.stores import policyfiles, watchfile
@@ -107,7 +106,7 @@ def recorder(folder: Folder) -> Iterator[PolicyRecorder]:
 
 def test_an_empty_folder_has_the_default_namespace_and_nothing_else(folder: Folder) -> None:
     with running(folder) as recorder:
-        until(lambda: recorder.objects.keys() == {*KINDS}, "all kinds are complete")
+        until(lambda: recorder.listed == {*KINDS}, "all kinds are complete")
         assert recorder.names(NAMESPACES) == {"default"}
         assert all(recorder.names(kind) == set() for kind in (POLICIES, LOCAL_PODS, REMOTE_PODS))
         assert recorder.errors == []
@@ -156,6 +155,16 @@ def test_a_pod_is_of_this_node_unless_the_file_says_another(folder: Folder) -> N
         assert there.addresses == (bytes([10, 5, 1, 2]),)
 
 
+def test_a_pod_that_moves_is_gone_before_it_comes(folder: Folder) -> None:
+    folder.write("pods.yaml", pod("web", 1, "one"))
+    with running(folder) as recorder:
+        recorder.wait(LOCAL_PODS, "blue/web")
+        for kind, node in ((REMOTE_PODS, "two"), (LOCAL_PODS, "one")):
+            folder.write("pods.yaml", pod("web", 1, node))
+            recorder.wait(kind, "blue/web")  # the recorder sees to the order
+    assert recorder.changes(LOCAL_PODS) == [{"blue/web"}] * 3
+
+
 def test_a_change_is_emitted_as_its_differences(folder: Folder, recorder: PolicyRecorder) -> None:
     before = len(recorder.events)
     folder.write("more.yaml", policy("more"))
@@ -166,8 +175,8 @@ def test_a_change_is_emitted_as_its_differences(folder: Folder, recorder: Policy
     recorder.wait(POLICIES, "blue/other")
     recorder.store.watch_remote_pods(True)
     recorder.store.watch_remote_pods(False)
-    assert [event.kind for event in recorder.events[before:]] == [POLICIES] * 3  # type: ignore[union-attr]
-    assert not any(isinstance(event, (ObjectChanged, ObjectsForgotten)) for event in recorder.events)
+    assert all(isinstance(event, ObjectsChanged) for event in recorder.events[before:])
+    assert recorder.changes(POLICIES) == [{"blue/deny"}, {"blue/more"}, {"blue/more", "blue/other"}, {"blue/deny"}]
 
 
 BROKEN = [
@@ -357,7 +366,7 @@ def test_a_folder_that_comes_late_is_waited_for(folder: Folder) -> None:
     folder.path.rmdir()
     with running(folder) as recorder:
         recorder.wait_error(f"{folder.path}: No such file or directory")
-        assert recorder.objects == {}
+        assert recorder.listed == set()
         folder.path.mkdir()
         recorder.wait(NAMESPACES, "default")
         recorder.wait_recovered()

@@ -20,33 +20,28 @@ if TYPE_CHECKING:
     PolicyObject = Namespace | Pod | NetworkPolicy | str  # a text is the reason why an object cannot be understood
 
 NAMESPACES, POLICIES = "Namespace", "NetworkPolicy"
-# A pod that is created anew on another node may be of both kinds for a moment: each kind has keys of its own.
-LOCAL_PODS, REMOTE_PODS = "Pod of this node", "Pod of another node"
+LOCAL_PODS, REMOTE_PODS = "Pod of this node", "Pod of another node"  # no key is known as both at a time
 KINDS = (NAMESPACES, POLICIES, LOCAL_PODS, REMOTE_PODS)
 
 
-class ObjectsListed(Record):
-    """All objects of a kind are known, once `changes` are applied to those that were known before: by key an object in
-    the place of the one before, or None if it is gone. The first of a kind says that the kind is complete; a later one
-    follows where changes were missed, and there were any.
-    """
+class ObjectsChanged(Record):
+    """Objects in the place of those before, by key; None: it is gone. A list of many comes in several of these."""
 
     kind: str
     changes: Mapping[Key, PolicyObject | None]
 
 
-class ObjectChanged(Record):
-    """One object; None: it is gone."""
+class ObjectsListed(Record):
+    """All objects of a kind are known from now on. What was missed later comes as changes alone."""
 
     kind: str
-    key: Key
-    object: PolicyObject | None
 
 
 class ObjectsForgotten(Record):
-    """Nothing is known of a kind any more, until it is listed again."""
+    """Nothing is known of a kind any more, until it is listed again; `keys` are those that were known."""
 
     kind: str
+    keys: frozenset[Key]
 
 
 class PolicyStoreFailed(Record):
@@ -59,7 +54,7 @@ class PolicyStoreRecovered(Record):
     """The end of all errors of the store."""
 
 
-PolicyEvent = ObjectsListed | ObjectChanged | ObjectsForgotten | PolicyStoreFailed | PolicyStoreRecovered
+PolicyEvent = ObjectsChanged | ObjectsListed | ObjectsForgotten | PolicyStoreFailed | PolicyStoreRecovered
 
 
 class PolicyStore(Protocol):

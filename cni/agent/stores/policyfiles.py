@@ -134,6 +134,9 @@ class PolicyFiles(EventSource[PolicyEvent]):
         for item in items:
             objects[self._kind_of(item)][item.key] = item.object
         with self._wake:
+            for kind, other in ((LOCAL_PODS, REMOTE_PODS), (REMOTE_PODS, LOCAL_PODS)):
+                for key in objects[kind].keys() & self._known[other].hashes.keys():
+                    self._known[other].change(key, None)  # before it comes as the other one
             for kind, known in self._known.items():
                 known.replace(objects[kind])
 

@@ -6,27 +6,27 @@ watched only while they are wanted. Of each object a small record is kept; the J
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING
 
 from cni.agent.logs import error_text
 from cni.agent.policy.events import (
-    LOCAL_PODS,
     NAMESPACES,
     POLICIES,
     REMOTE_PODS,
-    ObjectsForgotten,
     PolicyEvent,
     PolicyStoreFailed,
     PolicyStoreRecovered,
 )
 from cni.agent.policy.jsonobject import Invalid
 from cni.agent.policy.objects import NetworkPolicy, parse_namespace, parse_pod, parse_policy
-from cni.agent.stores.known import KnownObjects
+from cni.agent.stores.known import KnownObjects, Listing
 from cni.agent.stores.kube.client import Api, log
 from cni.agent.stores.kube.config import access_of
 from cni.agent.stores.kube.errors import ApiError
+from cni.agent.stores.kube.pods import Pods
 from cni.agent.stores.kube.resource import Resource
 from cni.agent.stores.kube.watch import ResourceWatcher, WatchHandler
 from cni.agent.stores.worker import EventSource
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from cni.agent.stores.kube.resource import Json
 
     Parser = Callable[[Json], PolicyObject]
+    Guard = Callable[[Callable[[], None]], None]
 
 PAGE = 500  # 1.5 MB of pods
 METADATA = (
@@ -59,6 +60,22 @@ class Session(Record):
     over: Event
 
 
+class ParsedList:
+    """A list of objects, each of which is handed to `add` as its record; `end` is called after the last."""
+
+    def __init__(self, parse: Callable[[Key, Json], PolicyObject], listing: Listing, guard: Guard) -> None:
+        self._parse, self._listing, self._guard = parse, listing, guard
+
+    def add(self, key: Key, item: Json) -> None:
+        """Raises ApiError."""
+        new = self._parse(key, item)
+        self._guard(lambda: self._listing.add(key, new))
+
+    def end(self) -> None:
+        """Raises ApiError."""
+        self._guard(self._listing.end)
+
+
 class KubePolicyStore(EventSource[PolicyEvent]):
     """A store of the objects of a cluster."""
 
@@ -67,11 +84,13 @@ class KubePolicyStore(EventSource[PolicyEvent]):
         self._options = options
         self._node = options.node_name  # empty until the API was asked for the pod's node
         self._api = Api(partial(access_of, options))
-        self._session: Session | None = None  # with the lock
+        self._pods = Pods(self._emit, self._relist)  # with the lock, as is what is known of the other kinds
+        self._session: Session | None = None
+        namespaces, policies = KnownObjects(NAMESPACES, self._emit), KnownObjects(POLICIES, self._emit)
         self._watchers = [
-            self._watcher(NAMESPACES, lambda: NAMESPACE_METADATA, parse_namespace, self._stop),
-            self._watcher(POLICIES, lambda: NETWORK_POLICIES, parse_policy, self._stop),
-            self._watcher(LOCAL_PODS, self._local_pods, parse_pod, self._stop),
+            self._watcher(namespaces, lambda: NAMESPACE_METADATA, parse_namespace, self._stop),
+            self._watcher(policies, lambda: NETWORK_POLICIES, parse_policy, self._stop),
+            self._watcher(self._pods.local, self._local_pods, parse_pod, self._stop),
         ]
         for name, watcher in zip(("namespaces", "policies", "local-pods"), self._watchers, strict=True):
             self._run(f"kube-{name}", watcher.run)
@@ -85,15 +104,19 @@ class KubePolicyStore(EventSource[PolicyEvent]):
                 return
             if session is None:
                 over = Event()
-                watcher = self._watcher(REMOTE_PODS, self._remote_pods, parse_pod, over)
-                self._session = Session(watcher, over)
+                self._session = Session(self._watcher(self._pods.remote, self._remote_pods, parse_pod, over), over)
                 self._wake.notify_all()
                 return
             self._session = None
             session.over.set()
             self._succeed(REMOTE_PODS)
-            self._emit(ObjectsForgotten(REMOTE_PODS))
+            self._pods.forget_remote()
         session.watcher.interrupt()
+
+    def _relist(self) -> None:
+        """Lists the pods of other nodes again; with the lock held."""
+        if self._session is not None:
+            self._session.watcher.relist()
 
     def _run_sessions(self) -> None:
         while (session := self._next_session()) is not None:
@@ -120,8 +143,8 @@ class KubePolicyStore(EventSource[PolicyEvent]):
         return PODS._replace(fields=f"spec.nodeName={self._own_name()}")
 
     def _remote_pods(self) -> Resource:
-        """Returns the pods that are not local, so that nothing comes twice. Raises ApiError."""
-        return PODS._replace(fields=f"spec.nodeName!={self._own_name()},{UNFINISHED}")
+        """Returns the pods of all other nodes: those that are on none have no address. Raises ApiError."""
+        return PODS._replace(fields=f"spec.nodeName!=,spec.nodeName!={self._own_name()},{UNFINISHED}")
 
     def _own_name(self) -> str:
         """Raises ApiError."""
@@ -129,27 +152,34 @@ class KubePolicyStore(EventSource[PolicyEvent]):
             self._node = self._api.node_of_pod(*self._options.pod)
         return self._node
 
-    def _watcher(self, kind: str, prepare: Callable[[], Resource], parse: Parser, over: Event) -> ResourceWatcher:
-        """Returns a watcher of a kind, which emits nothing any more from when it is over."""
-        known = KnownObjects(kind, self._emit)
+    def _watcher(
+        self, known: KnownObjects, prepare: Callable[[], Resource], parse: Parser, over: Event
+    ) -> ResourceWatcher:
+        """Returns a watcher of a kind, which does nothing any more once it is over."""
+
+        def guarded(act: Callable[[], None]) -> None:
+            with self._wake:
+                if over.is_set():  # perhaps in the middle of a list
+                    raise ApiError(f"{known.kind}: no longer watched")
+                act()
 
         def parsed(key: Key, item: Json) -> PolicyObject:
-            if over.is_set():  # perhaps in the middle of a list
-                raise ApiError(f"{kind}: no longer watched")
-            return known.shared(key, _parsed(kind, key, partial(parse, item)))
+            return _parsed(known.kind, key, partial(parse, item))
 
-        def guarded(act: Callable[..., None], *arguments: object) -> None:
-            with self._wake:
-                if not over.is_set():
-                    act(*arguments)
+        def changed(key: Key, item: Json | None) -> None:
+            new = None if item is None else parsed(key, item)
+            guarded(lambda: known.change(key, new))
+
+        def failed(reason: str) -> None:
+            with suppress(ApiError):
+                guarded(lambda: self._fail(known.kind, reason))
 
         handler = WatchHandler(
             prepare=prepare,
-            parse=parsed,
-            listed=partial(guarded, known.replace),
-            changed=partial(guarded, known.change),
-            connected=partial(guarded, self._succeed, kind),
-            failed=partial(guarded, self._fail, kind),
+            list=lambda: ParsedList(parsed, Listing(known), guarded),
+            changed=changed,
+            connected=lambda: guarded(lambda: self._succeed(known.kind)),
+            failed=failed,
         )
         return ResourceWatcher(self._api, handler, over)
 

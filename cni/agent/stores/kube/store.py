@@ -39,11 +39,15 @@ from cni.protocol import smallfile
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cni.agent.model.lease import Lease, Node
     from cni.agent.model.network import NetworkConfig
     from cni.agent.stores.kube.options import KubeOptions
     from cni.agent.stores.kube.resource import Json, Key, Resource
     from cni.protocol.address import Net
+
+    ParsedNode = OwnNode | Lease | str | None
 
 CALM = 1.0  # seconds between two writes: nodes that fight over annotations do it slowly
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # after a write that failed
@@ -59,6 +63,22 @@ class DesiredNode(Record):
     node: Node
     own: OwnNode
     ready: bool
+
+
+class NodeList:
+    """A list of nodes, of which only what `parse` returns is kept; `listed` gets all at its end."""
+
+    def __init__(
+        self, parse: Callable[[Key, Json], ParsedNode], listed: Callable[[dict[Key, ParsedNode]], None]
+    ) -> None:
+        self._parse, self._listed = parse, listed
+        self._nodes: dict[Key, ParsedNode] = {}
+
+    def add(self, key: Key, item: Json) -> None:
+        self._nodes[key] = self._parse(key, item)
+
+    def end(self) -> None:
+        self._listed(self._nodes)
 
 
 class KubeStore(StoreWorker[DesiredNode]):
@@ -79,7 +99,9 @@ class KubeStore(StoreWorker[DesiredNode]):
         self._written = -CALM
         self._api = Api(partial(access_of, options))
         failed = partial(self._fail, WATCH)
-        handler = WatchHandler(self._prepare, self._parse, self._list, self._change, self._connected, failed)
+        handler = WatchHandler(
+            self._prepare, partial(NodeList, self._parse, self._list), self._change, self._connected, failed
+        )
         self._watcher = ResourceWatcher(self._api, handler, self._stop)
         self._run("kube-watcher", self._watcher.run)
         file = FileWatch(options.network_file, self._read_config, partial(self._fail, FILE), self._stop)
@@ -113,7 +135,7 @@ class KubeStore(StoreWorker[DesiredNode]):
             self._name = self._api.node_of_pod(*self._options.pod)
         return NODES
 
-    def _parse(self, key: Key, node: Json) -> OwnNode | Lease | str | None:
+    def _parse(self, key: Key, node: Json) -> ParsedNode:
         """Returns the own node; of another one its lease, or why it has none, or None if it is not one of flannel's."""
         if key[1] == self._name:
             return self._parse_own(node)
@@ -129,7 +151,7 @@ class KubeStore(StoreWorker[DesiredNode]):
         except MALFORMED:
             raise ApiError(f'node "{self._name}": {NONSENSE}') from None
 
-    def _list(self, nodes: dict[Key, OwnNode | Lease | str | None]) -> None:
+    def _list(self, nodes: dict[Key, ParsedNode]) -> None:
         own = nodes.get(("", self._name))
         with self._wake:
             self._leases = {
@@ -140,7 +162,9 @@ class KubeStore(StoreWorker[DesiredNode]):
             self._own = own if isinstance(own, OwnNode) else None
             self._review()
 
-    def _change(self, key: Key, node: OwnNode | Lease | str | None) -> None:
+    def _change(self, key: Key, item: Json | None) -> None:
+        """Raises ApiError."""
+        node = None if item is None else self._parse(key, item)
         name = key[1]
         if name == self._name or isinstance(node, OwnNode):
             self._change_own(node if isinstance(node, OwnNode) else None)

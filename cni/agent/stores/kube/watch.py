@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from random import SystemRandom
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from cni.agent.stores.kube.client import log
 from cni.agent.stores.kube.errors import ApiError, Expired
@@ -27,19 +27,27 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 PATIENCE = 2  # attempts that fail before that is reported
 
 
+class ListHandler(Protocol):
+    """The taker of a list of all objects, in place of all before."""
+
+    def add(self, key: Key, item: Json) -> None:
+        """Takes an object; what it raises ends the attempt."""
+
+    def end(self) -> None:
+        """Is called once there are no more."""
+
+
 class WatchHandler(Record):
     """Functions that a watcher calls, in its own thread.
 
-    `prepare` returns what to watch, before each attempt, and may raise ApiError. `parse` for an object by its key: a
-    list is kept as what it returns, not as objects; what it raises ends the attempt. `listed` with all of them by key,
-    in place of all before; `changed` with one of them, None if it was deleted. `connected` once the watch is open;
-    `failed` with the reason.
+    `prepare` returns what to watch, before each attempt, and may raise ApiError. `list` returns the taker of a list;
+    without its end the list has failed. `changed` with one object by its key, None if it was deleted; what it raises
+    ends the attempt. `connected` once the watch is open; `failed` with the reason.
     """
 
     prepare: Callable[[], Resource]
-    parse: Callable[[Key, Json], Any]
-    listed: Callable[[dict[Key, Any]], None]
-    changed: Callable[[Key, Any], None]
+    list: Callable[[], ListHandler]
+    changed: Callable[[Key, Json | None], None]
     connected: Callable[[], None]
     failed: Callable[[str], None]
 
@@ -54,6 +62,12 @@ class ResourceWatcher(WatchLoop):
         self._listed = -DOWN  # when
         self._broken = False  # the last watch, or the attempt at one, has failed
         self._failures = 0
+        self._is_outdated = False
+
+    def relist(self) -> None:
+        """Lists all again, from any thread."""
+        self._is_outdated = True
+        self.interrupt()
 
     def _recover(self, error: Exception) -> None:
         """A watch may break: that is reported only where it cannot be resumed."""
@@ -73,6 +87,8 @@ class ResourceWatcher(WatchLoop):
     def _follow(self) -> None:
         """Raises Expired, ApiError."""
         resource = self._handler.prepare()
+        if self._is_outdated:
+            self._is_outdated, self._revision = False, ""
         if self._revision and self._broken and is_older(self._api.revision(resource), self._revision):
             raise Expired(f"{resource.name}: the API server is at an older revision than before")
         if not self._revision:
@@ -88,18 +104,13 @@ class ResourceWatcher(WatchLoop):
                 self._take(resource, kind, item)
 
     def _list(self, resource: Resource) -> None:
-        parsed: dict[Key, Any] = {}
-
-        def add(item: Json) -> None:
-            key = object_key(resource, item)
-            parsed[key] = self._handler.parse(key, item)
-
-        self._revision = self._api.list(resource, add)
+        listing = self._handler.list()
+        self._revision = self._api.list(resource, lambda item: listing.add(object_key(resource, item), item))
         self._listed = time.monotonic()
-        self._handler.listed(parsed)
+        listing.end()
 
     def _take(self, resource: Resource, kind: str, item: Json) -> None:
         if kind != "BOOKMARK":
             key = object_key(resource, item)
-            self._handler.changed(key, None if kind == "DELETED" else self._handler.parse(key, item))
+            self._handler.changed(key, None if kind == "DELETED" else item)
         self._revision = resource_version(resource, item)
