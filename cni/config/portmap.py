@@ -55,9 +55,13 @@ class Ports(Record):
         return self.conditions4 if family == 4 else self.conditions6
 
     @property
+    def has_conditions(self) -> bool:
+        return bool(self.conditions4 or self.conditions6)
+
+    @property
     def special(self) -> bool:
         """True if the ports need other rules than the default ones."""
-        return bool(self.conditions4 or self.conditions6) or self.mark_bit != MARK_BIT
+        return self.has_conditions or self.mark_bit != MARK_BIT
 
 
 def parse_ports(fields: Fields) -> Ports:

@@ -9,7 +9,7 @@ from cni.kernel import nft, rtnl
 from cni.kernel.netlink import NetlinkError
 from cni.kernel.nft import Element, SetRef
 from cni.plan import isolation as plan
-from cni.plan.nfttext import INET, TABLE
+from cni.plan.nftables import INET, TABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from cni.effects import Effect, nft_elements
 from cni.effects.nft_socket import MASQUERADES
 from cni.kernel.nft import Element
-from cni.plan.masquerade import Masquerade, element_text, masquerade_chain, ruleset
-from cni.plan.nfttext import INET, masquerade_map
+from cni.plan.masquerade import Masquerade, masquerade_chain, ruleset
+from cni.plan.nftables import INET, masquerade_map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def _restore(host: Host, op: Masquerade, journal: Journal) -> None:
         for address in alias.addresses
     ]
 
-    def lost() -> list[str]:
-        missing = [other for other in others if host.nft.find(*_element(other)) is None and other.ip != op.ip]
-        return [element_text(other.address, other.label) for other in missing]
+    def lost() -> list[tuple[SetRef, Element]]:
+        elements = [_element(other) for other in others if other.ip != op.ip]
+        return [owned for owned in elements if host.nft.find(*owned) is None]
 
     nft_elements.ensure(host, ruleset([op.address, *[other.address for other in others]]), lost, journal)
 

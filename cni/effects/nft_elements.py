@@ -1,14 +1,12 @@
-"""podwire's nftables: elements held for a container, and rules loaded by nft when they are missing."""
+"""podwire's nftables: elements held for a container, and rules that are loaded when they are missing."""
 
 from __future__ import annotations
 
 from errno import EEXIST
 
-from cni import proc
-from cni.effects.nft_socket import GUARDS, MASQUERADES, PORTS
+from cni.effects.nft_socket import GUARDS, MASQUERADES
 from cni.kernel import nft
 from cni.plan.alias import parse_alias
-from cni.protocol.errors import OperationFailed
 from cni.protocol.owner import label_keys
 
 TYPE_CHECKING = False
@@ -19,7 +17,9 @@ if TYPE_CHECKING:
     from cni.effects.journal import Journal
     from cni.kernel.nft import Element, SetRef
     from cni.plan.alias import Alias
-    from cni.plan.nfttext import RulesetFragment
+    from cni.plan.nftables import RulesetFragment
+
+    Owned = tuple[SetRef, Element]
 
 
 def add_owned(host: Host, place: SetRef, element: Element, journal: Journal) -> None:
@@ -44,7 +44,7 @@ def remove_owned(host: Host, is_stale: Callable[[str], bool]) -> None:
                 host.nft.remove(place, element)
 
 
-def ensure(host: Host, part: RulesetFragment, missing: Callable[[], Iterable[str]], journal: Journal) -> None:
+def ensure(host: Host, part: RulesetFragment, missing: Callable[[], Iterable[Owned]], journal: Journal) -> None:
     """Loads the part where one of its chains has no rules, with the elements that were lost.
 
     Alone; whoever had to wait looks again, since another may have loaded it.
@@ -54,7 +54,9 @@ def ensure(host: Host, part: RulesetFragment, missing: Callable[[], Iterable[str
     host.lock.lock_exclusive()
     host.nft.forget_chains()
     if not is_loaded(host, part):
-        _load(host, part.table, part.text(missing()), journal)
+        from cni.effects import nft_load
+
+        nft_load.load(host, part, missing(), journal)
         host.nft.forget_chains()
     host.lock.lock_shared()
 
@@ -67,31 +69,3 @@ def attached(host: Host) -> list[tuple[str, Alias]]:
     """Name and alias of every host interface that is an attachment's."""
     aliases = [(link.name, parse_alias(link.alias)) for link in host.rtnl.links()]
     return [(name, alias) for name, alias in aliases if label_keys(alias.label)]
-
-
-def _load(host: Host, table: str, text: str, journal: Journal) -> None:
-    """Loads static rules; the undo restores the table as it was."""
-    before = _nft(host, ["list", "table", *table.split()], "", absent_allowed=True)
-
-    def restore() -> None:
-        _nft(host, ["-f", "-"], f"add table {table}\ndelete table {table}\n{before}")
-        # Whoever was attached then is not now: see is_sole_user.
-        for place in (*MASQUERADES.values(), *GUARDS.values(), *PORTS.values()):
-            for element in host.nft.elements(place):
-                host.nft.remove(place, element)
-
-    journal.add_shared(restore)
-    _nft(host, ["-f", "-"], text)
-
-
-def _nft(host: Host, arguments: list[str], text: str, absent_allowed: bool = False) -> str:
-    program = proc.find_system("nft", host.environment)
-    if program is None:
-        raise OperationFailed("the program nft is missing: install nftables, or switch off what needs it (ipMasq)")
-    ended = proc.run([program, *arguments], text.encode(), host.environment, capture_stderr=True)
-    if ended.status != 0:
-        if absent_allowed:
-            return ""
-        words = ended.stderr.decode("utf-8", "replace").strip()
-        raise OperationFailed(f"nft refused podwire's rules: {words}")
-    return ended.stdout.decode("utf-8", "replace")

@@ -18,7 +18,7 @@ from cni.kernel.netlink import (
     frame,
     refusal_of,
 )
-from cni.plan import nfttext
+from cni.plan import nftables
 from cni.protocol.owner import label_keys
 
 TYPE_CHECKING = False
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
     from cni.kernel.nft import Element, SetRef
 
-FAMILIES = {nfttext.INET: nft.NFPROTO_INET, nfttext.BRIDGE: nft.NFPROTO_BRIDGE}
+FAMILIES = {nftables.INET: nft.NFPROTO_INET, nftables.BRIDGE: nft.NFPROTO_BRIDGE}
 
 
 def _places(table: str, *names: str) -> dict[str, SetRef]:
-    return {name: nft.SetRef(FAMILIES[table], nfttext.TABLE, name) for name in names}
+    return {name: nft.SetRef(FAMILIES[table], nftables.TABLE, name) for name in names}
 
 
-MASQUERADES = _places(nfttext.INET, *[nfttext.masquerade_map(family) for family in (4, 6)])
+MASQUERADES = _places(nftables.INET, *[nftables.masquerade_map(family) for family in (4, 6)])
 PORT_MAPS = [f"{name}{family}" for name in ("hostip_hostports", "hostports") for family in (4, 6)]
-STANDBY = [*map(nfttext.standby_map, PORT_MAPS)]
+STANDBY = [*map(nftables.standby_map, PORT_MAPS)]
 PORTS = _places(
-    nfttext.INET,
+    nftables.INET,
     *PORT_MAPS,
     *[f"condition_{name}" for name in PORT_MAPS],
     *STANDBY,
@@ -47,7 +47,7 @@ PORTS = _places(
 )
 # Of an address and a port, each padded to four bytes.
 TARGET_BYTES = {name: 8 if name.endswith("4") else 20 for name in PORT_MAPS}
-GUARDS = _places(nfttext.BRIDGE, nfttext.ALLOWED, nfttext.GUARDED)
+GUARDS = _places(nftables.BRIDGE, nftables.ALLOWED, nftables.GUARDED)
 
 
 class _NoSocket:
@@ -83,12 +83,12 @@ class Nft(Netlink):
         """Returns the chains that have rules: a flushed one counts as missing. Cached until `forget_chains`."""
         if table not in self._chains:
             try:
-                answers = self.dump(*nft.rules_of(FAMILIES[table], nfttext.TABLE))
+                answers = self.dump(*nft.rules_of(FAMILIES[table], nftables.TABLE))
             except (NetlinkError, OSError) as error:
                 if not self._is_absence(error):
                     raise
                 answers = []
-            self._chains[table] = {chain for of, chain in map(nft.parse_rule, answers) if of == nfttext.TABLE}
+            self._chains[table] = {chain for of, chain in map(nft.parse_rule, answers) if of == nftables.TABLE}
         return self._chains[table]
 
     @property
@@ -114,7 +114,7 @@ class Nft(Netlink):
         """Returns the standby elements of a map of ports, by the port's key. Cached until `forget_standby`."""
         if name not in self._standby:
             elements = self._standby[name] = {}
-            for element in self.elements(PORTS[nfttext.standby_map(name)]):
+            for element in self.elements(PORTS[nftables.standby_map(name)]):
                 elements.setdefault(element.key[: -TARGET_BYTES[name]], []).append(element)
         return self._standby[name]
 

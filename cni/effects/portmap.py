@@ -12,7 +12,7 @@ from cni.kernel import nft
 from cni.kernel.netlink import unpacked
 from cni.kernel.nft import Element
 from cni.plan import portmap as plan
-from cni.plan.nfttext import INET
+from cni.plan.nftables import INET
 from cni.plan.portmap import Condition, Hairpin, HostPort, host_port_map
 from cni.protocol.address import IP
 from cni.protocol.errors import OperationFailed
@@ -62,29 +62,29 @@ def _ensure(host: Host, label: str, hairpins: list[Hairpin], conditions: list[Co
     held = [op for _, alias in nft_elements.attached(host) if alias.label != label for op in _remembered(alias)]
     others = [op for op in held if isinstance(op, Hairpin)]
 
-    def lost() -> list[str]:
-        missing = [hairpin for hairpin in others if host.nft.find(*_hairpin_element(hairpin)) is None]
+    def lost() -> list[tuple[SetRef, Element]]:
+        missing = [owned for owned in map(_hairpin_element, others) if host.nft.find(*owned) is None]
         ports = [port for port in held if isinstance(port, HostPort)]
-        return [*map(plan.hairpin_text, missing), *_lost_ports(host, ports)]
+        return [*missing, *_lost_ports(host, ports)]
 
     nft_elements.ensure(host, plan.ruleset([*hairpins, *others], conditions), lost, journal)
 
 
-def _lost_ports(host: Host, ports: list[HostPort]) -> list[str]:
-    """The elements that are missing: one attachment holds a port, further ones of its container stand by."""
+def _lost_ports(host: Host, ports: list[HostPort]) -> list[tuple[SetRef, Element]]:
+    """Returns the missing elements: one attachment holds a port, further ones of its container stand by."""
     from cni.effects import portmap_standby
 
-    lines: list[str] = []
+    elements: list[tuple[SetRef, Element]] = []
     held: set[tuple[str, bytes]] = set()
     for port in ports:
-        name, element = host_port_map(port), _port_element(port)[1]
-        holder = host.nft.find(PORTS[name], element)
+        name, (place, element) = host_port_map(port), _port_element(port)
+        holder = host.nft.find(place, element)
         if holder is None and (name, element.key) not in held:
             held.add((name, element.key))
-            lines.append(plan.port_text(port))
+            elements.append((place, element))
         elif (holder is None or holder.label != port.label) and not portmap_standby.stands_by(host, name, element):
-            lines.append(plan.standby_text(port))
-    return lines
+            elements.append(portmap_standby.standby_element(name, element, plan.OPEN_PORTS))
+    return elements
 
 
 def _remembered(alias: Alias) -> tuple[Operation, ...]:

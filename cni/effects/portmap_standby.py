@@ -11,7 +11,7 @@ from errno import EEXIST
 from cni.effects.nft_socket import PORTS
 from cni.kernel import nft
 from cni.kernel.nft import Element
-from cni.plan.nfttext import standby_map
+from cni.plan.nftables import standby_map
 from cni.plan.portmap import OPEN_PORTS
 from cni.protocol.owner import same_container
 
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from cni.kernel.nft import SetRef
 
 
-def _standing_by(name: str, port: Element, chain: str) -> tuple[SetRef, Element]:
+def standby_element(name: str, port: Element, chain: str) -> tuple[SetRef, Element]:
+    """Returns the element of a port that stands by, and its map."""
     return PORTS[standby_map(name)], Element(port.key + port.value, chain, port.label, leaves=True)
 
 
 def stand_by(host: Host, name: str, port: Element, journal: Journal, chain: str = OPEN_PORTS) -> None:
     """Adds `port`, of the map `name`, to those that stand by. Once for each attachment: the first chain counts."""
-    place, element = _standing_by(name, port, chain)
+    place, element = standby_element(name, port, chain)
     journal.add(lambda: host.nft.remove(place, element))
     refusal = host.nft.change(nft.add_element(place, element))
     if refusal is not None and refusal.errno != EEXIST:
@@ -37,7 +38,7 @@ def stand_by(host: Host, name: str, port: Element, journal: Journal, chain: str 
 
 def stands_by(host: Host, name: str, port: Element, chain: str = "") -> bool:
     """Returns whether `port` stands by while its container holds the port; with `chain`, also under this condition."""
-    place, element = _standing_by(name, port, chain)
+    place, element = standby_element(name, port, chain)
     standing_by, holder = host.nft.find(place, element), host.nft.find(PORTS[name], port)
     return (
         standing_by is not None
@@ -56,7 +57,7 @@ def give_up(host: Host, name: str, port: Element) -> bool:
     standing_by = host.nft.standby(name)[port.key]
     holder = host.nft.find(PORTS[name], port)
     if holder is None or holder.label != port.label:
-        host.nft.remove(*_standing_by(name, port, ""))
+        host.nft.remove(*standby_element(name, port, ""))
         return False
     heirs = [other for other in standing_by if other.label != port.label and same_container(other.label, port.label)]
     if not heirs:

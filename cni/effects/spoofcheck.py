@@ -5,8 +5,8 @@ from __future__ import annotations
 from cni.effects import Effect, nft_elements
 from cni.effects.nft_socket import GUARDS
 from cni.kernel.nft import Element
-from cni.plan.nfttext import ALLOWED, BRIDGE, GUARDED
-from cni.plan.spoofcheck import SpoofGuard, elements_text, ruleset
+from cni.plan.nftables import ALLOWED, BRIDGE, GUARDED
+from cni.plan.spoofcheck import SpoofGuard, ruleset
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,15 +30,14 @@ def apply(host: Host, op: SpoofGuard, journal: Journal) -> None:
         nft_elements.add_owned(host, place, element, journal)
 
 
-def _lost(host: Host, op: SpoofGuard) -> list[str]:
+def _lost(host: Host, op: SpoofGuard) -> list[tuple[SetRef, Element]]:
     """Returns the missing elements of all other attachments, read from their host interfaces' aliases."""
     guards = [
         SpoofGuard(name, alias.guarded, alias.label)
         for name, alias in nft_elements.attached(host)
         if alias.guarded and name != op.host_interface
     ]
-    missing = [guard for guard in guards if any(host.nft.find(*element) is None for element in _elements(guard))]
-    return [line for guard in missing for line in elements_text(*guard)]
+    return [element for guard in guards for element in _elements(guard) if host.nft.find(*element) is None]
 
 
 def release(host: Host, op: SpoofGuard) -> None:

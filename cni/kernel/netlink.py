@@ -56,12 +56,15 @@ ANSWER_SECONDS = 10  # the kernel answers while it is asked; this bounds the wai
 
 
 class NetlinkError(Exception):
-    """The kernel's error for one message: errno, and its text (extended acknowledgement) if it sent one."""
+    """The kernel's error for one message: errno, and its text (extended acknowledgement) if it sent one. `position`:
+    the message's in a batch.
+    """
 
-    def __init__(self, errno: int, text: str) -> None:
+    def __init__(self, errno: int, text: str, position: int = 0) -> None:
         super().__init__(errno, text)
         self.errno = errno
         self.text = text
+        self.position = position
 
     def __str__(self) -> str:
         return f"{strerror(self.errno)} ({self.text})" if self.text else strerror(self.errno)
@@ -282,6 +285,7 @@ class Netlink:
         """
         awaited = set()
         frames = []
+        before = self._sequence
         for kind, flags, payload in messages:
             self._sequence += 1
             frames.append(frame(kind, flags | NLM_F_REQUEST, self._sequence, payload))
@@ -295,7 +299,9 @@ class Netlink:
             if answer != NLMSG_ERROR:
                 continue
             refusal = refusal_of(answer_flags, content)
-            first = first or refusal
+            if refusal is not None and first is None:
+                refusal.position = sequence - before - 1
+                first = refusal
             if refusal is not None and sequence not in awaited:
                 break  # the batch itself was refused: nothing in it will be acknowledged
             awaited.discard(sequence)

@@ -1,7 +1,7 @@
 """nfnetlink messages of nftables: elements of maps and sets, and requests for chains and rules.
 
-Only elements are added and removed with containers; tables, chains and rules are text for nft (cni.plan.nfttext),
-loaded when they are missing; rules for foreign tables are in cni.kernel.nft_rules. Nothing here opens a socket, as in
+Only elements are added and removed with containers. Tables, chains and rules are created when they are missing
+(cni.kernel.nft_ruleset); rules for foreign tables are in cni.kernel.nft_rules. Nothing here opens a socket, as in
 cni.kernel.rtnl (kernel include/uapi/linux/netfilter/nf_tables.h).
 """
 

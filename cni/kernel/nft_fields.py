@@ -131,18 +131,18 @@ def _raw(words: str) -> Field:
 
 def prerequisites(family: int, protocol: str) -> list[tuple[str, str]]:
     """Returns the matches (field, symbol) that let only packets of the protocol pass, in a table of this family."""
-    found = []
+    matches = []
     if family == NFPROTO_INET and protocol in NFPROTOS:
-        found.append(("meta nfproto", NFPROTOS[protocol]))
+        matches.append(("meta nfproto", NFPROTOS[protocol]))
     if family == NFPROTO_BRIDGE and protocol in ("ip", "ip6"):
-        found.append(("meta protocol", protocol))
+        matches.append(("meta protocol", protocol))
     if family == NFPROTO_BRIDGE and protocol in ETHER_TYPES:
-        found.append(("ether type", ETHER_TYPES[protocol]))
+        matches.append(("ether type", ETHER_TYPES[protocol]))
     if family != NFPROTO_BRIDGE and protocol == "ether":
-        found.append(("meta iiftype", "ether"))
+        matches.append(("meta iiftype", "ether"))
     if protocol in L4:
-        found.append(("meta l4proto", protocol))
-    return found
+        matches.append(("meta l4proto", protocol))
+    return matches
 
 
 def length_of(field: Field) -> int:
@@ -179,8 +179,8 @@ def types_of(words: str) -> list[Type]:
 def number_of(types: list[Type]) -> int:
     """Returns nft's number of a type, or of a concatenation."""
     number = 0
-    for one in types:
-        number = number << TYPE_BITS | one.number
+    for kind in types:
+        number = number << TYPE_BITS | kind.number
     return number
 
 

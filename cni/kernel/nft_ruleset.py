@@ -50,6 +50,17 @@ NFTA_LIST_SET_ID, NFTA_ELEM_FLAGS, NFTA_LOOKUP_SET, NFTA_LOOKUP_SET_ID = 4, 3, 1
 NFT_SET_ANONYMOUS, NFT_SET_CONSTANT, NFT_SET_INTERVAL, NFT_SET_MAP, NFT_SET_CONCAT = 1, 2, 4, 8, 128
 NFT_SET_ELEM_INTERVAL_END = 1
 NFT_DATA_VERDICT, VERDICT_BYTES = 0xFFFFFF00, 16
+# The modules of statements and of fields, by the record's name or the first word; others are in nf_tables.
+NAT_MODULE = "nft_chain_nat"
+MODULES = {
+    "Masq": "nft_masq",
+    "Dnat": "nft_nat",
+    "Limit": "nft_limit",
+    "Log": "nft_log",
+    "Reject": "nft_reject_inet",
+    "fib": "nft_fib_inet",
+    "ct": "nft_ct",
+}
 ANONYMOUS = "__set%d"  # the kernel counts them
 # What nft remembers of a set (libnftnl, nftnl_udata_set_types): byte orders, host's 1 and network's 2.
 UDATA_KEY_ORDER, UDATA_DATA_ORDER, HOST_ORDER, NETWORK_ORDER = 0, 1, 1, 2
@@ -57,10 +68,24 @@ UDATA_ELEMENT_FLAGS, ELEMENT_OPEN = 1, 1  # an interval without an end
 
 
 class Step(Record):
-    """A message of a transaction, and the object that it creates, for errors."""
+    """A message of a transaction, and for errors what it is about: an object's place, and the rule or chain there."""
 
     message: Message
-    title: str
+    place: str
+    rule: Rule | None = None
+    chain: Chain | None = None
+
+    @property
+    def title(self) -> str:
+        return f"{self.place}: {self.rule.text}" if self.rule is not None else self.place
+
+    @property
+    def module(self) -> str:
+        """The modules of the kernel that it takes; empty if all of it is in nf_tables."""
+        if self.rule is None:
+            return NAT_MODULE if self.chain is not None and self.chain.hook and self.chain.hook.kind == "nat" else ""
+        words = [type(op).__name__ for op in self.rule.statements] + self.rule.text.split()
+        return ", ".join([module for word, module in MODULES.items() if word in words])
 
 
 def create(table: Table) -> list[Step]:
@@ -151,7 +176,7 @@ def _new_set(
     key = be32(NFTA_SET_KEY_TYPE, number_of(keys)) + be32(NFTA_SET_KEY_LEN, _length(keys))
     described = be32(NFTA_SET_DESC_SIZE, size) if size else b""
     if flags & NFT_SET_CONCAT:
-        lengths = [nest(nft.NFTA_LIST_ELEM, be32(NFTA_SET_FIELD_LEN, one.length), flag=NLA_F_NESTED) for one in keys]
+        lengths = [nest(nft.NFTA_LIST_ELEM, be32(NFTA_SET_FIELD_LEN, kind.length), flag=NLA_F_NESTED) for kind in keys]
         described += nest(NFTA_SET_DESC_CONCAT, *lengths, flag=NLA_F_NESTED)
     desc = nest(NFTA_SET_DESC, described, flag=NLA_F_NESTED) if described else b""
     udata = b"".join([bytes([kind, U32.size]) + U32.pack(order) for kind, order in orders])
@@ -162,7 +187,7 @@ def _new_set(
 
 def _length(types: list[Type]) -> int:
     """Returns the bytes of a key: the parts of a concatenation fill whole registers of four bytes."""
-    return types[0].length if len(types) == 1 else sum([(one.length + 3) & ~3 for one in types])
+    return types[0].length if len(types) == 1 else sum([(kind.length + 3) & ~3 for kind in types])
 
 
 def _order(types: list[Type]) -> int:
@@ -184,13 +209,13 @@ def _key(data: bytes) -> bytes:
 
 def _merged(spans: Iterable[tuple[bytes, bytes]]) -> list[tuple[int, int]]:
     """Returns the spans as numbers, sorted; those that overlap or touch are one, since the kernel rejects overlaps."""
-    found: list[tuple[int, int]] = []
+    merged: list[tuple[int, int]] = []
     for first, last in sorted([(int.from_bytes(first, "big"), int.from_bytes(last, "big")) for first, last in spans]):
-        if found and first <= found[-1][1] + 1:
-            found[-1] = found[-1][0], max(last, found[-1][1])
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = merged[-1][0], max(last, merged[-1][1])
         else:
-            found.append((first, last))
-    return found
+            merged.append((first, last))
+    return merged
 
 
 def _interval_elements(spans: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
@@ -225,19 +250,20 @@ class _Builder:
             place = nft.SetRef(self._family, table.name, named.name)
             self._add(add_set(place, named, self._sets), f"{named.kind} {table.title} {named.name}")
         for chain in table.chains:
-            self._add(add_chain(self._family, table.name, chain), f"chain {table.title} {chain.name}")
+            added = add_chain(self._family, table.name, chain)
+            self._add(added, f"chain {table.title} {chain.name}", chain=chain)
         for chain in table.chains:
             title = f"chain {table.title} {chain.name}"
             self._add(flush_chain(self._family, table.name, chain.name), title)
             for rule in chain.rules:
-                self._add_rule(chain.name, rule, f"{title}: {rule.text}")
+                self._add_rule(chain.name, rule, title)
 
-    def _add(self, one: Message, title: str) -> None:
-        self.steps.append(Step(one, title))
+    def _add(self, sent: Message, place: str, rule: Rule | None = None, chain: Chain | None = None) -> None:
+        self.steps.append(Step(sent, place, rule, chain))
 
     def _add_rule(self, chain: str, rule: Rule, title: str) -> None:
         def anonymous(fields: list[Field], elements: AnonymousSet) -> bytes:
-            return self._add_anonymous(fields, elements, title)
+            return self._add_anonymous(fields, elements, title, rule)
 
         encoder = RuleEncoder(self._family, anonymous)
         for statement in rule.statements:
@@ -247,18 +273,19 @@ class _Builder:
         if rule.comment:
             comment = rule.comment.encode() + b"\0"
             payload += attribute(NFTA_RULE_USERDATA, bytes([nft.UDATA_COMMENT, len(comment)]) + comment)
-        self._add(message(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND | NLM_F_ACK, self._family, payload), title)
+        flags = NLM_F_CREATE | NLM_F_APPEND | NLM_F_ACK
+        self._add(message(NFT_MSG_NEWRULE, flags, self._family, payload), title, rule)
 
-    def _add_anonymous(self, fields: list[Field], elements: AnonymousSet, title: str) -> bytes:
+    def _add_anonymous(self, fields: list[Field], elements: AnonymousSet, title: str, rule: Rule) -> bytes:
         """Adds the set with its elements; returns the attributes by which a lookup names it."""
         self._sets += 1
         place, types = nft.SetRef(self._family, self._name, ANONYMOUS), [TYPES[field.type] for field in fields]
         flags = NFT_SET_ANONYMOUS | NFT_SET_CONSTANT
         listed, size = [], len(elements.elements)
         if len(fields) > 1:
-            listed = [_key(concatenated(fields, one)) for one in elements.elements]
+            listed = [_key(concatenated(fields, parts)) for parts in elements.elements]
         else:
-            spans = [interval_of(fields[0], one) for one in elements.elements]
+            spans = [interval_of(fields[0], element) for element in elements.elements]
             if any(first != last for first, last in spans):
                 flags |= NFT_SET_INTERVAL
                 listed = _interval_elements(spans)
@@ -266,7 +293,7 @@ class _Builder:
             else:
                 listed = [_key(first) for first, _ in dict.fromkeys(spans)]
         orders = [(UDATA_KEY_ORDER, _order(types))]
-        self._add(_new_set(place, types, flags, b"", orders, self._sets, size), title)
+        self._add(_new_set(place, types, flags, b"", orders, self._sets, size), title, rule)
         payload = _element_list(place, listed, self._sets)
-        self._add(message(nft.NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, self._family, payload), title)
+        self._add(message(nft.NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, self._family, payload), title, rule)
         return text(NFTA_LOOKUP_SET, ANONYMOUS) + be32(NFTA_LOOKUP_SET_ID, self._sets)

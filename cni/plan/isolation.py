@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from cni.plan.nfttext import INET, RulesetFragment, chain_lines
+from cni.plan.nftables import INET, TABLE, RulesetFragment
 from cni.protocol.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.plan.nftrule import Table
 
 CHAIN = "isolation"
 ISOLATING, SAME_BRIDGE, ISOLATED = "isolating", "same_bridge", "isolated"
@@ -39,19 +43,17 @@ def ruleset() -> RulesetFragment:
 
     A drop here is final, whatever other chains accept (nftables(8), verdict statements).
     """
+    return RulesetFragment(INET, (CHAIN,), _table)
 
-    def lines() -> list[str]:
-        pair = "type ifname . ifname"
-        return [
-            f"add set {INET} {ISOLATING} {{ type ifname ; }}",
-            *[f"add set {INET} {name} {{ {pair} ; }}" for name in (SAME_BRIDGE, ISOLATED)],
-            *chain_lines(
-                CHAIN,
-                f"iifname . oifname @{ISOLATED} drop",
-                f"iifname . oifname @{SAME_BRIDGE} return",
-                f"iifname @{ISOLATING} oifname @{ISOLATING} drop",
-                hook="filter hook forward priority filter",
-            ),
-        ]
 
-    return RulesetFragment(INET, (CHAIN,), lines)
+def _table() -> Table:
+    from cni.plan.nftrule import DROP, FILTER, RETURN, Chain, Hook, Lookup, NamedSet, Rule, Table
+
+    pair = "iifname . oifname"
+    sets = NamedSet(ISOLATING, "ifname"), *[NamedSet(name, "ifname . ifname") for name in (SAME_BRIDGE, ISOLATED)]
+    rules = (
+        Rule((Lookup(pair, ISOLATED), DROP)),
+        Rule((Lookup(pair, SAME_BRIDGE), RETURN)),
+        Rule((Lookup("iifname", ISOLATING), Lookup("oifname", ISOLATING), DROP)),
+    )
+    return Table("inet", TABLE, sets, (Chain(CHAIN, rules, Hook("filter", "forward", FILTER)),))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cni.plan.nfttext import ADDRESS_TYPE, INET, PROTOCOL, RulesetFragment, chain_lines, masquerade_map
-from cni.protocol.address import MULTICAST
+from cni.plan.nftables import ADDRESS_TYPE, INET, PROTOCOL, TABLE, RulesetFragment, masquerade_map
+from cni.protocol.address import MULTICAST, parse_net
 from cni.protocol.record import Record
 
 TYPE_CHECKING = False
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cni.plan.attachment import Attachment
+    from cni.plan.nftrule import Chain, Table
     from cni.plan.operations import Operation
     from cni.protocol.address import IP, Net
 
@@ -43,20 +44,22 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
 
 def ruleset(addresses: Sequence[Net]) -> RulesetFragment:
     """Returns the maps from addresses to their subnets' chains, and these chains."""
-
-    def lines() -> list[str]:
-        maps = [(masquerade_map(family), ADDRESS_TYPE[family]) for family in (4, 6)]
-        found = [f"add map {INET} {name} {{ type {address} : verdict ; }}" for name, address in maps]
-        jumps = [f"{PROTOCOL[family]} saddr vmap @{masquerade_map(family)}" for family in (4, 6)]
-        found += chain_lines(POSTROUTING, *jumps, hook="nat hook postrouting priority srcnat")
-        for address in addresses:
-            stays = f"{PROTOCOL[address.family]} daddr {{ {address.network.text}, {MULTICAST[address.family]} }} return"
-            found += chain_lines(masquerade_chain(address), stays, "masquerade")
-        return found
-
-    return RulesetFragment(INET, (POSTROUTING, *map(masquerade_chain, addresses)), lines)
+    return RulesetFragment(INET, (POSTROUTING, *map(masquerade_chain, addresses)), lambda: _table(addresses))
 
 
-def element_text(address: Net, label: str) -> str:
-    verdict = f'{address.ip.text} comment "{label}" : jump {masquerade_chain(address)}'
-    return f"add element {INET} {masquerade_map(address.family)} {{ {verdict} }}"
+def _table(addresses: Sequence[Net]) -> Table:
+    from cni.plan.nftrule import SRCNAT, Chain, Hook, NamedSet, Rule, Table, VerdictMap
+
+    maps = [NamedSet(masquerade_map(family), ADDRESS_TYPE[family], "verdict") for family in (4, 6)]
+    jumps = [Rule((VerdictMap(f"{PROTOCOL[family]} saddr", masquerade_map(family)),)) for family in (4, 6)]
+    chains = {masquerade_chain(address): _chain(address) for address in addresses}
+    entrance = Chain(POSTROUTING, tuple(jumps), Hook("nat", "postrouting", SRCNAT))
+    return Table("inet", TABLE, tuple(maps), (entrance, *chains.values()))
+
+
+def _chain(address: Net) -> Chain:
+    from cni.plan.nftrule import RETURN, AnonymousSet, Chain, Masq, Match, Rule
+
+    within = AnonymousSet((address.network, parse_net(MULTICAST[address.family])))
+    stays = Rule((Match(f"{PROTOCOL[address.family]} daddr", within), RETURN))
+    return Chain(masquerade_chain(address), (stays, Rule((Masq(),))))

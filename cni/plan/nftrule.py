@@ -272,7 +272,7 @@ def commands(table: Table) -> list[str]:
     again at any time.
     """
     lines = [f"add table {table.title}"]
-    lines += [f"add {one.kind} {table.title} {one.name} {one.text}" for one in table.sets]
+    lines += [f"add {named.kind} {table.title} {named.name} {named.text}" for named in table.sets]
     for chain in table.chains:
         hook = f" {{ {chain.hook.text} }}" if chain.hook is not None else ""
         lines.append(f"add chain {table.title} {chain.name}{hook}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cni.config.portmap import ALL, MARK_BIT, NOBODY
-from cni.plan.nfttext import ADDRESS_TYPE, INET, PROTOCOL, RulesetFragment, chain_lines, standby_map
+from cni.plan.nftables import INET, RulesetFragment
 from cni.protocol.owner import digest
 from cni.protocol.record import Record
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cni.config.portmap import PortMapping, Ports
+    from cni.plan.nftrule import Table
     from cni.plan.operations import Operation
     from cni.protocol.address import IP, Net
 
 OPEN_PORTS = f"hostports-{MARK_BIT}"  # the chain of ports without conditions
-LOOPBACK = {4: "127.0.0.0/8", 6: "::1"}
 
 
 class HostPort(Record):
@@ -181,103 +181,16 @@ def _from_loopback(mapping: PortMapping) -> bool:
 
 
 def ruleset(hairpins: Sequence[Hairpin], conditions: Sequence[Condition]) -> RulesetFragment:
-    """Returns the maps of host ports and the chains for destination NAT and source NAT.
-
-    The bit in a packet's mark means "through a host port"; it is cleared if no port is found.
-    """
+    """Returns the maps of host ports and the chains for destination NAT and source NAT."""
     bits = [MARK_BIT, *[one.mark_bit for one in conditions]]
 
-    def lines() -> list[str]:
-        found = _port_maps()
-        for bit in bits:
-            found += _marking(bit)
-        for one in conditions:
-            found += chain_lines(one.chain, f"{one.expression} goto hostports-{one.mark_bit}")
-        for hairpin in hairpins:
-            found += chain_lines(hairpin.chain, f"{_source(hairpin)}masquerade")
-        return found + _entrances()
+    def content() -> Table:
+        from cni.plan import portmap_rules
+
+        return portmap_rules.table(hairpins, conditions)
 
     chains = ["hostports", "prerouting", "output", "loopback", "loopback-answers"]
     for bit in bits:
         chains += [f"hostports-{bit}", f"hairpin-bit{bit}"]
     chains += [one.chain for one in conditions] + [one.chain for one in hairpins]
-    return RulesetFragment(INET, tuple(chains), lines)
-
-
-def _source(hairpin: Hairpin) -> str:
-    if hairpin.everybody:
-        return ""
-    family = hairpin.address.family
-    return f"{PROTOCOL[family]} saddr {{ {hairpin.address.network.text}, {LOOPBACK[family]} }} "
-
-
-def _entrances() -> list[str]:
-    """Returns the base chains for packets from outside and from the host itself, and those that drop packets for
-    127.0.0.0/8 from outside, as the kernel does without route_localnet. Replies are marked for the interfaces' own
-    filters (cni.effects.route_localnet).
-    """
-    conditional = []
-    for family, protocol in PROTOCOL.items():
-        conditional.append(f"{protocol} daddr . meta l4proto . th dport vmap @condition_hostip_hostports{family}")
-        conditional.append(f"meta nfproto ipv{family} meta l4proto . th dport vmap @condition_hostports{family}")
-    found = chain_lines("hostports", *conditional, f"goto {OPEN_PORTS}")
-    # IPv6 has no route_localnet: answers to ::1 would get lost, and who asks for localhost would wait for them.
-    for hook, priority, first in (
-        ("prerouting", "dstnat", []),
-        ("output", "-100", [f"ip6 daddr {LOOPBACK[6]} return"]),
-    ):
-        rules = [*first, "fib daddr type local jump hostports"]
-        found += chain_lines(hook, *rules, hook=f"nat hook {hook} priority {priority}")
-    martian = 'iifname != "lo" ip daddr 127.0.0.0/8 drop'
-    answer = f'iifname != "lo" ip daddr 127.0.0.0/8 ct direction reply meta mark set meta mark | {1 << MARK_BIT:#x}'
-    return [
-        *found,
-        *chain_lines("loopback", martian, hook="filter hook prerouting priority raw"),
-        *chain_lines("loopback-answers", answer, hook="filter hook prerouting priority -99"),
-    ]
-
-
-def _port_maps() -> list[str]:
-    lines = []
-    for family in (4, 6):
-        ip = ADDRESS_TYPE[family]
-        target = f"{ip} . inet_service"
-        for name, front in (("hostports", ""), ("hostip_hostports", f"{ip} . ")):
-            key = f"{front}inet_proto . inet_service"
-            lines.append(f"add map {INET} {name}{family} {{ type {key} : {target} ; }}")
-            lines.append(f"add map {INET} condition_{name}{family} {{ type {key} : verdict ; }}")
-            lines.append(f"add map {INET} {standby_map(f'{name}{family}')} {{ type {key} . {target} : verdict ; }}")
-        lines.append(f"add map {INET} hairpin{family} {{ type {ip} : verdict ; }}")
-    return lines
-
-
-def _marking(bit: int) -> list[str]:
-    """Returns the chains of a mark bit: a destination that is found ends the chain with the bit set."""
-    mark = 1 << bit
-    rules = [f"meta mark set meta mark | {mark:#x}"]
-    for family in (4, 6):
-        ip = PROTOCOL[family]
-        rules.append(f"dnat {ip} to {ip} daddr . meta l4proto . th dport map @hostip_hostports{family}")
-        rules.append(f"meta nfproto ipv{family} dnat {ip} to meta l4proto . th dport map @hostports{family}")
-    rules.append(f"meta mark set meta mark & {0xFFFFFFFF ^ mark:#x}")
-    back = [f"meta mark & {mark:#x} == {mark:#x} {PROTOCOL[family]} daddr vmap @hairpin{family}" for family in (4, 6)]
-    return [
-        *chain_lines(f"hostports-{bit}", *rules),
-        *chain_lines(f"hairpin-bit{bit}", *back, hook="nat hook postrouting priority srcnat"),
-    ]
-
-
-def port_text(port: HostPort) -> str:
-    element = f'{host_port_key(port)} comment "{port.label}" : {port.target}'
-    return f"add element {INET} {host_port_map(port)} {{ {element} }}"
-
-
-def standby_text(port: HostPort) -> str:
-    """Returns the element of a port that the container holds by another attachment: key, target and chain."""
-    element = f'{host_port_key(port)} . {port.target} comment "{port.label}" : goto {OPEN_PORTS}'
-    return f"add element {INET} {standby_map(host_port_map(port))} {{ {element} }}"
-
-
-def hairpin_text(hairpin: Hairpin) -> str:
-    element = f'{hairpin.address.ip.text} comment "{hairpin.label}" : jump {hairpin.chain}'
-    return f"add element {INET} hairpin{hairpin.address.family} {{ {element} }}"
+    return RulesetFragment(INET, tuple(chains), content)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from cni.plan.nfttext import ALLOWED, BRIDGE, GUARDED, RulesetFragment, chain_lines
+from cni.plan.nftables import ALLOWED, BRIDGE, GUARDED, TABLE, RulesetFragment
 from cni.protocol.address import mac_text
 from cni.protocol.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.plan.nftrule import Table
 
 CHAIN = "prerouting"
 
@@ -23,20 +27,12 @@ class SpoofGuard(Record):
 
 def ruleset() -> RulesetFragment:
     """Returns the sets of guarded ports and of their allowed source addresses, and the rule that drops all others."""
-
-    def lines() -> list[str]:
-        dropping = f"iifname @{GUARDED} iifname . ether saddr != @{ALLOWED} drop"
-        return [
-            f"add set {BRIDGE} {GUARDED} {{ type ifname ; }}",
-            f"add set {BRIDGE} {ALLOWED} {{ type ifname . ether_addr ; }}",
-            *chain_lines(CHAIN, dropping, hook="filter hook prerouting priority dstnat", table=BRIDGE),
-        ]
-
-    return RulesetFragment(BRIDGE, (CHAIN,), lines)
+    return RulesetFragment(BRIDGE, (CHAIN,), _table)
 
 
-def elements_text(port: str, mac: bytes, label: str) -> list[str]:
-    return [
-        f'add element {BRIDGE} {ALLOWED} {{ {port} . {mac_text(mac)} comment "{label}" }}',
-        f'add element {BRIDGE} {GUARDED} {{ {port} comment "{label}" }}',
-    ]
+def _table() -> Table:
+    from cni.plan.nftrule import BRIDGE_DSTNAT, DROP, Chain, Hook, Lookup, NamedSet, Rule, Table
+
+    sets = NamedSet(GUARDED, "ifname"), NamedSet(ALLOWED, "ifname . ether_addr")
+    dropping = Rule((Lookup("iifname", GUARDED), Lookup("iifname . ether saddr", ALLOWED, negated=True), DROP))
+    return Table("bridge", TABLE, sets, (Chain(CHAIN, (dropping,), Hook("filter", "prerouting", BRIDGE_DSTNAT)),))

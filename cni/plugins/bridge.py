@@ -189,7 +189,7 @@ def status(call: Call) -> None:
     if not conf.routed and bridge is not None and bridge.kind != "bridge":
         raise PluginNotAvailable(f'"{conf.bridge}" exists but is not a bridge: choose another name for the bridge')
     if conf.ip_masq or conf.mac_spoof_check or conf.portmap_requested:
-        require_nft(call)
+        require_nft(call, program=conf.portmap_requested and conf.ports.has_conditions)
     if conf.accept and conf.ipam_type:
         from cni.config.firewall import families_of
         from cni.effects import forward_audit

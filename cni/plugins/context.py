@@ -47,14 +47,16 @@ def open_if_there(host: Host, request: Request) -> None:
         return
 
 
-def require_nft(call: Call) -> None:
-    """Raises PluginNotAvailable if the kernel has no nftables, or the program nft is missing."""
-    from cni import proc
-
+def require_nft(call: Call, *, program: bool = False) -> None:
+    """Raises PluginNotAvailable if the kernel has no nftables; with `program`, also if nft is missing."""
     if not call.host.nft.is_in_kernel:
         raise PluginNotAvailable("nftables: not supported by the kernel (load the module nf_tables)")
+    if not program:
+        return
+    from cni import proc
+
     if proc.find_system("nft", call.request.environment) is None:
-        raise PluginNotAvailable("the program nft is missing: install nftables")
+        raise PluginNotAvailable("the program nft is missing: conditionsV4 and conditionsV6 need it (install nftables)")
 
 
 def collect_errors(failed: list[str], step: Callable[[], None]) -> None:

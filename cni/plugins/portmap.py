@@ -69,7 +69,7 @@ class Portmap:
         effects.release_all(self._call.host, is_stale)
 
     def status(self) -> None:
-        require_nft(self._call)
+        require_nft(self._call, program=self._conf.has_conditions)
 
 
 PLUGIN = Portmap

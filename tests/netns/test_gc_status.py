@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -149,21 +148,6 @@ def test_status_of_an_exhausted_network(machine: Machine, node: Node) -> None:
     assert node.call("ADD", config, Attachment("another", machine.pod().path)).code == 11
     node.delete(config, who)
     node.call("STATUS", config).succeeded()
-
-
-@pytest.mark.parametrize("feature", ["ipMasq", "macspoofchk"])
-def test_status_without_the_program_that_a_feature_needs(machine: Machine, node: Node, feature: str) -> None:
-    """The machine's folders of programs hold no nft."""
-    program = shutil.which("nft")
-    assert program
-    for folder in ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"):
-        if machine.run("test", "-e", f"{folder}/nft", check=False).returncode == 0:
-            machine.run("mount", "--bind", "/dev/null", f"{folder}/nft")
-    elsewhere = {"PATH": "/nowhere"}
-    refused = node.call("STATUS", {**PLAIN, feature: True}, extra=elsewhere)
-    assert refused.code == 50
-    assert "nft" in refused.message
-    node.call("STATUS", PLAIN, extra=elsewhere).succeeded()
 
 
 @pytest.mark.parametrize("kind", ["veth", "vxlan id 7 dstport 4789", "tun"])

@@ -67,6 +67,7 @@ def without_nf_tables() -> None:
 
 LACKING = pytest.mark.parametrize("lacking", [without_nfnetlink, without_nf_tables])
 FULL = mapped(mapping(8080, 80), mapping(53, 53, "udp"), macspoofchk=True)
+OTHER_PORT = {"runtimeConfig": {"portMappings": [mapping(9090, 80)]}}
 
 
 @LACKING
@@ -135,12 +136,29 @@ def without_the_program() -> None:
     vars(proc)["find_system"] = lambda name, _environment: None if name == "nft" else f"/usr/sbin/{name}"
 
 
-def test_a_machine_without_nft_serves_what_needs_no_rules(machine: Machine, node: Node) -> None:
+@pytest.mark.parametrize("config", [MASQUERADED, FULL], ids=["masquerade", "ports and a guard"])
+def test_a_machine_without_the_program_serves_all_that_needs_rules(machine: Machine, node: Node, config: Json) -> None:
     who = attachment(machine.pod())
-    for config, code in ((PLAIN, 0), (MASQUERADED, 50)):
-        assert node.call("STATUS", config, prepare=without_the_program).code == code
-    node.add(PLAIN, who, prepare=without_the_program)
-    node.delete(PLAIN, who, prepare=without_the_program)
-    assert "the program nft is missing" in node.call("ADD", MASQUERADED, who, prepare=without_the_program).message
-    node.call("DEL", FULL, who, prepare=without_the_program).succeeded()
-    node.call("GC", {**FULL, "cni.dev/valid-attachments": []}, prepare=without_the_program).succeeded()
+    node.call("STATUS", config, prepare=without_the_program).succeeded()
+    node.add(config, who, prepare=without_the_program)
+    node.check(config, who, prepare=without_the_program).succeeded()
+    machine.run("nft", "flush", "ruleset")
+    another = {**config, **OTHER_PORT} if config is FULL else config
+    node.add(another, attachment(machine.pod("pod2")), prepare=without_the_program)
+    node.check(config, who, prepare=without_the_program).succeeded()
+    node.call("GC", {**config, "cni.dev/valid-attachments": []}, prepare=without_the_program).succeeded()
+
+
+def test_conditions_of_ports_need_the_program_and_say_so(machine: Machine, node: Node) -> None:
+    who, config = attachment(machine.pod()), {**mapped(mapping(8080, 80)), "conditionsV4": ["ip", "saddr", "192.0.2.1"]}
+    before = whole(machine)
+    for answer, code in (
+        (node.call("STATUS", config, prepare=without_the_program), 0),
+        (node.call("ADD", config, who, prepare=without_the_program), 100),
+    ):
+        assert (answer.code, "conditionsV4 and conditionsV6 need it (install nftables)" in answer.message) == (
+            code or 50,
+            True,
+        )
+    assert [line for line in difference(before, whole(machine)) if "podwire" in line] == []
+    node.call("DEL", config, who, prepare=without_the_program).succeeded()

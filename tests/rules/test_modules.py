@@ -43,7 +43,7 @@ ATTACHING = LINKING | ALLOCATOR
 # podwire looks after the host's firewall, which its drop-ins leave to the plugin chained behind them.
 ACCEPTING = {"cni.plan.forward_accept", "cni.effects.forward_accept", "cni.kernel.nft"}
 ROUTED = {"cni.plan.routed", "cni.effects.routed"}
-RULES = {"cni.kernel.nft", "cni.effects.nft_elements", "cni.effects.nft_socket", "cni.plan.nfttext", "cni.proc"}
+RULES = {"cni.kernel.nft", "cni.effects.nft_elements", "cni.effects.nft_socket", "cni.plan.nftables"}
 MASQUERADING = RULES | {"cni.plan.masquerade", "cni.effects.masquerade"}
 PORTS = RULES | {
     "cni.plan.portmap", "cni.effects.portmap", "cni.effects.conntrack", "cni.effects.route_localnet",
@@ -136,7 +136,7 @@ FEATURES: dict[str, tuple[str, dict[str, Any], set[str]]] = {
 def test_attaching_and_releasing_load_what_the_network_asks_for(
     machine: Machine, program: str, members: dict[str, Any], modules: set[str]
 ) -> None:
-    """All that is listed and nothing else, but for the first call after boot, which has nft load the rules."""
+    """All that is listed and nothing else, but for the first call after boot, which loads the rules."""
     call(machine, "ADD", program, **members)
     call(machine, "DEL", program, **members)
     seen = set[str]()
@@ -174,7 +174,7 @@ def test_a_network_without_addresses_loads_no_allocator(machine: Machine) -> Non
         assert others - STANDARD == set(), verb
 
 
-# What a chained plugin is loaded for; the rules' first call after boot has nft load them.
+# What a chained plugin is loaded for; the first call after boot loads rules.
 CHAINED: dict[str, set[str]] = {"portmap": PORTS | GUARDING, "bandwidth": SHAPING, "loopback": set()}
 REFERENCE_NAMES = {"hashlib", "_hashlib"}  # bandwidth's DEL finds what the reference made
 

@@ -1,10 +1,22 @@
-"""The text of podwired's rules."""
+"""podwired's rules: what they say, and that the kernel has them as nft would write them."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import pytest
+
 from cni.agent.dataplane.tunnel_filter import SETS, Tunnel
-from cni.agent.node.masquerade import Rules, text_of
+from cni.agent.node.masquerade import Rules, table_of
+from cni.kernel import nft_ruleset
+from cni.plan import nftrule
+from cni.plan.nftrule import Hook
 from cni.protocol.address import parse_net
+from tests.machine import Machine, missing
+from tests.unit.test_nft_ruleset import dumped, send
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SPACE4 = parse_net("10.5.0.0/16"), parse_net("10.5.1.0/24")
 SPACE6 = parse_net("fd00:5::/56"), parse_net("fd00:5:0:1::/64")
@@ -25,49 +37,78 @@ CONDITIONS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Machine]:
+    if reason := missing():
+        pytest.skip(reason)
+    with Machine() as machine:
+        yield machine
+
+
+@pytest.fixture
+def machine(kernel: Machine) -> Machine:
+    kernel.run("nft", "flush", "ruleset")
+    return kernel
+
+
+def text_of(rules: Rules) -> str:
+    return "\n".join(nftrule.commands(table_of(rules)[0]))
+
+
+def comments_of(rules: Rules) -> list[str]:
+    return table_of(rules)[1]
+
+
 def test_the_rules_are_flannels_in_its_order() -> None:
-    text, comments = text_of(RULES)
-    rules = [line.strip().partition(" comment ") for line in text.splitlines() if " comment " in line]
-    assert [rule for rule, _, _ in rules] == CONDITIONS
-    assert [comment.strip('"') for _, _, comment in rules] == comments
-    assert len({*comments}) == len(comments)
+    (chain,) = table_of(RULES)[0].chains
+    assert [rule._replace(comment="").text for rule in chain.rules] == CONDITIONS
+    assert [rule.comment for rule in chain.rules] == comments_of(RULES)
+    assert len({*comments_of(RULES)}) == len(CONDITIONS)
+    assert chain.hook == Hook("nat", "postrouting", 100)
 
 
-def test_the_table_is_replaced_as_a_whole() -> None:
-    lines = text_of(RULES)[0].splitlines()
-    assert lines[:5] == [
-        "add table inet podwired",
-        "delete table inet podwired",
-        "table inet podwired {",
-        "  chain postrouting {",
-        "    type nat hook postrouting priority srcnat; policy accept;",
-    ]
-    assert lines[-2:] == ["  }", "}"]
+@pytest.mark.parametrize("tunnel", [None, Tunnel(1, ("flannel.1",)), Tunnel(16_777_215, ("flannel.1", "v6"))])
+@pytest.mark.parametrize("fully_random", [True, False])
+def test_the_table_is_what_nft_makes_of_its_text_and_is_replaced_as_a_whole(
+    machine: Machine, tunnel: Tunnel | None, fully_random: bool
+) -> None:
+    table, _ = table_of(RULES._replace(tunnel=tunnel, fully_random=fully_random))
+    machine.run("nft", "-f", "-", stdin="\n".join([*nftrule.commands(table), ""]))
+    by_nft, shown = machine.call(dumped), machine.run("nft", "list", "ruleset").stdout
+    machine.run("nft", "add chain inet podwired another; add element inet podwired peers4 { 192.0.2.1 }", check=False)
+    assert machine.call(send, nft_ruleset.replace(table)) is None
+    assert machine.call(dumped) == by_nft
+    assert machine.run("nft", "list", "ruleset").stdout == shown
 
 
-def test_where_nothing_is_masqueraded_the_table_goes() -> None:
+def test_where_nothing_is_masqueraded_the_table_goes(machine: Machine) -> None:
     for rules in (RULES._replace(masquerades=False), RULES._replace(spaces=())):
-        assert text_of(rules) == ("add table inet podwired\ndelete table inet podwired\n", [])
+        assert table_of(rules) == (nftrule.Table("inet", "podwired"), [])
+        machine.run("nft", "add table inet podwired")
+        for _ in range(2):
+            assert machine.call(send, nft_ruleset.replace(table_of(rules)[0])) is None
+            assert machine.run("nft", "list", "ruleset").stdout == ""
 
 
 def test_a_family_that_is_not_used_has_no_rule() -> None:
-    assert "ip6" not in text_of(RULES._replace(spaces=(SPACE4,)))[0]
-    assert "ip saddr" not in text_of(RULES._replace(spaces=(SPACE6,)))[0]
+    assert "ip6" not in text_of(RULES._replace(spaces=(SPACE4,)))
+    assert "ip saddr" not in text_of(RULES._replace(spaces=(SPACE6,)))
 
 
 def test_ports_are_chosen_as_the_kernel_likes_where_that_is_asked_for() -> None:
-    assert "fully-random" not in text_of(RULES._replace(fully_random=False))[0]
+    assert "fully-random" not in text_of(RULES._replace(fully_random=False))
 
 
 def test_the_tunnels_filter_is_in_the_same_table_with_its_sets() -> None:
     tunnel = Tunnel(1, ("flannel.1",))
     for masquerades in (True, False):
-        text, comments = text_of(RULES._replace(masquerades=masquerades, tunnel=tunnel))
-        assert text.count(" comment ") == len(comments) == len({*comments})
-        assert all(f"  set {name} {{ type {kind}; }}" in text for name, kind in SETS.items())
-        assert ("chain postrouting" in text) is masquerades
-    assert " set " not in text_of(RULES)[0]
-    assert text_of(RULES._replace(tunnel=tunnel))[1] != text_of(RULES._replace(tunnel=tunnel._replace(vni=2)))[1]
+        rules = RULES._replace(masquerades=masquerades, tunnel=tunnel)
+        comments = comments_of(rules)
+        assert text_of(rules).count(" comment ") == len(comments) == len({*comments})
+        assert all(f"add set inet podwired {name} {{ type {kind} ; }}" in text_of(rules) for name, kind in SETS.items())
+        assert ("add chain inet podwired postrouting" in text_of(rules)) is masquerades
+    assert " set " not in text_of(RULES)
+    assert comments_of(RULES._replace(tunnel=tunnel)) != comments_of(RULES._replace(tunnel=tunnel._replace(vni=2)))
 
 
 def test_comments_tell_rules_apart_and_are_the_same_again() -> None:
@@ -78,9 +119,9 @@ def test_comments_tell_rules_apart_and_are_the_same_again() -> None:
         RULES._replace(spaces=(SPACE6, SPACE4)),
         RULES._replace(spaces=((SPACE4[0], parse_net("10.5.2.0/24")), SPACE6)),
     ]
-    assert len({text_of(rules)[1][0] for rules in others}) == len(others)
-    assert text_of(RULES) == text_of(RULES._replace(forwards=False))
+    assert len({comments_of(rules)[0] for rules in others}) == len(others)
+    assert table_of(RULES) == table_of(RULES._replace(forwards=False))
 
 
 def test_a_comment_fits_nftables_limit() -> None:
-    assert all(len(comment) < 128 for comment in text_of(RULES)[1])
+    assert all(len(comment) < 128 for comment in comments_of(RULES))

@@ -86,20 +86,19 @@ def test_status_tells_the_faults_of_the_configuration(program: str) -> None:
     assert call(told, {"CNI_COMMAND": "STATUS"}, program).error[0] == 7
 
 
-def test_status_of_portmap_needs_nft_and_that_of_bandwidth_and_loopback_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_status_asks_for_nft_where_ports_have_conditions_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     if reason := missing():
         pytest.skip(reason)
     monkeypatch.setattr(proc, "find_system", lambda *_: None)
 
-    def code(program: str) -> int:
-        answer = call(environment={"CNI_COMMAND": "STATUS"}, program=program)
+    def code(program: str, members: dict[str, Any]) -> int:
+        answer = call(NETWORK | members, {"CNI_COMMAND": "STATUS"}, program)
         return int(answer.error[0]) if answer.status else 0
 
     with Machine() as machine:  # an ordinary user may not ask the host's nftables
-        found = {program: machine.call(code, program) for program in ("portmap", "bandwidth", "loopback")}
-    assert found == {"portmap": 50, "bandwidth": 0, "loopback": 0}
+        found = {program: machine.call(code, program, {}) for program in ("portmap", "bandwidth", "loopback")}
+        conditional = machine.call(code, "portmap", {"conditionsV4": ["ip", "saddr", "192.0.2.1"]})
+    assert (found, conditional) == ({"portmap": 0, "bandwidth": 0, "loopback": 0}, 50)
 
 
 @pytest.mark.parametrize("program", ["bandwidth", "loopback"])

@@ -154,18 +154,13 @@ def test_a_chain_is_named_as_nft_does() -> None:
     assert [Chain(family, "t", "c").table_text for family in (1, 2, 10)] == ["inet t", "ip t", "ip6 t"]
 
 
-def test_the_table_of_isolation() -> None:
-    assert isolation.ruleset().text([]) == (
-        "add table inet podwire\n"
-        "add set inet podwire isolating { type ifname ; }\n"
-        "add set inet podwire same_bridge { type ifname . ifname ; }\n"
-        "add set inet podwire isolated { type ifname . ifname ; }\n"
-        "add chain inet podwire isolation { type filter hook forward priority filter ; }\n"
-        "flush chain inet podwire isolation\n"
-        "add rule inet podwire isolation iifname . oifname @isolated drop\n"
-        "add rule inet podwire isolation iifname . oifname @same_bridge return\n"
-        "add rule inet podwire isolation iifname @isolating oifname @isolating drop\n"
-    )
+def test_the_rules_of_isolation() -> None:
+    (chain,) = isolation.ruleset().content().chains
+    assert [rule.text for rule in chain.rules] == [
+        "iifname . oifname @isolated drop",
+        "iifname . oifname @same_bridge return",
+        "iifname @isolating oifname @isolating drop",
+    ]
 
 
 def test_elements_of_bridges_are_nobodys() -> None:

@@ -7,14 +7,28 @@ drops no packet of a peer. Peers' addresses are added before the routes to them,
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import socket
-from collections import Counter
 from struct import Struct
 from typing import TYPE_CHECKING
 
 from cni.kernel import nft, nft_sets
 from cni.kernel.netlink import NetlinkError
+from cni.plan.nftrule import (
+    DROP,
+    FILTER,
+    RETURN,
+    AnonymousSet,
+    Chain,
+    Counter,
+    Hook,
+    Lookup,
+    Match,
+    NamedSet,
+    Rule,
+    Verdict,
+)
 from cni.protocol.address import IP
 from cni.protocol.record import Record
 
@@ -35,6 +49,7 @@ WORDS = {4: "ip", 6: "ip6"}
 PORT = Struct(">H")
 NAME_BYTES = 16  # IFNAMSIZ
 TUNNEL, AWAY = "tunnel", "away"
+VNI = "@th,96,24"  # in the VXLAN header behind that of UDP (RFC 7348)
 
 
 class Tunnel(Record):
@@ -44,37 +59,38 @@ class Tunnel(Record):
     devices: tuple[str, ...]
 
 
-def sets() -> list[str]:
-    """Returns the lines that declare them."""
-    return [f"  set {name} {{ type {kind}; }}" for name, kind in SETS.items()]
+def sets() -> tuple[NamedSet, ...]:
+    """Returns the sets, which are empty until they are filled."""
+    return tuple([NamedSet(name, kind) for name, kind in SETS.items()])
 
 
-def chains(tunnel: Tunnel, spaces: Iterable[tuple[Net, Net]]) -> dict[str, tuple[str, list[str]]]:
-    """Returns by their names the chains: the hook, if they have one, and the rules.
+def chains(tunnel: Tunnel, spaces: Iterable[tuple[Net, Net]]) -> list[Chain]:
+    """Returns the chains.
 
     A packet of another VNI is another network's, which may have peers of its own on this port. One that is too short to
     tell its VNI passes no rule that asks for it. Where a fragment has no port, it comes behind one that has.
     `spaces`: by family the network and this node's subnet of it.
     """
-    devices = ", ".join([f'"{device}"' for device in tunnel.devices])
+    dropped, of_tunnel, of_pods = (Counter(), DROP), Lookup("udp dport", PORTS), Lookup("iifname", PODS)
     unknown = [
-        f"iifname @{PODS} counter drop",
-        f"iifname {{ {devices} }} counter drop",
-        f"@th,96,24 != {tunnel.vni} return",
-        *[f"{WORDS[family]} saddr @{PEERS[family]} return" for family in PEERS],
-        "counter drop",
+        Rule((of_pods, *dropped)),
+        Rule((Match("iifname", AnonymousSet(tunnel.devices)), *dropped)),
+        Rule((Match(VNI, tunnel.vni, negated=True), RETURN)),
+        *[Rule((Lookup(f"{WORDS[family]} saddr", peers), RETURN)) for family, peers in PEERS.items()],
+        Rule(dropped),
     ]
-    of_pods, away = [f"udp dport @{PORTS} iifname @{PODS} goto {AWAY}"], []
+    forwarded, away = [Rule((of_tunnel, of_pods, Verdict("goto", AWAY)))], []
     for network, subnet in spaces:
         ip = WORDS[network.family]
-        of_pods.append(f"udp dport @{PORTS} {ip} saddr {subnet.text} goto {AWAY}")
-        away += [f"{ip} daddr @{PEERS[network.family]} counter drop", f"{ip} daddr {network.text} return"]
-    return {
-        TUNNEL: ("", unknown),
-        "input": ("type filter hook input priority filter; policy accept;", [f"udp dport @{PORTS} goto {TUNNEL}"]),
-        AWAY: ("", [*away, "counter drop"]),
-        "forward": ("type filter hook forward priority filter; policy accept;", of_pods),
-    }
+        forwarded.append(Rule((of_tunnel, Match(f"{ip} saddr", subnet), Verdict("goto", AWAY))))
+        away.append(Rule((Lookup(f"{ip} daddr", PEERS[network.family]), *dropped)))
+        away.append(Rule((Match(f"{ip} daddr", network), RETURN)))
+    return [
+        Chain(TUNNEL, tuple(unknown)),
+        Chain("input", (Rule((of_tunnel, Verdict("goto", TUNNEL))),), Hook("filter", "input", FILTER)),
+        Chain(AWAY, (*away, Rule(dropped))),
+        Chain("forward", tuple(forwarded), Hook("filter", "forward", FILTER)),
+    ]
 
 
 class TunnelFilter:
@@ -82,7 +98,7 @@ class TunnelFilter:
 
     def __init__(self, host: Host, table: str) -> None:
         self._host, self._table = host, table
-        self._peers = Counter[IP]()  # by how many leases each address is told
+        self._peers = collections.Counter[IP]()  # by how many leases each address is told
         self.ports: set[int] = set()
         self._held: dict[str, set[bytes]] | None = None
 
@@ -97,7 +113,7 @@ class TunnelFilter:
 
     def admit_all(self, leases: Iterable[Lease]) -> None:
         """Lets in the packets of these peers; `confine` removes all others. Raises NetlinkError, OSError."""
-        self._peers = Counter(_addresses(leases))
+        self._peers = collections.Counter(_addresses(leases))
         self.forget()
         self._add(self._wanted_peers())
 

@@ -6,19 +6,19 @@ network with the node's. Connections that kube-proxy has marked are its own to m
 
 from __future__ import annotations
 
-import os
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from cni import proc
 from cni.agent.dataplane import tunnel_filter
-from cni.effects import forward_accept, forward_rules
+from cni.effects import forward_accept, forward_rules, nft_load
 from cni.effects.journal import Journal
-from cni.kernel import nft, nft_rules
+from cni.kernel import nft, nft_rules, nft_ruleset
 from cni.kernel.netlink import NetlinkError
+from cni.plan import nftrule
 from cni.plan.forward_accept import Accept
-from cni.protocol.address import MULTICAST
-from cni.protocol.errors import OperationFailed, TryAgain
+from cni.plan.nftrule import RETURN, SRCNAT, Chain, Hook, Masq, Match, Rule, Table
+from cni.protocol.address import MULTICAST, parse_net
+from cni.protocol.errors import TryAgain
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cni.kernel.rtnl import Message
     from cni.protocol.address import Net
 
-KUBE_PROXY_MARK = "0x4000"
+KUBE_PROXY_MARK = 0x4000
 
 
 class Rules(Record):
@@ -45,50 +45,51 @@ class Rules(Record):
     tunnel: Tunnel | None = None
 
 
-def text_of(rules: Rules) -> tuple[str, list[str]]:
-    """The whole table for nft, and the comments that its rules bear: what they are made of, so that others differ."""
-    chains = tunnel_filter.chains(rules.tunnel, rules.spaces) if rules.tunnel is not None else {}
-    if conditions := [line for space in rules.spaces for line in _masquerading(*space, rules) if rules.masquerades]:
-        chains["postrouting"] = ("type nat hook postrouting priority srcnat; policy accept;", conditions)
-    if not chains:
-        return _removed(rules.table), []
-    made_of = "\n".join([f"{name} {hook} {line}" for name, (hook, lines) in chains.items() for line in lines])
-    mark = blake2b(made_of.encode(), digest_size=6).hexdigest()
+def table_of(rules: Rules) -> tuple[Table, list[str]]:
+    """Returns the whole table, and the comments that its rules bear: a digest of all, so that those of others differ.
+
+    Empty where nothing is needed.
+    """
+    chains = tunnel_filter.chains(rules.tunnel, rules.spaces) if rules.tunnel is not None else []
+    sets = tunnel_filter.sets() if rules.tunnel is not None else ()
+    masquerading = [rule for space in rules.spaces for rule in _masquerading(*space, rules) if rules.masquerades]
+    if masquerading:
+        chains.append(Chain("postrouting", tuple(masquerading), Hook("nat", "postrouting", SRCNAT)))
+    table = Table("inet", rules.table, sets, tuple(chains))
+    mark = blake2b("\n".join(nftrule.commands(table)).encode(), digest_size=6).hexdigest()
     comments: list[str] = []
-    text = [f"{_removed(rules.table)}table inet {rules.table} {{"]
-    text += tunnel_filter.sets() if rules.tunnel is not None else []
-    for name, (hook, lines) in chains.items():
-        text += [f"  chain {name} {{", *([f"    {hook}"] if hook else [])]
-        for line in lines:
-            comments.append(f"podwired {mark} {len(comments)}")
-            text.append(f'    {line} comment "{comments[-1]}"')
-        text.append("  }")
-    return "\n".join([*text, "}", ""]), comments
+    commented = []
+    for chain in chains:
+        own = [f"podwired {mark} {number}" for number in range(len(comments), len(comments) + len(chain.rules))]
+        comments += own
+        bearing = [rule._replace(comment=comment) for rule, comment in zip(chain.rules, own, strict=True)]
+        commented.append(chain._replace(rules=tuple(bearing)))
+    return table._replace(chains=tuple(commented)), comments
 
 
-def _removed(table: str) -> str:
-    return f"add table inet {table}\ndelete table inet {table}\n"  # nft 1.0.6 has no "destroy"
-
-
-def _masquerading(network: Net, subnet: Net, rules: Rules) -> list[str]:
-    ip, net, own = tunnel_filter.WORDS[network.family], network.text, subnet.text
-    masquerade = "masquerade fully-random" if rules.fully_random else "masquerade"
+def _masquerading(network: Net, subnet: Net, rules: Rules) -> list[Rule]:
+    ip = tunnel_filter.WORDS[network.family]
+    masquerade = Masq(rules.fully_random)
+    multicast = Match(f"{ip} daddr", parse_net(MULTICAST[network.family]), negated=True)
+    marked = Match("meta mark", KUBE_PROXY_MARK, mask=KUBE_PROXY_MARK)
+    from_pods, from_others = [Match(f"{ip} saddr", network, negated=negated) for negated in (False, True)]
+    to_own, to_pods = Match(f"{ip} daddr", subnet), Match(f"{ip} daddr", network)
     return [
-        f"meta nfproto ipv{network.family} meta mark & {KUBE_PROXY_MARK} == {KUBE_PROXY_MARK} return",
-        f"{ip} saddr {own} {ip} daddr {net} return",
-        f"{ip} saddr {net} {ip} daddr {own} return",
-        f"{ip} saddr != {net} {ip} daddr {own} return",
-        f"{ip} saddr {net} {ip} daddr != {MULTICAST[network.family]} {masquerade}",
-        f"{ip} saddr != {net} {ip} daddr {net} {masquerade}",
+        Rule((Match("meta nfproto", f"ipv{network.family}"), marked, RETURN)),
+        Rule((Match(f"{ip} saddr", subnet), to_pods, RETURN)),
+        Rule((from_pods, to_own, RETURN)),
+        Rule((from_others, to_own, RETURN)),
+        Rule((from_pods, multicast, masquerade)),
+        Rule((from_others, to_pods, masquerade)),
     ]
 
 
 def ensure(host: Host, rules: Rules) -> list[str]:
     """Makes the table whole where it is not; returns what had to be done. Raises OperationFailed, NetlinkError."""
-    text, comments = text_of(rules)
+    table, comments = table_of(rules)
     if _present(host, rules.table) == comments:
         return []
-    _load(text)
+    nft_load.send(host.netfilter, nft_ruleset.replace(table))
     return [f"table inet {rules.table} was not whole"]
 
 
@@ -153,12 +154,3 @@ def _change(host: Host, message: Message) -> None:
     refusal = host.netfilter.batch(nft.transaction([message]))
     if refusal is not None:
         raise refusal
-
-
-def _load(text: str) -> None:
-    program = proc.find_system("nft", os.environ)
-    if program is None:
-        raise OperationFailed("the program nft is missing: install nftables")
-    ended = proc.run([program, "-f", "-"], text.encode(), {}, capture_stderr=True)
-    if ended.status != 0:
-        raise OperationFailed(f"nft refused the rules: {ended.stderr.decode('utf-8', 'replace').strip()}")
