@@ -31,7 +31,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
 class Answer(NamedTuple):
     """The result of a call, and the modules that it was the first to load."""
 
-    fault: BaseException | None
+    error: BaseException | None
     value: object
     loaded: tuple[str, ...] = ()
 
@@ -58,17 +58,17 @@ def _set_namespace(door: int) -> None:
 def answer_of(function: Callable[..., object], arguments: tuple[object, ...]) -> bytes:
     """Calls and returns the pickled Answer, whatever happens."""
     before = set(sys.modules)
-    fault: BaseException | None = None
+    failure: BaseException | None = None
     value: object = None
     try:
         value = function(*arguments)
     except BaseException as error:  # noqa: BLE001 - every fault belongs to the caller
-        fault = error
+        failure = error
     new = [name for name, module in sys.modules.items() if name not in before and getattr(module, "__spec__", None)]
     try:
-        return pickle.dumps(Answer(fault, value, tuple(new)))
+        return pickle.dumps(Answer(failure, value, tuple(new)))
     except Exception as error:  # noqa: BLE001 - any class may refuse to be pickled
-        return pickle.dumps(Answer(RuntimeError(f"{function}: {error!r}, from {fault!r} {value!r}"), None))
+        return pickle.dumps(Answer(RuntimeError(f"{function}: {error!r}, from {failure!r} {value!r}"), None))
 
 
 class ForkServer:
@@ -100,10 +100,10 @@ class ForkServer:
                 socket.send_fds(self._control, [b"?"], [theirs.fileno()])
             ours.sendall(pickle.dumps((number, kinds, tuple(self._known), request)))
             ours.shutdown(socket.SHUT_WR)
-            said = _all_of(ours)
-        if not said:
+            data = _all_of(ours)
+        if not data:
             return None
-        answer: Answer = pickle.loads(said)
+        answer: Answer = pickle.loads(data)
         self._known.update(dict.fromkeys(answer.loaded))
         return answer
 

@@ -114,12 +114,12 @@ class Machine:
                 text=True,
             )
         )
-        said = _pipe(init.stdout).readline()
-        if not said:
-            why = _pipe(init.stderr).read().strip()
+        line = _pipe(init.stdout).readline()
+        if not line:
+            reason = _pipe(init.stderr).read().strip()
             self._end.close()
-            raise MachineError(why)
-        self._number, self._input = int(said), _pipe(init.stdin)
+            raise MachineError(reason)
+        self._number, self._input = int(line), _pipe(init.stdin)
         try:
             self.call(furnish)
         except OSError as error:
@@ -196,8 +196,8 @@ class Machine:
             answer = _call_in_fork(self._number, (*kinds, "pid"), function, arguments)
         if answer is None:
             raise MachineError(f"{function}: its process ended without an answer")
-        if answer.fault is not None:
-            raise answer.fault
+        if answer.error is not None:
+            raise answer.error
         return cast("T", answer.value)
 
     def pod(self, name: str = "") -> Pod:
@@ -302,12 +302,12 @@ def _call_in_fork(
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        said = pipe.read()
+        data = pipe.read()
     os.waitpid(child, 0)
-    answer: Answer | None = pickle.loads(said) if said else None
+    answer: Answer | None = pickle.loads(data) if data else None
     return answer
 
 
-def _write(pipe: int, said: bytes) -> None:
+def _write(pipe: int, data: bytes) -> None:
     with os.fdopen(pipe, "wb") as file:
-        file.write(said)
+        file.write(data)

@@ -31,5 +31,5 @@ def remedy_of(reason: str) -> str:
 def summed_up(reasons: Iterable[str]) -> str:
     """One line, the most frequent remedy first; empty where nothing was skipped."""
     counts = Counter(map(remedy_of, reasons))
-    told = [f"{count} need{'s' if count == 1 else ''} {remedy}" for remedy, count in counts.most_common()]
-    return f"skipped: {', '.join(told)}" if told else ""
+    parts = [f"{count} need{'s' if count == 1 else ''} {remedy}" for remedy, count in counts.most_common()]
+    return f"skipped: {', '.join(parts)}" if parts else ""

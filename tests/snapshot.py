@@ -40,13 +40,13 @@ def look(pods: Mapping[str, str], state: Iterable[str], settings: tuple[str, ...
 
 def files_of(folders: Iterable[str]) -> list[str]:
     """Returns the files below these folders, each with its text, and the folders that are empty."""
-    found = []
+    entries = []
     for top in folders:
         for folder, inner, files in sorted(os.walk(top)):
             if not inner and not files:
-                found.append(f"{folder}/")
-            found += [f"{folder}/{name} {_text(f'{folder}/{name}')!r}" for name in sorted(files)]
-    return found
+                entries.append(f"{folder}/")
+            entries += [f"{folder}/{name} {_text(f'{folder}/{name}')!r}" for name in sorted(files)]
+    return entries
 
 
 def added(before: Snapshot, after: Snapshot) -> Snapshot:
@@ -77,8 +77,8 @@ def _settings(folders: tuple[str, ...]) -> list[str]:
 def _shown() -> dict[str, Any]:
     """Asks ip, nft and tc, as seldom as possible: a snapshot is taken before and after everything."""
     (links,) = _answers("ip", "-j", "-d", "link")
-    addresses, routes4, rules4 = _answers("ip", "-j", "-batch", "-", said="address\nroute show table all\nrule\n")
-    routes6, rules6 = _answers("ip", "-j", "-6", "-batch", "-", said="route show table all\nrule\n")
+    addresses, routes4, rules4 = _answers("ip", "-j", "-batch", "-", stdin="address\nroute show table all\nrule\n")
+    routes6, rules6 = _answers("ip", "-j", "-6", "-batch", "-", stdin="route show table all\nrule\n")
     nft = _answers("nft", "-j", "list", "ruleset") if _has_tables() else [{"nftables": []}]
     (qdiscs,) = _answers("tc", "-j", "qdisc")
     return {
@@ -91,9 +91,9 @@ def _shown() -> dict[str, Any]:
     }
 
 
-def _answers(*command: str, said: str = "") -> list[Any]:
+def _answers(*command: str, stdin: str = "") -> list[Any]:
     """Runs a command that answers each question with a line of JSON."""
-    done = subprocess.run(command, input=said, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -130,7 +130,7 @@ def _link(link: Mapping[str, Any]) -> str:
     info = link.get("linkinfo", {})
     port = info.get("info_slave_data", {})
     bridge = info.get("info_data", {}) if info.get("info_kind") == "bridge" else {}
-    words = {
+    fields = {
         "kind": info.get("info_kind", link["link_type"]),
         "mac": link.get("address", ""),
         "mtu": link["mtu"],
@@ -142,7 +142,7 @@ def _link(link: Mapping[str, Any]) -> str:
         "isolated": port.get("isolated", ""),
         "vlan_filtering": bridge.get("vlan_filtering", ""),
     }
-    return " ".join([link["ifname"], *(f"{key}={value}" for key, value in words.items() if value not in ("", 0))])
+    return " ".join([link["ifname"], *(f"{key}={value}" for key, value in fields.items() if value not in ("", 0))])
 
 
 def _nft(item: Mapping[str, Any]) -> Iterator[str]:

@@ -110,8 +110,8 @@ def _told(name: str, address: str) -> bytes:
 def ask_each(where: Machine | Pod, targets: Iterable[Target], seconds: float = 5.0) -> list[Answer]:
     """Ask all targets at once, and give their answers in the same order."""
     machine, netns = _place(where)
-    told = machine.call(_ask_all, netns, [tuple(target) for target in targets], seconds)
-    return [Answer(*said.split()) if said else Answer(NOBODY, "") for said in told]
+    outcomes = machine.call(_ask_all, netns, [tuple(target) for target in targets], seconds)
+    return [Answer(*outcome.split()) if outcome else Answer(NOBODY, "") for outcome in outcomes]
 
 
 def _ask_all(netns: str | None, targets: list[tuple[str, str, int]], seconds: float) -> list[str]:
@@ -147,12 +147,12 @@ def rate(source: Machine | Pod, sink: Machine | Pod, address: str, least: float 
 
     A busy machine may let less pass than a limit allows, though never more: then it is measured again.
     """
-    found = 0.0
+    fastest = 0.0
     for _ in range(ATTEMPTS):
-        found = max(found, _rate(source, sink, address))
-        if found >= least:
+        fastest = max(fastest, _rate(source, sink, address))
+        if fastest >= least:
             break
-    return found
+    return fastest
 
 
 def _rate(source: Machine | Pod, sink: Machine | Pod, address: str) -> float:
@@ -172,6 +172,6 @@ def _start(where: Machine | Pod, program: str, *arguments: str) -> subprocess.Po
 
 def _await_ready(server: subprocess.Popen[str]) -> None:
     assert server.stdout
-    said = server.stdout.readline()
-    if said != "ready\n":
-        raise MachineError(f"no server: {said}{server.stdout.read()}")
+    line = server.stdout.readline()
+    if line != "ready\n":
+        raise MachineError(f"no server: {line}{server.stdout.read()}")

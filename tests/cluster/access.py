@@ -69,8 +69,8 @@ class Cluster:
 
     def items(self, kind: str) -> list[Json]:
         """Returns all objects of this kind in the tests' namespace."""
-        found: list[Json] = self.get(kind, "-n", self.namespace)["items"]
-        return found
+        items: list[Json] = self.get(kind, "-n", self.namespace)["items"]
+        return items
 
     def apply(self, *objects: Json) -> None:
         self.kubectl("apply", "-n", self.namespace, "-f", "-", stdin=text(*objects))
@@ -82,8 +82,8 @@ class Cluster:
 
     def nodes(self) -> list[Node]:
         """Give all, those of the control plane first."""
-        found = sorted(self.get("nodes")["items"], key=lambda one: CONTROL_PLANE not in one["metadata"]["labels"])
-        return [_node(one) for one in found]
+        nodes = sorted(self.get("nodes")["items"], key=lambda one: CONTROL_PLANE not in one["metadata"]["labels"])
+        return [_node(one) for one in nodes]
 
     def node(self, name: str) -> Node:
         return next(one for one in self.nodes() if one.name == name)
@@ -125,8 +125,8 @@ class Pod(NamedTuple):
 
     @property
     def now(self) -> Json:
-        found: Json = self.cluster.get("pod", "-n", self.cluster.namespace, self.name)
-        return found
+        pod: Json = self.cluster.get("pod", "-n", self.cluster.namespace, self.name)
+        return pod
 
     @property
     def address(self) -> str:

@@ -97,14 +97,14 @@ def made(cluster: Cluster, *wanted: Json) -> None:
     names = {one["metadata"]["name"] for one in wanted}
 
     def ready() -> bool:
-        found = {one["metadata"]["name"]: one for one in cluster.items("pods")}
-        if missing := [one for one in wanted if one["metadata"]["name"] not in found]:
+        pods = {one["metadata"]["name"]: one for one in cluster.items("pods")}
+        if missing := [one for one in wanted if one["metadata"]["name"] not in pods]:
             cluster.apply(*missing)
             return False
-        return all(is_ready(found[name]) for name in names)
+        return all(is_ready(pods[name]) for name in names)
 
     try:
         until(ready, f"ready: {', '.join(sorted(names))}")
     except ClusterError as error:
-        told = [one["message"] for one in cluster.items("events") if one["involvedObject"]["name"] in names]
-        raise ClusterError("; ".join([str(error), *told[-3:]])) from error
+        messages = [one["message"] for one in cluster.items("events") if one["involvedObject"]["name"] in names]
+        raise ClusterError("; ".join([str(error), *messages[-3:]])) from error

@@ -79,7 +79,7 @@ def namespace(name: str) -> Json:
 
 def limits(bits: str) -> dict[str, str]:
     """Annotations of a pod that may receive and send so many bits a second."""
-    return {f"kubernetes.io/{way}-bandwidth": bits for way in ("ingress", "egress")}
+    return {f"kubernetes.io/{direction}-bandwidth": bits for direction in ("ingress", "egress")}
 
 
 def text(*objects: Json) -> str:

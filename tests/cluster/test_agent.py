@@ -27,8 +27,8 @@ _NETWORK = "for one in /etc/cni/net.d/*.conflist; do cat $one; break; done"
 
 def vtep(cluster: Cluster, node: str) -> dict[str, Any]:
     """The node's tunnel device; skip where there is none."""
-    found = json.loads(cluster.on(node, "ip", "-j", "-d", "link", "show", "type", "vxlan"))
-    own = [one for one in found if one["ifname"].startswith("flannel.")]
+    links = json.loads(cluster.on(node, "ip", "-j", "-d", "link", "show", "type", "vxlan"))
+    own = [one for one in links if one["ifname"].startswith("flannel.")]
     if not own:
         pytest.skip("the network has no tunnels")
     device: dict[str, Any] = own[0]
@@ -53,10 +53,10 @@ def end_agent(cluster: Cluster, node: str, signal: str, then: str = "true") -> N
 
 def test_the_nodes_annotations_are_flannels(cluster: Cluster) -> None:
     for node in cluster.nodes():
-        said = {key.removeprefix(f"{PREFIX}/"): text for key, text in node.annotations.items() if PREFIX in key}
-        assert said["kube-subnet-manager"] == "true"
-        assert said["public-ip"] == node.address
-        assert said["backend-type"] in ("vxlan", "host-gw")
+        annotations = {key.removeprefix(f"{PREFIX}/"): text for key, text in node.annotations.items() if PREFIX in key}
+        assert annotations["kube-subnet-manager"] == "true"
+        assert annotations["public-ip"] == node.address
+        assert annotations["backend-type"] in ("vxlan", "host-gw")
 
 
 @ON_NODES
@@ -95,7 +95,7 @@ def test_all_plugins_are_podwire(cluster: Cluster, nodes: tuple[Node, Node]) -> 
 
 @ON_NODES
 @pytest.mark.parametrize(
-    "taken",
+    "command",
     [
         "ip route del {cidr}",
         "ip link del {vtep}",
@@ -106,13 +106,13 @@ def test_all_plugins_are_podwire(cluster: Cluster, nodes: tuple[Node, Node]) -> 
     ids=["route", "tunnel", "tunnel down", "neighbours", "rules"],
 )
 def test_what_is_taken_from_a_node_comes_back(
-    cluster: Cluster, pods: Pods, nodes: tuple[Node, Node], taken: str
+    cluster: Cluster, pods: Pods, nodes: tuple[Node, Node], command: str
 ) -> None:
     here, unreachable = nodes
     device, peer = vtep(cluster, here.name)["ifname"], vtep(cluster, unreachable.name)["address"]
     before = data_plane(cluster, here.name, device)
     assert unreachable.cidr in before
-    cluster.shell(here.name, taken.format(cidr=unreachable.cidr, vtep=device, mac=peer))
+    cluster.shell(here.name, command.format(cidr=unreachable.cidr, vtep=device, mac=peer))
     until(lambda: data_plane(cluster, here.name, device) == before, "the data plane is as it was")
     assert pods.here.seen_at(pods.unreachable.address) == pods.here.address
     assert pods.unreachable.seen_at(pods.here.address) == pods.unreachable.address

@@ -79,8 +79,8 @@ def test_a_node_that_was_removed_comes_back(cluster: Cluster, pods: Pods, nodes:
 
 def is_back(cluster: Cluster, name: str) -> bool:
     """It has a range again, and said so."""
-    found = [node for node in cluster.nodes() if node.name == name and node.is_ready and node.cidr]
-    return any(node.conditions.get("NetworkUnavailable", {}).get("status") == "False" for node in found)
+    nodes = [node for node in cluster.nodes() if node.name == name and node.is_ready and node.cidr]
+    return any(node.conditions.get("NetworkUnavailable", {}).get("status") == "False" for node in nodes)
 
 
 def restart_kubelet(cluster: Cluster, node: str) -> None:

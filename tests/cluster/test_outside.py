@@ -68,8 +68,8 @@ class Outside(NamedTuple):
 def outside(cluster: Cluster, nodes: tuple[Node, Node]) -> Outside:
     if not cluster.outside_command:
         pytest.skip("PODWIRE_OUTSIDE_COMMAND does not say how to run programs outside the cluster")
-    way = json.loads(finished([*cluster.outside_command, "ip", "-j", "route", "get", nodes[0].address]))
-    return Outside(cluster.outside_command, way[0]["prefsrc"])
+    routes = json.loads(finished([*cluster.outside_command, "ip", "-j", "route", "get", nodes[0].address]))
+    return Outside(cluster.outside_command, routes[0]["prefsrc"])
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])

@@ -110,8 +110,8 @@ def host_interface(cluster: Cluster, node: str, pod: Pod) -> str:
 
 def bucket(cluster: Cluster, node: str, device: str) -> dict[str, Any]:
     """The device's token bucket."""
-    found: list[Json] = json.loads(cluster.on(node, "tc", "-j", "qdisc", "show", "dev", device))
-    return next(one for one in found if one["kind"] == "tbf")
+    qdiscs: list[Json] = json.loads(cluster.on(node, "tc", "-j", "qdisc", "show", "dev", device))
+    return next(one for one in qdiscs if one["kind"] == "tbf")
 
 
 def transfer(sender: Pod, receiver: Pod, count: int) -> float:

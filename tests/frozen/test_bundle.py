@@ -73,9 +73,9 @@ def test_is_one_executable_beside_one_folder_and_the_agent_a_link_to_it(bundle: 
 
 
 def test_the_agent_tells_its_version_and_its_flags(bundle: Path) -> None:
-    for flag, said in (("--version", f"podwired {PODWIRE}\n"), ("--help", "usage: podwired [FLAG]...")):
+    for flag, output in (("--version", f"podwired {PODWIRE}\n"), ("--help", "usage: podwired [FLAG]...")):
         done = subprocess.run([bundle / "podwired", flag], env={}, capture_output=True, text=True, check=True)
-        assert done.stdout.startswith(said)
+        assert done.stdout.startswith(output)
         assert done.stderr == ""
     wrong = subprocess.run([bundle / "podwired", "--ifaces=x"], env={}, capture_output=True, text=True, check=False)
     assert wrong.returncode == 2

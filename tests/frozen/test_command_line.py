@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def typed(program: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def typed(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [program, *words], env={}, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        [program, *arguments], env={}, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
 
 
@@ -64,8 +64,8 @@ ROUTED = {"mode": "routed", "ipam": {"type": "host-local", "subnet": "10.1.2.0/2
 def test_few_descriptors_are_no_defect(bundle: Path, program: str, limit: int) -> None:
     """Below 5 descriptors the dynamic loader or the interpreter fails: with a message on stderr, and no stdout."""
     for command in ("ADD", "DEL", "STATUS"):
-        told = call(NETWORK | ROUTED, {"CNI_COMMAND": command, "CNI_NETNS": "/proc/1/ns/net"}, program)
-        ended = run(bundle, told, {resource.RLIMIT_NOFILE: limit})
+        answer = call(NETWORK | ROUTED, {"CNI_COMMAND": command, "CNI_NETNS": "/proc/1/ns/net"}, program)
+        ended = run(bundle, answer, {resource.RLIMIT_NOFILE: limit})
         if limit < 5:
             assert (ended.status, ended.stdout) in ((127, b""), (255, b""))
         elif ended.status or ended.stdout:
@@ -79,8 +79,8 @@ def test_few_descriptors_are_no_defect(bundle: Path, program: str, limit: int) -
 def test_little_memory_is_no_defect(bundle: Path, mebibytes: int) -> None:
     """With less memory the interpreter itself does not start."""
     for program in ("podwire", "host-local"):
-        told = call(NETWORK | {"x": "y" * 4_000_000}, {}, program)
-        ended = run(bundle, told, {resource.RLIMIT_AS: mebibytes << 20})
+        answer = call(NETWORK | {"x": "y" * 4_000_000}, {}, program)
+        ended = run(bundle, answer, {resource.RLIMIT_AS: mebibytes << 20})
         if ended.stdout:
             assert ended.error[0] != 999
         else:

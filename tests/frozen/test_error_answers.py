@@ -49,8 +49,8 @@ def test_each_code_of_the_readme_is_answered(
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("command", ["ADD", "CHECK", "STATUS"])
 def test_a_name_at_fault_hides_no_other_fault(bundle: Path, program: str, command: str) -> None:
-    told = NETWORK | {"name": "a b", "plugins": [], "prevResult": "text"}
-    code, message = run(bundle, call(told, {"CNI_COMMAND": command}, program)).error
+    config = NETWORK | {"name": "a b", "plugins": [], "prevResult": "text"}
+    code, message = run(bundle, call(config, {"CNI_COMMAND": command}, program)).error
     assert code == 7
     assert "name: invalid characters found in network name 'a b'" in message
     assert "plugins: is a key of a plugin list" in message
@@ -106,20 +106,20 @@ def test_arguments_that_a_plugin_reads_are(bundle: Path, program: str) -> None:
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_name_or_an_id_that_no_file_can_have_is_the_callers_fault(bundle: Path, program: str) -> None:
     for command in ("ADD", "DEL"):
-        told = {"CNI_COMMAND": command}
-        assert run(bundle, call(NETWORK | {"name": "a" * 256}, told, program)).error[0] == 7
-        assert run(bundle, call(NETWORK, told | {"CNI_CONTAINERID": "a" * 256}, program)).error[0] == 7
+        config = {"CNI_COMMAND": command}
+        assert run(bundle, call(NETWORK | {"name": "a" * 256}, config, program)).error[0] == 7
+        assert run(bundle, call(NETWORK, config | {"CNI_CONTAINERID": "a" * 256}, program)).error[0] == 7
 
 
 def test_an_id_that_a_saved_file_cannot_bear_is_refused_and_released(bundle: Path, tmp_path: Path) -> None:
     agent = tmp_path / "subnet.env"
     agent.write_text("FLANNEL_NETWORK=10.9.0.0/16\nFLANNEL_SUBNET=10.9.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n")
     network = NETWORK | {"subnetFile": str(agent), "dataDir": f"{tmp_path}/saved"}
-    told = {"CNI_CONTAINERID": "a" * 253}
-    code, message = run(bundle, call(network, told, "flannel")).error
+    config = {"CNI_CONTAINERID": "a" * 253}
+    code, message = run(bundle, call(network, config, "flannel")).error
     assert code == 7
     assert "CNI_CONTAINERID" in message
-    done = run(bundle, call(network, told | {"CNI_COMMAND": "DEL"}, "flannel"))
+    done = run(bundle, call(network, config | {"CNI_COMMAND": "DEL"}, "flannel"))
     assert (done.status, done.stdout) == (0, b"")
 
 
@@ -175,22 +175,22 @@ def test_a_variable_of_any_length_makes_no_long_message(bundle: Path) -> None:
 
 
 def test_what_has_no_effect_is_told_on_stderr_and_the_add_goes_on(bundle: Path) -> None:
-    told = NETWORK | {"ipmask": True, "capabilities": {"portMapping": True}, "disableCheck": True, "type": "podwire"}
-    ended = run(bundle, call(told, {}))
+    config = NETWORK | {"ipmask": True, "capabilities": {"portMapping": True}, "disableCheck": True, "type": "podwire"}
+    ended = run(bundle, call(config, {}))
     assert ended.error[0] == 8
     assert ended.stderr.decode().splitlines() == [
         "ipmask: unknown key, ignored (did you mean ipMasq?)",
         "capabilities.portMapping: this capability is not served here, ignored (did you mean portMappings?)",
     ]
-    assert run(bundle, call(told, {"CNI_COMMAND": "DEL"})).stderr == b""
+    assert run(bundle, call(config, {"CNI_COMMAND": "DEL"})).stderr == b""
 
 
 def test_an_allocator_without_a_type_is_refused_or_told(bundle: Path) -> None:
-    told = NETWORK | {"ipam": {"subnet": "10.1.2.0/24"}}
-    code, message = run(bundle, call(told, {})).error
+    config = NETWORK | {"ipam": {"subnet": "10.1.2.0/24"}}
+    code, message = run(bundle, call(config, {})).error
     assert code == 7
     assert "ipam.type: missing, so that no plugin would allocate the addresses (did you mean host-local?)" in message
-    drop_in = run(bundle, call(told, {}, "bridge"))
+    drop_in = run(bundle, call(config, {}, "bridge"))
     assert drop_in.error[0] == 8
     assert drop_in.stderr == b"ipam: has no type, so the container gets no address (did you mean host-local?)\n"
     for ipam in ({}, {"type": ""}, {"type": "", "subnet": None}):

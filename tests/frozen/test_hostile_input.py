@@ -91,15 +91,15 @@ def test_what_is_read_is_written_again(bundle: Path, tmp_path: Path, data: bytes
     agent = tmp_path / "subnet.env"
     agent.write_text("FLANNEL_NETWORK=10.9.0.0/16\nFLANNEL_SUBNET=10.9.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n")
     members = {"type": "flannel", "subnetFile": str(agent), "dataDir": f"{tmp_path}/saved"}
-    told = json.dumps(NETWORK | members | {"delegate": {"type": "spy", "given": "HERE"}}).encode()
-    told = told.replace(b'"HERE"', data)
-    ended = run(bundle, call(told, {"CNI_PATH": str(tmp_path)}, "flannel"))
+    stdin = json.dumps(NETWORK | members | {"delegate": {"type": "spy", "given": "HERE"}}).encode()
+    stdin = stdin.replace(b'"HERE"', data)
+    ended = run(bundle, call(stdin, {"CNI_PATH": str(tmp_path)}, "flannel"))
     assert (ended.status, ended.stdout, ended.stderr) == (0, b'{"cniVersion": "1.1.0"}\n', b"")
     seen = json.loads((tmp_path / "seen").read_bytes())
     assert seen["given"].keys() == json.loads(data.decode("utf-8", "replace")).keys()
     json.dumps(seen, ensure_ascii=False).encode()
     for command in ("CHECK", "DEL"):
-        done = run(bundle, call(told, {"CNI_PATH": str(tmp_path), "CNI_COMMAND": command}, "flannel"))
+        done = run(bundle, call(stdin, {"CNI_PATH": str(tmp_path), "CNI_COMMAND": command}, "flannel"))
         assert (done.status, done.stderr) == (0, b"")
     assert not (tmp_path / "saved" / "c1").exists()
 

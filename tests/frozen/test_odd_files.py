@@ -41,8 +41,8 @@ def test_a_resolv_conf_that_is_no_file_is_told(bundle: Path, odd: Path, tmp_path
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_subnet_file_that_is_no_file_is_told(bundle: Path, odd: Path, verb: str) -> None:
-    told = call(NETWORK | {"subnetFile": str(odd)}, {"CNI_COMMAND": verb}, "flannel")
-    code, message = run(bundle, told).error
+    answer = call(NETWORK | {"subnetFile": str(odd)}, {"CNI_COMMAND": verb}, "flannel")
+    code, message = run(bundle, answer).error
     assert code in (5, 7)
     assert str(odd) in message
 
@@ -83,5 +83,5 @@ def test_a_saved_file_that_is_none_hangs_nobody(
 def test_no_resolver_may_be_said_as_a_device(bundle: Path) -> None:
     """The reference accepts it, too; the allocation goes on to the lease folder."""
     ipam = {"type": "host-local", "subnet": "10.1.2.0/24", "dataDir": "/proc/nowhere", "resolvConf": "/dev/null"}
-    told: Call = call(NETWORK | {"ipam": ipam}, {}, "host-local")
-    assert "leases in /proc/nowhere" in run(bundle, told).error[1]
+    answer: Call = call(NETWORK | {"ipam": ipam}, {}, "host-local")
+    assert "leases in /proc/nowhere" in run(bundle, answer).error[1]

@@ -44,11 +44,11 @@ def network(scene: Path, members: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("program", ["podwire", "bridge", "ptp", "flannel"])
 def test_a_name_with_a_folder_is_executed_by_no_verb(bundle: Path, scene: Path, program: str, name: str) -> None:
     kind = name.format(folder=scene)
-    told = [network(scene, {"ipam": {"type": kind}})]
+    configs = [network(scene, {"ipam": {"type": kind}})]
     if program == "flannel":
-        told.append(network(scene, {"delegate": {"type": kind}}))
+        configs.append(network(scene, {"delegate": {"type": kind}}))
     environment = {"CNI_PATH": f"{scene}/bin"}
-    calls = [call(one, environment | {"CNI_COMMAND": verb}, program) for one in told for verb in VERBS]
+    calls = [call(one, environment | {"CNI_COMMAND": verb}, program) for one in configs for verb in VERBS]
     for one, ended in zip(calls, run_all(bundle, calls), strict=True):
         assert not (scene / "ran").exists(), one
         assert b"Traceback" not in ended.stderr

@@ -51,8 +51,8 @@ class Calls:
         self._wrap = wrap
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._module, name)
-        return self._wrap(f"{STORE}{name}", found) if callable(found) and not isinstance(found, type) else found
+        value = getattr(self._module, name)
+        return self._wrap(f"{STORE}{name}", value) if callable(value) and not isinstance(value, type) else value
 
 
 def wrap_effects(wrap: Wrap) -> None:

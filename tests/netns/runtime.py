@@ -123,7 +123,7 @@ class Attachment(NamedTuple):
 
     def environment(self, verb: str) -> dict[str, str]:
         """Give the variables of one call."""
-        said = {
+        environment = {
             "CNI_COMMAND": verb,
             "CNI_CONTAINERID": self.container,
             "CNI_NETNS": self.netns,
@@ -131,7 +131,7 @@ class Attachment(NamedTuple):
             "CNI_ARGS": self.arguments,
             "CNI_PATH": PLUGINS,
         }
-        return {key: value for key, value in said.items() if value}
+        return {key: value for key, value in environment.items() if value}
 
 
 def attachment(pod: Pod, interface: str = "eth0", arguments: str = "") -> Attachment:
@@ -161,10 +161,10 @@ class Closed(Text):
 
 def serve(environment: Mapping[str, str], config: Json, program: str = "podwire", stdout: Text | None = None) -> Answer:
     """Serve one call in this process, which has to be inside a machine."""
-    said, heard = stdout or Text(), Text()
+    streams, heard = stdout or Text(), Text()
     inherited = {"PATH": os.environ["PATH"]}
-    status = run([program], inherited | dict(environment), Text(json.dumps(config).encode()), said, heard)
-    return Answer(status, said.data.decode(), heard.data.decode())
+    status = run([program], inherited | dict(environment), Text(json.dumps(config).encode()), streams, heard)
+    return Answer(status, streams.data.decode(), heard.data.decode())
 
 
 def _prepared(prepare: Callable[[], object], *arguments: Any) -> Answer:
@@ -191,8 +191,8 @@ class Node:
         prepare: Callable[[], object] | None = None,
     ) -> Answer:
         """Call podwire in a process of its own; `prepare` is called in there first, `extra` is environment."""
-        said = who.environment(verb) if who else {"CNI_COMMAND": verb, "CNI_PATH": PLUGINS}
-        arguments = (said | dict(extra or {}), config, program, stdout)
+        environment = who.environment(verb) if who else {"CNI_COMMAND": verb, "CNI_PATH": PLUGINS}
+        arguments = (environment | dict(extra or {}), config, program, stdout)
         if prepare:
             return self.machine.call(_prepared, prepare, *arguments)
         return self.machine.call(serve, *arguments)

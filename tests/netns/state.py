@@ -59,8 +59,8 @@ def shown(where: Machine | Pod, *command: str) -> Any:
 
 def link(where: Machine | Pod, name: str) -> dict[str, Any]:
     """Give one link with its details, or nothing."""
-    found = [one for one in shown(where, "ip", "-j", "-d", "link") if one["ifname"] == name]
-    return found[0] if found else {}
+    links = [one for one in shown(where, "ip", "-j", "-d", "link") if one["ifname"] == name]
+    return links[0] if links else {}
 
 
 def links(where: Machine | Pod) -> set[str]:
@@ -70,8 +70,8 @@ def links(where: Machine | Pod) -> set[str]:
 
 def routes(where: Machine | Pod, family: int = 4) -> list[dict[str, Any]]:
     """Give the routes that somebody made, of all tables."""
-    found = shown(where, "ip", "-j", "-d", f"-{family}", "route", "show", "table", "all")
-    return [route for route in found if route["protocol"] == "boot"]
+    routes = shown(where, "ip", "-j", "-d", f"-{family}", "route", "show", "table", "all")
+    return [route for route in routes if route["protocol"] == "boot"]
 
 
 def elements(machine: Machine) -> dict[str, str]:
@@ -122,7 +122,7 @@ def _look_for_owners() -> tuple[Any, Any, list[str]]:
 
 def filters_vlans(machine: Machine) -> bool:
     """Tell whether the kernel's bridges know VLANs."""
-    made = machine.run("ip", "link", "add", "probe", "type", "bridge", "vlan_filtering", "1", check=False)
-    if made.returncode == 0:
+    done = machine.run("ip", "link", "add", "probe", "type", "bridge", "vlan_filtering", "1", check=False)
+    if done.returncode == 0:
         machine.run("ip", "link", "delete", "probe")
-    return made.returncode == 0
+    return done.returncode == 0

@@ -48,13 +48,13 @@ def write(machine: Machine, verdict: str, *, outbound: bool, chain: str = ADMIN)
 
 def attach(world: World, **settings: str) -> list[Json]:
     """Attach both; give firewall's configuration for other verbs."""
-    told = []
+    notices = []
     for config, pod in zip((ONE, TWO), world.pods, strict=True):
         called = chain_behind(world.node, config, attachment(pod)) | settings
         world.node.call("ADD", called, attachment(pod), program="firewall").succeeded()
-        told.append(called)
+        notices.append(called)
     settle(world.machine)
-    return told
+    return notices
 
 
 def jumps(machine: Machine, chain: str = ADMIN) -> list[str]:

@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from tests.machine import Machine
 
 
-def near(machine: Machine, wire: str = "uplink") -> list[str]:
+def near(machine: Machine, interface: str = "uplink") -> list[str]:
     """The networks without a gateway, each with its interface."""
 
     def inside() -> list[str]:
         route = RtnlSocket()
         names = {link.ifindex: link.name for link in route.links()}
-        found = routes.host_routes(route, route.ifindex(wire), 0, 4)
+        routes_by_prefix = routes.host_routes(route, route.ifindex(interface), 0, 4)
         route.close()
-        return [f"{net.text} {names[index]}" for net, index in found if index]
+        return [f"{net.text} {names[index]}" for net, index in routes_by_prefix if index]
 
-    found: list[str] = machine.call(inside)
-    return found
+    networks: list[str] = machine.call(inside)
+    return networks
 
 
 def test_only_what_needs_no_gateway_is_near(machine: Machine) -> None:

@@ -69,7 +69,7 @@ def flannel_chains(machine: Machine, program: str, *spaces: tuple[str, str, str,
     note = '-m comment --comment "flanneld forward" -j'
     lines += ["COMMIT", "*filter", ":FLANNEL-FWD - [0:0]", f"-A FORWARD {note} FLANNEL-FWD"]
     for _, net, _, _ in spaces:
-        lines += [f"-A FLANNEL-FWD -{way} {net} {note} ACCEPT" for way in "sd"]
+        lines += [f"-A FLANNEL-FWD -{letters} {net} {note} ACCEPT" for letters in "sd"]
     text = "\n".join([*lines, "COMMIT", ""])
     machine.run("sh", "-ec", f"{program}-restore --noflush <<'END'\n{text}\nEND")
 

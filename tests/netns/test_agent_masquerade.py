@@ -28,10 +28,10 @@ FOREIGN = "add table inet theirs; add chain inet theirs mine; add rule inet thei
 
 def on(act: Callable[[kernel.Host], list[str] | None]) -> list[str]:
     """Inside: acts on the machine, and gives what was done and what people were told."""
-    told: list[str] = []
-    host = kernel.Host(os.environ, told.append)
+    arguments: list[str] = []
+    host = kernel.Host(os.environ, arguments.append)
     try:
-        return [*(act(host) or ()), *told]
+        return [*(act(host) or ()), *arguments]
     finally:
         host.close()
 

@@ -51,9 +51,11 @@ PEERS = {
 def wanted(route: RtnlSocket, family: int, **info: Any) -> vxlan.Device:
     """The device of this test's network."""
     local = parse_ip("192.0.2.1" if family == 4 else "2001:db8:2::1")
-    made = rtnl_overlay.VxlanInfo(1, route.ifindex("uplink"), local, 0, learning=False, gbp=False)._replace(**info)
+    vxlan_info = rtnl_overlay.VxlanInfo(1, route.ifindex("uplink"), local, 0, learning=False, gbp=False)._replace(
+        **info
+    )
     address = parse_net("10.5.1.0/32" if family == 4 else "fd00:5:0:1::/128")
-    return vxlan.Device(NAMES[family], MAC, 1450 if family == 4 else 1430, made, address, "podwired")
+    return vxlan.Device(NAMES[family], MAC, 1450 if family == 4 else 1430, vxlan_info, address, "podwired")
 
 
 @contextmanager
@@ -151,7 +153,7 @@ def test_where_all_is_as_it_should_be_nothing_changes(host: Machine, family: int
 
 @FAMILIES
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "reported"),
     [
         ("ip link set {name} mtu 1400", "had an MTU of 1400"),
         ("ip address add {other} dev {name}", "had the address {other}"),
@@ -160,35 +162,37 @@ def test_where_all_is_as_it_should_be_nothing_changes(host: Machine, family: int
         ("ip link set {name} type vxlan id 1 dev spare", "had another underlay"),
     ],
 )
-def test_what_can_be_set_is_set_and_the_tables_stay(host: Machine, family: int, spoil: str, told: str) -> None:
-    words = {
+def test_what_can_be_set_is_set_and_the_tables_stay(host: Machine, family: int, spoil: str, reported: str) -> None:
+    values = {
         4: {"other": "10.5.77.1/32", "local": "192.0.2.77"},
         6: {"other": "fd00:5:0:77::1/128", "local": "2001:db8:2::77"},
     }[family] | {"name": NAMES[family]}
     host.run("ip", "link", "add", "spare", "type", "bridge")
     before, index = entries(host, family), shown(host, family)["ifindex"]
-    host.run(*spoil.format(**words).split())
-    found, done, _ = host.call(ensure, family, {})
-    assert (found, done) == (index, [f"{NAMES[family]} {told.format(**words)}"])
+    host.run(*spoil.format(**values).split())
+    current, done, _ = host.call(ensure, family, {})
+    assert (current, done) == (index, [f"{NAMES[family]} {reported.format(**values)}"])
     assert entries(host, family) == before
     assert host.call(ensure, family, {})[1:] == ([], 0)
 
 
 @FAMILIES
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "reported"),
     [
         ("ip link set {name} down", "was down"),
         ("ip link set {name} address 0a:00:00:00:00:99", "had the MAC address 0a:00:00:00:00:99"),
         ("ip address del {own} dev {name}", "had no address {own}"),
     ],
 )
-def test_what_the_kernel_drops_with_a_change_is_made_again(host: Machine, family: int, spoil: str, told: str) -> None:
-    words = {"own": "10.5.1.0/32" if family == 4 else "fd00:5:0:1::/128", "name": NAMES[family]}
+def test_what_the_kernel_drops_with_a_change_is_made_again(
+    host: Machine, family: int, spoil: str, reported: str
+) -> None:
+    values = {"own": "10.5.1.0/32" if family == 4 else "fd00:5:0:1::/128", "name": NAMES[family]}
     before, index = entries(host, family), shown(host, family)["ifindex"]
-    host.run(*spoil.format(**words).split())
-    found, done, _ = host.call(ensure, family, {})
-    assert (found, done[-1]) == (index, f"{NAMES[family]} {told.format(**words)}")
+    host.run(*spoil.format(**values).split())
+    current, done, _ = host.call(ensure, family, {})
+    assert (current, done[-1]) == (index, f"{NAMES[family]} {reported.format(**values)}")
     host.call(synchronize, family)
     assert entries(host, family) == before
 
@@ -206,8 +210,8 @@ def test_what_cannot_be_set_is_made_anew(host: Machine, family: int, other: str)
     host.run("ip", "link", "del", name)
     host.run("ip", "link", "add", name, *other.format(local=local).split())
     index = shown(host, family)["ifindex"]
-    found, done, _ = host.call(ensure, family, {})
-    assert found != index
+    current, done, _ = host.call(ensure, family, {})
+    assert current != index
     assert done[0] == f"{name} was not this network's tunnel: recreated"
     host.call(synchronize, family)
     assert entries(host, family) == before
@@ -216,8 +220,8 @@ def test_what_cannot_be_set_is_made_anew(host: Machine, family: int, other: str)
 def test_a_port_that_was_asked_for_is_had(host: Machine) -> None:
     index = shown(host, 4)["ifindex"]
     assert host.call(ensure, 4, {"port": 8472})[:2] == (index, [])
-    found, done, _ = host.call(ensure, 4, {"port": 4789})
-    assert (found != index, done[0]) == (True, "flannel.1 was not this network's tunnel: recreated")
+    current, done, _ = host.call(ensure, 4, {"port": 4789})
+    assert (current != index, done[0]) == (True, "flannel.1 was not this network's tunnel: recreated")
     assert shown(host, 4)["linkinfo"]["info_data"]["port"] == 4789
 
 
@@ -256,7 +260,7 @@ def retired(keep: tuple[str, ...]) -> list[str]:
     ],
 )
 def test_every_deviation_is_mended(host: Machine, family: int, spoil: str) -> None:
-    words = {
+    values = {
         4: {"net": "10.5.2.0/24", "first": "10.5.2.0", "gw": "10.5.2.9", "wire": "192.0.2.2", "other": "192.0.2.9"},
         6: {
             "net": "fd00:5:0:2::/64",
@@ -266,9 +270,9 @@ def test_every_deviation_is_mended(host: Machine, family: int, spoil: str) -> No
             "other": "2001:db8:2::9",
         },
     }[family] | {"name": NAMES[family], "metric": "" if family == 4 else "metric 1024"}
-    words["strange"] = "10.5.66.0/24" if family == 4 else "fd00:5:0:66::/64"
+    values["strange"] = "10.5.66.0/24" if family == 4 else "fd00:5:0:66::/64"
     before = entries(host, family), everything(host, family)
-    host.run(*spoil.replace("ip ", f"ip -{family} ", 1).format(**words).split())
+    host.run(*spoil.replace("ip ", f"ip -{family} ", 1).format(**values).split())
     assert everything(host, family) != before[1]
     assert len(host.call(synchronize, family)) in (1, 2)  # what is strange goes, what is wanted comes
     assert (entries(host, family), everything(host, family)) == before

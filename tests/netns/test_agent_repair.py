@@ -64,7 +64,7 @@ def host(machine: Machine) -> Machine:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reported"),
     [
         ("ip link add br9 type bridge; ip link set {name} master br9", ["flannel.1 was a port of another link"]),
         ("ip link set {name} type vxlan id 1 local 192.0.2.77", ["flannel.1 had another underlay"]),
@@ -82,11 +82,11 @@ def host(machine: Machine) -> Machine:
         ),
     ],
 )
-def test_what_was_changed_is_changed_back(host: Machine, change: str, told: list[str]) -> None:
+def test_what_was_changed_is_changed_back(host: Machine, change: str, reported: list[str]) -> None:
     before = shown(host)
     host.run("sh", "-ec", change.format(name=NAME))
     assert shown(host) != before
-    assert host.call(keep) == told
+    assert host.call(keep) == reported
     assert shown(host) == before
     assert host.call(keep) == []
 
@@ -100,7 +100,7 @@ def test_a_device_that_was_renamed_gives_way_to_one_of_the_right_name(host: Mach
 
 
 @pytest.mark.parametrize(
-    ("foreign", "told"),
+    ("foreign", "reported"),
     [
         (
             "link add foreign type vxlan id 1 dstport 8472 dev uplink",
@@ -118,13 +118,13 @@ def test_a_device_that_was_renamed_gives_way_to_one_of_the_right_name(host: Mach
     ],
 )
 def test_a_device_of_another_in_the_way_is_left_and_named_until_it_goes(
-    machine: Machine, foreign: str, told: str
+    machine: Machine, foreign: str, reported: str
 ) -> None:
     machine.outside()
     machine.run("ip", *foreign.split())
     name = foreign.split()[2]
     for _ in range(2):
-        with pytest.raises(NetlinkError, match=told):
+        with pytest.raises(NetlinkError, match=reported):
             machine.call(keep)
     assert name in machine.run("ip", "link").stdout
     machine.run("ip", "link", "del", name)
@@ -185,7 +185,7 @@ def test_who_attaches_is_not_waited_for(machine: Machine) -> None:
     machine.run("nft", DROP)
     with pytest.raises(TryAgain, match="has to wait"):
         machine.call(lambda: let_through(busy=True))
-    (told,) = machine.call(lambda: let_through(busy=False))
-    assert "policy drop" in told
+    (reported,) = machine.call(lambda: let_through(busy=False))
+    assert "policy drop" in reported
     assert "10.5.0.0/16" in machine.run("nft", "list", "ruleset").stdout
     assert machine.call(lambda: let_through(busy=False)) == []

@@ -28,10 +28,10 @@ def chosen(families: tuple[int, ...], selector: InterfaceSelector) -> dict[str, 
 
 
 def texts(underlay: Underlay) -> dict[str, Any]:
-    found = underlay._asdict()
-    found["addresses"] = [address.text for address in underlay.addresses]
-    found["public_ips"] = [ip.text for ip in underlay.public_ips]
-    return found
+    fields = underlay._asdict()
+    fields["addresses"] = [address.text for address in underlay.addresses]
+    fields["public_ips"] = [ip.text for ip in underlay.public_ips]
+    return fields
 
 
 def ask(machine: Machine, *families: int, **selector: Any) -> dict[str, Any]:
@@ -39,8 +39,8 @@ def ask(machine: Machine, *families: int, **selector: Any) -> dict[str, Any]:
         selector[key] = tuple(selector.get(key, ()))
     selector["public_ips"] = tuple([parse_ip(text) for text in selector.get("public_ips", ())])
     selector["can_reach"] = parse_ip(selector["can_reach"]) if "can_reach" in selector else None
-    found: dict[str, Any] = machine.call(chosen, families or (4,), InterfaceSelector(**selector))
-    return found
+    underlay: dict[str, Any] = machine.call(chosen, families or (4,), InterfaceSelector(**selector))
+    return underlay
 
 
 def own_addresses() -> list[str]:
@@ -63,9 +63,9 @@ def wire(machine: Machine, name: str, *addresses: str) -> Pod:
     return pod
 
 
-def add(machine: Machine, link: str, address: str, *words: str) -> None:
-    nodad = ["nodad"] if ":" in address and "dad" not in words else []
-    rest = [word for word in words if word != "dad"]
+def add(machine: Machine, link: str, address: str, *arguments: str) -> None:
+    nodad = ["nodad"] if ":" in address and "dad" not in arguments else []
+    rest = [word for word in arguments if word != "dad"]
     machine.run("ip", "address", "add", address, "dev", link, *nodad, *rest)
 
 
@@ -77,18 +77,18 @@ def host(machine: Machine) -> Machine:
     return machine
 
 
-def default(machine: Machine, via: str, *words: str) -> None:
+def default(machine: Machine, via: str, *arguments: str) -> None:
     family = "-6" if ":" in via else "-4"
-    machine.run("ip", family, "route", "add", "default", "via", via, *words)
+    machine.run("ip", family, "route", "add", "default", "via", via, *arguments)
 
 
 def test_the_default_route_decides_where_nothing_is_wished_for(host: Machine) -> None:
     default(host, "198.51.100.254")
-    found = ask(host)
+    underlay = ask(host)
     index = int(host.run("cat", "/sys/class/net/west/ifindex").stdout)
-    assert (found["name"], found["ifindex"], found["mtu"]) == ("west", index, 1500)
-    assert (found["addresses"], found["public_ips"]) == ([f"{WEST}/24"], [WEST])
-    assert found["reason"] == f"west with {WEST}, by the default route"
+    assert (underlay["name"], underlay["ifindex"], underlay["mtu"]) == ("west", index, 1500)
+    assert (underlay["addresses"], underlay["public_ips"]) == ([f"{WEST}/24"], [WEST])
+    assert underlay["reason"] == f"west with {WEST}, by the default route"
 
 
 def test_of_several_default_routes_that_of_the_lowest_metric_decides(host: Machine) -> None:
@@ -109,17 +109,17 @@ def test_a_default_route_of_another_table_or_that_leads_nowhere_does_not_count(h
 
 @pytest.mark.parametrize(("family", "hops"), [(4, ("198.51.100.254", "192.0.2.254")), (6, ("2001:db8:3::fe",))])
 def test_of_several_next_hops_the_first_decides(host: Machine, family: int, hops: tuple[str, ...]) -> None:
-    words = [word for hop in hops for word in ("nexthop", "via", hop)]
-    host.run("ip", f"-{family}", "route", "add", "default", *words)
+    arguments = [word for hop in hops for word in ("nexthop", "via", hop)]
+    host.run("ip", f"-{family}", "route", "add", "default", *arguments)
     assert ask(host, family)["name"] == "west"
 
 
 def test_two_families_are_on_the_interface_of_both_default_routes(host: Machine) -> None:
     default(host, "198.51.100.254")
     default(host, "2001:db8:3::fe")
-    found = ask(host, 4, 6)
-    assert (found["name"], found["addresses"]) == ("west", [f"{WEST}/24", f"{WEST6}/64"])
-    assert found["public_ips"] == [WEST, WEST6]
+    underlay = ask(host, 4, 6)
+    assert (underlay["name"], underlay["addresses"]) == ("west", [f"{WEST}/24", f"{WEST6}/64"])
+    assert underlay["public_ips"] == [WEST, WEST6]
 
 
 def test_default_routes_by_different_interfaces_are_refused_with_the_way_out(host: Machine) -> None:
@@ -156,14 +156,14 @@ def test_the_own_tunnel_and_the_pods_bridge_are_taken_by_name_alone(host: Machin
 
 def test_the_first_name_that_fits_decides(host: Machine) -> None:
     wire(host, "bare")
-    found = ask(host, names=["absent", "bare", "203.0.113.9", "west", "east"], patterns=["east"])
-    assert (found["name"], found["reason"]) == ("west", f"west with {WEST}, by --iface west")
+    underlay = ask(host, names=["absent", "bare", "203.0.113.9", "west", "east"], patterns=["east"])
+    assert (underlay["name"], underlay["reason"]) == ("west", f"west with {WEST}, by --iface west")
 
 
 def test_an_interface_is_named_by_an_address_too_and_that_one_is_taken(host: Machine) -> None:
     add(host, "west", "198.51.100.7/24")
-    found = ask(host, 4, 6, names=["198.51.100.7"])
-    assert (found["name"], found["addresses"]) == ("west", ["198.51.100.7/24", f"{WEST6}/64"])
+    underlay = ask(host, 4, 6, names=["198.51.100.7"])
+    assert (underlay["name"], underlay["addresses"]) == ("west", ["198.51.100.7/24", f"{WEST6}/64"])
     add(host, "east", "2001:db8:2::7/64")
     assert ask(host, 4, 6, names=["2001:db8:2::7"])["addresses"] == [f"{EAST}/24", "2001:db8:2::7/64"]
 
@@ -174,12 +174,12 @@ def test_every_wish_that_came_to_nothing_is_told(host: Machine) -> None:
     host.run("ip", "-6", "address", "flush", "dev", "east")
     with pytest.raises(NoUnderlay) as caught:
         ask(host, 4, 6, names=["absent", "east"], patterns=["^north"], can_reach="203.0.113.9")
-    told = str(caught.value)
-    assert "there is no interface absent (--iface absent)" in told
-    assert "east (--iface east) has no usable IPv6 address" in told
-    assert "no interface with all addresses matches --iface-regex ^north" in told
-    assert "east (the route to 203.0.113.9 (--iface-can-reach)) has no usable IPv6 address" in told
-    assert f"--iface chooses one of: west ({WEST} and {WEST6})" in told
+    message = str(caught.value)
+    assert "there is no interface absent (--iface absent)" in message
+    assert "east (--iface east) has no usable IPv6 address" in message
+    assert "no interface with all addresses matches --iface-regex ^north" in message
+    assert "east (the route to 203.0.113.9 (--iface-can-reach)) has no usable IPv6 address" in message
+    assert f"--iface chooses one of: west ({WEST} and {WEST6})" in message
 
 
 @pytest.mark.parametrize(
@@ -216,9 +216,9 @@ def test_an_address_that_matches_comes_before_a_name_that_does(host: Machine) ->
 def test_the_way_to_an_address_decides_and_gives_the_source(host: Machine) -> None:
     add(host, "west", "198.51.100.7/24")
     host.run("ip", "route", "add", "203.0.113.0/24", "via", "198.51.100.254", "src", "198.51.100.7")
-    found = ask(host, can_reach="203.0.113.9")
-    assert (found["name"], found["addresses"]) == ("west", ["198.51.100.7/24"])
-    assert found["reason"] == "west with 198.51.100.7, by the route to 203.0.113.9 (--iface-can-reach)"
+    underlay = ask(host, can_reach="203.0.113.9")
+    assert (underlay["name"], underlay["addresses"]) == ("west", ["198.51.100.7/24"])
+    assert underlay["reason"] == "west with 198.51.100.7, by the route to 203.0.113.9 (--iface-can-reach)"
     assert ask(host, 4, 6, can_reach="2001:db8:2::99")["addresses"] == [f"{EAST}/24", f"{EAST6}/64"]
 
 
@@ -233,8 +233,8 @@ def test_an_address_that_there_is_no_way_to_is_told(host: Machine) -> None:
 
 def test_a_public_address_alone_is_looked_up(host: Machine) -> None:
     default(host, "192.0.2.254")
-    found = ask(host, 4, 6, public_ips=[WEST])
-    assert (found["name"], found["public_ips"]) == ("west", [WEST, WEST6])
+    underlay = ask(host, 4, 6, public_ips=[WEST])
+    assert (underlay["name"], underlay["public_ips"]) == ("west", [WEST, WEST6])
     assert ask(host, 4, 6, public_ips=[WEST6])["addresses"] == [f"{WEST}/24", f"{WEST6}/64"]
     with pytest.raises(NoUnderlay, match=r"no interface has 203\.0\.113\.7 \(--public-ip\).*by --iface as well"):
         ask(host, public_ips=["203.0.113.7"])
@@ -248,15 +248,15 @@ def test_a_public_address_of_a_family_that_the_network_lacks_does_not_count(host
 
 
 def test_a_public_address_beside_an_interface_is_one_behind_which_it_is_translated(host: Machine) -> None:
-    found = ask(host, names=["west"], public_ips=["203.0.113.7"])
-    assert (found["addresses"], found["public_ips"]) == ([f"{WEST}/24"], ["203.0.113.7"])
-    assert found["reason"].endswith("; other nodes reach it by 203.0.113.7")
+    underlay = ask(host, names=["west"], public_ips=["203.0.113.7"])
+    assert (underlay["addresses"], underlay["public_ips"]) == ([f"{WEST}/24"], ["203.0.113.7"])
+    assert underlay["reason"].endswith("; other nodes reach it by 203.0.113.7")
 
 
 def test_a_public_address_that_the_interface_has_is_its_address(host: Machine) -> None:
     add(host, "west", "198.51.100.7/24")
-    found = ask(host, names=["west"], public_ips=["198.51.100.7"])
-    assert (found["addresses"], found["public_ips"]) == (["198.51.100.7/24"], ["198.51.100.7"])
+    underlay = ask(host, names=["west"], public_ips=["198.51.100.7"])
+    assert (underlay["addresses"], underlay["public_ips"]) == (["198.51.100.7/24"], ["198.51.100.7"])
 
 
 LASTING, FADING, GIVEN_UP = (), ("valid_lft", "900", "preferred_lft", "900"), ("preferred_lft", "0")
@@ -321,8 +321,8 @@ def test_the_loopback_address_counts_only_if_its_interface_is_named(machine: Mac
 
 
 def test_the_local_addresses_are_those_of_all_interfaces(host: Machine) -> None:
-    found = host.call(own_addresses)
-    assert {EAST, WEST, EAST6, WEST6, "127.0.0.1"} <= set(found)
+    addresses = host.call(own_addresses)
+    assert {EAST, WEST, EAST6, WEST6, "127.0.0.1"} <= set(addresses)
 
 
 def questions(families: tuple[int, ...]) -> int:

@@ -184,8 +184,8 @@ def test_a_route_is_as_asked(machine: Machine, node: Node, route: Json, family: 
     pod = machine.pod()
     config = network(isGateway=True, ipam={**DUAL, "routes": [route]})
     node.add(config, attachment(pod))
-    (found,) = routes(pod, family)
-    assert {key: found.get(key) for key in shows} == shows
+    (present,) = routes(pod, family)
+    assert {key: present.get(key) for key in shows} == shows
     assert node.check(config, attachment(pod)).status == 0
 
 
@@ -309,8 +309,8 @@ def test_the_containers_settings_are_those_of_the_reference(machine: Machine, no
         "ipv6/conf/eth0/accept_dad": "1" if detect else "0",
     }
     assert {key: setting(pod, key) for key in keys} == keys
-    found = shown(pod, "ip", "-j", "-6", "address", "show", "dev", "eth0")[0]["addr_info"]
-    assert not any(address.get("tentative") for address in found if address["scope"] == "global")
+    addresses = shown(pod, "ip", "-j", "-6", "address", "show", "dev", "eth0")[0]["addr_info"]
+    assert not any(address.get("tentative") for address in addresses if address["scope"] == "global")
 
 
 def test_a_duplicate_address_is_refused_where_asked_and_undone(machine: Machine, node: Node) -> None:
@@ -379,8 +379,10 @@ def test_another_allocator_is_executed_with_the_complete_configuration(fake: Mac
     assert result["dns"] == {"domain": "example"}
     assert pod.addresses() == ["10.1.2.77/24"]
     assert json.loads(fake.run("cat", "/run/ipam/ADD.stdin").stdout) == DELEGATING
-    told = dict(line.split("=", 1) for line in fake.run("cat", "/run/ipam/ADD.env").stdout.splitlines() if "=" in line)
-    assert who.environment("ADD").items() <= told.items()
+    environment = dict(
+        line.split("=", 1) for line in fake.run("cat", "/run/ipam/ADD.env").stdout.splitlines() if "=" in line
+    )
+    assert who.environment("ADD").items() <= environment.items()
     assert node.check(DELEGATING, who).status == 0
     node.delete(DELEGATING, who)
     assert elements(fake) == {}
@@ -389,7 +391,7 @@ def test_another_allocator_is_executed_with_the_complete_configuration(fake: Mac
 
 
 @pytest.mark.parametrize(
-    ("answer", "fails", "code", "said"),
+    ("answer", "fails", "code", "error"),
     [
         ('{"code": 11, "msg": "come back later", "details": "full"}', True, 11, "come back later"),
         ("not JSON", True, 100, "ended with status 1"),
@@ -399,7 +401,7 @@ def test_another_allocator_is_executed_with_the_complete_configuration(fake: Mac
     ],
 )
 def test_what_another_allocator_gets_wrong_is_undone(
-    fake: Machine, node: Node, answer: str, code: int, said: str, *, fails: bool
+    fake: Machine, node: Node, answer: str, code: int, error: str, *, fails: bool
 ) -> None:
     write(fake, "/run/ipam/ADD.answer", answer)
     if fails:
@@ -408,7 +410,7 @@ def test_what_another_allocator_gets_wrong_is_undone(
     before = whole(fake)
     refused = node.call("ADD", DELEGATING, who)
     assert refused.code == code
-    assert said in refused.message
+    assert error in refused.message
     assert difference(before, whole(fake)) == []
     assert calls(fake) == ["ADD", "DEL"]
 
@@ -499,8 +501,8 @@ def test_vlans_are_those_of_the_port(machine: Machine, node: Node) -> None:
     pod = machine.pod()
     result = node.add(config, attachment(pod))
     (port,) = owners(machine)
-    (found,) = shown(machine, "bridge", "-j", "vlan", "show", "dev", port)
-    members = {entry["vlan"]: entry.get("flags", []) for entry in found["vlans"]}
+    (vlans,) = shown(machine, "bridge", "-j", "vlan", "show", "dev", port)
+    members = {entry["vlan"]: entry.get("flags", []) for entry in vlans["vlans"]}
     assert members == {100: ["PVID", "Egress Untagged"], 7: [], 10: [], 11: [], 12: []}
     assert result["interfaces"][3]["name"] == "cni0.100"
     machine.serve(8080)

@@ -69,8 +69,8 @@ def test_the_huge_burst_that_containerd_sends_is_accepted(machine: Machine, node
 def test_the_answer_names_the_ifb_last(machine: Machine, node: Node) -> None:
     pod = machine.pod("pod")
     result = node.add(LIMITED, attachment(pod))
-    told = result["interfaces"][-1]
-    assert link(machine, told["name"])["address"] == told["mac"]
+    last = result["interfaces"][-1]
+    assert link(machine, last["name"])["address"] == last["mac"]
     assert [ip["interface"] for ip in result["ips"]] == [2]
 
 
@@ -85,8 +85,8 @@ def test_half_a_limit_is_refused(machine: Machine, node: Node, wrong: dict[str, 
 
 
 @pytest.mark.parametrize("gone", ["nothing", "the interface", "the namespace", "the ifb"])
-@pytest.mark.parametrize("told", ["everything", "nothing"])
-def test_a_delete_leaves_nothing_whatever_was_gone(machine: Machine, node: Node, gone: str, told: str) -> None:
+@pytest.mark.parametrize("removed", ["everything", "nothing"])
+def test_a_delete_leaves_nothing_whatever_was_gone(machine: Machine, node: Node, gone: str, removed: str) -> None:
     pod = machine.pod("pod")
     node.add(LIMITED, attachment(machine.pod("other")))
     before = whole(machine)
@@ -101,8 +101,8 @@ def test_a_delete_leaves_nothing_whatever_was_gone(machine: Machine, node: Node,
         others = [name for name in links(machine) if name != result["interfaces"][1]["name"]]
         machine.wait_for_links(*others)
         netns = ""
-    config = node.with_result(LIMITED, attachment(pod)) if told == "everything" else {**LIMITED}
-    if told == "nothing":
+    config = node.with_result(LIMITED, attachment(pod)) if removed == "everything" else {**LIMITED}
+    if removed == "nothing":
         config.pop("runtimeConfig")
     for _ in range(2):
         node.call("DEL", config, Attachment("pod", netns)).succeeded()
@@ -120,7 +120,7 @@ def test_a_collection_takes_ifbs_whose_containers_are_gone(machine: Machine, nod
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("spoil", "difference"),
     [
         ("tc qdisc delete dev {host} root", "does not limit the bandwidth"),
         ("tc qdisc delete dev {host} ingress", "does not pass"),
@@ -132,13 +132,13 @@ def test_a_collection_takes_ifbs_whose_containers_are_gone(machine: Machine, nod
         ("ip link set {ifb} down", "is down"),
     ],
 )
-def test_a_check_notices_what_is_no_longer_limited(machine: Machine, node: Node, spoil: str, words: str) -> None:
+def test_a_check_notices_what_is_no_longer_limited(machine: Machine, node: Node, spoil: str, difference: str) -> None:
     pod = machine.pod("pod")
     who = attachment(pod)
     result = node.add(LIMITED, who)
     assert node.check(LIMITED, who).code == 0
     machine.run(*spoil.format(host=result["interfaces"][1]["name"], ifb=result["interfaces"][-1]["name"]).split())
-    assert words in node.check(LIMITED, who).message
+    assert difference in node.check(LIMITED, who).message
 
 
 def test_the_chained_plugin_limits_what_another_attached(machine: Machine, node: Node) -> None:

@@ -43,8 +43,8 @@ class Chain:
 
     def add(self) -> Json:
         for program, config in self.plugins:
-            told = {**config, "prevResult": self.result} if self.result else config
-            self.result = self.node.call("ADD", told, self.who, program=program).succeeded().content
+            request = {**config, "prevResult": self.result} if self.result else config
+            self.result = self.node.call("ADD", request, self.who, program=program).succeeded().content
         return self.result
 
     def check(self) -> list[str]:
@@ -67,28 +67,28 @@ def test_what_a_later_plugin_changes_is_no_fault_of_an_earlier_ones(
 ) -> None:
     if version != "1.1.0" and len([one for one in later if one[0] == "tuning"]) > 1:
         later = [("tuning", {**one, "mtu": 0}) for _, one in later]  # that the first is no longer so, nothing tells
-    made = chain(machine, node, version, FIRST["bridge"], *later)
-    made.add()
-    assert made.check() == [""] * len(made.plugins)
+    attached = chain(machine, node, version, FIRST["bridge"], *later)
+    attached.add()
+    assert attached.check() == [""] * len(attached.plugins)
 
 
 @pytest.mark.parametrize(("program", "first"), FIRST.values(), ids=FIRST)
 def test_so_it_is_for_every_plugin_that_attaches(machine: Machine, node: Node, program: str, first: Json) -> None:
-    made = chain(machine, node, "1.1.0", (program, first), *LATER["everything"])
-    made.add()
-    assert made.check() == ["", ""]
-    machine.run("ip", "-n", made.who.container, "link", "set", "eth0", "mtu", "1300")
-    assert all("1300" in said for said in made.check())
+    attached = chain(machine, node, "1.1.0", (program, first), *LATER["everything"])
+    attached.add()
+    assert attached.check() == ["", ""]
+    machine.run("ip", "-n", attached.who.container, "link", "set", "eth0", "mtu", "1300")
+    assert all("1300" in messages for messages in attached.check())
 
 
 @pytest.mark.parametrize("version", ["0.4.0", "1.0.0"])
 def test_without_the_mtu_in_the_answer_the_last_that_set_it_finds_a_change(
     machine: Machine, node: Node, version: str
 ) -> None:
-    made = chain(machine, node, version, FIRST["bridge"], *LATER["mtu"])
-    made.add()
-    machine.run("ip", "-n", made.who.container, "link", "set", "eth0", "mtu", "1300")
-    assert ["1300" in said for said in made.check()] == [False, True]
+    attached = chain(machine, node, version, FIRST["bridge"], *LATER["mtu"])
+    attached.add()
+    machine.run("ip", "-n", attached.who.container, "link", "set", "eth0", "mtu", "1300")
+    assert ["1300" in messages for messages in attached.check()] == [False, True]
 
 
 def mtus(answer: Json) -> dict[str, Any]:
@@ -100,9 +100,9 @@ def mtus(answer: Json) -> dict[str, Any]:
 def test_the_answer_tells_the_mtu_of_each_interface(
     machine: Machine, node: Node, program: str, first: Json, mtu: int
 ) -> None:
-    made = chain(machine, node, "1.1.0", (program, {**first, "mtu": mtu}))
-    answered = mtus(made.add())
-    pod = machine.pods[made.who.container]
+    attached = chain(machine, node, "1.1.0", (program, {**first, "mtu": mtu}))
+    answered = mtus(attached.add())
+    pod = machine.pods[attached.who.container]
     assert answered == {name: link(pod if name == "eth0" else machine, name)["mtu"] for name in answered}
     assert answered["eth0"] == (mtu or 1500)
 
@@ -116,16 +116,16 @@ def test_that_of_a_bridge_is_its_own(machine: Machine, node: Node) -> None:
 
 
 def test_chained_plugins_hand_it_on_and_bring_it_up_to_date(machine: Machine, node: Node) -> None:
-    made = chain(machine, node, "1.1.0", FIRST["bridge"], *LATER["limits"], ("portmap", {}))
-    answered = mtus(made.add())
+    attached = chain(machine, node, "1.1.0", FIRST["bridge"], *LATER["limits"], ("portmap", {}))
+    answered = mtus(attached.add())
     assert answered.pop("cni0") == answered.pop("eth0") + 50 == 1450
     assert set(answered.values()) == {1450}
 
 
 @pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0"])
 def test_older_versions_do_not_know_it(machine: Machine, node: Node, version: str) -> None:
-    made = chain(machine, node, version, FIRST["bridge"], *LATER["limits"])
-    assert set(mtus(made.add()).values()) == {None}
+    attached = chain(machine, node, version, FIRST["bridge"], *LATER["limits"])
+    assert set(mtus(attached.add()).values()) == {None}
 
 
 def test_loopback_tells_it_as_well(machine: Machine) -> None:

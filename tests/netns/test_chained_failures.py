@@ -41,9 +41,9 @@ class Chain:
         return pod
 
     def call(self, verb: str, name: str, program: str, *, stdout: Any = None, **settings: object) -> Answer:
-        told = {**network(name, type=program), "prevResult": self.results[name], **settings}
+        request = {**network(name, type=program), "prevResult": self.results[name], **settings}
         who = Attachment(name, self.machine.pods[name].path)
-        return self.node.call(verb, told, who, program=program, stdout=stdout)
+        return self.node.call(verb, request, who, program=program, stdout=stdout)
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def chain(machine: Machine, node: Node) -> Chain:
 
 
 def ports(*mappings: tuple[int, str], **settings: object) -> Json:
-    told = [{"hostPort": port, "containerPort": 80, "protocol": "tcp", "hostIP": ip} for port, ip in mappings]
-    return {"runtimeConfig": {"portMappings": told}, **settings}
+    port_mappings = [{"hostPort": port, "containerPort": 80, "protocol": "tcp", "hostIP": ip} for port, ip in mappings]
+    return {"runtimeConfig": {"portMappings": port_mappings}, **settings}
 
 
 @pytest.mark.parametrize("special", [{}, {"markMasqBit": 9}, {"conditionsV4": ["tcp", "sport", "!=", "1"]}])

@@ -89,12 +89,12 @@ def failed_adds(
 
 def culprits(install: Install, fault: Fault, scene: Scene, numbers: Iterable[int]) -> list[str]:
     """Repeat faults one by one, to tell which of them left something."""
-    found = []
+    names = []
     for number in numbers:
         cases, before, after = failed_adds(install, fault, scene, [number])
         if changed := difference(before, after):
-            found.append("\n".join([str(cases[0]), *changed]))
-    return found
+            names.append("\n".join([str(cases[0]), *changed]))
+    return names
 
 
 def anything(name: str) -> bool:

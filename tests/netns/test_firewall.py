@@ -141,13 +141,13 @@ class Street(NamedTuple):
 
 
 def street(machine: Machine, node: Node, policy: str) -> Street:
-    found = Street(*[machine.pod(name) for name in Street._fields])
+    pods = Street(*[machine.pod(name) for name in Street._fields])
     free = network("free", bridge="br-free", isDefaultGateway=True, ipam=host_local([{"subnet": "10.7.0.0/24"}]))
-    for pod, config in zip(found, (ONE, ONE, TWO, free), strict=True):
+    for pod, config in zip(pods, (ONE, ONE, TWO, free), strict=True):
         pod.serve(8080)
         chain_behind(node, config, attachment(pod), "" if config is free else policy)
     settle(machine)
-    return found
+    return pods
 
 
 @pytest.mark.parametrize("filtering", [False, True], ids=["frames", "br_netfilter"])
@@ -223,8 +223,8 @@ def test_a_port_is_isolated_and_stays_what_else_it_is(machine: Machine, node: No
     who = attachment(machine.pod())
     called = chain_behind(node, {**ONE, "hairpinMode": True}, who, "isolated")
     port = called["prevResult"]["interfaces"][1]["name"]
-    told = link(machine, port)["linkinfo"]["info_slave_data"]
-    assert (told["hairpin"], told["isolated"]) == (True, True)
+    port_data = link(machine, port)["linkinfo"]["info_slave_data"]
+    assert (port_data["hairpin"], port_data["isolated"]) == (True, True)
     machine.run("bridge", "link", "set", "dev", port, "isolated", "off")
     missed = node.call("CHECK", called, who, program="firewall")
     assert (missed.code, f"{port} is not an isolated port" in missed.message) == (101, True)

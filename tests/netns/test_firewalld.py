@@ -20,8 +20,8 @@ CHAIN = network("net", type="bridge", isDefaultGateway=True, ipMasq=True, ipam=D
 OURS = ["10.1.2.2/32", "2001:db8:1::2/128"]
 
 
-def call(node: Node, verb: str, result: Json, who: Attachment, **told: object) -> Answer:
-    config = network("net", type="firewall", prevResult=result) | told
+def call(node: Node, verb: str, result: Json, who: Attachment, **request: object) -> Answer:
+    config = network("net", type="firewall", prevResult=result) | request
     return node.call(verb, config, who, program="firewall")
 
 

@@ -173,11 +173,11 @@ def test_two_networks_of_one_container_are_told_apart(machine: Machine, node: No
 @pytest.mark.usefixtures("agent")
 def test_ports_reach_a_delegate_that_knows_them(machine: Machine, node: Node) -> None:
     ports = {"portMappings": [{"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp"}]}
-    told = {"delegate": {"type": "podwire"}, "capabilities": {"portMappings": True}, "runtimeConfig": ports}
+    config = {"delegate": {"type": "podwire"}, "capabilities": {"portMappings": True}, "runtimeConfig": ports}
     pod = machine.pod("pod")
-    flannel(node, "ADD", attachment(pod), **told)
+    flannel(node, "ADD", attachment(pod), **config)
     assert "hostports4 6 8080" in held_by(machine, "pod/eth0")
-    flannel(node, "DEL", attachment(pod), **told)
+    flannel(node, "DEL", attachment(pod), **config)
     assert held_by(machine, "pod/eth0") == []
 
 
@@ -206,8 +206,8 @@ def test_any_other_plugin_is_executed(machine: Machine, node: Node) -> None:
     result = flannel(node, "ADD", attachment(pod), delegate={"type": "other", "vlan": 5})
     assert result["ips"] == [{"address": "10.244.1.9/24"}]
     flannel(node, "DEL", attachment(pod), delegate={"type": "other"})
-    told = json.loads(machine.run("cat", "/run/delegated.DEL").stdout)
-    assert (told["type"], told["vlan"], told["name"]) == ("other", 5, "cbr0")
+    delegated = json.loads(machine.run("cat", "/run/delegated.DEL").stdout)
+    assert (delegated["type"], delegated["vlan"], delegated["name"]) == ("other", 5, "cbr0")
 
 
 @pytest.mark.usefixtures("agent")

@@ -285,8 +285,8 @@ def test_containers_that_come_together_make_the_rules_once(machine: Machine, nod
     drop(machine, "inet")
     started = [node.start("ADD", PLAIN, attachment(machine.pod())) for _ in range(8)]
     for process in started:
-        said, _ = process.communicate()
-        assert process.returncode == 0, said
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
     assert rules(machine).count("saddr 10.1.2.0/24") == rules(machine).count(f"jump {CHAIN}") == 1
 
 
@@ -477,12 +477,12 @@ def test_status_names_a_chain_that_drops_and_is_not_podwires_to_mend(
     if rule:
         machine.run("nft", f"add rule inet myfw forward {rule}")
     answer = node.call("STATUS", ONE)
-    said = (50, f"chain forward of table inet myfw {BLAME}")
-    assert (answer.code, answer.message) == (said if blamed else (0, ""))
+    expected = (50, f"chain forward of table inet myfw {BLAME}")
+    assert (answer.code, answer.message) == (expected if blamed else (0, ""))
     assert node.call("STATUS", ONE, program="bridge").status == 0
     # Behind a plugin that is not known, the container's interface may be eth0.
     chained = node.call("STATUS", network(), program="firewall")
-    assert (chained.code, chained.message) == (said if blamed and "eth0" not in rule else (0, ""))
+    assert (chained.code, chained.message) == (expected if blamed and "eth0" not in rule else (0, ""))
 
 
 REJECTS = {
@@ -555,7 +555,7 @@ def test_an_administrators_chain_of_the_older_iptables_is_told_to_have_no_effect
     who = attachment(machine.pod())
     called = network(prevResult=node.add(ONE, who, program="bridge"))
     machine.run("iptables-legacy", "-N", "CNI-ADMIN")
-    told = node.call("ADD", called, who, program="firewall").succeeded().stderr
-    assert "chain CNI-ADMIN of table filter of iptables-legacy has no effect" in told
+    notices = node.call("ADD", called, who, program="firewall").succeeded().stderr
+    assert "chain CNI-ADMIN of table filter of iptables-legacy has no effect" in notices
     machine.run("iptables-legacy", "-I", "FORWARD", "-j", "CNI-ADMIN")
     assert node.call("ADD", called, who, program="firewall").succeeded().stderr == ""

@@ -120,9 +120,9 @@ def test_gc_is_handed_on_to_another_allocator(machine: Machine, node: Node) -> N
         stdin='#!/bin/sh\necho "$CNI_COMMAND" >> /run/calls\ncat >> /run/calls\n',
     )
     collect(node, network(ipam={"type": "other-ipam"}), new=LIVING)
-    said = machine.run("cat", "/run/calls").stdout
-    assert said.startswith("GC\n")
-    assert '"living"' in said
+    calls = machine.run("cat", "/run/calls").stdout
+    assert calls.startswith("GC\n")
+    assert '"living"' in calls
 
 
 TINY = host_local([{"subnet": "10.1.2.0/30"}])  # one address besides the gateway

@@ -54,9 +54,9 @@ def held(machine: Machine, path: str, *as_whom: str) -> Iterator[str]:
 
 def lock_path(machine: Machine) -> str:
     """Returns the path of the machine's lock, once it was used."""
-    found = machine.run("sh", "-c", f"ls {RUN}/lock-*").stdout.split()
-    assert len(found) == 1
-    return found[0]
+    paths = machine.run("sh", "-c", f"ls {RUN}/lock-*").stdout.split()
+    assert len(paths) == 1
+    return paths[0]
 
 
 def name_of_lock() -> str:
@@ -101,8 +101,8 @@ def test_others_cannot_open_it(machine: Machine, node: Node) -> None:
 def test_what_others_lock_holds_nobody_up(machine: Machine, node: Node) -> None:
     """The namespace itself can be opened by everybody."""
     who = attachment(machine.pod())
-    with held(machine, "/proc/self/ns/net", *NOBODY) as said:
-        assert said == "held"
+    with held(machine, "/proc/self/ns/net", *NOBODY) as holder:
+        assert holder == "held"
         node.add(PLAIN, who, prepare=impatient)
         node.call("DEL", PLAIN, who, prepare=impatient).succeeded()
 
@@ -180,11 +180,11 @@ def file(tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 def test_a_wait_has_a_bound_and_its_end_names_lock_and_holder(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "WAIT_SECONDS", 0.1)
-    with pytest.raises(TryAgain) as found:
+    with pytest.raises(TryAgain) as caught:
         locks.acquire(file, LOCK_EX, "/leases/lock")
-    assert found.value.code == 11
-    assert "/leases/lock: not free within" in found.value.message
-    assert f"held by process {os.getpid()} (" in found.value.message
+    assert caught.value.code == 11
+    assert "/leases/lock: not free within" in caught.value.message
+    assert f"held by process {os.getpid()} (" in caught.value.message
 
 
 def test_a_wait_ends_at_a_signal_that_came_before_it_or_during_it(file: int) -> None:
@@ -242,9 +242,9 @@ def test_a_program_that_waits_hears_sigterm(machine: Machine, node: Node, which:
         running = node.start("ADD", PLAIN, who)
         (number,) = until(lambda: _waiting(machine), "the ADD waits")
         machine.run("sh", "-c", f"kill -TERM {number}")
-        said, _ = running.communicate(timeout=20)
-    assert b'"code":11' in said
-    assert path.encode() in said
+        output, _ = running.communicate(timeout=20)
+    assert b'"code":11' in output
+    assert path.encode() in output
     assert difference(before, whole(machine)) == []
 
 

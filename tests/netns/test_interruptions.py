@@ -41,8 +41,8 @@ def execute(who: Attachment, config: Json, shell: str = 'exec "$@"', delay: floa
         if delay >= 0:
             time.sleep(delay)
             process.terminate()
-        said, heard = process.communicate(timeout=30)
-    return Answer(process.returncode, said.decode(), heard.decode())
+        output, heard = process.communicate(timeout=30)
+    return Answer(process.returncode, output.decode(), heard.decode())
 
 
 def test_an_answer_that_nobody_reads_undoes_the_add(machine: Machine, node: Node) -> None:

@@ -149,9 +149,9 @@ def test_all_differences_are_named_at_once(machine: Machine, node: Node) -> None
     pod.run("ip", "address", "flush", "dev", "eth0")
     machine.run("nft", "flush", "ruleset")
     machine.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
-    said = node.check(MASQUERADED, who).message
+    message = node.check(MASQUERADED, who).message
     for named in ("10.1.2.2/24", "2001:db8:1::2/64", "masquerade of", "ip_forward"):
-        assert named in said
+        assert named in message
 
 
 @pytest.mark.parametrize(

@@ -232,11 +232,11 @@ def test_an_address_that_another_container_claims_twice_has_one_element(machine:
     """Two networks with the same subnet: the second holder of an address owns the element, and DEL of the first
     does not take it.
     """
-    here, there = machine.pod("here"), machine.pod("there")
+    first, second = machine.pod("here"), machine.pod("there")
     one, two = (network(name, bridge=f"br-{name}", ipMasq=True, ipam=host_local(IPV4)) for name in ("one", "two"))
-    node.add(one, Attachment("here", here.path))
-    node.add(two, Attachment("there", there.path))
-    node.delete(one, Attachment("here", here.path))
+    node.add(one, Attachment("here", first.path))
+    node.add(two, Attachment("there", second.path))
+    node.delete(one, Attachment("here", first.path))
     assert elements(machine) == {"masquerade4 10.1.2.2": "there/eth0"}
 
 

@@ -47,8 +47,8 @@ SUCCESSIONS: dict[str, tuple[Json, Json, str]] = {
 
 def known(where: Machine | Pod, address: str, family: int) -> str:
     """Give the MAC address that is remembered for an address."""
-    found = shown(where, "ip", "-j", f"-{family}", "neighbour", "show", address)
-    return found[0].get("lladdr", "") if found else ""
+    entries = shown(where, "ip", "-j", f"-{family}", "neighbour", "show", address)
+    return entries[0].get("lladdr", "") if entries else ""
 
 
 def pinned(where: Machine | Pod, address: str, family: int, device: str) -> None:

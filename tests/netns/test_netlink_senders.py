@@ -33,10 +33,10 @@ def attacked() -> list[object]:
     route, rules = RtnlSocket(), Netlink(NETLINK_NETFILTER)
     events = Events(0, (RTNLGRP_LINK,), route)
     refused = [sent_to(route.port, 0), sent_to(rules.port, NETLINK_NETFILTER), sent_to(events.port, 0)]
-    found = [*refused, [link.name for link in route.links()], rules.dump(*all_chains()), events.read()]
+    received = [*refused, [link.name for link in route.links()], rules.dump(*all_chains()), events.read()]
     for one in (route, rules, events):
         one.close()
-    return found
+    return received
 
 
 def test_messages_of_others_are_refused(machine: Machine) -> None:

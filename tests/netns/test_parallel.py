@@ -28,8 +28,8 @@ def answers(running: list[subprocess.Popen[bytes]]) -> list[Answer]:
     """Wait for all."""
     ended = []
     for process in running:
-        said, heard = process.communicate(timeout=60)
-        ended.append(Answer(process.returncode, said.decode(), heard.decode()))
+        output, heard = process.communicate(timeout=60)
+        ended.append(Answer(process.returncode, output.decode(), heard.decode()))
     return ended
 
 

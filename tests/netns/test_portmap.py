@@ -27,8 +27,8 @@ def mapping(host: int, container: int, protocol: str = "tcp", ip: str = "") -> J
 
 def mapped(*mappings: Json, name: str = "net", **settings: object) -> Json:
     """Give a network that masquerades, and these ports."""
-    told = {"capabilities": {"portMappings": True}, "ipMasq": True, "isDefaultGateway": True, "ipam": DUAL}
-    return network(name, **{**told, "runtimeConfig": {"portMappings": list(mappings)}, **settings})
+    config = {"capabilities": {"portMappings": True}, "ipMasq": True, "isDefaultGateway": True, "ipam": DUAL}
+    return network(name, **{**config, "runtimeConfig": {"portMappings": list(mappings)}, **settings})
 
 
 class World(NamedTuple):
@@ -199,8 +199,8 @@ def test_another_mark_bit_serves_as_well(world: World) -> None:
 
 
 def test_conditions_keep_others_out(world: World) -> None:
-    told: Json = {"conditionsV4": ["ip", "saddr", "192.0.2.0/24"], "conditionsV6": ["tcp", "dport", "1"]}
-    attached(world, mapped(mapping(8080, 80), **told))
+    conditions: Json = {"conditionsV4": ["ip", "saddr", "192.0.2.0/24"], "conditionsV6": ["tcp", "dport", "1"]}
+    attached(world, mapped(mapping(8080, 80), **conditions))
     assert world.outside.ask(NODE4, 8080) == OUTSIDE4
     for pod, host in ((world.outside, NODE6), (world.neighbour, NODE4)):
         with pytest.raises(MachineError):
@@ -249,9 +249,9 @@ def test_a_port_whose_holder_died_without_a_delete_is_free(world: World) -> None
 
 
 @pytest.mark.parametrize("link", ["there", "gone"])
-@pytest.mark.parametrize("told", ["everything", "nothing"])
+@pytest.mark.parametrize("known", ["everything", "nothing"])
 @pytest.mark.parametrize("special", [{}, {"markMasqBit": 7}, {"conditionsV4": ["tcp", "sport", "!=", "1"]}])
-def test_a_delete_frees_the_ports_whatever_it_is_told(world: World, link: str, told: str, special: Json) -> None:
+def test_a_delete_frees_the_ports_whatever_it_is_told(world: World, link: str, known: str, special: Json) -> None:
     many = [
         mapping(8000 + number, 80, "udp" if number % 2 else "tcp", NODE4 if number % 3 else "") for number in range(12)
     ]
@@ -260,7 +260,7 @@ def test_a_delete_frees_the_ports_whatever_it_is_told(world: World, link: str, t
     assert len(held_by(world.machine, "server/eth0")) > len(many)
     if link == "gone":
         world.server.run("ip", "link", "delete", "eth0")
-    if told == "nothing":
+    if known == "nothing":
         config = mapped(**special)
         config.pop("runtimeConfig")
         world.node.call("DEL", config, who).succeeded()

@@ -28,14 +28,14 @@ def on(name: str, *mappings: Json, **settings: object) -> Json:
     """Give network `name` (front or back) with these ports."""
     number = {"front": 1, "back": 2}[name]
     ranges = [{"subnet": f"10.{number}.0.0/24"}], [{"subnet": f"2001:db8:{number}0::/64"}]
-    told = {
+    config = {
         "capabilities": {"portMappings": True},
         "bridge": name,
         "ipMasq": True,
         "isDefaultGateway": True,
         "ipam": host_local(*ranges),
     }
-    return network(name, **{**told, "runtimeConfig": {"portMappings": list(mappings)}, **settings})
+    return network(name, **{**config, "runtimeConfig": {"portMappings": list(mappings)}, **settings})
 
 
 class World(NamedTuple):
@@ -165,13 +165,13 @@ def test_a_collection_hands_the_port_to_what_is_valid(world: World) -> None:
     assert elements(world.machine) == {}
 
 
-@pytest.mark.parametrize("told", ["everything", "nothing"])
-def test_a_delete_hands_on_whatever_it_is_told(world: World, told: str) -> None:
+@pytest.mark.parametrize("known", ["everything", "nothing"])
+def test_a_delete_hands_on_whatever_it_is_told(world: World, known: str) -> None:
     front, back = both(world)
     world.node.add(FRONT, front)
     world.node.add(BACK, back)
     world.web.run("ip", "link", "delete", "eth0")
-    if told == "nothing":
+    if known == "nothing":
         config = on("front")
         config.pop("runtimeConfig")
         world.node.call("DEL", config, front).succeeded()
@@ -229,10 +229,10 @@ def test_the_chained_plugin_serves_both_networks(world: World) -> None:
         portmap = network(name, type="portmap", runtimeConfig={"portMappings": [WHOLE]}, prevResult=results[-1])
         world.node.call("ADD", portmap, who, program="portmap").succeeded()
         assert world.node.call("CHECK", portmap, who, program="portmap").message == ""
-    told = network("front", type="portmap", runtimeConfig={"portMappings": [WHOLE]}, prevResult=results[0])
-    world.node.call("DEL", told, front, program="portmap").succeeded()
+    config = network("front", type="portmap", runtimeConfig={"portMappings": [WHOLE]}, prevResult=results[0])
+    world.node.call("DEL", config, front, program="portmap").succeeded()
     world.node.call("DEL", on("front"), front, program="bridge").succeeded()
     assert answers(world)
-    told = network("back", type="portmap")
-    world.node.call("DEL", told, back, program="portmap").succeeded()
+    config = network("back", type="portmap")
+    world.node.call("DEL", config, back, program="portmap").succeeded()
     assert [key for key in elements(world.machine) if "hostports" in key] == []

@@ -38,9 +38,9 @@ def rename_host_end(machine: Machine, who: str) -> str:
     return f"x{port[4:]}"
 
 
-def delete(node: Node, config: Json, who: Attachment, program: str, *, told: bool) -> None:
+def delete(node: Node, config: Json, who: Attachment, program: str, *, with_result: bool) -> None:
     """Release; `told`: with what ADD answered."""
-    config = node.with_result(config, who) if told else config
+    config = node.with_result(config, who) if with_result else config
     node.call("DEL", config, who, program=program).succeeded()
 
 
@@ -51,44 +51,44 @@ def two(machine: Machine, node: Node, program: str, config: Json) -> tuple[Pod, 
     return pods
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("with_result", [True, False])
 @pytest.mark.parametrize(("program", "config"), NETWORKS.values(), ids=NETWORKS)
 def test_the_container_that_has_the_path_now_keeps_its_interface(
-    machine: Machine, node: Node, program: str, config: Json, told: bool
+    machine: Machine, node: Node, program: str, config: Json, with_result: bool
 ) -> None:
     gone, living = two(machine, node, program, config)
     gone.remove()
     recycled = attachment(gone)._replace(netns=living.path)
     for _ in range(2):
-        delete(node, config, recycled, program, told=told)
+        delete(node, config, recycled, program, with_result=with_result)
         assert "eth0" in links(living)
         assert set(leases(machine).values()) <= {f"{living.name}/eth0"}
         assert node.check(config, attachment(living), program=program).status == 0
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("with_result", [True, False])
 @pytest.mark.parametrize(("program", "config"), list(NETWORKS.values())[1:5], ids=list(NETWORKS)[1:5])
 def test_so_does_one_that_another_plugin_has_attached(
-    machine: Machine, node: Node, program: str, config: Json, told: bool
+    machine: Machine, node: Node, program: str, config: Json, with_result: bool
 ) -> None:
     gone, living = two(machine, node, program, config)
     gone.remove()
     rename_host_end(machine, f"{living.name}/eth0")
     for _ in range(2):
-        delete(node, config, attachment(gone)._replace(netns=living.path), program, told=told)
+        delete(node, config, attachment(gone)._replace(netns=living.path), program, with_result=with_result)
         assert "eth0" in links(living)
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("with_result", [True, False])
 @pytest.mark.parametrize(("program", "config"), NETWORKS.values(), ids=NETWORKS)
 def test_what_another_plugin_has_attached_is_released(
-    machine: Machine, node: Node, program: str, config: Json, told: bool
+    machine: Machine, node: Node, program: str, config: Json, with_result: bool
 ) -> None:
     pod = machine.pod()
     node.add(config, attachment(pod), program=program)
     port = rename_host_end(machine, f"{pod.name}/eth0")
     for _ in range(2):
-        delete(node, config, attachment(pod), program, told=told)
+        delete(node, config, attachment(pod), program, with_result=with_result)
         assert "eth0" not in links(pod)
         assert port not in links(machine)
         assert leases(machine) == {}
@@ -99,7 +99,7 @@ def test_a_host_end_that_somebody_renamed_is_still_known_by_its_alias(machine: M
     node.add(config, attachment(pod))
     (port,) = owners(machine)
     machine.run("ip", "link", "set", port, "name", "mine")
-    delete(node, config, attachment(pod), "podwire", told=False)
+    delete(node, config, attachment(pod), "podwire", with_result=False)
     assert "eth0" not in links(pod)
     assert "mine" not in links(machine)
 
@@ -109,7 +109,7 @@ def test_a_link_of_the_host_that_merely_has_our_name_stays(machine: Machine, nod
     pod, config = machine.pod(), network(ipam=host_local(IPV4))
     name = Owner("net", pod.name, "eth0").host_interface
     machine.run("ip", "link", "add", name, "type", kind)
-    delete(node, config, attachment(pod), "podwire", told=False)
+    delete(node, config, attachment(pod), "podwire", with_result=False)
     assert link(machine, name)
 
 
@@ -119,7 +119,7 @@ def test_an_add_that_was_killed_before_it_wrote_the_alias_is_released(machine: M
     (port,) = owners(machine)
     machine.run("ip", "link", "set", port, "alias", "")
     pod.remove()
-    delete(node, config, attachment(pod), "podwire", told=False)
+    delete(node, config, attachment(pod), "podwire", with_result=False)
     assert port not in links(machine)
 
 
@@ -131,5 +131,5 @@ def test_an_interface_of_another_kind_is_nobodys(machine: Machine, node: Node, i
     machine.run("ip", "link", "delete", port)
     kind = ("bridge",) if interface == "bridge" else ("veth", "peer", "name", "inner")
     pod.run("ip", "link", "add", "eth0", "type", *kind)
-    delete(node, config, attachment(pod), "podwire", told=True)
+    delete(node, config, attachment(pod), "podwire", with_result=True)
     assert "eth0" in links(pod)

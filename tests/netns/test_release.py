@@ -237,14 +237,14 @@ def test_two_networks_share_and_neither_takes_from_the_other(
 def test_the_same_interface_name_on_two_networks_is_two_attachments(machine: Machine, node: Node) -> None:
     """Only the namespaces differ: a container ID may come back in another network."""
     networks = network("one", bridge="br1", isGateway=True, ipMasq=True, ipam=host_local(IPV4)), PLAIN
-    here, there = machine.pod("here"), machine.pod("there")
-    node.add(networks[0], Attachment("same", here.path))
+    first, second = machine.pod("here"), machine.pod("there")
+    node.add(networks[0], Attachment("same", first.path))
     with pytest.raises(AnsweredError, match="already exists on the host"):
-        node.add(networks[0], Attachment("same", there.path))
+        node.add(networks[0], Attachment("same", second.path))
     node.add(
-        {**PLAIN, "bridge": "br2", "ipam": host_local([{"subnet": "10.7.0.0/24"}])}, Attachment("same", there.path)
+        {**PLAIN, "bridge": "br2", "ipam": host_local([{"subnet": "10.7.0.0/24"}])}, Attachment("same", second.path)
     )
-    node.delete(networks[0], Attachment("same", here.path))
+    node.delete(networks[0], Attachment("same", first.path))
     assert sorted(held_by(machine, "same/eth0")) == sorted(["10.7.0.2", *owners(machine)])
     assert len(owners(machine)) == 1
 

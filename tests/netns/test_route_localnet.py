@@ -103,10 +103,10 @@ def test_filters_of_others_on_the_bridge_stay(world: World) -> None:
     assert shown(world.machine, "tc", "-j", "qdisc", "show", "dev", "cni0") == before
 
 
-@pytest.mark.parametrize("way", ["DEL that is told nothing", "GC"])
-def test_the_setting_goes_whatever_the_ports_are_released_by(world: World, way: str) -> None:
+@pytest.mark.parametrize("verb", ["DEL that is told nothing", "GC"])
+def test_the_setting_goes_whatever_the_ports_are_released_by(world: World, verb: str) -> None:
     attached(world, MAPPED)
-    if way == "GC":
+    if verb == "GC":
         world.node.call("GC", {**mapped(), "cni.dev/valid-attachments": []}).succeeded()
     else:
         world.server.run("ip", "link", "delete", "eth0")
@@ -136,18 +136,18 @@ def test_a_port_and_a_limit_live_together_behind_ptp(machine: Machine, node: Nod
     pod.serve(80)
     who = attachment(pod)
     result = node.add(network(type="ptp", ipam=host_local(IPV4)), who, program="ptp")
-    told = {"portMappings": [mapping(8080, 80)], **LIMITS}
+    runtime_config = {"portMappings": [mapping(8080, 80)], **LIMITS}
     before = whole(machine)
     for order in (("portmap", "bandwidth"), ("bandwidth", "portmap")):
         for program in order:
-            config = network(type=program, runtimeConfig=told, prevResult=result)
+            config = network(type=program, runtimeConfig=runtime_config, prevResult=result)
             node.call("ADD", config, who, program=program).succeeded()
         for program in order:
-            config = network(type=program, runtimeConfig=told, prevResult=result)
+            config = network(type=program, runtimeConfig=runtime_config, prevResult=result)
             assert node.call("CHECK", config, who, program=program).message == "", order
         assert machine.ask("127.0.0.1", 8080) == GATEWAY4
         for program in reversed(order):
-            config = network(type=program, runtimeConfig=told, prevResult=result)
+            config = network(type=program, runtimeConfig=runtime_config, prevResult=result)
             node.call("DEL", config, who, program=program).succeeded()
         assert not [line for line in difference(before, whole(machine)) if "route_localnet" in line]
         for name in ("veth", "ingress"):
@@ -160,8 +160,8 @@ def test_behind_a_pair_of_others_rules_guard_and_come_back_with_the_next_port(wo
     for port, pod in ((8081, world.neighbour), (8080, world.server)):
         world.machine.run("nft", "flush", "ruleset")
         result = world.node.add(network(type="ptp", ipam=host_local(IPV4)), attachment(pod), program="ptp")
-        told = {"portMappings": [mapping(port, 80)]}
-        config = network(type="portmap", runtimeConfig=told, prevResult=result)
+        runtime_config = {"portMappings": [mapping(port, 80)]}
+        config = network(type="portmap", runtimeConfig=runtime_config, prevResult=result)
         world.node.call("ADD", config, attachment(pod), program="portmap").succeeded()
     assert not [one for one in shown(world.machine, "tc", "-j", "qdisc", "show") if one["kind"] == "ingress"]
     assert world.machine.ask("127.0.0.1", 8080) == GATEWAY4
@@ -171,8 +171,8 @@ def test_behind_a_pair_of_others_rules_guard_and_come_back_with_the_next_port(wo
 def test_a_kernel_without_the_filter_says_so_and_maps_the_port(world: World) -> None:
     attached(world, mapped())
     world.machine.run("tc", "qdisc", "add", "dev", "cni0", "ingress")
-    taken = ("protocol", "ip", "pref", "1", "u32", "match", "u32", "0", "0", "classid", "1:1")
-    world.machine.run("tc", "filter", "add", "dev", "cni0", "ingress", *taken)
+    filter_arguments = ("protocol", "ip", "pref", "1", "u32", "match", "u32", "0", "0", "classid", "1:1")
+    world.machine.run("tc", "filter", "add", "dev", "cni0", "ingress", *filter_arguments)
     third = world.machine.pod("third")
     third.serve(80)
     answer = world.node.call("ADD", mapped(mapping(8081, 80)), attachment(third)).succeeded()
@@ -192,10 +192,10 @@ def test_localhost_of_ipv6_is_refused_at_once_so_that_clients_turn_to_127_0_0_1(
     assert world.machine.ask("127.0.0.1", 8080) == GATEWAY4
 
 
-@pytest.mark.parametrize(("ip", "told"), [("::1", True), ("::ffff:127.0.0.1", False), ("127.0.0.1", False)])
-def test_a_port_of_the_ipv6_loopback_is_told_to_be_out_of_reach(world: World, ip: str, told: bool) -> None:
+@pytest.mark.parametrize(("ip", "is_noted"), [("::1", True), ("::ffff:127.0.0.1", False), ("127.0.0.1", False)])
+def test_a_port_of_the_ipv6_loopback_is_told_to_be_out_of_reach(world: World, ip: str, is_noted: bool) -> None:
     answer = world.node.call("ADD", mapped(mapping(8080, 80, ip=ip)), attachment(world.server)).succeeded()
-    assert ("IPv6 has no route_localnet" in answer.stderr, "hostIP 127.0.0.1" in answer.stderr) == (told, told)
-    if not told:
+    assert ("IPv6 has no route_localnet" in answer.stderr, "hostIP 127.0.0.1" in answer.stderr) == (is_noted, is_noted)
+    if not is_noted:
         assert world.machine.ask("127.0.0.1", 8080) == GATEWAY4
     world.node.delete(mapped(mapping(8080, 80, ip=ip)), attachment(world.server))

@@ -33,13 +33,13 @@ class Kind:
 
     def configs(self, port: int) -> list[tuple[str, Json]]:
         """Give each plugin's configuration for a container with this host port."""
-        told = {
+        runtime_config = {
             "portMappings": [
                 {"hostPort": port, "containerPort": 80, "protocol": protocol} for protocol in ("tcp", "udp")
             ],
             "bandwidth": LIMITS,
         }
-        common = {"capabilities": CAPABILITIES, "runtimeConfig": told}
+        common = {"capabilities": CAPABILITIES, "runtimeConfig": runtime_config}
         return [(program, network(self.name, type=program, **common, **settings)) for program, settings in self.plugins]
 
 
@@ -78,8 +78,8 @@ class Runtime:
             return
         result: Json = {}
         for program, config in kind.configs(self.port(kind, pod)):
-            told = {**config, **({"prevResult": result} if result else {})}
-            answer = self.node.call("ADD", told, self.who(pod, interface), program=program)
+            request = {**config, **({"prevResult": result} if result else {})}
+            answer = self.node.call("ADD", request, self.who(pod, interface), program=program)
             if answer.status:
                 self.delete(kind, pod, interface)
                 return
@@ -95,10 +95,10 @@ class Runtime:
         """Delete, at times without what a runtime may have forgotten."""
         result = self.living.pop((kind, pod, interface), None)
         for program, config in reversed(kind.configs(1)):
-            told = {key: value for key, value in config.items() if key != "runtimeConfig"}
+            request = {key: value for key, value in config.items() if key != "runtimeConfig"}
             if result and self.chance.random() < 0.7:
-                told["prevResult"] = result
-            self.node.call("DEL", told, self.who(pod, interface), program=program).succeeded()
+                request["prevResult"] = result
+            self.node.call("DEL", request, self.who(pod, interface), program=program).succeeded()
 
     def collect(self, kind: Kind, pod: str, interface: str) -> None:
         """Collect on the network: the chosen container's attachment is no longer valid."""

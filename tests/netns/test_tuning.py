@@ -68,13 +68,13 @@ class Tuned:
 
     def seen(self) -> dict[str, Any]:
         """Give what the container has, by the names of the configuration."""
-        found = link(self.pod, "eth0")
+        state = link(self.pod, "eth0")
         return {
-            "mac": found["address"],
-            "promisc": "PROMISC" in found["flags"],
-            "mtu": found["mtu"],
-            "allmulti": "ALLMULTI" in found["flags"],
-            "txQLen": found.get("txqlen", 0),
+            "mac": state["address"],
+            "promisc": "PROMISC" in state["flags"],
+            "mtu": state["mtu"],
+            "allmulti": "ALLMULTI" in state["flags"],
+            "txQLen": state.get("txqlen", 0),
             "sysctl": {FORWARD: self.sysctl(FORWARD), FILTER: self.sysctl(FILTER)},
         }
 
@@ -170,12 +170,14 @@ def test_the_answer_has_the_shape_of_its_version(machine: Machine, node: Node, v
 
 
 @pytest.mark.parametrize(
-    ("ipam", "mtu", "told"), [(DUAL, 1279, True), (DUAL, 1280, False), (host_local(IPV4), 68, False)]
+    ("ipam", "mtu", "is_noted"), [(DUAL, 1279, True), (DUAL, 1280, False), (host_local(IPV4), 68, False)]
 )
-def test_an_mtu_that_takes_ipv6_away_is_told(machine: Machine, node: Node, ipam: Json, mtu: int, told: bool) -> None:
+def test_an_mtu_that_takes_ipv6_away_is_told(
+    machine: Machine, node: Node, ipam: Json, mtu: int, is_noted: bool
+) -> None:
     tuned = Tuned(machine, node, network(ipam=ipam))
     answer = tuned.call("ADD", mtu=mtu).succeeded()
-    assert ("eth0 loses 2001:db8:1::2/64" in answer.stderr) is told
+    assert ("eth0 loses 2001:db8:1::2/64" in answer.stderr) is is_noted
     assert tuned.seen()["mtu"] == mtu
 
 
@@ -200,12 +202,12 @@ DIFFERENCES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("command", "fault"), DIFFERENCES.values(), ids=DIFFERENCES)
-def test_check_names_what_differs(tuned: Tuned, command: str, fault: str) -> None:
+@pytest.mark.parametrize(("command", "difference"), DIFFERENCES.values(), ids=DIFFERENCES)
+def test_check_names_what_differs(tuned: Tuned, command: str, difference: str) -> None:
     result = tuned.add(**ALL)
     tuned.pod.run(*command.split())
     answer = tuned.call("CHECK", result, **ALL)
-    assert (answer.code, answer.message) == (101, f"the container's network is not as ADD made it: {fault}")
+    assert (answer.code, answer.message) == (101, f"the container's network is not as ADD made it: {difference}")
 
 
 def test_check_asks_for_what_is_configured_alone(tuned: Tuned) -> None:
@@ -358,7 +360,7 @@ def test_what_was_allowed_is_checked_and_restored_when_it_is_no_longer(tuned: Tu
 
 
 @pytest.mark.parametrize(
-    ("settings", "code", "words"),
+    ("settings", "code", "message"),
     [
         ({**ALL, "sysctl": {**SYSCTLS, "net.ipv4.nothing": "1"}}, 100, "No such file or directory"),
         ({**ALL, "sysctl": {**SYSCTLS, "net.ipv4.ip_default_ttl": "256"}}, 100, "Invalid argument"),
@@ -367,11 +369,11 @@ def test_what_was_allowed_is_checked_and_restored_when_it_is_no_longer(tuned: Tu
         ({**ALL, "dataDir": "/proc/nowhere"}, 5, "/proc/nowhere"),
     ],
 )
-def test_a_failure_leaves_everything_as_it_was(tuned: Tuned, settings: Json, code: int, words: str) -> None:
+def test_a_failure_leaves_everything_as_it_was(tuned: Tuned, settings: Json, code: int, message: str) -> None:
     tuned.machine.run("mkdir", "-p", DATA_DIR)
     before, seen = whole(tuned.machine), tuned.seen()
     answer = tuned.call("ADD", **settings)
-    assert (answer.code, words in answer.message) == (code, True), answer
+    assert (answer.code, message in answer.message) == (code, True), answer
     assert "could be undone" not in answer.message
     assert tuned.seen() == seen
     assert difference(before, whole(tuned.machine)) == []
@@ -380,14 +382,14 @@ def test_a_failure_leaves_everything_as_it_was(tuned: Tuned, settings: Json, cod
 
 def test_a_refused_link_setting_leaves_everything_as_it_was(tuned: Tuned) -> None:
     """A tunnel takes all but an MTU that is larger than its carrier's; what was set before is set back."""
-    made = tuned.pod.run(*TUNNEL, check=False)
-    if made.returncode:
-        pytest.skip(f"no vxlan: {made.stderr}")
+    created = tuned.pod.run(*TUNNEL, check=False)
+    if created.returncode:
+        pytest.skip(f"no vxlan: {created.stderr}")
     tuned.machine.run("mkdir", "-p", DATA_DIR)
     shown, before = link(tuned.pod, "tunnel"), whole(tuned.machine)
     answer = tuned.call("ADD", None, tuned.who._replace(interface="tunnel"), **{**ALL, "mtu": 9000})
-    words = f"ip -n CONTAINER link set tunnel address {MAC} promisc on mtu 9000 allmulticast on txqueuelen 500: Invalid"
-    assert (answer.code, words in answer.message) == (100, True), answer
+    step = f"ip -n CONTAINER link set tunnel address {MAC} promisc on mtu 9000 allmulticast on txqueuelen 500: Invalid"
+    assert (answer.code, step in answer.message) == (100, True), answer
     assert link(tuned.pod, "tunnel") == shown
     assert difference(before, whole(tuned.machine)) == []
     assert tuned.machine.files(DATA_DIR) == [f"{DATA_DIR}/"]

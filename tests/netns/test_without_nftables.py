@@ -101,8 +101,10 @@ def test_what_needs_them_is_refused_and_released(
     node.call("GC", {**config, "cni.dev/valid-attachments": []}, prepare=lacking).succeeded()
 
 
-def chained(node: Node, verb: str, program: str, result: Json, who: Attachment, lacking: Any, **told: object) -> Answer:
-    config = network(type=program, prevResult=result) | told | {"cni.dev/valid-attachments": []}
+def chained(
+    node: Node, verb: str, program: str, result: Json, who: Attachment, lacking: Any, **members: object
+) -> Answer:
+    config = network(type=program, prevResult=result) | members | {"cni.dev/valid-attachments": []}
     return node.call(verb, config, who if verb not in ("GC", "STATUS") else None, program=program, prepare=lacking)
 
 
@@ -122,11 +124,11 @@ def test_chained_plugins_serve_what_needs_none(
 def test_a_chained_release_of_ports_finds_nothing(machine: Machine, node: Node, lacking: Callable[[], None]) -> None:
     who = attachment(machine.pod())
     result = node.add(PLAIN, who, prepare=lacking)
-    told: Json = {"runtimeConfig": {"portMappings": [mapping(8080, 80), mapping(53, 53, "udp")]}}
-    assert chained(node, "STATUS", "portmap", result, who, lacking, **told).code == 50
-    assert chained(node, "ADD", "portmap", result, who, lacking, **told).code == 100
+    members: Json = {"runtimeConfig": {"portMappings": [mapping(8080, 80), mapping(53, 53, "udp")]}}
+    assert chained(node, "STATUS", "portmap", result, who, lacking, **members).code == 50
+    assert chained(node, "ADD", "portmap", result, who, lacking, **members).code == 100
     for verb in ("DEL", "GC"):
-        assert chained(node, verb, "portmap", result, who, lacking, **told).message == "", verb
+        assert chained(node, verb, "portmap", result, who, lacking, **members).message == "", verb
     assert chained(node, "STATUS", "firewall", result, who, lacking, ingressPolicy="isolated").code == 50
 
 

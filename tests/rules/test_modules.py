@@ -75,10 +75,10 @@ def arguments(program: str) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", CALL, program]
 
 
-def loaded(said: str) -> tuple[set[str], set[str]]:
+def loaded(output: str) -> tuple[set[str], set[str]]:
     """The modules of a call that went well: podwire's, others."""
-    status, *modules = said.split()
-    assert status == "0", said
+    status, *modules = output.split()
+    assert status == "0", output
     own = {name for name in modules if name.partition(".")[0] in ("cni", "ipam")}
     return own, set(modules) - own
 
@@ -108,8 +108,8 @@ def run(machine: Machine, verb: str, program: str, **network: object) -> subproc
         "CNI_IFNAME": "eth0",
         "CNI_PATH": "/nowhere",
     }
-    told = json.dumps(NETWORK | network)
-    return machine.run(*arguments(program), stdin=told, env=environment, check=False)
+    stdin = json.dumps(NETWORK | network)
+    return machine.run(*arguments(program), stdin=stdin, env=environment, check=False)
 
 
 def call(machine: Machine, verb: str, program: str, **network: object) -> tuple[set[str], set[str]]:

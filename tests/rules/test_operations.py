@@ -30,13 +30,13 @@ UNIT = [path.read_text() for path in sorted((ROOT / "tests/unit").glob("test_*.p
 
 def reached(file: str) -> set[str]:
     """The files of all that a module may load, at its start or later."""
-    found, waiting = set[str](), [file]
+    seen, waiting = set[str](), [file]
     while waiting:
         one = waiting.pop()
-        found.add(one)
+        seen.add(one)
         loads = {f"{each.module.replace('.', '/')}.py" for each in imports(one) if not each.typing}
-        waiting += [each for each in loads if each in FILES and each not in found]
-    return found
+        waiting += [each for each in loads if each in FILES and each not in seen]
+    return seen
 
 
 # What the plan of an attachment is made of; the rest is of chained plugins.

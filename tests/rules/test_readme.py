@@ -9,15 +9,15 @@ README = ROOT / "README.md"
 
 def rooms() -> list[str]:
     """Returns the first column of the table under the heading Packages."""
-    found: list[str] = []
+    rooms: list[str] = []
     inside = False
     for line in README.read_text().splitlines():
         if line.startswith("#"):
             inside = line.lstrip("# ").strip() == "Packages"
         elif inside and line.startswith("|"):
             cell = line.split("|")[1].strip()
-            found += [cell.strip("`").rstrip("/")] if cell.startswith("`") else []
-    return found
+            rooms += [cell.strip("`").rstrip("/")] if cell.startswith("`") else []
+    return rooms
 
 
 def test_every_room_of_the_table_exists() -> None:

@@ -142,8 +142,8 @@ def test_what_an_interpreter_may_lack_has_another_way_behind_it(file: str) -> No
 def test_programs_are_run_in_one_file() -> None:
     named = {file for file in FILES for one in imports(file) if one.module == "subprocess"}
     assert named == {"cni/proc.py"}
-    words = ("system", "popen", "exec", "spawn", "posix_spawn", "fork")
-    running = [(file, name) for file in FILES for name, _ in calls(file) if name.partition("os.")[2].startswith(words)]
+    names = ("system", "popen", "exec", "spawn", "posix_spawn", "fork")
+    running = [(file, name) for file in FILES for name, _ in calls(file) if name.partition("os.")[2].startswith(names)]
     assert running == []
 
 
@@ -200,13 +200,13 @@ def test_a_module_states_its_rule(file: str) -> None:
 def raised(function: ast.FunctionDef) -> set[str]:
     """The errors that a function itself raises for its caller, by name."""
     caught: set[str] = set()
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(function):
         if isinstance(node, ast.ExceptHandler) and node.type:
             caught.update(one.id for one in ast.walk(node.type) if isinstance(one, ast.Name))
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name):
-            found.add(node.exc.func.id)  # a name in lower case is a function that chooses the error
-    return {name for name in found - caught if name[0].isupper()} - {"AssertionError"}
+            names.add(node.exc.func.id)  # a name in lower case is a function that chooses the error
+    return {name for name in names - caught if name[0].isupper()} - {"AssertionError"}
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.startswith(PURE)])

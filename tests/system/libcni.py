@@ -43,10 +43,10 @@ class Libcni(NamedTuple):
     def execute(self, plugin: str, command: str, request: Json, who: Container = NOBODY, path: str = "") -> Json:
         """Executes one plugin and returns its answer; or RefusedError."""
         values = (who.id, who.netns, who.args, who.ifname, path or str(self.plugins))
-        said = [f"CNI_{name}={value}" for name, value in zip(PLUGIN_VARIABLES, values, strict=True)]
+        variables = [f"CNI_{name}={value}" for name, value in zip(PLUGIN_VARIABLES, values, strict=True)]
         program = str(self.plugins / plugin)
-        words = ("env", "-i", *self.environment, f"CNI_COMMAND={command}", *said, program)
-        done = self.machine.run(*words, stdin=json.dumps(request, sort_keys=True), check=False)
+        command_line = ("env", "-i", *self.environment, f"CNI_COMMAND={command}", *variables, program)
+        done = self.machine.run(*command_line, stdin=json.dumps(request, sort_keys=True), check=False)
         answer: Json = json.loads(done.stdout or "{}")
         if done.returncode:
             raise RefusedError(answer["code"], f"{plugin} {command}: {answer['msg']} {done.stderr}")

@@ -97,11 +97,11 @@ class Node(Machine):
         os.close(outside)
         assert init.stdin
         assert init.stdout
-        said = init.stdout.readline()
+        line = init.stdout.readline()
         try:
-            self._number, self._inside = map(int, said.split())
+            self._number, self._inside = map(int, line.split())
         except ValueError:
-            raise MachineError(said + init.stdout.read()) from None
+            raise MachineError(line + init.stdout.read()) from None
         self._input = init.stdin
         self.call(furnish, (), ("/var/lib", "/etc/cni"))
         return self
@@ -156,9 +156,9 @@ class Node(Machine):
 
     def lease(self) -> tuple[str, str]:
         """Give key and value of the node's lease."""
-        found = [(key, value) for key, value in self.cluster.etcd.leases().items() if self._is_mine(value)]
-        assert len(found) == 1, found
-        return found[0]
+        leases = [(key, value) for key, value in self.cluster.etcd.leases().items() if self._is_mine(value)]
+        assert len(leases) == 1, leases
+        return leases[0]
 
     def _is_mine(self, value: str) -> bool:
         try:
@@ -257,12 +257,12 @@ class Cluster:
 
     def report(self) -> str:
         """Say all that may tell why the nodes are not as they should be."""
-        said = []
+        lines = []
         for name, node in self.nodes.items():
             log = node.agent.log if node.agent else "no agent\n"
-            said.append(f"---- {name}: agent\n{log}---- {name}: state\n")
-            said.append(node.run("sh", "-c", _REPORT, check=False).stdout)
-        return "".join(said)
+            lines.append(f"---- {name}: agent\n{log}---- {name}: state\n")
+            lines.append(node.run("sh", "-c", _REPORT, check=False).stdout)
+        return "".join(lines)
 
 
 def _get(path: str) -> tuple[int, str]:

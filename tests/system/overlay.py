@@ -83,9 +83,9 @@ class Seen(NamedTuple):
     def __sub__(self, other: Seen) -> list[str]:
         return [line for line in self.lines if line not in other.lines]
 
-    def of(self, *words: str) -> list[str]:
+    def of(self, *arguments: str) -> list[str]:
         """Give the lines with one of these words."""
-        return [line for line in self.lines if any(word in line for word in words)]
+        return [line for line in self.lines if any(word in line for word in arguments)]
 
 
 def seen(node: Node) -> Seen:
@@ -107,8 +107,8 @@ def _link(item: Mapping[str, Any]) -> Iterator[str]:
     info = item.get("linkinfo", {})
     attributes = info.get("info_data", {}) if info.get("info_kind") == "vxlan" else {}
     up = "up" if "UP" in item["flags"] else "down"
-    words = [item["ifname"], item.get("address"), item.get("ifalias", ""), f"mtu {item['mtu']}", up, _text(attributes)]
-    yield " ".join(words)
+    fields = [item["ifname"], item.get("address"), item.get("ifalias", ""), f"mtu {item['mtu']}", up, _text(attributes)]
+    yield " ".join(fields)
 
 
 def _addresses(item: Mapping[str, Any]) -> Iterator[str]:
@@ -154,8 +154,8 @@ def lossless(source: Guest, target: Guest, family: int = 4) -> Iterator[None]:
         yield
     finally:
         source.pod.machine.run("touch", end)
-        said, _ = stream.communicate()
-    sent, lost = json.loads(said)
+        output, _ = stream.communicate()
+    sent, lost = json.loads(output)
     assert sent > 0
     assert lost == [], f"{len(lost)} of {sent} lost"
 
@@ -166,6 +166,6 @@ def _start(where: Guest, *command: str) -> subprocess.Popen[str]:
 
 def _ready(process: subprocess.Popen[str]) -> None:
     assert process.stdout
-    said = process.stdout.readline()
-    if said != "ready\n":
-        raise MachineError(f"no traffic: {said}{process.stdout.read()}")
+    line = process.stdout.readline()
+    if line != "ready\n":
+        raise MachineError(f"no traffic: {line}{process.stdout.read()}")

@@ -74,15 +74,15 @@ class CniTool(NamedTuple):
         (config / "10-network.conflist").write_text(json.dumps(conflist))
         return cls(machine, program, plugins, config, conflist["name"])
 
-    def command(self, verb: str, pod: Pod, told: Json | None = None) -> tuple[str, ...]:
-        """Returns the whole command line, to be run in the machine. `told`: the capabilities' arguments."""
+    def command(self, verb: str, pod: Pod, capability_args: Json | None = None) -> tuple[str, ...]:
+        """Returns the whole command line, to be run in the machine. `capability_args`: the capabilities' arguments."""
         where = [f"CNI_PATH={self.plugins}", f"NETCONFPATH={self.config}"]
-        capabilities = [f"CAP_ARGS={json.dumps(told)}"] if told else []
+        capabilities = [f"CAP_ARGS={json.dumps(capability_args)}"] if capability_args else []
         return ("env", *where, *capabilities, str(self.program), verb, self.network, pod.path)
 
-    def __call__(self, verb: str, pod: Pod, told: Json | None = None) -> Json:
+    def __call__(self, verb: str, pod: Pod, capability_args: Json | None = None) -> Json:
         """Runs one verb and returns what it printed; MachineError when it fails."""
-        printed = self.machine.run(*self.command(verb, pod, told)).stdout
+        printed = self.machine.run(*self.command(verb, pod, capability_args)).stdout
         answer: Json = json.loads(printed) if printed.startswith("{") else {}
         return answer
 

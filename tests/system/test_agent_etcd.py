@@ -258,9 +258,9 @@ def race(server: Etcd, network: dict[str, object], *, dual: bool) -> None:
         assert server.etcd_leases() == 20
     assert len(held) == 20
     assert held <= set(leases)
-    taken = nets(leases)
-    for index, net in enumerate(taken):
-        overlapping = [other for other in taken[index + 1 :] if net.contains(other.ip) or other.contains(net.ip)]
+    subnets = nets(leases)
+    for index, net in enumerate(subnets):
+        overlapping = [other for other in subnets[index + 1 :] if net.contains(other.ip) or other.contains(net.ip)]
         assert not overlapping, net.text
 
 

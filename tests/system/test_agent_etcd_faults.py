@@ -256,11 +256,11 @@ def test_tls_with_certificates_of_both_sides(server: Etcd) -> None:
         own = recorder.wait_held().key
         other = rival(server, 2, "10.5.250.0/24")
         until(lambda: set(recorder.leases) == {own, other}, "changes are followed")
-    for cafile, words in (("stranger.crt", "certificate verify failed"), ("none.crt", "No such file")):
+    for cafile, expected in (("stranger.crt", "certificate verify failed"), ("none.crt", "No such file")):
         with store_of(
             node_of(1), url=server.url, cafile=f"/run/tls/{cafile}", certfile=crt, keyfile=key
         ) as distrustful:
-            distrustful.wait_error(words)
+            distrustful.wait_error(expected)
     with store_of(node_of(1), url=server.url, cafile=ca) as nameless:
         nameless.wait_error("a client's certificate?")
     with store_of(node_of(1)) as plain:

@@ -40,10 +40,10 @@ def lease(ip: str, mac: str) -> Json:
     return {"PublicIP": ip, "PublicIPv6": None, "BackendType": "vxlan", "BackendData": data}
 
 
-def knows(node: Node, *words: str) -> bool:
+def knows(node: Node, *text: str) -> bool:
     """All of these are in the node's tables."""
     now = seen(node)
-    return all(now.of(f'"{word}"') for word in words)
+    return all(now.of(f'"{word}"') for word in text)
 
 
 def pair(cluster: Cluster, podwired: Path) -> tuple[Node, Node]:

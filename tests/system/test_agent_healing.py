@@ -27,8 +27,8 @@ def run(command: str) -> Callable[[Node, Node], None]:
     def break_it(node: Node, other: Node) -> None:
         subnet = other.subnet()
         mac = other.run("cat", "/sys/class/net/flannel.1/address", check=False).stdout.strip()
-        words = {"subnet": subnet, "first": subnet.partition("/")[0], "mac": mac, "address": other.address()}
-        node.run("sh", "-ec", command.format(**words))
+        values = {"subnet": subnet, "first": subnet.partition("/")[0], "mac": mac, "address": other.address()}
+        node.run("sh", "-ec", command.format(**values))
 
     return break_it
 

@@ -51,10 +51,10 @@ def test_podwired_takes_over_from_flanneld_without_a_lost_packet(
     cluster: Cluster, podwired: Path, flanneld: Path, backend: Backend, families: tuple[int, ...]
 ) -> None:
     cluster.configure(backend, families)
-    here, there = cluster.populate({"here": flanneld, "there": flanneld})
-    replace_agent(here, there, podwired, families)
-    assert seen(here).of(PODWIREDS)
-    here.until(lambda: not seen(here).of(*FLANNELDS), "flanneld's rules are gone")
+    first, second = cluster.populate({"here": flanneld, "there": flanneld})
+    replace_agent(first, second, podwired, families)
+    assert seen(first).of(PODWIREDS)
+    first.until(lambda: not seen(first).of(*FLANNELDS), "flanneld's rules are gone")
 
 
 @pytest.mark.parametrize("families", [(4,), (4, 6)], ids=["ipv4", "dual"])
@@ -64,17 +64,17 @@ def test_podwired_takes_over_from_a_flanneld_that_uses_iptables(
     if shutil.which("iptables") is None:
         pytest.skip("not installed: iptables")
     cluster.configure({"Type": "vxlan"}, families, EnableNFTables=False)
-    here, there = cluster.add("here", "there")
-    if here.run("test", "-e", "/proc/sys/net/bridge/bridge-nf-call-iptables", check=False).returncode:
+    first, second = cluster.add("here", "there")
+    if first.run("test", "-e", "/proc/sys/net/bridge/bridge-nf-call-iptables", check=False).returncode:
         pytest.skip("no bridge filters packets here, which flanneld demands (module br_netfilter)")
-    for node in (here, there):
+    for node in (first, second):
         node.start_agent(flanneld, MASQUERADE)
         node.attach()
     cluster.machine.serve(POD_PORT)
     cluster.until(cluster.is_whole, "all pods reach each other")
-    assert seen(here).of(*FLANNELDS)
-    replace_agent(here, there, podwired, families)
-    here.until(lambda: not seen(here).of(*FLANNELDS), "flanneld's rules are gone")
+    assert seen(first).of(*FLANNELDS)
+    replace_agent(first, second, podwired, families)
+    first.until(lambda: not seen(first).of(*FLANNELDS), "flanneld's rules are gone")
 
 
 @pytest.mark.parametrize(("backend", "families"), WAYS)
@@ -82,8 +82,8 @@ def test_flanneld_takes_over_from_podwired_without_a_lost_packet(
     cluster: Cluster, podwired: Path, flanneld: Path, backend: Backend, families: tuple[int, ...]
 ) -> None:
     cluster.configure(backend, families)
-    here, there = cluster.populate({"here": podwired, "there": flanneld})
-    replace_agent(here, there, flanneld, families)
+    first, second = cluster.populate({"here": podwired, "there": flanneld})
+    replace_agent(first, second, flanneld, families)
 
 
 def replace_agent(node: Node, other: Node, program: Path, families: tuple[int, ...]) -> None:

@@ -178,10 +178,10 @@ def test_kubernetes_is_told_when_pods_can_be_attached(server: Server) -> None:
         assert server.condition("one") == {}
         recorder.store.ready()
         until(lambda: server.condition("one"), "the node is available")
-    found = server.condition("one")
-    words = {key: found[key] for key in ("type", "status", "reason", "message")}
+    condition = server.condition("one")
+    fields = {key: condition[key] for key in ("type", "status", "reason", "message")}
     message = "Flannel is running on this node"
-    assert words == {
+    assert fields == {
         "type": "NetworkUnavailable", "status": "False", "reason": "FlannelIsUp", "message": message,
     }  # fmt: skip
     with store_of(node_of(1)) as recorder:
@@ -189,7 +189,7 @@ def test_kubernetes_is_told_when_pods_can_be_attached(server: Server) -> None:
         recorder.store.ready()
         server.annotate("one", public_ip="192.0.2.99")
         server.wait_written("one", public_ip="192.0.2.1")
-    assert server.condition("one") == found, "it was written again"
+    assert server.condition("one") == condition, "it was written again"
 
 
 @against_kubernetes

@@ -41,14 +41,14 @@ def test_what_happened_while_the_way_was_cut_is_made_up_for(server: Server) -> N
     server.add("one", ONE)
     for number in (2, 3):
         server.peer(f"peer-{number}", number)
-    with Endpoint() as way, store_of(node_of(1), kubeconfig=kubeconfig(server=way.url)) as recorder:
+    with Endpoint() as endpoint, store_of(node_of(1), kubeconfig=kubeconfig(server=endpoint.url)) as recorder:
         recorder.wait_leases("peer-2", "peer-3")
-        way.cut()
+        endpoint.cut()
         server.delete("peer-2")
         server.annotate("peer-3", public_ip="192.0.2.33")
         server.peer("peer-4", 4)
-        recorder.wait_error(way.url, "Connection refused")
-        way.open()
+        recorder.wait_error(endpoint.url, "Connection refused")
+        endpoint.open()
         recorder.wait_leases("peer-3", "peer-4")
         assert recorder.leases["peer-3"] == lease_of(3, ip=33)
         assert len(recorder.of(Listed)) == 1
@@ -60,15 +60,15 @@ def test_what_the_server_has_forgotten_is_listed_again(server: Server) -> None:
     server.add("one", ONE)
     for number in (2, 3):
         server.peer(f"peer-{number}", number)
-    with Endpoint() as way, store_of(node_of(1), kubeconfig=kubeconfig(server=way.url)) as recorder:
+    with Endpoint() as endpoint, store_of(node_of(1), kubeconfig=kubeconfig(server=endpoint.url)) as recorder:
         recorder.wait_leases("peer-2", "peer-3")
-        way.cut()
+        endpoint.cut()
         server.delete("peer-2")
         server.peer("peer-4", 4)
         server.stop()
         server.compact()
         server.start()
-        way.open()
+        endpoint.open()
         until(lambda: len(recorder.of(Listed)) == 2, "all are listed again")
         assert recorder.leases.keys() == {"peer-3", "peer-4"}
         server.peer("peer-5", 5)
@@ -130,7 +130,7 @@ def test_a_token_that_is_replaced_is_taken_up_without_a_word(server: Server) -> 
         server.restart(AGENT_TOO, ADMIN)
         server.peer("two", 2)
         recorder.wait_leases("two")
-        assert not any("401" in why for why in recorder.errors)
+        assert not any("401" in reason for reason in recorder.errors)
     server.restart()
 
 
@@ -195,12 +195,12 @@ def test_a_server_is_trusted_by_its_certificate_alone(server: Server) -> None:
 @against_kubernetes
 def test_a_node_that_is_renumbered_connects_anew(server: Server) -> None:
     server.add("one", ONE)
-    with Endpoint() as way, store_of(node_of(1), kubeconfig=kubeconfig(server=way.url)) as recorder:
+    with Endpoint() as endpoint, store_of(node_of(1), kubeconfig=kubeconfig(server=endpoint.url)) as recorder:
         recorder.wait_held()
-        before = way.taken
+        before = endpoint.taken
         recorder.store.present(node_of(9))
         server.wait_written("one", **flannels(9))
-        until(lambda: way.taken - before >= 2, "watch and writes have new connections")
+        until(lambda: endpoint.taken - before >= 2, "watch and writes have new connections")
         server.peer("two", 2)
         recorder.wait_leases("two")
         assert recorder.errors == []

@@ -39,22 +39,22 @@ def test_annotations_are_byte_for_byte_those_of_flanneld(
 
     def scenario(server: Server) -> None:
         network = network_of(kind, families)
-        said = []
+        annotations = []
         for program in (str(flanneld), ""):
             server.add("one", *[CIDRS[family] for family in families])
             if program:
                 with agent(program, network):
                     server.wait_written("one", **{"kube-subnet-manager": "true"})
-                    said.append(server.annotations("one"))
+                    annotations.append(server.annotations("one"))
             else:
                 with store_of(node_of(1, *families, kind=kind), network) as recorder:
                     recorder.wait_held()
-                    said.append(server.annotations("one"))
+                    annotations.append(server.annotations("one"))
             server.delete("one")
             clean()
-        theirs, ours = [{key: MAC.sub("MAC", text) for key, text in one.items()} for one in said]
+        theirs, ours = [{key: MAC.sub("MAC", text) for key, text in one.items()} for one in annotations]
         assert ours == theirs
-        assert said[0].keys() == said[1].keys()
+        assert annotations[0].keys() == annotations[1].keys()
 
     in_kubernetes(kubernetes, scenario)
 
@@ -119,13 +119,13 @@ def agent(program: str, network: dict[str, Any]) -> Iterator[None]:
     config = write("net-conf.json", json.dumps(network))
     flags = [f"--kubeconfig-file={kubeconfig()}", f"--net-config-path={config}", "--iface=uplink", "--kube-subnet-mgr"]
     health = ["--healthz-ip=127.0.0.1", f"--healthz-port={HEALTH_PORT}", f"--subnet-file={FOLDER}/subnet.env"]
-    with open(f"{FOLDER}/agent.log", "wb") as said:
+    with open(f"{FOLDER}/agent.log", "wb") as log_file:
         process = subprocess.Popen(
             [program, *flags, *health],
             env={**os.environ, "NODE_NAME": "one"},
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=log_file,
+            stderr=log_file,
         )
     try:
         yield
@@ -155,14 +155,14 @@ def route(subnet: str) -> list[Any]:
 
 def device() -> tuple[int, str]:
     """Its index and MAC address."""
-    (found,) = shown("link", "show", "flannel.1")
-    return found["ifindex"], found["address"]
+    (links,) = shown("link", "show", "flannel.1")
+    return links["ifindex"], links["address"]
 
 
-def shown(*words: str) -> list[Any]:
-    done = subprocess.run(["ip", "-j", *words], capture_output=True, text=True, check=True)
-    found: list[Any] = json.loads(done.stdout or "[]")
-    return found
+def shown(*arguments: str) -> list[Any]:
+    done = subprocess.run(["ip", "-j", *arguments], capture_output=True, text=True, check=True)
+    objects: list[Any] = json.loads(done.stdout or "[]")
+    return objects
 
 
 def clean() -> None:

@@ -62,8 +62,8 @@ def unchanged(node: Node) -> Iterator[None]:
     after = [monitor.log for monitor in monitors]
     for monitor in monitors:
         monitor.end()
-    told = [line for log, start in zip(after, before, strict=True) for line in log[start:].splitlines()]
-    assert [line for line in told if is_change(line)] == []
+    lines = [line for log, start in zip(after, before, strict=True) for line in log[start:].splitlines()]
+    assert [line for line in lines if is_change(line)] == []
 
 
 def is_change(line: str) -> bool:

@@ -78,9 +78,9 @@ def test_what_the_agent_counts_is_told_in_prometheus_format(cluster: Cluster, po
     samples = {}
     for line in text.splitlines():
         if not line.startswith("#"):
-            found = SAMPLE.fullmatch(line)
-            assert found, line
-            samples[line.rpartition(" ")[0]] = float(found["value"])
+            sample = SAMPLE.fullmatch(line)
+            assert sample, line
+            samples[line.rpartition(" ")[0]] = float(sample["value"])
     assert samples["podwired_peers"] == 2
     assert samples["podwired_ready"] == samples["podwired_store_up"] == 1
     assert [name for name in samples if not name.startswith(("podwired_", "process_"))] == []

@@ -42,12 +42,12 @@ class Containerd(NamedTuple):
     machine: Machine
     namespace: str
 
-    def ctr(self, *words: str, check: bool = True) -> str:
+    def ctr(self, *arguments: str, check: bool = True) -> str:
         """Runs ctr and returns what it printed."""
-        return self.machine.run(*self.command(*words), check=check).stdout
+        return self.machine.run(*self.command(*arguments), check=check).stdout
 
-    def command(self, *words: str) -> tuple[str, ...]:
-        return ("ctr", "--address", SOCKET, "--namespace", self.namespace, *words)
+    def command(self, *arguments: str) -> tuple[str, ...]:
+        return ("ctr", "--address", SOCKET, "--namespace", self.namespace, *arguments)
 
     def run(self, name: str) -> str:
         """Starts a container in the background and returns its address."""
@@ -56,8 +56,8 @@ class Containerd(NamedTuple):
 
     def run_attached(self, name: str) -> subprocess.Popen[str]:
         """Starts a container that ctr waits for: only then it calls DEL at the end."""
-        words = self.command("run", "--cni", "--rm", "--snapshotter", "native", NAME, name)
-        process = self.machine.start(*words)
+        command = self.command("run", "--cni", "--rm", "--snapshotter", "native", NAME, name)
+        process = self.machine.start(*command)
         until(lambda: re.search(rf"{name} .*RUNNING", self.ctr("task", "list")), f"{name} runs")
         return process
 
@@ -67,9 +67,9 @@ class Containerd(NamedTuple):
 
     def address(self, name: str) -> str:
         shown = self.inside(name, "ip", "-4", "address", "show", "eth0")
-        found = re.search(r"inet ([0-9.]+)/16", shown)
-        assert found, shown
-        return found[1]
+        match = re.search(r"inet ([0-9.]+)/16", shown)
+        assert match, shown
+        return match[1]
 
     def delete(self, name: str) -> None:
         self.ctr("task", "delete", "--force", name)
@@ -161,11 +161,11 @@ def collect(containerd: Containerd, plugins: Path, valid: list[Json]) -> None:
 
 def fetched(containerd: Containerd, address: str, caller: str = "") -> str:
     """Returns the page of the container's web server, which may take a moment to listen."""
-    words = ("wget", "-q", "-O", "-", f"http://{address}/")
+    command = ("wget", "-q", "-O", "-", f"http://{address}/")
 
     def page() -> str:
         try:
-            return containerd.inside(caller, *words) if caller else containerd.machine.run(BUSYBOX, *words).stdout
+            return containerd.inside(caller, *command) if caller else containerd.machine.run(BUSYBOX, *command).stdout
         except MachineError:
             return ""
 

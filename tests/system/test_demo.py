@@ -71,22 +71,22 @@ def start(folder: Path, plugin: str) -> subprocess.Popen[str]:
 
 def marked(folder: Path) -> list[str]:
     """Returns the processes that a demo has started and that still run."""
-    wanted, found = f"{MARK}={folder}".encode(), []
+    wanted, pids = f"{MARK}={folder}".encode(), []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if wanted in (process / "environ").read_bytes().split(b"\0"):
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                pids.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
         except OSError:
             continue
-    return found
+    return pids
 
 
 def test_a_step_that_fails_is_named_and_agents_end(tmp_path: Path) -> None:
     with start(tmp_path, "#!/bin/sh\necho out of order >&2\nexit 3\n") as demo:
-        _, said = demo.communicate(timeout=120)
+        _, output = demo.communicate(timeout=120)
     assert demo.returncode == 3
-    assert "out of order" in said
-    assert "failed (status 3) in the step: ADD" in said.splitlines()[-1]
+    assert "out of order" in output
+    assert "failed (status 3) in the step: ADD" in output.splitlines()[-1]
     until(lambda: not marked(tmp_path), "all have ended")
 
 

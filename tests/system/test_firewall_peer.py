@@ -35,8 +35,12 @@ def test_what_the_administrator_drops_is_dropped_whoever_comes_first(
     outside, pod = machine.outside(), machine.pod("pod1")
     outside.serve(80)
     outside.serve(81)
-    for words in (("-P", "FORWARD", "DROP"), ("-N", ADMIN), ("-A", ADMIN, "-p", "tcp", "--dport", "81", "-j", "DROP")):
-        machine.run("iptables-nft", *words)
+    for commands in (
+        ("-P", "FORWARD", "DROP"),
+        ("-N", ADMIN),
+        ("-A", ADMIN, "-p", "tcp", "--dport", "81", "-j", "DROP"),
+    ):
+        machine.run("iptables-nft", *commands)
     who = Attachment("c1", pod.path)
     result = call(machine, plugins / "bridge", "ADD", {**BRIDGE, "ipam": IPAM}, who)
     config = {**COMMON, "type": "firewall", "backend": "iptables", "prevResult": result}

@@ -56,11 +56,11 @@ def test_each_goes_on_where_the_other_stopped(
 ) -> None:
     """Both in turn write the same files as one of them alone."""
     config = network(*sets)
-    taken = [call(machine, program, "ADD", config, pod(number)) for program, number in in_turn(turns, range(3))]
+    results = [call(machine, program, "ADD", config, pod(number)) for program, number in in_turn(turns, range(3))]
     written = leases(machine)
     machine.run("rm", "-r", "/var/lib/cni/networks")
     alone = [call(machine, turns[0], "ADD", config, pod(number)) for number in range(3)]
-    assert taken == alone
+    assert results == alone
     assert written == leases(machine)
 
 
@@ -101,8 +101,8 @@ def test_a_requested_address_that_one_gave_is_refused_by_the_other(
     machine: Machine, turns: tuple[Path, Path], sets: list[Json], address: str
 ) -> None:
     config = network(sets)
-    taken = call(machine, turns[0], "ADD", config, pod(1, f"IP={address}"))
-    assert address_of(taken) == address
+    result = call(machine, turns[0], "ADD", config, pod(1, f"IP={address}"))
+    assert address_of(result) == address
     before = leases(machine)
     with pytest.raises(RefusedError, match=f"{address}.* not available"):
         call(machine, turns[1], "ADD", config, pod(2, f"IP={address}"))

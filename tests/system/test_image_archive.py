@@ -37,18 +37,18 @@ address = "{SOCKET}"
 """
 
 
-def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([IMAGE, *words], cwd=folder, capture_output=True, text=True, check=False)
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([IMAGE, *arguments], cwd=folder, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a copy of the archive."""
     folder = tmp_path_factory.mktemp("image")
-    made = make(folder)
-    if made.returncode:
-        pytest.skip(f"hack/image made no image: {made.stderr.strip().splitlines()[-1]}")
-    return Path(shutil.copy(made.stdout.strip(), folder))
+    done = make(folder)
+    if done.returncode:
+        pytest.skip(f"hack/image made no image: {done.stderr.strip().splitlines()[-1]}")
+    return Path(shutil.copy(done.stdout.strip(), folder))
 
 
 @pytest.fixture(scope="session")
@@ -105,9 +105,9 @@ def test_the_archive_is_a_whole_image(blobs: dict[str, bytes]) -> None:
 
 def test_docker_finds_the_same_blobs(blobs: dict[str, bytes]) -> None:
     manifest, _ = parts(blobs)
-    (told,) = json.loads(blobs["manifest.json"])
+    (docker_manifest,) = json.loads(blobs["manifest.json"])
     paths = [f"blobs/{entry['digest'].replace(':', '/')}" for entry in (manifest["config"], *manifest["layers"])]
-    assert told == {"Config": paths[0], "Layers": paths[1:], "RepoTags": [NAME]}
+    assert docker_manifest == {"Config": paths[0], "Layers": paths[1:], "RepoTags": [NAME]}
 
 
 def test_the_same_bundle_and_packages_make_the_same_bytes(archive: Path, tmp_path: Path) -> None:

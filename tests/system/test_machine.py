@@ -76,14 +76,14 @@ def test_what_fails_inside_is_an_error_outside(machine: Machine, ask: Callable[[
 
 def inhabitants(namespace: str) -> list[str]:
     """Returns the processes in a network namespace."""
-    found = []
+    pids = []
     for number in filter(str.isdigit, os.listdir("/proc")):
         try:
             if os.readlink(f"/proc/{number}/ns/net") == namespace:
-                found.append(number)
+                pids.append(number)
         except OSError:
             continue  # ended meanwhile, or another user's
-    return found
+    return pids
 
 
 def outside_view() -> list[str]:

@@ -42,12 +42,12 @@ def test_a_port_and_a_limit_of_different_makers_live_together(
         who = Attachment(f"c{number}", pod.path)
         first: Json = {**common, "type": attaching, **NETWORK[attaching]}
         result = call(machine, attacher / attaching, "ADD", first, who)
-        told: Json = {**common, "runtimeConfig": {"portMappings": PORTS, "bandwidth": RATE}}
+        base: Json = {**common, "runtimeConfig": {"portMappings": PORTS, "bandwidth": RATE}}
         for program in order:
-            config = {**told, "type": program, "prevResult": result}
+            config = {**base, "type": program, "prevResult": result}
             result = call(machine, folders[program] / program, "ADD", config, who)
         assert until(lambda: machine.ask("127.0.0.1", 8080), "the port answers"), (order, mapper)
-        config = {**told, "prevResult": result}
+        config = {**base, "prevResult": result}
         for program in order:
             call(machine, folders[program] / program, "CHECK", {**config, "type": program}, who)
         for program in reversed(order):

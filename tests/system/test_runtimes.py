@@ -177,8 +177,13 @@ LIMITS = {"ingressRate": 10_000_000, "ingressBurst": 80_000, "egressRate": 10_00
 def crio_container(container: str, netns: str, port: int) -> Container:
     mapping = {"hostPort": port, "containerPort": 80, "protocol": "TCP", "hostIP": ""}
     ranges = [[{"subnet": "fd00:85::/64"}]]
-    told: Json = {"portMappings": [mapping], "bandwidth": LIMITS, "ipRanges": ranges, "cgroupPath": "/kubepods/pod1"}
-    return Container(container, netns, "eth0", kubernetes(container), told)
+    runtime_config: Json = {
+        "portMappings": [mapping],
+        "bandwidth": LIMITS,
+        "ipRanges": ranges,
+        "cgroupPath": "/kubepods/pod1",
+    }
+    return Container(container, netns, "eth0", kubernetes(container), runtime_config)
 
 
 @pytest.mark.parametrize("name", ["podwire", *install.NAMES])
@@ -259,17 +264,17 @@ OTHER = nerdctl_network("other", "br-3f3f3f3f3f3f", "10.4.1.0/24")
 def nerdctl_container(pod: Pod, port: int, netns: str | None = None) -> Container:
     mapping = {"HostPort": port, "ContainerPort": 80, "Protocol": "tcp", "HostIP": "0.0.0.0"}
     args = "IgnoreUnknown=1;NERDCTL_CNI_DHCP_HOSTNAME=web"
-    told = {"portMappings": [mapping]}
-    return Container(f"default-{pod.name * 16:.64}", pod.path if netns is None else netns, "eth0", args, told)
+    runtime_config = {"portMappings": [mapping]}
+    return Container(f"default-{pod.name * 16:.64}", pod.path if netns is None else netns, "eth0", args, runtime_config)
 
 
 def test_nerdctl_learns_that_firewall_can_isolate(machine: Machine, plugins: Path) -> None:
     """Calls without CNI_COMMAND print a text for people, which nerdctl parses."""
     done = machine.run("env", "-i", str(plugins / "firewall"))
     assert done.stdout == ""
-    found = re.search(r"^CNI firewall plugin v(\d+)\.(\d+)\.(\d+)", done.stderr, re.MULTILINE)
-    assert found, done.stderr
-    assert tuple(map(int, found.groups())) >= (1, 7, 1)
+    version = re.search(r"^CNI firewall plugin v(\d+)\.(\d+)\.(\d+)", done.stderr, re.MULTILINE)
+    assert version, done.stderr
+    assert tuple(map(int, version.groups())) >= (1, 7, 1)
 
 
 def test_nerdctl_removes_a_container_before_it_starts_and_after_its_end(machine: Machine, runtime: Libcni) -> None:

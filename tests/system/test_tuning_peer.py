@@ -41,9 +41,9 @@ class Scene(NamedTuple):
 
     def seen(self) -> Json:
         """Returns the container's settings."""
-        (found,) = json.loads(self.pod.run("ip", "-j", "link", "show", "eth0").stdout)
+        (state,) = json.loads(self.pod.run("ip", "-j", "link", "show", "eth0").stdout)
         keys = {key: self.pod.run("cat", f"/proc/sys/{key}").stdout.split() for key in (FORWARD, FILTER, PORTS)}
-        return {key: found.get(key, 0) for key in ("address", "mtu", "txqlen")} | {"flags": set(found["flags"]), **keys}
+        return {key: state.get(key, 0) for key in ("address", "mtu", "txqlen")} | {"flags": set(state["flags"]), **keys}
 
 
 def attached(machine: Machine, podwire: Path) -> Scene:
@@ -121,8 +121,8 @@ def run_both(theirs: Path, ours: Path) -> Callable[..., tuple[list[Any], list[An
 def test_same_answer_and_same_container(
     run_both: Callable[..., tuple[list[Any], list[Any]]], settings: Json, arguments: str
 ) -> None:
-    expected, found = run_both(settings, arguments)
-    assert found == expected
+    expected, outcomes = run_both(settings, arguments)
+    assert outcomes == expected
     assert expected != ["refused"]
 
 

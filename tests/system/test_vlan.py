@@ -103,11 +103,11 @@ def read(folder: Path, name: str) -> Any:
 def vlans(folder: Path, pod: str) -> dict[int, bool]:
     """Returns the VLANs of the pod's port, and whether they are its native one."""
     (port,) = read(folder, f"{pod}.vlans")
-    found: dict[int, bool] = {}
+    vlans: dict[int, bool] = {}
     for vlan in port["vlans"]:
         for vid in range(vlan["vlan"], vlan.get("vlanEnd", vlan["vlan"]) + 1):
-            found[vid] = "PVID" in vlan.get("flags", [])
-    return found
+            vlans[vid] = "PVID" in vlan.get("flags", [])
+    return vlans
 
 
 @pytest.mark.parametrize(
@@ -119,27 +119,27 @@ def vlans(folder: Path, pod: str) -> dict[int, bool]:
         ("untagged", {1: True, 7: False}),
     ],
 )
-def test_a_port_is_in_the_vlans_asked_for(told: Path, pod: str, expected: dict[int, bool]) -> None:
-    assert vlans(told, pod) == expected
+def test_a_port_is_in_the_vlans_asked_for(results: Path, pod: str, expected: dict[int, bool]) -> None:
+    assert vlans(results, pod) == expected
 
 
-def test_each_vlan_has_a_gateway_of_its_own(told: Path) -> None:
-    found = {link["ifname"]: [one["local"] for one in link["addr_info"]] for link in read(told, "addresses")}
-    assert "10.5.0.1" in found["br0.100"]
-    assert "10.6.0.1" in found["br0.200"]
-    assert read(told, "native.ADD")["interfaces"][3]["name"] == "br0.100"
+def test_each_vlan_has_a_gateway_of_its_own(results: Path) -> None:
+    addresses = {link["ifname"]: [one["local"] for one in link["addr_info"]] for link in read(results, "addresses")}
+    assert "10.5.0.1" in addresses["br0.100"]
+    assert "10.6.0.1" in addresses["br0.200"]
+    assert read(results, "native.ADD")["interfaces"][3]["name"] == "br0.100"
 
 
-def test_traffic_stays_in_its_vlan(told: Path) -> None:
-    assert (told / "reached").read_text().split() == ["10.5.0.1", "10.5.0.3"]
+def test_traffic_stays_in_its_vlan(results: Path) -> None:
+    assert (results / "reached").read_text().split() == ["10.5.0.1", "10.5.0.3"]
 
 
-def test_check_knows_the_vlans(told: Path) -> None:
-    assert {pod: read(told, f"{pod}.CHECK") for pod in PODS} == dict.fromkeys(PODS)
-    assert "is not in VLAN 11" in read(told, "trunk.broken")["msg"]
+def test_check_knows_the_vlans(results: Path) -> None:
+    assert {pod: read(results, f"{pod}.CHECK") for pod in PODS} == dict.fromkeys(PODS)
+    assert "is not in VLAN 11" in read(results, "trunk.broken")["msg"]
 
 
-def test_del_takes_every_port_but_the_gateways(told: Path) -> None:
-    assert {pod: read(told, f"{pod}.DEL") for pod in PODS} == dict.fromkeys(PODS)
-    names = {link["ifname"].partition(".")[0] for link in read(told, "links")}
+def test_del_takes_every_port_but_the_gateways(results: Path) -> None:
+    assert {pod: read(results, f"{pod}.DEL") for pod in PODS} == dict.fromkeys(PODS)
+    names = {link["ifname"].partition(".")[0] for link in read(results, "links")}
     assert names == {"lo", "br0", "p100", "p200"}

@@ -39,12 +39,12 @@ def encoded(kind: Any, header: tuple[int, int], fields: dict[str, int], attrs: A
 def normal(kind: Any, data: bytes) -> tuple[bytes, list[bytes]]:
     """The headers, and the attributes in the order of their types, since the kernel does not care for another."""
     start = 16 + SIZES[kind.__name__]
-    found, position = [], start
+    parts, position = [], start
     while position < len(data):
         (length,) = struct.unpack_from("=H", data, position)
-        found.append(data[position : position + length])
+        parts.append(data[position : position + length])
         position += (length + 3) & ~3
-    return data[:start], sorted(found, key=lambda one: struct.unpack_from("=HH", one)[1])
+    return data[:start], sorted(parts, key=lambda one: struct.unpack_from("=HH", one)[1])
 
 
 def framed(message: Message) -> bytes:
@@ -87,7 +87,7 @@ OUT: Attributes = [("RTA_OIF", 7)]
 MAIN: Attributes = [("RTA_TABLE", 254), *OUT]
 
 
-def way(family: int, prefix: int, scope: int, table: int = 254) -> dict[str, int]:
+def head(family: int, prefix: int, scope: int, table: int = 254) -> dict[str, int]:
     return {"family": family, "dst_len": prefix, "table": table, "proto": 3, "scope": scope, "type": 1}
 
 

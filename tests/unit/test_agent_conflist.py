@@ -193,9 +193,9 @@ def test_what_others_wrote_is_not_removed(wanted: Conflist, theirs: str) -> None
     conflist.install(wanted)
     with open(wanted.path, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(theirs)
-    (said,) = conflist.remove(wanted)
-    assert said.startswith(wanted.path)
-    assert "left alone" in said
+    (reasons,) = conflist.remove(wanted)
+    assert reasons.startswith(wanted.path)
+    assert "left alone" in reasons
     assert folder(wanted) == [NAME]
 
 

@@ -23,7 +23,7 @@ MIXED = Links(DEVICE, ((parse_net("192.0.2.0/24"), WIRE),))
 WIRE_ALONE = Links(0, MIXED.host_routes)
 
 
-def way(subnet: str, ip: str, mac: str = "02") -> Endpoint:
+def endpoint(subnet: str, ip: str, mac: str = "02") -> Endpoint:
     return Endpoint(parse_net(subnet), parse_ip(ip), parse_mac(f"0a:00:00:00:00:{mac}") if mac else None)
 
 
@@ -52,8 +52,8 @@ class Kernel:
             assert route.protocol == PROTOCOL
             self.tables.routes[route.dst] = NextHop(route.gw, route.ifindex, route.on_link)
             return
-        found = self.tables.routes[route.dst]
-        if (found.gw, found.ifindex) == (route.gw, route.ifindex):
+        current = self.tables.routes[route.dst]
+        if (current.gw, current.ifindex) == (route.gw, route.ifindex):
             del self.tables.routes[route.dst]
 
     def _take_neighbour(self, kind: int, payload: bytes) -> None:
@@ -91,7 +91,7 @@ def made(actual: ForwardingState, wanted: ForwardingState, links: Links = FAR) -
 
 
 def test_a_subnet_behind_the_tunnel_has_the_three_entries_of_flannel() -> None:
-    tables = forwarding_state([way("10.5.2.0/24", "192.0.2.2")], FAR)
+    tables = forwarding_state([endpoint("10.5.2.0/24", "192.0.2.2")], FAR)
     first, mac = parse_ip("10.5.2.0"), parse_mac("0a:00:00:00:00:02")
     assert tables.routes == {parse_net("10.5.2.0/24"): NextHop(first, DEVICE, on_link=True)}
     assert tables.neighbours == {first: mac}
@@ -101,34 +101,36 @@ def test_a_subnet_behind_the_tunnel_has_the_three_entries_of_flannel() -> None:
 
 def test_a_subnet_on_the_same_wire_has_a_route_alone() -> None:
     for links, mac in ((MIXED, "02"), (WIRE_ALONE, "")):
-        tables = forwarding_state([way("10.5.2.0/24", "192.0.2.2", mac)], links)
+        tables = forwarding_state([endpoint("10.5.2.0/24", "192.0.2.2", mac)], links)
         assert tables.routes == {parse_net("10.5.2.0/24"): NextHop(parse_ip("192.0.2.2"), WIRE, on_link=False)}
         assert (tables.neighbours, tables.forwarding, tables.unreachable) == ({}, set(), [])
 
 
 def test_without_a_tunnel_what_is_on_no_wire_is_told_and_left_out() -> None:
-    unreachable = way("10.5.2.0/24", "198.51.100.2", "")
+    unreachable = endpoint("10.5.2.0/24", "198.51.100.2", "")
     tables = forwarding_state([unreachable], WIRE_ALONE)
     assert tables.unreachable == [unreachable]
     assert same(tables, ForwardingState())
 
 
 def test_where_all_is_as_it_should_be_nothing_is_sent() -> None:
-    tables = forwarding_state([way("10.5.2.0/24", "192.0.2.2"), way("10.5.3.0/24", "198.51.100.3", "03")], MIXED)
+    tables = forwarding_state(
+        [endpoint("10.5.2.0/24", "192.0.2.2"), endpoint("10.5.3.0/24", "198.51.100.3", "03")], MIXED
+    )
     assert changes(tables, tables, MIXED) == []
 
 
 @pytest.mark.parametrize(
     "after",
     [
-        way("10.5.2.0/24", "192.0.2.2", "22"),
-        way("10.5.2.0/24", "192.0.2.22", "02"),
-        way("10.5.2.0/24", "192.0.2.22", "22"),
-        way("10.5.22.0/24", "192.0.2.2", "02"),
+        endpoint("10.5.2.0/24", "192.0.2.2", "22"),
+        endpoint("10.5.2.0/24", "192.0.2.22", "02"),
+        endpoint("10.5.2.0/24", "192.0.2.22", "22"),
+        endpoint("10.5.22.0/24", "192.0.2.2", "02"),
     ],
 )
 def test_a_peer_that_changed_leaves_no_old_entry(after: Endpoint) -> None:
-    before, other = way("10.5.2.0/24", "192.0.2.2", "02"), way("10.5.3.0/24", "192.0.2.3", "03")
+    before, other = endpoint("10.5.2.0/24", "192.0.2.2", "02"), endpoint("10.5.3.0/24", "192.0.2.3", "03")
     old, new = forwarding_state([before, other], FAR), forwarding_state([after, other], FAR)
     assert same(made(old, new), new)
     alone = forwarding_state([before], FAR), forwarding_state([after], FAR)
@@ -140,8 +142,8 @@ def test_a_peer_that_changed_leaves_no_old_entry(after: Endpoint) -> None:
 
 def test_a_peer_that_comes_nearer_leaves_the_tunnel() -> None:
     behind, near = (
-        forwarding_state([way("10.5.2.0/24", "198.51.100.2")], MIXED),
-        forwarding_state([way("10.5.2.0/24", "192.0.2.2")], MIXED),
+        forwarding_state([endpoint("10.5.2.0/24", "198.51.100.2")], MIXED),
+        forwarding_state([endpoint("10.5.2.0/24", "192.0.2.2")], MIXED),
     )
     assert same(made(behind, near, MIXED), near)
     assert same(made(near, behind, MIXED), behind)
@@ -149,16 +151,16 @@ def test_a_peer_that_comes_nearer_leaves_the_tunnel() -> None:
 
 def test_nothing_is_flooded() -> None:
     """Frames whose address is not known go to the places of the null address."""
-    wanted = forwarding_state([way("10.5.2.0/24", "192.0.2.2")], FAR)
-    actual = forwarding_state([way("10.5.2.0/24", "192.0.2.2")], FAR)
+    wanted = forwarding_state([endpoint("10.5.2.0/24", "192.0.2.2")], FAR)
+    actual = forwarding_state([endpoint("10.5.2.0/24", "192.0.2.2")], FAR)
     actual.forwarding |= {(bytes(6), parse_ip("192.0.2.2")), (bytes(6), parse_ip("192.0.2.9"))}
     assert same(made(actual, wanted), wanted)
 
 
 def test_a_route_is_made_after_its_entries_and_goes_before_them() -> None:
     old, new = (
-        forwarding_state([way("10.5.2.0/24", "192.0.2.2", "02")], FAR),
-        forwarding_state([way("10.5.3.0/24", "192.0.2.3", "03")], FAR),
+        forwarding_state([endpoint("10.5.2.0/24", "192.0.2.2", "02")], FAR),
+        forwarding_state([endpoint("10.5.3.0/24", "192.0.2.3", "03")], FAR),
     )
     assert [rtnl_overlay.described(one) for one in changes(old, new, FAR)] == [
         "ip neighbour replace 10.5.3.0 lladdr 0a:00:00:00:00:03",
@@ -172,7 +174,7 @@ def test_a_route_is_made_after_its_entries_and_goes_before_them() -> None:
 
 def test_a_route_is_deleted_whoever_made_it() -> None:
     """Routes of flannel on the tunnel's device are taken over."""
-    old = forwarding_state([way("10.5.2.0/24", "192.0.2.2", "02")], FAR)
+    old = forwarding_state([endpoint("10.5.2.0/24", "192.0.2.2", "02")], FAR)
     (deletion,) = [
         payload for kind, _, payload in changes(old, ForwardingState(), FAR) if kind == rtnl_overlay.RTM_DELROUTE
     ]
@@ -243,18 +245,18 @@ def is_complete(tables: ForwardingState, payload: bytes) -> bool:
 @pytest.mark.parametrize("seed", range(30))
 def test_tables_that_follow_changes_are_those_of_all_peers(seed: int) -> None:
     dice = random.Random(seed)
-    ways: dict[int, Endpoint] = {}
+    endpoints: dict[int, Endpoint] = {}
     tables = ForwardingState()
     for _ in range(40):
         numbers = dice.sample(range(6), dice.randrange(1, 4))
-        before = [ways.pop(number) for number in numbers if number in ways]
+        before = [endpoints.pop(number) for number in numbers if number in endpoints]
         for number in numbers:
             if dice.random() < 0.7:
                 ip = f"{dice.choice(('192.0.2', '198.51.100'))}.{number + 1}"
-                ways[number] = way(f"10.5.{number}.0/24", ip, f"{dice.randrange(2)}{number}")
-        after = [ways[number] for number in numbers if number in ways]
+                endpoints[number] = endpoint(f"10.5.{number}.0/24", ip, f"{dice.randrange(2)}{number}")
+        after = [endpoints[number] for number in numbers if number in endpoints]
         tables.replace(forwarding_state(before, MIXED), forwarding_state(after, MIXED))
-        assert same(tables, forwarding_state(ways.values(), MIXED))
+        assert same(tables, forwarding_state(endpoints.values(), MIXED))
 
 
 def test_of_several_ways_out_the_longest_prefix_decides_who_is_near() -> None:
@@ -266,7 +268,7 @@ def test_of_several_ways_out_the_longest_prefix_decides_who_is_near() -> None:
 
 
 def test_states_are_the_same_by_their_entries_alone() -> None:
-    near, far = way("10.5.2.0/24", "192.0.2.2"), way("10.5.2.0/24", "198.51.100.2")
+    near, far = endpoint("10.5.2.0/24", "192.0.2.2"), endpoint("10.5.2.0/24", "198.51.100.2")
     assert forwarding_state([near], MIXED).is_same(forwarding_state([near], MIXED))
     assert not forwarding_state([near], MIXED).is_same(forwarding_state([far], MIXED))
 

@@ -26,16 +26,16 @@ NET, FIRST, VTEP = parse_net("10.5.2.0/24"), parse_ip("10.5.2.0"), parse_ip("192
 
 @pytest.fixture
 def drift() -> Drift:
-    found = Drift("podwired")
-    found.networks = frozenset([parse_net("10.5.0.0/16")])
-    found.searches = False
-    found.links = {
+    drift = Drift("podwired")
+    drift.networks = frozenset([parse_net("10.5.0.0/16")])
+    drift.searches = False
+    drift.links = {
         DEVICE: parse_link_state(link(DEVICE, "flannel.1", tunnel=TUNNEL), (OWN,)),
         WIRE: parse_link_state(link(WIRE, "eth0", PEER_MAC, 1500), (parse_net("192.0.2.1/24"),)),
     }
-    found.devices = {DEVICE: 4}
-    found.tables = {4: forwarding_state([Endpoint(NET, VTEP, PEER_MAC)], Links(DEVICE, ()))}
-    return found
+    drift.devices = {DEVICE: 4}
+    drift.tables = {4: forwarding_state([Endpoint(NET, VTEP, PEER_MAC)], Links(DEVICE, ()))}
+    return drift
 
 
 def link(
@@ -88,7 +88,7 @@ def test_links_of_containers_come_and_go_unnoticed(drift: Drift) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "index", "address", "told"),
+    ("kind", "index", "address", "disturbance"),
     [
         (rtnl.RTM_NEWADDR, DEVICE, OWN, ""),
         (rtnl.RTM_DELADDR, DEVICE, OWN, "flannel.1 has lost 10.5.1.0/32"),
@@ -101,10 +101,10 @@ def test_links_of_containers_come_and_go_unnoticed(drift: Drift) -> None:
     ],
 )
 def test_addresses_disturb_where_they_are_not_as_wanted(
-    drift: Drift, kind: int, index: int, address: Net, told: str
+    drift: Drift, kind: int, index: int, address: Net, disturbance: str
 ) -> None:
     payload = rtnl.new_address(index, address, 0)[2]
-    assert drift.disturbed(kind, payload) == told
+    assert drift.disturbed(kind, payload) == disturbance
 
 
 def test_while_an_interface_is_searched_for_any_address_may_be_it(drift: Drift) -> None:
@@ -146,7 +146,7 @@ NEIGHBOUR, PLACE = rtnl_overlay.set_neighbour, rtnl_overlay.set_forwarding
 
 
 @pytest.mark.parametrize(
-    ("message", "there", "gone"),
+    ("message", "is_present", "gone"),
     [
         (NEIGHBOUR(DEVICE, FIRST, PEER_MAC), False, True),
         (NEIGHBOUR(DEVICE, FIRST, MAC), True, True),
@@ -159,10 +159,10 @@ NEIGHBOUR, PLACE = rtnl_overlay.set_neighbour, rtnl_overlay.set_forwarding
     ],
 )
 def test_entries_disturb_where_they_are_not_as_wanted(
-    drift: Drift, message: Message, *, there: bool, gone: bool
+    drift: Drift, message: Message, *, is_present: bool, gone: bool
 ) -> None:
     _, _, payload = message
-    assert bool(drift.disturbed(rtnl_overlay.RTM_NEWNEIGH, payload)) is there
+    assert bool(drift.disturbed(rtnl_overlay.RTM_NEWNEIGH, payload)) is is_present
     assert bool(drift.disturbed(rtnl_overlay.RTM_DELNEIGH, payload)) is gone
 
 

@@ -80,11 +80,11 @@ class Served:
 @pytest.fixture(params=["127.0.0.1", "::1"])
 def served(request: pytest.FixtureRequest) -> Iterator[Served]:
     try:
-        found = Served(request.param)
+        server = Served(request.param)
     except OSError as error:
         pytest.skip(f"{request.param} cannot be had here: {error}")
-    yield found
-    found.end()
+    yield server
+    server.end()
 
 
 def test_it_is_alive_before_it_is_ready(served: Served) -> None:

@@ -30,9 +30,9 @@ class Written:
 
 @pytest.fixture
 def written(tmp_path: Path) -> Iterator[Written]:
-    found = Written(tmp_path)
-    yield found
-    found.files.close()
+    watched = Written(tmp_path)
+    yield watched
+    watched.files.close()
 
 
 @pytest.mark.parametrize(

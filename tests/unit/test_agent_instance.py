@@ -80,8 +80,8 @@ def test_nobody_else_can_open_a_lock_whatever_the_mask(tmp_path: Path, locks: Pa
         begun(tmp_path / "subnet.env", 7)
     finally:
         os.umask(before)
-    found = [tmp_path / ".subnet.env.lock", *locks.iterdir()]
-    assert [stat.S_IMODE(file.stat().st_mode) for file in found] == [0o600, 0o600]
+    paths = [tmp_path / ".subnet.env.lock", *locks.iterdir()]
+    assert [stat.S_IMODE(file.stat().st_mode) for file in paths] == [0o600, 0o600]
     assert stat.S_IMODE(locks.stat().st_mode) == 0o700
 
 

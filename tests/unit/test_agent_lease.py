@@ -22,15 +22,15 @@ from cni.agent.model.leaseformat import derived_mac
 from cni.protocol.address import IP, Net, parse_ip, parse_mac, parse_net
 
 MAC, OTHER_MAC = parse_mac("c6:d2:32:6f:8f:44"), parse_mac("0a:58:00:00:00:01")
-WAY4 = Endpoint(parse_net("10.5.52.0/24"), parse_ip("192.168.64.3"), MAC)
-WAY6 = Endpoint(parse_net("fc00:0:0:1::/64"), parse_ip("fd00::3"), OTHER_MAC)
-BARE4, BARE6 = WAY4._replace(vtep_mac=None), WAY6._replace(vtep_mac=None)
+ENDPOINT4 = Endpoint(parse_net("10.5.52.0/24"), parse_ip("192.168.64.3"), MAC)
+ENDPOINT6 = Endpoint(parse_net("fc00:0:0:1::/64"), parse_ip("fd00::3"), OTHER_MAC)
+BARE4, BARE6 = ENDPOINT4._replace(vtep_mac=None), ENDPOINT6._replace(vtep_mac=None)
 VALUES = {
     b'{"PublicIP":"192.168.64.3","PublicIPv6":null,"BackendType":"vxlan",'
-    b'"BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}}': Lease((WAY4,), "vxlan", 1),
+    b'"BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}}': Lease((ENDPOINT4,), "vxlan", 1),
     b'{"PublicIP":"192.168.64.3","PublicIPv6":"fd00::3","BackendType":"vxlan",'
     b'"BackendData":{"VNI":7,"VtepMAC":"c6:d2:32:6f:8f:44"},'
-    b'"BackendV6Data":{"VNI":7,"VtepMAC":"0a:58:00:00:00:01"}}': Lease((WAY4, WAY6), "vxlan", 7),
+    b'"BackendV6Data":{"VNI":7,"VtepMAC":"0a:58:00:00:00:01"}}': Lease((ENDPOINT4, ENDPOINT6), "vxlan", 7),
     b'{"PublicIP":"192.168.64.3","PublicIPv6":null,"BackendType":"host-gw"}': Lease((BARE4,), "host-gw"),
     b'{"PublicIP":"192.168.64.3","PublicIPv6":"fd00::3","BackendType":"host-gw"}': Lease((BARE4, BARE6), "host-gw"),
 }
@@ -45,7 +45,7 @@ def test_a_value_is_flannels_byte_for_byte_and_is_read_again(value: bytes, lease
 def test_older_programs_tell_no_vni_and_others_write_mac_addresses_in_other_ways() -> None:
     value = b'{"publicip":"192.168.64.3","BackendType":"vxlan","BackendData":{"vtepmac":"%s","Extra":[1,{"x":null}]}}'
     for text in (b"C6:D2:32:6F:8F:44", b"c6-d2-32-6f-8f-44", b"c6d2.326f.8f44"):
-        assert parse_lease((WAY4.subnet,), value % text) == Lease((WAY4,), "vxlan", 0)
+        assert parse_lease((ENDPOINT4.subnet,), value % text) == Lease((ENDPOINT4,), "vxlan", 0)
 
 
 def test_the_vni_may_be_told_with_either_family() -> None:
@@ -53,11 +53,11 @@ def test_the_vni_may_be_told_with_either_family() -> None:
         b'{"PublicIP":"192.168.64.3","PublicIPv6":"fd00::3","BackendType":"vxlan","BackendData":'
         b'{"VtepMAC":"c6:d2:32:6f:8f:44"},"BackendV6Data":{"VNI":7,"VtepMAC":"0a:58:00:00:00:01"}}'
     )
-    assert parse_lease((WAY4.subnet, WAY6.subnet), value) == Lease((WAY4, WAY6), "vxlan", 7)
+    assert parse_lease((ENDPOINT4.subnet, ENDPOINT6.subnet), value) == Lease((ENDPOINT4, ENDPOINT6), "vxlan", 7)
 
 
 def test_without_ipv4_its_address_is_gos_zero_value() -> None:
-    lease = Lease((WAY6,), "vxlan", 1)
+    lease = Lease((ENDPOINT6,), "vxlan", 1)
     assert lease_value(lease).startswith(b'{"PublicIP":"0.0.0.0","PublicIPv6":"fd00::3","BackendType":"vxlan",')
     assert b"BackendData" not in lease_value(lease)
 
@@ -117,29 +117,29 @@ def test_keys_are_read_in_any_case(change: Any) -> None:
         f'{{"{change("PublicIP")}":"192.168.64.3","{change("BackendType")}":"vxlan",'
         f'"{change("BackendData")}":{{"{change("VNI")}":3,"{change("VtepMAC")}":"C6-D2-32-6F-8F-44"}}}}'
     )
-    assert parse_lease((WAY4.subnet,), text.encode()) == Lease((WAY4,), "vxlan", 3)
+    assert parse_lease((ENDPOINT4.subnet,), text.encode()) == Lease((ENDPOINT4,), "vxlan", 3)
 
 
 def test_unknown_members_and_white_space_do_not_matter() -> None:
     text = b' {"PublicIP": "192.168.64.3", "BackendType": "host-gw", "BackendData": null, "Since": [1, {}]}\n'
-    assert parse_lease((WAY4.subnet,), text) == Lease((BARE4,), "host-gw")
+    assert parse_lease((ENDPOINT4.subnet,), text) == Lease((BARE4,), "host-gw")
 
 
 def test_an_ipv4_key_is_an_ipv4_lease_whatever_else_is_told() -> None:
     (dual,) = [value for value, lease in VALUES.items() if len(lease.endpoints) == 2 and lease.backend == "vxlan"]
-    assert parse_lease((WAY4.subnet,), dual) == Lease((WAY4,), "vxlan", 7)
+    assert parse_lease((ENDPOINT4.subnet,), dual) == Lease((ENDPOINT4,), "vxlan", 7)
 
 
 def test_what_another_backend_says_of_itself_is_not_read() -> None:
     text = b'{"PublicIP":"192.168.64.3","BackendType":"wireguard","BackendData":"a key"}'
-    assert parse_lease((WAY4.subnet,), text) == Lease((BARE4,), "wireguard")
+    assert parse_lease((ENDPOINT4.subnet,), text) == Lease((BARE4,), "wireguard")
 
 
 DATA = '"BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}'
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "error"),
     [
         ("", "the lease is empty"),
         ("nonsense", "the lease is not JSON"),
@@ -164,34 +164,34 @@ DATA = '"BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}'
         ),
     ],
 )
-def test_what_is_wrong_with_a_value_is_told(value: str, told: str) -> None:
+def test_what_is_wrong_with_a_value_is_told(value: str, error: str) -> None:
     with pytest.raises(ValueError, match=r"^[^\n]+$") as refused:
-        parse_lease((WAY4.subnet,), value.encode())
-    assert told in str(refused.value)
-    assert str(refused.value).count(told) == 1
+        parse_lease((ENDPOINT4.subnet,), value.encode())
+    assert error in str(refused.value)
+    assert str(refused.value).count(error) == 1
 
 
 def test_a_dual_stack_key_needs_both_families() -> None:
-    (single,) = [value for value, lease in VALUES.items() if lease == Lease((WAY4,), "vxlan", 1)]
+    (single,) = [value for value, lease in VALUES.items() if lease == Lease((ENDPOINT4,), "vxlan", 1)]
     with pytest.raises(ValueError, match=r"^PublicIPv6: missing$"):
-        parse_lease((WAY4.subnet, WAY6.subnet), single)
+        parse_lease((ENDPOINT4.subnet, ENDPOINT6.subnet), single)
     without = b'{"PublicIP":"192.168.64.3","PublicIPv6":"fd00::3","BackendType":"vxlan",' + DATA.encode() + b"}"
     with pytest.raises(ValueError, match=r"^BackendV6Data\.VtepMAC: missing$"):
-        parse_lease((WAY4.subnet, WAY6.subnet), without)
+        parse_lease((ENDPOINT4.subnet, ENDPOINT6.subnet), without)
     mapped = without.replace(b"fd00::3", b"::ffff:192.168.64.3")
     with pytest.raises(ValueError, match=r"PublicIPv6: 192\.168\.64\.3 is not an IPv6 address"):
-        parse_lease((WAY4.subnet, WAY6.subnet), mapped)
+        parse_lease((ENDPOINT4.subnet, ENDPOINT6.subnet), mapped)
 
 
 def any_lease(dice: random.Random) -> Lease:
     vxlan = dice.random() < 0.7
-    ways = [any_way(dice, 4, dice.randrange(8, 31), vxlan=vxlan)]
+    endpoints = [any_endpoint(dice, 4, dice.randrange(8, 31), vxlan=vxlan)]
     if dice.random() < 0.5:
-        ways.append(any_way(dice, 6, dice.randrange(8, 127), vxlan=vxlan))
-    return Lease(tuple(ways), "vxlan", dice.randrange(1 << 24)) if vxlan else Lease(tuple(ways), "host-gw")
+        endpoints.append(any_endpoint(dice, 6, dice.randrange(8, 127), vxlan=vxlan))
+    return Lease(tuple(endpoints), "vxlan", dice.randrange(1 << 24)) if vxlan else Lease(tuple(endpoints), "host-gw")
 
 
-def any_way(dice: random.Random, family: int, length: int, *, vxlan: bool) -> Endpoint:
+def any_endpoint(dice: random.Random, family: int, length: int, *, vxlan: bool) -> Endpoint:
     bits = 32 if family == 4 else 128
     zeros = dice.choice((0, 16, 64)) if family == 6 else 0  # such as make texts short
     value = dice.randrange(1, 1 << bits - zeros)
@@ -216,7 +216,10 @@ def test_any_garbage_is_a_value_error_and_nothing_else() -> None:
                 place = dice.randrange(len(broken))
                 broken[place : place + dice.randrange(3)] = dice.randbytes(dice.randrange(3))
             with suppress(ValueError):
-                assert parse_lease((WAY4.subnet, WAY6.subnet), bytes(broken)).subnets == (WAY4.subnet, WAY6.subnet)
+                assert parse_lease((ENDPOINT4.subnet, ENDPOINT6.subnet), bytes(broken)).subnets == (
+                    ENDPOINT4.subnet,
+                    ENDPOINT6.subnet,
+                )
 
 
 def test_a_derived_mac_address_follows_from_address_and_vni_alone() -> None:
@@ -227,21 +230,21 @@ def test_a_derived_mac_address_follows_from_address_and_vni_alone() -> None:
     assert derived_mac(parse_ip("192.0.2.1"), 1) == parse_mac("a2:2e:19:d5:a8:4e")
 
 
-NODE = Node("vxlan", 1, (NodeAddress(WAY4.public_ip, OTHER_MAC), NodeAddress(WAY6.public_ip, OTHER_MAC)))
+NODE = Node("vxlan", 1, (NodeAddress(ENDPOINT4.public_ip, OTHER_MAC), NodeAddress(ENDPOINT6.public_ip, OTHER_MAC)))
 
 
 def test_a_nodes_lease_has_a_way_for_each_of_its_ends() -> None:
-    lease = NODE.lease([WAY4.subnet, WAY6.subnet])
-    assert lease == Lease((WAY4._replace(vtep_mac=OTHER_MAC), WAY6), "vxlan", 1)
+    lease = NODE.lease([ENDPOINT4.subnet, ENDPOINT6.subnet])
+    assert lease == Lease((ENDPOINT4._replace(vtep_mac=OTHER_MAC), ENDPOINT6), "vxlan", 1)
     with pytest.raises(ValueError, match="zip"):
-        NODE.lease([WAY4.subnet])
+        NODE.lease([ENDPOINT4.subnet])
 
 
 def test_the_mac_addresses_of_a_found_lease_stay() -> None:
-    subnets = [parse_net("10.5.60.0/24"), WAY6.subnet]
-    found = Lease((WAY4._replace(public_ip=parse_ip("192.0.2.99")),), "vxlan", 1)
-    assert NODE.lease(subnets, found).endpoints == (Endpoint(subnets[0], WAY4.public_ip, MAC), WAY6)
-    other_kind = Lease((WAY4,), "host-gw")
+    subnets = [parse_net("10.5.60.0/24"), ENDPOINT6.subnet]
+    previous = Lease((ENDPOINT4._replace(public_ip=parse_ip("192.0.2.99")),), "vxlan", 1)
+    assert NODE.lease(subnets, previous).endpoints == (Endpoint(subnets[0], ENDPOINT4.public_ip, MAC), ENDPOINT6)
+    other_kind = Lease((ENDPOINT4,), "host-gw")
     assert NODE.lease(subnets, other_kind).endpoints[0].vtep_mac == OTHER_MAC
-    bare = Node("host-gw", 0, (NodeAddress(WAY4.public_ip),))
-    assert bare.lease(subnets[:1], found) == Lease((Endpoint(subnets[0], WAY4.public_ip),), "host-gw", 0)
+    bare = Node("host-gw", 0, (NodeAddress(ENDPOINT4.public_ip),))
+    assert bare.lease(subnets[:1], previous) == Lease((Endpoint(subnets[0], ENDPOINT4.public_ip),), "host-gw", 0)

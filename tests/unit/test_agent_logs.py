@@ -123,7 +123,7 @@ def test_events_are_never_repetitions(log: Log) -> None:
 
 def test_a_fault_that_changes_or_comes_again_after_an_event_is_no_repetition(log: Log) -> None:
     texts = ["lease %s is not served: %s"] * 3
-    assert [len(log.say(text, "x", why)) for text, why in zip(texts, ("a", "b", "a"), strict=True)] == [1, 1, 1]
+    assert [len(log.say(text, "x", reason)) for text, reason in zip(texts, ("a", "b", "a"), strict=True)] == [1, 1, 1]
     assert log.say("lease %s is not served: %s", "x", "a") == []
     assert len(log.say("added peer %s", "x", level=logging.INFO)) == 1
     lines = log.say("lease %s is not served: %s", "x", "a")
@@ -199,7 +199,7 @@ def test_details_are_told_where_that_is_asked_for(log: Log, more: Callable[[], N
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "text"),
     [
         (FileNotFoundError(2, "No such file or directory", "/etc/x"), "/etc/x: No such file or directory"),
         (OSError(5, "Input/output error"), "Input/output error"),
@@ -207,5 +207,5 @@ def test_details_are_told_where_that_is_asked_for(log: Log, more: Callable[[], N
         (KeyError("x"), "a defect of podwired (KeyError); --v=1 tells more"),
     ],
 )
-def test_an_error_is_told_in_words(error: Exception, words: str) -> None:
-    assert logs.error_text(error) == words
+def test_an_error_is_told_in_words(error: Exception, text: str) -> None:
+    assert logs.error_text(error) == text

@@ -156,10 +156,10 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     handlers = [signal.getsignal(number) for number in SIGNALS]
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail("the loop does not end"))
     signal.alarm(PATIENCE_SECONDS)
-    found = Scene()
-    yield found
+    scene = Scene()
+    yield scene
     signal.alarm(0)
-    found.close()
+    scene.close()
     for number, handler in zip(SIGNALS, handlers, strict=True):
         signal.signal(number, handler)
 

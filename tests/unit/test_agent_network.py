@@ -96,7 +96,7 @@ def test_the_first_subnet_is_used_where_it_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "error"),
     [
         ({"Network": "10.5.0.0/29"}, "Network: 10.5.0.0/29 is too small, the longest prefix is 28"),
         ({"Network": None}, "Network: needs an IPv4 network (as in 10.244.0.0/16)"),
@@ -130,9 +130,9 @@ def test_the_first_subnet_is_used_where_it_is_asked_for() -> None:
         ({"Backend": "vxlan"}, "Backend: expected an object"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_path(keys: dict[str, Any], told: str) -> None:
+def test_what_is_wrong_is_told_with_its_path(keys: dict[str, Any], error: str) -> None:
     message = refused({"Network": "10.5.0.0/16", "Backend": VXLAN, **keys})
-    assert told in message
+    assert error in message
     errors = message.removeprefix("invalid network configuration: ").split("; ")
     assert len(errors) == len({*errors})
 

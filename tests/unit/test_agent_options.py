@@ -32,9 +32,9 @@ def parse(*arguments: str, **environment: str) -> Options:
 
 
 def etcd(*arguments: str, **environment: str) -> EtcdOptions:
-    found = parse(*arguments, **environment).etcd
-    assert found is not None
-    return found
+    options = parse(*arguments, **environment).etcd
+    assert options is not None
+    return options
 
 
 def errors(*arguments: str, **environment: str) -> list[str]:
@@ -89,12 +89,12 @@ def reference_flags() -> dict[str, tuple[bool, str]]:
     program = Path(where.stdout.strip()) / "flanneld"
     if not program.exists():
         pytest.skip("absent: flanneld (hack/peers brings it)")
-    told = subprocess.run([program, "--help"], stderr=subprocess.PIPE, text=True, check=False).stderr
-    found = {}
-    for name, value, words in WORDED.findall(told):
+    usage = subprocess.run([program, "--help"], stderr=subprocess.PIPE, text=True, check=False).stderr
+    flags = {}
+    for name, value, words in WORDED.findall(usage):
         default = re.search(r'\(default "?([^")]*)"?\)$', words)
-        found[name] = (bool(value), default[1] if default else "")
-    return found
+        flags[name] = (bool(value), default[1] if default else "")
+    return flags
 
 
 def test_every_flag_of_flanneld_is_taken_with_its_default() -> None:
@@ -158,9 +158,9 @@ def test_every_flag_reaches_its_option() -> None:
         "--tunnel-filter=false", "--healthz-ip=::1", "--healthz-port=65535", "-v=2",
         "--node-name=one", "--conflist=/c/one.conflist", "--conflist-dir=/d", "--cleanup",
     )  # fmt: skip
-    found = options._asdict() | {"etcd": tuple(options.etcd or ()), "kube": options.kube}
-    found |= {"selector": tuple(options.selector), "conflist": tuple(options.conflist or ())}
-    assert found == {
+    values = options._asdict() | {"etcd": tuple(options.etcd or ()), "kube": options.kube}
+    values |= {"selector": tuple(options.selector), "conflist": tuple(options.conflist or ())}
+    assert values == {
         "etcd": (
             ("https://10.0.0.1:2379", "https://[fd00::1]:2379"), "/a/b", "ca", "cert", "key", "who", "secret", 1439,
         ),
@@ -271,21 +271,21 @@ def test_a_fault_of_the_environment_names_the_variable() -> None:
 
 
 def test_all_faults_are_told_at_once() -> None:
-    found = errors("--bogus", "word", "--healthz-port=x", "--etcd-certfile=c", "--public-ip=y", FLANNELD_V="z")
-    assert [error.partition(":")[0] for error in found if "'word'" not in error and not error.startswith("a ")] == [
+    messages = errors("--bogus", "word", "--healthz-port=x", "--etcd-certfile=c", "--public-ip=y", FLANNELD_V="z")
+    assert [error.partition(":")[0] for error in messages if "'word'" not in error and not error.startswith("a ")] == [
         "--bogus",
         "--etcd-certfile",
         "--public-ip",
         "--healthz-port",
         "FLANNELD_V",
     ]
-    assert any(error.startswith("'word': not a flag") for error in found)
+    assert any(error.startswith("'word': not a flag") for error in messages)
 
 
 def test_no_password_is_told() -> None:
-    told = "; ".join(errors("--etcd-endpoints=http://who:secret@a:1", "--etcd-password=secret"))
-    assert "--etcd-endpoints: has a user: that is for --etcd-username" in told
-    assert "secret" not in told
+    text = "; ".join(errors("--etcd-endpoints=http://who:secret@a:1", "--etcd-password=secret"))
+    assert "--etcd-endpoints: has a user: that is for --etcd-username" in text
+    assert "secret" not in text
     assert "secret" not in repr(parse("--etcd-username=who", "--etcd-password=secret"))
 
 
@@ -363,8 +363,8 @@ def test_a_level_above_0_means_details(level: str, debug: bool) -> None:
 
 @pytest.mark.parametrize("word", ["--help", "-help", "-h", "--h"])
 def test_the_help_tells_of_every_flag_its_variable_and_default(word: str) -> None:
-    told = asked("--bogus", word)
-    lines = told.splitlines()
+    text = asked("--bogus", word)
+    lines = text.splitlines()
     for flag in [flag for flags in FLAGS.values() for flag in flags]:
         place = lines.index(f"  --{flag.name} {flag.value}".rstrip())
         assert flag.help in lines[place + 1]

@@ -26,10 +26,10 @@ HOST_GW = parse_network_config(b'{"Network": "10.5.0.0/16", "Backend": {"Type": 
 
 def lease(subnet: str, ip: str, mac: str = "", *, backend: str = "vxlan", vni: int = 1) -> Lease:
     """Returns a lease; `mac` is the last byte of its MAC address."""
-    return Lease((way(subnet, ip, mac),), backend, vni)
+    return Lease((endpoint(subnet, ip, mac),), backend, vni)
 
 
-def way(subnet: str, ip: str, mac: str = "") -> Endpoint:
+def endpoint(subnet: str, ip: str, mac: str = "") -> Endpoint:
     return Endpoint(parse_net(subnet), parse_ip(ip), mac_of(mac) if mac else None)
 
 
@@ -82,7 +82,7 @@ def test_what_cannot_be_read_is_a_fault_of_its_own_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("faulty", "error"),
+    ("invalid", "error"),
     [
         (lease("10.5.9.0/24", "192.0.2.9", "09", backend="udp"), "its backend is udp, not vxlan"),
         (lease("10.5.9.0/24", "192.0.2.9", "09", backend=""), "its backend is missing, not vxlan"),
@@ -97,11 +97,11 @@ def test_what_cannot_be_read_is_a_fault_of_its_own_alone() -> None:
         (lease("10.5.9.0/24", "192.0.2.9", "01"), "MAC address 0a:00:00:00:00:01 is this node's"),
     ],
 )
-def test_a_lease_with_a_fault_of_its_own_is_not_served_and_harms_nobody(faulty: Lease, error: str) -> None:
+def test_a_lease_with_a_fault_of_its_own_is_not_served_and_harms_nobody(invalid: Lease, error: str) -> None:
     behind = lease("10.5.99.0/24", "192.0.2.9", "09")  # whose key comes later, with the same address and MAC address
-    for order in ((faulty, behind), (behind, faulty)):
+    for order in ((invalid, behind), (behind, invalid)):
         peers = peers_of(*order)
-        assert peers.errors == {faulty.key: error}
+        assert peers.errors == {invalid.key: error}
         assert peers.served == {behind.key: behind}
 
 
@@ -176,7 +176,7 @@ def test_of_two_of_the_same_age_that_claim_the_same_the_one_whose_key_comes_firs
 
 @pytest.mark.parametrize(("first", "second", "_", "what"), CONFLICTS)
 @pytest.mark.parametrize(
-    ("old", "new", "why"),
+    ("old", "new", "reason"),
     [
         ({"created": 7}, {"created": 8}, "which is newer"),
         ({"created": 8, "lives": False}, {"created": 7}, "which is ready"),
@@ -184,13 +184,13 @@ def test_of_two_of_the_same_age_that_claim_the_same_the_one_whose_key_comes_firs
     ],
 )
 def test_of_two_that_claim_the_same_the_one_that_lives_or_the_newer_is_served(
-    first: Lease, second: Lease, _: str, what: str, old: dict[str, Any], new: dict[str, Any], why: str
+    first: Lease, second: Lease, _: str, what: str, old: dict[str, Any], new: dict[str, Any], reason: str
 ) -> None:
     stale, alive = first._replace(**old), second._replace(**new)
     for order in ((stale, alive), (alive, stale)):
         peers = peers_of(*order)
         assert peers.served == {alive.key: alive}
-        assert peers.errors == {stale.key: f"{what} is {alive.key}'s, {why}"}
+        assert peers.errors == {stale.key: f"{what} is {alive.key}'s, {reason}"}
         assert peers.put(alive.key, None) == {alive.key: alive, stale.key: None}
         assert (peers.served, peers.errors) == ({stale.key: stale}, {})
 
@@ -266,7 +266,10 @@ def test_a_lease_without_a_vni_has_the_networks() -> None:
 
 def test_equal_subnets_under_different_keys_are_served_once() -> None:
     peers = Peers(DUAL, OWN)
-    alone, both = TWO, Lease((way("10.5.2.0/24", "192.0.2.3", "03"), way("fd00:5:0:2::/64", "fd01::3", "03")), "vxlan")
+    alone, both = (
+        TWO,
+        Lease((endpoint("10.5.2.0/24", "192.0.2.3", "03"), endpoint("fd00:5:0:2::/64", "fd01::3", "03")), "vxlan"),
+    )
     both = both._replace(vni=1)
     peers.put(both.key, both)
     assert peers.put(alone.key, alone) == {alone.key: None, both.key: both}
@@ -275,9 +278,11 @@ def test_equal_subnets_under_different_keys_are_served_once() -> None:
 
 def test_the_families_of_a_node_are_judged_together() -> None:
     peers = Peers(DUAL, OWN)
-    one = Lease((way("10.5.2.0/24", "192.0.2.2", "02"), way("fd00:5:0:2::/64", "fd01::2", "02")), "vxlan", 1)
-    other = Lease((way("10.5.3.0/24", "192.0.2.3", "03"), way("fd00:5:0:2::/64", "fd01::3", "03")), "vxlan", 1)
-    strange = Lease((way("10.5.4.0/24", "192.0.2.4", "04"), way("fd00:6::/64", "fd01::4", "04")), "vxlan", 1)
+    one = Lease((endpoint("10.5.2.0/24", "192.0.2.2", "02"), endpoint("fd00:5:0:2::/64", "fd01::2", "02")), "vxlan", 1)
+    other = Lease(
+        (endpoint("10.5.3.0/24", "192.0.2.3", "03"), endpoint("fd00:5:0:2::/64", "fd01::3", "03")), "vxlan", 1
+    )
+    strange = Lease((endpoint("10.5.4.0/24", "192.0.2.4", "04"), endpoint("fd00:6::/64", "fd01::4", "04")), "vxlan", 1)
     for peer in (one, other, strange):
         peers.put(peer.key, peer)
     assert peers.served == {one.key: one}
@@ -287,8 +292,10 @@ def test_the_families_of_a_node_are_judged_together() -> None:
 
 def test_the_device_of_each_family_may_have_the_same_mac_address() -> None:
     peers = Peers(DUAL, OWN)
-    one = Lease((way("10.5.2.0/24", "192.0.2.2", "02"), way("fd00:5:0:2::/64", "fd01::2", "03")), "vxlan", 1)
-    other = Lease((way("10.5.3.0/24", "192.0.2.3", "03"), way("fd00:5:0:3::/64", "fd01::3", "02")), "vxlan", 1)
+    one = Lease((endpoint("10.5.2.0/24", "192.0.2.2", "02"), endpoint("fd00:5:0:2::/64", "fd01::2", "03")), "vxlan", 1)
+    other = Lease(
+        (endpoint("10.5.3.0/24", "192.0.2.3", "03"), endpoint("fd00:5:0:3::/64", "fd01::3", "02")), "vxlan", 1
+    )
     for peer in (one, other):
         peers.put(peer.key, peer)
     assert len(peers.served) == 2
@@ -296,8 +303,10 @@ def test_the_device_of_each_family_may_have_the_same_mac_address() -> None:
 
 def test_of_a_family_that_the_network_does_not_use_nothing_counts() -> None:
     """Such are left from a network that had both families."""
-    one = Lease((way("10.5.2.0/24", "192.0.2.2", "02"), way("fd00:5:0:2::/64", "fd01::2", "02")), "vxlan", 1)
-    other = Lease((way("10.5.3.0/24", "192.0.2.3", "03"), way("fd00:5:0:2::/64", "fd01::2", "02")), "vxlan", 1)
+    one = Lease((endpoint("10.5.2.0/24", "192.0.2.2", "02"), endpoint("fd00:5:0:2::/64", "fd01::2", "02")), "vxlan", 1)
+    other = Lease(
+        (endpoint("10.5.3.0/24", "192.0.2.3", "03"), endpoint("fd00:5:0:2::/64", "fd01::2", "02")), "vxlan", 1
+    )
     peers = peers_of(one, other)
     assert peers.served == {one.key: used(SINGLE, one), other.key: used(SINGLE, other)}
     assert not peers.errors
@@ -307,19 +316,21 @@ def test_a_node_of_another_family_alone_is_not_served() -> None:
     six = parse_network_config(
         b'{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:5::/56", "Backend": {"Type": "vxlan"}}', "six"
     )
-    own = Lease((way("fd00:5:0:1::/64", "fd01::1", "01"),), "vxlan", 1)
+    own = Lease((endpoint("fd00:5:0:1::/64", "fd01::1", "01"),), "vxlan", 1)
     assert peers_of(TWO, config=six, own=own).errors == {TWO.key: "it has no subnet of the network's families"}
 
 
 def used(config: NetworkConfig, one: Lease) -> Lease:
-    return one._replace(endpoints=tuple(way for way in one.endpoints if way.subnet.family in config.families))
+    return one._replace(
+        endpoints=tuple(endpoint for endpoint in one.endpoints if endpoint.subnet.family in config.families)
+    )
 
 
-def reference(config: NetworkConfig, own: Lease, told: dict[str, Lease | str]) -> dict[str, Lease]:
+def reference(config: NetworkConfig, own: Lease, leases: dict[str, Lease | str]) -> dict[str, Lease]:
     """Served is who has no fault of its own, and conflicts with nobody who is served and is believed before it."""
     sound = {
         key: one
-        for key, one in told.items()
+        for key, one in leases.items()
         if isinstance(one, Lease) and key != own.key and not is_faulty(config, own, one)
     }
     served: dict[str, Lease] = {}
@@ -327,7 +338,9 @@ def reference(config: NetworkConfig, own: Lease, told: dict[str, Lease | str]) -
 
     def rank(key: str) -> tuple[bool, bool, int, str]:
         one = sound[key]
-        strange = any(way.subnet.prefix != usual[way.subnet.family] for way in used(config, one).endpoints)
+        strange = any(
+            endpoint.subnet.prefix != usual[endpoint.subnet.family] for endpoint in used(config, one).endpoints
+        )
         return not one.lives, strange, -one.created, key
 
     for key in sorted(sound, key=rank):
@@ -339,16 +352,16 @@ def reference(config: NetworkConfig, own: Lease, told: dict[str, Lease | str]) -
 
 def is_faulty(config: NetworkConfig, own: Lease, one: Lease) -> bool:
     inside = all(
-        config.network(way.subnet.family).contains(way.subnet.ip)
-        and way.subnet.prefix > config.network(way.subnet.family).prefix
-        for way in one.endpoints
-        if way.subnet.family in config.families
+        config.network(endpoint.subnet.family).contains(endpoint.subnet.ip)
+        and endpoint.subnet.prefix > config.network(endpoint.subnet.family).prefix
+        for endpoint in one.endpoints
+        if endpoint.subnet.family in config.families
     )
     kind = config.backend.kind
     unreachable = any(
-        not way.is_reachable or way.subnet.contains(way.public_ip)
-        for way in one.endpoints
-        if way.subnet.family in config.families
+        not endpoint.is_reachable or endpoint.subnet.contains(endpoint.public_ip)
+        for endpoint in one.endpoints
+        if endpoint.subnet.family in config.families
     )
     return (
         unreachable
@@ -356,7 +369,9 @@ def is_faulty(config: NetworkConfig, own: Lease, one: Lease) -> bool:
         or (kind == "vxlan" and one.vni != config.backend.vni)
         or not inside
         or conflict(config, one, own)
-        or any(way.public_ip in {mine.public_ip for mine in own.endpoints} for way in used(config, one).endpoints)
+        or any(
+            endpoint.public_ip in {mine.public_ip for mine in own.endpoints} for endpoint in used(config, one).endpoints
+        )
     )
 
 
@@ -376,15 +391,15 @@ def overlap(one: Net, other: Net) -> bool:
 
 def any_lease(dice: random.Random, *, dual: bool) -> Lease:
     """Returns a random lease, from so few values that there are conflicts of every kind."""
-    ways = [any_way(dice, 4, IP(4, 10 << 24 | 5 << 16), (17, 20, 24, 24, 24, 24, 26))]
+    endpoints = [any_endpoint(dice, 4, IP(4, 10 << 24 | 5 << 16), (17, 20, 24, 24, 24, 24, 26))]
     if dual and dice.random() < 0.7:
-        ways.append(any_way(dice, 6, parse_ip("fd00:5::"), (57, 60, 64, 64, 64, 64)))
-    return Lease(tuple(ways), dice.choice(("vxlan",) * 15 + ("host-gw",)), dice.choice((1,) * 15 + (2,)))._replace(
+        endpoints.append(any_endpoint(dice, 6, parse_ip("fd00:5::"), (57, 60, 64, 64, 64, 64)))
+    return Lease(tuple(endpoints), dice.choice(("vxlan",) * 15 + ("host-gw",)), dice.choice((1,) * 15 + (2,)))._replace(
         lives=dice.random() < 0.8, created=dice.randrange(4)
     )
 
 
-def any_way(dice: random.Random, family: int, network: IP, lengths: tuple[int, ...]) -> Endpoint:
+def any_endpoint(dice: random.Random, family: int, network: IP, lengths: tuple[int, ...]) -> Endpoint:
     length = dice.choice(lengths)
     places = dice.choice((8, 8, 8, 300))  # 300: also outside the network
     step = 1 << (8 if family == 4 else 64)
@@ -394,14 +409,14 @@ def any_way(dice: random.Random, family: int, network: IP, lengths: tuple[int, .
     )
 
 
-def any_news(dice: random.Random, told: dict[str, Lease | str], *, dual: bool) -> tuple[str, Lease | str | None]:
-    if told and dice.random() < 0.3:
-        key = dice.choice(sorted(told))
-        del told[key]
+def any_news(dice: random.Random, leases: dict[str, Lease | str], *, dual: bool) -> tuple[str, Lease | str | None]:
+    if leases and dice.random() < 0.3:
+        key = dice.choice(sorted(leases))
+        del leases[key]
         return key, None
     one = any_lease(dice, dual=dual)
-    told[one.key] = one if dice.random() < 0.9 else "cannot be read"
-    return one.key, told[one.key]
+    leases[one.key] = one if dice.random() < 0.9 else "cannot be read"
+    return one.key, leases[one.key]
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -410,23 +425,23 @@ def test_after_any_news_just_those_are_served_that_the_reference_serves(
     seed: int, config: NetworkConfig, *, dual: bool
 ) -> None:
     dice = random.Random(seed)
-    own = Lease((way("10.5.1.0/24", "10.5.0.1", "01"),), "vxlan", 1)
+    own = Lease((endpoint("10.5.1.0/24", "10.5.0.1", "01"),), "vxlan", 1)
     if dual:
-        own = own._replace(endpoints=(*own.endpoints, way("fd00:5:0:1::/64", "fd00:5::1", "01")))
-    peers, told = Peers(config, own), dict[str, Lease | str]()
+        own = own._replace(endpoints=(*own.endpoints, endpoint("fd00:5:0:1::/64", "fd00:5::1", "01")))
+    peers, leases = Peers(config, own), dict[str, Lease | str]()
     for _ in range(60):
         before = dict(peers.served)
-        key, news = any_news(dice, told, dual=dual)
+        key, news = any_news(dice, leases, dual=dual)
         reported = peers.put(key, news)
         after = peers.served
-        assert after == reference(config, own, told)
-        assert set(peers.errors) == {one for one in told if one not in after and one != own.key}
+        assert after == reference(config, own, leases)
+        assert set(peers.errors) == {one for one in leases if one not in after and one != own.key}
         changed = {one for one in before.keys() | after.keys() if before.get(one) != after.get(one)}
         assert changed <= reported.keys()
         assert reported == {one: before.get(one) for one in reported}
         assert all(before.get(one) != after.get(one) or one in peers.errors or one == key for one in reported)
         all_at_once = Peers(config, own)
-        all_at_once.load(told)
+        all_at_once.load(leases)
         assert (all_at_once.served, all_at_once.errors) == (peers.served, peers.errors)
 
 

@@ -92,9 +92,9 @@ class Held:
 
 @pytest.fixture
 def host() -> Host:
-    found = Host()
-    found.plug("eth0", OWN)
-    return found
+    host = Host()
+    host.plug("eth0", OWN)
+    return host
 
 
 def test_an_address_that_is_away_for_a_moment_is_kept(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,8 +181,8 @@ def test_an_interface_that_was_named_is_waited_for(host: Host, monkeypatch: pyte
         with pytest.raises(NoUnderlay, match=r"there is no interface eth0 \(--iface eth0\)"):
             held.find(20.0)
     host.plug("eth0", OWN)
-    found = held.find()
-    assert (found.ifindex, found.addresses) == (3, (parse_net(OWN),))
+    underlay = held.find()
+    assert (underlay.ifindex, underlay.addresses) == (3, (parse_net(OWN),))
 
 
 @pytest.mark.parametrize("named", [{}, {"patterns": ("eth",)}])

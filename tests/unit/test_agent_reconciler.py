@@ -83,8 +83,8 @@ class ModelKernel(RtnlSocket):
             return [rtnl.new_address(index, net, 0)[2] for index, net in self.ips.items()]
         assert kind == rtnl.RTM_GETROUTE
         family, _, _, _, _, protocol, *_ = rtnl.RTMSG.unpack_from(payload)
-        found = self.routes_by_dst.values() if family == 2 else ()
-        return [one for one in found if not protocol or rtnl.RTMSG.unpack_from(one)[5] == protocol]
+        routes = self.routes_by_dst.values() if family == 2 else ()
+        return [one for one in routes if not protocol or rtnl.RTMSG.unpack_from(one)[5] == protocol]
 
     def ask_each(self, questions: Any) -> list[bytes | NetlinkError]:
         return [self._take(message) for message in questions]
@@ -105,8 +105,8 @@ class ModelKernel(RtnlSocket):
     @property
     def peer_routes(self) -> dict[str, str]:
         """The agent's routes: the next hop by destination."""
-        found = map(rtnl_overlay.parse_kernel_route, self.routes_by_dst.values())
-        return {one.dst.text: one.gw.text for one in found if one.protocol == PROTOCOL and one.gw is not None}
+        routes = map(rtnl_overlay.parse_kernel_route, self.routes_by_dst.values())
+        return {one.dst.text: one.gw.text for one in routes if one.protocol == PROTOCOL and one.gw is not None}
 
 
 class NoNetfilter:

@@ -32,8 +32,8 @@ def test_no_line_of_the_log_tells_a_password(monkeypatch: pytest.MonkeyPatch) ->
     handler = logs.BoundedHandler()
     monkeypatch.setattr(handler, "stream", io.StringIO())
     error = ValueError("https://user:secret@host is not to be had")
-    told = (ValueError, error, None)
-    handler.handle(logging.LogRecord("podwired", logging.ERROR, "", 1, "%s", ("http://user:secret@a",), told))
+    exception = (ValueError, error, None)
+    handler.handle(logging.LogRecord("podwired", logging.ERROR, "", 1, "%s", ("http://user:secret@a",), exception))
     written = handler.stream.getvalue()
     assert "secret" not in written
     assert "http://***@a" in written

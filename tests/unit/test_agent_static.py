@@ -42,12 +42,12 @@ def text(file: dict[str, Any], **changed: Any) -> bytes:
     return json.dumps({**file, **changed}).encode()
 
 
-def way(number: int, mac: bytes | None) -> Endpoint:
+def endpoint(number: int, mac: bytes | None) -> Endpoint:
     return Endpoint(parse_net(f"10.5.{number}.0/24"), parse_ip(f"192.0.2.{number}"), mac)
 
 
-LEASE1 = Lease((way(1, derived_mac(parse_ip("192.0.2.1"), 7)),), "vxlan", 7)
-LEASE2 = Lease((way(2, parse_mac(MAC)),), "vxlan", 7)
+LEASE1 = Lease((endpoint(1, derived_mac(parse_ip("192.0.2.1"), 7)),), "vxlan", 7)
+LEASE2 = Lease((endpoint(2, parse_mac(MAC)),), "vxlan", 7)
 
 
 def test_each_node_has_a_lease_and_without_a_mac_address_a_derived_one() -> None:
@@ -60,11 +60,11 @@ def test_each_node_has_a_lease_and_without_a_mac_address_a_derived_one() -> None
 def test_both_families_have_their_ways() -> None:
     one, two = parse_nodes(text(DUAL), "nodes.json").entries
     assert one.lease.key == "10.5.1.0-24&fd00:5:0:1::-64"
-    assert [way.vtep_mac for way in one.lease.endpoints] == [
+    assert [endpoint.vtep_mac for endpoint in one.lease.endpoints] == [
         derived_mac(parse_ip("192.0.2.1"), 7),
         derived_mac(parse_ip("2001:db8::1"), 7),
     ]
-    assert [way.vtep_mac for way in two.lease.endpoints] == [parse_mac(MAC)] * 2
+    assert [endpoint.vtep_mac for endpoint in two.lease.endpoints] == [parse_mac(MAC)] * 2
 
 
 def test_a_network_of_ipv6_alone_needs_no_ipv4_of_its_nodes() -> None:
@@ -82,8 +82,8 @@ def test_a_network_of_ipv6_alone_needs_no_ipv4_of_its_nodes() -> None:
 def test_with_host_gw_nobody_has_a_mac_address() -> None:
     nodes = parse_nodes(text(FILE, Backend={"Type": "host-gw"}), "nodes.json")
     assert [one.lease for one in nodes.entries] == [
-        Lease((way(1, None),), "host-gw"),
-        Lease((way(2, None),), "host-gw"),
+        Lease((endpoint(1, None),), "host-gw"),
+        Lease((endpoint(2, None),), "host-gw"),
     ]
 
 
@@ -112,18 +112,20 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("changed", "told"), BAD)
-def test_what_is_wrong_with_a_node_is_told_with_its_path_and_harms_no_other(changed: dict[str, Any], told: str) -> None:
+@pytest.mark.parametrize(("changed", "error"), BAD)
+def test_what_is_wrong_with_a_node_is_told_with_its_path_and_harms_no_other(
+    changed: dict[str, Any], error: str
+) -> None:
     nodes = parse_nodes(text(FILE, nodes=[ONE, {**TWO, **changed}]), "nodes.json")
     assert [entry.name for entry in nodes.entries] == ["one"]
-    assert told in nodes.errors["two"]
+    assert error in nodes.errors["two"]
     assert "; " not in nodes.errors["two"]
     assert by_key(nodes.settled({"two": LEASE2}), ()) == {"10.5.1.0-24": LEASE1, "10.5.2.0-24": LEASE2}
     assert by_key(nodes.settled({}), ()) == {"10.5.1.0-24": LEASE1, "two": nodes.errors["two"]}
 
 
 @pytest.mark.parametrize(
-    ("bad", "told"),
+    ("bad", "error"),
     [
         ({**TWO, "name": ""}, "nodes[1].name: missing"),
         ({}, "nodes[1].name: missing; nodes[1].PublicIP: missing; nodes[1].Subnet: missing"),
@@ -132,9 +134,9 @@ def test_what_is_wrong_with_a_node_is_told_with_its_path_and_harms_no_other(chan
         (None, "nodes[1]: expected an object"),
     ],
 )
-def test_an_entry_without_a_name_is_told_by_its_place(bad: Any, told: str) -> None:
+def test_an_entry_without_a_name_is_told_by_its_place(bad: Any, error: str) -> None:
     nodes = parse_nodes(text(FILE, nodes=[ONE, bad]), "nodes.json")
-    assert (nodes.errors, [entry.name for entry in nodes.entries]) == ({"nodes[1]": told}, ["one"])
+    assert (nodes.errors, [entry.name for entry in nodes.entries]) == ({"nodes[1]": error}, ["one"])
 
 
 @pytest.mark.parametrize("second", [{**TWO, "name": "one"}, {"name": "one"}])
@@ -180,7 +182,7 @@ def test_of_nodes_with_the_same_subnet_the_later_bears_its_name() -> None:
     assert [*by_key(nodes.settled({}), ())] == ["10.5.1.0-24", "10.5.1.0-24 of two", "10.5.1.0-24 of three"]
 
 
-class Telling:
+class StoreUnderTest:
     """A store on a file, and what it tells."""
 
     def __init__(self, path: Path) -> None:
@@ -203,46 +205,46 @@ class Telling:
 
 
 @pytest.fixture
-def telling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Telling]:
+def tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreUnderTest]:
     monkeypatch.setattr(watchfile, "LOOK_SECONDS", 0.01)
-    found = Telling(tmp_path / "nodes.json")
-    yield found
-    found.store.present(Node("vxlan", 7, ()))
-    found.store.close()
+    teller = StoreUnderTest(tmp_path / "nodes.json")
+    yield teller
+    teller.store.present(Node("vxlan", 7, ()))
+    teller.store.close()
 
 
-def test_the_network_is_told_first_and_the_rest_once_the_node_is_presented(telling: Telling) -> None:
-    telling.write(text(FILE))
-    telling.start()
-    configured = telling.next()
+def test_the_network_is_told_first_and_the_rest_once_the_node_is_presented(tested: StoreUnderTest) -> None:
+    tested.write(text(FILE))
+    tested.start()
+    configured = tested.next()
     assert configured == Configured(parse_nodes(text(FILE), "").config, (parse_ip("192.0.2.2"),))
-    assert telling.heard.empty()
-    telling.store.present(Node("vxlan", 7, ()))
-    assert telling.next() == Held(LEASE2)
-    assert telling.next() == Listed({LEASE1.key: LEASE1, LEASE2.key: LEASE2})
+    assert tested.heard.empty()
+    tested.store.present(Node("vxlan", 7, ()))
+    assert tested.next() == Held(LEASE2)
+    assert tested.next() == Listed({LEASE1.key: LEASE1, LEASE2.key: LEASE2})
 
 
-def started(telling: Telling) -> None:
+def started(tested: StoreUnderTest) -> None:
     """It has told all of the usual file."""
-    telling.write(text(FILE))
-    telling.store.present(Node("vxlan", 7, ()))
-    telling.start()
-    assert [type(telling.next()) for _ in range(3)] == [Configured, Held, Listed]
+    tested.write(text(FILE))
+    tested.store.present(Node("vxlan", 7, ()))
+    tested.start()
+    assert [type(tested.next()) for _ in range(3)] == [Configured, Held, Listed]
 
 
-def test_a_file_that_changed_is_told_anew(telling: Telling) -> None:
-    started(telling)
+def test_a_file_that_changed_is_told_anew(tested: StoreUnderTest) -> None:
+    started(tested)
     three = {"name": "three", "PublicIP": "192.0.2.3", "Subnet": "10.5.3.0/24"}
-    telling.write(text(FILE, nodes=[TWO, three]))
-    assert isinstance(telling.next(), Configured)
-    assert telling.next() == Held(LEASE2)
-    listed = telling.next()
+    tested.write(text(FILE, nodes=[TWO, three]))
+    assert isinstance(tested.next(), Configured)
+    assert tested.next() == Held(LEASE2)
+    listed = tested.next()
     assert isinstance(listed, Listed)
     assert [*listed.leases] == ["10.5.2.0-24", "10.5.3.0-24"]
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "error"),
     [
         (b"", "is empty"),
         (b'{"Network":', "is not JSON"),
@@ -250,92 +252,94 @@ def test_a_file_that_changed_is_told_anew(telling: Telling) -> None:
         (text(FILE, nodes=[ONE]), "has no node named 'two', as --node-name or NODE_NAME says; it has one"),
     ],
 )
-def test_a_file_that_is_wrong_is_told_and_what_was_told_stays(telling: Telling, content: bytes, told: str) -> None:
-    started(telling)
-    telling.write(content)
-    failed = telling.next()
+def test_a_file_that_is_wrong_is_told_and_what_was_told_stays(
+    tested: StoreUnderTest, content: bytes, error: str
+) -> None:
+    started(tested)
+    tested.write(content)
+    failed = tested.next()
     assert isinstance(failed, Failed)
-    assert told in failed.reason
-    assert str(telling.path) in failed.reason
-    telling.write(text(FILE))
-    found = telling.next()
-    while isinstance(found, (Failed, Recovered)):
-        found = telling.next()
-    assert isinstance(found, Configured)
+    assert error in failed.reason
+    assert str(tested.path) in failed.reason
+    tested.write(text(FILE))
+    event = tested.next()
+    while isinstance(event, (Failed, Recovered)):
+        event = tested.next()
+    assert isinstance(event, Configured)
 
 
-def test_an_entry_that_is_spoiled_leaves_its_node_as_it_was_and_others_change(telling: Telling) -> None:
-    started(telling)
+def test_an_entry_that_is_spoiled_leaves_its_node_as_it_was_and_others_change(tested: StoreUnderTest) -> None:
+    started(tested)
     moved = {**TWO, "PublicIP": "192.0.2.22"}
-    telling.write(text(FILE, nodes=[{**ONE, "Subnet": "10.5.1.7/24"}, moved]))
-    assert isinstance(telling.next(), Configured)
-    held, listed = telling.next(), telling.next()
+    tested.write(text(FILE, nodes=[{**ONE, "Subnet": "10.5.1.7/24"}, moved]))
+    assert isinstance(tested.next(), Configured)
+    held, listed = tested.next(), tested.next()
     assert isinstance(held, Held)
     assert held.lease.endpoints[0].public_ip == parse_ip("192.0.2.22")
     assert listed == Listed({LEASE1.key: LEASE1, LEASE2.key: held.lease})
 
 
-def test_a_typing_error_in_the_own_entry_changes_nothing(telling: Telling) -> None:
-    started(telling)
-    telling.write(text(FILE, nodes=[ONE, {**TWO, "Subnet": "10.5.1.0/24"}]))
-    assert isinstance(telling.next(), Configured)
-    assert telling.next() == Held(LEASE2)
-    assert telling.next() == Listed({LEASE1.key: LEASE1, LEASE2.key: LEASE2})
+def test_a_typing_error_in_the_own_entry_changes_nothing(tested: StoreUnderTest) -> None:
+    started(tested)
+    tested.write(text(FILE, nodes=[ONE, {**TWO, "Subnet": "10.5.1.0/24"}]))
+    assert isinstance(tested.next(), Configured)
+    assert tested.next() == Held(LEASE2)
+    assert tested.next() == Listed({LEASE1.key: LEASE1, LEASE2.key: LEASE2})
 
 
-def test_a_node_whose_own_entry_is_at_fault_from_the_beginning_is_told_why(telling: Telling) -> None:
-    telling.write(text(FILE, nodes=[ONE, {**TWO, "Subnet": "10.6.2.0/24"}]))
-    telling.start()
-    assert telling.next() == Failed(f"{telling.path}: nodes[1].Subnet: 10.6.2.0/24 is not in 10.5.0.0/16")
+def test_a_node_whose_own_entry_is_at_fault_from_the_beginning_is_told_why(tested: StoreUnderTest) -> None:
+    tested.write(text(FILE, nodes=[ONE, {**TWO, "Subnet": "10.6.2.0/24"}]))
+    tested.start()
+    assert tested.next() == Failed(f"{tested.path}: nodes[1].Subnet: 10.6.2.0/24 is not in 10.5.0.0/16")
 
 
-def test_a_name_that_the_file_does_not_have_is_told_and_no_other_node_taken(telling: Telling) -> None:
-    telling.store = StaticStore(str(telling.path), "three", "one", lambda: {parse_ip("192.0.2.1")})
-    telling.write(text(FILE))
-    telling.start()
-    failed = telling.next()
+def test_a_name_that_the_file_does_not_have_is_told_and_no_other_node_taken(tested: StoreUnderTest) -> None:
+    tested.store = StaticStore(str(tested.path), "three", "one", lambda: {parse_ip("192.0.2.1")})
+    tested.write(text(FILE))
+    tested.start()
+    failed = tested.next()
     assert isinstance(failed, Failed)
     assert "has no node named 'three', as --node-name or NODE_NAME says; it has one, two" in failed.reason
 
 
 @pytest.mark.parametrize(("host", "lease"), [("two", LEASE2), ("host", LEASE1)])
-def test_without_a_name_the_host_s_counts_or_its_address(telling: Telling, host: str, lease: Lease) -> None:
-    telling.store = StaticStore(str(telling.path), "", host, lambda: {parse_ip("192.0.2.1"), parse_ip("127.0.0.1")})
-    telling.write(text(FILE))
-    telling.store.present(Node("vxlan", 7, ()))
-    telling.start()
-    assert isinstance(telling.next(), Configured)
-    assert telling.next() == Held(lease)
+def test_without_a_name_the_host_s_counts_or_its_address(tested: StoreUnderTest, host: str, lease: Lease) -> None:
+    tested.store = StaticStore(str(tested.path), "", host, lambda: {parse_ip("192.0.2.1"), parse_ip("127.0.0.1")})
+    tested.write(text(FILE))
+    tested.store.present(Node("vxlan", 7, ()))
+    tested.start()
+    assert isinstance(tested.next(), Configured)
+    assert tested.next() == Held(lease)
 
 
-def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(telling: Telling) -> None:
-    os.mkfifo(telling.path)
-    telling.start()
-    assert telling.next() == Failed(f"{telling.path}: not a regular file")
-    telling.write(text(FILE))
-    assert [type(telling.next()) for _ in range(2)] == [Recovered, Configured]
+def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(tested: StoreUnderTest) -> None:
+    os.mkfifo(tested.path)
+    tested.start()
+    assert tested.next() == Failed(f"{tested.path}: not a regular file")
+    tested.write(text(FILE))
+    assert [type(tested.next()) for _ in range(2)] == [Recovered, Configured]
 
 
-def test_a_file_that_is_not_there_is_told_once_and_read_when_it_comes(telling: Telling) -> None:
-    telling.store.present(Node("vxlan", 7, ()))
-    telling.start()
-    failed = telling.next()
+def test_a_file_that_is_not_there_is_told_once_and_read_when_it_comes(tested: StoreUnderTest) -> None:
+    tested.store.present(Node("vxlan", 7, ()))
+    tested.start()
+    failed = tested.next()
     assert isinstance(failed, Failed)
-    assert failed.reason.count(str(telling.path)) == 1
+    assert failed.reason.count(str(tested.path)) == 1
     assert "No such file" in failed.reason
-    telling.write(text(FILE))
-    assert [type(telling.next()) for _ in range(2)] == [Recovered, Configured]
+    tested.write(text(FILE))
+    assert [type(tested.next()) for _ in range(2)] == [Recovered, Configured]
 
 
-def test_a_host_that_gets_its_address_later_is_found_without_a_change_of_the_file(telling: Telling) -> None:
-    telling.store = StaticStore(str(telling.path), "", "host", lambda: telling.addresses)
-    telling.write(text(FILE))
-    telling.store.present(Node("vxlan", 7, ()))
-    telling.start()
-    assert isinstance(telling.next(), Failed)
-    telling.addresses = {parse_ip("192.0.2.1")}
-    found = telling.next()
-    while isinstance(found, (Failed, Recovered)):
-        found = telling.next()
-    assert isinstance(found, Configured)
-    assert telling.next() == Held(LEASE1)
+def test_a_host_that_gets_its_address_later_is_found_without_a_change_of_the_file(tested: StoreUnderTest) -> None:
+    tested.store = StaticStore(str(tested.path), "", "host", lambda: tested.addresses)
+    tested.write(text(FILE))
+    tested.store.present(Node("vxlan", 7, ()))
+    tested.start()
+    assert isinstance(tested.next(), Failed)
+    tested.addresses = {parse_ip("192.0.2.1")}
+    event = tested.next()
+    while isinstance(event, (Failed, Recovered)):
+        event = tested.next()
+    assert isinstance(event, Configured)
+    assert tested.next() == Held(LEASE1)

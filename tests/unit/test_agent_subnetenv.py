@@ -47,8 +47,8 @@ def test_a_family_that_is_not_used_has_no_lines() -> None:
 
 def test_what_is_written_is_read_again(path: Path) -> None:
     assert files.write(str(path), TEXT)
-    found = subnetenv.read(str(path))
-    assert found == SubnetEnv((FOUR[0], SIX[0]), (FOUR[1], SIX[1]), 1450, masquerades=True)
+    spaces = subnetenv.read(str(path))
+    assert spaces == SubnetEnv((FOUR[0], SIX[0]), (FOUR[1], SIX[1]), 1450, masquerades=True)
 
 
 def test_the_file_has_flannels_modes_whatever_the_mask_is(path: Path) -> None:

@@ -50,8 +50,8 @@ class Kernel:
 
 
 def set_of(payload: bytes) -> str:
-    found = attributes(payload, nft.NFGENMSG.size)
-    return nft.name_of(found[nft.NFTA_LIST_SET])
+    attrs = attributes(payload, nft.NFGENMSG.size)
+    return nft.name_of(attrs[nft.NFTA_LIST_SET])
 
 
 def lease(number: int, *addresses: str) -> Lease:
@@ -178,9 +178,9 @@ def test_rules_judge_pods_and_the_tunnel_itself_before_the_vni_and_peers_before_
 
 
 def test_pods_may_reach_pods_but_no_peer_and_nobody_outside() -> None:
-    found = chains(TUNNEL, SPACES[:1])
-    assert rules_of(found, "forward") == [
+    rules = chains(TUNNEL, SPACES[:1])
+    assert rules_of(rules, "forward") == [
         "udp dport @ports iifname @pods goto away",
         "udp dport @ports ip saddr 10.5.1.0/24 goto away",
     ]
-    assert rules_of(found, "away") == ["ip daddr @peers4 counter drop", "ip daddr 10.5.0.0/16 return", "counter drop"]
+    assert rules_of(rules, "away") == ["ip daddr @peers4 counter drop", "ip daddr 10.5.0.0/16 return", "counter drop"]

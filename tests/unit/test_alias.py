@@ -88,15 +88,15 @@ def test_a_full_alias_holds_whole_words_and_says_that_there_is_more(seed: int) -
     """A part of an address or a port would be taken for another one when the rules are restored."""
     written = random_alias(random.Random(seed), 30)
     unlimited = len(written.label) + sum(len(word) + 1 for phrase in written._phrases() for word in ["", *phrase])
-    found = parse_alias(written.text)
+    parsed = parse_alias(written.text)
     assert len(written.text) <= ROOM
-    assert found.label == written.label
-    assert starts(found.addresses, written.addresses)
-    assert starts(found.ports, written.ports)
-    assert found.hairpin in ("", written.hairpin)
-    assert (found.guarded, found.masqueraded) == (written.guarded, written.masqueraded)
-    if found.whole:
-        assert found == written
+    assert parsed.label == written.label
+    assert starts(parsed.addresses, written.addresses)
+    assert starts(parsed.ports, written.ports)
+    assert parsed.hairpin in ("", written.hairpin)
+    assert (parsed.guarded, parsed.masqueraded) == (written.guarded, written.masqueraded)
+    if parsed.whole:
+        assert parsed == written
     else:
         assert written.text.endswith("; ...")
         assert not written.whole or unlimited > ROOM - len("; ports ...")
@@ -107,21 +107,21 @@ def test_an_alias_takes_words_as_long_as_there_is_room(shift: int) -> None:
     """All but what another phrase and the word that there is more may need."""
     addresses = [Net(IP(6, (0x20010DB8 << 96) + (1 << 20) + number), 112) for number in range(20)]
     full = alias(Owner("net", "c" * shift, "eth0"), addresses, ipMasq=True)
-    found = parse_alias(full)
-    assert found.addresses == tuple(addresses[: len(found.addresses)])
-    assert 2 < len(found.addresses) < 20
+    parsed = parse_alias(full)
+    assert parsed.addresses == tuple(addresses[: len(parsed.addresses)])
+    assert 2 < len(parsed.addresses) < 20
     assert len(full.removesuffix("; ...")) + len(f" {addresses[0].text}") > ROOM - len("; ports ...")
-    assert (found.masqueraded, found.whole) == (True, False)
+    assert (parsed.masqueraded, parsed.whole) == (True, False)
 
 
 @pytest.mark.parametrize("length", range(ROOM - 45, ROOM - 5))
 def test_whatever_the_length_of_the_label_a_port_is_told_whole_or_not_at_all(length: int) -> None:
     written = Alias("l" * length, hairpin=ALL, ports=(HTTP,))
-    found = parse_alias(written.text)
+    parsed = parse_alias(written.text)
     assert len(written.text) <= ROOM
-    assert found.whole == (length + len(f"; ports {ALL} {HTTP_TEXT}") <= ROOM - len("; ports ..."))
-    assert (found == written) is found.whole
-    assert found.ports == (written.ports if found.whole else ())
+    assert parsed.whole == (length + len(f"; ports {ALL} {HTTP_TEXT}") <= ROOM - len("; ports ..."))
+    assert (parsed == written) is parsed.whole
+    assert parsed.ports == (written.ports if parsed.whole else ())
 
 
 @pytest.mark.parametrize("owner", [SHORT, LONG])
@@ -135,14 +135,14 @@ def test_without_rules_to_remember_the_alias_is_the_label(owner: Owner) -> None:
 def test_the_guarded_address_is_told() -> None:
     assert alias(SHORT, [], macspoofchk=True) == f"{SHORT.label}; guarded {mac_text(SHORT.container_mac)}"
     chosen = {"mac": "0a:00:00:00:00:01"}
-    told = alias(SHORT, DUAL, macspoofchk=True, runtimeConfig=chosen)
-    assert told == f"{SHORT.label}; guarded 0a:00:00:00:00:01"
+    text = alias(SHORT, DUAL, macspoofchk=True, runtimeConfig=chosen)
+    assert text == f"{SHORT.label}; guarded 0a:00:00:00:00:01"
 
 
 @pytest.mark.parametrize("mode", ["bridged", "routed"])
 def test_masqueraded_addresses_are_told(mode: str) -> None:
-    found = parse_alias(alias(SHORT, DUAL, ipMasq=True, mode=mode))
-    assert found == Alias(SHORT.label, addresses=tuple(DUAL), masqueraded=True)
+    parsed = parse_alias(alias(SHORT, DUAL, ipMasq=True, mode=mode))
+    assert parsed == Alias(SHORT.label, addresses=tuple(DUAL), masqueraded=True)
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,9 @@ def test_ports_are_told_with_their_addresses_and_who_is_masqueraded(
     members: dict[str, Any], hairpin: str, masqueraded: bool
 ) -> None:
     both = mapped({"hostPort": 80, "containerPort": 8080}, {"hostPort": 53, "containerPort": 53, "hostIP": "::1"})
-    found = parse_alias(alias(SHORT, DUAL, ipMasq=masqueraded, **both, **members))
+    parsed = parse_alias(alias(SHORT, DUAL, ipMasq=masqueraded, **both, **members))
     dns = PortMapping("tcp", parse_ip("::1"), 6, 53, 53)
-    assert found == Alias(
+    assert parsed == Alias(
         SHORT.label, addresses=tuple(DUAL), masqueraded=masqueraded, hairpin=hairpin, ports=(HTTP, dns)
     )
 
@@ -163,10 +163,10 @@ def test_ports_are_told_with_their_addresses_and_who_is_masqueraded(
 @pytest.mark.parametrize("members", [{"markMasqBit": 5}, {"conditionsV6": ["iif lo"]}, {"conditionsV4": ["iif lo"]}])
 def test_ports_under_conditions_are_not_told_but_that_there_is_something(members: dict[str, Any]) -> None:
     """DEL then looks for whatever has the attachment's label."""
-    told = mapped({"hostPort": 80, "containerPort": 8080})
-    assert alias(SHORT, DUAL, **told, **members) == f"{SHORT.label}; ..."
-    found = parse_alias(alias(SHORT, DUAL, ipMasq=True, **told, **members))
-    assert found == Alias(SHORT.label, addresses=tuple(DUAL), masqueraded=True, whole=False)
+    members_of_ports = mapped({"hostPort": 80, "containerPort": 8080})
+    assert alias(SHORT, DUAL, **members_of_ports, **members) == f"{SHORT.label}; ..."
+    parsed = parse_alias(alias(SHORT, DUAL, ipMasq=True, **members_of_ports, **members))
+    assert parsed == Alias(SHORT.label, addresses=tuple(DUAL), masqueraded=True, whole=False)
     assert parse_alias(alias(SHORT, DUAL, **members)).whole
 
 
@@ -174,7 +174,7 @@ LABEL = "podwire a b c"
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "parsed"),
     [
         ("", Alias("")),
         ("uplink of rack 3", Alias("uplink of rack 3")),
@@ -194,8 +194,8 @@ LABEL = "podwire a b c"
         (f"{LABEL}; ...; masqueraded", Alias(LABEL, whole=False, masqueraded=True)),
     ],
 )
-def test_an_alias_by_others_does_no_harm(text: str, found: Alias) -> None:
-    assert parse_alias(text) == found
+def test_an_alias_by_others_does_no_harm(text: str, parsed: Alias) -> None:
+    assert parse_alias(text) == parsed
 
 
 @pytest.mark.parametrize(
@@ -208,5 +208,5 @@ def test_an_alias_by_others_does_no_harm(text: str, found: Alias) -> None:
 )  # fmt: skip
 def test_a_word_that_is_no_port_is_passed_over(word: str) -> None:
     """Whatever it says, it would end in a rule: those on both sides of it are kept."""
-    found = parse_alias(f"{LABEL}; ports {ALL} {HTTP_TEXT} {word} 53:53/udp")
-    assert found == Alias(LABEL, hairpin=ALL, ports=(HTTP, PortMapping("udp", None, 0, 53, 53)))
+    parsed = parse_alias(f"{LABEL}; ports {ALL} {HTTP_TEXT} {word} 53:53/udp")
+    assert parsed == Alias(LABEL, hairpin=ALL, ports=(HTTP, PortMapping("udp", None, 0, 53, 53)))

@@ -82,8 +82,8 @@ def test_all_faults_are_told_at_once_with_their_paths(program: str, members: dic
 
 @pytest.mark.parametrize("program", ["portmap", "bandwidth"])
 def test_status_tells_the_faults_of_the_configuration(program: str) -> None:
-    told = NETWORK | {"snat": 1, "ingressRate": "x"}
-    assert call(told, {"CNI_COMMAND": "STATUS"}, program).error[0] == 7
+    config = NETWORK | {"snat": 1, "ingressRate": "x"}
+    assert call(config, {"CNI_COMMAND": "STATUS"}, program).error[0] == 7
 
 
 def test_status_asks_for_nft_where_ports_have_conditions_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,9 +96,9 @@ def test_status_asks_for_nft_where_ports_have_conditions_alone(monkeypatch: pyte
         return int(answer.error[0]) if answer.status else 0
 
     with Machine() as machine:  # an ordinary user may not ask the host's nftables
-        found = {program: machine.call(code, program, {}) for program in ("portmap", "bandwidth", "loopback")}
+        codes = {program: machine.call(code, program, {}) for program in ("portmap", "bandwidth", "loopback")}
         conditional = machine.call(code, "portmap", {"conditionsV4": ["ip", "saddr", "192.0.2.1"]})
-    assert (found, conditional) == ({"portmap": 0, "bandwidth": 0, "loopback": 0}, 50)
+    assert (codes, conditional) == ({"portmap": 0, "bandwidth": 0, "loopback": 0}, 50)
 
 
 @pytest.mark.parametrize("program", ["bandwidth", "loopback"])
@@ -159,8 +159,8 @@ class Routes:
         return SimpleNamespace(mtu=65536 if name == "lo" else 1400)
 
     def links(self) -> list[Any]:
-        told = [("ifb0", "ifb", "mine"), ("ifb1", "ifb", "other"), ("veth0", "veth", "mine"), ("cni0", "bridge", "")]
-        return [SimpleNamespace(name=name, kind=kind, alias=alias) for name, kind, alias in told]
+        links = [("ifb0", "ifb", "mine"), ("ifb1", "ifb", "other"), ("veth0", "veth", "mine"), ("cni0", "bridge", "")]
+        return [SimpleNamespace(name=name, kind=kind, alias=alias) for name, kind, alias in links]
 
     def delete(self, name: str) -> None:
         self.deleted.append(name)
@@ -209,11 +209,11 @@ BOTH = Result((HOST, CONTAINER), (IPConfig(parse_net("2001:db8::3/64")), IPConfi
 
 def test_ports_are_mapped_for_the_owner_and_loopback_is_routed_the_hosts_way() -> None:
     routes = Routes()
-    found = made(Portmap, routes, runtimeConfig=MAPPED).operations(BOTH)
+    operations = made(Portmap, routes, runtimeConfig=MAPPED).operations(BOTH)
     mapping = PortMapping("tcp", None, 0, 80, 8080)
-    ports = [op for op in found if isinstance(op, HostPort)]
+    ports = [op for op in operations if isinstance(op, HostPort)]
     assert ports == [HostPort(mapping, parse_ip(ip), OWNER.label) for ip in ("10.1.2.3", "2001:db8::3")]
-    assert [(op.interface, op.pair) for op in found if isinstance(op, LoopbackRouting)] == [("veth0", True)]
+    assert [(op.interface, op.pair) for op in operations if isinstance(op, LoopbackRouting)] == [("veth0", True)]
     assert routes.asked == [parse_ip("10.1.2.3")]
 
 
@@ -264,9 +264,9 @@ def test_without_mappings_no_way_is_asked() -> None:
 def test_limits_are_set_on_the_containers_other_end(names: list[str]) -> None:
     previous = Result((*[Interface(name, "") for name in names], CONTAINER))
     plugin = made(Bandwidth, Routes(), **LIMITED)
-    found = plugin.operations(previous)
-    assert [op.interface for op in found if isinstance(op, TokenBucket)] == ["veth0", ifb_name(OWNER)]
-    assert [(op.host_interface, op.paired) for op in found if isinstance(op, Ifb)] == [("veth0", False)]
+    operations = plugin.operations(previous)
+    assert [op.interface for op in operations if isinstance(op, TokenBucket)] == ["veth0", ifb_name(OWNER)]
+    assert [(op.host_interface, op.paired) for op in operations if isinstance(op, Ifb)] == [("veth0", False)]
     answered = plugin.answer(previous).interfaces
     assert answered[:-1] == previous.interfaces
     assert (answered[-1].name, answered[-1].mtu) == (ifb_name(OWNER), 1400)
@@ -331,8 +331,8 @@ def test_loopback_repeats_an_earlier_answer(previous: Result) -> None:
 def test_loopback_answers_with_the_first_address_of_each_family(held: list[str], answered: list[str]) -> None:
     routes = Routes()
     routes.held = held
-    found = made(Loopback, routes).answer(Result())
-    assert found == Result(
+    result = made(Loopback, routes).answer(Result())
+    assert result == Result(
         (Interface("lo", "00:00:00:00:00:00", NOWHERE, (("mtu", 65536),)),),
         tuple([IPConfig(parse_net(text), interface=0) for text in answered]),
     )

@@ -32,16 +32,18 @@ POD, POD6 = "10.1.2.3", "2001:db8::3"
 def read(message: Message) -> tuple[tuple[int, int, int], Any]:
     """Returns the message as pyroute2 reads it: type, flags and family, the attributes."""
     kind, flags, payload = message
-    found = oracle.nfct_msg(frame(kind, flags, 1, payload))
-    found.decode()
-    assert (found["version"], found["res_id"]) == (0, 0)
-    return (found["header"]["type"], found["header"]["flags"], found["nfgen_family"]), plain(found.getvalue()["attrs"])
+    decoded = oracle.nfct_msg(frame(kind, flags, 1, payload))
+    decoded.decode()
+    assert (decoded["version"], decoded["res_id"]) == (0, 0)
+    return (decoded["header"]["type"], decoded["header"]["flags"], decoded["nfgen_family"]), plain(
+        decoded.getvalue()["attrs"]
+    )
 
 
 def direction(src: str, dst: str, sport: int, dport: int, proto: int) -> dict[str, Any]:
     family = 10 if ":" in src else 2
-    told = oracle.NFCTAttrTuple(family=family, saddr=src, daddr=dst, proto=proto, sport=sport, dport=dport)
-    return {"attrs": told.attrs()}
+    attributes = oracle.NFCTAttrTuple(family=family, saddr=src, daddr=dst, proto=proto, sport=sport, dport=dport)
+    return {"attrs": attributes.attrs()}
 
 
 def flow(

@@ -113,7 +113,7 @@ def test_a_lease_is_taken_and_others_are_told_with_when_they_were_made(etcd: Gat
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "text"),
     [
         (answer(b"<html>a proxy</html>"), "unexpected response (not an etcd v3 gateway)"),
         (answer(b"null"), "unexpected response (not an etcd v3 gateway)"),
@@ -138,14 +138,14 @@ def test_a_lease_is_taken_and_others_are_told_with_when_they_were_made(etcd: Gat
     ],
 )
 def test_a_fault_of_the_server_is_told_in_words_and_over_when_it_is(
-    etcd: Gateway, error: list[bytes], words: str
+    etcd: Gateway, error: list[bytes], text: str
 ) -> None:
     etcd.fail("kv/range", error)
     with running(etcd) as recorder:
-        why = recorder.wait_error(words)
+        reason = recorder.wait_error(text)
         wait_served(recorder)
     for word in ("Error", "Exception", "Traceback", "object at", "secret", "defect"):
-        assert word not in why.replace("Internal Server Error", "")
+        assert word not in reason.replace("Internal Server Error", "")
 
 
 @pytest.mark.parametrize("path", ["lease/grant", "kv/txn", "lease/timetolive"])
@@ -154,7 +154,7 @@ def test_nonsense_where_a_lease_is_asked_for_is_told_as_that(etcd: Gateway, path
     etcd.fail(path, answer(nonsense))
     with running(etcd) as recorder:
         wait_served(recorder)
-    assert all("defect" not in why for why in recorder.errors)
+    assert all("defect" not in reason for reason in recorder.errors)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_watch_of_nonsense_is_begun_again(etcd: Gateway, line: bytes, caplog: 
     with running(etcd) as recorder:
         wait_served(recorder)
         until(lambda: etcd.watching, "it watches")
-    assert all("defect" not in why for why in [*recorder.errors, caplog.text])
+    assert all("defect" not in reason for reason in [*recorder.errors, caplog.text])
     assert "Traceback" not in caplog.text
 
 
@@ -211,9 +211,9 @@ def test_a_lease_that_cannot_be_kept_is_an_error_that_no_list_hides(etcd: Gatewa
 
 
 @pytest.mark.parametrize(
-    ("last", "words"), [("10.5.9.0-24", "the same keys again"), ("", "or an empty page")], ids=["repeated", "empty"]
+    ("last", "text"), [("10.5.9.0-24", "the same keys again"), ("", "or an empty page")], ids=["repeated", "empty"]
 )
-def test_pages_without_end_are_given_up(etcd: Gateway, last: str, words: str) -> None:
+def test_pages_without_end_are_given_up(etcd: Gateway, last: str, text: str) -> None:
     keys = [{"key": b64(f"{PREFIX}/subnets/{last}")}] if last else []
     page = answer({"header": HEADER, "more": True, "kvs": keys})
     config = {"key": b64("config"), "value": b64(json.dumps(NETWORK))}
@@ -221,7 +221,7 @@ def test_pages_without_end_are_given_up(etcd: Gateway, last: str, words: str) ->
         wait_served(recorder)
         etcd.fail("kv/range", answer({"header": HEADER, "kvs": [config]}), page, page)
         recorder.store.present(node(7))  # lists again
-        recorder.wait_error(words)
+        recorder.wait_error(text)
 
 
 def test_a_list_is_bounded(etcd: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:

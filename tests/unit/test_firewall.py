@@ -40,8 +40,8 @@ NET4, NET6 = parse_net("10.1.2.0/24"), parse_net("2001:db8:1::/64")
 
 def parsed(**members: JsonValue) -> tuple[Firewall, list[str]]:
     errors = ConfigErrors()
-    found = parse_firewall(PluginConfig("net", "1.1.0", members, b"").fields(errors))
-    return found, errors.messages
+    conf = parse_firewall(PluginConfig("net", "1.1.0", members, b"").fields(errors))
+    return conf, errors.messages
 
 
 # --- Configuration
@@ -59,8 +59,8 @@ def parsed(**members: JsonValue) -> tuple[Firewall, list[str]]:
     ],
 )
 def test_the_policies_of_the_reference(members: dict[str, JsonValue], policy: str) -> None:
-    found, errors = parsed(**members)
-    assert (found.policy, errors) == (policy, [])
+    conf, errors = parsed(**members)
+    assert (conf.policy, errors) == (policy, [])
 
 
 def test_every_fault_has_its_path() -> None:
@@ -73,22 +73,24 @@ def test_every_fault_has_its_path() -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "told"),
+    ("members", "expected"),
     [
         ({}, ("", "trusted", "CNI-ADMIN")),
         ({"backend": "firewalld", "firewalldZone": "public"}, ("firewalld", "public", "CNI-ADMIN")),
         ({"iptablesAdminChainName": "NOMAD-ADMIN"}, ("", "trusted", "NOMAD-ADMIN")),
     ],
 )
-def test_zone_and_chain_are_the_references(members: dict[str, JsonValue], told: tuple[str, str, str]) -> None:
-    found, errors = parsed(**members)
-    assert ((found.backend, found.zone, found.admin_chain), errors) == (told, [])
+def test_zone_and_chain_are_the_references(members: dict[str, JsonValue], expected: tuple[str, str, str]) -> None:
+    conf, errors = parsed(**members)
+    assert ((conf.backend, conf.zone, conf.admin_chain), errors) == (expected, [])
 
 
 def test_the_administrators_chain_is_looked_for_once_a_family() -> None:
-    (found,) = adminchain.operations("CNI-ADMIN", [*map(parse_net, ("2001:db8::3/64", "10.1.2.3/24", "10.1.2.4/24"))])
-    assert found == AdminChain("CNI-ADMIN", (4, 6))
-    assert found.describe() == "where there is a chain CNI-ADMIN: iptables -I FORWARD -j CNI-ADMIN"
+    (operations,) = adminchain.operations(
+        "CNI-ADMIN", [*map(parse_net, ("2001:db8::3/64", "10.1.2.3/24", "10.1.2.4/24"))]
+    )
+    assert operations == AdminChain("CNI-ADMIN", (4, 6))
+    assert operations.describe() == "where there is a chain CNI-ADMIN: iptables -I FORWARD -j CNI-ADMIN"
     assert adminchain.operations("CNI-ADMIN", []) == ()
 
 
@@ -98,9 +100,9 @@ def test_a_chain_of_what_is_forwarded_drops_nothing_by_itself() -> None:
 
 
 def test_a_containers_addresses_alone_are_sources_of_the_zone() -> None:
-    found = firewalld.operations("trusted", [parse_net("10.1.2.3/24"), parse_net("2001:db8::3/64")])
-    assert found == tuple([ZoneSource("trusted", parse_net(text)) for text in ("10.1.2.3/32", "2001:db8::3/128")])
-    assert found[0].describe() == "firewall-cmd --zone=trusted --add-source=10.1.2.3/32"
+    operations = firewalld.operations("trusted", [parse_net("10.1.2.3/24"), parse_net("2001:db8::3/64")])
+    assert operations == tuple([ZoneSource("trusted", parse_net(text)) for text in ("10.1.2.3/32", "2001:db8::3/128")])
+    assert operations[0].describe() == "firewall-cmd --zone=trusted --add-source=10.1.2.3/32"
 
 
 @pytest.mark.parametrize(
@@ -179,17 +181,17 @@ def answered(expressions: bytes, comment: str = "", chain: str = "c") -> nft_rul
 
 
 def test_a_rule_reads_back_as_it_was_built() -> None:
-    found = answered(nft_rules.from_subnet(FORWARD, NET4) + nft_rules.accept(), "podwire: from 10.1.2.0/24")
-    assert (found.chain, found.comment, found.target) == ("c", "podwire: from 10.1.2.0/24", "")
-    assert found.handle == struct.pack(">Q", 9)
-    assert [name for name, _ in found.expressions] == ["payload", "cmp", "counter", "immediate"]
+    rule = answered(nft_rules.from_subnet(FORWARD, NET4) + nft_rules.accept(), "podwire: from 10.1.2.0/24")
+    assert (rule.chain, rule.comment, rule.target) == ("c", "podwire: from 10.1.2.0/24", "")
+    assert rule.handle == struct.pack(">Q", 9)
+    assert [name for name, _ in rule.expressions] == ["payload", "cmp", "counter", "immediate"]
     assert answered(nft_rules.jump("PODWIRE-FORWARD")).target == "PODWIRE-FORWARD"
 
 
 def test_the_comment_of_a_restored_rule_is_found() -> None:
     """iptables-restore writes it as an expression of 256 bytes."""
-    said = nft_rules._match("comment", 0, b"podwire: to 10.1.2.0/24".ljust(256, b"\0"))
-    assert answered(said + nft_rules.accept()).comment == "podwire: to 10.1.2.0/24"
+    expression = nft_rules._match("comment", 0, b"podwire: to 10.1.2.0/24".ljust(256, b"\0"))
+    assert answered(expression + nft_rules.accept()).comment == "podwire: to 10.1.2.0/24"
     assert answered(nft_rules._match("mark", 0, b"x") + nft_rules.accept()).comment == ""
 
 
@@ -248,10 +250,10 @@ class Script:
 
 
 def scripted(*answers: bytes) -> tuple[Netlink, Script]:
-    found, script = Netlink.__new__(Netlink), Script(*answers)
-    members: Any = found
+    netlink, script = Netlink.__new__(Netlink), Script(*answers)
+    members: Any = netlink
     members._socket, members._sequence = script, 0
-    return found, script
+    return netlink, script
 
 
 def refusal(number: int, errno: int) -> bytes:
@@ -259,10 +261,10 @@ def refusal(number: int, errno: int) -> bytes:
 
 
 def test_questions_go_in_one_datagram_and_find_their_answers() -> None:
-    found, script = scripted(
+    netlink, script = scripted(
         frame(99, 0, 0, b"an older call's"), refusal(2, ENOENT), frame(5, 0, 3, b"last") + frame(5, 0, 1, b"once")
     )
-    one, two, three = found.ask_each([(4, 0, b"a"), (4, 0, b"b"), (4, 0, b"c")])
+    one, two, three = netlink.ask_each([(4, 0, b"a"), (4, 0, b"b"), (4, 0, b"c")])
     assert (one, three) == (b"once", b"last")
     assert isinstance(two, NetlinkError)
     assert two.errno == ENOENT

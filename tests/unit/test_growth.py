@@ -57,9 +57,9 @@ def part(number: int) -> Range:
 
 
 def shuffled(number: int) -> list[Range]:
-    found = [part(index) for index in range(number)]
-    random.Random(number).shuffle(found)
-    return found
+    parts = [part(index) for index in range(number)]
+    random.Random(number).shuffle(parts)
+    return parts
 
 
 def no_fault(where: str, error: str) -> None:
@@ -123,8 +123,8 @@ def test_requests_are_held_against_sets_in_proportion(monkeypatch: pytest.Monkey
 
 
 def mappings(number: int) -> Fields:
-    told = [{"hostPort": 1000 + index, "containerPort": 80, "protocol": "tcp"} for index in range(number)]
-    return Fields({"runtimeConfig": {"portMappings": cast("Any", told)}}, "", ConfigErrors())
+    mappings = [{"hostPort": 1000 + index, "containerPort": 80, "protocol": "tcp"} for index in range(number)]
+    return Fields({"runtimeConfig": {"portMappings": cast("Any", mappings)}}, "", ConfigErrors())
 
 
 def test_ports_are_compared_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,8 +188,8 @@ def test_a_check_lists_once(what: str) -> None:
     for number in range(FEW):
         net = Net(IP(4, number << 8), 24)
         if what == "routes":
-            found = container.route_differs(cast("Host", host), ContainerRoute("eth0", Route(net)))
+            differences = container.route_differs(cast("Host", host), ContainerRoute("eth0", Route(net)))
         else:
-            found = container.address_differs(cast("Host", host), ContainerAddress("eth0", net, False, True))
-        assert found
+            differences = container.address_differs(cast("Host", host), ContainerAddress("eth0", net, False, True))
+        assert differences
     assert host.container_rtnl.lists == 1

@@ -174,7 +174,7 @@ def test_an_error_of_odd_form_is_an_error(scene: Scene, answer: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
-    ("answer", "status", "words"),
+    ("answer", "status", "text"),
     [
         (b"", 2, "ended with status 2: its answer is empty"),
         (b"panic: runtime error", 2, "ended with status 2: its answer is not JSON"),
@@ -182,9 +182,9 @@ def test_an_error_of_odd_form_is_an_error(scene: Scene, answer: dict[str, Any], 
         (b"", -9, "ended with status -9: its answer is empty"),
     ],
 )
-def test_a_failure_without_error_object_says_how_it_ended(scene: Scene, answer: bytes, status: int, words: str) -> None:
+def test_a_failure_without_error_object_says_how_it_ended(scene: Scene, answer: bytes, status: int, text: str) -> None:
     scene.answers(answer, status)
-    with pytest.raises(OperationFailed, match=rf"^dhcp {words}"):
+    with pytest.raises(OperationFailed, match=rf"^dhcp {text}"):
         scene.ipam.delete(scene.request, scene.network, alive)
 
 
@@ -241,9 +241,9 @@ def test_a_file_that_the_kernel_cannot_execute_is_named(scene: Scene) -> None:
 
 
 def test_the_configuration_of_a_program_is_its_own_to_judge(scene: Scene) -> None:
-    found = ConfigErrors()
-    scene.ipam.validate(scene.request, scene.network, found)
-    assert found.messages == []
+    errors = ConfigErrors()
+    scene.ipam.validate(scene.request, scene.network, errors)
+    assert errors.messages == []
     assert scene.ipam.leased(scene.request, scene.network) == ()
     assert scene.commands == []
 
@@ -253,11 +253,11 @@ def test_without_ipam_nothing_is_given_or_asked(scene: Scene) -> None:
     assert isinstance(nobody, NoIpam)
     assert nobody.add(scene.request, scene.network, alive) == Result()
     assert nobody.leased(scene.request, scene.network) == ()
-    found = ConfigErrors()
-    nobody.validate(scene.request, scene.network, found)
+    errors = ConfigErrors()
+    nobody.validate(scene.request, scene.network, errors)
     for use in USES.values():
         use(nobody, scene.request, scene.network)
-    assert found.messages == []
+    assert errors.messages == []
     assert scene.commands == []
 
 

@@ -37,9 +37,9 @@ VXLAN = {
     "kube-subnet-manager": "true",
 }
 DUAL = {**VXLAN, "backend-v6-data": DATA6, "public-ipv6": "2001:db8::2"}
-WAY = Endpoint(parse_net("10.5.2.0/24"), parse_ip("192.0.2.2"), parse_mac(MAC))
-WAY6 = Endpoint(parse_net("fd00:5:0:2::/64"), parse_ip("2001:db8::2"), parse_mac(MAC6))
-CIDRS = (WAY.subnet.text, WAY6.subnet.text)
+ENDPOINT = Endpoint(parse_net("10.5.2.0/24"), parse_ip("192.0.2.2"), parse_mac(MAC))
+ENDPOINT6 = Endpoint(parse_net("fd00:5:0:2::/64"), parse_ip("2001:db8::2"), parse_mac(MAC6))
+CIDRS = (ENDPOINT.subnet.text, ENDPOINT6.subnet.text)
 BOTH = '{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/56", "Backend": {"Type": "vxlan"}}'
 
 
@@ -95,9 +95,9 @@ def test_a_prefix_with_more_behind_its_slash_is_part_of_all_names() -> None:
 
 
 def test_what_is_published_with_vxlan_is_of_the_families_that_there_are() -> None:
-    assert written(Lease((WAY,), "vxlan", 1)) == VXLAN
-    assert written(Lease((WAY, WAY6), "vxlan", 1)) == DUAL
-    assert written(Lease((WAY6,), "vxlan", 1)) == {
+    assert written(Lease((ENDPOINT,), "vxlan", 1)) == VXLAN
+    assert written(Lease((ENDPOINT, ENDPOINT6), "vxlan", 1)) == DUAL
+    assert written(Lease((ENDPOINT6,), "vxlan", 1)) == {
         "backend-type": "vxlan",
         "backend-v6-data": DATA6,
         "public-ipv6": "2001:db8::2",
@@ -135,22 +135,25 @@ def test_of_two_nodes_it_is_known_which_is_newer() -> None:
 
 
 def test_with_host_gw_there_is_no_data_and_always_an_ipv4_address() -> None:
-    way, way6 = WAY._replace(vtep_mac=None), WAY6._replace(vtep_mac=None)
+    endpoint, way6 = ENDPOINT._replace(vtep_mac=None), ENDPOINT6._replace(vtep_mac=None)
     ipv4 = {"backend-type": "host-gw", "backend-data": "null", "public-ip": "192.0.2.2", "kube-subnet-manager": "true"}
     ipv6 = {"backend-v6-data": "null", "public-ipv6": "2001:db8::2"}
-    assert written(Lease((way,), "host-gw")) == ipv4
-    assert written(Lease((way, way6), "host-gw")) == ipv4 | ipv6
+    assert written(Lease((endpoint,), "host-gw")) == ipv4
+    assert written(Lease((endpoint, way6), "host-gw")) == ipv4 | ipv6
     assert written(Lease((way6,), "host-gw")) == {**ipv4, **ipv6, "public-ip": "0.0.0.0"}
 
 
 def test_a_replaced_address_is_published_as_it_is() -> None:
     annotations = {"public-ip-overwrite": "nat.example", "public-ipv6-overwrite": ""}
-    assert written(Lease((WAY, WAY6), "vxlan", 1), annotations) == {**DUAL, "public-ip": "nat.example"}
+    assert written(Lease((ENDPOINT, ENDPOINT6), "vxlan", 1), annotations) == {**DUAL, "public-ip": "nat.example"}
 
 
 def test_what_was_published_is_read_as_the_same_lease() -> None:
-    for ways in ((WAY,), (WAY6,), (WAY, WAY6)):
-        for lease in (Lease(ways, "vxlan", 7), Lease(tuple([way._replace(vtep_mac=None) for way in ways]), "host-gw")):
+    for endpoints in ((ENDPOINT,), (ENDPOINT6,), (ENDPOINT, ENDPOINT6)):
+        for lease in (
+            Lease(endpoints, "vxlan", 7),
+            Lease(tuple([endpoint._replace(vtep_mac=None) for endpoint in endpoints]), "host-gw"),
+        ):
             assert peer(node(written(lease), *CIDRS), NAMES) == lease
 
 
@@ -167,22 +170,22 @@ def test_a_node_without_annotations_is_none_of_flannel_s() -> None:
 
 
 def test_the_first_pod_cidr_of_each_family_counts_and_of_old_nodes_the_only_one() -> None:
-    lease = Lease((WAY, WAY6), "vxlan", 1)
+    lease = Lease((ENDPOINT, ENDPOINT6), "vxlan", 1)
     assert peer(node(DUAL, CIDRS[1], CIDRS[0], "10.5.9.0/24", "fd00:5:0:9::/64"), NAMES) == lease
-    assert peer(node(VXLAN, podCIDR=CIDRS[0]), NAMES) == Lease((WAY,), "vxlan", 1)
-    assert peer(node(VXLAN, "10.5.2.7/24"), NAMES) == Lease((WAY,), "vxlan", 1)
+    assert peer(node(VXLAN, podCIDR=CIDRS[0]), NAMES) == Lease((ENDPOINT,), "vxlan", 1)
+    assert peer(node(VXLAN, "10.5.2.7/24"), NAMES) == Lease((ENDPOINT,), "vxlan", 1)
 
 
 def test_a_node_is_reached_by_the_families_of_which_it_has_all() -> None:
     """A network of both may have nodes of one, and a node may have been in a network of both."""
-    assert peer(node(VXLAN, *CIDRS), NAMES) == Lease((WAY,), "vxlan", 1)
-    assert peer(node(DUAL, CIDRS[0]), NAMES) == Lease((WAY,), "vxlan", 1)
-    assert peer(node({**DUAL, "public-ip": "0.0.0.0"}, *CIDRS), NAMES) == Lease((WAY6,), "vxlan", 1)
+    assert peer(node(VXLAN, *CIDRS), NAMES) == Lease((ENDPOINT,), "vxlan", 1)
+    assert peer(node(DUAL, CIDRS[0]), NAMES) == Lease((ENDPOINT,), "vxlan", 1)
+    assert peer(node({**DUAL, "public-ip": "0.0.0.0"}, *CIDRS), NAMES) == Lease((ENDPOINT6,), "vxlan", 1)
 
 
 def test_data_are_read_in_any_case_and_of_any_network() -> None:
     annotations = {**VXLAN, "backend-data": f'{{"vni": 42, "VTEPMAC": "{MAC.upper()}", "more": {{}}}}'}
-    assert peer(node(annotations, CIDRS[0]), NAMES) == Lease((WAY,), "vxlan", 42)
+    assert peer(node(annotations, CIDRS[0]), NAMES) == Lease((ENDPOINT,), "vxlan", 42)
 
 
 @pytest.mark.parametrize(
@@ -212,9 +215,9 @@ def test_a_fault_is_told_in_short() -> None:
 
 
 def test_the_own_subnets_are_of_the_network_s_families() -> None:
-    assert own_subnets(own({}, *CIDRS), "one", config()) == (WAY.subnet, WAY6.subnet)
+    assert own_subnets(own({}, *CIDRS), "one", config()) == (ENDPOINT.subnet, ENDPOINT6.subnet)
     only = '{"Network": "10.5.2.0/24", "Backend": {"Type": "vxlan"}}'
-    assert own_subnets(own({}, *CIDRS), "one", config(only)) == (WAY.subnet,)
+    assert own_subnets(own({}, *CIDRS), "one", config(only)) == (ENDPOINT.subnet,)
 
 
 @pytest.mark.parametrize(
@@ -236,12 +239,17 @@ def test_what_keeps_the_own_node_from_a_lease_is_told(cidrs: tuple[str, ...], er
 def test_the_device_that_others_know_is_known_whatever_else_is_said() -> None:
     """As after somebody has removed the other annotations."""
     presented = Node(
-        "vxlan", 1, (NodeAddress(WAY.public_ip, b"\2\0\0\0\0\1"), NodeAddress(WAY6.public_ip, b"\2\0\0\0\0\1"))
+        "vxlan",
+        1,
+        (NodeAddress(ENDPOINT.public_ip, b"\2\0\0\0\0\1"), NodeAddress(ENDPOINT6.public_ip, b"\2\0\0\0\0\1")),
     )
-    subnets = (WAY.subnet, WAY6.subnet)
+    subnets = (ENDPOINT.subnet, ENDPOINT6.subnet)
     left = {"backend-type": "vxlan", "backend-data": DATA, "backend-v6-data": "{"}
     known = known_lease(own(left), presented, subnets, NAMES)
-    assert [way.vtep_mac for way in presented.lease(subnets, known).endpoints] == [parse_mac(MAC), b"\2\0\0\0\0\1"]
+    assert [endpoint.vtep_mac for endpoint in presented.lease(subnets, known).endpoints] == [
+        parse_mac(MAC),
+        b"\2\0\0\0\0\1",
+    ]
     other = known_lease(own({**left, "backend-type": "host-gw"}), presented, subnets, NAMES)
     assert presented.lease(subnets, other) == presented.lease(subnets)
 

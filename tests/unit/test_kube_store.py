@@ -115,7 +115,7 @@ def test_credentials_that_the_server_knows_no_more_are_read_anew(api: KubeApi, t
         recorder.wait_leases("two")
     tokens = [request.headers["authorization"] for request in api.server.requests]
     assert (tokens[0], tokens[-1]) == ("Bearer old", "Bearer new")
-    assert not any("old" in why or "new" in why for why in recorder.errors)
+    assert not any("old" in reason or "new" in reason for reason in recorder.errors)
 
 
 def test_a_server_of_tls_is_trusted_by_its_certificate_alone(api: KubeApi, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_place_that_the_server_has_forgotten_is_listed_anew(api: KubeApi, reco
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "texts"),
     [
         (rejection(401, "Unauthorized"), ["list nodes: 401 Unauthorized (invalid token or certificate)"]),
         (rejection(403, 'nodes is forbidden: User "x"'), ["list nodes: 403 Forbidden: nodes is forbidden"]),
@@ -238,14 +238,14 @@ def test_a_place_that_the_server_has_forgotten_is_listed_anew(api: KubeApi, reco
     ],
 )
 def test_a_fault_of_the_server_is_told_in_words_and_over_when_it_is(
-    api: KubeApi, tmp_path: Path, error: list[bytes], words: list[str]
+    api: KubeApi, tmp_path: Path, error: list[bytes], texts: list[str]
 ) -> None:
     api.fail("list", *[error] * 4)  # one is tried again with other credentials; the first in vain is not told
     with running(api, tmp_path) as recorder:
-        why = recorder.wait_error(*words)
+        reason = recorder.wait_error(*texts)
         recorder.wait_leases("two")
     for word in ("Error", "Exception", "Traceback", "object at", "secret", "('"):
-        assert word not in why.replace("Internal Server Error", "")
+        assert word not in reason.replace("Internal Server Error", "")
 
 
 def test_one_node_of_nonsense_harms_no_other(api: KubeApi, tmp_path: Path) -> None:

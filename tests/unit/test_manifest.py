@@ -38,11 +38,11 @@ FLANNEL_IPMASQ=true
 
 def documents(name: str) -> dict[str, Json]:
     """Returns the objects of a manifest by their kind."""
-    found: dict[str, Json] = {}
+    documents: dict[str, Json] = {}
     for one in yaml.safe_load_all((CONF / name).read_text()):
-        assert one["kind"] not in found
-        found[one["kind"]] = one
-    return found
+        assert one["kind"] not in documents
+        documents[one["kind"]] = one
+    return documents
 
 
 INSTALLED, REMOVAL = documents("kubernetes/podwire.yaml"), documents("kubernetes/cleanup.yaml")
@@ -58,9 +58,9 @@ CONTAINERS = [
 
 def container(daemon_set: Json, name: str) -> Json:
     spec = daemon_set["spec"]["template"]["spec"]
-    (found,) = [one for one in spec["initContainers"] + spec["containers"] if one["name"] == name]
-    assert isinstance(found, dict)
-    return found
+    (containers,) = [one for one in spec["initContainers"] + spec["containers"] if one["name"] == name]
+    assert isinstance(containers, dict)
+    return containers
 
 
 def options(of: Json) -> Options:
@@ -76,8 +76,8 @@ def mounts(of: Json) -> dict[str, str]:
 
 
 def list_for_runtime() -> Json:
-    found: Json = parse_object(CONFIG["10-podwire.conflist"].encode(), "the list")
-    return found
+    members: Json = parse_object(CONFIG["10-podwire.conflist"].encode(), "the list")
+    return members
 
 
 def test_all_that_the_cluster_needs_is_there_and_in_one_namespace() -> None:
@@ -199,8 +199,8 @@ def test_one_process_attaches_a_pod_with_its_ports_and_limits() -> None:
     errors = ConfigErrors()
     handed_on = render(network, parse_flannel(network, errors), parse_subnet_env(SUBNET_ENV, "subnet.env"))
     assert handed_on["type"] == "podwire"
-    told = PluginConfig(network.name, network.version, handed_on, dump(handed_on).encode())
-    attached = parse_netconf(told, {}, errors)
+    config = PluginConfig(network.name, network.version, handed_on, dump(handed_on).encode())
+    attached = parse_netconf(config, {}, errors)
     assert errors.messages == []
     assert [mapping.host_port for mapping in attached.ports.mappings] == [8080]
     assert attached.portmap_requested

@@ -53,9 +53,9 @@ class Addressed:
         return getattr(self._ours, name)
 
     def recvmsg(self, size: int, ancillary: int, flags: int) -> tuple[bytes, list[Any], int, tuple[int, int]]:
-        data, found, given, _ = self._ours.recvmsg(size, ancillary, flags)
+        data, received, given, _ = self._ours.recvmsg(size, ancillary, flags)
         sender, self.sender = self.sender, 0
-        return data, found, given, (sender, 0)
+        return data, received, given, (sender, 0)
 
 
 class Kernel:
@@ -74,12 +74,12 @@ class Kernel:
 
     def heard(self) -> list[tuple[int, int, int]]:
         """(type, flags, sequence) of all messages of the next datagram."""
-        data, found = self.end.recv(1 << 16), []
+        data, requests = self.end.recv(1 << 16), []
         while data:
             length, kind, flags, sequence, _ = HEADER.unpack_from(data)
-            found.append((kind, flags, sequence))
+            requests.append((kind, flags, sequence))
             data = data[(length + 3) & ~3 :]
-        return found
+        return requests
 
 
 @pytest.fixture
@@ -90,12 +90,12 @@ def kernel() -> Iterator[Kernel]:
     kernel.netlink.close()
 
 
-def error(sequence: int, code: int, words: str = "", flags: int = NLM_F_CAPPED) -> bytes:
+def error(sequence: int, code: int, reason: str = "", flags: int = NLM_F_CAPPED) -> bytes:
     """An acknowledgement (code 0) or refusal of a message of 20 bytes, echoed whole unless it is capped."""
     echo = frame(20, 5, sequence, b"" if flags & NLM_F_CAPPED else b"echo")
-    told = text(1, words) if words else b""
+    attribute = text(1, reason) if reason else b""
     return frame(
-        NLMSG_ERROR, flags | (NLM_F_ACK_TLVS if words else 0), sequence, struct.pack("=i", -code) + echo + told
+        NLMSG_ERROR, flags | (NLM_F_ACK_TLVS if reason else 0), sequence, struct.pack("=i", -code) + echo + attribute
     )
 
 
@@ -121,12 +121,12 @@ def test_a_question_returns_its_answer(kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize("flags", [NLM_F_CAPPED, 0])
-@pytest.mark.parametrize("words", ["", "Device is not a bridge"])
-def test_a_refusal_has_the_kernels_own_words(kernel: Kernel, words: str, flags: int) -> None:
-    kernel.says(error(1, errno.EBUSY, words, flags))
+@pytest.mark.parametrize("reason", ["", "Device is not a bridge"])
+def test_a_refusal_has_the_kernels_own_words(kernel: Kernel, reason: str, flags: int) -> None:
+    kernel.says(error(1, errno.EBUSY, reason, flags))
     with pytest.raises(NetlinkError) as refusal:
         kernel.netlink.request(20, 0, b"")
-    assert (refusal.value.errno, refusal.value.text) == (errno.EBUSY, words)
+    assert (refusal.value.errno, refusal.value.text) == (errno.EBUSY, reason)
 
 
 def test_a_dump_gathers_all_parts(kernel: Kernel) -> None:

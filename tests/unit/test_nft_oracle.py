@@ -29,11 +29,11 @@ LEAVES = Element(VALUE.key, "condition-437d624d262f", LABEL, leaves=True)
 ELEMENTS = [ADDRESS, ADDRESS6, VALUE, LEAVES]
 
 
-def told(kind: Any, message: Message) -> Any:
+def decode(kind: Any, message: Message) -> Any:
     """Returns the message as pyroute2 reads it."""
-    found = kind(framed(message))
-    found.decode()
-    return found
+    decoded = kind(framed(message))
+    decoded.decode()
+    return decoded
 
 
 def key(element: Element) -> tuple[str, Any]:
@@ -111,23 +111,24 @@ CASES: dict[str, tuple[Message, int, int, SetRef, list[Any]]] = {
 def test_an_element_is_understood_as_it_is_meant(
     message: Message, kind: int, flags: int, place: SetRef, elements: list[Any]
 ) -> None:
-    found = told(oracle.nft_set_elem_list_msg, message)
-    assert (found["header"]["type"], found["header"]["flags"]) == (10 << 8 | kind, flags)
-    assert (found["nfgen_family"], found["version"], found["res_id"]) == (place.family, 0, 0)
-    assert plain(found.getvalue()["attrs"]) == listed(place, elements)
+    decoded = decode(oracle.nft_set_elem_list_msg, message)
+    assert (decoded["header"]["type"], decoded["header"]["flags"]) == (10 << 8 | kind, flags)
+    assert (decoded["nfgen_family"], decoded["version"], decoded["res_id"]) == (place.family, 0, 0)
+    assert plain(decoded.getvalue()["attrs"]) == listed(place, elements)
 
 
 def test_every_nest_says_that_it_is_one() -> None:
     """Kernels refuse a nest without its flag where they check strictly (lib/nlattr.c, since 5.2)."""
     for element in (VALUE, LEAVES, PORT):
         assert (
-            without_flag(told(oracle.nft_set_elem_list_msg, nft.add_element(VALUES, element)).getvalue()["attrs"]) == []
+            without_flag(decode(oracle.nft_set_elem_list_msg, nft.add_element(VALUES, element)).getvalue()["attrs"])
+            == []
         )
     kind, flags, payload = nft.add_element(MAP, ADDRESS)
-    assert without_flag(told(oracle.nft_set_elem_list_msg, (kind, flags, payload)).getvalue()["attrs"]) == []
+    assert without_flag(decode(oracle.nft_set_elem_list_msg, (kind, flags, payload)).getvalue()["attrs"]) == []
     assert struct.pack("=H", 1 | NESTED) in payload  # NFTA_LIST_ELEM, which pyroute2 does not show
     unflagged = payload.replace(struct.pack("=H", 2 | NESTED), struct.pack("=H", 2))
-    shown = without_flag(told(oracle.nft_set_elem_list_msg, (kind, flags, unflagged)).getvalue()["attrs"])
+    shown = without_flag(decode(oracle.nft_set_elem_list_msg, (kind, flags, unflagged)).getvalue()["attrs"])
     assert shown == ["NFTA_SET_ELEM_DATA", "NFTA_DATA_VERDICT"]
 
 
@@ -140,24 +141,24 @@ def test_every_nest_says_that_it_is_one() -> None:
 )
 def test_the_rules_of_a_table_or_chain_are_asked_for(question: tuple[int, bytes], names: list[tuple[str, Any]]) -> None:
     kind, payload = question
-    found = told(oracle.nft_rule_msg, (kind, 0, payload))
-    assert (kind, found["nfgen_family"]) == (10 << 8 | 7, 1)
-    assert plain(found.getvalue()["attrs"]) == names
+    decoded = decode(oracle.nft_rule_msg, (kind, 0, payload))
+    assert (kind, decoded["nfgen_family"]) == (10 << 8 | 7, 1)
+    assert plain(decoded.getvalue()["attrs"]) == names
 
 
 def test_chains_are_asked_for() -> None:
-    found = told(oracle.nft_chain_msg, nft.get_chain(nft.Chain(2, "filter", "FORWARD")))
-    assert (found["header"]["type"], found["header"]["flags"], found["nfgen_family"]) == (10 << 8 | 4, 0, 2)
-    assert plain(found.getvalue()["attrs"]) == [("NFTA_CHAIN_TABLE", "filter"), ("NFTA_CHAIN_NAME", "FORWARD")]
+    decoded = decode(oracle.nft_chain_msg, nft.get_chain(nft.Chain(2, "filter", "FORWARD")))
+    assert (decoded["header"]["type"], decoded["header"]["flags"], decoded["nfgen_family"]) == (10 << 8 | 4, 0, 2)
+    assert plain(decoded.getvalue()["attrs"]) == [("NFTA_CHAIN_TABLE", "filter"), ("NFTA_CHAIN_NAME", "FORWARD")]
     kind, payload = nft.all_chains()
-    every = told(oracle.nft_chain_msg, (kind, 0, payload))
+    every = decode(oracle.nft_chain_msg, (kind, 0, payload))
     assert (kind, every["nfgen_family"], every.getvalue()["attrs"]) == (10 << 8 | 4, 0, [])
 
 
 def test_the_generation_is_asked_for() -> None:
-    found = told(oracle.nft_gen_msg, nft.generation())
-    assert (found["header"]["type"], found["header"]["flags"]) == (10 << 8 | oracle.NFT_MSG_GETGEN, 0)
-    assert (found["nfgen_family"], found.getvalue()["attrs"]) == (0, [])
+    decoded = decode(oracle.nft_gen_msg, nft.generation())
+    assert (decoded["header"]["type"], decoded["header"]["flags"]) == (10 << 8 | oracle.NFT_MSG_GETGEN, 0)
+    assert (decoded["nfgen_family"], decoded.getvalue()["attrs"]) == (0, [])
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_a_chain_is_read_as_pyroute2_writes_it(hook: int | None, policy: int | N
 
 
 @pytest.mark.parametrize(
-    ("attrs", "found"),
+    ("attrs", "expected"),
     [
         (
             [("NFTA_RULE_TABLE", "podwire"), ("NFTA_RULE_CHAIN", "hairpin-2001_db8__/64"), ("NFTA_RULE_HANDLE", 9)],
@@ -197,11 +198,11 @@ def test_a_chain_is_read_as_pyroute2_writes_it(hook: int | None, policy: int | N
         ([], ("", "")),
     ],
 )
-def test_a_rule_is_read_as_pyroute2_writes_it(attrs: list[tuple[str, Any]], found: tuple[str, str]) -> None:
+def test_a_rule_is_read_as_pyroute2_writes_it(attrs: list[tuple[str, Any]], expected: tuple[str, str]) -> None:
     message = oracle.nft_rule_msg()
     message["attrs"] = attrs
     message.encode()
-    assert nft.parse_rule(bytes(message.data)[16:]) == found
+    assert nft.parse_rule(bytes(message.data)[16:]) == expected
 
 
 @pytest.mark.parametrize(
@@ -271,17 +272,17 @@ def test_a_comment_is_found_among_user_data(userdata: bytes, label: str) -> None
 def test_every_builder_and_reader_is_held_to_the_oracle() -> None:
     with open(__file__, encoding="ascii") as file:
         text = file.read()
-    made = {
+    names = {
         name
         for name, value in vars(nft).items()
         if callable(value) and getattr(value, "__module__", "") == nft.__name__ and name.islower() and name[0] != "_"
     }
-    assert len(made) > 7
+    assert len(names) > 7
     parts = {"message", "name_of"}
-    assert {name for name in made - parts if f"nft.{name}(" not in text} == set()
+    assert {name for name in names - parts if f"nft.{name}(" not in text} == set()
 
 
 def test_a_table_is_deleted_by_its_name() -> None:
-    found = told(oracle.nft_table_msg, nft_rules.delete_table(nft.NFPROTO_IPV4, "flannel-ipv4"))
-    assert (found["header"]["type"], found["header"]["flags"], found["nfgen_family"]) == (10 << 8 | 2, 0x4, 2)
-    assert plain(found.getvalue()["attrs"]) == [("NFTA_TABLE_NAME", "flannel-ipv4")]
+    decoded = decode(oracle.nft_table_msg, nft_rules.delete_table(nft.NFPROTO_IPV4, "flannel-ipv4"))
+    assert (decoded["header"]["type"], decoded["header"]["flags"], decoded["nfgen_family"]) == (10 << 8 | 2, 0x4, 2)
+    assert plain(decoded.getvalue()["attrs"]) == [("NFTA_TABLE_NAME", "flannel-ipv4")]

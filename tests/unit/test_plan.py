@@ -42,8 +42,8 @@ def operations(*addresses: str, **members: Any) -> tuple[Operation, ...]:
     return plan_attachment(attachment(*addresses, **members)).operations
 
 
-def only(kind: type, found: Sequence[Operation]) -> list[Any]:
-    return [one for one in found if isinstance(one, kind)]
+def only(kind: type, planned: Sequence[Operation]) -> list[Any]:
+    return [one for one in planned if isinstance(one, kind)]
 
 
 EVERYTHING: dict[str, Any] = {
@@ -61,13 +61,13 @@ EVERYTHING: dict[str, Any] = {
 
 
 def test_every_operation_describes_itself_in_one_line() -> None:
-    found = operations("10.1.2.3/24", "2001:db8::3/64", **EVERYTHING)
+    planned = operations("10.1.2.3/24", "2001:db8::3/64", **EVERYTHING)
     routed = operations("10.1.2.3/24", mode="routed")
     kinds = {kind for kind in vars(ops).values() if isinstance(kind, type) and "describe" in vars(kind)}
-    assert kinds <= {type(one) for one in found + routed}
-    lines = [one.describe() for one in found + routed]
+    assert kinds <= {type(one) for one in planned + routed}
+    lines = [one.describe() for one in planned + routed]
     assert all(line.isprintable() and line == line.strip() for line in lines)
-    assert len({one.describe() for one in found}) == len(found)
+    assert len({one.describe() for one in planned}) == len(planned)
 
 
 def test_the_same_attachment_has_the_same_plan() -> None:
@@ -90,14 +90,14 @@ def test_rules_are_in_place_before_the_first_packet_may_leave() -> None:
 
 
 def test_a_bridge_that_is_there_keeps_its_address() -> None:
-    there = Facts("node", b"\x0a\0\0\0\0\x09", ipv6=True)
-    assert plan_attachment(attachment(facts=there)).result.interfaces[0].mac == "0a:00:00:00:00:09"
+    facts = Facts("node", b"\x0a\0\0\0\0\x09", ipv6=True)
+    assert plan_attachment(attachment(facts=facts)).result.interfaces[0].mac == "0a:00:00:00:00:09"
 
 
 def test_a_bridge_that_podwire_made_is_known_by_its_address() -> None:
-    made = plan_attachment(attachment(facts=Facts("node", None, ipv6=True))).result.interfaces[0].mac
-    again = plan_attachment(attachment(facts=Facts("node", parse_mac(made), ipv6=True)))
-    assert mac_text(only(ops.Bridge, again.operations)[0].mac) == made
+    planned = plan_attachment(attachment(facts=Facts("node", None, ipv6=True))).result.interfaces[0].mac
+    again = plan_attachment(attachment(facts=Facts("node", parse_mac(planned), ipv6=True)))
+    assert mac_text(only(ops.Bridge, again.operations)[0].mac) == planned
 
 
 def test_bridges_of_one_name_on_two_nodes_have_two_addresses() -> None:
@@ -127,8 +127,8 @@ def test_without_a_gateway_nothing_is_named_or_forwarded() -> None:
 
 
 def test_each_family_is_forwarded_once() -> None:
-    found = operations("2001:db8::3/64", "10.1.2.3/24", "10.1.2.4/24", isGateway=True)
-    assert [one.family for one in only(ops.Forwarding, found)] == [4, 6]
+    planned = operations("2001:db8::3/64", "10.1.2.3/24", "10.1.2.4/24", isGateway=True)
+    assert [one.family for one in only(ops.Forwarding, planned)] == [4, 6]
 
 
 @pytest.mark.parametrize(
@@ -153,22 +153,22 @@ def test_two_addresses_of_a_family_have_one_default_route() -> None:
 
 
 def test_a_route_without_gateway_of_its_family_is_on_the_link() -> None:
-    found = operations("10.1.2.3/24", routes=[Route(parse_net("2001:db8::/32"))], isGateway=True)
-    assert [one.route.gw for one in only(ops.ContainerRoute, found)] == [None]
+    planned = operations("10.1.2.3/24", routes=[Route(parse_net("2001:db8::/32"))], isGateway=True)
+    assert [one.route.gw for one in only(ops.ContainerRoute, planned)] == [None]
 
 
 @pytest.mark.parametrize(
     ("scope", "gateway"), [(None, "10.1.2.1"), (0, "10.1.2.1"), (200, "10.1.2.1"), (253, None), (254, None)]
 )
 def test_a_route_that_is_asked_to_be_on_the_link_gets_no_gateway(scope: int | None, gateway: str | None) -> None:
-    found = operations("10.1.2.3/24", routes=[Route(parse_net("10.9.0.0/16"), scope=scope)], isGateway=True)
-    assert [one.route.gw for one in only(ops.ContainerRoute, found)] == [gateway and parse_ip(gateway)]
+    planned = operations("10.1.2.3/24", routes=[Route(parse_net("10.9.0.0/16"), scope=scope)], isGateway=True)
+    assert [one.route.gw for one in only(ops.ContainerRoute, planned)] == [gateway and parse_ip(gateway)]
 
 
 def test_the_address_feature_alone_names_no_gateway() -> None:
     """It is the plan that fills them in, before any feature is asked."""
-    found = address.operations(attachment("10.1.2.3/24", isGateway=True))
-    assert only(ops.GatewayAddress, found) == only(ops.Forwarding, found) == []
+    planned = address.operations(attachment("10.1.2.3/24", isGateway=True))
+    assert only(ops.GatewayAddress, planned) == only(ops.Forwarding, planned) == []
 
 
 @pytest.mark.parametrize(
@@ -186,16 +186,16 @@ def test_the_address_feature_alone_names_no_gateway() -> None:
 def test_the_native_vlan_stays_native_and_no_vlan_is_both_wanted_and_removed(
     members: dict[str, Any], expected: list[str]
 ) -> None:
-    found = [one for one in operations(**members) if isinstance(one, (PortVlan, RemovePortVlan))]
-    assert [one.describe().partition(f"{OWNER.host_interface} ")[2] for one in found] == expected
-    wanted = {vid for one in only(PortVlan, found) for vid in range(one.first, one.last + 1)}
-    assert wanted.isdisjoint([one.vid for one in only(RemovePortVlan, found)])
+    planned = [one for one in operations(**members) if isinstance(one, (PortVlan, RemovePortVlan))]
+    assert [one.describe().partition(f"{OWNER.host_interface} ")[2] for one in planned] == expected
+    wanted = {vid for one in only(PortVlan, planned) for vid in range(one.first, one.last + 1)}
+    assert wanted.isdisjoint([one.vid for one in only(RemovePortVlan, planned)])
 
 
 def test_a_vlans_gateway_belongs_to_bridge_and_vlan() -> None:
-    found = {only(VlanGateway, operations("10.1.2.3/24", isGateway=True, vlan=vlan))[0] for vlan in (5, 5, 4094)}
-    assert len(found) == len({one.mac for one in found}) == len({one.port for one in found}) == 2
-    assert all(len(one.port) <= 15 for one in found)
+    planned = {only(VlanGateway, operations("10.1.2.3/24", isGateway=True, vlan=vlan))[0] for vlan in (5, 5, 4094)}
+    assert len(planned) == len({one.mac for one in planned}) == len({one.port for one in planned}) == 2
+    assert all(len(one.port) <= 15 for one in planned)
 
 
 def test_a_vlan_without_gateway_needs_no_further_interface() -> None:
@@ -234,9 +234,9 @@ def test_addresses_that_do_not_tell_the_mac_address_are_announced(
 
 @pytest.mark.parametrize(("enabled", "waits"), [(True, True), (False, False)])
 def test_duplicate_detection_is_waited_for_where_it_runs(enabled: bool, waits: bool) -> None:
-    found = operations("2001:db8::3/64", enabledad=enabled)
-    assert [one.detect_duplicates for one in only(ops.WaitReady, found)] == [waits]
-    assert [one.detect_duplicates for one in only(ops.ContainerAddress, found)] == [waits]
+    planned = operations("2001:db8::3/64", enabledad=enabled)
+    assert [one.detect_duplicates for one in only(ops.WaitReady, planned)] == [waits]
+    assert [one.detect_duplicates for one in only(ops.ContainerAddress, planned)] == [waits]
 
 
 def test_an_ipv6_address_cannot_do_without_its_settings() -> None:
@@ -265,10 +265,10 @@ def test_forwarding_is_a_setting_of_its_family(family: int, key: str) -> None:
 
 def test_without_ipv6_in_the_kernel_nothing_of_it_is_set() -> None:
     facts = FACTS._replace(ipv6=False)
-    found = plan_attachment(attachment("10.1.2.3/24", facts=facts, isGateway=True, vlan=5)).operations
-    assert only(VlanGateway, found)
-    assert only(ops.IgnoreAdvertisements, found) == []
-    assert not any("ipv6" in setting.key for setting in only(ops.ContainerSysctl, found))
+    planned = plan_attachment(attachment("10.1.2.3/24", facts=facts, isGateway=True, vlan=5)).operations
+    assert only(VlanGateway, planned)
+    assert only(ops.IgnoreAdvertisements, planned) == []
+    assert not any("ipv6" in setting.key for setting in only(ops.ContainerSysctl, planned))
 
 
 def test_routers_are_followed_on_demand() -> None:
@@ -278,5 +278,5 @@ def test_routers_are_followed_on_demand() -> None:
 
 
 def test_a_disabled_interface_is_not_set_up() -> None:
-    found = operations(disableContainerInterface=True)
-    assert only(ops.ContainerUp, found) + only(ops.WaitReady, found) == []
+    planned = operations(disableContainerInterface=True)
+    assert only(ops.ContainerUp, planned) + only(ops.WaitReady, planned) == []

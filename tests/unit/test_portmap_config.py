@@ -254,9 +254,11 @@ def test_a_list_of_words_reads_back_in_its_order() -> None:
     assert parse_mappings(list(TEXTS)) == tuple(TEXTS.values())
 
 
-@pytest.mark.parametrize("words", [["ip", "saddr", "192.0.2.1;"], ["iif lo # comment"], ['iifname "lo'], ["a\tb"]])
-def test_a_condition_of_more_than_one_expression_is_an_error(words: list[str]) -> None:
-    _, errors = parsed(HTTP, conditionsV4=words)
+@pytest.mark.parametrize(
+    "expressions", [["ip", "saddr", "192.0.2.1;"], ["iif lo # comment"], ['iifname "lo'], ["a\tb"]]
+)
+def test_a_condition_of_more_than_one_expression_is_an_error(expressions: list[str]) -> None:
+    _, errors = parsed(HTTP, conditionsV4=expressions)
     assert [text for text in errors if text.startswith("conditionsV4: ")]
 
 

@@ -38,22 +38,22 @@ def on(address: str) -> PortMapping:
 
 
 def planned(*mappings: PortMapping, toward: str = "cni0", **conf: Any) -> tuple[Operation, ...]:
-    made = Ports(mappings, **conf)
-    back = portmap.loopback_routing(made, (V4, V6), toward, OWNER.label)
-    return portmap.operations(made, (V4, V6), OWNER.label) + back
+    ports = Ports(mappings, **conf)
+    back = portmap.loopback_routing(ports, (V4, V6), toward, OWNER.label)
+    return portmap.operations(ports, (V4, V6), OWNER.label) + back
 
 
 def attached(*addresses: str, **members: Any) -> list[Operation]:
     """The whole plan of an attachment whose runtime maps a port, in its order."""
-    told = {"runtimeConfig": {"portMappings": [HTTP]}} | members
-    conf = parse_netconf(PluginConfig("net", "1.1.0", told, b""), {}, ConfigErrors())
+    config = {"runtimeConfig": {"portMappings": [HTTP]}} | members
+    conf = parse_netconf(PluginConfig("net", "1.1.0", config, b""), {}, ConfigErrors())
     lease = Result(ips=tuple([IPConfig(parse_net(one)) for one in addresses]))
     names = names_of(OWNER, None, lease)
     return list(plan_attachment(Attachment(OWNER, "", conf, Facts("node", None, ipv6=True), names, lease)).operations)
 
 
-def kinds(found: Sequence[Operation]) -> list[str]:
-    return [type(one).__name__ for one in found]
+def kinds(operations: Sequence[Operation]) -> list[str]:
+    return [type(one).__name__ for one in operations]
 
 
 def test_without_mappings_nothing_is_done() -> None:
@@ -79,37 +79,37 @@ def test_a_port_of_both_families_leads_to_both_addresses() -> None:
     ("mapping", "ip"), [(ONLY4, V4), (ONLY6, V6), (on("192.0.2.1"), V4), (on("2001:db8:2::1"), V6), (on("::1"), V6)]
 )
 def test_a_port_of_one_family_leads_to_the_address_of_that_family(mapping: PortMapping, ip: Net) -> None:
-    found = planned(mapping)
-    assert [one.ip for one in found if isinstance(one, HostPort)] == [ip.ip]
-    assert [one.address for one in found if isinstance(one, Hairpin)] == [ip]
+    operations = planned(mapping)
+    assert [one.ip for one in operations if isinstance(one, HostPort)] == [ip.ip]
+    assert [one.address for one in operations if isinstance(one, Hairpin)] == [ip]
 
 
 @pytest.mark.parametrize(("addresses", "families"), [((V4,), [4]), ((V6,), [6]), ((), []), ((V6, V4), [4, 6])])
 def test_a_family_that_the_container_has_not_is_passed_over(addresses: tuple[Net, ...], families: list[int]) -> None:
-    found = portmap.operations(Ports((BOTH,)), addresses, OWNER.label)
-    assert [one.ip.family for one in found if isinstance(one, HostPort)] == families
+    operations = portmap.operations(Ports((BOTH,)), addresses, OWNER.label)
+    assert [one.ip.family for one in operations if isinstance(one, HostPort)] == families
 
 
 def test_of_several_addresses_of_a_family_the_first_is_used() -> None:
     several = tuple(map(parse_net, ("2001:db8::9/64", "10.1.2.9/24", "10.1.2.4/16", "2001:db8::4/64")))
-    found = portmap.operations(Ports((BOTH,)), several, OWNER.label)
-    assert [one.ip for one in found if isinstance(one, HostPort)] == [several[1].ip, several[0].ip]
-    assert [one.address for one in found if isinstance(one, Hairpin)] == [several[1], several[0]]
+    operations = portmap.operations(Ports((BOTH,)), several, OWNER.label)
+    assert [one.ip for one in operations if isinstance(one, HostPort)] == [several[1].ip, several[0].ip]
+    assert [one.address for one in operations if isinstance(one, Hairpin)] == [several[1], several[0]]
 
 
 def test_a_family_has_one_hairpin_for_all_its_ports() -> None:
     more = [BOTH._replace(host_port=port) for port in (80, 81, 82)]
-    found = planned(*more, on("192.0.2.1"))
-    assert kinds(found).count("Hairpin") == 2
-    assert kinds(found).count("HostPort") == 7
-    assert kinds(found).count("LoopbackRouting") == 1
+    operations = planned(*more, on("192.0.2.1"))
+    assert kinds(operations).count("Hairpin") == 2
+    assert kinds(operations).count("HostPort") == 7
+    assert kinds(operations).count("LoopbackRouting") == 1
 
 
 @pytest.mark.parametrize(("masqueraded", "everybody"), [(SUBNET, [False, False]), (ALL, [True, True]), (NOBODY, [])])
 def test_who_is_masqueraded_goes_through_a_hairpin(masqueraded: str, everybody: list[bool]) -> None:
-    found = planned(BOTH, masqueraded=masqueraded)
-    assert [one.everybody for one in found if isinstance(one, Hairpin)] == everybody
-    assert kinds(found).count("HostPort") == 2
+    operations = planned(BOTH, masqueraded=masqueraded)
+    assert [one.everybody for one in operations if isinstance(one, Hairpin)] == everybody
+    assert kinds(operations).count("HostPort") == 2
 
 
 @pytest.mark.parametrize(
@@ -130,39 +130,41 @@ def test_who_is_masqueraded_goes_through_a_hairpin(masqueraded: str, everybody: 
 def test_loopback_is_routed_where_a_port_can_be_reached_by_it_and_answers_come_back(
     mapping: PortMapping, masqueraded: str, toward: str, routed: bool
 ) -> None:
-    found = planned(mapping, toward=toward, masqueraded=masqueraded)
-    assert [one for one in found if isinstance(one, LoopbackRouting)] == [
+    operations = planned(mapping, toward=toward, masqueraded=masqueraded)
+    assert [one for one in operations if isinstance(one, LoopbackRouting)] == [
         LoopbackRouting(toward, V4, OWNER.label)
     ] * routed
 
 
 def test_what_restrains_a_port_is_there_before_the_port() -> None:
-    found = planned(BOTH, BOTH._replace(host_port=81), conditions4="ip saddr 192.0.2.0/24", conditions6="iif lo")
-    order = kinds(found)
-    for position, one in enumerate(found):
+    operations = planned(BOTH, BOTH._replace(host_port=81), conditions4="ip saddr 192.0.2.0/24", conditions6="iif lo")
+    order = kinds(operations)
+    for position, one in enumerate(operations):
         if isinstance(one, HostPort):
-            assert found[position - 1] == Condition(one, "ip saddr 192.0.2.0/24" if one.ip == V4.ip else "iif lo", 13)
+            assert operations[position - 1] == Condition(
+                one, "ip saddr 192.0.2.0/24" if one.ip == V4.ip else "iif lo", 13
+            )
     assert order.index("Hairpin") < order.index("Condition")
     assert order.count("Condition") == order.count("HostPort") == 4
 
 
 def test_a_condition_of_one_family_leaves_the_other_alone() -> None:
-    found = planned(BOTH, conditions6="iif lo")
-    assert [(one.port.ip, one.expression) for one in found if isinstance(one, Condition)] == [(V6.ip, "iif lo")]
+    operations = planned(BOTH, conditions6="iif lo")
+    assert [(one.port.ip, one.expression) for one in operations if isinstance(one, Condition)] == [(V6.ip, "iif lo")]
 
 
 def test_another_bit_of_the_mark_is_a_condition_without_an_expression() -> None:
     """Its ports go through chains of that bit, in both families."""
-    found = [one for one in planned(BOTH, mark_bit=5) if isinstance(one, Condition)]
-    assert [(one.port.ip, one.expression, one.mark_bit) for one in found] == [(V4.ip, "", 5), (V6.ip, "", 5)]
-    assert len({one.chain for one in found}) == 1
+    operations = [one for one in planned(BOTH, mark_bit=5) if isinstance(one, Condition)]
+    assert [(one.port.ip, one.expression, one.mark_bit) for one in operations] == [(V4.ip, "", 5), (V6.ip, "", 5)]
+    assert len({one.chain for one in operations}) == 1
 
 
 def test_each_expression_and_bit_has_its_own_chain() -> None:
     port = HostPort(BOTH, V4.ip, OWNER.label)
-    told = [(expression, bit) for expression in ("", "iif lo", "iif lo 1", "iif lo1") for bit in (1, 3, 13)]
-    chains = {Condition(port, *one).chain for one in told}
-    assert len(chains) == len(told)
+    conditions = [(expression, bit) for expression in ("", "iif lo", "iif lo 1", "iif lo1") for bit in (1, 3, 13)]
+    chains = {Condition(port, *one).chain for one in conditions}
+    assert len(chains) == len(conditions)
     assert Condition(port, "iif lo", 13).chain == Condition(port._replace(ip=V6.ip), "iif lo", 13).chain
     assert all(chain.removeprefix("condition-").isalnum() and len(chain) < 32 for chain in chains)
 
@@ -187,24 +189,24 @@ def test_ports_are_open_before_the_first_packet_may_leave(members: dict[str, Any
 def test_loopback_is_routed_over_the_interface_that_has_the_gateway_once_it_is_there(
     members: dict[str, Any], interface: str
 ) -> None:
-    found = attached("10.1.2.3/24", **members)
-    (routing,) = [position for position, one in enumerate(found) if isinstance(one, LoopbackRouting)]
-    assert found[routing].describe() == f"sysctl -w net.ipv4.conf.{interface}.route_localnet=1"
-    made = [
+    operations = attached("10.1.2.3/24", **members)
+    (routing,) = [position for position, one in enumerate(operations) if isinstance(one, LoopbackRouting)]
+    assert operations[routing].describe() == f"sysctl -w net.ipv4.conf.{interface}.route_localnet=1"
+    positions = [
         position
-        for position, one in enumerate(found)
+        for position, one in enumerate(operations)
         if interface in (getattr(one, name, "") for name in ("name", "host_interface"))
         and isinstance(one, (ops.Bridge, ops.Veth, VlanGateway))
     ]
-    assert made
-    assert made[0] < routing
+    assert positions
+    assert positions[0] < routing
 
 
 def test_a_mapping_as_a_runtime_sends_it_ends_as_an_element() -> None:
-    told: dict[str, Any] = {"HostPort": 53, "ContainerPort": 5353, "Protocol": "UDP", "HostIP": "2001:db8:2::1"}
-    conf = parse_ports(Fields({"runtimeConfig": {"portMappings": [told]}}, "", ConfigErrors()))
-    found = portmap.operations(conf, (V4, V6), OWNER.label)
-    assert [one.describe() for one in found] == [
+    mapping: dict[str, Any] = {"HostPort": 53, "ContainerPort": 5353, "Protocol": "UDP", "HostIP": "2001:db8:2::1"}
+    conf = parse_ports(Fields({"runtimeConfig": {"portMappings": [mapping]}}, "", ConfigErrors()))
+    operations = portmap.operations(conf, (V4, V6), OWNER.label)
+    assert [one.describe() for one in operations] == [
         "nft add element inet podwire hairpin6 { 2001:db8::3 : jump hairpin-2001_db8__/64 }",
         "at DEL: conntrack -D -p udp --orig-port-dst 53 --reply-src 2001:db8::3",
         "nft add element inet podwire hostip_hostports6 { 2001:db8:2::1 . udp . 53 : 2001:db8::3 . 5353 }",

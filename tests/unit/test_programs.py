@@ -16,14 +16,14 @@ COMMANDS = {"ADD", "CHECK", "DEL", "GC", "STATUS"}
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_has_a_module_of_its_kind(name: str) -> None:
     kind, module, _ = PROGRAMS[name]
-    found = vars(import_module(module))
+    names = vars(import_module(module))
     if kind in (INTERFACE, DELEGATING):
-        assert set(found["VERBS"]) == COMMANDS
+        assert set(names["VERBS"]) == COMMANDS
     elif kind == CHAINED:
-        assert callable(found["PLUGIN"])
+        assert callable(names["PLUGIN"])
     else:
         assert (kind, name) == (IPAM, HOST_LOCAL)
-        assert callable(found["add"])
+        assert callable(names["add"])
 
 
 def test_the_keys_of_every_plugin_are_known() -> None:

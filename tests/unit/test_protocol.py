@@ -284,9 +284,9 @@ def test_the_entry_without_stdout_still_has_its_status() -> None:
 def test_the_environment_may_hold_any_bytes() -> None:
     """A path on Linux is bytes; one that is not UTF-8 is named in the error, which is not a defect (999)."""
     environment = ENVIRONMENT | {"CNI_NETNS": "/nowhere/\udcff"}
-    told = json.dumps(NETWORK).encode()
+    stdin = json.dumps(NETWORK).encode()
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", ENTRY], env=environment, input=told, capture_output=True, check=False
+        [sys.executable, "-I", "-S", "-c", ENTRY], env=environment, input=stdin, capture_output=True, check=False
     )
     answer = json.loads(done.stdout)
     assert answer["code"] == 8

@@ -47,6 +47,6 @@ def test_a_reason_that_nobody_foresaw_is_counted_as_well() -> None:
 
 
 def test_every_reason_that_a_test_gives_has_a_remedy() -> None:
-    found = [reason for reason in reasons() if reason]
-    assert len(found) > 20
-    assert [reason for reason in found if remedy_of(reason) == OTHER] == []
+    found_reasons = [reason for reason in reasons() if reason]
+    assert len(found_reasons) > 20
+    assert [reason for reason in found_reasons if remedy_of(reason) == OTHER] == []

@@ -32,8 +32,8 @@ V4, V6 = "10.1.2.3/24", "2001:db8::3/64"
 
 def plan(*addresses: str, program: str = "podwire", routes: Sequence[Route] = (), **members: Any) -> Plan:
     """ADDRESS/PREFIX, or ADDRESS/PREFIX,GATEWAY."""
-    told: dict[str, Any] = {"mode": "routed"} | members
-    conf = parse_netconf(PluginConfig("net", "1.1.0", told, b""), {}, ConfigErrors(), program)
+    config: dict[str, Any] = {"mode": "routed"} | members
+    conf = parse_netconf(PluginConfig("net", "1.1.0", config, b""), {}, ConfigErrors(), program)
     ips = []
     for text in addresses:
         address, _, gateway = text.partition(",")
@@ -43,32 +43,32 @@ def plan(*addresses: str, program: str = "podwire", routes: Sequence[Route] = ()
     return plan_attachment(Attachment(OWNER, "/run/netns/c1", conf, facts, names_of(OWNER, None, lease), lease))
 
 
-def only(kind: type, found: Plan) -> list[Any]:
-    return [one for one in found.operations if isinstance(one, kind)]
+def only(kind: type, planned: Plan) -> list[Any]:
+    return [one for one in planned.operations if isinstance(one, kind)]
 
 
-def lines(kind: type, found: Plan) -> list[str]:
-    return [one.describe() for one in only(kind, found)]
+def lines(kind: type, planned: Plan) -> list[str]:
+    return [one.describe() for one in only(kind, planned)]
 
 
 def test_there_is_a_pair_and_no_bridge() -> None:
-    found = plan(V4, V6, isGateway=True, ipMasq=True, mtu=1400, bridge="br0")
-    kinds = {type(one) for one in found.operations}
+    routed = plan(V4, V6, isGateway=True, ipMasq=True, mtu=1400, bridge="br0")
+    kinds = {type(one) for one in routed.operations}
     assert kinds.isdisjoint({ops.Bridge, ops.BridgePort, ops.GatewayAddress, VlanGateway, SpoofGuard})
-    (veth,) = only(ops.Veth, found)
+    (veth,) = only(ops.Veth, routed)
     assert (veth.host_interface, veth.ifname, veth.bridge, veth.mtu) == (HOST, "eth0", "", 1400)
     assert " master " not in veth.describe()
 
 
 @pytest.mark.parametrize("program", ["podwire", "ptp"])
 def test_the_answer_names_both_ends_and_the_gateways(program: str) -> None:
-    found = plan(V4, V6, program=program).result
+    result = plan(V4, V6, program=program).result
     names = names_of(OWNER, None, Result(ips=(IPConfig(parse_net(V4)),)))
-    assert found.interfaces == (
+    assert result.interfaces == (
         Interface(HOST, mac_text(OWNER.host_mac)),
         Interface("eth0", mac_text(names.container_mac), "/run/netns/c1"),
     )
-    assert found.ips == (
+    assert result.ips == (
         IPConfig(parse_net(V4), parse_ip("10.1.2.1"), 1),
         IPConfig(parse_net(V6), parse_ip("2001:db8::1"), 1),
     )
@@ -83,9 +83,9 @@ def test_a_container_with_a_subnet_of_one_address_has_no_gateway() -> None:
 
 def test_all_that_the_container_sends_to_its_subnet_passes_its_gateway() -> None:
     """The kernel's own route to the subnet would have it ask on the pair for neighbours that are elsewhere."""
-    found = plan(V4, V6)
-    assert [one.subnet_on_link for one in only(ops.ContainerAddress, found)] == [False, False]
-    assert lines(ops.ContainerRoute, found) == [
+    routed = plan(V4, V6)
+    assert [one.subnet_on_link for one in only(ops.ContainerAddress, routed)] == [False, False]
+    assert lines(ops.ContainerRoute, routed) == [
         "ip -n CONTAINER route add 10.1.2.1/32 dev eth0 src 10.1.2.3",
         "ip -n CONTAINER route add 10.1.2.0/24 via 10.1.2.1 dev eth0 src 10.1.2.3",
         "ip -n CONTAINER route add 2001:db8::1/128 dev eth0 src 2001:db8::3",
@@ -94,31 +94,31 @@ def test_all_that_the_container_sends_to_its_subnet_passes_its_gateway() -> None
 
 
 def test_a_bridged_container_finds_its_subnet_on_the_link() -> None:
-    found = plan(V4, mode="bridged")
-    assert [one.subnet_on_link for one in only(ops.ContainerAddress, found)] == [True]
-    assert only(ops.ContainerRoute, found) == only(HostRoute, found) == only(HostAddress, found) == []
+    routed = plan(V4, mode="bridged")
+    assert [one.subnet_on_link for one in only(ops.ContainerAddress, routed)] == [True]
+    assert only(ops.ContainerRoute, routed) == only(HostRoute, routed) == only(HostAddress, routed) == []
 
 
 def test_the_host_has_the_gateways_and_one_way_to_each_address() -> None:
-    found = plan(V4, V6)
-    assert lines(HostAddress, found) == [
+    routed = plan(V4, V6)
+    assert lines(HostAddress, routed) == [
         f"ip addr add 10.1.2.1/32 dev {HOST}",
         f"ip addr add 2001:db8::1/128 dev {HOST}",
         f"ip addr add {link_local(OWNER.host_mac).text} dev {HOST}",
     ]
-    assert lines(HostRoute, found) == [
+    assert lines(HostRoute, routed) == [
         f"ip route add 10.1.2.3 dev {HOST}",
         f"ip route add 2001:db8::3 dev {HOST}",
     ]
-    assert [one.family for one in only(ops.Forwarding, found)] == [4, 6]
+    assert [one.family for one in only(ops.Forwarding, routed)] == [4, 6]
 
 
 @pytest.mark.parametrize("members", [{"isGateway": False}, {"isGateway": True}, {"isDefaultGateway": True}])
 @pytest.mark.parametrize("program", ["podwire", "ptp"])
 def test_the_host_is_the_gateway_whatever_the_configuration_says(members: dict[str, Any], program: str) -> None:
-    found, plain = plan(V4, program=program, **members), plan(V4)
+    routed, plain = plan(V4, program=program, **members), plan(V4)
     for kind in (HostAddress, HostRoute, ops.Forwarding):
-        assert only(kind, found) == only(kind, plain) != []
+        assert only(kind, routed) == only(kind, plain) != []
 
 
 def test_ipv4_alone_needs_no_address_of_the_link() -> None:
@@ -138,28 +138,28 @@ def test_the_address_of_the_link_follows_from_the_mac_address(mac: str, text: st
 
 
 def test_a_gateway_that_the_allocator_names_is_kept() -> None:
-    found = plan("10.1.2.3/24,10.1.2.254")
-    assert [ip.gateway for ip in found.result.ips] == [parse_ip("10.1.2.254")]
-    assert lines(HostAddress, found) == [f"ip addr add 10.1.2.254/32 dev {HOST}"]
-    assert "via 10.1.2.254" in lines(ops.ContainerRoute, found)[1]
+    routed = plan("10.1.2.3/24,10.1.2.254")
+    assert [ip.gateway for ip in routed.result.ips] == [parse_ip("10.1.2.254")]
+    assert lines(HostAddress, routed) == [f"ip addr add 10.1.2.254/32 dev {HOST}"]
+    assert "via 10.1.2.254" in lines(ops.ContainerRoute, routed)[1]
 
 
 def test_a_gateway_outside_the_subnet_is_reached_over_the_link() -> None:
-    found = plan("10.1.2.3/32,169.254.1.1")
-    assert lines(ops.ContainerRoute, found)[0] == "ip -n CONTAINER route add 169.254.1.1/32 dev eth0 src 10.1.2.3"
-    assert lines(HostAddress, found) == [f"ip addr add 169.254.1.1/32 dev {HOST}"]
+    routed = plan("10.1.2.3/32,169.254.1.1")
+    assert lines(ops.ContainerRoute, routed)[0] == "ip -n CONTAINER route add 169.254.1.1/32 dev eth0 src 10.1.2.3"
+    assert lines(HostAddress, routed) == [f"ip addr add 169.254.1.1/32 dev {HOST}"]
 
 
 def test_two_addresses_of_a_subnet_share_their_gateway_and_are_reached_both() -> None:
-    found = plan("10.1.2.3/24", "10.1.2.4/24")
-    assert len(only(HostAddress, found)) == len(only(ops.Forwarding, found)) == 1
-    assert [one.ip.text for one in only(HostRoute, found)] == ["10.1.2.3", "10.1.2.4"]
+    routed = plan("10.1.2.3/24", "10.1.2.4/24")
+    assert len(only(HostAddress, routed)) == len(only(ops.Forwarding, routed)) == 1
+    assert [one.ip.text for one in only(HostRoute, routed)] == ["10.1.2.3", "10.1.2.4"]
 
 
 def test_two_addresses_of_a_subnet_have_one_way_to_each_destination_from_the_first() -> None:
     """A second one would be refused in IPv6, and in IPv4 be preferred to the first."""
-    found = only(ops.ContainerRoute, plan("10.1.2.3/24", "10.1.2.4/24", "2001:db8::3/64", "2001:db8::4/64"))
-    assert [(one.route.dst.text, one.source.text) for one in found] == [
+    routes = only(ops.ContainerRoute, plan("10.1.2.3/24", "10.1.2.4/24", "2001:db8::3/64", "2001:db8::4/64"))
+    assert [(one.route.dst.text, one.source.text) for one in routes] == [
         ("10.1.2.1/32", "10.1.2.3"),
         ("10.1.2.0/24", "10.1.2.3"),
         ("2001:db8::1/128", "2001:db8::3"),
@@ -168,21 +168,21 @@ def test_two_addresses_of_a_subnet_have_one_way_to_each_destination_from_the_fir
 
 
 def test_addresses_of_two_subnets_have_a_gateway_each() -> None:
-    found = only(ops.ContainerRoute, plan("10.1.2.3/24", "10.1.3.3/24"))
-    assert [one.source.text for one in found] == ["10.1.2.3", "10.1.2.3", "10.1.3.3", "10.1.3.3"]
+    routes = only(ops.ContainerRoute, plan("10.1.2.3/24", "10.1.3.3/24"))
+    assert [one.source.text for one in routes] == ["10.1.2.3", "10.1.2.3", "10.1.3.3", "10.1.3.3"]
 
 
 @pytest.mark.parametrize(("program", "count"), [("podwire", 1), ("ptp", 0)])
 def test_a_default_route_is_implied_for_podwire_alone(program: str, count: int) -> None:
     """The reference ptp has no such key."""
-    found = plan(V4, program=program, isDefaultGateway=True)
-    assert len(found.result.routes) == count
-    assert sum("0.0.0.0/0 via 10.1.2.1" in line for line in lines(ops.ContainerRoute, found)) == count
+    routed = plan(V4, program=program, isDefaultGateway=True)
+    assert len(routed.result.routes) == count
+    assert sum("0.0.0.0/0 via 10.1.2.1" in line for line in lines(ops.ContainerRoute, routed)) == count
 
 
 def test_a_leased_route_is_set_when_its_gateway_can_be_reached() -> None:
-    found = plan(V4, routes=[Route(parse_net("0.0.0.0/0")), Route(parse_net("10.9.0.0/16"), parse_ip("10.1.2.9"))])
-    assert lines(ops.ContainerRoute, found)[2:] == [
+    routed = plan(V4, routes=[Route(parse_net("0.0.0.0/0")), Route(parse_net("10.9.0.0/16"), parse_ip("10.1.2.9"))])
+    assert lines(ops.ContainerRoute, routed)[2:] == [
         "ip -n CONTAINER route add 0.0.0.0/0 via 10.1.2.1 dev eth0",
         "ip -n CONTAINER route add 10.9.0.0/16 via 10.1.2.9 dev eth0",
     ]
@@ -206,8 +206,8 @@ def test_each_step_comes_when_it_can_be_taken() -> None:
 
 def test_without_addresses_there_is_a_pair_alone() -> None:
     """As DEL plans it where nobody knows of a lease."""
-    found = plan()
-    kinds = {type(one) for one in found.operations}
+    routed = plan()
+    kinds = {type(one) for one in routed.operations}
     assert ops.Veth in kinds
     assert kinds.isdisjoint({HostAddress, HostRoute, ops.ContainerRoute, ops.Forwarding})
 

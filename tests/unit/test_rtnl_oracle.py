@@ -28,6 +28,7 @@ from tests.unit.oracle import (
     Attributes,
     encoded,
     framed,
+    head,
     ifaddrmsg,
     ifinfmsg,
     linkinfo,
@@ -35,7 +36,6 @@ from tests.unit.oracle import (
     normal,
     rtmsg,
     vlan_spec,
-    way,
 )
 
 if TYPE_CHECKING:
@@ -167,45 +167,45 @@ def route(dst: str, gw: str = "", source: str = "", **members: int) -> Message:
 
 
 ROUTES: dict[str, tuple[Message, tuple[int, int], dict[str, int], Attributes]] = {
-    "on the link": (route("10.9.0.0/16"), (24, 0x400), way(AF_INET, 16, 253), [("RTA_DST", "10.9.0.0"), *MAIN]),
+    "on the link": (route("10.9.0.0/16"), (24, 0x400), head(AF_INET, 16, 253), [("RTA_DST", "10.9.0.0"), *MAIN]),
     "default": (
-        route("0.0.0.0/0", "10.1.2.1"), (24, 0x400), way(AF_INET, 0, 0), [*MAIN, ("RTA_GATEWAY", "10.1.2.1")],
+        route("0.0.0.0/0", "10.1.2.1"), (24, 0x400), head(AF_INET, 0, 0), [*MAIN, ("RTA_GATEWAY", "10.1.2.1")],
     ),
     "IPv6 default": (
-        route("::/0", "2001:db8::1"), (24, 0x400), way(AF_INET6, 0, 0), [*MAIN, ("RTA_GATEWAY", "2001:db8::1")],
+        route("::/0", "2001:db8::1"), (24, 0x400), head(AF_INET6, 0, 0), [*MAIN, ("RTA_GATEWAY", "2001:db8::1")],
     ),
-    "IPv6": (route("2001:db8:9::/48"), (24, 0x400), way(AF_INET6, 48, 253), [("RTA_DST", "2001:db8:9::"), *MAIN]),
+    "IPv6": (route("2001:db8:9::/48"), (24, 0x400), head(AF_INET6, 48, 253), [("RTA_DST", "2001:db8:9::"), *MAIN]),
     "with all": (
         route("10.9.0.0/16", "10.1.2.1", mtu=1400, advmss=1360, priority=5, table=100, scope=200),
         (24, 0x400),
-        way(AF_INET, 16, 200, 100),
+        head(AF_INET, 16, 200, 100),
         [
             ("RTA_DST", "10.9.0.0"), ("RTA_TABLE", 100), *OUT, ("RTA_GATEWAY", "10.1.2.1"), ("RTA_PRIORITY", 5),
             metrics(MTU=1400, ADVMSS=1360),
         ],
     ),
     "with one metric": (
-        route("10.9.0.0/16", advmss=1360), (24, 0x400), way(AF_INET, 16, 253),
+        route("10.9.0.0/16", advmss=1360), (24, 0x400), head(AF_INET, 16, 253),
         [("RTA_DST", "10.9.0.0"), *MAIN, metrics(ADVMSS=1360)],
     ),
     "in a table of a large number": (
-        route("10.9.0.0/16", table=70000, scope=0), (24, 0x400), way(AF_INET, 16, 0, 252),
+        route("10.9.0.0/16", table=70000, scope=0), (24, 0x400), head(AF_INET, 16, 0, 252),
         [("RTA_DST", "10.9.0.0"), ("RTA_TABLE", 70000), *OUT],
     ),
     "in the last table of a small number": (
-        route("10.9.0.0/16", table=255), (24, 0x400), way(AF_INET, 16, 253, 255),
+        route("10.9.0.0/16", table=255), (24, 0x400), head(AF_INET, 16, 253, 255),
         [("RTA_DST", "10.9.0.0"), ("RTA_TABLE", 255), *OUT],
     ),
     "in the first table of a large number": (
-        route("10.9.0.0/16", table=256), (24, 0x400), way(AF_INET, 16, 253, 252),
+        route("10.9.0.0/16", table=256), (24, 0x400), head(AF_INET, 16, 253, 252),
         [("RTA_DST", "10.9.0.0"), ("RTA_TABLE", 256), *OUT],
     ),
     "from a source": (
-        route("10.9.0.0/16", "10.1.2.1", "10.1.2.3"), (24, 0x400), way(AF_INET, 16, 0),
+        route("10.9.0.0/16", "10.1.2.1", "10.1.2.3"), (24, 0x400), head(AF_INET, 16, 0),
         [("RTA_DST", "10.9.0.0"), *MAIN, ("RTA_GATEWAY", "10.1.2.1"), ("RTA_PREFSRC", "10.1.2.3")],
     ),
     "IPv6 from a source": (
-        route("2001:db8::1/128", source="2001:db8::3"), (24, 0x400), way(AF_INET6, 128, 253),
+        route("2001:db8::1/128", source="2001:db8::3"), (24, 0x400), head(AF_INET6, 128, 253),
         [("RTA_DST", "2001:db8::1"), *MAIN, ("RTA_PREFSRC", "2001:db8::3")],
     ),
     "way": (

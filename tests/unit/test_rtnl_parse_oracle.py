@@ -23,13 +23,13 @@ from tests.unit.oracle import (
     OUT,
     Attributes,
     answer,
+    head,
     ifaddrmsg,
     ifinfmsg,
     linkinfo,
     metrics,
     rtmsg,
     vlan_spec,
-    way,
 )
 
 PORT: Attributes = [
@@ -120,22 +120,30 @@ EVERYTHING = [
 
 
 @pytest.mark.parametrize(
-    ("fields", "attrs", "found"),
+    ("fields", "attrs", "expected"),
     [
-        (way(AF_INET, 16, 253), [*TO_NET, ("RTA_TABLE", 254)], ("10.9.0.0/16", "", 0, 254, 253, 0, 0)),
-        (way(AF_INET, 0, 0), [*MAIN, ("RTA_GATEWAY", "10.1.2.1")], ("0.0.0.0/0", "10.1.2.1", 0, 254, 0, 0, 0)),
-        (way(AF_INET6, 0, 0), [*MAIN, ("RTA_GATEWAY", "2001:db8::1")], ("::/0", "2001:db8::1", 0, 254, 0, 0, 0)),
-        (way(AF_INET6, 48, 0), [*MAIN, ("RTA_DST", "2001:db8:9::")], ("2001:db8:9::/48", "", 0, 254, 0, 0, 0)),
-        (way(AF_INET, 16, 200, 100), [*TO_NET, *EVERYTHING], ("10.9.0.0/16", "10.1.2.1", 5, 100, 200, 1400, 1360)),
-        (way(AF_INET, 16, 0), [*TO_NET, metrics(ADVMSS=1360)], ("10.9.0.0/16", "", 0, 254, 0, 0, 1360)),
-        (way(AF_INET, 16, 0, 252), [*TO_NET, ("RTA_TABLE", 70000)], ("10.9.0.0/16", "", 0, 70000, 0, 0, 0)),
-        (way(AF_INET6, 0, 0), [*MAIN, ("RTA_PREFSRC", "2001:db8::3")], ("::/0", "", 0, 254, 0, 0, 0)),
+        (head(AF_INET, 16, 253), [*TO_NET, ("RTA_TABLE", 254)], ("10.9.0.0/16", "", 0, 254, 253, 0, 0)),
+        (head(AF_INET, 0, 0), [*MAIN, ("RTA_GATEWAY", "10.1.2.1")], ("0.0.0.0/0", "10.1.2.1", 0, 254, 0, 0, 0)),
+        (
+            head(AF_INET6, 0, 0),
+            [*MAIN, ("RTA_GATEWAY", "2001:db8::1")],
+            ("::/0", "2001:db8::1", 0, 254, 0, 0, 0),
+        ),
+        (head(AF_INET6, 48, 0), [*MAIN, ("RTA_DST", "2001:db8:9::")], ("2001:db8:9::/48", "", 0, 254, 0, 0, 0)),
+        (
+            head(AF_INET, 16, 200, 100),
+            [*TO_NET, *EVERYTHING],
+            ("10.9.0.0/16", "10.1.2.1", 5, 100, 200, 1400, 1360),
+        ),
+        (head(AF_INET, 16, 0), [*TO_NET, metrics(ADVMSS=1360)], ("10.9.0.0/16", "", 0, 254, 0, 0, 1360)),
+        (head(AF_INET, 16, 0, 252), [*TO_NET, ("RTA_TABLE", 70000)], ("10.9.0.0/16", "", 0, 70000, 0, 0, 0)),
+        (head(AF_INET6, 0, 0), [*MAIN, ("RTA_PREFSRC", "2001:db8::3")], ("::/0", "", 0, 254, 0, 0, 0)),
     ],
 )
 def test_a_route_is_read_as_pyroute2_writes_it(
-    fields: dict[str, int], attrs: Attributes, found: tuple[str, str, int, int, int, int, int]
+    fields: dict[str, int], attrs: Attributes, expected: tuple[str, str, int, int, int, int, int]
 ) -> None:
-    dst, gw, priority, table, scope, mtu, advmss = found
+    dst, gw, priority, table, scope, mtu, advmss = expected
     source = dict(attrs).get("RTA_PREFSRC")
     assert rtnl_parse.parse_route(answer(rtmsg, fields, attrs)) == rtnl_parse.RouteInfo(
         parse_net(dst), parse_ip(gw) if gw else None, 7, priority, table, scope, mtu, advmss,
@@ -144,8 +152,8 @@ def test_a_route_is_read_as_pyroute2_writes_it(
 
 
 def test_a_route_of_a_kernel_without_long_tables_is_read() -> None:
-    found = rtnl_parse.parse_route(answer(rtmsg, way(AF_INET, 0, 0, 100), []))
-    assert (found.table, found.ifindex, found.gw, found.dst) == (100, 0, None, parse_net("0.0.0.0/0"))
+    route = rtnl_parse.parse_route(answer(rtmsg, head(AF_INET, 0, 0, 100), []))
+    assert (route.table, route.ifindex, route.gw, route.dst) == (100, 0, None, parse_net("0.0.0.0/0"))
 
 
 @pytest.mark.parametrize(
@@ -157,21 +165,21 @@ def test_a_route_of_a_kernel_without_long_tables_is_read() -> None:
     ],
 )
 def test_a_route_of_several_ways_is_read_as_pyroute2_writes_it(family: int, hops: list[tuple[int, str]]) -> None:
-    told = [{"oif": index, "attrs": [("RTA_GATEWAY", gw)] if gw else []} for index, gw in hops]
-    data = answer(rtmsg, way(family, 0, 0), [("RTA_TABLE", 254), ("RTA_PRIORITY", 5), ("RTA_MULTIPATH", told)])
-    ways = rtnl_parse.parse_next_hops(data)
-    assert [(one.ifindex, one.gw) for one in ways] == [(index, parse_ip(gw) if gw else None) for index, gw in hops]
-    assert {(one.dst.prefix, one.table, one.priority) for one in ways} == {(0, 254, 5)}
+    next_hops = [{"oif": index, "attrs": [("RTA_GATEWAY", gw)] if gw else []} for index, gw in hops]
+    data = answer(rtmsg, head(family, 0, 0), [("RTA_TABLE", 254), ("RTA_PRIORITY", 5), ("RTA_MULTIPATH", next_hops)])
+    routes = rtnl_parse.parse_next_hops(data)
+    assert [(one.ifindex, one.gw) for one in routes] == [(index, parse_ip(gw) if gw else None) for index, gw in hops]
+    assert {(one.dst.prefix, one.table, one.priority) for one in routes} == {(0, 254, 5)}
 
 
 def test_a_route_of_one_way_is_that_way() -> None:
-    data = answer(rtmsg, way(AF_INET, 0, 0), [*MAIN, ("RTA_GATEWAY", "10.1.2.1")])
+    data = answer(rtmsg, head(AF_INET, 0, 0), [*MAIN, ("RTA_GATEWAY", "10.1.2.1")])
     assert rtnl_parse.parse_next_hops(data) == [rtnl_parse.parse_route(data)]
 
 
 @pytest.mark.parametrize("hops", [b"\0" * 8, b"\0" * 11, struct.pack("=HBBi", 99, 0, 0, 7)])
 def test_next_hops_that_are_cut_are_malformed(hops: bytes) -> None:
-    data = answer(rtmsg, way(AF_INET, 0, 0), []) + struct.pack("=HH", 4 + len(hops), 9) + hops
+    data = answer(rtmsg, head(AF_INET, 0, 0), []) + struct.pack("=HH", 4 + len(hops), 9) + hops
     with pytest.raises(Malformed):
         rtnl_parse.parse_next_hops(data)
 
@@ -193,5 +201,5 @@ def test_a_route_that_a_router_advertised_is_told_by_its_protocol_or_its_end(
 ) -> None:
     cache = {"rta_clntref": 0, "rta_lastuse": 0, "rta_expires": expires, "rta_error": 0, "rta_used": 0}
     attributes: Attributes = [("RTA_OIF", 9), ("RTA_CACHEINFO", {**cache, "rta_id": 0, "rta_ts": 0, "rta_tsage": 0})]
-    head = {**way(AF_INET6, 0, 0), "proto": protocol}
-    assert rtnl_parse.is_advertised(answer(rtmsg, head, attributes)) is expected
+    fields = {**head(AF_INET6, 0, 0), "proto": protocol}
+    assert rtnl_parse.is_advertised(answer(rtmsg, fields, attributes)) is expected

@@ -14,7 +14,7 @@ from cni.protocol.errors import IOFailure
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "text"),
     [
         (NetlinkError(EINVAL, ""), "Invalid argument"),
         (NetlinkError(EINVAL, "no such chain"), "Invalid argument (no such chain)"),
@@ -25,13 +25,13 @@ from cni.protocol.errors import IOFailure
         (OSError(), "OSError"),
     ],
 )
-def test_a_failure_is_told_in_words(error: Exception, words: str) -> None:
+def test_a_failure_is_told_in_words(error: Exception, text: str) -> None:
     def step() -> None:
         raise error
 
-    assert error_text(error) == words
+    assert error_text(error) == text
     failed: list[str] = []
     collect_errors(failed, step)
-    assert failed == [words]
+    assert failed == [text]
     assert "Errno" not in to_cni_error("link", error).message
     assert "(22" not in to_cni_error("link", error).message

@@ -37,10 +37,10 @@ def _with_all_words_of_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
 def read(message: Message) -> tuple[tuple[int, int], dict[str, int], Any]:
     """Returns the message as pyroute2 reads it: type and flags, the fixed part, the attributes."""
     kind, flags, payload = message
-    found = tcmsg(frame(kind, flags, 1, payload))
-    found.decode()
-    fields = {name: found[name] for name in ("family", "index", "handle", "parent", "info")}
-    return (found["header"]["type"], found["header"]["flags"]), fields, plain(found.getvalue()["attrs"])
+    decoded = tcmsg(frame(kind, flags, 1, payload))
+    decoded.decode()
+    fields = {name: decoded[name] for name in ("family", "index", "handle", "parent", "info")}
+    return (decoded["header"]["type"], decoded["header"]["flags"]), fields, plain(decoded.getvalue()["attrs"])
 
 
 def fixed(index: int, handle: int, parent: int, info: int = 0) -> dict[str, int]:
@@ -63,10 +63,10 @@ def test_a_token_bucket_is_understood_as_it_is_meant(rate: int, burst: int, limi
     assert fields == fixed(7, 0x10000, 0xFFFFFFFF)
     (kind, (name, options)) = attrs
     assert (kind, name) == (("TCA_KIND", "tbf"), "TCA_OPTIONS")
-    told = dict(options["attrs"])
-    set_to = {key: value for key, value in told.pop("TCA_TBF_PARMS").items() if value}
+    attributes = dict(options["attrs"])
+    set_to = {key: value for key, value in attributes.pop("TCA_TBF_PARMS").items() if value}
     assert set_to == {"rate": min(rate, (1 << 32) - 1), "limit": limit}
-    assert told == {"TCA_TBF_BURST": burst} | ({"TCA_TBF_RATE64": rate} if rate >= 1 << 32 else {})
+    assert attributes == {"TCA_TBF_BURST": burst} | ({"TCA_TBF_RATE64": rate} if rate >= 1 << 32 else {})
     assert (struct.pack("=HHQ", 12, 4, rate) in tc.new_token_bucket(7, rate, burst, limit)[2]) is (rate >= 1 << 32)
 
 
@@ -81,19 +81,19 @@ def test_a_redirect_is_understood_as_it_is_meant() -> None:
     assert fields == fixed(7, 0, 0xFFFF0000, 2 << 16 | 0x0300)
     (kind, (name, options)) = attrs
     assert (kind, name) == (("TCA_KIND", "u32"), "TCA_OPTIONS")
-    told = dict(options["attrs"])
-    assert told.pop("TCA_U32_CLASSID") == 0x10001
-    selector = told.pop("TCA_U32_SEL")
+    attributes = dict(options["attrs"])
+    assert attributes.pop("TCA_U32_CLASSID") == 0x10001
+    selector = attributes.pop("TCA_U32_SEL")
     assert {key: value for key, value in selector.items() if value and key != "keys"} == {"flags": 1, "nkeys": 1}
     assert selector["keys"] == [{"key_mask": 0, "key_val": 0, "key_off": 0, "key_offmask": 0}]
-    ((priority, action),) = told.pop("TCA_U32_ACT")["attrs"]
+    ((priority, action),) = attributes.pop("TCA_U32_ACT")["attrs"]
     ((_, mirred), (_, parameters)) = action["attrs"]
     assert (priority, mirred) == ("TCA_ACT_PRIO_1", "mirred")
     assert [name for name, _ in action["attrs"]] == ["TCA_ACT_KIND", "TCA_ACT_OPTIONS"]
     ((name, values),) = parameters["attrs"]
     assert name == "TCA_MIRRED_PARMS"
     assert {key: value for key, value in values.items() if value} == {"action": 4, "eaction": 1, "ifindex": 9}
-    assert told == {}
+    assert attributes == {}
 
 
 def test_questions_are_understood_as_they_are_meant() -> None:
@@ -121,7 +121,7 @@ LONG = ("TCA_TBF_PARMS", {"rate": (1 << 32) - 1, "limit": 2025})
 
 
 @pytest.mark.parametrize(
-    ("index", "attrs", "found"),
+    ("index", "attrs", "expected"),
     [
         (7, qdisc("tbf", PARAMETERS), tc.Bucket(1000, 2025)),
         (7, qdisc("tbf", LONG, ("TCA_TBF_RATE64", 1 << 40)), tc.Bucket(1 << 40, 2025)),
@@ -131,13 +131,15 @@ LONG = ("TCA_TBF_PARMS", {"rate": (1 << 32) - 1, "limit": 2025})
         (7, [], None),
     ],
 )
-def test_a_token_bucket_is_read_as_pyroute2_writes_it(index: int, attrs: Attributes, found: tc.Bucket | None) -> None:
-    assert tc.parse_token_bucket(answer(index, attrs), 7) == found
+def test_a_token_bucket_is_read_as_pyroute2_writes_it(
+    index: int, attrs: Attributes, expected: tc.Bucket | None
+) -> None:
+    assert tc.parse_token_bucket(answer(index, attrs), 7) == expected
 
 
 def action(kind: str, *options: tuple[str, Any]) -> tuple[str, Any]:
-    told = {"attrs": [("TCA_ACT_KIND", kind), ("TCA_ACT_OPTIONS", {"attrs": list(options)})]}
-    return ("TCA_U32_ACT", {"attrs": [("TCA_ACT_PRIO_1", told)]})
+    attributes = {"attrs": [("TCA_ACT_KIND", kind), ("TCA_ACT_OPTIONS", {"attrs": list(options)})]}
+    return ("TCA_U32_ACT", {"attrs": [("TCA_ACT_PRIO_1", attributes)]})
 
 
 @pytest.mark.parametrize(
@@ -193,13 +195,13 @@ def send(name: str, *messages: Message) -> int:
 
 def shown(machine: Machine, *command: str) -> Any:
     """Returns tc's output without the link's name, counters and values that tc sets without a meaning."""
-    said = machine.run("tc", "-j", "-d", *command).stdout
+    output = machine.run("tc", "-j", "-d", *command).stdout
     ours = ("index", "pref", "linklayer", "flowid")  # only ATM is a link layer, only classes have flows
 
     def still(members: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in members.items() if key not in ours}
 
-    return json.loads(said.replace("typed", "sent"), object_hook=still)
+    return json.loads(output.replace("typed", "sent"), object_hook=still)
 
 
 @pytest.mark.parametrize(
