@@ -20,8 +20,12 @@ from cni.protocol.address import IP, parse_ip
 if TYPE_CHECKING:
     from cni.agent.policy.evaluator import Verdict
     from cni.agent.policy.jsonobject import Labels
+    from cni.agent.policy.objects import PodPeer
 
-NODES = {"n1": ("192.0.2.1", "10.1.1.1", "2001:db8::1"), "n2": ("192.0.2.2", "10.1.2.1", "2001:db8::2")}
+NODES: dict[str, tuple[str, ...]] = {
+    "n1": ("192.0.2.1", "10.1.1.1", "2001:db8::1"),
+    "n2": ("192.0.2.2", "10.1.2.1", "2001:db8::2"),
+}
 
 
 def namespace_of(name: str, **labels: str) -> Namespace:
@@ -50,37 +54,65 @@ def policy_of(title: str, spec: str) -> NetworkPolicy:
     return parse_policy({"metadata": {"namespace": namespace, "name": name}, "spec": yaml.safe_load(spec)})
 
 
-class Cluster:
-    """A state of plain lists for the evaluator; `nodes`: addresses by the node's name."""
+class Objects:
+    """A state of the evaluator that looks at everything each time, with claims of addresses in the order of events."""
 
-    def __init__(
-        self, *objects: Namespace | Pod | NetworkPolicy, nodes: dict[str, tuple[str, ...]] | None = None
-    ) -> None:
-        self.namespaces = {one.name: one for one in objects if isinstance(one, Namespace)}
-        self.pods = [one for one in objects if isinstance(one, Pod)]
-        self.policies = [one for one in objects if isinstance(one, NetworkPolicy)]
-        self.nodes = nodes or NODES
-        for pod in self.pods:
-            self.namespaces.setdefault(pod.namespace, namespace_of(pod.namespace))
+    def __init__(self) -> None:
+        self.namespaces: dict[str, Namespace] = {}
+        self.pods: dict[str, Pod] = {}
+        self.policies: dict[str, NetworkPolicy] = {}
+        self._claims: list[tuple[bytes, str]] = []
+
+    def put_pod(self, pod: Pod) -> None:
+        title = f"{pod.namespace}/{pod.name}"
+        self.remove_pod(title, but=pod.addresses if pod.is_subject else ())
+        if pod.is_subject:
+            self.pods[title] = pod
+            self._claims += [(one, title) for one in pod.addresses if (one, title) not in self._claims]
+
+    def remove_pod(self, title: str, but: tuple[bytes, ...] = ()) -> None:
+        self.pods.pop(title, None)
+        self._claims = [claim for claim in self._claims if claim[1] != title or claim[0] in but]
 
     def pod_at(self, address: bytes) -> Pod | None:
-        holders = [pod for pod in self.pods if pod.is_subject and address in pod.addresses]
-        return holders[-1] if holders else None
+        titles = [title for claimed, title in self._claims if claimed == address]
+        return self.pods[titles[-1]] if titles else None
 
     def namespace_labels(self, name: str) -> Labels | None:
         return self.namespaces[name].labels if name in self.namespaces else None
 
     def policies_in(self, namespace: str) -> list[NetworkPolicy]:
-        return [one for one in self.policies if one.namespace == namespace]
+        return [one for one in self.policies.values() if one.namespace == namespace]
 
     def is_node_of(self, pod: Pod, address: bytes) -> bool:
-        return address in [parse_ip(text).packed for text in self.nodes.get(pod.node, ())]
+        return address in [parse_ip(text).packed for text in NODES.get(pod.node, ())]
 
-    def address_of(self, end: str, family: int = 4) -> IP:
+    def selects(self, peer: PodPeer, pod: Pod) -> bool:
+        if not peer.pods.matches(dict(pod.labels)):
+            return False
+        if isinstance(peer.namespaces, str):
+            return peer.namespaces == pod.namespace
+        labels = self.namespace_labels(pod.namespace)
+        return labels is not None and peer.namespaces.matches(dict(labels))
+
+
+class Cluster(Objects):
+    """Objects that are asked by names. Namespaces of pods that are not given are there without labels."""
+
+    def __init__(self, *objects: Namespace | Pod | NetworkPolicy) -> None:
+        super().__init__()
+        self.given = [one for one in objects if isinstance(one, Pod)]
+        self.namespaces = {one.name: one for one in objects if isinstance(one, Namespace)}
+        self.policies = {one.title: one for one in objects if isinstance(one, NetworkPolicy)}
+        for pod in self.given:
+            self.namespaces.setdefault(pod.namespace, namespace_of(pod.namespace))
+            self.put_pod(pod)
+
+    def address_of(self, end: str, family: int) -> IP:
         """Returns an address as it is, or that of the pod NAMESPACE/NAME."""
         if "/" not in end:
             return parse_ip(end)
-        pod = next(pod for pod in self.pods if f"{pod.namespace}/{pod.name}" == end)
+        pod = next(pod for pod in self.given if f"{pod.namespace}/{pod.name}" == end)
         return next(ip for ip in map(IP.from_packed, pod.addresses) if ip.family == family)
 
     def verdict(self, source: str, destination: str, to: str = "TCP/80", family: int = 4) -> Verdict:

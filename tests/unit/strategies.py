@@ -29,6 +29,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],  # as a busy machine is
 )
 settings.load_profile("podwire")
+PROFILE = settings.get_profile("podwire")
 
 PREVIOUS = {
     "cniVersion": "1.1.0",

@@ -12,7 +12,7 @@ from cni.agent.policy.index import Index
 from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod, PodPeer
 from cni.agent.policy.selectors import EVERYTHING, EXISTS, IN, NOT_IN, Requirement, Selector, selector_of
 from cni.protocol.address import IP, parse_ip
-from tests.unit.policy_objects import namespace_of, pod_of, policy_of
+from tests.unit.policy_objects import Objects, namespace_of, pod_of, policy_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,64 +51,40 @@ def titles(index: Index, address: str) -> list[str]:
     return [policy.title for policy in index.policies_of(packed(address))]
 
 
-def matches(peer: PodPeer, pod: Pod, namespaces: dict[str, Namespace]) -> bool:
-    if not peer.pods.matches(dict(pod.labels)):
-        return False
-    if isinstance(peer.namespaces, str):
-        return peer.namespaces == pod.namespace
-    namespace = namespaces.get(pod.namespace)
-    return namespace is not None and peer.namespaces.matches(dict(namespace.labels))
+def members(objects: Objects, peer: PodPeer) -> set[bytes]:
+    pods = [(address, objects.pod_at(address)) for address in ADDRESSES]
+    return {address for address, pod in pods if pod is not None and objects.selects(peer, pod)}
 
 
-class Reference:
-    """The same objects as the index has, in lists; `claims` in the order in which they were made."""
-
-    def __init__(self) -> None:
-        self.namespaces: dict[str, Namespace] = {}
-        self.pods: dict[tuple[str, str], Pod] = {}
-        self.policies: dict[str, NetworkPolicy] = {}
-        self.claims: list[tuple[bytes, tuple[str, str]]] = []
-
-    def put_pod(self, title: tuple[str, str], pod: Pod | None) -> None:
-        self.pods.pop(title, None)
-        addresses: tuple[bytes, ...] = ()
-        if pod is not None and pod.is_subject:
-            self.pods[title] = pod
-            addresses = pod.addresses
-        self.claims = [claim for claim in self.claims if claim[1] != title or claim[0] in addresses]
-        self.claims += [(address, title) for address in addresses if (address, title) not in self.claims]
-
-    def holder(self, address: bytes) -> Pod | None:
-        found = [title for claimed, title in self.claims if claimed == address]
-        return self.pods[found[-1]] if found else None
-
-    def members(self, peer: PodPeer) -> set[bytes]:
-        pods = [(address, self.holder(address)) for address in ADDRESSES]
-        return {address for address, pod in pods if pod is not None and matches(peer, pod, self.namespaces)}
-
-    def named(self, name: tuple[str, str]) -> set[tuple[bytes, int]]:
-        pods = [(address, self.holder(address)) for address in ADDRESSES]
-        return {
-            (address, port.number)
-            for address, pod in pods
-            if pod is not None
-            for port in pod.ports
-            if (port.protocol, port.name) == name
-        }
-
-    def policies_of(self, address: bytes) -> list[str]:
-        pod = self.holder(address)
-        if pod is None or pod.node != "n1":
-            return []
-        found = [one for one in self.policies.values() if matches(one.subject, pod, self.namespaces)]
-        return sorted([policy.title for policy in found])
+def named_ports(objects: Objects, name: tuple[str, str]) -> set[tuple[bytes, int]]:
+    pods = [(address, objects.pod_at(address)) for address in ADDRESSES]
+    return {
+        (address, port.number)
+        for address, pod in pods
+        if pod is not None
+        for port in pod.ports
+        if (port.protocol, port.name) == name
+    }
 
 
-def any_pod(draw: random.Random, title: tuple[str, str]) -> Pod:
+def local_policies(objects: Objects) -> dict[bytes, list[str]]:
+    """Returns the titles of the policies that select the holder of each address, if it is on node n1."""
+    return {
+        address: sorted(
+            policy.title
+            for policy in objects.policies.values()
+            if pod is not None and pod.node == "n1" and objects.selects(policy.subject, pod)
+        )
+        for address in ADDRESSES
+        for pod in [objects.pod_at(address)]
+    }
+
+
+def any_pod(draw: random.Random, title: str) -> Pod:
     labels = {key: draw.choice(values) for key, values in (("app", "abc"), ("tier", "12")) if draw.random() < 0.7}
     addresses = [IP.from_packed(address).text for address in draw.sample(ADDRESSES, draw.randint(0, 2))]
     return pod_of(
-        "/".join(title),
+        title,
         *addresses,
         node=draw.choice(["n1", "n2"]),
         labels=labels,
@@ -118,21 +94,21 @@ def any_pod(draw: random.Random, title: tuple[str, str]) -> Pod:
     )
 
 
-def step(draw: random.Random, index: Index, reference: Reference) -> None:
+def step(draw: random.Random, index: Index, objects: Objects) -> None:
     """Does one event to both."""
-    name, title = draw.choice("xyz"), (draw.choice("xyz"), draw.choice("pqrs"))
+    name, pods_name = draw.choice("xyz"), draw.choice("pqrs")
     policy = draw.choice(POLICIES)
-    pod = any_pod(draw, title)
+    pod = any_pod(draw, f"{name}/{pods_name}")
     labelled = namespace_of(name, **draw.choice([{}, {"env": "p"}, {"env": "q"}]))
     events: list[tuple[Callable[[], object], Callable[[], object]]] = [
-        (lambda: index.put_namespace(labelled), lambda: reference.namespaces.update({name: labelled})),
-        (lambda: index.remove_namespace(name), lambda: reference.namespaces.pop(name, None)),
-        *[(lambda: index.put_pod(pod), lambda: reference.put_pod(title, pod))] * 4,
-        *[(lambda: index.remove_pod(*title), lambda: reference.put_pod(title, None))] * 2,
-        (lambda: index.put_policy(policy), lambda: reference.policies.update({policy.title: policy})),
+        (lambda: index.put_namespace(labelled), lambda: objects.namespaces.update({name: labelled})),
+        (lambda: index.remove_namespace(name), lambda: objects.namespaces.pop(name, None)),
+        *[(lambda: index.put_pod(pod), lambda: objects.put_pod(pod))] * 4,
+        *[(lambda: index.remove_pod(name, pods_name), lambda: objects.remove_pod(f"{name}/{pods_name}"))] * 2,
+        (lambda: index.put_policy(policy), lambda: objects.policies.update({policy.title: policy})),
         (
             lambda: index.remove_policy(policy.namespace, policy.name),
-            lambda: reference.policies.pop(policy.title, None),
+            lambda: objects.policies.pop(policy.title, None),
         ),
     ]
     for event in draw.choice(events):
@@ -141,29 +117,29 @@ def step(draw: random.Random, index: Index, reference: Reference) -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_what_has_changed_leads_from_each_state_to_the_next(seed: int) -> None:
-    draw, index, reference = random.Random(seed), Index("n1"), Reference()
-    members: dict[PodPeer, set[bytes]] = {}
+    draw, index, objects = random.Random(seed), Index("n1"), Objects()
+    sets: dict[PodPeer, set[bytes]] = {}
     named: dict[tuple[str, str], set[tuple[bytes, int]]] = {}
     for _ in range(60):
-        before = {address: reference.policies_of(address) for address in ADDRESSES}
+        before = local_policies(objects)
         for _ in range(draw.randint(1, 3)):
-            step(draw, index, reference)
+            step(draw, index, objects)
         changes = index.take()
         for peer, changed in changes.members.items():
-            members[peer] = members[peer].union(changed) - {one for one, joins in changed.items() if not joins}
+            sets[peer] = sets[peer].union(changed) - {one for one, joins in changed.items() if not joins}
         for name, ends in changes.named.items():
             named[name] = named[name].union(ends) - {one for one, joins in ends.items() if not joins}
-        assert members == {peer: reference.members(peer) for peer in members}
-        assert named == {name: reference.named(name) for name in named}
-        after = {address: reference.policies_of(address) for address in ADDRESSES}
-        assert {a: [one.title for one in index.policies_of(a)] for a in ADDRESSES} == after
+        assert sets == {peer: members(objects, peer) for peer in sets}
+        assert named == {name: named_ports(objects, name) for name in named}
+        after = local_policies(objects)
+        assert {address: [one.title for one in index.policies_of(address)] for address in ADDRESSES} == after
         assert {address for address in ADDRESSES if before[address] != after[address]} <= changes.addresses
         peer, name = draw.choice(PEERS), draw.choice(NAMES)
-        if peer not in members:
-            members[peer] = set(index.use_set(peer))
+        if peer not in sets:
+            sets[peer] = set(index.use_set(peer))
         elif draw.random() < 0.5:
             index.release_set(peer)
-            del members[peer]
+            del sets[peer]
         if name not in named:
             named[name] = set(index.use_named(name))
         elif draw.random() < 0.5:

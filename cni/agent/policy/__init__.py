@@ -1,1 +1,1 @@
-"""NetworkPolicy as values: objects, selectors, and the evaluator that says who may talk to whom. Pure."""
+"""NetworkPolicy as values: objects, selectors, index, the evaluator of connections, the compiler to a table. Pure."""

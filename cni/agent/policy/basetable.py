@@ -1,0 +1,129 @@
+"""The part of the table that no policy changes: hooks, the maps from addresses to classes, and where classes end.
+
+A packet of a known connection leaves after one rule. Of a first packet the source is looked up, then the destination.
+An isolated pod's class ends in `denied`; egress that is allowed goes on to `to-pod`, which ends in `accept`.
+"""
+
+from __future__ import annotations
+
+from cni.agent.policy.compiler import ADDRESS_TYPES, HEADERS, IN, OUT, TO_POD
+from cni.agent.policy.desired import DesiredTable
+from cni.plan.nftrule import (
+    ACCEPT,
+    DROP,
+    FILTER,
+    AnonymousSet,
+    Chain,
+    Counter,
+    Hook,
+    Limit,
+    Log,
+    Lookup,
+    Match,
+    NamedSet,
+    Range,
+    Reject,
+    Rule,
+    SetLabel,
+    Table,
+    Verdict,
+    VerdictMap,
+)
+from cni.protocol.address import parse_net
+from cni.protocol.record import Record
+
+TABLE = "podwire-policy"
+BYWAYS = "byways"
+PENDING = "pending"
+REVOKED = 77  # a label of connections that are no longer allowed
+LOG_GROUP = 77
+LOGS_A_SECOND = 10
+NEIGHBOUR_DISCOVERY = Range(133, 137)  # RFC 4861
+LINK_LOCAL = parse_net("fe80::/10")
+
+
+class TableOptions(Record):
+    """`families` of the node's pods. `log` and `revoke`: the kernel has nfnetlink_log, and labels of connections;
+    `reject` answers what is denied, `multicast` lets broadcasts and multicasts of other pods reach an isolated one.
+    """
+
+    families: tuple[int, ...] = (4, 6)
+    log: bool = True
+    revoke: bool = True
+    reject: bool = False
+    multicast: bool = False
+
+
+def map_name(suffix: str, family: int) -> str:
+    """Returns the name of the map from pods' addresses to their class for a direction (`in`, `out`)."""
+    return f"{'ingress' if suffix == IN else 'egress'}{family}"
+
+
+def own_name(family: int) -> str:
+    """Returns the name of the set of isolated pods' addresses, each with itself: a service may lead a pod to itself."""
+    return f"own{family}"
+
+
+def base_table(options: TableOptions) -> Table:
+    """Returns the table as it is without any isolated pod."""
+    sets = []
+    for family in options.families:
+        address = ADDRESS_TYPES[family]
+        sets += [NamedSet(map_name(suffix, family), address, "verdict") for suffix in (OUT, IN)]
+        sets.append(NamedSet(own_name(family), f"{address} . {address}"))
+    chains = [
+        Chain("known", (*([_rule(Match("ct label", REVOKED), DROP)] if options.revoke else []), _rule(ACCEPT))),
+        Chain(BYWAYS),
+        Chain("to-pod", (*_lookups(options, IN, "daddr"), _rule(ACCEPT))),
+        *[Chain(name, _denial(options, name)) for name in ("denied-in", "denied-out", PENDING)],
+        Chain("forward", _forward(options), Hook("filter", "forward", FILTER)),
+        Chain("input", _first(options) + _lookups(options, OUT, "saddr"), Hook("filter", "input", FILTER)),
+    ]
+    if options.revoke:  # never entered: the kernel gives connections labels while a rule sets one
+        chains.append(Chain("labels", (_rule(SetLabel(REVOKED)),)))
+    return Table("inet", TABLE, tuple(sets), tuple(chains))
+
+
+def empty_table(options: TableOptions) -> DesiredTable:
+    """Returns the desired table where no pod is isolated."""
+    families = options.families
+    maps = [map_name(suffix, family) for suffix in (OUT, IN) for family in families]
+    return DesiredTable([own_name(family) for family in families], maps, [BYWAYS])
+
+
+def byways(options: TableOptions) -> tuple[Rule, ...]:
+    """Returns the rules that close the ways around addresses on a bridge, while a pod is isolated."""
+    link_local = [_rule(Match("ip6 saddr", LINK_LOCAL), DROP)] if 6 in options.families else []
+    groups = [] if options.multicast else [_rule(Match("meta pkttype", AnonymousSet(("broadcast", "multicast"))), DROP)]
+    return (*link_local, *groups)
+
+
+def _rule(*statements: Match | Lookup | VerdictMap | Verdict | Counter | Limit | Log | Reject | SetLabel) -> Rule:
+    return Rule(statements)
+
+
+def _first(options: TableOptions) -> tuple[Rule, ...]:
+    known = _rule(Match("ct state", "established,related"), Verdict("goto", "known"))
+    neighbours = [_rule(Match("icmpv6 type", NEIGHBOUR_DISCOVERY), ACCEPT)] if 6 in options.families else []
+    return (known, *neighbours)
+
+
+def _forward(options: TableOptions) -> tuple[Rule, ...]:
+    own = [
+        _rule(Lookup(f"{HEADERS[family]} saddr . {HEADERS[family]} daddr", own_name(family)), ACCEPT)
+        for family in options.families
+    ]
+    jump = _rule(Verdict("jump", BYWAYS))
+    return (*_first(options), jump, *own, *_lookups(options, OUT, "saddr"), _rule(TO_POD))
+
+
+def _lookups(options: TableOptions, suffix: str, end: str) -> tuple[Rule, ...]:
+    return tuple(
+        [_rule(VerdictMap(f"{HEADERS[family]} {end}", map_name(suffix, family))) for family in options.families]
+    )
+
+
+def _denial(options: TableOptions, name: str) -> tuple[Rule, ...]:
+    log = [_rule(Limit(LOGS_A_SECOND), Log(LOG_GROUP, name))] if options.log else []
+    answer = Reject("admin-prohibited") if options.reject and name != PENDING else DROP
+    return (_rule(Counter()), *log, _rule(answer))

@@ -1,0 +1,232 @@
+"""Tracker of the desired table: what an event changes in the index becomes the changes of one transaction.
+
+Sets, chains of policies and classes live as long as they are used; a policy without pods on this node costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from cni.agent.policy.basetable import BYWAYS, PENDING, byways, empty_table, map_name, own_name
+from cni.agent.policy.compiler import (
+    BlockSet,
+    PodSet,
+    PortSet,
+    class_chain,
+    class_rules,
+    compile_policy,
+    policy_chain,
+    suffix,
+)
+from cni.agent.policy.desired import AddSet, Delta
+from cni.agent.policy.objects import EGRESS, INGRESS
+from cni.protocol.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cni.agent.policy.basetable import TableOptions
+    from cni.agent.policy.compiler import SetSource
+    from cni.agent.policy.desired import Change
+    from cni.agent.policy.index import Changes, Endpoint, Index
+    from cni.plan.nftrule import Rule
+
+    Use = tuple[str, str]  # a policy's title and a direction
+
+DIRECTIONS = (INGRESS, EGRESS)
+BYTES = {4: 4, 6: 16}  # of an address
+
+
+class Suspects(Record):
+    """Classes, policies and sets that have lost a user in this update, and may have lost their last."""
+
+    classes: list[str]
+    policies: list[Use]
+    sets: list[SetSource]
+
+
+class Tracker:
+    """The desired `table` of a node. `update` brings it up to date with the index."""
+
+    def __init__(self, index: Index, options: TableOptions) -> None:
+        self.table = empty_table(options)
+        self._index = index
+        self._options = options
+        self._classes: dict[str, tuple[tuple[str, ...], str]] = {}  # chain: titles and direction
+        self._class_users: Counter[str] = Counter()  # addresses
+        self._policy_users: Counter[Use] = Counter()  # classes
+        self._sets: dict[Use, tuple[SetSource, ...]] = {}
+        self._set_users: Counter[SetSource] = Counter()  # chains
+        self._delta = Delta()
+        self._suspects = Suspects([], [], [])
+
+    def update(self) -> list[Change]:
+        """Returns the changes that the events since the call before lead to."""
+        self._delta, self._suspects = Delta(), Suspects([], [], [])
+        changes = self._index.take()
+        self._update_elements(changes)
+        for address in changes.addresses:
+            family = 4 if len(address) == 4 else 6
+            if family in self._options.families:
+                self._update_address(address, family)
+        self._remove_classes()
+        for use in [(title, direction) for title in changes.policies for direction in DIRECTIONS]:
+            if self._policy_users[use]:
+                self._compile(use)
+        self._remove_policies()
+        self._remove_sets()
+        isolates = any(self.table.verdicts.values())
+        self._put_chain(BYWAYS, byways(self._options) if isolates else ())
+        return list(self._delta.ordered())
+
+    # Elements of sets in use
+
+    def _update_elements(self, changes: Changes) -> None:
+        for family in self._options.families:
+            size = BYTES[family]
+            for peer, members in changes.members.items():
+                keys = {key: joins for key, joins in members.items() if len(key) == size}
+                self._change(PodSet(peer, family).name, keys)
+            for (protocol, name), ends in changes.named.items():
+                keys = {_key(end): joins for end, joins in ends.items() if len(end[0]) == size}
+                self._change(PortSet(protocol, name, family).name, keys)
+
+    def _change(self, name: str, keys: dict[bytes, bool]) -> None:
+        elements = self.table.elements.get(name)
+        if elements is None:  # no rule looks up the addresses of this family
+            return
+        for key, joins in keys.items():
+            if joins != (key in elements):
+                (elements.add if joins else elements.discard)(key)
+                self._delta.elements.setdefault(name, {})[key] = joins
+
+    # Addresses and their classes
+
+    def _update_address(self, address: bytes, family: int) -> None:
+        isolated = False
+        for direction in DIRECTIONS:
+            name = map_name(suffix(direction), family)
+            verdicts = self.table.verdicts[name]
+            old, new = verdicts.get(address), self._class_of(address, direction)
+            isolated = isolated or new is not None
+            if old == new:
+                continue
+            if old is not None:
+                self._delta.old_verdicts.setdefault(name, []).append(address)
+                self._class_users[old] -= 1
+                self._suspects.classes.append(old)
+                del verdicts[address]
+            if new is not None:
+                self._delta.verdicts.setdefault(name, {})[address] = new
+                self._class_users[new] += 1
+                verdicts[address] = new
+        self._change(own_name(family), {address + address: isolated})
+
+    def _class_of(self, address: bytes, direction: str) -> str | None:
+        """Returns the chain of an address; None if no policy isolates it."""
+        if self._index.is_pending(address):
+            return PENDING
+        policies = self._index.policies_of(address)
+        titles = tuple([policy.title for policy in policies if policy.rules(direction) is not None])
+        if not titles:
+            return None
+        chain = class_chain(titles, direction)
+        if chain not in self._classes:
+            self._classes[chain] = titles, direction
+            for title in titles:
+                self._policy_users[title, direction] += 1
+                if (title, direction) not in self._sets:
+                    self._compile((title, direction))
+            self._put_chain(chain, class_rules(titles, direction))
+        return chain
+
+    def _remove_classes(self) -> None:
+        for chain in dict.fromkeys(self._suspects.classes):
+            if self._class_users[chain] or chain == PENDING:
+                continue
+            del self._class_users[chain]
+            titles, direction = self._classes.pop(chain)
+            self._remove_chain(chain)
+            for title in titles:
+                self._policy_users[title, direction] -= 1
+                self._suspects.policies.append((title, direction))
+
+    # Chains of policies and their sets
+
+    def _compile(self, use: Use) -> None:
+        """Writes the chain of a policy, as the index has it now."""
+        policy = self._index.policy(use[0])
+        assert policy is not None
+        compiled = compile_policy(policy, use[1], self._options.families)
+        old = self._sets.get(use, ())
+        self._sets[use] = compiled.sets
+        for source in [source for source in compiled.sets if source not in old]:
+            self._set_users[source] += 1
+            if self._set_users[source] == 1 and source.name not in self.table.sets:
+                self._add_set(source)
+        self._release_sets([source for source in old if source not in compiled.sets])
+        self._put_chain(policy_chain(*use), compiled.rules)
+
+    def _remove_policies(self) -> None:
+        for use in dict.fromkeys(self._suspects.policies):
+            if not self._policy_users[use]:
+                del self._policy_users[use]
+                self._remove_chain(policy_chain(*use))
+                self._release_sets(self._sets.pop(use))
+
+    def _add_set(self, source: SetSource) -> None:
+        name = source.name
+        self.table.sets[name] = source.definition
+        spans = source.spans if isinstance(source, BlockSet) else ()
+        self._delta.sets[name] = AddSet(source.definition, spans)
+        if isinstance(source, BlockSet):
+            self.table.spans[name] = spans
+            return
+        if isinstance(source, PodSet):
+            keys = [key for key in self._index.use_set(source.peer) if len(key) == BYTES[source.family]]
+        else:
+            ends = self._index.use_named((source.protocol, source.port))
+            keys = [_key(end) for end in ends if len(end[0]) == BYTES[source.family]]
+        self.table.elements[name] = set()
+        self._change(name, dict.fromkeys(keys, True))
+
+    def _release_sets(self, sources: Iterable[SetSource]) -> None:
+        for source in sources:
+            self._set_users[source] -= 1
+            self._suspects.sets.append(source)
+
+    def _remove_sets(self) -> None:
+        for source in dict.fromkeys(self._suspects.sets):
+            if self._set_users[source]:
+                continue
+            del self._set_users[source], self.table.sets[source.name]
+            self._delta.old_sets.append(source.name)
+            if isinstance(source, BlockSet):
+                del self.table.spans[source.name]
+                continue
+            del self.table.elements[source.name]
+            self._delta.elements.pop(source.name, None)
+            if isinstance(source, PodSet):
+                self._index.release_set(source.peer)
+            else:
+                self._index.release_named((source.protocol, source.port))
+
+    # Chains
+
+    def _put_chain(self, chain: str, rules: tuple[Rule, ...]) -> None:
+        if chain not in self.table.chains:
+            self._delta.new_chains.append(chain)
+        elif self.table.chains[chain] == rules:
+            return
+        self.table.chains[chain] = self._delta.chains[chain] = rules
+
+    def _remove_chain(self, chain: str) -> None:
+        del self.table.chains[chain]
+        self._delta.old_chains.append(chain)
+
+
+def _key(end: Endpoint) -> bytes:
+    """Returns the key of an address and a port, each part of a concatenation filling four bytes."""
+    address, port = end
+    return address + port.to_bytes(2, "big") + bytes(2)
