@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cni.agent.policy.events import (
@@ -111,6 +111,7 @@ STEPS = st.lists(
 )
 
 
+@example([("remote", "a", "one"), ("local", "a", "one"), ("local", "a", None)])
 @given(STEPS)
 def test_whatever_the_order_of_both_watches_each_pod_is_known_once_and_none_is_lost(
     steps: list[tuple[str, str, str | None]],
