@@ -158,8 +158,8 @@ def _conflict(wanted: Net, present: Net) -> bool:
 
 
 def gateway_differs(host: Host, op: GatewayAddress) -> str:
-    there = host.rtnl.has_address(op.bridge, op.address)
-    return "" if there else f"{op.bridge} has lost the gateway address {op.address.text}"
+    is_present = host.rtnl.has_address(op.bridge, op.address)
+    return "" if is_present else f"{op.bridge} has lost the gateway address {op.address.text}"
 
 
 EFFECTS = {

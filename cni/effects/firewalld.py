@@ -74,8 +74,8 @@ def release(host: Host, op: ZoneSource) -> None:
 
 
 def differs(host: Host, op: ZoneSource) -> str:
-    (there,) = _call(host.environment, ZONE, PATH, "querySource", op.zone, op.address.text)
-    return "" if there else f"{op.address.text} is not a source of firewalld's zone {op.zone}"
+    (is_source,) = _call(host.environment, ZONE, PATH, "querySource", op.zone, op.address.text)
+    return "" if is_source else f"{op.address.text} is not a source of firewalld's zone {op.zone}"
 
 
 def _call(environment: Mapping[str, str], interface: str, path: str, method: str, *arguments: str) -> tuple[Any, ...]:

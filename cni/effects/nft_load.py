@@ -129,5 +129,5 @@ def _load_conditions(host: Host, table: Table) -> None:
     text = "\n".join([*nftrule.commands(table), ""])
     ended = proc.run([program, "-f", "-"], text.encode(), host.environment, capture_stderr=True)
     if ended.status != 0:
-        words = ended.stderr.decode("utf-8", "replace").strip()
-        raise OperationFailed(f"nft refused podwire's rules: {words}")
+        reason = ended.stderr.decode("utf-8", "replace").strip()
+        raise OperationFailed(f"nft refused podwire's rules: {reason}")

@@ -22,8 +22,8 @@ def apply_address(host: Host, op: HostAddress, journal: Journal) -> None:
 
 
 def address_differs(host: Host, op: HostAddress) -> str:
-    there = host.rtnl.has_address(op.interface, op.address)
-    return "" if there else f"{op.interface} has lost the gateway address {op.address.text}"
+    is_present = host.rtnl.has_address(op.interface, op.address)
+    return "" if is_present else f"{op.interface} has lost the gateway address {op.address.text}"
 
 
 def apply_route(host: Host, op: HostRoute, journal: Journal) -> None:

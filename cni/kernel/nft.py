@@ -155,10 +155,10 @@ def all_chains() -> tuple[int, bytes]:
 
 def parse_chain(data: bytes) -> Chain:
     family, _, _ = unpacked(NFGENMSG, data)
-    found = attributes(data, NFGENMSG.size)
-    hook = attributes(found.get(NFTA_CHAIN_HOOK, b"")).get(NFTA_HOOK_HOOKNUM)
-    drops = hook == BE32.pack(NF_INET_FORWARD) and found.get(NFTA_CHAIN_POLICY) == BE32.pack(NF_DROP)
-    return Chain(family, name_of(found.get(NFTA_CHAIN_TABLE)), name_of(found.get(NFTA_CHAIN_NAME)), drops)
+    attrs = attributes(data, NFGENMSG.size)
+    hook = attributes(attrs.get(NFTA_CHAIN_HOOK, b"")).get(NFTA_HOOK_HOOKNUM)
+    drops = hook == BE32.pack(NF_INET_FORWARD) and attrs.get(NFTA_CHAIN_POLICY) == BE32.pack(NF_DROP)
+    return Chain(family, name_of(attrs.get(NFTA_CHAIN_TABLE)), name_of(attrs.get(NFTA_CHAIN_NAME)), drops)
 
 
 def filters_forwarded(data: bytes) -> bool:
@@ -180,8 +180,8 @@ def rules_of(family: int, table: str, chain: str = "") -> tuple[int, bytes]:
 
 def parse_rule(data: bytes) -> tuple[str, str]:
     """Returns (table, chain) of a rule: only the chains that have rules matter here."""
-    found = attributes(data, NFGENMSG.size)
-    return name_of(found.get(NFTA_RULE_TABLE)), name_of(found.get(NFTA_RULE_CHAIN))
+    attrs = attributes(data, NFGENMSG.size)
+    return name_of(attrs.get(NFTA_RULE_TABLE)), name_of(attrs.get(NFTA_RULE_CHAIN))
 
 
 def transaction(messages: list[Message]) -> list[Message]:
@@ -197,21 +197,21 @@ def parse_elements(data: bytes) -> list[Element]:
 
 def each_element(data: bytes) -> Iterator[Element]:
     """Yields the elements of one answer."""
-    found = attributes(data, NFGENMSG.size)
-    for kind, payload in each_attribute(found.get(NFTA_LIST_ELEMENTS, b"")):
+    attrs = attributes(data, NFGENMSG.size)
+    for kind, payload in each_attribute(attrs.get(NFTA_LIST_ELEMENTS, b"")):
         if kind == NFTA_LIST_ELEM:
             yield _parse_element(payload)
 
 
 def _parse_element(data: bytes) -> Element:
-    found = attributes(data)
-    key = attributes(found.get(NFTA_ELEM_KEY, b"")).get(NFTA_DATA_VALUE, b"")
-    target = attributes(found.get(NFTA_ELEM_DATA, b""))
+    attrs = attributes(data)
+    key = attributes(attrs.get(NFTA_ELEM_KEY, b"")).get(NFTA_DATA_VALUE, b"")
+    target = attributes(attrs.get(NFTA_ELEM_DATA, b""))
     verdict = attributes(target.get(NFTA_DATA_VERDICT, b""))
     chain = verdict.get(NFTA_VERDICT_CHAIN, b"").rstrip(b"\0").decode("utf-8", "replace")
     leaves = verdict.get(NFTA_VERDICT_CODE) == VERDICT.pack(NFT_GOTO)
     value = target.get(NFTA_DATA_VALUE, b"")
-    return Element(key, chain, comment_of(found.get(NFTA_ELEM_USERDATA, b"")), value, leaves)
+    return Element(key, chain, comment_of(attrs.get(NFTA_ELEM_USERDATA, b"")), value, leaves)
 
 
 def comment_of(userdata: bytes) -> str:

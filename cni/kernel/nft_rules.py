@@ -198,8 +198,8 @@ def value(kind: int, data: bytes) -> bytes:
     return nest(kind, attribute(NFTA_DATA_VALUE, data), flag=NLA_F_NESTED)
 
 
-def load(name: str, *what: int) -> bytes:
-    return expression(name, *[be32(kind, code) for kind, code in enumerate((NFT_REG_1, *what), start=1)])
+def load(name: str, *keys: int) -> bytes:
+    return expression(name, *[be32(kind, code) for kind, code in enumerate((NFT_REG_1, *keys), start=1)])
 
 
 def compare(operator: int, data: bytes) -> bytes:
@@ -214,8 +214,8 @@ def masked(mask: bytes, flipped: bytes = b"") -> bytes:
 
 
 def _match(name: str, revision: int, info: bytes) -> bytes:
-    what = text(NFTA_MATCH_NAME, name) + be32(NFTA_MATCH_REV, revision)
-    return expression("match", what, attribute(NFTA_MATCH_INFO, info))
+    identity = text(NFTA_MATCH_NAME, name) + be32(NFTA_MATCH_REV, revision)
+    return expression("match", identity, attribute(NFTA_MATCH_INFO, info))
 
 
 def counter() -> bytes:
@@ -228,13 +228,13 @@ def verdict(target: bytes) -> bytes:
 
 
 def parse_rule(data: bytes) -> Rule:
-    found = attributes(data, NFGENMSG.size)
+    attrs = attributes(data, NFGENMSG.size)
     expressions = []
-    for _, listed in each_attribute(found.get(NFTA_RULE_EXPRESSIONS, b"")):
-        one = attributes(listed)
-        expressions.append((name_of(one.get(NFTA_EXPR_NAME)), attributes(one.get(NFTA_EXPR_DATA, b""))))
-    comment = comment_of(found.get(NFTA_RULE_USERDATA, b"")) or _iptables_comment(expressions)
-    return Rule(name_of(found.get(NFTA_RULE_CHAIN)), found.get(NFTA_RULE_HANDLE, b""), comment, tuple(expressions))
+    for _, listed in each_attribute(attrs.get(NFTA_RULE_EXPRESSIONS, b"")):
+        content = attributes(listed)
+        expressions.append((name_of(content.get(NFTA_EXPR_NAME)), attributes(content.get(NFTA_EXPR_DATA, b""))))
+    comment = comment_of(attrs.get(NFTA_RULE_USERDATA, b"")) or _iptables_comment(expressions)
+    return Rule(name_of(attrs.get(NFTA_RULE_CHAIN)), attrs.get(NFTA_RULE_HANDLE, b""), comment, tuple(expressions))
 
 
 def _iptables_comment(expressions: list[tuple[str, dict[int, bytes]]]) -> str:

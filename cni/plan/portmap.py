@@ -65,7 +65,7 @@ class MappedFlows(Record):
 
 
 def _forgetting(mappings: tuple[PortMapping, ...]) -> str:
-    return f"conntrack -D -p udp --orig-port-dst {','.join([str(one.host_port) for one in mappings])}"
+    return f"conntrack -D -p udp --orig-port-dst {','.join([str(mapping.host_port) for mapping in mappings])}"
 
 
 class Condition(Record):
@@ -136,26 +136,26 @@ def operations(conf: Ports, addresses: tuple[Net, ...], label: str) -> tuple[Ope
     """Returns the operations of mapped ports. `addresses`: the container's; each family's first is used. A port's
     condition comes before it.
     """
-    found: list[Operation] = []
+    operations: list[Operation] = []
     for family in (4, 6):
-        address = next((one for one in addresses if one.family == family), None)
-        mappings = [one for one in conf.mappings if one.serves(family)]
+        address = next((address for address in addresses if address.family == family), None)
+        mappings = [mapping for mapping in conf.mappings if mapping.serves(family)]
         if address is None or not mappings:
             continue
         if conf.masqueraded != NOBODY:
-            found.append(Hairpin(address, conf.masqueraded == ALL, label))
+            operations.append(Hairpin(address, conf.masqueraded == ALL, label))
         udp = tuple([mapping for mapping in mappings if mapping.protocol == "udp"])
         if udp:
-            found.append(MappedFlows(udp, address.ip))
+            operations.append(MappedFlows(udp, address.ip))
         held = tuple([HostPort(mapping, address.ip, label) for mapping in mappings])
         for port in held:
             if conf.conditions(family) or conf.mark_bit != MARK_BIT:
-                found.append(Condition(port, conf.conditions(family), conf.mark_bit))
-            found.append(port)
-        found.append(PortOverlap(held))
+                operations.append(Condition(port, conf.conditions(family), conf.mark_bit))
+            operations.append(port)
+        operations.append(PortOverlap(held))
         if udp:
-            found.append(UnmappedFlows(udp, address.ip))
-    return tuple(found)
+            operations.append(UnmappedFlows(udp, address.ip))
+    return tuple(operations)
 
 
 def route_localnet(interface: str) -> str:
@@ -169,7 +169,7 @@ def loopback_routing(
     empty for none.
     """
     reachable = any(mapping.serves(4) and _from_loopback(mapping) for mapping in conf.mappings)
-    address = next((one for one in addresses if one.family == 4), None)
+    address = next((address for address in addresses if address.family == 4), None)
     if address is None or not (reachable and toward) or conf.masqueraded == NOBODY:
         return ()
     return (LoopbackRouting(toward, address, label, pair),)
@@ -182,7 +182,7 @@ def _from_loopback(mapping: PortMapping) -> bool:
 
 def ruleset(hairpins: Sequence[Hairpin], conditions: Sequence[Condition]) -> RulesetFragment:
     """Returns the maps of host ports and the chains for destination NAT and source NAT."""
-    bits = [MARK_BIT, *[one.mark_bit for one in conditions]]
+    bits = [MARK_BIT, *[condition.mark_bit for condition in conditions]]
 
     def content() -> Table:
         from cni.plan import portmap_rules
@@ -192,5 +192,5 @@ def ruleset(hairpins: Sequence[Hairpin], conditions: Sequence[Condition]) -> Rul
     chains = ["hostports", "prerouting", "output", "loopback", "loopback-answers"]
     for bit in bits:
         chains += [f"hostports-{bit}", f"hairpin-bit{bit}"]
-    chains += [one.chain for one in conditions] + [one.chain for one in hairpins]
+    chains += [condition.chain for condition in conditions] + [hairpin.chain for hairpin in hairpins]
     return RulesetFragment(INET, tuple(chains), content)

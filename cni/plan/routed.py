@@ -68,22 +68,22 @@ def container_routes(attachment: Attachment) -> list[Operation]:
     """The gateways, and the routes to the container."""
     host_interface = attachment.names.host_interface
     gateways = sorted({ip.gateway for ip in attachment.lease.ips if ip.gateway is not None})
-    found: list[Operation] = [HostAddress(host_interface, Net(gateway, gateway.bits)) for gateway in gateways]
+    operations: list[Operation] = [HostAddress(host_interface, Net(gateway, gateway.bits)) for gateway in gateways]
     if any(ip.address.family == IPV6 for ip in attachment.lease.ips):
         # Without an address of the link itself the host would not ask for its neighbour (kernel net/ipv6/ndisc.c).
-        found.append(HostAddress(host_interface, link_local(attachment.names.host_mac)))
-    found += [HostRoute(host_interface, ip.address.ip) for ip in attachment.lease.ips]
-    found += [Forwarding(family) for family in sorted({ip.address.family for ip in attachment.lease.ips})]
-    return found
+        operations.append(HostAddress(host_interface, link_local(attachment.names.host_mac)))
+    operations += [HostRoute(host_interface, ip.address.ip) for ip in attachment.lease.ips]
+    operations += [Forwarding(family) for family in sorted({ip.address.family for ip in attachment.lease.ips})]
+    return operations
 
 
 def host_routes(attachment: Attachment) -> list[Operation]:
     """To the gateway directly, to the subnet through it; the other routes then find their gateway."""
     ifname = attachment.owner.ifname
-    found: dict[Route, Operation] = {}  # each once, from the first address: the kernel has one way or the last
+    operations: dict[Route, Operation] = {}  # each once, from the first address: the kernel has one way or the last
     for ip in attachment.lease.ips:
         if ip.gateway is None:
             continue
         for route in (Route(Net(ip.gateway, ip.gateway.bits)), Route(ip.address.network, ip.gateway)):
-            found.setdefault(route, ContainerRoute(ifname, route, ip.address.ip))
-    return list(found.values())
+            operations.setdefault(route, ContainerRoute(ifname, route, ip.address.ip))
+    return list(operations.values())

@@ -98,17 +98,17 @@ class TunnelFilter:
 
     def __init__(self, host: Host, table: str) -> None:
         self._host, self._table = host, table
-        self._peers = collections.Counter[IP]()  # by how many leases each address is told
+        self._peers = collections.Counter[IP]()  # by the number of leases with each address
         self.ports: set[int] = set()
         self._held: dict[str, set[bytes]] | None = None
 
     @property
     def peers(self) -> frozenset[IP]:
-        """The addresses that are let in."""
+        """The addresses whose packets are accepted."""
         return frozenset(self._peers)
 
     def forget(self) -> None:
-        """Somebody may have changed the sets: the kernel is asked again."""
+        """Discards what is known of the sets, since they may have been changed: the kernel is asked again."""
         self._held = None
 
     def admit_all(self, leases: Iterable[Lease]) -> None:
@@ -150,7 +150,7 @@ class TunnelFilter:
         return {name: set[bytes]() for name in PEERS.values()} | _keys(self._peers)
 
     def _add(self, wanted: dict[str, set[bytes]]) -> int:
-        """Returns how many were not there."""
+        """Adds missing keys; returns their number."""
         held = self._current()
         lacking = {name: keys - held[name] for name, keys in wanted.items() if name in held}
         for name, keys in lacking.items():
@@ -160,14 +160,14 @@ class TunnelFilter:
 
     def _remove(self, surplus: dict[str, set[bytes]]) -> int:
         held = self._current()
-        found = {name: keys & held[name] for name, keys in surplus.items() if name in held}
-        for name, keys in found.items():
+        present = {name: keys & held[name] for name, keys in surplus.items() if name in held}
+        for name, keys in present.items():
             self._change(name, keys, nft_sets.delete_keys)
             held[name] -= keys
-        return sum(map(len, found.values()))
+        return sum(map(len, present.values()))
 
     def _change(self, name: str, keys: set[bytes], message: Callable[[SetRef, list[bytes]], Message]) -> None:
-        """A thousand in a transaction. What was refused makes the sets unknown."""
+        """Sends a thousand keys in a transaction; after an error the sets are unknown. Raises NetlinkError."""
         waiting = [*keys]
         for start in range(0, len(waiting), nft_sets.AT_A_TIME):
             part = message(self._place(name), waiting[start : start + nft_sets.AT_A_TIME])
@@ -179,8 +179,8 @@ class TunnelFilter:
     def _current(self) -> dict[str, set[bytes]]:
         """Returns the keys in each set by its name; none where the rules are not loaded."""
         if self._held is None:
-            found = {name: self._listed(name) for name in SETS}
-            self._held = {name: keys for name, keys in found.items() if keys is not None}
+            listed = {name: self._listed(name) for name in SETS}
+            self._held = {name: keys for name, keys in listed.items() if keys is not None}
         return self._held
 
     def _listed(self, name: str) -> set[bytes] | None:
@@ -203,21 +203,23 @@ def _addresses(leases: Iterable[Lease]) -> list[IP]:
 
 def _keys(addresses: Iterable[IP]) -> dict[str, set[bytes]]:
     """Returns the keys by the set that they belong to."""
-    found: dict[str, set[bytes]] = {}
+    keys: dict[str, set[bytes]] = {}
     for ip in addresses:
-        found.setdefault(PEERS[ip.family], set()).add(ip.packed)
-    return found
+        keys.setdefault(PEERS[ip.family], set()).add(ip.packed)
+    return keys
 
 
-def pod_links(route: RtnlSocket, subnets: Iterable[Net], others: Iterable[str]) -> set[str]:
+def pod_links(rtnl_socket: RtnlSocket, subnets: Iterable[Net], others: Iterable[str]) -> set[str]:
     """Returns the interfaces behind which pods are: those with an address of this node's subnets, but for `others`.
 
     A bridge has the gateway's address, and so has the host's end of each pod's pair where there is no bridge.
     """
     subnets = tuple(subnets)
-    indexes = {one.ifindex for one in route.all_addresses() if any(net.contains(one.address.ip) for net in subnets)}
-    found = set()
+    indexes = {
+        info.ifindex for info in rtnl_socket.all_addresses() if any(net.contains(info.address.ip) for net in subnets)
+    }
+    names = set()
     for index in indexes:
         with contextlib.suppress(OSError):  # gone by now
-            found.add(socket.if_indextoname(index))
-    return found.difference(others)
+            names.add(socket.if_indextoname(index))
+    return names.difference(others)
