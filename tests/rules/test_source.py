@@ -147,6 +147,17 @@ def test_programs_are_run_in_one_file() -> None:
     assert running == []
 
 
+def test_nft_is_executed_for_users_expressions_alone() -> None:
+    named = {
+        file
+        for file in FILES
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("find", "find_system"))
+        if node.args and isinstance(node.args[0], ast.Constant) and node.args[0].value == "nft"
+    }
+    assert named == {"cni/effects/nft_load.py", "cni/plugins/context.py"}  # the latter only looks for it
+
+
 def test_the_answer_is_printed_in_one_file() -> None:
     printing = {file for file in FILES for name, _ in calls(file) if name == "print"}
     streams = {

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from errno import EMFILE, EPROTONOSUPPORT
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cni.agent.dataplane.tunnel_filter import SETS, Tunnel
-from cni.agent.node.masquerade import Rules, table_of
-from cni.kernel import nft_ruleset
+from cni.agent.node.masquerade import Rules, ensure, table_of
+from cni.effects.host import Host
+from cni.kernel import nft, nft_ruleset
 from cni.plan import nftrule
 from cni.plan.nftrule import Hook
 from cni.protocol.address import parse_net
+from cni.protocol.errors import OperationFailed
 from tests.machine import Machine, missing
 from tests.unit.test_nft_ruleset import dumped, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from cni.kernel.netlink import Netlink
 
 SPACE4 = parse_net("10.5.0.0/16"), parse_net("10.5.1.0/24")
 SPACE6 = parse_net("fd00:5::/56"), parse_net("fd00:5:0:1::/64")
@@ -125,3 +131,38 @@ def test_comments_tell_rules_apart_and_are_the_same_again() -> None:
 
 def test_a_comment_fits_nftables_limit() -> None:
     assert all(len(comment) < 128 for comment in comments_of(RULES))
+
+
+class WithoutNetfilter:
+    """A host whose kernel has no nfnetlink: the socket cannot be opened."""
+
+    def __init__(self, errno: int) -> None:
+        self._errno = errno
+
+    @property
+    def netfilter(self) -> Netlink:
+        raise OSError(self._errno, os.strerror(self._errno))
+
+
+def test_a_kernel_without_nfnetlink_is_named_with_the_module() -> None:
+    with pytest.raises(OperationFailed, match=r"not supported by the kernel \(load the module nf_tables\)"):
+        ensure(WithoutNetfilter(EPROTONOSUPPORT), RULES)  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="open files"):
+        ensure(WithoutNetfilter(EMFILE), RULES)  # type: ignore[arg-type]
+
+
+def without_nf_tables() -> str:
+    """Returns the error of a kernel that rejects the batch, as nfnetlink does for a subsystem that it does not have."""
+    host = Host(os.environ, print)
+    vars(nft)["NFNL_SUBSYS_NFTABLES"] = 0x3F  # of no subsystem
+    try:
+        ensure(host, RULES)
+    except OperationFailed as error:
+        return str(error)
+    finally:
+        host.close()
+    return ""
+
+
+def test_a_kernel_without_nf_tables_is_named_with_the_module(machine: Machine) -> None:
+    assert machine.call(without_nf_tables) == "nftables: not supported by the kernel (load the module nf_tables)"

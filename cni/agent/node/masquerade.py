@@ -18,7 +18,7 @@ from cni.plan import nftrule
 from cni.plan.forward_accept import Accept
 from cni.plan.nftrule import RETURN, SRCNAT, Chain, Hook, Masq, Match, Rule, Table
 from cni.protocol.address import MULTICAST, parse_net
-from cni.protocol.errors import TryAgain
+from cni.protocol.errors import OperationFailed, TryAgain
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -89,7 +89,12 @@ def ensure(host: Host, rules: Rules) -> list[str]:
     table, comments = table_of(rules)
     if _present(host, rules.table) == comments:
         return []
-    nft_load.send(host.netfilter, nft_ruleset.replace(table))
+    try:
+        nft_load.send(host.netfilter, nft_ruleset.replace(table))
+    except OSError as error:
+        if error.errno not in nft.NOT_FOUND:
+            raise
+        raise OperationFailed(f"nftables: {nft_load.UNSUPPORTED}") from None
     return [f"table inet {rules.table} was not whole"]
 
 
