@@ -88,12 +88,16 @@ class Step(Record):
         return ", ".join([module for word, module in MODULES.items() if word in words])
 
 
-def create(table: Table) -> list[Step]:
-    """Returns the messages for a table or a part of one: sets, chains, then rules. Chains are flushed first.
+def create(*tables: Table) -> list[Step]:
+    """Returns the messages for tables or parts of them: sets, chains, then rules. Chains are flushed first.
 
+    All that is in one transaction has to come from one call: it numbers the sets that the kernel has not named yet.
     Raises KeyError for a field or symbol that cni.kernel.nft_fields does not know.
     """
-    return _Builder(table).steps
+    builder = _Builder()
+    for table in tables:
+        builder.add_table(table)
+    return builder.steps
 
 
 def add_table(family: int, name: str) -> Message:
@@ -240,11 +244,15 @@ _OPEN = bytes([UDATA_ELEMENT_FLAGS, U32.size]) + U32.pack(ELEMENT_OPEN)
 
 
 class _Builder:
-    """The steps that create a table; sets that the kernel has not named yet are known by numbers."""
+    """The steps that create tables; sets that the kernel has not named yet are known by numbers."""
 
-    def __init__(self, table: Table) -> None:
-        self._family, self._name, self._sets = FAMILIES[table.family], table.name, 0
-        self.steps = [Step(add_table(self._family, table.name), f"table {table.title}")]
+    def __init__(self) -> None:
+        self._family, self._name, self._sets = 0, "", 0
+        self.steps: list[Step] = []
+
+    def add_table(self, table: Table) -> None:
+        self._family, self._name = FAMILIES[table.family], table.name
+        self._add(add_table(self._family, table.name), f"table {table.title}")
         for named in table.sets:
             self._sets += 1
             place = nft.SetRef(self._family, table.name, named.name)

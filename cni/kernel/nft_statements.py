@@ -39,6 +39,7 @@ REJECTS = {"port-unreachable": (2, 1), "admin-prohibited": (2, 3), "tcp reset": 
 VERDICTS = {"drop": 0, "accept": 1, "jump": NFT_JUMP, "goto": NFT_GOTO, "return": NFT_RETURN}
 ALL_BITS = 0xFFFFFFFF
 BE64, BE16 = Struct(">Q"), Struct(">H")
+_LOADS: dict[tuple[str, tuple[int, ...]], bytes] = {}  # a policy's thousand rules read the same few fields
 
 
 def register(words: int) -> int:
@@ -76,8 +77,12 @@ class RuleEncoder:
     def _load(self, field: Field, words: int = 0, length: int = 0) -> None:
         """Loads a field, or its first bytes, into the register after so many words."""
         codes = (*field.codes[:-1], length) if length else field.codes
-        numbers = enumerate((register(words), *codes), start=1)
-        self.parts.append(expression(field.expression, *[be32(kind, number) for kind, number in numbers]))
+        numbers = register(words), *codes
+        part = _LOADS.get((field.expression, numbers))
+        if part is None:
+            attributes = [be32(kind, number) for kind, number in enumerate(numbers, start=1)]
+            part = _LOADS[field.expression, numbers] = expression(field.expression, *attributes)
+        self.parts.append(part)
 
     def _load_all(self, words: str) -> list[Field]:
         """Loads a concatenation, or a single field."""

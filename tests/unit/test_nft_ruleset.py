@@ -251,6 +251,17 @@ def test_a_table_that_is_created_again_changes_nothing(machine: Machine, table: 
         assert listed(machine) == shown
 
 
+def test_several_parts_are_created_in_one_transaction(machine: Machine) -> None:
+    """Each lookup finds the anonymous set of its own rule."""
+    tables = [TABLES["filter"], TABLES["bridge"], TABLES["prerouting"]]
+    for table in tables:
+        assert machine.call(create, table) is None
+    apart = listed(machine)
+    machine.run("nft", "flush", "ruleset")
+    assert machine.call(send, nft_ruleset.create(*tables)) is None
+    assert listed(machine) == apart
+
+
 def test_every_field_is_read_by_a_rule() -> None:
     tried = {
         op.field
