@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 AF_NETLINK = 16
 NETLINK_NETFILTER = 12
 SOL_NETLINK = 270
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h; the socket module lacks them
 NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 10, 11, 12
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -51,6 +52,8 @@ U8, U32 = Struct("=B"), Struct("=I")
 TIMEVAL = Struct("@ll")  # seconds, microseconds
 
 RECEIVE_BYTES = 1 << 16  # a dump's answers come in pieces of at most 32 KiB (net/netlink/af_netlink.c)
+LARGE_BYTES = 1 << 16  # of a datagram, beyond which the usual buffers may not hold it, or its acknowledgements
+ACKNOWLEDGEMENT_BYTES = 2048  # in the kernel's accounts
 DUMP_TRIES = 8
 ANSWER_SECONDS = 10  # the kernel answers while it is asked; this bounds the wait for an answer that was lost
 
@@ -291,7 +294,11 @@ class Netlink:
             frames.append(frame(kind, flags | NLM_F_REQUEST, self._sequence, payload))
             if flags & NLM_F_ACK:
                 awaited.add(self._sequence)
-        self._socket.send(b"".join(frames))
+        datagram = b"".join(frames)
+        if len(datagram) > LARGE_BYTES:
+            self._socket.setsockopt(SOL_SOCKET, SO_SNDBUFFORCE, 2 * len(datagram))
+            self._socket.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, ACKNOWLEDGEMENT_BYTES * len(frames))
+        self._socket.send(datagram)
         first: NetlinkError | None = None
         answers = self._messages()
         while awaited:

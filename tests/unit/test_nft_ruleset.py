@@ -262,6 +262,20 @@ def test_several_parts_are_created_in_one_transaction(machine: Machine) -> None:
     assert listed(machine) == apart
 
 
+MANY = 1000
+
+
+def test_a_transaction_may_be_larger_than_the_buffers_of_a_socket(machine: Machine) -> None:
+    ports = tuple([Rule((Match("tcp dport", AnonymousSet((number, number + 2))), DROP)) for number in range(MANY)])
+    assert machine.call(create, Table("inet", "t", (), (Chain("c", ports),))) is None
+    assert listed(machine).count(" drop") == MANY
+    lost = Table("inet", "u", (), (Chain("c", (*ports, Rule((Lookup("ip saddr", "absent"), DROP)))),))
+    refusal = machine.call(create, lost)
+    assert refusal is not None
+    assert refusal.position == len(nft_ruleset.create(lost))
+    assert "inet u" not in listed(machine)
+
+
 def test_every_field_is_read_by_a_rule() -> None:
     tried = {
         op.field
