@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,7 +38,7 @@ from cni.plan.nftrule import (
     Verdict,
     VerdictMap,
 )
-from cni.protocol.address import parse_ip, parse_net
+from cni.protocol.address import IP, Net, parse_ip, parse_net
 from tests.machine import Machine, missing
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ SETS = (
     NamedSet("bridges", "ifname . ifname"),
     NamedSet("standby", "ipv4_addr . inet_proto . inet_service . ipv4_addr . inet_service", "verdict"),
 )
-IP, MAC = parse_ip("10.0.0.1"), b"\0\x11\x22\x33\x44\x55"
+HOST, MAC = parse_ip("10.0.0.1"), b"\0\x11\x22\x33\x44\x55"
 N10, N127, N23 = parse_net("10.244.0.0/16"), parse_net("127.0.0.0/8"), parse_net("10.1.0.0/23")
 V6, LINK_LOCAL, MULTICAST6 = parse_net("2001:db8::/64"), parse_net("fe80::/10"), parse_net("ff00::/8")
 GO, JUMP = Verdict("goto", "known"), Verdict("jump", "known")
@@ -112,35 +113,35 @@ FILTERING: list[tuple[Statement, ...]] = [
     (Match("ip saddr", N10, negated=True), Match("ip daddr", N23), ACCEPT),
     (Match("ip saddr", parse_net("0.0.0.0/0")), ACCEPT),
     (Match("ip saddr", parse_net("10.0.0.1/32")), ACCEPT),
-    (Match("ip saddr", Range(IP, parse_ip("10.0.0.9"))), ACCEPT),
+    (Match("ip saddr", Range(HOST, parse_ip("10.0.0.9"))), ACCEPT),
     (Match("ip6 saddr", parse_ip("::1")), ACCEPT),
     (Match("ip6 saddr", parse_net("2001:db8::/61"), negated=True), ACCEPT),
-    (Match("meta nfproto", "ipv4"), Match("ip daddr", IP), ACCEPT),
-    (Match("meta l4proto", "tcp"), Match("tcp dport", 5), Match("ip saddr", IP), ACCEPT),
+    (Match("meta nfproto", "ipv4"), Match("ip daddr", HOST), ACCEPT),
+    (Match("meta l4proto", "tcp"), Match("tcp dport", 5), Match("ip saddr", HOST), ACCEPT),
     (Match("meta l4proto", AnonymousSet(("tcp", "udp"))), Match("th dport", 53), ACCEPT),
     (Match("iifname", AnonymousSet(("a", "b"))), DROP),
     (Lookup("iifname . oifname", "bridges"), DROP),
     (Lookup("iifname", "interfaces"), Lookup("oifname", "interfaces"), DROP),
     (Lookup("udp dport", "services"), Lookup("iifname", "interfaces"), GO),
     (Match("ip daddr", AnonymousSet((parse_net("10.1.2.0/24"), parse_net("224.0.0.0/4")))), RETURN),
-    (Match("ip daddr", AnonymousSet((parse_net("10.1.2.0/24"), parse_net("10.1.3.0/24"), IP))), RETURN),
+    (Match("ip daddr", AnonymousSet((parse_net("10.1.2.0/24"), parse_net("10.1.3.0/24"), HOST))), RETURN),
     (Match("ip6 daddr", AnonymousSet((V6, MULTICAST6))), RETURN),
     (Match("ip6 saddr", AnonymousSet((V6, parse_ip("::1")))), RETURN),
-    (Match("ip daddr . tcp dport", AnonymousSet(((IP, 80), (IP, 81)))), ACCEPT),
+    (Match("ip daddr . tcp dport", AnonymousSet(((HOST, 80), (HOST, 81)))), ACCEPT),
     (Match("ether saddr", MAC), DROP),
 ]
 BRIDGED: list[tuple[Statement, ...]] = [
     (Lookup("iifname . ip saddr", "addresses", negated=True), DROP),
     (Lookup("iifname . arp saddr ip", "addresses", negated=True), DROP),
     (Lookup("iifname", "guarded"), Lookup("iifname . ether saddr", "allowed", negated=True), DROP),
-    (Match("arp saddr ip", IP), DROP),
+    (Match("arp saddr ip", HOST), DROP),
     (Match("arp saddr ether", MAC, negated=True), DROP),
     (Match("arp operation", "reply"), DROP),
     (Match("ether type", "arp"), ACCEPT),
     (Match("ip6 saddr", LINK_LOCAL), DROP),
     (Match("icmpv6 type", 136), Match("@th,64,128", parse_ip("fe80::1").value, negated=True), DROP),
     (Match("ether daddr", MAC), DROP),
-    (Match("ip saddr", IP), Match("udp dport", 5), DROP),
+    (Match("ip saddr", HOST), Match("udp dport", 5), DROP),
 ]
 NAT: dict[str, list[tuple[Statement, ...]]] = {
     "prerouting": [
@@ -165,7 +166,7 @@ def rules(statements: list[tuple[Statement, ...]]) -> tuple[Rule, ...]:
 TABLES = {
     "filter": Table("inet", "t", SETS, (KNOWN, Chain("f", rules(FILTERING), Hook("filter", "forward", 0, "drop")))),
     "bridge": Table("bridge", "t", GUARD, (Chain("f", rules(BRIDGED), Hook("filter", "prerouting", -300)),)),
-    "ip": Table("ip", "t", (), (Chain("f", rules([(Match("ip saddr", IP), Match("tcp dport", 80), DROP)])),)),
+    "ip": Table("ip", "t", (), (Chain("f", rules([(Match("ip saddr", HOST), Match("tcp dport", 80), DROP)])),)),
     **{
         hook: Table("inet", "t", SETS, (Chain("c", rules(statements), Hook("nat", hook, -100)),))
         for hook, statements in NAT.items()
@@ -260,6 +261,43 @@ def test_several_parts_are_created_in_one_transaction(machine: Machine) -> None:
     machine.run("nft", "flush", "ruleset")
     assert machine.call(send, nft_ruleset.create(*tables)) is None
     assert listed(machine) == apart
+
+
+def random_rule(random: Random) -> tuple[Statement, ...]:
+    """Returns a rule for addresses and ports, as policies have them: prefixes, ranges, and sets that overlap."""
+    family = random.choice((4, 6))
+    bits = 32 if family == 4 else 128
+
+    def network() -> Net:
+        return Net(IP(family, random.getrandbits(bits)), random.randint(1, bits))
+
+    def span(limit: int) -> Range:
+        first, last = sorted(random.sample(range(1, limit), 2))
+        return Range(first, last)
+
+    def port() -> int | Range:
+        return random.choice((random.randrange(1, 65535), span(65535)))
+
+    many, negated = range(random.randint(2, 9)), random.random() < 0.3
+    field = random.choice(("ip saddr", "ip daddr") if family == 4 else ("ip6 saddr", "ip6 daddr"))
+    to = Match(field, random.choice((network(), AnonymousSet(tuple([network() for _ in many])))), negated)
+    if family == 6 and random.random() < 0.2:
+        return to, Match("icmpv6 type", AnonymousSet((span(255), random.randrange(255)))), DROP
+    ports = random.choice((port(), AnonymousSet(tuple([port() for _ in many]))))
+    return to, Match(random.choice(("tcp dport", "udp sport")), ports, random.random() < 0.3), DROP
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_rules_are_what_nft_makes_of_their_text(machine: Machine, seed: int) -> None:
+    random = Random(seed)
+    statements: list[tuple[Statement, ...]] = [random_rule(random) for _ in range(60)]
+    table = Table("inet", "t", (), (Chain("c", rules(statements)),))
+    load(machine, table)
+    by_nft = machine.call(dumped)
+    machine.run("nft", "flush", "ruleset")
+    assert machine.call(create, table) is None
+    for theirs, ours in zip(by_nft, machine.call(dumped), strict=True):
+        assert ours == theirs
 
 
 MANY = 1000
