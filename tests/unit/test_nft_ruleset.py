@@ -7,7 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cni.effects.nft_socket import Nft
@@ -40,6 +40,7 @@ from cni.plan.nftrule import (
 )
 from cni.protocol.address import IP, Net, parse_ip, parse_net
 from tests.machine import Machine, missing
+from tests.unit.strategies import PROFILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -388,6 +389,7 @@ def test_networks_of_an_interval_set_are_those_that_nft_adds(machine: Machine, c
     assert machine.call(dumped)[-1] == ours[-1]
 
 
+@settings(PROFILE)
 @given(st.lists(st.tuples(st.integers(0, 255), st.integers(0, 255)).map(sorted), max_size=8))
 def test_merged_spans_hold_the_same_keys_and_do_not_touch(spans: list[list[int]]) -> None:
     merged = nft_ruleset._merged([(bytes([first]), bytes([last])) for first, last in spans])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cni.agent.policy.events import (
@@ -19,6 +19,7 @@ from cni.agent.policy.objects import Namespace
 from cni.agent.stores import known
 from cni.agent.stores.known import KnownObjects, Listing
 from cni.agent.stores.kube.pods import Pods
+from tests.unit.strategies import PROFILE
 
 if TYPE_CHECKING:
     import pytest
@@ -112,6 +113,7 @@ STEPS = st.lists(
 
 
 @example([("remote", "a", "one"), ("local", "a", "one"), ("local", "a", None)])
+@settings(PROFILE)
 @given(STEPS)
 def test_whatever_the_order_of_both_watches_each_pod_is_known_once_and_none_is_lost(
     steps: list[tuple[str, str, str | None]],

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cni.agent.stores.yamltext import DEPTH, parse_documents
 from cni.protocol.errors import DecodingFailure
+from tests.unit.strategies import PROFILE
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 VALUES = st.recursive(
@@ -27,6 +28,7 @@ def parsed(text: str) -> list[Any]:
     return parse_documents(text.encode(), "it.yaml")
 
 
+@settings(PROFILE)
 @given(st.lists(VALUES.filter(lambda value: value is not None), max_size=3))
 def test_what_yaml_writes_is_read(documents: list[Any]) -> None:
     text = yaml.safe_dump_all(documents)
@@ -34,6 +36,7 @@ def test_what_yaml_writes_is_read(documents: list[Any]) -> None:
         assert parsed(text) == documents
 
 
+@settings(PROFILE)
 @given(VALUES.filter(lambda value: value is not None))
 def test_json_is_yaml(value: Any) -> None:
     assert parsed(json.dumps(value)) == [value]
