@@ -158,7 +158,7 @@ def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: W
         data = stdin.read()
     except OSError as error:
         raise IOFailure(f"error reading from stdin: {error.strerror}") from None
-    network = parse_plugin_config(data, request.command)
+    config = parse_plugin_config(data, request.command)
 
     def answer(text: str) -> None:
         _print(stdout, text)
@@ -166,12 +166,12 @@ def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: W
     if request.command == "ADD":
         from cni.config.keys import ignored
 
-        for text in ignored(name, network):
+        for text in ignored(name, config):
             _try_print(stderr, shortened(text))
     if name == HOST_LOCAL:
-        _allocate(request, network, answer)
+        _allocate(request, config, answer)
     else:
-        _attach(name, request, network, answer, stderr)
+        _attach(name, request, config, answer, stderr)
 
 
 def _attach(name: str, request: Request, config: PluginConfig, answer: Callable[[str], None], stderr: Writable) -> None:

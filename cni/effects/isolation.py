@@ -34,26 +34,26 @@ def _elements(op: Isolation) -> list[tuple[SetRef, Element]]:
 def apply(host: Host, op: Isolation, journal: Journal) -> None:
     """Adds the bridge to the sets; after a flush, each bridge is added again with its next container."""
     nft_elements.ensure(host, plan.ruleset(), list, journal)
-    for place, element in _elements(op):
-        if host.nft.find(place, element) is None:
-            _add(host, place, element, journal)
+    for set_ref, element in _elements(op):
+        if host.nft.find(set_ref, element) is None:
+            _add(host, set_ref, element, journal)
 
 
-def _add(host: Host, place: SetRef, element: Element, journal: Journal) -> None:
+def _add(host: Host, set_ref: SetRef, element: Element, journal: Journal) -> None:
     def step() -> None:
-        refusal = host.nft.change(nft.add_element(place, element))
+        refusal = host.nft.change(nft.add_element(set_ref, element))
         if refusal is not None:
             raise refusal
 
     try:
-        journal.run(step, lambda: host.nft.remove(place, element), shared=True)
+        journal.run(step, lambda: host.nft.remove(set_ref, element), shared=True)
     except NetlinkError as error:
         if error.errno != EEXIST:  # another container of the bridge was faster
             raise
 
 
 def differs(host: Host, op: Isolation) -> str:
-    if any(host.nft.find(place, element) is None for place, element in _elements(op)):
+    if any(host.nft.find(set_ref, element) is None for set_ref, element in _elements(op)):
         return f"the isolation of {op.bridge} is gone from table {INET}"
     return "" if nft_elements.is_loaded(host, plan.ruleset()) else f"table {INET} has lost its rules"
 

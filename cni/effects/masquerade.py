@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cni.effects import Effect, nft_elements
-from cni.effects.nft_socket import MASQUERADES
+from cni.effects.nft_socket import MASQUERADE_SETS
 from cni.kernel.nft import Element
 from cni.plan.masquerade import Masquerade, masquerade_chain, ruleset
 from cni.plan.nftables import INET, masquerade_map
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def _element(op: Masquerade) -> tuple[SetRef, Element]:
-    place = MASQUERADES[masquerade_map(op.ip.family)]
-    return place, Element(op.ip.packed, masquerade_chain(op.address), op.label)
+    set_ref = MASQUERADE_SETS[masquerade_map(op.ip.family)]
+    return set_ref, Element(op.ip.packed, masquerade_chain(op.address), op.label)
 
 
 def apply(host: Host, op: Masquerade, journal: Journal) -> None:
@@ -47,8 +47,8 @@ def release(host: Host, op: Masquerade) -> None:
 
 
 def differs(host: Host, op: Masquerade) -> str:
-    place, element = _element(op)
-    if host.nft.find(place, element) != element:
+    set_ref, element = _element(op)
+    if host.nft.find(set_ref, element) != element:
         return f"the masquerade of {op.ip.text} is gone from table {INET}"
     if not nft_elements.is_loaded(host, ruleset([op.address])):
         return f"table {INET} has lost its rules"

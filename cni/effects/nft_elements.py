@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from errno import EEXIST
 
-from cni.effects.nft_socket import GUARDS, MASQUERADES
+from cni.effects.nft_socket import MASQUERADE_SETS, SPOOFCHECK_SETS
 from cni.kernel import nft
 from cni.plan.alias import parse_alias
 from cni.protocol.owner import label_keys
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     Owned = tuple[SetRef, Element]
 
 
-def add_owned(host: Host, place: SetRef, element: Element, journal: Journal) -> None:
+def add_owned(host: Host, set_ref: SetRef, element: Element, journal: Journal) -> None:
     """Adds an element. A key that is taken is its last holder's left-over: the address is ours now."""
-    journal.add(lambda: host.nft.remove(place, element))
-    added = nft.add_element(place, element)
+    journal.add(lambda: host.nft.remove(set_ref, element))
+    added = nft.add_element(set_ref, element)
     refusal = host.nft.change(added)
     if refusal is not None and refusal.errno == EEXIST:
-        refusal = host.nft.change(nft.delete_element(place, element), added)
+        refusal = host.nft.change(nft.delete_element(set_ref, element), added)
     if refusal is not None:
         raise refusal
 
@@ -38,10 +38,10 @@ def remove_owned(host: Host, is_stale: Callable[[str], bool]) -> None:
 
     The cost grows with the number of all elements.
     """
-    for place in (*MASQUERADES.values(), *GUARDS.values()):
-        for element in host.nft.elements(place):
+    for set_ref in (*MASQUERADE_SETS.values(), *SPOOFCHECK_SETS.values()):
+        for element in host.nft.elements(set_ref):
             if is_stale(element.label):
-                host.nft.remove(place, element)
+                host.nft.remove(set_ref, element)
 
 
 def ensure(host: Host, part: RulesetFragment, missing: Callable[[], Iterable[Owned]], journal: Journal) -> None:

@@ -76,8 +76,8 @@ def send(socket: Netlink, steps: list[Step]) -> None:
     raise NetlinkError(refusal.errno, ": ".join([*([refusal.text] if refusal.text else []), step.title]))
 
 
-def _restored(place: SetRef, element: Element) -> Message:
-    kind, flags, payload = nft.add_element(place, element)
+def _restored(set_ref: SetRef, element: Element) -> Message:
+    kind, flags, payload = nft.add_element(set_ref, element)
     return kind, flags & ~NLM_F_EXCL, payload
 
 

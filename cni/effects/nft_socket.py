@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 FAMILIES = {nftables.INET: nft.NFPROTO_INET, nftables.BRIDGE: nft.NFPROTO_BRIDGE}
 
 
-def _places(table: str, *names: str) -> dict[str, SetRef]:
+def _set_refs(table: str, *names: str) -> dict[str, SetRef]:
     return {name: nft.SetRef(FAMILIES[table], nftables.TABLE, name) for name in names}
 
 
-MASQUERADES = _places(nftables.INET, *[nftables.masquerade_map(family) for family in (4, 6)])
+MASQUERADE_SETS = _set_refs(nftables.INET, *[nftables.masquerade_map(family) for family in (4, 6)])
 PORT_MAPS = [f"{name}{family}" for name in ("hostip_hostports", "hostports") for family in (4, 6)]
 STANDBY = [*map(nftables.standby_map, PORT_MAPS)]
-PORTS = _places(
+PORT_SETS = _set_refs(
     nftables.INET,
     *PORT_MAPS,
     *[f"condition_{name}" for name in PORT_MAPS],
@@ -47,7 +47,7 @@ PORTS = _places(
 )
 # Of an address and a port, each padded to four bytes.
 TARGET_BYTES = {name: 8 if name.endswith("4") else 20 for name in PORT_MAPS}
-GUARDS = _places(nftables.BRIDGE, nftables.ALLOWED, nftables.GUARDED)
+SPOOFCHECK_SETS = _set_refs(nftables.BRIDGE, nftables.ALLOWED, nftables.GUARDED)
 
 
 class _NoSocket:
@@ -114,7 +114,7 @@ class Nft(Netlink):
         """Returns the standby elements of a map of ports, by the port's key. Cached until `forget_standby`."""
         if name not in self._standby:
             elements = self._standby[name] = {}
-            for element in self.elements(PORTS[nftables.standby_map(name)]):
+            for element in self.elements(PORT_SETS[nftables.standby_map(name)]):
                 elements.setdefault(element.key[: -TARGET_BYTES[name]], []).append(element)
         return self._standby[name]
 
@@ -125,41 +125,41 @@ class Nft(Netlink):
         """Sends a transaction: all messages or none take effect. Returns the error."""
         return self.batch(nft.transaction(list(messages)))
 
-    def find(self, place: SetRef, element: Element) -> Element | None:
+    def find(self, set_ref: SetRef, element: Element) -> Element | None:
         """Returns the element of the set that has the same key."""
         try:
-            answer = self.ask(*nft.get_element(place, element))
+            answer = self.ask(*nft.get_element(set_ref, element))
         except (NetlinkError, OSError) as error:
             if self._is_absence(error):
                 return None
             raise
         return next(iter(nft.parse_elements(answer)), None)
 
-    def remove(self, place: SetRef, element: Element) -> bool:
+    def remove(self, set_ref: SetRef, element: Element) -> bool:
         """Removes an element. A missing one is success, and so is a key that has another label by now.
 
         Returns True if the element was there.
         """
-        current = self.find(place, element)
+        current = self.find(set_ref, element)
         if current is None or current.label != element.label:
             return False
-        refusal = self.change(nft.delete_element(place, element))
+        refusal = self.change(nft.delete_element(set_ref, element))
         if refusal is not None and refusal.errno not in nft.NOT_FOUND:
             raise refusal
         return True
 
     def has_elements(self) -> bool:
         """Returns True if there are elements of any container."""
-        places = (*MASQUERADES.values(), *GUARDS.values(), *PORTS.values())
-        return any(label_keys(element.label) for place in places for element in self.elements(place))
+        set_refs = (*MASQUERADE_SETS.values(), *SPOOFCHECK_SETS.values(), *PORT_SETS.values())
+        return any(label_keys(element.label) for set_ref in set_refs for element in self.elements(set_ref))
 
-    def each_element(self, place: SetRef) -> Iterator[Element]:
+    def each_element(self, set_ref: SetRef) -> Iterator[Element]:
         """Yields the elements of one dump, consistent or not; none if there is no set.
 
         A caller that stops before the end has to close the socket: the kernel runs one dump at a time.
         """
         self._sequence += 1
-        kind, payload = nft.all_elements(place)
+        kind, payload = nft.all_elements(set_ref)
         self._socket.send(frame(kind, NLM_F_REQUEST | NLM_F_DUMP, self._sequence, payload))
         for answer, flags, _, content in self._messages():
             if answer in (NLMSG_ERROR, NLMSG_DONE):
@@ -169,10 +169,10 @@ class Nft(Netlink):
                 return
             yield from nft.each_element(content)
 
-    def elements(self, place: SetRef) -> list[Element]:
+    def elements(self, set_ref: SetRef) -> list[Element]:
         """Returns all elements; the cost grows with their number."""
         try:
-            answers = self.dump(*nft.all_elements(place))
+            answers = self.dump(*nft.all_elements(set_ref))
         except (NetlinkError, OSError) as error:
             if self._is_absence(error):
                 return []

@@ -1,4 +1,4 @@
-"""Ports of the host that lead to containers: elements of maps, a setting, and connections that remember otherwise."""
+"""Port mappings: elements of nftables maps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from errno import EEXIST
 
 from cni.config.portmap import PROTOCOLS, Ports
 from cni.effects import Effect, alive, conntrack, nft_elements, not_released, nothing_differs
-from cni.effects.nft_socket import PORT_MAPS, PORTS, STANDBY
+from cni.effects.nft_socket import PORT_MAPS, PORT_SETS, STANDBY
 from cni.kernel import nft
 from cni.kernel.netlink import unpacked
 from cni.kernel.nft import Element
@@ -43,23 +43,23 @@ def _key(op: HostPort, *, any_address: bool = False) -> bytes:
 
 def _port_element(op: HostPort) -> tuple[SetRef, Element]:
     target = op.ip.packed + PORT.pack(op.mapping.container_port)
-    return PORTS[host_port_map(op)], Element(_key(op), "", op.label, target)
+    return PORT_SETS[host_port_map(op)], Element(_key(op), "", op.label, target)
 
 
 def _condition_element(op: Condition) -> tuple[SetRef, Element]:
     element = Element(_key(op.port), op.chain, op.port.label, leaves=True)
-    return PORTS[f"condition_{host_port_map(op.port)}"], element
+    return PORT_SETS[f"condition_{host_port_map(op.port)}"], element
 
 
 def _hairpin_element(op: Hairpin) -> tuple[SetRef, Element]:
-    return PORTS[f"hairpin{op.address.family}"], Element(op.address.ip.packed, op.chain, op.label)
+    return PORT_SETS[f"hairpin{op.address.family}"], Element(op.address.ip.packed, op.chain, op.label)
 
 
 def _ensure(host: Host, label: str, hairpins: list[Hairpin], conditions: list[Condition], journal: Journal) -> None:
-    """The rules; where they were lost, also what the host interfaces' aliases tell of ports that are not `label`'s."""
+    """Loads the rules if they are missing, with the ports in the aliases of all host interfaces but `label`'s."""
     if nft_elements.is_loaded(host, plan.ruleset(hairpins, conditions)):
         return
-    held = [op for _, alias in nft_elements.attached(host) if alias.label != label for op in _remembered(alias)]
+    held = [op for _, alias in nft_elements.attached(host) if alias.label != label for op in _operations_of(alias)]
     others = [op for op in held if isinstance(op, Hairpin)]
 
     def lost() -> list[tuple[SetRef, Element]]:
@@ -77,17 +77,17 @@ def _lost_ports(host: Host, ports: list[HostPort]) -> list[tuple[SetRef, Element
     elements: list[tuple[SetRef, Element]] = []
     held: set[tuple[str, bytes]] = set()
     for port in ports:
-        name, (place, element) = host_port_map(port), _port_element(port)
-        holder = host.nft.find(place, element)
+        name, (set_ref, element) = host_port_map(port), _port_element(port)
+        holder = host.nft.find(set_ref, element)
         if holder is None and (name, element.key) not in held:
             held.add((name, element.key))
-            elements.append((place, element))
+            elements.append((set_ref, element))
         elif (holder is None or holder.label != port.label) and not portmap_standby.stands_by(host, name, element):
             elements.append(portmap_standby.standby_element(name, element, plan.OPEN_PORTS))
     return elements
 
 
-def _remembered(alias: Alias) -> tuple[Operation, ...]:
+def _operations_of(alias: Alias) -> tuple[Operation, ...]:
     return plan.operations(Ports(alias.ports, alias.hairpin), alias.addresses, alias.label)
 
 
@@ -97,7 +97,7 @@ def apply_hairpin(host: Host, op: Hairpin, journal: Journal) -> None:
 
 
 def apply_condition(host: Host, op: Condition, journal: Journal) -> None:
-    """Alone until the port is taken, too: nobody else may take it while it is bound, or bind it while it is taken."""
+    """Adds a condition under a lock that is kept until the port is added: nobody else can get the port in between."""
     _ensure(host, op.port.label, [], [op], journal)
     host.lock.lock_exclusive()
     if _other_holder(host, op.port) is None:
@@ -109,18 +109,18 @@ def apply_condition(host: Host, op: Condition, journal: Journal) -> None:
 
 
 def apply_port(host: Host, op: HostPort, journal: Journal) -> None:
-    """Raises OperationFailed naming who has the port already."""
+    """Adds the port. Raises OperationFailed with the container that has it already."""
     if op.mapping.host_ip == LOOPBACK6:
         reason = "out of reach, IPv6 has no route_localnet (give hostIP 127.0.0.1, or none)"
         host.warn(f"host port {op.mapping.text}: {reason}")
     _ensure(host, op.label, [], [], journal)
-    _take(host, op, journal)
+    _add_port(host, op, journal)
 
 
-def _take(host: Host, op: HostPort, journal: Journal) -> None:
-    place, element = _port_element(op)
-    journal.add(lambda: _put_back(host, op))
-    added = nft.add_element(place, element)
+def _add_port(host: Host, op: HostPort, journal: Journal) -> None:
+    set_ref, element = _port_element(op)
+    journal.add(lambda: _undo_port(host, op))
+    added = nft.add_element(set_ref, element)
     refusal = host.nft.change(added)
     if refusal is not None and refusal.errno == EEXIST:
         host.lock.lock_exclusive()  # to the end: of two that find the same holder dead, one would take the other's port
@@ -129,25 +129,25 @@ def _take(host: Host, op: HostPort, journal: Journal) -> None:
 
             portmap_standby.stand_by(host, host_port_map(op), element, journal)
             return
-        holder = host.nft.find(place, element)
-        refusal = host.nft.change(*([nft.delete_element(place, element)] if holder else []), added)
+        holder = host.nft.find(set_ref, element)
+        refusal = host.nft.change(*([nft.delete_element(set_ref, element)] if holder else []), added)
     if refusal is not None:
         raise refusal
 
 
-def _put_back(host: Host, op: HostPort) -> None:
-    """Meanwhile another attachment of the container may have come to stand by."""
+def _undo_port(host: Host, op: HostPort) -> None:
+    """Removes the port, or hands it over: another attachment of the container may stand by since."""
     host.nft.forget_standby()
-    _give_up(host, host_port_map(op), _port_element(op)[1])
+    _remove_port(host, host_port_map(op), _port_element(op)[1])
 
 
-def _give_up(host: Host, name: str, port: Element) -> bool:
-    """Removes a port, or hands it on where another attachment stands by; returns whether it was there."""
+def _remove_port(host: Host, name: str, port: Element) -> bool:
+    """Removes a port, or hands it over to an attachment that stands by; returns True if it existed."""
     if not host.nft.standby(name).get(port.key):
-        return host.nft.remove(PORTS[name], port)
+        return host.nft.remove(PORT_SETS[name], port)
     from cni.effects import portmap_standby
 
-    return portmap_standby.give_up(host, name, port)
+    return portmap_standby.remove_or_hand_over(host, name, port)
 
 
 def _stands_by(host: Host, name: str, port: Element, chain: str = "") -> bool:
@@ -157,58 +157,58 @@ def _stands_by(host: Host, name: str, port: Element, chain: str = "") -> bool:
 
 
 def _other_holder(host: Host, op: HostPort) -> Element | None:
-    """Returns the living attachment of the same container that holds the port; those that died give it up.
+    """Returns the living attachment of the same container that holds the port; the port of a dead holder is removed.
 
-    Raises OperationFailed where the port is another container's that lives.
+    Raises OperationFailed if the port belongs to another container that lives.
     """
-    place, element = _port_element(op)
-    while (holder := host.nft.find(place, element)) is not None and holder.label != op.label:
+    set_ref, element = _port_element(op)
+    while (holder := host.nft.find(set_ref, element)) is not None and holder.label != op.label:
         if _lives(host, holder):
             if same_container(holder.label, op.label):
                 return holder
-            raise _taken(op, holder.label)
-        _give_up(host, host_port_map(op), holder)
+            raise _in_use_error(op, holder.label)
+        _remove_port(host, host_port_map(op), holder)
     return None
 
 
 def _lives(host: Host, holder: Element) -> bool:
-    """A port whose container went without a DEL is free."""
+    """Returns True if the holder of a port lives; a port whose container is gone without a DEL is free."""
     target = holder.value[: len(holder.value) - PORT.size]
     return alive.holder_lives(host.rtnl, holder.label, target)
 
 
 def apply_overlap(host: Host, op: PortOverlap, journal: Journal) -> None:
-    """A port of all addresses and the same of one address would share what arrives there, which two containers cannot.
+    """Raises OperationFailed if another container has a port on one address that this one has on all, or vice versa.
 
-    Looked for when the own elements are there: of two that come together, at least one sees the other. Those of one
-    address are listed once, for all ports.
+    It is checked once the own elements exist: of two concurrent ADDs at least one sees the other. Ports of single
+    addresses are listed once, for all mappings.
     """
     name = f"hostip_hostports{op.ports[0].ip.family}"
     bound: dict[bytes, list[Element]] = {}
     if any(port.mapping.host_ip is None for port in op.ports):
-        for element in host.nft.elements(PORTS[name]):
+        for element in host.nft.elements(PORT_SETS[name]):
             bound.setdefault(element.key[-ENDING.size :], []).append(element)
     for port in op.ports:
         key = _key(port, any_address=True)
         if port.mapping.host_ip is None:
-            _refuse_others(host, port, name, bound.get(key, []))
+            _raise_if_held(host, port, name, bound.get(key, []))
         else:
             anywhere = f"hostports{port.ip.family}"
-            holder = host.nft.find(PORTS[anywhere], Element(key, "", ""))
-            _refuse_others(host, port, anywhere, [holder] if holder is not None else [])
+            holder = host.nft.find(PORT_SETS[anywhere], Element(key, "", ""))
+            _raise_if_held(host, port, anywhere, [holder] if holder is not None else [])
 
 
-def _refuse_others(host: Host, op: HostPort, name: str, others: list[Element]) -> None:
-    """Raises OperationFailed where one of these elements is another container's that lives."""
+def _raise_if_held(host: Host, op: HostPort, name: str, others: list[Element]) -> None:
+    """Raises OperationFailed if one of these elements belongs to another container that lives."""
     for other in others:
         if other.label == op.label or same_container(other.label, op.label):
             continue
         if _lives(host, other):
-            raise _taken(op, other.label)
-        _give_up(host, name, other)  # or a dead container would go on getting its share
+            raise _in_use_error(op, other.label)
+        _remove_port(host, name, other)  # or a dead container would go on getting its share
 
 
-def _taken(op: HostPort, label: str) -> OperationFailed:
+def _in_use_error(op: HostPort, label: str) -> OperationFailed:
     holder = label.split(" ", 3)[-1]
     return OperationFailed(
         f"host port {plan.host_port_key(op)} is taken by {holder} (NETWORK/CONTAINER/INTERFACE): choose another port,"
@@ -225,7 +225,7 @@ def release_condition(host: Host, op: Condition) -> None:
 
 
 def release_port(host: Host, op: HostPort) -> None:
-    _give_up(host, host_port_map(op), _port_element(op)[1])
+    _remove_port(host, host_port_map(op), _port_element(op)[1])
 
 
 def release_all(host: Host, is_stale: Callable[[str], bool]) -> None:
@@ -235,14 +235,14 @@ def release_all(host: Host, is_stale: Callable[[str], bool]) -> None:
     """
     targets: set[tuple[bytes, int]] = set()
     removed = False
-    for name in sorted(PORTS, key=lambda name: name not in STANDBY):
-        for element in host.nft.elements(PORTS[name]):
+    for name in sorted(PORT_SETS, key=lambda name: name not in STANDBY):
+        for element in host.nft.elements(PORT_SETS[name]):
             if not is_stale(element.label):
                 continue
             removed = True
             if name not in PORT_MAPS:
-                host.nft.remove(PORTS[name], element)
-            elif _give_up(host, name, element):
+                host.nft.remove(PORT_SETS[name], element)
+            elif _remove_port(host, name, element):
                 targets.update(_udp_target(element))
     conntrack.delete_mapped(host, targets)
     if removed:
@@ -252,7 +252,7 @@ def release_all(host: Host, is_stale: Callable[[str], bool]) -> None:
 
 
 def _udp_target(element: Element) -> list[tuple[bytes, int]]:
-    """Whose connections a port leads to, by its element alone: address and port of the host."""
+    """Returns the target of a UDP port, by its element: address of the container and port of the host."""
     ip, (protocol, port) = element.value[: -PORT.size], unpacked(ENDING, element.key[-ENDING.size :])
     return [(ip, port)] if protocol == PROTOCOLS["udp"] else []
 
@@ -277,8 +277,8 @@ def port_differs(host: Host, op: HostPort) -> str:
 
 
 def _element_differs(host: Host, where: tuple[SetRef, Element], what: str) -> str:
-    place, element = where
-    return "" if host.nft.find(place, element) == element else f"{what} is gone from table {INET}"
+    set_ref, element = where
+    return "" if host.nft.find(set_ref, element) == element else f"{what} is gone from table {INET}"
 
 
 EFFECTS = {

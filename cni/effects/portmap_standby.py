@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from errno import EEXIST
 
-from cni.effects.nft_socket import PORTS
+from cni.effects.nft_socket import PORT_SETS
 from cni.kernel import nft
 from cni.kernel.nft import Element
 from cni.plan.nftables import standby_map
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 def standby_element(name: str, port: Element, chain: str) -> tuple[SetRef, Element]:
     """Returns the element of a port that stands by, and its map."""
-    return PORTS[standby_map(name)], Element(port.key + port.value, chain, port.label, leaves=True)
+    return PORT_SETS[standby_map(name)], Element(port.key + port.value, chain, port.label, leaves=True)
 
 
 def stand_by(host: Host, name: str, port: Element, journal: Journal, chain: str = OPEN_PORTS) -> None:
     """Adds `port`, of the map `name`, to those that stand by. Once for each attachment: the first chain counts."""
-    place, element = standby_element(name, port, chain)
-    journal.add(lambda: host.nft.remove(place, element))
-    refusal = host.nft.change(nft.add_element(place, element))
+    set_ref, element = standby_element(name, port, chain)
+    journal.add(lambda: host.nft.remove(set_ref, element))
+    refusal = host.nft.change(nft.add_element(set_ref, element))
     if refusal is not None and refusal.errno != EEXIST:
         raise refusal
 
 
 def stands_by(host: Host, name: str, port: Element, chain: str = "") -> bool:
     """Returns whether `port` stands by while its container holds the port; with `chain`, also under this condition."""
-    place, element = standby_element(name, port, chain)
-    standing_by, holder = host.nft.find(place, element), host.nft.find(PORTS[name], port)
+    set_ref, element = standby_element(name, port, chain)
+    standing_by, holder = host.nft.find(set_ref, element), host.nft.find(PORT_SETS[name], port)
     return (
         standing_by is not None
         and standing_by.label == port.label
@@ -49,19 +49,19 @@ def stands_by(host: Host, name: str, port: Element, chain: str = "") -> bool:
     )
 
 
-def give_up(host: Host, name: str, port: Element) -> bool:
+def remove_or_hand_over(host: Host, name: str, port: Element) -> bool:
     """Removes `port` from the map, or hands it to the container's next attachment; and from those that stand by.
 
     Absence is success. Returns whether `port` was in the map.
     """
     standing_by = host.nft.standby(name)[port.key]
-    holder = host.nft.find(PORTS[name], port)
+    holder = host.nft.find(PORT_SETS[name], port)
     if holder is None or holder.label != port.label:
         host.nft.remove(*standby_element(name, port, ""))
         return False
     heirs = [other for other in standing_by if other.label != port.label and same_container(other.label, port.label)]
     if not heirs:
-        return host.nft.remove(PORTS[name], port)
+        return host.nft.remove(PORT_SETS[name], port)
     _hand_over(host, name, port, heirs[0])
     standing_by.remove(heirs[0])
     return True
@@ -69,11 +69,11 @@ def give_up(host: Host, name: str, port: Element) -> bool:
 
 def _hand_over(host: Host, name: str, port: Element, heir: Element) -> None:
     """In one transaction, the condition included: no packet finds the port closed, or open to whom it is not."""
-    target, conditions = heir.key[len(port.key) :], PORTS[f"condition_{name}"]
+    target, conditions = heir.key[len(port.key) :], PORT_SETS[f"condition_{name}"]
     messages = [
-        nft.delete_element(PORTS[name], port),
-        nft.add_element(PORTS[name], Element(port.key, "", heir.label, target)),
-        nft.delete_element(PORTS[standby_map(name)], heir),
+        nft.delete_element(PORT_SETS[name], port),
+        nft.add_element(PORT_SETS[name], Element(port.key, "", heir.label, target)),
+        nft.delete_element(PORT_SETS[standby_map(name)], heir),
     ]
     if host.nft.find(conditions, port) is not None:
         messages.append(nft.delete_element(conditions, port))

@@ -13,7 +13,7 @@ from errno import EEXIST, EINVAL, ENOENT, ENOTSUP
 
 from cni.config.portmap import MARK_BIT
 from cni.effects import Effect
-from cni.effects.nft_socket import PORTS, Nft
+from cni.effects.nft_socket import PORT_SETS, Nft
 from cni.kernel import sysctl
 from cni.kernel.netlink import NLM_F_ACK, NetlinkError
 from cni.plan.portmap import LoopbackRouting, route_localnet
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cni.kernel.rtnl_parse import Link
 
 IPV4 = 4
-HAIRPINS = PORTS["hairpin4"]  # an element for each container whose ports 127.0.0.1 may reach
+HAIRPINS = PORT_SETS["hairpin4"]  # an element for each container whose ports 127.0.0.1 may reach
 DEFAULT = route_localnet("default")  # of interfaces that are made from now on
 LACKING = (ENOENT, EINVAL, ENOTSUP)  # no cls_bpf or ingress in the kernel, or the place is another's
 

@@ -102,13 +102,13 @@ def _key(element: Element) -> bytes:
     return nest(NFTA_ELEM_KEY, attribute(NFTA_DATA_VALUE, element.key), flag=NLA_F_NESTED)
 
 
-def _list(place: SetRef, *elements: bytes) -> bytes:
-    payload = text(NFTA_LIST_TABLE, place.table) + text(NFTA_LIST_SET, place.name)
+def _list(set_ref: SetRef, *elements: bytes) -> bytes:
+    payload = text(NFTA_LIST_TABLE, set_ref.table) + text(NFTA_LIST_SET, set_ref.name)
     listed = [nest(NFTA_LIST_ELEM, element, flag=NLA_F_NESTED) for element in elements]
     return payload + (nest(NFTA_LIST_ELEMENTS, *listed, flag=NLA_F_NESTED) if listed else b"")
 
 
-def add_element(place: SetRef, element: Element) -> Message:
+def add_element(set_ref: SetRef, element: Element) -> Message:
     """NetlinkError with EEXIST where the key is taken, with ENOENT where table, map or chain is missing."""
     parts = _key(element)
     if element.chain:
@@ -120,20 +120,20 @@ def add_element(place: SetRef, element: Element) -> Message:
     comment = element.label.encode() + b"\0"
     parts += attribute(NFTA_ELEM_USERDATA, bytes([UDATA_COMMENT, len(comment)]) + comment)
     flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK
-    return message(NFT_MSG_NEWSETELEM, flags, place.family, _list(place, parts))
+    return message(NFT_MSG_NEWSETELEM, flags, set_ref.family, _list(set_ref, parts))
 
 
-def delete_element(place: SetRef, element: Element) -> Message:
-    return message(NFT_MSG_DELSETELEM, NLM_F_ACK, place.family, _list(place, _key(element)))
+def delete_element(set_ref: SetRef, element: Element) -> Message:
+    return message(NFT_MSG_DELSETELEM, NLM_F_ACK, set_ref.family, _list(set_ref, _key(element)))
 
 
-def get_element(place: SetRef, element: Element) -> Message:
+def get_element(set_ref: SetRef, element: Element) -> Message:
     """NetlinkError with ENOENT where the key is not there."""
-    return message(NFT_MSG_GETSETELEM, 0, place.family, _list(place, _key(element)))
+    return message(NFT_MSG_GETSETELEM, 0, set_ref.family, _list(set_ref, _key(element)))
 
 
-def all_elements(place: SetRef) -> tuple[int, bytes]:
-    kind, _, payload = message(NFT_MSG_GETSETELEM, 0, place.family, _list(place))
+def all_elements(set_ref: SetRef) -> tuple[int, bytes]:
+    kind, _, payload = message(NFT_MSG_GETSETELEM, 0, set_ref.family, _list(set_ref))
     return kind, payload
 
 

@@ -128,11 +128,11 @@ def add_chain(family: int, table: str, chain: Chain) -> Message:
     return message(NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_ACK, family, payload)
 
 
-def add_intervals(place: SetRef, spans: Iterable[tuple[bytes, bytes]], set_id: int = 0) -> Message:
+def add_intervals(set_ref: SetRef, spans: Iterable[tuple[bytes, bytes]], set_id: int = 0) -> Message:
     """Adds all keys from the first to the last of each span to an interval set, which is empty. Spans may overlap."""
     elements = _interval_elements(spans)
     return message(
-        nft.NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, place.family, _element_list(place, elements, set_id)
+        nft.NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, set_ref.family, _element_list(set_ref, elements, set_id)
     )
 
 
@@ -140,17 +140,17 @@ def get_table(family: int, name: str) -> Message:
     return message(NFT_MSG_GETTABLE, 0, family, text(NFTA_TABLE_NAME, name))
 
 
-def get_set(place: SetRef) -> Message:
-    payload = text(NFTA_SET_TABLE, place.table) + text(NFTA_SET_NAME, place.name)
-    return message(NFT_MSG_GETSET, 0, place.family, payload)
+def get_set(set_ref: SetRef) -> Message:
+    payload = text(NFTA_SET_TABLE, set_ref.table) + text(NFTA_SET_NAME, set_ref.name)
+    return message(NFT_MSG_GETSET, 0, set_ref.family, payload)
 
 
-def delete_set(place: SetRef) -> Message:
-    payload = text(NFTA_SET_TABLE, place.table) + text(NFTA_SET_NAME, place.name)
-    return message(NFT_MSG_DELSET, NLM_F_ACK, place.family, payload)
+def delete_set(set_ref: SetRef) -> Message:
+    payload = text(NFTA_SET_TABLE, set_ref.table) + text(NFTA_SET_NAME, set_ref.name)
+    return message(NFT_MSG_DELSET, NLM_F_ACK, set_ref.family, payload)
 
 
-def add_set(place: SetRef, named: NamedSet, set_id: int) -> Message:
+def add_set(set_ref: SetRef, named: NamedSet, set_id: int) -> Message:
     keys = types_of(named.key)
     flags = (NFT_SET_MAP if named.data else 0) | (NFT_SET_INTERVAL if named.interval else 0)
     data = b""
@@ -164,11 +164,11 @@ def add_set(place: SetRef, named: NamedSet, set_id: int) -> Message:
         orders.append((UDATA_DATA_ORDER, 0 if named.data == "verdict" else _order(types_of(named.data))))
     if len(keys) > 1 and named.interval:
         flags |= NFT_SET_CONCAT
-    return _new_set(place, keys, flags, data, orders, set_id, size=0)
+    return _new_set(set_ref, keys, flags, data, orders, set_id, size=0)
 
 
 def _new_set(
-    place: SetRef,
+    set_ref: SetRef,
     keys: list[Type],
     flags: int,
     data: bytes,
@@ -176,7 +176,7 @@ def _new_set(
     set_id: int,
     size: int,
 ) -> Message:
-    names = text(NFTA_SET_TABLE, place.table) + text(NFTA_SET_NAME, place.name)
+    names = text(NFTA_SET_TABLE, set_ref.table) + text(NFTA_SET_NAME, set_ref.name)
     key = be32(NFTA_SET_KEY_TYPE, number_of(keys)) + be32(NFTA_SET_KEY_LEN, _length(keys))
     described = be32(NFTA_SET_DESC_SIZE, size) if size else b""
     if flags & NFT_SET_CONCAT:
@@ -186,7 +186,7 @@ def _new_set(
     udata = b"".join([bytes([kind, U32.size]) + U32.pack(order) for kind, order in orders])
     payload = names + be32(NFTA_SET_FLAGS, flags) + key + data + desc + be32(NFTA_SET_ID, set_id)
     payload += attribute(NFTA_SET_USERDATA, udata)
-    return message(NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_ACK, place.family, payload)
+    return message(NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_ACK, set_ref.family, payload)
 
 
 def _length(types: list[Type]) -> int:
@@ -200,8 +200,8 @@ def _order(types: list[Type]) -> int:
     return HOST_ORDER if types[0].native or types[0] is TYPES["ifname"] else NETWORK_ORDER
 
 
-def _element_list(place: SetRef, elements: list[bytes], set_id: int) -> bytes:
-    names = text(nft.NFTA_LIST_TABLE, place.table) + text(nft.NFTA_LIST_SET, place.name)
+def _element_list(set_ref: SetRef, elements: list[bytes], set_id: int) -> bytes:
+    names = text(nft.NFTA_LIST_TABLE, set_ref.table) + text(nft.NFTA_LIST_SET, set_ref.name)
     identity = be32(NFTA_LIST_SET_ID, set_id) if set_id else b""
     listed = [nest(nft.NFTA_LIST_ELEM, element, flag=NLA_F_NESTED) for element in elements]
     return names + identity + nest(nft.NFTA_LIST_ELEMENTS, *listed, flag=NLA_F_NESTED)
@@ -255,8 +255,8 @@ class _Builder:
         self._add(add_table(self._family, table.name), f"table {table.title}")
         for named in table.sets:
             self._sets += 1
-            place = nft.SetRef(self._family, table.name, named.name)
-            self._add(add_set(place, named, self._sets), f"{named.kind} {table.title} {named.name}")
+            set_ref = nft.SetRef(self._family, table.name, named.name)
+            self._add(add_set(set_ref, named, self._sets), f"{named.kind} {table.title} {named.name}")
         for chain in table.chains:
             added = add_chain(self._family, table.name, chain)
             self._add(added, f"chain {table.title} {chain.name}", chain=chain)
@@ -287,7 +287,7 @@ class _Builder:
     def _add_anonymous(self, fields: list[Field], elements: AnonymousSet, title: str, rule: Rule) -> bytes:
         """Adds the set with its elements; returns the attributes by which a lookup names it."""
         self._sets += 1
-        place, types = nft.SetRef(self._family, self._name, ANONYMOUS), [TYPES[field.type] for field in fields]
+        set_ref, types = nft.SetRef(self._family, self._name, ANONYMOUS), [TYPES[field.type] for field in fields]
         flags = NFT_SET_ANONYMOUS | NFT_SET_CONSTANT
         listed, size = [], len(elements.elements)
         if len(fields) > 1:
@@ -301,7 +301,7 @@ class _Builder:
             else:
                 listed = [_key(first) for first, _ in dict.fromkeys(spans)]
         orders = [(UDATA_KEY_ORDER, _order(types))]
-        self._add(_new_set(place, types, flags, b"", orders, self._sets, size), title, rule)
-        payload = _element_list(place, listed, self._sets)
+        self._add(_new_set(set_ref, types, flags, b"", orders, self._sets, size), title, rule)
+        payload = _element_list(set_ref, listed, self._sets)
         self._add(message(nft.NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, self._family, payload), title, rule)
         return text(NFTA_LOOKUP_SET, ANONYMOUS) + be32(NFTA_LOOKUP_SET_ID, self._sets)

@@ -29,22 +29,22 @@ if TYPE_CHECKING:
 AT_A_TIME = 1000  # keys in one message: the length of a list has 16 bits, and a key takes up to 28 bytes
 
 
-def add_keys(place: SetRef, keys: Iterable[bytes]) -> Message:
+def add_keys(set_ref: SetRef, keys: Iterable[bytes]) -> Message:
     """Adds keys; existing ones are kept. The kernel answers NetlinkError (ENOENT) if the set is missing."""
-    return message(NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, place.family, _list(place, keys))
+    return message(NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, set_ref.family, _list(set_ref, keys))
 
 
-def delete_keys(place: SetRef, keys: Iterable[bytes]) -> Message:
+def delete_keys(set_ref: SetRef, keys: Iterable[bytes]) -> Message:
     """Deletes keys. The kernel answers NetlinkError (ENOENT) if one of them is missing."""
-    return message(NFT_MSG_DELSETELEM, NLM_F_ACK, place.family, _list(place, keys))
+    return message(NFT_MSG_DELSETELEM, NLM_F_ACK, set_ref.family, _list(set_ref, keys))
 
 
-def _list(place: SetRef, keys: Iterable[bytes]) -> bytes:
+def _list(set_ref: SetRef, keys: Iterable[bytes]) -> bytes:
     listed = [
         nest(NFTA_LIST_ELEM, nest(NFTA_ELEM_KEY, attribute(NFTA_DATA_VALUE, key), flag=NLA_F_NESTED), flag=NLA_F_NESTED)
         for key in keys
     ]
-    names = text(NFTA_LIST_TABLE, place.table) + text(NFTA_LIST_SET, place.name)
+    names = text(NFTA_LIST_TABLE, set_ref.table) + text(NFTA_LIST_SET, set_ref.name)
     return names + nest(NFTA_LIST_ELEMENTS, *listed, flag=NLA_F_NESTED)
 
 

@@ -179,12 +179,12 @@ def delete_neighbour(ifindex: int, ip: IP, mac: bytes) -> Message:
     return RTM_DELNEIGH, 0, _neighbour(address_family(ip.family), ifindex, 0, ip, mac)
 
 
-def set_forwarding(ifindex: int, ip: IP, mac: bytes) -> Message:
+def set_fdb_entry(ifindex: int, ip: IP, mac: bytes) -> Message:
     """Sets the FDB entry: frames for the MAC address are sent to this VTEP alone."""
     return RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, _neighbour(AF_BRIDGE, ifindex, NTF_SELF, ip, mac)
 
 
-def delete_forwarding(ifindex: int, ip: IP, mac: bytes) -> Message:
+def delete_fdb_entry(ifindex: int, ip: IP, mac: bytes) -> Message:
     return RTM_DELNEIGH, 0, _neighbour(AF_BRIDGE, ifindex, NTF_SELF, ip, mac)
 
 
@@ -200,7 +200,7 @@ def neighbours_of(ifindex: int, family: int) -> tuple[int, bytes]:
     return RTM_GETNEIGH, NDMSG.pack(address_family(family), 0, 0, 0, 0) + u32(NDA_IFINDEX, ifindex)
 
 
-def forwarding_of(ifindex: int) -> tuple[int, bytes]:
+def fdb_of(ifindex: int) -> tuple[int, bytes]:
     """Returns a dump of one device's FDB; the kernel filters (net/core/rtnetlink.c, rtnl_fdb_dump)."""
     return RTM_GETNEIGH, NDMSG.pack(AF_BRIDGE, ifindex, 0, 0, 0)
 

@@ -51,7 +51,7 @@ class UnmappedFlows(Record):
     ip: IP
 
     def describe(self) -> str:
-        return _forgetting(self.mappings)
+        return _conntrack_command(self.mappings)
 
 
 class MappedFlows(Record):
@@ -61,10 +61,10 @@ class MappedFlows(Record):
     ip: IP
 
     def describe(self) -> str:
-        return f"at DEL: {_forgetting(self.mappings)} --reply-src {self.ip.text}"
+        return f"at DEL: {_conntrack_command(self.mappings)} --reply-src {self.ip.text}"
 
 
-def _forgetting(mappings: tuple[PortMapping, ...]) -> str:
+def _conntrack_command(mappings: tuple[PortMapping, ...]) -> str:
     return f"conntrack -D -p udp --orig-port-dst {','.join([str(mapping.host_port) for mapping in mappings])}"
 
 

@@ -66,18 +66,18 @@ def prepare(call: Call, conf: NetConf, lease: Result) -> Plan:
     facts = _facts(call.host, conf)
     names = names_of(owner, conf.mac, lease)
     if call.request.command == "CHECK":
-        conf, facts, names = _as_answered(call, lease, conf, facts, names)
+        conf, facts, names = _from_result(call, lease, conf, facts, names)
     return plan_attachment(Attachment(owner, call.request.netns, conf, facts, names, lease))
 
 
-def _as_answered(
+def _from_result(
     call: Call, previous: Result, conf: NetConf, facts: Facts, names: Names
 ) -> tuple[NetConf, Facts, Names]:
     """Returns the three as ADD's result and the kernel have them: a chained plugin may have changed the MTU."""
     owner, netns = owner_of(call), call.request.netns
-    names = _answered_names(previous, owner, conf, names, netns)
+    names = _names_in_result(previous, owner, conf, names, netns)
     if conf.mtu:
-        conf = conf._replace(mtu=_answered_mtu(previous, owner, netns))
+        conf = conf._replace(mtu=_mtu_in_result(previous, owner, netns))
     if conf.mac_spoof_check and (own := find_own(call.host, owner)) is not None:
         names = names._replace(guarded_mac=parse_alias(own.alias).guarded or b"")
     if names.host_interface != owner.host_interface:
@@ -136,7 +136,7 @@ def delete(call: Call) -> None:
     if own is None:  # else deleting the host's end deletes the container's
         open_if_there(host, request)
     group = own.group if own is not None else 0
-    conf = _as_attached(conf, alias, group)
+    conf = _with_alias(conf, alias, group)
     addresses = alias.addresses
     if conf.ip_masq or conf.mac_spoof_check or conf.ports.mappings:
         addresses = addresses or _leased(request, config, ipam)
@@ -194,7 +194,7 @@ def status(call: Call) -> None:
         from cni.config.firewall import families_of
         from cni.effects import forward_audit
 
-        forward_audit.refuse_drops(call.host, families_of(call.config), _arrival(conf))
+        forward_audit.refuse_drops(call.host, families_of(call.config), _incoming_interface(conf))
     ipam.status(call.config, alive_in(call.config.name))
 
 
@@ -230,14 +230,14 @@ def _facts(host: Host, conf: NetConf) -> Facts:
     return Facts(node_identity(), mac, has_ipv6())
 
 
-def _arrival(conf: NetConf) -> str:
+def _incoming_interface(conf: NetConf) -> str:
     """Returns the interface by which the host receives containers' packets; a pattern if each has its own (routed)."""
     if conf.routed:
         return f"{host_interface_of('')}*"
     return f"{conf.bridge}.{conf.vlan}" if conf.vlan else conf.bridge
 
 
-def _answered_names(previous: Result, owner: Owner, conf: NetConf, names: Names, netns: str) -> Names:
+def _names_in_result(previous: Result, owner: Owner, conf: NetConf, names: Names, netns: str) -> Names:
     """Returns the names in ADD's result: a third-party plugin chooses others, a chained one adds interfaces after them.
 
     Raises InvalidConfig.
@@ -251,7 +251,7 @@ def _answered_names(previous: Result, owner: Owner, conf: NetConf, names: Names,
     return names
 
 
-def _answered_mtu(previous: Result, owner: Owner, netns: str) -> int:
+def _mtu_in_result(previous: Result, owner: Owner, netns: str) -> int:
     """Returns the MTU of the container's interface after the whole chain; 0 if the result's version has none."""
     return next((each.mtu for each in previous.interfaces if (each.name, each.sandbox) == (owner.ifname, netns)), 0)
 
@@ -275,7 +275,7 @@ def _release_stray(call: Call, owner: Owner, conf: NetConf, addresses: tuple[Net
     stray.release(call.host, owner.ifname, traces)
 
 
-def _as_attached(conf: NetConf, alias: Alias, group: int) -> NetConf:
+def _with_alias(conf: NetConf, alias: Alias, group: int) -> NetConf:
     """Returns the configuration as ADD had it, from the alias; without an interface, all that may have been made."""
     # An ADD that was killed may have left an ifb; in the interface's group it is deleted with it.
     ifb_alone = conf.bandwidth_requested and not alias.label and group < GROUPS

@@ -384,7 +384,7 @@ def refused(family: int) -> tuple[list[str], int]:
             rtnl_overlay.delete_route(bad, unreachable, index, 0),
             rtnl_overlay.delete_neighbour(index, unreachable, MAC),
         ]
-        gone.append(rtnl_overlay.delete_forwarding(route.ifindex(NAMES[family]), unreachable, MAC))
+        gone.append(rtnl_overlay.delete_fdb_entry(route.ifindex(NAMES[family]), unreachable, MAC))
         failed = routes.apply(route, [*messages, *gone])
         installed = routes.read_forwarding_state(route, family, 0, NETWORKS).routes
         return failed, len([net for net in installed if net in nets])
@@ -413,7 +413,7 @@ def add_neighbour(route: RtnlSocket, index: int) -> None:
 
 
 def add_place(route: RtnlSocket, index: int) -> None:
-    route.request(*rtnl_overlay.set_forwarding(index, parse_ip("192.0.2.9"), parse_mac("0a:00:00:00:00:09")))
+    route.request(*rtnl_overlay.set_fdb_entry(index, parse_ip("192.0.2.9"), parse_mac("0a:00:00:00:00:09")))
 
 
 @pytest.mark.parametrize(("change", "echoes"), [(add_route, 0), (add_neighbour, 0), (add_place, 1)])

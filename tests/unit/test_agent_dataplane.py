@@ -31,8 +31,8 @@ class Kernel:
     """A model of the kernel: each message replaces or deletes one entry."""
 
     def __init__(self, start: ForwardingState) -> None:
-        self.tables = ForwardingState()
-        self.tables.replace(self.tables, start)
+        self.state = ForwardingState()
+        self.state.replace(self.state, start)
 
     def take(self, message: Message) -> None:
         kind, flags, payload = message
@@ -50,20 +50,20 @@ class Kernel:
         assert route.gw is not None
         if kind == rtnl.RTM_NEWROUTE:
             assert route.protocol == PROTOCOL
-            self.tables.routes[route.dst] = NextHop(route.gw, route.ifindex, route.on_link)
+            self.state.routes[route.dst] = NextHop(route.gw, route.ifindex, route.on_link)
             return
-        current = self.tables.routes[route.dst]
+        current = self.state.routes[route.dst]
         if (current.gw, current.ifindex) == (route.gw, route.ifindex):
-            del self.tables.routes[route.dst]
+            del self.state.routes[route.dst]
 
     def _take_neighbour(self, kind: int, payload: bytes) -> None:
         entry = rtnl_overlay.parse_neighbour(payload)
         assert entry is not None
         assert (entry.ifindex, entry.permanent) == (DEVICE, True)
         if kind == rtnl_overlay.RTM_NEWNEIGH:
-            self.tables.neighbours[entry.ip] = entry.mac
+            self.state.neighbours[entry.ip] = entry.mac
         else:
-            del self.tables.neighbours[entry.ip]
+            del self.state.neighbours[entry.ip]
 
     def _take_forwarding(self, kind: int, payload: bytes) -> None:
         """A unicast address has one place at most (drivers/net/vxlan, vxlan_fdb_update_existing)."""
@@ -71,15 +71,15 @@ class Kernel:
         assert entry is not None
         assert (entry.ifindex, entry.permanent) == (DEVICE, True)
         if kind == rtnl_overlay.RTM_DELNEIGH:
-            self.tables.forwarding.remove((entry.mac, entry.ip))
+            self.state.fdb.remove((entry.mac, entry.ip))
             return
         assert any(entry.mac)
-        self.tables.forwarding = {one for one in self.tables.forwarding if one[0] != entry.mac}
-        self.tables.forwarding.add((entry.mac, entry.ip))
+        self.state.fdb = {one for one in self.state.fdb if one[0] != entry.mac}
+        self.state.fdb.add((entry.mac, entry.ip))
 
 
 def same(one: ForwardingState, other: ForwardingState) -> bool:
-    return (one.routes, one.neighbours, one.forwarding) == (other.routes, other.neighbours, other.forwarding)
+    return (one.routes, one.neighbours, one.fdb) == (other.routes, other.neighbours, other.fdb)
 
 
 def made(actual: ForwardingState, wanted: ForwardingState, links: Links = FAR) -> ForwardingState:
@@ -87,37 +87,37 @@ def made(actual: ForwardingState, wanted: ForwardingState, links: Links = FAR) -
     kernel = Kernel(actual)
     for message in changes(actual, wanted, links):
         kernel.take(message)
-    return kernel.tables
+    return kernel.state
 
 
 def test_a_subnet_behind_the_tunnel_has_the_three_entries_of_flannel() -> None:
-    tables = forwarding_state([endpoint("10.5.2.0/24", "192.0.2.2")], FAR)
+    state = forwarding_state([endpoint("10.5.2.0/24", "192.0.2.2")], FAR)
     first, mac = parse_ip("10.5.2.0"), parse_mac("0a:00:00:00:00:02")
-    assert tables.routes == {parse_net("10.5.2.0/24"): NextHop(first, DEVICE, on_link=True)}
-    assert tables.neighbours == {first: mac}
-    assert tables.forwarding == {(mac, parse_ip("192.0.2.2"))}
-    assert tables.unreachable == []
+    assert state.routes == {parse_net("10.5.2.0/24"): NextHop(first, DEVICE, on_link=True)}
+    assert state.neighbours == {first: mac}
+    assert state.fdb == {(mac, parse_ip("192.0.2.2"))}
+    assert state.unreachable == []
 
 
 def test_a_subnet_on_the_same_wire_has_a_route_alone() -> None:
     for links, mac in ((MIXED, "02"), (WIRE_ALONE, "")):
-        tables = forwarding_state([endpoint("10.5.2.0/24", "192.0.2.2", mac)], links)
-        assert tables.routes == {parse_net("10.5.2.0/24"): NextHop(parse_ip("192.0.2.2"), WIRE, on_link=False)}
-        assert (tables.neighbours, tables.forwarding, tables.unreachable) == ({}, set(), [])
+        state = forwarding_state([endpoint("10.5.2.0/24", "192.0.2.2", mac)], links)
+        assert state.routes == {parse_net("10.5.2.0/24"): NextHop(parse_ip("192.0.2.2"), WIRE, on_link=False)}
+        assert (state.neighbours, state.fdb, state.unreachable) == ({}, set(), [])
 
 
 def test_without_a_tunnel_what_is_on_no_wire_is_told_and_left_out() -> None:
     unreachable = endpoint("10.5.2.0/24", "198.51.100.2", "")
-    tables = forwarding_state([unreachable], WIRE_ALONE)
-    assert tables.unreachable == [unreachable]
-    assert same(tables, ForwardingState())
+    state = forwarding_state([unreachable], WIRE_ALONE)
+    assert state.unreachable == [unreachable]
+    assert same(state, ForwardingState())
 
 
 def test_where_all_is_as_it_should_be_nothing_is_sent() -> None:
-    tables = forwarding_state(
+    state = forwarding_state(
         [endpoint("10.5.2.0/24", "192.0.2.2"), endpoint("10.5.3.0/24", "198.51.100.3", "03")], MIXED
     )
-    assert changes(tables, tables, MIXED) == []
+    assert changes(state, state, MIXED) == []
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_nothing_is_flooded() -> None:
     """Frames whose address is not known go to the places of the null address."""
     wanted = forwarding_state([endpoint("10.5.2.0/24", "192.0.2.2")], FAR)
     actual = forwarding_state([endpoint("10.5.2.0/24", "192.0.2.2")], FAR)
-    actual.forwarding |= {(bytes(6), parse_ip("192.0.2.2")), (bytes(6), parse_ip("192.0.2.9"))}
+    actual.fdb |= {(bytes(6), parse_ip("192.0.2.2")), (bytes(6), parse_ip("192.0.2.9"))}
     assert same(made(actual, wanted), wanted)
 
 
@@ -183,15 +183,15 @@ def test_a_route_is_deleted_whoever_made_it() -> None:
 
 def any_actual(dice: random.Random, family: int) -> ForwardingState:
     """Returns a random state of the kernel, also such as nobody has configured on purpose."""
-    tables = ForwardingState()
+    state = ForwardingState()
     for _ in range(dice.randrange(12)):
         gw, index = any_ip(dice, family), dice.choice((DEVICE, WIRE, 99))
-        tables.routes[Net(any_ip(dice, family), dice.choice((24, 25)))] = NextHop(gw, index, dice.random() < 0.5)
-        tables.neighbours[any_ip(dice, family)] = any_mac(dice)
-        tables.forwarding.add((bytes(6), any_ip(dice, family)))
+        state.routes[Net(any_ip(dice, family), dice.choice((24, 25)))] = NextHop(gw, index, dice.random() < 0.5)
+        state.neighbours[any_ip(dice, family)] = any_mac(dice)
+        state.fdb.add((bytes(6), any_ip(dice, family)))
     macs = {any_mac(dice) for _ in range(dice.randrange(8))}
-    tables.forwarding |= {(mac, any_ip(dice, family)) for mac in macs}
-    return tables
+    state.fdb |= {(mac, any_ip(dice, family)) for mac in macs}
+    return state
 
 
 def any_ip(dice: random.Random, family: int) -> IP:
@@ -229,24 +229,24 @@ def test_whatever_is_there_the_changes_make_it_what_is_wanted(seed: int, family:
         kernel = Kernel(actual)
         for message in changes(actual, wanted, links):
             kernel.take(message)
-            assert message[0] != rtnl.RTM_NEWROUTE or is_complete(kernel.tables, message[2])
-        assert same(kernel.tables, wanted)
-        assert changes(kernel.tables, wanted, links) == []
+            assert message[0] != rtnl.RTM_NEWROUTE or is_complete(kernel.state, message[2])
+        assert same(kernel.state, wanted)
+        assert changes(kernel.state, wanted, links) == []
 
 
-def is_complete(tables: ForwardingState, payload: bytes) -> bool:
+def is_complete(state: ForwardingState, payload: bytes) -> bool:
     """A route into the tunnel leads to a neighbour whose place is known."""
     route = rtnl_overlay.parse_kernel_route(payload)
     assert route.gw is not None
-    mac = tables.neighbours.get(route.gw)
-    return route.ifindex != DEVICE or any(one == mac for one, _ in tables.forwarding)
+    mac = state.neighbours.get(route.gw)
+    return route.ifindex != DEVICE or any(one == mac for one, _ in state.fdb)
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_tables_that_follow_changes_are_those_of_all_peers(seed: int) -> None:
     dice = random.Random(seed)
     endpoints: dict[int, Endpoint] = {}
-    tables = ForwardingState()
+    state = ForwardingState()
     for _ in range(40):
         numbers = dice.sample(range(6), dice.randrange(1, 4))
         before = [endpoints.pop(number) for number in numbers if number in endpoints]
@@ -255,8 +255,8 @@ def test_tables_that_follow_changes_are_those_of_all_peers(seed: int) -> None:
                 ip = f"{dice.choice(('192.0.2', '198.51.100'))}.{number + 1}"
                 endpoints[number] = endpoint(f"10.5.{number}.0/24", ip, f"{dice.randrange(2)}{number}")
         after = [endpoints[number] for number in numbers if number in endpoints]
-        tables.replace(forwarding_state(before, MIXED), forwarding_state(after, MIXED))
-        assert same(tables, forwarding_state(endpoints.values(), MIXED))
+        state.replace(forwarding_state(before, MIXED), forwarding_state(after, MIXED))
+        assert same(state, forwarding_state(endpoints.values(), MIXED))
 
 
 def test_of_several_ways_out_the_longest_prefix_decides_who_is_near() -> None:

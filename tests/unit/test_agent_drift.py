@@ -34,7 +34,7 @@ def drift() -> Drift:
         WIRE: parse_link_state(link(WIRE, "eth0", PEER_MAC, 1500), (parse_net("192.0.2.1/24"),)),
     }
     drift.devices = {DEVICE: 4}
-    drift.tables = {4: forwarding_state([Endpoint(NET, VTEP, PEER_MAC)], Links(DEVICE, ()))}
+    drift.desired = {4: forwarding_state([Endpoint(NET, VTEP, PEER_MAC)], Links(DEVICE, ()))}
     return drift
 
 
@@ -142,7 +142,7 @@ def test_routes_disturb_where_they_are_not_as_wanted(
     assert bool(drift.disturbed(kind, payload)) is disturbs
 
 
-NEIGHBOUR, PLACE = rtnl_overlay.set_neighbour, rtnl_overlay.set_forwarding
+NEIGHBOUR, PLACE = rtnl_overlay.set_neighbour, rtnl_overlay.set_fdb_entry
 
 
 @pytest.mark.parametrize(
@@ -283,14 +283,14 @@ def test_a_local_network_among_the_pods_networks_disturbs_on_any_interface(
 
 
 def test_with_direct_routes_every_network_of_the_node_disturbs_but_those_of_containers(drift: Drift) -> None:
-    drift.directs = True
+    drift.routes_directly = True
     assert drift.disturbed(rtnl.RTM_NEWROUTE, connected("172.16.0.0/16")) == "172.16.0.0/16 came or went"
     assert drift.disturbed(rtnl.RTM_NEWROUTE, connected("10.5.1.7/32")) == ""
 
 
 def test_a_link_whose_network_matters_disturbs_as_it_goes_down_or_away(drift: Drift) -> None:
     """The kernel does not tell of the IPv4 routes that go with it."""
-    drift.beside = frozenset([OTHER])
+    drift.other_links = frozenset([OTHER])
     assert drift.disturbed(rtnl.RTM_NEWLINK, link(OTHER, "cni0")) == ""
     assert drift.disturbed(rtnl.RTM_NEWLINK, link(OTHER, "cni0", up=False)) == "a network of this node went"
     assert drift.disturbed(rtnl.RTM_DELLINK, link(OTHER, "cni0")) == "a network of this node went"
@@ -319,7 +319,7 @@ def test_a_route_of_others_to_a_peers_subnet_disturbs_if_it_wins(
 def test_in_ipv6_the_priority_of_the_agents_routes_is_1024(drift: Drift, priority: int, *, disturbs: bool) -> None:
     net = parse_net("fd00:5:0:2::/64")
     drift.devices = {DEVICE: 6}
-    drift.tables = {6: forwarding_state([Endpoint(net, parse_ip("2001:db8::2"), PEER_MAC)], Links(DEVICE, ()))}
+    drift.desired = {6: forwarding_state([Endpoint(net, parse_ip("2001:db8::2"), PEER_MAC)], Links(DEVICE, ()))}
     theirs = prioritized(priority, dst=net, gw=parse_ip("fe80::9"), ifindex=WIRE, protocol=3, on_link=False)
     assert bool(drift.disturbed(rtnl.RTM_NEWROUTE, theirs)) is disturbs
     ours = prioritized(1024, dst=net, gw=net.ip)
@@ -328,5 +328,5 @@ def test_in_ipv6_the_priority_of_the_agents_routes_is_1024(drift: Drift, priorit
 
 
 def test_while_a_link_of_others_is_waited_for_any_that_goes_disturbs(drift: Drift) -> None:
-    drift.waits = True
+    drift.waits_for_link = True
     assert drift.disturbed(rtnl.RTM_DELLINK, link(OTHER, "vxlan9")) == "a link went"

@@ -77,7 +77,7 @@ def drift(kind: int) -> Callable[[bytes], object]:
             return None
 
     watch = Drift("podwired")
-    watch.tables = All()
+    watch.desired = All()
     return lambda data: watch.disturbed(kind, data)
 
 

@@ -75,6 +75,7 @@ def test_the_answer_names_both_ends_and_the_gateways(program: str) -> None:
 
 
 def test_a_container_with_a_subnet_of_one_address_has_no_gateway() -> None:
+    """As DEL may plan it; ADD rejects such a lease."""
     routed = plan("10.1.2.3/32")
     assert routed.result.ips == (IPConfig(parse_net("10.1.2.3/32"), None, 1),)
     assert only(ops.ContainerRoute, routed) == only(HostAddress, routed) == []

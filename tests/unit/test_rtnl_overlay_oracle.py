@@ -80,13 +80,13 @@ NEIGHBOURS: dict[str, tuple[Message, tuple[int, int], dict[str, int], Attributes
     "IPv6 neighbour": (rtnl_overlay.set_neighbour(7, IP6, ONE), (28, REPLACE), AT6 | STATE, ENTRY6),
     "no neighbour": (rtnl_overlay.delete_neighbour(7, IP4, ONE), (29, 0), AT4 | STATE, ENTRY4),
     "no IPv6 neighbour": (rtnl_overlay.delete_neighbour(7, IP6, ONE), (29, 0), AT6 | STATE, ENTRY6),
-    "place": (rtnl_overlay.set_forwarding(7, IP4, ONE), (28, REPLACE), BRIDGED, ENTRY4),
-    "IPv6 place": (rtnl_overlay.set_forwarding(7, IP6, ONE), (28, REPLACE), BRIDGED, ENTRY6),
-    "no place": (rtnl_overlay.delete_forwarding(7, IP4, ONE), (29, 0), BRIDGED, ENTRY4),
-    "no IPv6 place": (rtnl_overlay.delete_forwarding(7, IP6, ONE), (29, 0), BRIDGED, ENTRY6),
+    "place": (rtnl_overlay.set_fdb_entry(7, IP4, ONE), (28, REPLACE), BRIDGED, ENTRY4),
+    "IPv6 place": (rtnl_overlay.set_fdb_entry(7, IP6, ONE), (28, REPLACE), BRIDGED, ENTRY6),
+    "no place": (rtnl_overlay.delete_fdb_entry(7, IP4, ONE), (29, 0), BRIDGED, ENTRY4),
+    "no IPv6 place": (rtnl_overlay.delete_fdb_entry(7, IP6, ONE), (29, 0), BRIDGED, ENTRY6),
     "neighbours": (dump_of(rtnl_overlay.neighbours_of(7, 4)), (30, 0), {"family": AF_INET}, [("NDA_IFINDEX", 7)]),
     "IPv6 neighbours": (dump_of(rtnl_overlay.neighbours_of(7, 6)), (30, 0), {"family": AF_INET6}, [("NDA_IFINDEX", 7)]),
-    "places": (dump_of(rtnl_overlay.forwarding_of(7)), (30, 0), {"family": AF_BRIDGE, "ifindex": 7}, []),
+    "places": (dump_of(rtnl_overlay.fdb_of(7)), (30, 0), {"family": AF_BRIDGE, "ifindex": 7}, []),
 }
 NET4, NET6 = parse_net("10.5.2.0/24"), parse_net("fd00:5:0:2::/64")
 
@@ -247,7 +247,7 @@ def test_whatever_is_built_is_read_again() -> None:
         bits = 32 if family == 4 else 128
         ip, mac, index = IP(family, dice.getrandbits(bits)), dice.randbytes(6), dice.randrange(1, 1 << 31)
         dst = Net(ip, dice.randrange(1, bits + 1)).network
-        for build in (rtnl_overlay.set_neighbour, rtnl_overlay.set_forwarding):
+        for build in (rtnl_overlay.set_neighbour, rtnl_overlay.set_fdb_entry):
             assert rtnl_overlay.parse_neighbour(build(index, ip, mac)[2]) == Neighbour(index, ip, mac, permanent=True)
         route = rtnl_overlay.set_route(dst, ip, index, 80, on_link=True)
         assert rtnl_overlay.parse_kernel_route(route[2])[:6] == (dst, ip, index, True, 80, True)

@@ -36,14 +36,14 @@ class Drift:
         self.searches = True  # an address that comes anywhere may change the choice of the interface
         self.links: dict[int, LinkState] = {}
         self.devices: dict[int, int] = {}  # the family of a tunnel's device, by its index
-        self.tables: dict[int, ForwardingState] = {}
+        self.desired: dict[int, ForwardingState] = {}
         self.subnets: tuple[Net, ...] = ()  # this node's
         self.networks: frozenset[Net] = frozenset()  # those that are served, or were
         self._pods = False
         self.spaces: dict[int, tuple[Net, Net]] = {}  # by family: the network, and this node's subnet of it
-        self.beside: frozenset[int] = frozenset()  # other links whose networks matter while they are up
-        self.directs = False  # peers are reached directly by any network of this node
-        self.waits = False  # for the removal of another program's link
+        self.other_links: frozenset[int] = frozenset()  # other links whose networks matter while they are up
+        self.routes_directly = False  # peers are reached directly by any network of this node
+        self.waits_for_link = False  # for the removal of another program's link
 
     @property
     def ports(self) -> set[int]:
@@ -70,9 +70,9 @@ class Drift:
     def _link(self, kind: int, payload: bytes) -> str:
         _, _, index, flags, _ = unpacked(IFINFO, payload)
         link = self.links.get(index)
-        if index in self.beside and (kind == rtnl.RTM_DELLINK or not flags & rtnl.IFF_UP):
+        if index in self.other_links and (kind == rtnl.RTM_DELLINK or not flags & rtnl.IFF_UP):
             return "a network of this node went"
-        if self.waits and kind == rtnl.RTM_DELLINK:
+        if self.waits_for_link and kind == rtnl.RTM_DELLINK:
             return "a link went"
         if link is None:
             names = {state.name for state in self.links.values()}
@@ -93,16 +93,16 @@ class Drift:
 
     def _entry(self, kind: int, payload: bytes) -> str:
         family, index, _, _, _ = unpacked(rtnl_overlay.NDMSG, payload)
-        tables = self.tables.get(self.devices.get(index, 0))
-        entry = rtnl_overlay.parse_neighbour(payload) if tables is not None else None
-        if tables is None or entry is None:
+        desired = self.desired.get(self.devices.get(index, 0))
+        entry = rtnl_overlay.parse_neighbour(payload) if desired is not None else None
+        if desired is None or entry is None:
             return ""
         present = kind == rtnl_overlay.RTM_NEWNEIGH and entry.permanent
         if family == AF_BRIDGE:
             present = present and entry.is_plain
-            is_right = present == ((entry.mac, entry.ip) in tables.forwarding)
+            is_right = present == ((entry.mac, entry.ip) in desired.fdb)
         else:  # a deletion is reported without the MAC address, as a failed entry
-            mac = tables.neighbours.get(entry.ip)
+            mac = desired.neighbours.get(entry.ip)
             is_right = not present if mac is None else present and entry.mac == mac
         return "" if is_right else f"an entry for {entry.ip.text} has changed"
 
@@ -110,11 +110,11 @@ class Drift:
         route = rtnl_overlay.parse_kernel_route(payload)
         if self.searches and not route.dst.prefix:
             return "a default route came or went"
-        tables = self.tables.get(ip_family(payload[0]))
-        if tables is None or not route.main:
+        desired = self.desired.get(ip_family(payload[0]))
+        if desired is None or not route.main:
             return ""
-        if route.dst in tables.routes:
-            return self._peer_route(kind, route, tables.routes[route.dst])
+        if route.dst in desired.routes:
+            return self._peer_route(kind, route, desired.routes[route.dst])
         if route.gw is None:
             return f"{route.dst.text} came or went" if self._is_network(route) else ""
         ours = is_ours(route.protocol, route.dst, self.networks) or route.ifindex in self.devices
@@ -137,7 +137,7 @@ class Drift:
             return True
         if route.dst.prefix in (0, route.dst.ip.bits):  # of single containers
             return False
-        return self.directs or self.is_rival(route.dst)
+        return self.routes_directly or self.is_rival(route.dst)
 
     def is_rival(self, net: Net) -> bool:
         """True for a network of this node that is in the pods' network, and not in the node's own subnet."""

@@ -192,13 +192,13 @@ class Reconciler:
             endpoint.subnet.family: (config.network(endpoint.subnet.family), endpoint.subnet)
             for endpoint in own.endpoints
         }
-        self.drift.beside = frozenset([index for net, index in connected if self.drift.is_rival(net)])
-        self.drift.directs = backend_of(config.backend).routes_directly
+        self.drift.other_links = frozenset([index for net, index in connected if self.drift.is_rival(net)])
+        self.drift.routes_directly = backend_of(config.backend).routes_directly
         succeeded = [
             self._try(partial(self._reconcile_family, config, underlay, endpoint, peers), blocks=True)
             for endpoint in own.endpoints
         ]
-        self.drift.waits = not all(succeeded)
+        self.drift.waits_for_link = not all(succeeded)
         self._remove_stale(config)
         self._publisher.filter.ports = self.drift.ports
         self._publish(config, underlay, own)
@@ -229,7 +229,7 @@ class Reconciler:
         for family in (4, 6):
             if family not in config.families:
                 self._links.pop(family, None)
-                self.drift.tables.pop(family, None)
+                self.drift.desired.pop(family, None)
                 for text in routes.clear(self._host.rtnl, family, self._networks):
                     self._fail("kernel", text)
 
@@ -246,20 +246,20 @@ class Reconciler:
             self._note_done(device.name, done, same=same)
             self.drift.links[index] = devices.link_state(rtnl_socket, device.name)
             self.drift.devices[index] = family
-        host_routes = routes.host_routes(rtnl_socket, underlay.ifindex, index, family) if self.drift.directs else ()
-        self.drift.beside |= {ifindex for net, ifindex in host_routes if ifindex and net.prefix < net.ip.bits}
+        direct = self.drift.routes_directly
+        host_routes = routes.host_routes(rtnl_socket, underlay.ifindex, index, family) if direct else ()
+        self.drift.other_links |= {ifindex for net, ifindex in host_routes if ifindex and net.prefix < net.ip.bits}
         links = Links(index, host_routes)
         self._links[family] = links
         wanted = self._forwarding_state(peers.served.values(), links, family)
-        before, self.drift.tables[family] = self.drift.tables.get(family), wanted
+        before, self.drift.desired[family] = self.drift.desired.get(family), wanted
         messages = changes(routes.read_forwarding_state(rtnl_socket, family, index, self._networks), wanted, links)
         if count := len(messages) - self._apply(messages):
             # The kernel takes entries away from a device that is given another MAC address.
             same = same and before is not None and before.is_same(wanted)
             self._note_done(f"{count} entries of IPv{family}", [f"{count} entries of IPv{family} differed"], same=same)
-        routes.ensure_blackhole_routes(
-            rtnl_socket, family, (own.subnet,) if self._settings.blackholes else (), self._networks
-        )
+        blackholes = (own.subnet,) if self._settings.blackholes else ()
+        routes.ensure_blackhole_routes(rtnl_socket, family, blackholes, self._networks)
 
     def _forwarding_state(self, leases: Iterable[Lease], links: Links, family: int) -> ForwardingState:
         endpoints = [endpoint for endpoint in [lease.endpoint(family) for lease in leases] if endpoint is not None]
@@ -305,9 +305,9 @@ class Reconciler:
             old, new = (
                 self._forwarding_state(filter(None, leases.values()), links, family) for leases in (before, after)
             )
-            new.forwarding.update(vtep for vtep in old.forwarding if peers.is_used(*vtep))  # by another lease
+            new.fdb.update(vtep for vtep in old.fdb if peers.is_used(*vtep))  # by another lease
             self._apply(changes(old, new, links))
-            self.drift.tables[family].replace(old, new)
+            self.drift.desired[family].replace(old, new)
         self._try(partial(self._publisher.filter.dismiss, [*filter(None, before.values())]))
         self._count(peers)
         log_errors(peers.errors, before)

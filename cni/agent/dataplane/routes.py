@@ -78,10 +78,10 @@ def read_forwarding_state(
             neighbour = rtnl_overlay.parse_neighbour(answer)
             if neighbour is not None and neighbour.permanent:
                 state.neighbours[neighbour.ip] = neighbour.mac
-        for answer in rtnl_socket.dump(*rtnl_overlay.forwarding_of(device)):
+        for answer in rtnl_socket.dump(*rtnl_overlay.fdb_of(device)):
             entry = rtnl_overlay.parse_neighbour(answer)
             if entry is not None and entry.permanent and entry.is_plain:
-                state.forwarding.add((entry.mac, entry.ip))
+                state.fdb.add((entry.mac, entry.ip))
     for route in _routes(rtnl_socket, rtnl_overlay.routes_by(0, family), family):
         _note_route(state, route, device, networks)
     return state

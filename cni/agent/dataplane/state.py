@@ -51,8 +51,8 @@ class NextHop(Record):
 
 
 class ForwardingState:
-    """One family's state: routes by destination, and the tunnel's device: neighbours by address, and the FDB as pairs
-    of MAC address and VTEP.
+    """One family's state: routes by destination, and of the tunnel's device the neighbours by address, and the FDB as
+    pairs of MAC address and VTEP.
 
     `unreachable`: endpoints that have neither a direct route nor a tunnel. State that was read from the kernel also has
     `foreign` routes of other programs, by destination, and `surplus` routes of the agent, which are not wanted.
@@ -61,7 +61,7 @@ class ForwardingState:
     def __init__(self) -> None:
         self.routes: dict[Net, NextHop] = {}
         self.neighbours: dict[IP, bytes] = {}
-        self.forwarding: set[tuple[bytes, IP]] = set()
+        self.fdb: set[tuple[bytes, IP]] = set()
         self.unreachable: list[Endpoint] = []
         self.foreign: dict[Net, list[KernelRoute]] = {}
         self.surplus: list[KernelRoute] = []
@@ -74,13 +74,13 @@ class ForwardingState:
         else:
             self.routes[endpoint.subnet] = NextHop(endpoint.subnet.ip, links.device, on_link=True)
             self.neighbours[endpoint.subnet.ip] = endpoint.vtep_mac
-            self.forwarding.add((endpoint.vtep_mac, endpoint.public_ip))
+            self.fdb.add((endpoint.vtep_mac, endpoint.public_ip))
 
     def is_same(self, other: ForwardingState) -> bool:
         """Returns True if both have the same routes, neighbours and FDB entries."""
         mine, theirs = (
-            (self.routes, self.neighbours, self.forwarding),
-            (other.routes, other.neighbours, other.forwarding),
+            (self.routes, self.neighbours, self.fdb),
+            (other.routes, other.neighbours, other.fdb),
         )
         return mine == theirs
 
@@ -91,8 +91,8 @@ class ForwardingState:
             self.neighbours.pop(ip, None)
         self.routes |= new.routes
         self.neighbours |= new.neighbours
-        self.forwarding -= old.forwarding
-        self.forwarding |= new.forwarding
+        self.fdb -= old.fdb
+        self.fdb |= new.fdb
 
 
 def forwarding_state(endpoints: Iterable[Endpoint], links: Links) -> ForwardingState:
@@ -112,9 +112,7 @@ def changes(actual: ForwardingState, wanted: ForwardingState, links: Links) -> l
         for ip, mac in wanted.neighbours.items()
         if actual.neighbours.get(ip) != mac
     ]
-    messages += [
-        rtnl_overlay.set_forwarding(links.device, ip, mac) for mac, ip in wanted.forwarding - actual.forwarding
-    ]
+    messages += [rtnl_overlay.set_fdb_entry(links.device, ip, mac) for mac, ip in wanted.fdb - actual.fdb]
     messages += [rtnl_overlay.delete_kernel_route(route) for route in actual.surplus if route.dst.family == 6]
     for dst, next_hop in wanted.routes.items():
         current = actual.routes.get(dst)
@@ -149,10 +147,8 @@ def _removals(actual: ForwardingState, wanted: ForwardingState, links: Links) ->
         for ip, mac in actual.neighbours.items()
         if ip not in wanted.neighbours
     ]
-    moved = {mac for mac, _ in wanted.forwarding - actual.forwarding}  # which takes the place of any other
+    moved = {mac for mac, _ in wanted.fdb - actual.fdb}  # which takes the place of any other
     messages += [
-        rtnl_overlay.delete_forwarding(links.device, ip, mac)
-        for mac, ip in actual.forwarding - wanted.forwarding
-        if mac not in moved
+        rtnl_overlay.delete_fdb_entry(links.device, ip, mac) for mac, ip in actual.fdb - wanted.fdb if mac not in moved
     ]
     return messages

@@ -55,15 +55,15 @@ class WatchHandler(Record):
 
 
 class Watcher(WatchLoop):
-    """The watcher of both; leases are listed once one is held: until then only the configuration is watched."""
+    """The watcher of the configuration's key and the leases; the latter are listed and watched once a lease is held."""
 
     def __init__(self, gateway: Gateway, prefix: bytes, own: OwnLease, handler: WatchHandler, stop: Event) -> None:
         super().__init__(stop, Backoff(FIRST_PAUSE, LONGEST_PAUSE))
         self._gateway, self._own, self._handler = gateway, own, handler
         self._config, self._folder = prefix + b"/config", prefix + b"/subnets/"
-        self._revisions: dict[int, int] = {}  # by watch: up to which all is known
+        self._revisions: dict[int, int] = {}  # by watch: the last one whose events are known
         self._cluster = ""
-        self._pending: set[int] = set()
+        self._uncreated: set[int] = set()  # watches that etcd has not confirmed yet
         self._logged: set[str] = set()
         self._outdated = False
 
@@ -88,7 +88,7 @@ class Watcher(WatchLoop):
             self._logged.add(reason)
 
     def _follow(self) -> None:
-        """Raises GatewayError when the stream ends."""
+        """Lists if needed, then watches. Raises GatewayError when the stream ends."""
         if self._outdated:
             self._outdated = False
             self._revisions.clear()
@@ -104,13 +104,13 @@ class Watcher(WatchLoop):
                 if number in self._revisions
             ]
         )
-        self._pending = set(self._revisions)
+        self._uncreated = set(self._revisions)
         with self._opened(stream) as wanted:
             if not wanted:
                 return
             for message in stream:
                 with understood("watch"):
-                    self._take(message, stream)
+                    self._handle_message(message, stream)
 
     def _list(self) -> None:
         revision, entry = self._gateway.get(self._config)
@@ -139,7 +139,7 @@ class Watcher(WatchLoop):
         except ValueError as error:
             return key, str(error)[:LONGEST_REASON]
 
-    def _take(self, message: Json, stream: Stream) -> None:
+    def _handle_message(self, message: Json, stream: Stream) -> None:
         """Handles one message. Raises GatewayError where etcd ends the watch."""
         number = int(message.get("watch_id", 0))
         if message.get("canceled"):
@@ -150,32 +150,32 @@ class Watcher(WatchLoop):
             reason = message.get("cancel_reason")
             raise GatewayError(f"etcd canceled the watch{f': {reason}' if reason else ' (no reason given)'}")
         if message.get("created"):
-            self._created(number, message, stream)
+            self._handle_created(number, message, stream)
         elif events := [
             event for event in message.get("events", ()) if int(event["kv"]["mod_revision"]) > self._revisions[number]
         ]:
-            (self._configuration if number == CONFIG else self._changes)(events)
+            (self._handle_config if number == CONFIG else self._handle_leases)(events)
             self._revisions[number] = int(events[-1]["kv"]["mod_revision"])
 
-    def _created(self, number: int, message: Json, stream: Stream) -> None:
+    def _handle_created(self, number: int, message: Json, stream: Stream) -> None:
         cluster = str(message["header"].get("cluster_id", ""))
         if revision_of(message) < self._revisions[number] or (self._cluster and cluster != self._cluster):
             self._revisions.clear()
             raise Outdated("etcd is at an older revision than before: listing all leases again")
         self._cluster = cluster
-        self._pending.discard(number)
-        if not self._pending:
+        self._uncreated.discard(number)
+        if not self._uncreated:
             stream.set_silence(None)
             self._up_since = time.monotonic()
             if self._logged:
                 log.info("watching etcd again")
             self._handler.connected()
 
-    def _configuration(self, events: list[Json]) -> None:
+    def _handle_config(self, events: list[Json]) -> None:
         last = events[-1]
         self._handler.configured(None if last.get("type") == "DELETE" else key_value(last["kv"]).value)
 
-    def _changes(self, events: list[Json]) -> None:
+    def _handle_leases(self, events: list[Json]) -> None:
         disturbed = False
         with self._own.lock:
             held = self._own.held
