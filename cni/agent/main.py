@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING
 
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
     from cni.protocol.address import IP, Net
 
 EVERYWHERE = parse_net("0.0.0.0/0"), parse_net("::/0")
+COLLECT_AFTER = 50_000  # new objects: a page of the Kubernetes API has as many, and none of them is garbage
 USAGE = 2  # the exit status for a command line that cannot be followed
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str], answer: Callable[[str], None]) -> int:
     """Runs podwired and returns the exit status; an error before the agent runs is logged as one line."""
     configure()
+    gc.set_threshold(COLLECT_AFTER)
     try:
         return _run(arguments, environment, answer)
     finally:
