@@ -33,9 +33,9 @@ def apply(host: Host, op: SpoofGuard, journal: Journal) -> None:
 def _lost(host: Host, op: SpoofGuard) -> list[tuple[SetRef, Element]]:
     """Returns the missing elements of all other attachments, read from their host interfaces' aliases."""
     guards = [
-        SpoofGuard(name, alias.guarded, alias.label)
+        SpoofGuard(name, alias.allowed_mac, alias.label)
         for name, alias in nft_elements.attached(host)
-        if alias.guarded and name != op.host_interface
+        if alias.allowed_mac and name != op.host_interface
     ]
     return [element for guard in guards for element in _elements(guard) if host.nft.find(*element) is None]
 

@@ -19,13 +19,13 @@ MORE = "..."  # the phrase did not fit
 
 
 class Alias(Record):
-    """The content of an alias. `label`: the owner's; `guarded`: the only allowed source MAC address; `addresses` with
-    prefix, for which there are rules; `hairpin`: whose connections to the ports are masqueraded (cni.config.portmap).
+    """The content of an alias. `label`: the owner's; `allowed_mac`: the only allowed source MAC address; `addresses`,
+    with prefix, for which there are rules; `hairpin`: whose connections to them are masqueraded (Ports.masqueraded).
     `whole`: nothing was omitted for lack of space.
     """
 
     label: str
-    guarded: bytes | None = None
+    allowed_mac: bytes | None = None
     addresses: tuple[Net, ...] = ()
     masqueraded: bool = False
     hairpin: str = ""
@@ -46,7 +46,7 @@ class Alias(Record):
         return text if self.whole else f"{text}; {MORE}"
 
     def _phrases(self) -> list[list[str]]:
-        phrases = [[GUARDED, mac_text(self.guarded)]] if self.guarded else []
+        phrases = [[GUARDED, mac_text(self.allowed_mac)]] if self.allowed_mac else []
         if self.masqueraded:
             phrases.append([MASQUERADED])
         if self.addresses:
@@ -63,7 +63,7 @@ def parse_alias(text: str) -> Alias:
     for phrase in phrases:
         keyword, *words = phrase.split(" ")
         if keyword == GUARDED:
-            alias = alias._replace(guarded=_mac(words))
+            alias = alias._replace(allowed_mac=_mac(words))
         elif keyword == ADDRESSES:
             alias = alias._replace(addresses=_addresses(words))
         elif keyword == MASQUERADED:

@@ -25,14 +25,14 @@ class Facts(Record):
 
 
 class Names(Record):
-    """Names and MAC addresses, derived from the owner; for CHECK, from the result of ADD. `guarded_mac`: the only
+    """Names and MAC addresses, derived from the owner; for CHECK, from the result of ADD. `allowed_mac`: the only
     source address of frames from the container, if that is checked; tuning, chained behind, may set another address.
     """
 
     host_interface: str
     host_mac: bytes
     container_mac: bytes
-    guarded_mac: bytes = b""
+    allowed_mac: bytes = b""
 
 
 class Attachment(Record):

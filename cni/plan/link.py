@@ -70,7 +70,7 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
     if conf.mac_spoof_check:
         from cni.plan.spoofcheck import SpoofGuard
 
-        operations.append(SpoofGuard(names.host_interface, names.guarded_mac or names.container_mac, owner.label))
+        operations.append(SpoofGuard(names.host_interface, names.allowed_mac or names.container_mac, owner.label))
     return tuple(operations)
 
 
@@ -80,7 +80,7 @@ def alias_of(attachment: Attachment) -> Alias:
     ports = conf.ports if not conf.ports.special else conf.ports._replace(mappings=())
     return Alias(
         label=attachment.owner.label,
-        guarded=attachment.names.container_mac if conf.mac_spoof_check else None,
+        allowed_mac=attachment.names.container_mac if conf.mac_spoof_check else None,
         addresses=attachment.addresses if conf.ip_masq or ports.mappings else (),
         masqueraded=conf.ip_masq and bool(attachment.lease.ips),
         hairpin=ports.masqueraded if ports.mappings else "",

@@ -79,7 +79,7 @@ def _from_result(
     if conf.mtu:
         conf = conf._replace(mtu=_mtu_in_result(previous, owner, netns))
     if conf.mac_spoof_check and (own := find_own(call.host, owner)) is not None:
-        names = names._replace(guarded_mac=parse_alias(own.alias).guarded or b"")
+        names = names._replace(allowed_mac=parse_alias(own.alias).allowed_mac or b"")
     if names.host_interface != owner.host_interface:
         # Attached by a third-party plugin: its rules are not podwire's, and it may leave out settings of IPv6.
         conf, facts = conf._replace(ip_masq=False, mac_spoof_check=False, accept=False), facts._replace(ipv6=False)
@@ -281,8 +281,8 @@ def _with_alias(conf: NetConf, alias: Alias, group: int) -> NetConf:
     ifb_alone = conf.bandwidth_requested and not alias.label and group < GROUPS
     return conf._replace(
         ip_masq=conf.ip_masq or alias.masqueraded,
-        mac_spoof_check=conf.mac_spoof_check or alias.guarded is not None,
-        mac=alias.guarded or conf.mac,
+        mac_spoof_check=conf.mac_spoof_check or alias.allowed_mac is not None,
+        mac=alias.allowed_mac or conf.mac,
         ports=Ports(alias.ports, alias.hairpin) if alias.ports else conf.ports,
         bandwidth=Bandwidth(egress=Rate(0, 0)) if ifb_alone else Bandwidth(),
     )

@@ -83,10 +83,10 @@ class Cluster:
     def nodes(self) -> list[Node]:
         """Give all, those of the control plane first."""
         nodes = sorted(self.get("nodes")["items"], key=lambda one: CONTROL_PLANE not in one["metadata"]["labels"])
-        return [_node(one) for one in nodes]
+        return [_node(node) for node in nodes]
 
     def node(self, name: str) -> Node:
-        return next(one for one in self.nodes() if one.name == name)
+        return next(node for node in self.nodes() if node.name == name)
 
     def on(self, node: str, *command: str) -> str:
         """Run a program on a node."""
@@ -101,9 +101,9 @@ class Cluster:
     def addresses_of_pods(self, node: str) -> set[str]:
         """Give the addresses of all pods of the node that have a network of their own."""
         pods = self.get("pods", "-A", f"--field-selector=spec.nodeName={node}")["items"]
-        living = [one for one in pods if one["status"]["phase"] not in ("Succeeded", "Failed")]
-        own = [one for one in living if not one["spec"].get("hostNetwork")]
-        return {each["ip"] for one in own for each in one["status"].get("podIPs", ())}
+        living = [pod for pod in pods if pod["status"]["phase"] not in ("Succeeded", "Failed")]
+        own = [pod for pod in living if not pod["spec"].get("hostNetwork")]
+        return {each["ip"] for pod in own for each in pod["status"].get("podIPs", ())}
 
 
 class Pod(NamedTuple):
@@ -181,7 +181,10 @@ def until(ask: Callable[[], T], what: str, seconds: float = DEADLINE) -> T:
 
 
 def is_ready(pod: Json) -> bool:
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", ()))
+    return any(
+        condition["type"] == "Ready" and condition["status"] == "True"
+        for condition in pod["status"].get("conditions", ())
+    )
 
 
 def _node(one: Json) -> Node:

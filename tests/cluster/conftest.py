@@ -78,7 +78,7 @@ def pods(cluster: Cluster, nodes: tuple[Node, Node]) -> Pods:
         objects.pod("host-far", unreachable, on_host=True),
     ]
     made(cluster, *wanted)
-    names = [one["metadata"]["name"] for one in wanted]
+    names = [item["metadata"]["name"] for item in wanted]
     ports = [objects.HOST_TCP if name.startswith("host") else objects.TCP for name in names]
     return Pods(*(Pod(cluster, name, port) for name, port in zip(names, ports, strict=True)))
 
@@ -94,11 +94,11 @@ def node_command(cluster: Cluster, nodes: tuple[Node, Node]) -> None:
 
 def made(cluster: Cluster, *wanted: Json) -> None:
     """Make the pods that are not there, and wait until all are ready."""
-    names = {one["metadata"]["name"] for one in wanted}
+    names = {item["metadata"]["name"] for item in wanted}
 
     def ready() -> bool:
-        pods = {one["metadata"]["name"]: one for one in cluster.items("pods")}
-        if missing := [one for one in wanted if one["metadata"]["name"] not in pods]:
+        pods = {item["metadata"]["name"]: item for item in cluster.items("pods")}
+        if missing := [item for item in wanted if item["metadata"]["name"] not in pods]:
             cluster.apply(*missing)
             return False
         return all(is_ready(pods[name]) for name in names)
@@ -106,5 +106,5 @@ def made(cluster: Cluster, *wanted: Json) -> None:
     try:
         until(ready, f"ready: {', '.join(sorted(names))}")
     except ClusterError as error:
-        messages = [one["message"] for one in cluster.items("events") if one["involvedObject"]["name"] in names]
+        messages = [item["message"] for item in cluster.items("events") if item["involvedObject"]["name"] in names]
         raise ClusterError("; ".join([str(error), *messages[-3:]])) from error

@@ -35,12 +35,12 @@ class State(NamedTuple):
     def without(self, other: State) -> list[str]:
         """Returns the entries that the other state does not have."""
         pairs = zip(self, other, strict=True)
-        return sorted(one for mine, others in pairs for one in mine - others)
+        return sorted(line for mine, others in pairs for line in mine - others)
 
 
 def state(cluster: Cluster, node: str) -> State:
     links = json.loads(cluster.on(node, "ip", "-j", "-d", "link"))
-    kept = {one["ifname"] for one in links if one.get("linkinfo", {}).get("info_kind") in ("veth", "ifb")}
+    kept = {link["ifname"] for link in links if link.get("linkinfo", {}).get("info_kind") in ("veth", "ifb")}
     rules = json.loads(cluster.on(node, "nft", "-j", "list", "ruleset"))["nftables"]
     files = cluster.shell(node, _FILES).split()
     return State(frozenset(files), frozenset(kept), frozenset(_rules(rules)))
@@ -79,7 +79,7 @@ def wait_for_leases_of_pods(cluster: Cluster, node: str) -> None:
 def _attached(cluster: Cluster, node: str) -> list[str]:
     """The host's ends of pods: other pairs, as a node's own in a container, have no bridge."""
     links = json.loads(cluster.on(node, "ip", "-j", "-d", "link", "show", "type", "veth"))
-    return [one["ifname"] for one in links if one.get("master")]
+    return [link["ifname"] for link in links if link.get("master")]
 
 
 def _rules(items: list[dict[str, Any]]) -> Iterator[str]:

@@ -94,4 +94,4 @@ def cluster_ip(cluster: Cluster, name: str) -> str:
 
 def node_port(cluster: Cluster, name: str, protocol: str = "tcp") -> int:
     ports = cluster.get("service", "-n", cluster.namespace, name)["spec"]["ports"]
-    return next(int(one["nodePort"]) for one in ports if one["name"] == protocol)
+    return next(int(port["nodePort"]) for port in ports if port["name"] == protocol)

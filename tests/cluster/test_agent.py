@@ -28,7 +28,7 @@ _NETWORK = "for one in /etc/cni/net.d/*.conflist; do cat $one; break; done"
 def vtep(cluster: Cluster, node: str) -> dict[str, Any]:
     """The node's tunnel device; skip where there is none."""
     links = json.loads(cluster.on(node, "ip", "-j", "-d", "link", "show", "type", "vxlan"))
-    own = [one for one in links if one["ifname"].startswith("flannel.")]
+    own = [link for link in links if link["ifname"].startswith("flannel.")]
     if not own:
         pytest.skip("the network has no tunnels")
     device: dict[str, Any] = own[0]

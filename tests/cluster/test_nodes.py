@@ -30,7 +30,7 @@ def container(cluster: Cluster, pod: str) -> str:
 def bridge_networks(cluster: Cluster, node: str) -> set[str]:
     """The ranges that the node's bridges have a gateway of."""
     bridges = json.loads(cluster.on(node, "ip", "-j", "-4", "address", "show", "type", "bridge"))
-    inet = [each for one in bridges for each in one.get("addr_info", ())]
+    inet = [each for bridge in bridges for each in bridge.get("addr_info", ())]
     return {str(ip_network(f"{each['local']}/{each['prefixlen']}", strict=False)) for each in inet}
 
 

@@ -105,13 +105,13 @@ def host_interface(cluster: Cluster, node: str, pod: Pod) -> str:
     """The other end of the pod's pair."""
     index = int(pod.shell("cat /sys/class/net/eth0/iflink"))
     links: list[Json] = json.loads(cluster.on(node, "ip", "-j", "link"))
-    return next(str(one["ifname"]) for one in links if one["ifindex"] == index)
+    return next(str(link["ifname"]) for link in links if link["ifindex"] == index)
 
 
 def bucket(cluster: Cluster, node: str, device: str) -> dict[str, Any]:
     """The device's token bucket."""
     qdiscs: list[Json] = json.loads(cluster.on(node, "tc", "-j", "qdisc", "show", "dev", device))
-    return next(one for one in qdiscs if one["kind"] == "tbf")
+    return next(qdisc for qdisc in qdiscs if qdisc["kind"] == "tbf")
 
 
 def transfer(sender: Pod, receiver: Pod, count: int) -> float:

@@ -48,7 +48,7 @@ def test_a_name_with_a_folder_is_executed_by_no_verb(bundle: Path, scene: Path, 
     if program == "flannel":
         configs.append(network(scene, {"delegate": {"type": kind}}))
     environment = {"CNI_PATH": f"{scene}/bin"}
-    calls = [call(one, environment | {"CNI_COMMAND": verb}, program) for one in configs for verb in VERBS]
+    calls = [call(config, environment | {"CNI_COMMAND": verb}, program) for config in configs for verb in VERBS]
     for one, ended in zip(calls, run_all(bundle, calls), strict=True):
         assert not (scene / "ran").exists(), one
         assert b"Traceback" not in ended.stderr

@@ -52,5 +52,5 @@ def advertised(where: Machine | Pod, interface: str) -> tuple[int, int]:
     """Give the number of default routes, and that of addresses of the advertised prefix."""
     defaults = shown(where, "ip", "-j", "-6", "route", "show", "default", "dev", interface)
     addresses = shown(where, "ip", "-j", "-6", "address", "show", "dev", interface)
-    locals_ = [one["local"] for link in addresses for one in link.get("addr_info", [])]
+    locals_ = [info["local"] for link in addresses for info in link.get("addr_info", [])]
     return len(defaults), len([one for one in locals_ if one.startswith(PREFIX)])

@@ -59,13 +59,13 @@ def shown(where: Machine | Pod, *command: str) -> Any:
 
 def link(where: Machine | Pod, name: str) -> dict[str, Any]:
     """Give one link with its details, or nothing."""
-    links = [one for one in shown(where, "ip", "-j", "-d", "link") if one["ifname"] == name]
+    links = [item for item in shown(where, "ip", "-j", "-d", "link") if item["ifname"] == name]
     return links[0] if links else {}
 
 
 def links(where: Machine | Pod) -> set[str]:
     """Give the names of all links."""
-    return {one["ifname"] for one in shown(where, "ip", "-j", "link")}
+    return {item["ifname"] for item in shown(where, "ip", "-j", "link")}
 
 
 def routes(where: Machine | Pod, family: int = 4) -> list[dict[str, Any]]:
@@ -101,10 +101,10 @@ def owners(machine: Machine) -> dict[str, str]:
 
 def _owners(links: Any) -> dict[str, str]:
     found = {}
-    for one in links:
-        if one.get("ifalias", "").startswith("podwire "):
-            words = one["ifalias"].partition(";")[0].split(" ")[3]
-            found[one["ifname"]] = "/".join(words.split("/")[1:])
+    for link in links:
+        if link.get("ifalias", "").startswith("podwire "):
+            words = link["ifalias"].partition(";")[0].split(" ")[3]
+            found[link["ifname"]] = "/".join(words.split("/")[1:])
     return found
 
 

@@ -136,7 +136,7 @@ def test_a_device_is_made_as_flannel_makes_it(machine: Machine, family: int) -> 
     assert "UP" in link["flags"]
     assert (data["id"], data["port"], data["learning"], data["link"]) == (1, 8472, False, "uplink")
     assert "gbp" not in data
-    own = [f"{one['local']}/{one['prefixlen']}" for one in link["addr_info"] if one["scope"] == "global"]
+    own = [f"{info['local']}/{info['prefixlen']}" for info in link["addr_info"] if info["scope"] == "global"]
     assert own == ["10.5.1.0/32" if family == 4 else "fd00:5:0:1::/128"]
     assert machine.run("cat", f"/proc/sys/net/ipv6/conf/{NAMES[family]}/accept_ra").stdout == "0\n"
 

@@ -267,7 +267,7 @@ def test_a_network_without_addresses_is_a_link(machine: Machine, node: Node, *, 
     pod = machine.pod()
     result = node.add(network(disableContainerInterface=down), attachment(pod))
     assert "ips" not in result
-    assert [one["name"] for one in result["interfaces"]] == ["cni0", *owners(machine), "eth0"]
+    assert [interface["name"] for interface in result["interfaces"]] == ["cni0", *owners(machine), "eth0"]
     assert ("UP" in link(pod, "eth0")["flags"]) is not down
     assert pod.addresses() == []
     assert link(machine, next(iter(owners(machine))))["master"] == "cni0"
@@ -278,8 +278,10 @@ def test_the_answer_says_what_the_kernel_has(machine: Machine, node: Node) -> No
     result = node.add(GATEWAY, attachment(pod))
     (port,) = owners(machine)
     has = [("cni0", link(machine, "cni0")), (port, link(machine, port)), ("eth0", link(pod, "eth0"))]
-    assert [(one["name"], one["mac"]) for one in result["interfaces"]] == [(name, of["address"]) for name, of in has]
-    assert [one.get("sandbox") for one in result["interfaces"]] == [None, None, pod.path]
+    assert [(interface["name"], interface["mac"]) for interface in result["interfaces"]] == [
+        (name, of["address"]) for name, of in has
+    ]
+    assert [interface.get("sandbox") for interface in result["interfaces"]] == [None, None, pod.path]
     assert [ip["address"] for ip in result["ips"]] == pod.addresses()
     assert {ip["interface"] for ip in result["ips"]} == {2}
 

@@ -19,7 +19,7 @@ NOBODYS = "00:00:00:00:00:00"
 
 def link_locals(machine: Machine, bridge: str) -> list[str]:
     (link,) = shown(machine, "ip", "-j", "-6", "address", "show", "dev", bridge, "scope", "link")
-    return [one["local"] for one in link.get("addr_info", [])]
+    return [info["local"] for info in link.get("addr_info", [])]
 
 
 def without_ports(machine: Machine, bridge: str) -> None:

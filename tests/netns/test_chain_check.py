@@ -65,7 +65,7 @@ def chain(machine: Machine, node: Node, version: str, *plugins: tuple[str, Json]
 def test_what_a_later_plugin_changes_is_no_fault_of_an_earlier_ones(
     machine: Machine, node: Node, version: str, later: list[tuple[str, Json]]
 ) -> None:
-    if version != "1.1.0" and len([one for one in later if one[0] == "tuning"]) > 1:
+    if version != "1.1.0" and len([plugin for plugin in later if plugin[0] == "tuning"]) > 1:
         later = [("tuning", {**one, "mtu": 0}) for _, one in later]  # that the first is no longer so, nothing tells
     attached = chain(machine, node, version, FIRST["bridge"], *later)
     attached.add()
@@ -92,7 +92,7 @@ def test_without_the_mtu_in_the_answer_the_last_that_set_it_finds_a_change(
 
 
 def mtus(answer: Json) -> dict[str, Any]:
-    return {one["name"]: one.get("mtu") for one in answer["interfaces"]}
+    return {interface["name"]: interface.get("mtu") for interface in answer["interfaces"]}
 
 
 @pytest.mark.parametrize(("program", "first"), FIRST.values(), ids=FIRST)

@@ -34,8 +34,8 @@ def attacked() -> list[object]:
     events = Events(0, (RTNLGRP_LINK,), route)
     refused = [sent_to(route.port, 0), sent_to(rules.port, NETLINK_NETFILTER), sent_to(events.port, 0)]
     received = [*refused, [link.name for link in route.links()], rules.dump(*all_chains()), events.read()]
-    for one in (route, rules, events):
-        one.close()
+    for netlink_socket in (route, rules, events):
+        netlink_socket.close()
     return received
 
 

@@ -82,7 +82,7 @@ def test_the_host_may_ask_for_its_neighbours_at_once(world: World, mode: str) ->
     """It needs an address of the link for that; while the kernel looks for a duplicate of it, nothing gets through."""
     world.node.add({**MAPPED, "mode": mode}, attachment(world.server))
     links = shown(world.machine, "ip", "-j", "-6", "address", "show", "scope", "link")
-    found = [address for one in links if one["ifname"] != "uplink" for address in one["addr_info"]]
+    found = [address for link in links if link["ifname"] != "uplink" for address in link["addr_info"]]
     assert found
     assert not [address for address in found if "tentative" in address]
 

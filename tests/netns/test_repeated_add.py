@@ -78,4 +78,4 @@ def test_a_name_that_the_kernel_would_read_as_a_pattern_is_refused(machine: Mach
     before = machine.snapshot()
     assert node.call("ADD", {**PLAIN, "bridge": name}, attachment(machine.pod("pod9"))).code == 7
     after = machine.snapshot()
-    assert after["links"] == sorted([*before["links"], *[one for one in after["links"] if one.startswith("pod9")]])
+    assert after["links"] == sorted([*before["links"], *[link for link in after["links"] if link.startswith("pod9")]])

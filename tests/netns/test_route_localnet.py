@@ -163,7 +163,7 @@ def test_behind_a_pair_of_others_rules_guard_and_come_back_with_the_next_port(wo
         runtime_config = {"portMappings": [mapping(port, 80)]}
         config = network(type="portmap", runtimeConfig=runtime_config, prevResult=result)
         world.node.call("ADD", config, attachment(pod), program="portmap").succeeded()
-    assert not [one for one in shown(world.machine, "tc", "-j", "qdisc", "show") if one["kind"] == "ingress"]
+    assert not [qdisc for qdisc in shown(world.machine, "tc", "-j", "qdisc", "show") if qdisc["kind"] == "ingress"]
     assert world.machine.ask("127.0.0.1", 8080) == GATEWAY4
     assert loopback_services_are_closed(world)
 

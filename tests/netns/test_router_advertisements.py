@@ -193,4 +193,4 @@ def test_a_routed_container_takes_none_either(machine: Machine, node: Node, prog
     pod, other = machine.pod(), machine.pod()
     node.add(network(ipam=DUAL, **settings), attachment(pod), program=program)
     node.add(network(ipam=DUAL, acceptRA=True, **settings), attachment(other), program=program)
-    assert [accepts(one, "eth0") for one in (pod, other)] == ["0", "1"]
+    assert [accepts(each, "eth0") for each in (pod, other)] == ["0", "1"]

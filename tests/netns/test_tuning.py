@@ -164,7 +164,7 @@ def test_the_answer_has_the_mac_address_and_the_mtu(machine: Machine, node: Node
 def test_the_answer_has_the_shape_of_its_version(machine: Machine, node: Node, version: str) -> None:
     tuned = Tuned(machine, node, {**PLAIN, "cniVersion": version})
     result = tuned.add(mac=MAC)
-    assert [one["mac"] for one in result.get("interfaces", ())][2:] == ([] if version == "0.2.0" else [MAC])
+    assert [interface["mac"] for interface in result.get("interfaces", ())][2:] == ([] if version == "0.2.0" else [MAC])
     assert {**result, "interfaces": 0} == {**tuned.previous, "interfaces": 0}
     assert tuned.seen()["mac"] == MAC
 

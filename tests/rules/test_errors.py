@@ -32,7 +32,7 @@ def shows(node: ast.AST, name: str) -> bool:
     return (
         isinstance(node, ast.Call)
         and ast.unparse(node.func) in ("str", "repr", "format")
-        and any(isinstance(one, ast.Name) and one.id == name for one in node.args)
+        and any(isinstance(arg, ast.Name) and arg.id == name for arg in node.args)
     )
 
 

@@ -32,5 +32,5 @@ def test_every_room_of_the_tree_is_in_the_table() -> None:
     tree = {path for path in (ROOT / "cni").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     tree |= {path for path in ROOT.iterdir() if path.is_dir() and path.name in ("ipam", "conf", "hack", "tests")}
     needed = {path.relative_to(ROOT).as_posix() for path in tree if path.name != "__init__.py"}
-    below = {path for path in needed if any(one.startswith(f"{path}/") for one in listed)}
+    below = {path for path in needed if any(name.startswith(f"{path}/") for name in listed)}
     assert needed - listed - below == set()

@@ -92,21 +92,21 @@ def room_of(module: str) -> str:
 def test_imports_lead_one_way(file: str) -> None:
     room = room_of(module_of(file))
     wrong = []
-    for one in imports(file):
-        if not is_module(one.module):
+    for imported in imports(file):
+        if not is_module(imported.module):
             continue
-        allowed = [*ROOMS[room], *(TYPES_ALONE.get(room, []) if one.typing else [])]
-        if not any(may_import(name, one.module) for name in allowed):
-            wrong.append(f"line {one.line}: {one.module}")
+        allowed = [*ROOMS[room], *(TYPES_ALONE.get(room, []) if imported.typing else [])]
+        if not any(may_import(name, imported.module) for name in allowed):
+            wrong.append(f"line {imported.line}: {imported.module}")
     assert wrong == []
 
 
 def test_the_allocator_is_loaded_by_who_needs_it() -> None:
     early = [
-        f"{file}:{one.line}"
+        f"{file}:{imported.line}"
         for file in FILES
-        for one in imports(file)
-        if file.startswith("cni/") and begins(one.module, "ipam") and not (one.lazy or one.typing)
+        for imported in imports(file)
+        if file.startswith("cni/") and begins(imported.module, "ipam") and not (imported.lazy or imported.typing)
     ]
     assert early == []
 
@@ -115,9 +115,10 @@ def test_the_allocator_is_loaded_by_who_needs_it() -> None:
 def test_what_every_call_loads_is_cheap(file: str) -> None:
     """Anything else belongs into the function that needs it, or under TYPE_CHECKING."""
     dear = [
-        f"line {one.line}: {one.module}"
-        for one in imports(file)
-        if not (one.lazy or one.typing or one.fallback or is_module(one.module)) and one.module not in CHEAP
+        f"line {imported.line}: {imported.module}"
+        for imported in imports(file)
+        if not (imported.lazy or imported.typing or imported.fallback or is_module(imported.module))
+        and imported.module not in CHEAP
     ]
     assert dear == []
 
@@ -134,13 +135,17 @@ def test_what_an_interpreter_may_lack_has_another_way_behind_it(file: str) -> No
         and any(handler.type and ast.unparse(handler.type) == "ImportError" for handler in node.handlers)
         for inner in node.body
     }
-    private = [one for one in imports(file) if one.module in sys.stdlib_module_names and one.module.startswith("_")]
+    private = [
+        imported
+        for imported in imports(file)
+        if imported.module in sys.stdlib_module_names and imported.module.startswith("_")
+    ]
     bare = [one for one in private if one.module not in ("__future__", "_struct", "_operator", "_thread")]
-    assert [one.module for one in bare if one.line not in guarded] == []
+    assert [imported.module for imported in bare if imported.line not in guarded] == []
 
 
 def test_programs_are_run_in_one_file() -> None:
-    named = {file for file in FILES for one in imports(file) if one.module == "subprocess"}
+    named = {file for file in FILES for imported in imports(file) if imported.module == "subprocess"}
     assert named == {"cni/proc.py"}
     names = ("system", "popen", "exec", "spawn", "posix_spawn", "fork")
     running = [(file, name) for file in FILES for name, _ in calls(file) if name.partition("os.")[2].startswith(names)]
@@ -190,7 +195,9 @@ def test_patterns_match_the_whole_text(file: str) -> None:
     """`re.match` with `$` lets a newline through; there is no need of patterns but where a user writes them."""
     assert [name for name, _ in calls(file) if name in ("re.match", "re.search")] == []
     early = [
-        one for one in imports(file) if one.module == "re" and not one.typing and not (one.lazy and file in PATTERNS)
+        imported
+        for imported in imports(file)
+        if imported.module == "re" and not imported.typing and not (imported.lazy and file in PATTERNS)
     ]
     assert early == []
 
@@ -223,9 +230,9 @@ def raised(function: ast.FunctionDef) -> set[str]:
 @pytest.mark.parametrize("file", [file for file in FILES if file.startswith(PURE)])
 def test_a_public_function_names_the_error_that_it_raises(file: str) -> None:
     silent = [
-        f"{one.name}: {', '.join(sorted(raised(one)))}"
-        for one in tree(file).body
-        if isinstance(one, ast.FunctionDef) and not one.name.startswith("_")
-        if not all(name in (ast.get_docstring(one) or "") for name in raised(one))
+        f"{statement.name}: {', '.join(sorted(raised(statement)))}"
+        for statement in tree(file).body
+        if isinstance(statement, ast.FunctionDef) and not statement.name.startswith("_")
+        if not all(name in (ast.get_docstring(statement) or "") for name in raised(statement))
     ]
     assert silent == []

@@ -71,7 +71,11 @@ class Libcni(NamedTuple):
 
     def collect(self, conflist: Json, valid: Iterable[Container] | None) -> None:
         """GC. Of a network without containers, runtimes in Go say null."""
-        listed = None if valid is None else [{"containerID": one.id, "ifname": one.ifname} for one in valid]
+        listed = (
+            None
+            if valid is None
+            else [{"containerID": container.id, "ifname": container.ifname} for container in valid]
+        )
         for plugin in conflist["plugins"]:
             request = _request(conflist, plugin, NOBODY, None)
             self.execute(plugin["type"], "GC", {**request, **dict.fromkeys(VALID, listed)})

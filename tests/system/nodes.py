@@ -245,7 +245,7 @@ class Cluster:
     def is_whole(self) -> bool:
         """Every first pod reaches all others, seen under its own address."""
         guests = [node.guest for node in self.nodes.values()]
-        return all(one.reaches(other) for one in guests for other in guests if one is not other)
+        return all(guest.reaches(other) for guest in guests for other in guests if guest is not other)
 
     def until(self, condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
         """See Node.until."""

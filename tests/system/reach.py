@@ -110,7 +110,10 @@ def measured(world: World, network: Network) -> Reach:
 def expected(network: Network) -> Reach:
     """Returns what `measured` is to find."""
     return {
-        caller: {one.what: one.seen.replace("egress", "node" if network.masquerades else caller) for one in questions}
+        caller: {
+            question.what: question.seen.replace("egress", "node" if network.masquerades else caller)
+            for question in questions
+        }
         for caller, questions in _questions(network).items()
     }
 

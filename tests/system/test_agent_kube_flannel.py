@@ -52,7 +52,7 @@ def test_annotations_are_byte_for_byte_those_of_flanneld(
                     annotations.append(server.annotations("one"))
             server.delete("one")
             clean()
-        theirs, ours = [{key: MAC.sub("MAC", text) for key, text in one.items()} for one in annotations]
+        theirs, ours = [{key: MAC.sub("MAC", text) for key, text in annotation.items()} for annotation in annotations]
         assert ours == theirs
         assert annotations[0].keys() == annotations[1].keys()
 

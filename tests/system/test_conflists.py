@@ -89,7 +89,9 @@ def test_a_container_is_tuned(podman: CniTool) -> None:
     assert pod.run("sysctl", "-n", *settings).stdout.split() == ["1", "0"]
     (link,) = json.loads(pod.run("ip", "-j", "link", "show", "eth0").stdout)
     assert link["mtu"] == MTU
-    assert link["address"] == next(one["mac"] for one in answer["interfaces"] if one["name"] == "eth0")
+    assert link["address"] == next(
+        interface["mac"] for interface in answer["interfaces"] if interface["name"] == "eth0"
+    )
 
 
 @pytest.mark.parametrize("name", [name for name, network in NETWORKS.items() if network.checks])

@@ -124,10 +124,10 @@ def containerd(machine: Machine, plugins: Path) -> Containerd:
 def test_containerd_gets_both_networks_of_a_pod_at_once(machine: Machine, containerd: Containerd) -> None:
     pod = machine.pod("pod")
     loopback, result = containerd.attach(IDS[0], pod.path)
-    assert (loopback["cniVersion"], [one["name"] for one in loopback["interfaces"]]) == ("0.3.1", ["lo"])
+    assert (loopback["cniVersion"], [interface["name"] for interface in loopback["interfaces"]]) == ("0.3.1", ["lo"])
     for answer in (loopback, result):  # else go-cni says that the result is invalid
         assert all(0 <= ip["interface"] < len(answer["interfaces"]) for ip in answer["ips"])
-    assert "eth0" in [one["name"] for one in result["interfaces"]]
+    assert "eth0" in [interface["name"] for interface in result["interfaces"]]
     assert pod.addresses() == ["10.99.0.2/24"] == [ip["address"] for ip in result["ips"]]
     assert pod.run("ping", "-c", "1", "-W", "1", "127.0.0.1").returncode == 0
     assert reached(machine, pod) == Answer("pod", OUTSIDE[4])
@@ -219,8 +219,8 @@ def test_crio_collects_after_it_has_lost_its_memory(machine: Machine, runtime: L
     if valid == "none":
         runtime.delete(CRIO, living, result)
     before, links = without_pod(seen(machine), gone), links_of(machine)
-    for one in others:
-        runtime.add(CRIO, one)
+    for other in others:
+        runtime.add(CRIO, other)
     gone.remove()
     runtime.collect(CRIO, [living] if valid == "one" else None)
     machine.wait_for_links(*links)

@@ -124,7 +124,7 @@ def test_a_port_is_in_the_vlans_asked_for(results: Path, pod: str, expected: dic
 
 
 def test_each_vlan_has_a_gateway_of_its_own(results: Path) -> None:
-    addresses = {link["ifname"]: [one["local"] for one in link["addr_info"]] for link in read(results, "addresses")}
+    addresses = {link["ifname"]: [info["local"] for info in link["addr_info"]] for link in read(results, "addresses")}
     assert "10.5.0.1" in addresses["br0.100"]
     assert "10.6.0.1" in addresses["br0.200"]
     assert read(results, "native.ADD")["interfaces"][3]["name"] == "br0.100"

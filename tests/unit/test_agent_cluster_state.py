@@ -27,7 +27,7 @@ NODE = Node("vxlan", 1, (NodeAddress(parse_ip("192.0.2.1"), OWN.endpoints[0].vte
 def known(*leases: Lease) -> ClusterState:
     """One that has told all of it, and has its peers."""
     state = ClusterState()
-    for news in (Configured(CONFIG), Held(OWN, 100.0), Listed({one.key: one for one in leases})):
+    for news in (Configured(CONFIG), Held(OWN, 100.0), Listed({lease.key: lease for lease in leases})):
         assert state.handle(news)
     assert state.peers(CONFIG, OWN, ()) is not None
     return state

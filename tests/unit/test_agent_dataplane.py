@@ -74,7 +74,7 @@ class Kernel:
             self.state.fdb.remove((entry.mac, entry.ip))
             return
         assert any(entry.mac)
-        self.state.fdb = {one for one in self.state.fdb if one[0] != entry.mac}
+        self.state.fdb = {pair for pair in self.state.fdb if pair[0] != entry.mac}
         self.state.fdb.add((entry.mac, entry.ip))
 
 
@@ -135,8 +135,8 @@ def test_a_peer_that_changed_leaves_no_old_entry(after: Endpoint) -> None:
     assert same(made(old, new), new)
     alone = forwarding_state([before], FAR), forwarding_state([after], FAR)
     assert len(changes(*alone, FAR)) <= 6
-    assert [rtnl_overlay.described(one) for one in changes(*alone, FAR)] == [
-        rtnl_overlay.described(one) for one in changes(old, new, FAR)
+    assert [rtnl_overlay.described(change) for change in changes(*alone, FAR)] == [
+        rtnl_overlay.described(change) for change in changes(old, new, FAR)
     ]
 
 
@@ -162,7 +162,7 @@ def test_a_route_is_made_after_its_entries_and_goes_before_them() -> None:
         forwarding_state([endpoint("10.5.2.0/24", "192.0.2.2", "02")], FAR),
         forwarding_state([endpoint("10.5.3.0/24", "192.0.2.3", "03")], FAR),
     )
-    assert [rtnl_overlay.described(one) for one in changes(old, new, FAR)] == [
+    assert [rtnl_overlay.described(change) for change in changes(old, new, FAR)] == [
         "ip neighbour replace 10.5.3.0 lladdr 0a:00:00:00:00:03",
         "bridge fdb replace 0a:00:00:00:00:03 dst 192.0.2.3",
         "ip route replace 10.5.3.0/24 via 10.5.3.0",

@@ -138,16 +138,16 @@ def test_a_request_may_come_in_pieces(served: Served) -> None:
 def test_callers_that_say_nothing_make_room_for_those_that_do(served: Served) -> None:
     """Everybody is served at once, with many more silent ones than there is room for."""
     held = [served.connect() for _ in range(3 * healthserver.CONNECTIONS)]
-    for one in held[-10:]:
-        one.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
+    for connection in held[-10:]:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
     for path in ("/healthz", "/metrics", "/healthz"):
         assert served.ask(path)[0] == 200
     assert len(served.server._connections) <= healthserver.CONNECTIONS
     assert held[0].recv(1) == b""  # the oldest was dropped
     held[-1].sendall(b"x\r\n\r\n")
     assert held[-1].recv(12) == b"HTTP/1.1 200"
-    for one in held:
-        one.close()
+    for connection in held:
+        connection.close()
 
 
 def test_a_caller_has_a_few_seconds_whatever_it_sends(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

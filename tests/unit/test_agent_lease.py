@@ -74,7 +74,7 @@ def test_without_ipv4_its_address_is_gos_zero_value() -> None:
 def test_a_key_is_read_and_written_alike(key: str, subnets: list[str]) -> None:
     assert parse_key(key) == tuple(map(parse_net, subnets))
     assert lease_key(map(parse_net, subnets)) == key
-    assert Lease(tuple(Endpoint(parse_net(one), parse_ip("::1")) for one in subnets), "vxlan", 1).key == key
+    assert Lease(tuple(Endpoint(parse_net(subnet), parse_ip("::1")) for subnet in subnets), "vxlan", 1).key == key
 
 
 @pytest.mark.parametrize(

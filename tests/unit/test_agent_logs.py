@@ -21,7 +21,7 @@ class Log:
 
     def __init__(self, written: io.StringIO) -> None:
         self.written, self.now = written, 1_800_000_000.5
-        (self.bound,) = [one for one in logs.log.handlers if isinstance(one, logs.BoundedHandler)]
+        (self.bound,) = [handler for handler in logs.log.handlers if isinstance(handler, logs.BoundedHandler)]
 
     def say(self, text: str, *args: object, level: int = logging.WARNING) -> list[str]:
         """Give the lines that this adds."""

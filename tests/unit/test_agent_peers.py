@@ -44,8 +44,8 @@ THREE = lease("10.5.3.0/24", "192.0.2.3", "03")
 
 def peers_of(*leases: Lease, config: NetworkConfig = SINGLE, own: Lease = OWN) -> Peers:
     peers = Peers(config, own)
-    for one in leases:
-        peers.put(one.key, one)
+    for lease in leases:
+        peers.put(lease.key, lease)
     return peers
 
 
@@ -435,7 +435,7 @@ def test_after_any_news_just_those_are_served_that_the_reference_serves(
         reported = peers.put(key, news)
         after = peers.served
         assert after == reference(config, own, leases)
-        assert set(peers.errors) == {one for one in leases if one not in after and one != own.key}
+        assert set(peers.errors) == {lease for lease in leases if lease not in after and lease != own.key}
         changed = {one for one in before.keys() | after.keys() if before.get(one) != after.get(one)}
         assert changed <= reported.keys()
         assert reported == {one: before.get(one) for one in reported}

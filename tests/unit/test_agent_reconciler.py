@@ -71,9 +71,9 @@ class ModelKernel(RtnlSocket):
 
     def ask(self, kind: int, flags: int, payload: bytes) -> bytes:  # noqa: ARG002  # Netlink's
         assert kind == rtnl.RTM_GETLINK
-        for one in self.state.values():
-            if payload == rtnl.get_link(rtnl_parse.parse_link(one).name)[2]:
-                return one
+        for link in self.state.values():
+            if payload == rtnl.get_link(rtnl_parse.parse_link(link).name)[2]:
+                return link
         raise NetlinkError(ENODEV, "")
 
     def dump(self, kind: int, payload: bytes) -> list[bytes]:
@@ -84,7 +84,7 @@ class ModelKernel(RtnlSocket):
         assert kind == rtnl.RTM_GETROUTE
         family, _, _, _, _, protocol, *_ = rtnl.RTMSG.unpack_from(payload)
         routes = self.routes_by_dst.values() if family == 2 else ()
-        return [one for one in routes if not protocol or rtnl.RTMSG.unpack_from(one)[5] == protocol]
+        return [route for route in routes if not protocol or rtnl.RTMSG.unpack_from(route)[5] == protocol]
 
     def ask_each(self, questions: Any) -> list[bytes | NetlinkError]:
         return [self._take(message) for message in questions]
@@ -106,7 +106,9 @@ class ModelKernel(RtnlSocket):
     def peer_routes(self) -> dict[str, str]:
         """The agent's routes: the next hop by destination."""
         routes = map(rtnl_overlay.parse_kernel_route, self.routes_by_dst.values())
-        return {one.dst.text: one.gw.text for one in routes if one.protocol == PROTOCOL and one.gw is not None}
+        return {
+            route.dst.text: route.gw.text for route in routes if route.protocol == PROTOCOL and route.gw is not None
+        }
 
 
 class NoNetfilter:
@@ -190,7 +192,7 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Agent:
 
 def begin(agent: Agent, *peers: Lease) -> None:
     agent.reconciler.request_full_sync()
-    assert agent.handle(CONFIGURED, Held(OWN), Listed({one.key: one for one in (OWN, *peers)}))
+    assert agent.handle(CONFIGURED, Held(OWN), Listed({lease.key: lease for lease in (OWN, *peers)}))
 
 
 def test_without_a_configuration_nothing_is_done(agent: Agent) -> None:
@@ -200,7 +202,7 @@ def test_without_a_configuration_nothing_is_done(agent: Agent) -> None:
 
 def test_the_store_is_presented_this_node_before_it_has_a_lease(agent: Agent) -> None:
     agent.handle(CONFIGURED)
-    assert [[one.public_ip.text for one in node.addresses] for node in agent.presented] == [["192.0.2.1"]]
+    assert [[address.public_ip.text for address in node.addresses] for node in agent.presented] == [["192.0.2.1"]]
     agent.full_sync()
     assert len(agent.presented) == 1
     assert not agent.file.exists()

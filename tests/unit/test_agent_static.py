@@ -52,7 +52,7 @@ LEASE2 = Lease((endpoint(2, parse_mac(MAC)),), "vxlan", 7)
 
 def test_each_node_has_a_lease_and_without_a_mac_address_a_derived_one() -> None:
     nodes = parse_nodes(text(FILE), "nodes.json")
-    assert [(one.name, one.lease) for one in nodes.entries] == [("one", LEASE1), ("two", LEASE2)]
+    assert [(entry.name, entry.lease) for entry in nodes.entries] == [("one", LEASE1), ("two", LEASE2)]
     assert by_key(nodes.settled({}), ()) == {"10.5.1.0-24": LEASE1, "10.5.2.0-24": LEASE2}
     assert nodes.config.backend.vni == 7
 
@@ -81,7 +81,7 @@ def test_a_network_of_ipv6_alone_needs_no_ipv4_of_its_nodes() -> None:
 
 def test_with_host_gw_nobody_has_a_mac_address() -> None:
     nodes = parse_nodes(text(FILE, Backend={"Type": "host-gw"}), "nodes.json")
-    assert [one.lease for one in nodes.entries] == [
+    assert [entry.lease for entry in nodes.entries] == [
         Lease((endpoint(1, None),), "host-gw"),
         Lease((endpoint(2, None),), "host-gw"),
     ]

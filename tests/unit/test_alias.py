@@ -33,9 +33,9 @@ HTTP_TEXT = "80:8080/tcp"
 def alias(owner: Owner, addresses: Sequence[Net], **members: Any) -> str:
     """Returns the alias that the plan writes on the host's interface."""
     conf = parse_netconf(PluginConfig(owner.network, "1.1.0", members, b""), {}, ConfigErrors())
-    lease = Result(ips=tuple([IPConfig(one) for one in addresses]))
+    lease = Result(ips=tuple([IPConfig(address) for address in addresses]))
     attachment = Attachment(owner, "", conf, Facts("node", None, ipv6=True), names_of(owner, conf.mac, lease), lease)
-    (veth,) = [one for one in plan_attachment(attachment).operations if isinstance(one, Veth)]
+    (veth,) = [op for op in plan_attachment(attachment).operations if isinstance(op, Veth)]
     return veth.alias
 
 
@@ -63,7 +63,7 @@ def random_alias(chance: random.Random, most: int) -> Alias:
     ports = tuple([random_mapping(chance) for _ in range(chance.randrange(most))])
     return Alias(
         label=Owner("n" * chance.randint(1, 60), "c" * chance.randint(1, 20), "eth0").label,
-        guarded=chance.choice((None, mac_of(str(chance.random())))),
+        allowed_mac=chance.choice((None, mac_of(str(chance.random())))),
         addresses=tuple(addresses),
         masqueraded=chance.random() < 0.5,
         hairpin=chance.choice((SUBNET, ALL, NOBODY)) if ports else "",
@@ -94,7 +94,7 @@ def test_a_full_alias_holds_whole_words_and_says_that_there_is_more(seed: int) -
     assert starts(parsed.addresses, written.addresses)
     assert starts(parsed.ports, written.ports)
     assert parsed.hairpin in ("", written.hairpin)
-    assert (parsed.guarded, parsed.masqueraded) == (written.guarded, written.masqueraded)
+    assert (parsed.allowed_mac, parsed.masqueraded) == (written.allowed_mac, written.masqueraded)
     if parsed.whole:
         assert parsed == written
     else:

@@ -115,7 +115,7 @@ def test_loopback_may_be_the_first() -> None:
 def test_without_ports_the_earlier_answer_is_passed_on(version: str) -> None:
     previous = PREVIOUS | {"cniVersion": version}
     if version < "1":
-        previous["ips"] = [one | {"version": "4"} for one in PREVIOUS["ips"]]
+        previous["ips"] = [ip | {"version": "4"} for ip in PREVIOUS["ips"]]
     answer = call(NETWORK | {"cniVersion": version, "prevResult": previous}, program="portmap")
     assert answer.status == 0
     assert answer.json == previous

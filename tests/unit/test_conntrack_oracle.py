@@ -100,7 +100,7 @@ class Sockets:
 
     @property
     def forgotten(self) -> list[int]:
-        return [dict(read(one)[1])["CTA_ID"] for one in self.requests]
+        return [dict(read(request)[1])["CTA_ID"] for request in self.requests]
 
 
 def unmapped(sockets: Sockets, family: int = 4, host_ip: str = "") -> None:

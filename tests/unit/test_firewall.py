@@ -129,7 +129,7 @@ def planned(program: str, *addresses: str) -> list[Accept]:
     lease = Result(ips=tuple([IPConfig(parse_net(address)) for address in addresses]))
     owner = Owner("net", "c1", "eth0")
     attachment = Attachment(owner, "", conf, Facts("node", None, ipv6=True), names_of(owner, None, lease), lease)
-    return [one for one in plan_attachment(attachment).operations if isinstance(one, Accept)]
+    return [op for op in plan_attachment(attachment).operations if isinstance(op, Accept)]
 
 
 def test_podwire_accepts_by_subnet_and_bridge_as_its_reference_does_not() -> None:
@@ -211,7 +211,7 @@ def test_a_subnet_is_matched_as_nft_does(chain: Chain, subnet: str, names: list[
 
 
 def comments(chain: Chain, op: Accept) -> list[str]:
-    return [one.comment for one in forward_rules._wanted(chain, op)]
+    return [rule.comment for rule in forward_rules._wanted(chain, op)]
 
 
 def test_each_table_gets_the_rules_of_its_family() -> None:

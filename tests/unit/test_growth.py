@@ -147,9 +147,9 @@ def test_ports_of_single_addresses_are_listed_once() -> None:
                 Element(IP(4, 1).packed + bytes([6, 0, 0, 0, 0, port % 256, 0, 0]), "", "x") for port in range(MANY)
             ]
 
-    ports = [one for one in operations(parse_ports(mappings(MANY)), (POD,), "label") if isinstance(one, HostPort)]
-    overlaps = [one for one in operations(parse_ports(mappings(MANY)), (POD,), "l") if isinstance(one, PortOverlap)]
-    assert [len(one.ports) for one in overlaps] == [len(ports)] == [MANY]
+    ports = [op for op in operations(parse_ports(mappings(MANY)), (POD,), "label") if isinstance(op, HostPort)]
+    overlaps = [op for op in operations(parse_ports(mappings(MANY)), (POD,), "l") if isinstance(op, PortOverlap)]
+    assert [len(overlap.ports) for overlap in overlaps] == [len(ports)] == [MANY]
     host = FakeHost()
     portmap.apply_overlap(cast("Host", host), overlaps[0], cast("Any", None))
     assert host.lists == 1

@@ -39,9 +39,9 @@ FLANNEL_IPMASQ=true
 def documents(name: str) -> dict[str, Json]:
     """Returns the objects of a manifest by their kind."""
     documents: dict[str, Json] = {}
-    for one in yaml.safe_load_all((CONF / name).read_text()):
-        assert one["kind"] not in documents
-        documents[one["kind"]] = one
+    for document in yaml.safe_load_all((CONF / name).read_text()):
+        assert document["kind"] not in documents
+        documents[document["kind"]] = document
     return documents
 
 
@@ -58,7 +58,7 @@ CONTAINERS = [
 
 def container(daemon_set: Json, name: str) -> Json:
     spec = daemon_set["spec"]["template"]["spec"]
-    (containers,) = [one for one in spec["initContainers"] + spec["containers"] if one["name"] == name]
+    (containers,) = [item for item in spec["initContainers"] + spec["containers"] if item["name"] == name]
     assert isinstance(containers, dict)
     return containers
 
@@ -72,7 +72,7 @@ def options(of: Json) -> Options:
 
 
 def mounts(of: Json) -> dict[str, str]:
-    return {one["mountPath"]: one["name"] for one in of.get("volumeMounts", ())}
+    return {mount["mountPath"]: mount["name"] for mount in of.get("volumeMounts", ())}
 
 
 def list_for_runtime() -> Json:
@@ -129,7 +129,7 @@ def test_a_container_has_this_version_and_few_rights(spec: Json, one: Json) -> N
 @pytest.mark.parametrize("daemon_set", DAEMON_SETS.values(), ids=DAEMON_SETS)
 def test_every_volume_is_used_and_every_mount_has_one(daemon_set: Json) -> None:
     spec = daemon_set["spec"]["template"]["spec"]
-    used = {name for one in spec["initContainers"] + spec["containers"] for name in mounts(one).values()}
+    used = {name for item in spec["initContainers"] + spec["containers"] for name in mounts(item).values()}
     assert used == {volume["name"] for volume in spec["volumes"]}
     for volume in spec["volumes"]:
         if volume["name"] == "config":
@@ -141,7 +141,7 @@ def test_every_volume_is_used_and_every_mount_has_one(daemon_set: Json) -> None:
 def test_the_agent_finds_and_writes_its_files_where_they_are_mounted() -> None:
     agent = container(INSTALLED["DaemonSet"], "podwired")
     given, paths = options(agent), mounts(agent)
-    volumes = {one["name"]: one for one in INSTALLED["DaemonSet"]["spec"]["template"]["spec"]["volumes"]}
+    volumes = {volume["name"]: volume for volume in INSTALLED["DaemonSet"]["spec"]["template"]["spec"]["volumes"]}
     assert given.kube is not None
     assert given.conflist is not None
     for path in (given.kube.network_file, given.conflist.source):
@@ -166,12 +166,12 @@ def test_probes_ask_where_the_agent_listens(probe: str, path: str) -> None:
 
 
 def test_plugins_are_installed_where_the_node_has_them_and_others_stay() -> None:
-    volumes = {one["name"]: one for one in INSTALLED["DaemonSet"]["spec"]["template"]["spec"]["volumes"]}
+    volumes = {volume["name"]: volume for volume in INSTALLED["DaemonSet"]["spec"]["template"]["spec"]["volumes"]}
     orders = {}
-    for one in INSTALLED["DaemonSet"]["spec"]["template"]["spec"]["initContainers"]:
-        assert one["command"][:2] == ["/opt/podwire/podwire", "install"]
-        order = orders[one["name"]] = parse_order(one["command"][2:])
-        assert volumes[mounts(one)[order.folder]]["hostPath"]["path"] == order.folder
+    for container in INSTALLED["DaemonSet"]["spec"]["template"]["spec"]["initContainers"]:
+        assert container["command"][:2] == ["/opt/podwire/podwire", "install"]
+        order = orders[container["name"]] = parse_order(container["command"][2:])
+        assert volumes[mounts(container)[order.folder]]["hostPath"]["path"] == order.folder
     (all_names, flannel) = orders.values()
     assert (all_names.names, all_names.force) == (NAMES, False)
     assert (flannel.names, flannel.force) == (("flannel",), True)

@@ -94,12 +94,12 @@ def text_of(part: RulesetFragment) -> str:
 def listed(machine: Machine) -> list[dict[str, Any]]:
     """Returns the kernel's objects one by one, without nft's handles and indexes."""
     objects = json.loads(machine.run("nft", "-j", "list", "ruleset").stdout)["nftables"]
-    bodies = [(kind, body) for one in objects for kind, body in one.items() if kind != "metainfo"]
+    bodies = [(kind, body) for item in objects for kind, body in item.items() if kind != "metainfo"]
     return [{"is": kind} | {key: body[key] for key in body if key not in ("handle", "index")} for kind, body in bodies]
 
 
 def chains_with_rules(machine: Machine) -> set[str]:
-    return {one["chain"] for one in listed(machine) if one["is"] == "rule"}
+    return {line["chain"] for line in listed(machine) if line["is"] == "rule"}
 
 
 def elements_of(family: int, table: str, name: str) -> list[dict[str, Any]]:
@@ -118,7 +118,7 @@ def test_a_part_is_whole_when_it_is_loaded_and_not_without_any_of_its_chains(
     """The chains that it names are those that its text fills, all of them."""
     load(machine, part)
     assert chains_with_rules(machine) == set(part.chains)
-    assert {f"{one['family']} {one['name']}" for one in listed(machine) if one["is"] == "table"} == {part.table}
+    assert {f"{line['family']} {line['name']}" for line in listed(machine) if line["is"] == "table"} == {part.table}
 
 
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
@@ -153,10 +153,10 @@ def test_elements_stay_when_rules_are_loaded_anew(machine: Machine) -> None:
 
 
 BUILT: list[tuple[RulesetFragment, list[Owned]]] = [
-    (masquerade.ruleset([V4, V6]), [masquerade_effects._element(one) for one in MASQUERADES]),
+    (masquerade.ruleset([V4, V6]), [masquerade_effects._element(op) for op in MASQUERADES]),
     (spoofcheck.ruleset(), spoofcheck_effects._elements(GUARD)),
-    (PARTS["ports"], [portmap_effects._port_element(one) for one in PORTS]),
-    (PARTS["ports"], [portmap_effects._hairpin_element(one) for one in HAIRPINS]),
+    (PARTS["ports"], [portmap_effects._port_element(op) for op in PORTS]),
+    (PARTS["ports"], [portmap_effects._hairpin_element(op) for op in HAIRPINS]),
 ]
 
 

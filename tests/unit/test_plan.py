@@ -34,7 +34,7 @@ def conf_of(**members: Any) -> NetConf:
 
 
 def attachment(*addresses: str, routes: Sequence[Route] = (), facts: Facts = FACTS, **members: Any) -> Attachment:
-    lease = Result(ips=tuple([IPConfig(parse_net(one)) for one in addresses]), routes=tuple(routes))
+    lease = Result(ips=tuple([IPConfig(parse_net(address)) for address in addresses]), routes=tuple(routes))
     return Attachment(OWNER, "/run/netns/c1", conf_of(**members), facts, names_of(OWNER, None, lease), lease)
 
 
@@ -43,7 +43,7 @@ def operations(*addresses: str, **members: Any) -> tuple[Operation, ...]:
 
 
 def only(kind: type, planned: Sequence[Operation]) -> list[Any]:
-    return [one for one in planned if isinstance(one, kind)]
+    return [op for op in planned if isinstance(op, kind)]
 
 
 EVERYTHING: dict[str, Any] = {
@@ -64,10 +64,10 @@ def test_every_operation_describes_itself_in_one_line() -> None:
     planned = operations("10.1.2.3/24", "2001:db8::3/64", **EVERYTHING)
     routed = operations("10.1.2.3/24", mode="routed")
     kinds = {kind for kind in vars(ops).values() if isinstance(kind, type) and "describe" in vars(kind)}
-    assert kinds <= {type(one) for one in planned + routed}
-    lines = [one.describe() for one in planned + routed]
+    assert kinds <= {type(op) for op in planned + routed}
+    lines = [op.describe() for op in planned + routed]
     assert all(line.isprintable() and line == line.strip() for line in lines)
-    assert len({one.describe() for one in planned}) == len(planned)
+    assert len({op.describe() for op in planned}) == len(planned)
 
 
 def test_the_same_attachment_has_the_same_plan() -> None:
@@ -75,7 +75,7 @@ def test_the_same_attachment_has_the_same_plan() -> None:
 
 
 def test_rules_are_in_place_before_the_first_packet_may_leave() -> None:
-    order = [type(one) for one in operations("10.1.2.3/24", isGateway=True, ipMasq=True, macspoofchk=True)]
+    order = [type(op) for op in operations("10.1.2.3/24", isGateway=True, ipMasq=True, macspoofchk=True)]
     for earlier, later in (
         (ops.Bridge, ops.Veth),
         (ops.Veth, SpoofGuard),
@@ -117,7 +117,7 @@ def test_a_chosen_mac_address_is_the_containers_alone() -> None:
 def test_a_gateway_that_nobody_named_has_the_first_address(text: str, gateway: str) -> None:
     plan = plan_attachment(attachment(text, isGateway=True))
     assert plan.result.ips == (IPConfig(parse_net(text), parse_ip(gateway), 2),)
-    assert [one.address.ip for one in only(ops.GatewayAddress, plan.operations)] == [parse_ip(gateway)]
+    assert [op.address.ip for op in only(ops.GatewayAddress, plan.operations)] == [parse_ip(gateway)]
 
 
 def test_without_a_gateway_nothing_is_named_or_forwarded() -> None:
@@ -128,7 +128,7 @@ def test_without_a_gateway_nothing_is_named_or_forwarded() -> None:
 
 def test_each_family_is_forwarded_once() -> None:
     planned = operations("2001:db8::3/64", "10.1.2.3/24", "10.1.2.4/24", isGateway=True)
-    assert [one.family for one in only(ops.Forwarding, planned)] == [4, 6]
+    assert [op.family for op in only(ops.Forwarding, planned)] == [4, 6]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_two_addresses_of_a_family_have_one_default_route() -> None:
 
 def test_a_route_without_gateway_of_its_family_is_on_the_link() -> None:
     planned = operations("10.1.2.3/24", routes=[Route(parse_net("2001:db8::/32"))], isGateway=True)
-    assert [one.route.gw for one in only(ops.ContainerRoute, planned)] == [None]
+    assert [op.route.gw for op in only(ops.ContainerRoute, planned)] == [None]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_route_without_gateway_of_its_family_is_on_the_link() -> None:
 )
 def test_a_route_that_is_asked_to_be_on_the_link_gets_no_gateway(scope: int | None, gateway: str | None) -> None:
     planned = operations("10.1.2.3/24", routes=[Route(parse_net("10.9.0.0/16"), scope=scope)], isGateway=True)
-    assert [one.route.gw for one in only(ops.ContainerRoute, planned)] == [gateway and parse_ip(gateway)]
+    assert [op.route.gw for op in only(ops.ContainerRoute, planned)] == [gateway and parse_ip(gateway)]
 
 
 def test_the_address_feature_alone_names_no_gateway() -> None:
@@ -186,16 +186,16 @@ def test_the_address_feature_alone_names_no_gateway() -> None:
 def test_the_native_vlan_stays_native_and_no_vlan_is_both_wanted_and_removed(
     members: dict[str, Any], expected: list[str]
 ) -> None:
-    planned = [one for one in operations(**members) if isinstance(one, (PortVlan, RemovePortVlan))]
-    assert [one.describe().partition(f"{OWNER.host_interface} ")[2] for one in planned] == expected
-    wanted = {vid for one in only(PortVlan, planned) for vid in range(one.first, one.last + 1)}
-    assert wanted.isdisjoint([one.vid for one in only(RemovePortVlan, planned)])
+    planned = [op for op in operations(**members) if isinstance(op, (PortVlan, RemovePortVlan))]
+    assert [op.describe().partition(f"{OWNER.host_interface} ")[2] for op in planned] == expected
+    wanted = {vid for op in only(PortVlan, planned) for vid in range(op.first, op.last + 1)}
+    assert wanted.isdisjoint([op.vid for op in only(RemovePortVlan, planned)])
 
 
 def test_a_vlans_gateway_belongs_to_bridge_and_vlan() -> None:
     planned = {only(VlanGateway, operations("10.1.2.3/24", isGateway=True, vlan=vlan))[0] for vlan in (5, 5, 4094)}
-    assert len(planned) == len({one.mac for one in planned}) == len({one.port for one in planned}) == 2
-    assert all(len(one.port) <= 15 for one in planned)
+    assert len(planned) == len({op.mac for op in planned}) == len({op.port for op in planned}) == 2
+    assert all(len(op.port) <= 15 for op in planned)
 
 
 def test_a_vlan_without_gateway_needs_no_further_interface() -> None:
@@ -235,14 +235,14 @@ def test_addresses_that_do_not_tell_the_mac_address_are_announced(
 @pytest.mark.parametrize(("enabled", "waits"), [(True, True), (False, False)])
 def test_duplicate_detection_is_waited_for_where_it_runs(enabled: bool, waits: bool) -> None:
     planned = operations("2001:db8::3/64", enabledad=enabled)
-    assert [one.detect_duplicates for one in only(ops.WaitReady, planned)] == [waits]
-    assert [one.detect_duplicates for one in only(ops.ContainerAddress, planned)] == [waits]
+    assert [op.detect_duplicates for op in only(ops.WaitReady, planned)] == [waits]
+    assert [op.detect_duplicates for op in only(ops.ContainerAddress, planned)] == [waits]
 
 
 def test_an_ipv6_address_cannot_do_without_its_settings() -> None:
-    needed = [one.key for one in only(ops.ContainerSysctl, operations("2001:db8::3/64")) if one.required]
+    needed = [op.key for op in only(ops.ContainerSysctl, operations("2001:db8::3/64")) if op.required]
     assert needed == ["net/ipv6/conf/lo/disable_ipv6", "net/ipv6/conf/eth0/disable_ipv6"]
-    assert not any(one.required for one in only(ops.ContainerSysctl, operations("10.1.2.3/24")))
+    assert not any(op.required for op in only(ops.ContainerSysctl, operations("10.1.2.3/24")))
 
 
 def test_the_link_says_whose_it_is_and_what_is_masqueraded() -> None:

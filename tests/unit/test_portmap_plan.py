@@ -47,13 +47,13 @@ def attached(*addresses: str, **members: Any) -> list[Operation]:
     """The whole plan of an attachment whose runtime maps a port, in its order."""
     config = {"runtimeConfig": {"portMappings": [HTTP]}} | members
     conf = parse_netconf(PluginConfig("net", "1.1.0", config, b""), {}, ConfigErrors())
-    lease = Result(ips=tuple([IPConfig(parse_net(one)) for one in addresses]))
+    lease = Result(ips=tuple([IPConfig(parse_net(address)) for address in addresses]))
     names = names_of(OWNER, None, lease)
     return list(plan_attachment(Attachment(OWNER, "", conf, Facts("node", None, ipv6=True), names, lease)).operations)
 
 
 def kinds(operations: Sequence[Operation]) -> list[str]:
-    return [type(one).__name__ for one in operations]
+    return [type(op).__name__ for op in operations]
 
 
 def test_without_mappings_nothing_is_done() -> None:
@@ -80,21 +80,21 @@ def test_a_port_of_both_families_leads_to_both_addresses() -> None:
 )
 def test_a_port_of_one_family_leads_to_the_address_of_that_family(mapping: PortMapping, ip: Net) -> None:
     operations = planned(mapping)
-    assert [one.ip for one in operations if isinstance(one, HostPort)] == [ip.ip]
-    assert [one.address for one in operations if isinstance(one, Hairpin)] == [ip]
+    assert [op.ip for op in operations if isinstance(op, HostPort)] == [ip.ip]
+    assert [op.address for op in operations if isinstance(op, Hairpin)] == [ip]
 
 
 @pytest.mark.parametrize(("addresses", "families"), [((V4,), [4]), ((V6,), [6]), ((), []), ((V6, V4), [4, 6])])
 def test_a_family_that_the_container_has_not_is_passed_over(addresses: tuple[Net, ...], families: list[int]) -> None:
     operations = portmap.operations(Ports((BOTH,)), addresses, OWNER.label)
-    assert [one.ip.family for one in operations if isinstance(one, HostPort)] == families
+    assert [op.ip.family for op in operations if isinstance(op, HostPort)] == families
 
 
 def test_of_several_addresses_of_a_family_the_first_is_used() -> None:
     several = tuple(map(parse_net, ("2001:db8::9/64", "10.1.2.9/24", "10.1.2.4/16", "2001:db8::4/64")))
     operations = portmap.operations(Ports((BOTH,)), several, OWNER.label)
-    assert [one.ip for one in operations if isinstance(one, HostPort)] == [several[1].ip, several[0].ip]
-    assert [one.address for one in operations if isinstance(one, Hairpin)] == [several[1], several[0]]
+    assert [op.ip for op in operations if isinstance(op, HostPort)] == [several[1].ip, several[0].ip]
+    assert [op.address for op in operations if isinstance(op, Hairpin)] == [several[1], several[0]]
 
 
 def test_a_family_has_one_hairpin_for_all_its_ports() -> None:
@@ -108,7 +108,7 @@ def test_a_family_has_one_hairpin_for_all_its_ports() -> None:
 @pytest.mark.parametrize(("masqueraded", "everybody"), [(SUBNET, [False, False]), (ALL, [True, True]), (NOBODY, [])])
 def test_who_is_masqueraded_goes_through_a_hairpin(masqueraded: str, everybody: list[bool]) -> None:
     operations = planned(BOTH, masqueraded=masqueraded)
-    assert [one.everybody for one in operations if isinstance(one, Hairpin)] == everybody
+    assert [op.everybody for op in operations if isinstance(op, Hairpin)] == everybody
     assert kinds(operations).count("HostPort") == 2
 
 
@@ -131,7 +131,7 @@ def test_loopback_is_routed_where_a_port_can_be_reached_by_it_and_answers_come_b
     mapping: PortMapping, masqueraded: str, toward: str, routed: bool
 ) -> None:
     operations = planned(mapping, toward=toward, masqueraded=masqueraded)
-    assert [one for one in operations if isinstance(one, LoopbackRouting)] == [
+    assert [op for op in operations if isinstance(op, LoopbackRouting)] == [
         LoopbackRouting(toward, V4, OWNER.label)
     ] * routed
 
@@ -150,20 +150,20 @@ def test_what_restrains_a_port_is_there_before_the_port() -> None:
 
 def test_a_condition_of_one_family_leaves_the_other_alone() -> None:
     operations = planned(BOTH, conditions6="iif lo")
-    assert [(one.port.ip, one.expression) for one in operations if isinstance(one, Condition)] == [(V6.ip, "iif lo")]
+    assert [(op.port.ip, op.expression) for op in operations if isinstance(op, Condition)] == [(V6.ip, "iif lo")]
 
 
 def test_another_bit_of_the_mark_is_a_condition_without_an_expression() -> None:
     """Its ports go through chains of that bit, in both families."""
-    operations = [one for one in planned(BOTH, mark_bit=5) if isinstance(one, Condition)]
-    assert [(one.port.ip, one.expression, one.mark_bit) for one in operations] == [(V4.ip, "", 5), (V6.ip, "", 5)]
-    assert len({one.chain for one in operations}) == 1
+    operations = [op for op in planned(BOTH, mark_bit=5) if isinstance(op, Condition)]
+    assert [(op.port.ip, op.expression, op.mark_bit) for op in operations] == [(V4.ip, "", 5), (V6.ip, "", 5)]
+    assert len({op.chain for op in operations}) == 1
 
 
 def test_each_expression_and_bit_has_its_own_chain() -> None:
     port = HostPort(BOTH, V4.ip, OWNER.label)
     conditions = [(expression, bit) for expression in ("", "iif lo", "iif lo 1", "iif lo1") for bit in (1, 3, 13)]
-    chains = {Condition(port, *one).chain for one in conditions}
+    chains = {Condition(port, *condition).chain for condition in conditions}
     assert len(chains) == len(conditions)
     assert Condition(port, "iif lo", 13).chain == Condition(port._replace(ip=V6.ip), "iif lo", 13).chain
     assert all(chain.removeprefix("condition-").isalnum() and len(chain) < 32 for chain in chains)
@@ -206,7 +206,7 @@ def test_a_mapping_as_a_runtime_sends_it_ends_as_an_element() -> None:
     mapping: dict[str, Any] = {"HostPort": 53, "ContainerPort": 5353, "Protocol": "UDP", "HostIP": "2001:db8:2::1"}
     conf = parse_ports(Fields({"runtimeConfig": {"portMappings": [mapping]}}, "", ConfigErrors()))
     operations = portmap.operations(conf, (V4, V6), OWNER.label)
-    assert [one.describe() for one in operations] == [
+    assert [op.describe() for op in operations] == [
         "nft add element inet podwire hairpin6 { 2001:db8::3 : jump hairpin-2001_db8__/64 }",
         "at DEL: conntrack -D -p udp --orig-port-dst 53 --reply-src 2001:db8::3",
         "nft add element inet podwire hostip_hostports6 { 2001:db8:2::1 . udp . 53 : 2001:db8::3 . 5353 }",

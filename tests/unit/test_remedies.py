@@ -17,7 +17,7 @@ TESTS = Path(__file__).parents[1]
 def text_of(node: ast.expr) -> str:
     """The words of a reason that stand in the source; empty where it is made elsewhere."""
     if isinstance(node, ast.JoinedStr):
-        return "".join(text_of(one) for one in node.values)
+        return "".join(text_of(value) for value in node.values)
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 

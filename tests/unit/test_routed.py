@@ -44,16 +44,16 @@ def plan(*addresses: str, program: str = "podwire", routes: Sequence[Route] = ()
 
 
 def only(kind: type, planned: Plan) -> list[Any]:
-    return [one for one in planned.operations if isinstance(one, kind)]
+    return [op for op in planned.operations if isinstance(op, kind)]
 
 
 def lines(kind: type, planned: Plan) -> list[str]:
-    return [one.describe() for one in only(kind, planned)]
+    return [op.describe() for op in only(kind, planned)]
 
 
 def test_there_is_a_pair_and_no_bridge() -> None:
     routed = plan(V4, V6, isGateway=True, ipMasq=True, mtu=1400, bridge="br0")
-    kinds = {type(one) for one in routed.operations}
+    kinds = {type(op) for op in routed.operations}
     assert kinds.isdisjoint({ops.Bridge, ops.BridgePort, ops.GatewayAddress, VlanGateway, SpoofGuard})
     (veth,) = only(ops.Veth, routed)
     assert (veth.host_interface, veth.ifname, veth.bridge, veth.mtu) == (HOST, "eth0", "", 1400)
@@ -85,7 +85,7 @@ def test_a_container_with_a_subnet_of_one_address_has_no_gateway() -> None:
 def test_all_that_the_container_sends_to_its_subnet_passes_its_gateway() -> None:
     """The kernel's own route to the subnet would have it ask on the pair for neighbours that are elsewhere."""
     routed = plan(V4, V6)
-    assert [one.subnet_on_link for one in only(ops.ContainerAddress, routed)] == [False, False]
+    assert [op.subnet_on_link for op in only(ops.ContainerAddress, routed)] == [False, False]
     assert lines(ops.ContainerRoute, routed) == [
         "ip -n CONTAINER route add 10.1.2.1/32 dev eth0 src 10.1.2.3",
         "ip -n CONTAINER route add 10.1.2.0/24 via 10.1.2.1 dev eth0 src 10.1.2.3",
@@ -96,7 +96,7 @@ def test_all_that_the_container_sends_to_its_subnet_passes_its_gateway() -> None
 
 def test_a_bridged_container_finds_its_subnet_on_the_link() -> None:
     routed = plan(V4, mode="bridged")
-    assert [one.subnet_on_link for one in only(ops.ContainerAddress, routed)] == [True]
+    assert [op.subnet_on_link for op in only(ops.ContainerAddress, routed)] == [True]
     assert only(ops.ContainerRoute, routed) == only(HostRoute, routed) == only(HostAddress, routed) == []
 
 
@@ -111,7 +111,7 @@ def test_the_host_has_the_gateways_and_one_way_to_each_address() -> None:
         f"ip route add 10.1.2.3 dev {HOST}",
         f"ip route add 2001:db8::3 dev {HOST}",
     ]
-    assert [one.family for one in only(ops.Forwarding, routed)] == [4, 6]
+    assert [op.family for op in only(ops.Forwarding, routed)] == [4, 6]
 
 
 @pytest.mark.parametrize("members", [{"isGateway": False}, {"isGateway": True}, {"isDefaultGateway": True}])
@@ -154,13 +154,13 @@ def test_a_gateway_outside_the_subnet_is_reached_over_the_link() -> None:
 def test_two_addresses_of_a_subnet_share_their_gateway_and_are_reached_both() -> None:
     routed = plan("10.1.2.3/24", "10.1.2.4/24")
     assert len(only(HostAddress, routed)) == len(only(ops.Forwarding, routed)) == 1
-    assert [one.ip.text for one in only(HostRoute, routed)] == ["10.1.2.3", "10.1.2.4"]
+    assert [op.ip.text for op in only(HostRoute, routed)] == ["10.1.2.3", "10.1.2.4"]
 
 
 def test_two_addresses_of_a_subnet_have_one_way_to_each_destination_from_the_first() -> None:
     """A second one would be refused in IPv6, and in IPv4 be preferred to the first."""
     routes = only(ops.ContainerRoute, plan("10.1.2.3/24", "10.1.2.4/24", "2001:db8::3/64", "2001:db8::4/64"))
-    assert [(one.route.dst.text, one.source.text) for one in routes] == [
+    assert [(route.route.dst.text, route.source.text) for route in routes] == [
         ("10.1.2.1/32", "10.1.2.3"),
         ("10.1.2.0/24", "10.1.2.3"),
         ("2001:db8::1/128", "2001:db8::3"),
@@ -170,7 +170,7 @@ def test_two_addresses_of_a_subnet_have_one_way_to_each_destination_from_the_fir
 
 def test_addresses_of_two_subnets_have_a_gateway_each() -> None:
     routes = only(ops.ContainerRoute, plan("10.1.2.3/24", "10.1.3.3/24"))
-    assert [one.source.text for one in routes] == ["10.1.2.3", "10.1.2.3", "10.1.3.3", "10.1.3.3"]
+    assert [route.source.text for route in routes] == ["10.1.2.3", "10.1.2.3", "10.1.3.3", "10.1.3.3"]
 
 
 @pytest.mark.parametrize(("program", "count"), [("podwire", 1), ("ptp", 0)])
@@ -190,7 +190,7 @@ def test_a_leased_route_is_set_when_its_gateway_can_be_reached() -> None:
 
 
 def test_each_step_comes_when_it_can_be_taken() -> None:
-    order = [type(one) for one in plan(V4, V6, ipMasq=True, isDefaultGateway=True).operations]
+    order = [type(op) for op in plan(V4, V6, ipMasq=True, isDefaultGateway=True).operations]
     for earlier, later in (
         (ops.Veth, ops.ContainerAddress),
         (Masquerade, ops.ContainerUp),
@@ -208,7 +208,7 @@ def test_each_step_comes_when_it_can_be_taken() -> None:
 def test_without_addresses_there_is_a_pair_alone() -> None:
     """As DEL plans it where nobody knows of a lease."""
     routed = plan()
-    kinds = {type(one) for one in routed.operations}
+    kinds = {type(op) for op in routed.operations}
     assert ops.Veth in kinds
     assert kinds.isdisjoint({HostAddress, HostRoute, ops.ContainerRoute, ops.Forwarding})
 
@@ -218,5 +218,5 @@ def test_the_drop_in_is_the_routed_mode_and_leaves_the_hosts_firewall_to_others(
     dropped_in, routed = plan(V4, V6, program="ptp", mode="", **members), plan(V4, V6, **members)
     assert dropped_in.result == routed.result
     assert set(routed.operations) - set(dropped_in.operations) == set(only(Accept, routed))
-    assert [one for one in routed.operations if not isinstance(one, Accept)] == list(dropped_in.operations)
+    assert [op for op in routed.operations if not isinstance(op, Accept)] == list(dropped_in.operations)
     assert len(only(Accept, routed)) == 1

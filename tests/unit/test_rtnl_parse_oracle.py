@@ -168,8 +168,10 @@ def test_a_route_of_several_ways_is_read_as_pyroute2_writes_it(family: int, hops
     next_hops = [{"oif": index, "attrs": [("RTA_GATEWAY", gw)] if gw else []} for index, gw in hops]
     data = answer(rtmsg, head(family, 0, 0), [("RTA_TABLE", 254), ("RTA_PRIORITY", 5), ("RTA_MULTIPATH", next_hops)])
     routes = rtnl_parse.parse_next_hops(data)
-    assert [(one.ifindex, one.gw) for one in routes] == [(index, parse_ip(gw) if gw else None) for index, gw in hops]
-    assert {(one.dst.prefix, one.table, one.priority) for one in routes} == {(0, 254, 5)}
+    assert [(route.ifindex, route.gw) for route in routes] == [
+        (index, parse_ip(gw) if gw else None) for index, gw in hops
+    ]
+    assert {(route.dst.prefix, route.table, route.priority) for route in routes} == {(0, 254, 5)}
 
 
 def test_a_route_of_one_way_is_that_way() -> None:

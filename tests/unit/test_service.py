@@ -23,7 +23,7 @@ def settings(key: str) -> list[str]:
 
 def started(**file: str) -> Options:
     """As systemd starts it, with these variables in its environment file."""
-    environment = dict(one.split("=", 1) for one in settings("Environment"))
+    environment = dict(setting.split("=", 1) for setting in settings("Environment"))
     (command,) = settings("ExecStart")
     return parse_options(shlex.split(command)[1:], environment | file)
 

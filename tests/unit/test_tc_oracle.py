@@ -247,9 +247,9 @@ def questions(name: str) -> tuple[list[tuple[int, int]], list[int]]:
     route = RtnlSocket()
     try:
         index = route.ifindex(name)
-        buckets = [tc.parse_token_bucket(one, index) for one in route.dump(*tc.all_qdiscs(index))]
+        buckets = [tc.parse_token_bucket(answer, index) for answer in route.dump(*tc.all_qdiscs(index))]
         return (
-            [(one.rate, one.limit) for one in buckets if one is not None],
+            [(bucket.rate, bucket.limit) for bucket in buckets if bucket is not None],
             [to for to in map(tc.redirects_to, route.dump(*tc.ingress_filters(index))) if to],
         )
     finally:
