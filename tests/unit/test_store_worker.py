@@ -11,6 +11,7 @@ import pytest
 
 from cni.agent.model.events import Failed, Listed, Recovered, StoreEvent
 from cni.agent.model.lease import Node, NodeAddress
+from cni.agent.stores import worker
 from cni.agent.stores.errors import LONGEST_TEXT, StoreError
 from cni.agent.stores.watchloop import Backoff
 from cni.agent.stores.worker import LEASE, WATCH, EventSource, StoreWorker
@@ -87,6 +88,40 @@ def test_a_closed_store_emits_nothing() -> None:
     parts = Parts()
     parts.close()
     assert parts.emit(Listed({})) == parts.fail(LEASE, "too late") == []
+
+
+class Stuck(EventSource[StoreEvent]):
+    """A store whose threads wait for a server that does not answer."""
+
+    def __init__(self, answered: threading.Event) -> None:
+        super().__init__(log, Failed, Recovered())
+        self._answered = answered
+        for number in range(3):
+            self._run(f"stuck-{number}", self._wait)
+
+    def _wait(self) -> None:
+        self._answered.wait()
+
+
+def test_all_threads_that_are_stuck_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "CLOSING_SECONDS", 0.05)
+    waits: list[float | None] = []
+    join = threading.Thread.join
+
+    def noted(thread: threading.Thread, timeout: float | None = None) -> None:
+        waits.append(timeout)
+        join(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", noted)
+    answered = threading.Event()
+    store = Stuck(answered)
+    store.start(lambda _: None)
+    store.close()
+    answered.set()
+    first, *others = waits
+    assert first is not None
+    assert 0 < first <= 0.05
+    assert others == [pytest.approx(0.0, abs=0.01)] * 2
 
 
 class Keeper(StoreWorker[Node]):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Emitted = TypeVar("Emitted")
 Desired = TypeVar("Desired")
 
-CLOSING_SECONDS = 1.0
+CLOSING_SECONDS = 1.0  # for all threads together
 WATCH, LEASE = "watch", "lease"  # parts of any store that may fail
 
 
@@ -51,9 +51,10 @@ class EventSource(Generic[Emitted]):
             self._stop.set()
             self._wake.notify_all()
         self._interrupt()
+        end = time.monotonic() + CLOSING_SECONDS  # a request that is under way may take longer
         for thread in self._threads:
             if thread is not current_thread() and thread.is_alive():
-                thread.join(CLOSING_SECONDS)  # a request that is under way may take longer
+                thread.join(max(0.0, end - time.monotonic()))
 
     def _run(self, name: str, target: Callable[[], None]) -> None:
         """Adds a thread, which `start` begins."""
