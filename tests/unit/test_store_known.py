@@ -64,6 +64,17 @@ def test_a_long_list_comes_in_pieces_and_what_of_it_was_not_emitted_is_not_known
     assert events == [ObjectsChanged(NAMESPACES, {**spaces("c"), ("", "a"): None}), ObjectsListed(NAMESPACES)]
 
 
+def test_an_object_that_goes_while_a_list_comes_is_gone_once() -> None:
+    events: list[PolicyEvent] = []
+    objects = KnownObjects(NAMESPACES, events.append)
+    objects.replace(spaces("a", "b"))
+    listing = Listing(objects)
+    objects.change(("", "a"), None)
+    listing.end()
+    changes = [event.changes for event in events if isinstance(event, ObjectsChanged)]
+    assert changes[1:] == [{("", "a"): None}, {("", "b"): None}]
+
+
 def test_one_object_is_emitted_if_it_differs() -> None:
     events: list[PolicyEvent] = []
     objects = KnownObjects(NAMESPACES, events.append)

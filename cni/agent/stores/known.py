@@ -61,9 +61,10 @@ class Listing:
                 self._emit()
 
     def end(self) -> None:
-        for key in self._missing:
+        gone = self._missing & self._known.hashes.keys()  # some may have gone while the list came
+        for key in gone:
             del self._known.hashes[key]
-        self._changes.update(dict.fromkeys(self._missing))
+        self._changes.update(dict.fromkeys(gone))
         self._emit()
         if not self._known.is_listed:
             self._known.is_listed = True
