@@ -276,9 +276,9 @@ def port_differs(host: Host, op: HostPort) -> str:
     return missing
 
 
-def _element_differs(host: Host, where: tuple[SetRef, Element], what: str) -> str:
-    set_ref, element = where
-    return "" if host.nft.find(set_ref, element) == element else f"{what} is gone from table {INET}"
+def _element_differs(host: Host, owned: tuple[SetRef, Element], title: str) -> str:
+    set_ref, element = owned
+    return "" if host.nft.find(set_ref, element) == element else f"{title} is gone from table {INET}"
 
 
 EFFECTS = {

@@ -14,6 +14,7 @@ from cni.effects.stray import peer_of
 from cni.kernel import rtnl, statefile, sysctl
 from cni.plan.tuning import (
     SetLink,
+    ip_arguments,
     is_as_written,
     read_saved,
     restoring,
@@ -21,7 +22,6 @@ from cni.plan.tuning import (
     saved_namespace,
     saved_text,
     with_spelled,
-    words,
 )
 from cni.protocol.errors import IOFailure, OperationFailed
 from cni.protocol.owner import label_keys
@@ -150,7 +150,7 @@ def link_differs(host: Host, op: SetLink) -> str:
     link = host.container_rtnl.find(op.ifname)
     if link is None:
         return f"{op.ifname} is gone"
-    current, expected = words(_settings_of(link)), words(op.settings)
+    current, expected = ip_arguments(_settings_of(link)), ip_arguments(op.settings)
     wrong = [f"{current[name]}, not {expected[name]}" for name in expected if current[name] != expected[name]]
     return f"{op.ifname} has {'; '.join(wrong)}" if wrong else ""
 

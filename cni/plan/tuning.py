@@ -65,10 +65,10 @@ class SetLink(Record):
     settings: LinkSettings
 
     def describe(self) -> str:
-        return f"ip -n CONTAINER link set {self.ifname} {' '.join(words(self.settings).values())}"
+        return f"ip -n CONTAINER link set {self.ifname} {' '.join(ip_arguments(self.settings).values())}"
 
 
-def words(settings: LinkSettings) -> dict[str, str]:
+def ip_arguments(settings: LinkSettings) -> dict[str, str]:
     """Returns, for each setting that is given, ip(8)'s keyword and its value."""
     return {name: f"{WORDS[name]} {_word(getattr(settings, name))}" for name in settings.given}
 

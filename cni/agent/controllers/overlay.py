@@ -280,12 +280,12 @@ class Reconciler:
         before, self._wanted[name] = self._wanted.get(name), wanted
         return before == wanted
 
-    def _note_done(self, what: str, done: list[str], *, same: bool) -> None:
+    def _note_done(self, subject: str, done: list[str], *, same: bool) -> None:
         """Logs what was done: with the same settings as before it is a repair, else it follows from the new ones."""
         if done and same:
             self._note_healed(done)
         elif done:
-            log.info("set up %s", what)
+            log.info("set up %s", subject)
             log.debug("%s", "; ".join(done))
 
     def _note_healed(self, done: list[str]) -> None:

@@ -86,10 +86,10 @@ class NetworkConfig(Record):
         return tuple([family for family in (4, 6) if self.space(family) is not None])
 
 
-def parse_network_config(data: bytes, what: str) -> NetworkConfig:
-    """Returns the configuration, named `what` in errors. Raises DecodingFailure, InvalidConfig (all errors by path)."""
+def parse_network_config(data: bytes, title: str) -> NetworkConfig:
+    """Returns the configuration; errors name it by `title`. Raises DecodingFailure, InvalidConfig (all errors)."""
     errors = ConfigErrors()
-    config = read_network(Fields(parse_object(data, what), "", errors))
+    config = read_network(Fields(parse_object(data, title), "", errors))
     errors.raise_if_any()
     return config
 

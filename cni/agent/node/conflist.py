@@ -60,11 +60,11 @@ def remove(conflist: Conflist) -> list[str]:
     return []
 
 
-def _refuse_unless_list(text: str, what: str) -> None:
+def _refuse_unless_list(text: str, path: str) -> None:
     """Checks the keys that a runtime needs of a conflist; plugins validate their own. Keys are case-sensitive, as in
     libcni. Raises CniError.
     """
-    members = parse_object(text.encode(), what)
+    members = parse_object(text.encode(), path)
     errors = [] if _is_text(members.get("name")) else ["name: expected a text"]
     plugins = members.get("plugins")
     if not isinstance(plugins, list) or not plugins:
@@ -76,7 +76,7 @@ def _refuse_unless_list(text: str, what: str) -> None:
             if not (isinstance(plugin, dict) and _is_text(plugin.get("type")))
         ]
     if errors:
-        raise InvalidConfig(f"{what} is not a network configuration list: {'; '.join(errors)}")
+        raise InvalidConfig(f"{path} is not a network configuration list: {'; '.join(errors)}")
 
 
 def _is_text(value: object) -> bool:
