@@ -25,7 +25,7 @@ COMMENT = "podwire: asked first"
 
 
 def apply(host: Host, op: AdminChain, journal: Journal) -> None:
-    """Alone; whoever had to wait looks again, since another may have added the jump."""
+    """Adds the jump under the exclusive lock; after waiting, the chain is read again: another ADD may have added it."""
     if not _unasked(host, op):
         return
     host.lock.lock_exclusive()

@@ -39,7 +39,7 @@ def differs(host: Host, op: LoopbackUp) -> str:
 
 
 def addresses(host: Host, ifname: str) -> list[Net]:
-    """In the kernel's order."""
+    """Returns the interface's addresses in the kernel's order."""
     return [info.address for info in host.container_rtnl.addresses(ifname)]
 
 

@@ -27,7 +27,7 @@ def apply(host: Host, op: Masquerade, journal: Journal) -> None:
 
 
 def _restore(host: Host, op: Masquerade, journal: Journal) -> None:
-    """With the subnets of all who are attached: their host interfaces' aliases name them."""
+    """Loads the rules if they are missing, with the addresses in the aliases of all other host interfaces."""
     others = [
         Masquerade(address, alias.label)
         for _, alias in nft_elements.attached(host)

@@ -66,6 +66,6 @@ def is_loaded(host: Host, part: RulesetFragment) -> bool:
 
 
 def attached(host: Host) -> list[tuple[str, Alias]]:
-    """Name and alias of every host interface that is an attachment's."""
+    """Returns name and alias of every host interface of an attachment."""
     aliases = [(link.name, parse_alias(link.alias)) for link in host.rtnl.links()]
     return [(name, alias) for name, alias in aliases if label_keys(alias.label)]

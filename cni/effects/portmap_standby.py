@@ -68,7 +68,7 @@ def remove_or_hand_over(host: Host, name: str, port: Element) -> bool:
 
 
 def _hand_over(host: Host, name: str, port: Element, heir: Element) -> None:
-    """In one transaction, the condition included: no packet finds the port closed, or open to whom it is not."""
+    """Gives the port to `heir` in one transaction, with its condition: no packet finds it closed, or open to others."""
     target, conditions = heir.key[len(port.key) :], PORT_SETS[f"condition_{name}"]
     messages = [
         nft.delete_element(PORT_SETS[name], port),

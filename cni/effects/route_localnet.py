@@ -71,7 +71,7 @@ def _add_filter(host: Host, interface: str, journal: Journal) -> None:
 
 
 def _remove_filter(host: Host, interface: str) -> None:
-    """With the place for filters, unless that is used by another."""
+    """Deletes the filter, and the ingress qdisc unless another program uses it."""
     from cni.kernel import tc
 
     link = host.rtnl.find(interface)
@@ -129,7 +129,7 @@ def _surely_needed(op: LoopbackRouting) -> bool:
 
 
 def _take_back(host: Host, interface: str, leaving: Callable[[str], bool]) -> None:
-    """Alone, so that nobody who attaches relies on the setting meanwhile. Where others keep the lock, it stays."""
+    """Resets the setting if no port needs it, under the exclusive lock; if others hold the lock, the setting stays."""
     link = host.rtnl.find(interface)
     if link is None or not _guarded(host, interface):
         return
@@ -138,9 +138,8 @@ def _take_back(host: Host, interface: str, leaving: Callable[[str], bool]) -> No
     except TryAgain:
         return
     try:
-        if not _is_needed(
-            host, link, [hairpin for hairpin in host.nft.elements(HAIRPINS) if not leaving(hairpin.label)]
-        ):
+        staying = [hairpin for hairpin in host.nft.elements(HAIRPINS) if not leaving(hairpin.label)]
+        if not _is_needed(host, link, staying):
             sysctl.ensure(route_localnet(interface), "0")
             _remove_filter(host, interface)
     finally:

@@ -27,7 +27,7 @@ def address_differs(host: Host, op: HostAddress) -> str:
 
 
 def apply_route(host: Host, op: HostRoute, journal: Journal) -> None:
-    """NetlinkError (EEXIST) where another interface leads to the address."""
+    """Adds the route. Raises NetlinkError (EEXIST) if another interface leads to the address."""
     kind, flags, payload = rtnl.new_route(host.rtnl.ifindex(op.interface), Route(Net(op.ip, op.ip.bits)))
     host.rtnl.request(kind, flags | NLM_F_EXCL, payload)
 

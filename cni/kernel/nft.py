@@ -109,7 +109,7 @@ def _list(set_ref: SetRef, *elements: bytes) -> bytes:
 
 
 def add_element(set_ref: SetRef, element: Element) -> Message:
-    """NetlinkError with EEXIST where the key is taken, with ENOENT where table, map or chain is missing."""
+    """Adds an element; the kernel answers EEXIST if the key exists, ENOENT if table, map or chain is missing."""
     parts = _key(element)
     if element.chain:
         code = attribute(NFTA_VERDICT_CODE, VERDICT.pack(NFT_GOTO if element.leaves else NFT_JUMP))
@@ -128,7 +128,7 @@ def delete_element(set_ref: SetRef, element: Element) -> Message:
 
 
 def get_element(set_ref: SetRef, element: Element) -> Message:
-    """NetlinkError with ENOENT where the key is not there."""
+    """Asks for the element with this key; the kernel answers ENOENT if there is none."""
     return message(NFT_MSG_GETSETELEM, 0, set_ref.family, _list(set_ref, _key(element)))
 
 
@@ -138,7 +138,7 @@ def all_elements(set_ref: SetRef) -> tuple[int, bytes]:
 
 
 def get_chain(chain: Chain) -> Message:
-    """NetlinkError with ENOENT where there is none."""
+    """Asks for a chain; the kernel answers ENOENT if there is none."""
     payload = text(NFTA_CHAIN_TABLE, chain.table) + text(NFTA_CHAIN_NAME, chain.name)
     return message(NFT_MSG_GETCHAIN, 0, chain.family, payload)
 

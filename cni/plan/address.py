@@ -75,7 +75,7 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
     if conf.routed:
         from cni.plan import routed
 
-        operations += routed.host_routes(attachment) + _routes(attachment) + routed.container_routes(attachment)
+        operations += routed.container_routes(attachment) + _routes(attachment) + routed.host_routes(attachment)
     else:
         operations += _routes(attachment)
         if conf.is_gateway:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class AdminChain(Record):
-    """Forwarded packets pass the chain of this name first, if there is one. Shared by all containers, so
+    """A jump from FORWARD to the chain of this name, if it exists, before all other rules. Shared by all containers, so
     DEL leaves it.
     """
 

@@ -24,7 +24,7 @@ JUMP = "podwire containers"  # the comment of the rule that leads there
 
 
 class Accept(Record):
-    """Shared by the containers of a subnet, so DEL leaves it, unless the subnet is one address.
+    """Accept rules. The containers of a subnet share them, so DEL keeps them, unless the subnet is one address.
 
     `inbound`: new connections to the containers are accepted as well, otherwise only replies and connections
     through a host port.

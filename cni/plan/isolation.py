@@ -14,8 +14,8 @@ ISOLATING, SAME_BRIDGE, ISOLATED = "isolating", "same_bridge", "isolated"
 
 
 class Isolation(Record):
-    """Packets from `bridge` cannot enter another bridge that isolates, nor the reverse; with `within`, they cannot
-    return to it either. Shared by the containers of the bridge, so DEL leaves it.
+    """Isolation of a bridge: its packets cannot enter another isolated bridge, nor the reverse; with `within`, they
+    cannot return to it either. Shared by the containers of the bridge, so DEL leaves it.
     """
 
     bridge: str

@@ -37,7 +37,7 @@ class Bridge(Record):
 
 
 class IgnoreAdvertisements(Record):
-    """Router advertisements on the host's interface are ignored, since a container may send them.
+    """accept_ra=0 for an interface of the host, since a container may send router advertisements.
 
     Otherwise they would add an address and a default route to the host (CVE-2020-10749).
     """

@@ -64,8 +64,8 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
     return (veth, IgnoreAdvertisements(names.host_interface)) if attachment.facts.ipv6 else (veth,)
 
 
-def container_routes(attachment: Attachment) -> list[Operation]:
-    """The gateways, and the routes to the container."""
+def host_routes(attachment: Attachment) -> list[Operation]:
+    """Returns the gateway addresses on the host's end, the host's routes to the container, and IP forwarding."""
     host_interface = attachment.names.host_interface
     gateways = sorted({ip.gateway for ip in attachment.lease.ips if ip.gateway is not None})
     operations: list[Operation] = [HostAddress(host_interface, Net(gateway, gateway.bits)) for gateway in gateways]
@@ -77,10 +77,10 @@ def container_routes(attachment: Attachment) -> list[Operation]:
     return operations
 
 
-def host_routes(attachment: Attachment) -> list[Operation]:
-    """To the gateway directly, to the subnet through it; the other routes then find their gateway."""
+def container_routes(attachment: Attachment) -> list[Operation]:
+    """Returns the container's routes to the gateways, and to the subnets through them; further routes need these."""
     ifname = attachment.owner.ifname
-    operations: dict[Route, Operation] = {}  # each once, from the first address: the kernel has one way or the last
+    operations: dict[Route, Operation] = {}  # each once, from the first address
     for ip in attachment.lease.ips:
         if ip.gateway is None:
             continue

@@ -14,7 +14,7 @@ CHAIN = "prerouting"
 
 
 class SpoofGuard(Record):
-    """Frames that arrive from the port with another source address than `mac` are dropped."""
+    """The spoof check of a port: frames from it with another source address than `mac` are dropped."""
 
     host_interface: str
     mac: bytes

@@ -33,7 +33,7 @@ class Health:
         Thread(target=server.run, name="health", daemon=True).start()
 
     def answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
-        """Status, content type and body for a path."""
+        """Returns status, content type and body for a path."""
         path = path.partition("?")[0]
         if path == "/healthz":
             return HTTPStatus.OK, TEXT, b"podwired is running\n"

@@ -82,7 +82,7 @@ class HealthServer:
         self._listener.close()
 
     def _milliseconds(self) -> float | None:
-        """Connections are in the order of their deadlines."""
+        """Returns the milliseconds until the next deadline; connections are in the order of theirs."""
         first = next(iter(self._connections.values()), None)
         return None if first is None else max(0.0, first.deadline - time.monotonic()) * 1000 + 1
 

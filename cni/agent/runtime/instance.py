@@ -25,7 +25,7 @@ NOTE = "subnet file "
 
 
 class Occupied(Exception):
-    """Another podwired serves the same; the text names it."""
+    """Another podwired has the subnet file or the VNI; the text names it."""
 
 
 class Instance:

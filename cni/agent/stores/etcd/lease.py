@@ -1,6 +1,6 @@
 """The own lease in etcd: found or allocated, written, renewed.
 
-Whatever was done to it, `sync` restores what the node has to say. Every write is a compare-and-swap, so that no key of
+`sync` restores it after any change by others. Every write is a compare-and-swap, so that no key of
 another node is ever overwritten; a node that loses the comparison looks again.
 """
 
@@ -47,7 +47,7 @@ class Times(Record):
 
 
 class DesiredLease(Record):
-    """The network that the own lease has to fit, and what it has to say."""
+    """The network that the own lease has to fit, and the node's part of it."""
 
     config: NetworkConfig
     node: Node
@@ -105,7 +105,7 @@ class OwnLease:
 
     @property
     def renewal(self) -> float | None:
-        """Seconds until the lease has to be renewed; None if it never expires."""
+        """Returns the seconds until the lease has to be renewed; None if it never expires."""
         expires = self.held.grant.expires if self.held is not None else None
         return None if expires is None else max(0.0, expires - self._times.margin - time.time())
 

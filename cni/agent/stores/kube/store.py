@@ -193,7 +193,7 @@ class KubeStore(StoreWorker[DesiredNode]):
                 self._emit(Changed(name, lease))
 
     def _review(self) -> None:
-        """Draws the conclusions from the file and the own node; with the lock held."""
+        """Emits what follows from the file and the own node; with the lock held."""
         if self._config is None or self._leases is None:
             return
         name, own = self._name, self._own
