@@ -51,7 +51,7 @@ PAIRS = [
     for one, other in product(ENDS, ENDS)
     if one.family == other.family and not {one.text, other.text} <= set(OTHERS)
 ]
-EXAMPLES = 100  # each asks about 200 connections in each of up to four states
+EXAMPLES = 75  # each asks about 200 connections in each of up to four states
 ASKED = [("TCP", 80), ("TCP", 81), ("UDP", 80), ("SCTP", 80), ("ICMP", 0)]
 
 

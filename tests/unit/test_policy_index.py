@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.agent.policy.evaluator import allowed
-from cni.agent.policy.index import Index
+from cni.agent.policy.index import UNKNOWN, Changes, Index
 from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod, PodPeer
 from cni.agent.policy.selectors import EVERYTHING, EXISTS, IN, NOT_IN, Requirement, Selector, selector_of
 from cni.protocol.address import IP, parse_ip
@@ -47,8 +47,17 @@ def packed(text: str) -> bytes:
     return parse_ip(text).packed
 
 
+def policies_of(index: Index, address: bytes) -> list[str]:
+    group = index.local_group(address)
+    return [policy.title for policy in group.policies] if group else []
+
+
 def titles(index: Index, address: str) -> list[str]:
-    return [policy.title for policy in index.policies_of(packed(address))]
+    return policies_of(index, packed(address))
+
+
+def is_pending(index: Index, address: str) -> bool:
+    return index.local_group(packed(address)) is UNKNOWN
 
 
 def members(objects: Objects, peer: PodPeer) -> set[bytes]:
@@ -132,7 +141,7 @@ def test_what_has_changed_leads_from_each_state_to_the_next(seed: int) -> None:
         assert sets == {peer: members(objects, peer) for peer in sets}
         assert named == {name: named_ports(objects, name) for name in named}
         after = local_policies(objects)
-        assert {address: [one.title for one in index.policies_of(address)] for address in ADDRESSES} == after
+        assert {address: policies_of(index, address) for address in ADDRESSES} == after
         assert {address for address in ADDRESSES if before[address] != after[address]} <= changes.addresses
         peer, name = draw.choice(PEERS), draw.choice(NAMES)
         if peer not in sets:
@@ -178,6 +187,15 @@ def test_the_policies_of_a_pod_on_another_node_are_not_asked() -> None:
     assert index.policy("x/q") is None
 
 
+def test_a_policy_whose_rules_alone_change_leaves_the_pods_that_it_selects_alone() -> None:
+    index = index_of(pod_of("x/web", "10.1.0.1"), policy_of("x/p", WEB))
+    index.take()
+    index.put_policy(policy_of("x/p", WEB.replace("]}", "], ingress: [{}]}")))
+    assert index.take() == Changes({"x/p"}, set(), {}, {})
+    index.put_policy(policy_of("x/p", WEB.replace("Ingress", "Egress")))
+    assert index.take() == Changes({"x/p"}, {packed("10.1.0.1")}, {}, {})
+
+
 def test_a_set_that_two_use_lives_until_both_have_released_it() -> None:
     index = index_of(pod_of("x/web", "10.1.0.1"))
     peer = PodPeer("x", EVERYTHING)
@@ -209,15 +227,15 @@ def test_a_pod_that_is_attached_here_is_pending_until_the_api_tells_of_it() -> N
     index = index_of(policy_of("x/p", WEB))
     index.attach("x", "web", (packed("10.1.0.1"),))
     assert index.take().addresses == {packed("10.1.0.1")}
-    assert index.is_pending(packed("10.1.0.1"))
+    assert is_pending(index, "10.1.0.1")
     assert index.pod_at(packed("10.1.0.1")) is None
     index.put_pod(pod_of("x/web", node=""))
-    assert not index.is_pending(packed("10.1.0.1"))
+    assert not is_pending(index, "10.1.0.1")
     assert titles(index, "10.1.0.1") == ["x/p"]
     index.remove_pod("x", "web")
-    assert index.is_pending(packed("10.1.0.1"))
+    assert is_pending(index, "10.1.0.1")
     index.detach("x", "web")
-    assert not index.is_pending(packed("10.1.0.1"))
+    assert not is_pending(index, "10.1.0.1")
     index.detach("x", "web")
 
 
@@ -252,7 +270,7 @@ def test_a_finished_pod_that_is_attached_is_nobody() -> None:
     index.attach("x", "web", (packed("10.1.0.1"),))
     index.put_pod(pod_of("x/web", "10.1.0.1", phase="Failed"))
     assert index.pod_at(packed("10.1.0.1")) is None
-    assert not index.is_pending(packed("10.1.0.1"))
+    assert not is_pending(index, "10.1.0.1")
 
 
 def test_the_evaluator_judges_by_the_index() -> None:

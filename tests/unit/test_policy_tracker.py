@@ -276,6 +276,14 @@ def test_an_address_of_a_family_that_the_node_has_not_is_left_out() -> None:
     }
 
 
+def test_a_pod_without_an_address_of_the_nodes_families_has_no_class() -> None:
+    node = Node(policy_of("x/p", FROM_APP % "a"), options=ONLY_IPV4)
+    assert node.put(pod_of("x/web", "fd00::1")) == []
+    node.index.remove_pod("x", "web")
+    node.update()
+    assert vars(node.tracker.table) == vars(empty_table(ONLY_IPV4))
+
+
 def test_known_connections_and_neighbour_discovery_pass_and_byways_do_not() -> None:
     node = Node(policy_of("x/p", "{podSelector: {}, policyTypes: [Ingress, Egress]}"), pod_of("x/web", "fd00::1"))
     source, web = parse_ip("fd00::9"), parse_ip("fd00::1")

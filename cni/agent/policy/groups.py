@@ -32,6 +32,12 @@ class Group:
         self.pods: set[str] = set()
         self.queries: set[Query] = set()
 
+    @property
+    def policies(self) -> list[NetworkPolicy]:
+        """The policies that select the pods, in the order of their titles."""
+        found = {title: policy for query in self.queries for title, policy in query.policies.items()}
+        return [found[title] for title in sorted(found)]
+
 
 class Query:
     """A selection of pods that has users: as a set of addresses (`is_set`), or as the subject of policies."""

@@ -101,11 +101,15 @@ class Index:
         old = policies.get(policy.title)
         if old == policy:
             return
-        self._forget_policy(old)
         policies[policy.title] = policy
+        self._changes.policies.add(policy.title)
+        if old is not None and _isolation(old) == _isolation(policy):
+            self._groups.query(policy.subject).policies[policy.title] = policy
+            return
+        self._forget_policy(old)
         query = self._groups.query(policy.subject)
         query.policies[policy.title] = policy
-        self._note_policy(policy, query)
+        self._note_subjects(query)
 
     def remove_policy(self, namespace: str, name: str) -> None:
         policies = self._policies.get(namespace, {})
@@ -123,18 +127,10 @@ class Index:
     def policy(self, title: str) -> NetworkPolicy | None:
         return self._policies.get(title.partition("/")[0], {}).get(title)
 
-    def policies_of(self, address: bytes) -> tuple[NetworkPolicy, ...]:
-        """Returns the policies that select the pod with an address, if it runs on this node, in the order of titles."""
+    def local_group(self, address: bytes) -> Group | None:
+        """Returns the group of a local pod with an address; UNKNOWN if the API does not tell of it."""
         entry = self._holders.get(address)
-        if entry is None or not entry.is_local:
-            return ()
-        found = {title: policy for query in entry.group.queries for title, policy in query.policies.items()}
-        return tuple([found[title] for title in sorted(found)])
-
-    def is_pending(self, address: bytes) -> bool:
-        """True if a pod was attached with it that the API has not told of."""
-        entry = self._holders.get(address)
-        return entry is not None and entry.group is UNKNOWN
+        return entry.group if entry is not None and entry.is_local else None
 
     def use_set(self, peer: PodPeer) -> list[bytes]:
         """Returns the addresses of the pods that are selected; from now on `take` tells what changes."""
@@ -240,12 +236,12 @@ class Index:
         if policy is None:
             return
         query = self._groups.query(policy.subject)
-        self._note_policy(policy, query)
+        self._changes.policies.add(policy.title)
+        self._note_subjects(query)
         del query.policies[policy.title]
         self._groups.release(query)
 
-    def _note_policy(self, policy: NetworkPolicy, query: Query) -> None:
-        self._changes.policies.add(policy.title)
+    def _note_subjects(self, query: Query) -> None:
         for group in query.groups:
             pods = self._pods[group.namespace]
             self._changes.addresses.update(
@@ -255,6 +251,11 @@ class Index:
     def _share(self, ports: tuple[NamedPort, ...]) -> tuple[NamedPort, ...]:
         """Returns the same object for equal ports: pods of one image have the same."""
         return self._shared.setdefault(ports, ports)
+
+
+def _isolation(policy: NetworkPolicy) -> tuple[PodPeer, bool, bool]:
+    """Returns which pods a policy isolates in which directions."""
+    return policy.subject, policy.ingress is not None, policy.egress is not None
 
 
 def _queries_of(entry: Entry | None) -> set[Query]:

@@ -28,21 +28,26 @@ class Invalid(Exception):
 
 
 class JsonObject:
-    """A JSON object at a path. A reader of a key adds an error for a wrong value, and returns its default."""
+    """A JSON object: `key` of `parent`. A reader of a key adds an error for a wrong value, and returns its default."""
 
-    __slots__ = ("_members", "errors", "path")
+    __slots__ = ("_key", "_members", "_parent", "errors")
 
-    def __init__(self, members: dict[str, JsonValue], path: str, errors: ConfigErrors) -> None:
+    def __init__(
+        self, members: dict[str, JsonValue], key: str, errors: ConfigErrors, parent: JsonObject | None = None
+    ) -> None:
         self._members = members
-        self.path = path
+        self._key = key
+        self._parent = parent
         self.errors = errors
 
     def error(self, key: str, cause: str) -> None:
         """Adds an error about a key."""
-        self.errors.add(self._path_of(key), cause)
+        self.errors.add(self.path_of(key), cause)
 
-    def _path_of(self, key: str) -> str:
-        return f"{self.path}.{key}" if self.path else key
+    def path_of(self, key: str) -> str:
+        """Returns the path of a key: it is put together for errors alone, as thousands of objects have none."""
+        path = f"{self._key}.{key}" if self._key else key
+        return self._parent.path_of(path) if self._parent is not None else path
 
     def has(self, key: str) -> bool:
         """True if the key has a value other than null."""
@@ -88,13 +93,13 @@ class JsonObject:
 
     def object(self, key: str) -> JsonObject:
         """Returns the object; an empty one if the key is absent."""
-        return JsonObject(self._typed(key, dict, {}), self._path_of(key), self.errors)
+        return JsonObject(self._typed(key, dict, {}), key, self.errors, self)
 
     def objects(self, key: str) -> list[JsonObject]:
         found = []
         for position, value in enumerate(self._typed(key, list, [])):
             if isinstance(value, dict):
-                found.append(JsonObject(value, f"{self._path_of(key)}[{position}]", self.errors))
+                found.append(JsonObject(value, f"{key}[{position}]", self.errors, self))
             else:
                 self.error(f"{key}[{position}]", "expected an object")
         return found

@@ -20,6 +20,7 @@ from cni.agent.policy.compiler import (
     suffix,
 )
 from cni.agent.policy.desired import AddSet, Delta
+from cni.agent.policy.index import UNKNOWN
 from cni.agent.policy.objects import EGRESS, INGRESS
 from cni.protocol.record import Record
 
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
     from cni.agent.policy.basetable import TableOptions
     from cni.agent.policy.compiler import SetSource
     from cni.agent.policy.desired import Change
+    from cni.agent.policy.groups import Group
     from cni.agent.policy.index import Changes, Endpoint, Index
     from cni.plan.nftrule import Rule
 
     Use = tuple[str, str]  # a policy's title and a direction
+    Classes = tuple[str | None, str | None]  # chains for ingress and egress
 
 DIRECTIONS = (INGRESS, EGRESS)
 BYTES = {4: 4, 6: 16}  # of an address
@@ -66,10 +69,12 @@ class Tracker:
         self._delta, self._suspects = Delta(), Suspects([], [], [])
         changes = self._index.take()
         self._update_elements(changes)
-        for address in changes.addresses:
-            family = 4 if len(address) == 4 else 6
-            if family in self._options.families:
-                self._update_address(address, family)
+        classes: dict[Group | None, Classes] = {None: (None, None)}
+        for address in [one for one in changes.addresses if _family(one) in self._options.families]:
+            group = self._index.local_group(address)
+            if group is not None and group not in classes:
+                classes[group] = self._classes_of(group)
+            self._update_address(address, classes[group])
         self._remove_classes()
         for use in [(title, direction) for title in changes.policies for direction in DIRECTIONS]:
             if self._policy_users[use]:
@@ -103,13 +108,12 @@ class Tracker:
 
     # Addresses and their classes
 
-    def _update_address(self, address: bytes, family: int) -> None:
-        isolated = False
-        for direction in DIRECTIONS:
+    def _update_address(self, address: bytes, classes: Classes) -> None:
+        family = _family(address)
+        for direction, new in zip(DIRECTIONS, classes, strict=True):
             name = map_name(suffix(direction), family)
             verdicts = self.table.verdicts[name]
-            old, new = verdicts.get(address), self._class_of(address, direction)
-            isolated = isolated or new is not None
+            old = verdicts.get(address)
             if old == new:
                 continue
             if old is not None:
@@ -121,14 +125,20 @@ class Tracker:
                 self._delta.verdicts.setdefault(name, {})[address] = new
                 self._class_users[new] += 1
                 verdicts[address] = new
-        self._change(own_name(family), {address + address: isolated})
+        self._change(own_name(family), {address + address: classes != (None, None)})
 
-    def _class_of(self, address: bytes, direction: str) -> str | None:
-        """Returns the chain of an address; None if no policy isolates it."""
-        if self._index.is_pending(address):
-            return PENDING
-        policies = self._index.policies_of(address)
-        titles = tuple([policy.title for policy in policies if policy.rules(direction) is not None])
+    def _classes_of(self, group: Group) -> Classes:
+        """Returns the chains of a group's pods for both directions; None for one in which no policy isolates them."""
+        if group is UNKNOWN:
+            return PENDING, PENDING
+        policies = group.policies
+        ingress, egress = [
+            tuple([policy.title for policy in policies if policy.rules(direction) is not None])
+            for direction in DIRECTIONS
+        ]
+        return self._class_of(ingress, INGRESS), self._class_of(egress, EGRESS)
+
+    def _class_of(self, titles: tuple[str, ...], direction: str) -> str | None:
         if not titles:
             return None
         chain = class_chain(titles, direction)
@@ -224,6 +234,10 @@ class Tracker:
     def _remove_chain(self, chain: str) -> None:
         del self.table.chains[chain]
         self._delta.old_chains.append(chain)
+
+
+def _family(address: bytes) -> int:
+    return 4 if len(address) == BYTES[4] else 6
 
 
 def _key(end: Endpoint) -> bytes:
