@@ -272,3 +272,9 @@ def test_a_condition_that_is_no_expression_changes_nothing(machine: Machine, exp
     with pytest.raises(OperationFailed, match="nft refused"):
         load(machine, portmap.ruleset([], [Condition(HTTP, expression, 13)]))
     assert listed(machine) == before
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+def test_only_conditions_of_users_need_nft(part: RulesetFragment) -> None:
+    chains = {chain.name for chain in part.content().chains if any(rule.needs_nft for rule in chain.rules)}
+    assert chains == ({CONDITIONS[0].chain} if part is PARTS["ports"] else set())
