@@ -10,7 +10,7 @@ from cni import VERSION
 from cni.agent.cli.flags import InvalidOptions
 from cni.agent.cli.options import HelpRequested, parse_options
 from cni.agent.controllers.overlay import Reconciler
-from cni.agent.dataplane import devices, routes
+from cni.agent.dataplane import devices, policy_table, routes
 from cni.agent.logs import configure, enable_debug, error_text, finish, log
 from cni.agent.node import conflist, files, masquerade, subnetenv
 from cni.agent.node.publisher import Settings
@@ -19,7 +19,7 @@ from cni.agent.runtime.inotify import Files
 from cni.agent.runtime.instance import NAME, Instance, Occupied
 from cni.agent.runtime.loop import EventQueue, Loop, kernel_events
 from cni.agent.uplink.select import local_addresses
-from cni.effects.host import Host
+from cni.effects.host import Host, has_ipv6
 from cni.kernel.netlink import Interrupted, NetlinkError
 from cni.kernel.rtnl_socket import RtnlSocket
 from cni.protocol.address import parse_net
@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from cni.agent.cli.options import Options
+    from cni.agent.controllers.base import Controller
+    from cni.agent.metrics import Metrics
     from cni.agent.model.events import Store
+    from cni.agent.policy.events import PolicyStore
+    from cni.agent.runtime.loop import EventStore
     from cni.protocol.address import IP, Net
 
 EVERYWHERE = parse_net("0.0.0.0/0"), parse_net("::/0")
@@ -90,6 +94,7 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
     log.info("podwired %s", VERSION)
     metrics = Metrics()
     health = Health(metrics)
+    controllers, stores = _policies(options, host, instance, metrics, health)
     if options.healthz_port:
         health.start(options.healthz_ip.text, options.healthz_port)
 
@@ -122,13 +127,57 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
         conflist=options.conflist,
     )
     store = open_store(options, before.subnets if before is not None else ())
-    queue = EventQueue()
     reconciler = Reconciler(settings, host, metrics, store.present, ready, status)
     files = Files((options.subnet_file, *((options.conflist.path,) if options.conflist is not None else ())))
-    Loop([reconciler], store, queue, kernel_events(host), files).run()
+    Loop([reconciler, *controllers], [store, *stores], EventQueue(), kernel_events(host), files).run()
     notify("STOPPING=1")
     log.info("shutting down: routes and devices are kept")
     return 0
+
+
+def _policies(
+    options: Options, host: Host, instance: Instance, metrics: Metrics, health: Health
+) -> tuple[list[Controller], list[EventStore]]:
+    """Returns the controller of policies and its store. If policies are off there are none, and what an earlier run
+    left is removed. Raises Occupied.
+    """
+    if not options.network_policy:
+        remove_policies(host, instance)
+        return [], []
+    from cni.agent.controllers.policy import PolicyController
+    from cni.agent.policy.basetable import TableOptions
+
+    instance.hold_policies()
+
+    def status(error: str) -> None:
+        health.policy_error = error
+
+    store = open_policy_store(options)
+    table = TableOptions((4, 6) if has_ipv6() else (4,), log=False, revoke=False)
+    return [PolicyController(host, metrics, store, table, status)], [store]
+
+
+def open_policy_store(options: Options) -> PolicyStore:
+    if options.kube is not None:
+        from cni.agent.stores.kube.policies import KubePolicyStore
+
+        return KubePolicyStore(options.kube)
+    from cni.agent.stores.policyfiles import PolicyFiles
+
+    return PolicyFiles(options.policy_files, options.node_name or os.uname().nodename)
+
+
+def remove_policies(host: Host, instance: Instance) -> None:
+    """Removes the table of policies, unless another podwired enforces them. Raises NetlinkError, OSError."""
+    if not policy_table.is_present(host.netfilter):
+        return
+    try:
+        instance.hold_policies()
+    except Occupied:
+        return
+    policy_table.remove(host.netfilter)
+    instance.release_policies()
+    log.info("removed table %s: NetworkPolicy is not enforced", policy_table.TITLE)
 
 
 def absent_packages(options: Options) -> list[str]:
@@ -136,7 +185,7 @@ def absent_packages(options: Options) -> list[str]:
     wanted = {"prometheus-client": "prometheus_client"}
     if options.etcd is not None or options.kube is not None:
         wanted["urllib3"] = "urllib3"
-    if options.kube is not None and options.kube.kubeconfig:
+    if (options.kube is not None and options.kube.kubeconfig) or (options.network_policy and options.policy_files):
         wanted["PyYAML"] = "yaml"
     absent = []
     for package, module in wanted.items():
@@ -189,6 +238,7 @@ def clean_up(options: Options, host: Host, instance: Instance) -> int:
     for text in refused:
         log.error("%s", text)
     masquerade.remove(host, instance.name, networks)
+    remove_policies(host, instance)
     files.remove(options.subnet_file)
     instance.forget()
     return 1 if refused else 0

@@ -40,6 +40,26 @@ class Metrics:
             "podwired_netlink_writes_total", "Number of netlink messages that set or remove entries.", registry=registry
         )
         self.healed = Counter("podwired_healed_total", "Number of repairs after changes by others.", registry=registry)
+        self._add_policy_metrics(registry)
+
+    def _add_policy_metrics(self, registry: CollectorRegistry) -> None:
+        self.policies = Gauge("podwired_policies", "Number of NetworkPolicies that are known.", registry=registry)
+        self.policy_pods = Gauge(
+            "podwired_policy_pods",
+            "Number of pods that NetworkPolicy knows: those of this node (local), and all that can be peers (known).",
+            ["what"],
+            registry=registry,
+        )
+        self.policy_sets = Gauge("podwired_policy_sets", "Number of sets that policies' rules use.", registry=registry)
+        self.policy_programming_seconds = Histogram(
+            "podwired_policy_programming_seconds",
+            "Time from the first event of a change until it is in force.",
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self.policy_healed = Counter(
+            "podwired_policy_healed_total", "Number of repairs of the table of NetworkPolicy.", registry=registry
+        )
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -303,7 +303,7 @@ class Netlink:
         answers = self._messages()
         while awaited:
             answer, answer_flags, sequence, content = next(answers)
-            if answer != NLMSG_ERROR:
+            if answer != NLMSG_ERROR or sequence <= before:  # a batch before may have had more errors than one
                 continue
             refusal = refusal_of(answer_flags, content)
             if refusal is not None and first is None:

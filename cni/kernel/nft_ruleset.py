@@ -61,6 +61,7 @@ MODULES = {
     "fib": "nft_fib_inet",
     "ct": "nft_ct",
 }
+AT_A_TIME = 1000  # elements in one message: the length of a list has 16 bits, and an element takes up to 44 bytes
 ANONYMOUS = "__set%d"  # the kernel counts them
 # What nft remembers of a set (libnftnl, nftnl_udata_set_types): byte orders, host's 1 and network's 2.
 UDATA_KEY_ORDER, UDATA_DATA_ORDER, HOST_ORDER, NETWORK_ORDER = 0, 1, 1, 2
@@ -128,12 +129,16 @@ def add_chain(family: int, table: str, chain: Chain) -> Message:
     return message(NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_ACK, family, payload)
 
 
-def add_intervals(set_ref: SetRef, spans: Iterable[tuple[bytes, bytes]], set_id: int = 0) -> Message:
+def add_intervals(set_ref: SetRef, spans: Iterable[tuple[bytes, bytes]]) -> list[Message]:
     """Adds all keys from the first to the last of each span to an interval set, which is empty. Spans may overlap."""
     elements = _interval_elements(spans)
-    return message(
-        nft.NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_ACK, set_ref.family, _element_list(set_ref, elements, set_id)
-    )
+    flags = NLM_F_CREATE | NLM_F_ACK
+    return [
+        message(
+            nft.NFT_MSG_NEWSETELEM, flags, set_ref.family, _element_list(set_ref, elements[start : start + AT_A_TIME])
+        )
+        for start in range(0, len(elements), AT_A_TIME)
+    ]
 
 
 def get_table(family: int, name: str) -> Message:
@@ -143,6 +148,12 @@ def get_table(family: int, name: str) -> Message:
 def get_set(set_ref: SetRef) -> Message:
     payload = text(NFTA_SET_TABLE, set_ref.table) + text(NFTA_SET_NAME, set_ref.name)
     return message(NFT_MSG_GETSET, 0, set_ref.family, payload)
+
+
+def sets_of(family: int, table: str) -> tuple[int, bytes]:
+    """Returns a dump of the sets of a table, anonymous ones included."""
+    kind, _, payload = message(NFT_MSG_GETSET, 0, family, text(NFTA_SET_TABLE, table))
+    return kind, payload
 
 
 def delete_set(set_ref: SetRef) -> Message:
@@ -200,7 +211,7 @@ def _order(types: list[Type]) -> int:
     return HOST_ORDER if types[0].native or types[0] is TYPES["ifname"] else NETWORK_ORDER
 
 
-def _element_list(set_ref: SetRef, elements: list[bytes], set_id: int) -> bytes:
+def _element_list(set_ref: SetRef, elements: list[bytes], set_id: int = 0) -> bytes:
     names = text(nft.NFTA_LIST_TABLE, set_ref.table) + text(nft.NFTA_LIST_SET, set_ref.name)
     identity = be32(NFTA_LIST_SET_ID, set_id) if set_id else b""
     listed = [nest(nft.NFTA_LIST_ELEM, element, flag=NLA_F_NESTED) for element in elements]

@@ -94,6 +94,10 @@ def test_it_is_alive_before_it_is_ready(served: Served) -> None:
     assert served.ask("/readyz?verbose")[::2] == (200, "podwired is ready\n")
     served.health.error = "eth0 is gone"
     assert served.ask("/readyz")[::2] == (503, "podwired is not ready: eth0 is gone\n")
+    served.health.policy_error = "NetworkPolicy: refused"
+    assert served.ask("/readyz")[2] == "podwired is not ready: eth0 is gone; NetworkPolicy: refused\n"
+    served.health.error = ""
+    assert served.ask("/readyz")[::2] == (503, "podwired is not ready: NetworkPolicy: refused\n")
 
 
 def test_it_tells_what_it_counts(served: Served) -> None:

@@ -65,6 +65,17 @@ def test_the_same_vni_is_refused_whatever_the_subnet_file(tmp_path: Path) -> Non
     begun(tmp_path / "five", 7)
 
 
+def test_policies_are_enforced_by_one_whatever_its_subnet_file(tmp_path: Path) -> None:
+    first, second = begun(tmp_path / "one"), begun(tmp_path / "two")
+    first.hold_policies()
+    with pytest.raises(Occupied) as caught:
+        second.hold_policies()
+    assert f"NetworkPolicy is enforced by another podwired (pid {os.getpid()}, subnet" in str(caught.value)
+    second.release_policies()
+    first.release_policies()
+    second.hold_policies()
+
+
 def test_what_is_refused_keeps_what_it_had(tmp_path: Path) -> None:
     begun(tmp_path / "one", 7)
     second = begun(tmp_path / "two", 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from cni.agent.controllers.base import Changes
     from cni.agent.model.events import StoreEvent
     from cni.agent.model.lease import Node
+    from cni.agent.policy.events import PolicyEvent
 
 SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM
 PATIENCE_SECONDS = 60  # for a loop that does not end
@@ -91,11 +93,15 @@ class Recorder:
 
     def __init__(self, *steps: Callable[[], object], disturbance: str = "") -> None:
         self.calls: list[str] = []
-        self.handled: list[StoreEvent] = []
-        self.is_due = False
+        self.handled: list[StoreEvent | PolicyEvent] = []
+        self.is_due, self.later = False, math.inf
         self._steps, self._disturbance = [*steps], disturbance
 
-    def handle(self, event: StoreEvent) -> None:
+    @property
+    def due_at(self) -> float:
+        return 0.0 if self.is_due else self.later
+
+    def handle(self, event: StoreEvent | PolicyEvent) -> None:
         self.handled.append(event)
         self.is_due = True
 
@@ -133,7 +139,7 @@ class Scene:
         self.links, self.rules, self.files, self.queue = Source(), Source(), Files(), EventQueue()
 
     def run(self, *controllers: Recorder, store: Store | None = None) -> Loop:
-        loop = Loop(controllers, store or Store(), self.queue, (self.links, self.rules), self.files)
+        loop = Loop(controllers, [store or Store()], self.queue, (self.links, self.rules), self.files)
         loop.run()
         return loop
 
@@ -249,7 +255,7 @@ def test_sighup_leads_to_a_full_sync(scene: Scene) -> None:
 def test_pauses_between_retries_grow_to_a_limit_and_start_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "RETRY_SECONDS", (0.5, 1.0, 2.0))
     controller = Recorder(*[lambda: False] * 4, lambda: True, lambda: False)
-    loop = Loop([controller], Store(), scene.queue, (scene.links, scene.rules), scene.files)
+    loop = Loop([controller], [Store()], scene.queue, (scene.links, scene.rules), scene.files)
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     pauses = []
     for _ in range(6):
@@ -267,3 +273,17 @@ def test_the_store_is_closed_where_a_controller_raises(scene: Scene) -> None:
     with pytest.raises(RuntimeError, match="a defect"):
         scene.run(Recorder(fail), store=store)
     assert store.closed
+
+
+def test_a_controller_is_asked_again_at_the_moment_that_it_names(scene: Scene) -> None:
+    """Without that moment the loop would wait for a day."""
+    controller = Recorder(lambda: setattr(controller, "later", time.monotonic() + 0.01), lambda: True)
+    scene.run(controller)
+    assert controller.calls == ["full", "sync", "sync", "sync"]
+
+
+def test_all_stores_are_started_and_closed(scene: Scene) -> None:
+    controller, stores = Recorder(), [Store(GONE), Store(FAILED)]
+    Loop([controller], stores, scene.queue, (scene.links, scene.rules), scene.files).run()
+    assert controller.handled == [GONE, FAILED]
+    assert all(store.closed for store in stores)

@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from cni.agent.stores.etcd.options import EtcdOptions
 
 ROOT = Path(__file__).parents[2]
-ADDITIONAL = {"nodes-file", "node-name", "conflist", "conflist-dir", "tunnel-filter", "cleanup", "help"}
+ADDITIONAL = {
+    "nodes-file",
+    "node-name",
+    "conflist",
+    "conflist-dir",
+    "tunnel-filter",
+    "network-policy",
+    "policy-files",
+    "cleanup",
+    "help",
+}
 NO_STORE = (
     "no store was chosen, etcd at http://127.0.0.1:4001,http://127.0.0.1:2379 is tried: "
     "--etcd-endpoints, --nodes-file or --kube-subnet-mgr chooses one"
@@ -75,6 +85,8 @@ def test_what_nothing_is_said_of_is_as_in_flanneld() -> None:
         "forward_rules": True,
         "blackhole_route": False,
         "tunnel_filter": True,
+        "network_policy": False,
+        "policy_files": "",
         "healthz_ip": parse_ip("0.0.0.0"),
         "healthz_port": 0,
         "debug": False,
@@ -178,6 +190,8 @@ def test_every_flag_reaches_its_option() -> None:
         "forward_rules": False,
         "blackhole_route": True,
         "tunnel_filter": False,
+        "network_policy": False,
+        "policy_files": "",
         "healthz_ip": parse_ip("::1"),
         "healthz_port": 65535,
         "debug": True,
@@ -383,3 +397,21 @@ def test_a_variable_is_spelled_as_flannelds() -> None:
     options = parse(**values)
     assert options.etcd is not None
     assert (options.etcd.renew_margin, options.debug) == (7, True)
+
+
+def test_policies_come_from_kubernetes_or_from_files() -> None:
+    options = parse("--network-policy", "--policy-files=/etc/policies", "--nodes-file=/n")
+    assert (options.network_policy, options.policy_files, options.notices) == (True, "/etc/policies", ())
+    in_kube = parse("--network-policy", "--kube-subnet-mgr", "--kube-api-url=http://127.0.0.1", "--node-name=one")
+    assert (in_kube.network_policy, in_kube.policy_files) == (True, "")
+    assert not parse("--nodes-file=/n").network_policy
+    assert parse("--policy-files=/etc/policies", "--nodes-file=/n").notices == (
+        "--policy-files: has no effect without --network-policy",
+    )
+    assert errors("--network-policy", "--nodes-file=/n") == [
+        "--network-policy: needs --policy-files as well, or --kube-subnet-mgr"
+    ]
+    kube = ("--kube-subnet-mgr", "--kube-api-url=http://127.0.0.1", "--node-name=one")
+    assert errors("--network-policy", "--policy-files=/etc/policies", *kube) == [
+        "--policy-files: does not go together with --kube-subnet-mgr"
+    ]

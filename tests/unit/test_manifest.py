@@ -90,10 +90,13 @@ def test_all_that_the_cluster_needs_is_there_and_in_one_namespace() -> None:
     assert {one["metadata"]["namespace"] for one in placed} == {namespace["name"]}
 
 
-def test_the_account_may_read_nodes_and_tell_of_its_own() -> None:
+def test_the_account_may_read_nodes_and_what_policies_are_about_and_tell_of_its_own_node() -> None:
+    reading = ["get", "list", "watch"]
     assert INSTALLED["ClusterRole"]["rules"] == [
-        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": reading},
         {"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
+        {"apiGroups": [""], "resources": ["namespaces", "pods"], "verbs": reading},
+        {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": reading},
     ]
     binding = INSTALLED["ClusterRoleBinding"]
     assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) == ("ClusterRole", "podwire")

@@ -192,6 +192,19 @@ def test_a_batch_that_is_refused_as_a_whole_is_not_waited_for(kernel: Kernel) ->
     assert refusal.errno == errno.EOPNOTSUPP
 
 
+def test_what_is_left_of_the_errors_of_a_batch_is_not_taken_for_those_of_the_next(kernel: Kernel) -> None:
+    """A message that asks for no acknowledgement answers if it is refused, and no error but the first is waited for."""
+    quiet = [(kind, 0, payload) for kind, _, payload in BATCH]
+    quiet[2] = BATCH[2]
+    kernel.says(error(2, errno.ENOENT))
+    kernel.says(error(3, errno.ENOENT))
+    refusal = kernel.netlink.batch(quiet)
+    assert refusal
+    assert refusal.position == 1
+    kernel.says(error(7, 0))
+    assert kernel.netlink.batch(quiet) is None
+
+
 def test_a_silent_socket_is_an_os_error(kernel: Kernel) -> None:
     kernel.netlink._socket.settimeout(0.01)
     with pytest.raises(TimeoutError):

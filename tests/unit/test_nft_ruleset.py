@@ -371,7 +371,7 @@ def fill(cidrs: list[str]) -> NetlinkError | None:
     socket = Nft()
     try:
         spans = [(net.network.ip.packed, net.last.packed) for net in nets]
-        return socket.change(nft_ruleset.add_intervals(place, spans))
+        return socket.change(*nft_ruleset.add_intervals(place, spans))
     finally:
         socket.close()
 

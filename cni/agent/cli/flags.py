@@ -70,6 +70,8 @@ FLAGS = {
         Flag("iptables-resync", "accepted without effect: rules are kept up without a period", "SECONDS", "5"),
         Flag("ip-blackhole-route", "drop what is for no pod of the node's own subnet", "", "false"),
         Flag("tunnel-filter", "drop VXLAN packets that come from no known node, and those of pods", "", "true"),
+        Flag("network-policy", "enforce NetworkPolicies, of Kubernetes or of --policy-files", "", "false"),
+        Flag("policy-files", "folder with Namespaces, Pods and NetworkPolicies in YAML or JSON; followed", "DIR"),
         Flag("healthz-ip", "health server address (/healthz, /readyz, /metrics)", "IP", "0.0.0.0"),  # noqa: S104  # flannel's
         Flag("healthz-port", "health server port; 0 disables it", "PORT", "0"),
         Flag("cleanup", "remove what podwired made on this node, and end", "", "false"),

@@ -35,7 +35,8 @@ class HelpRequested(Exception):
 
 class Options(Record):
     """The options of one run. Without `kube` and `etcd` the store is the nodes file; `conflist` is None if podwired
-    installs none; `healthz_port` 0 disables the server; `notices` are to be logged.
+    installs none; `policy_files` is empty where policies are those of Kubernetes; `healthz_port` 0 disables the server;
+    `notices` are to be logged.
     """
 
     kube: KubeOptions | None
@@ -50,6 +51,8 @@ class Options(Record):
     forward_rules: bool
     blackhole_route: bool
     tunnel_filter: bool
+    network_policy: bool
+    policy_files: str
     healthz_ip: IP
     healthz_port: int
     debug: bool
@@ -78,6 +81,8 @@ def parse_options(arguments: list[str], environment: Mapping[str, str]) -> Optio
         forward_rules=given.boolean("iptables-forward-rules"),
         blackhole_route=given.boolean("ip-blackhole-route"),
         tunnel_filter=given.boolean("tunnel-filter"),
+        network_policy=given.boolean("network-policy"),
+        policy_files=_policy_files(given, in_kube=in_kube),
         healthz_ip=given.ip("healthz-ip") or IP(4, 0),
         healthz_port=given.number("healthz-port", 0, PORT_LIMIT),
         debug=given.number("v", *INTEGERS) > 0,
@@ -122,6 +127,18 @@ def _conflist(given: FlagSet) -> Conflist | None:
     elif os.path.abspath(path) == os.path.abspath(source):
         given.error("conflist", f"{source} is where the runtime looks already")
     return Conflist(source, path)
+
+
+def _policy_files(given: FlagSet, *, in_kube: bool) -> str:
+    folder = given.text("policy-files")
+    if given.boolean("network-policy"):
+        if folder and in_kube:
+            given.error("policy-files", f"does not go together with {given.source('kube-subnet-mgr')}")
+        elif not (folder or in_kube):
+            given.error("network-policy", "needs --policy-files as well, or --kube-subnet-mgr")
+    elif folder:
+        given.notice("policy-files", "has no effect without --network-policy")
+    return folder
 
 
 def _etcd(given: FlagSet) -> EtcdOptions | None:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cni.agent.model.events import StoreEvent
+    from cni.agent.policy.events import PolicyEvent
 
+    AgentEvent = StoreEvent | PolicyEvent
     Changes = Sequence[tuple[int, bytes]]  # (type, payload) of the kernel's notifications
+
+NEVER = math.inf
 
 
 class Controller(Protocol):
     """One of those that the agent's loop runs, in one thread."""
 
     @property
-    def is_due(self) -> bool:
-        """True if `sync` has something to do."""
+    def due_at(self) -> float:
+        """The moment (time.monotonic) from which on `sync` has something to do; NEVER while it has nothing to."""
 
-    def handle(self, event: StoreEvent) -> None:
-        """Takes in an event of the store; `sync` acts on it."""
+    def handle(self, event: AgentEvent) -> None:
+        """Takes in an event of a store, if it is one of its own; `sync` acts on it."""
 
     def handle_links(self, changes: Changes) -> list[str]:
         """Returns how changes of links, addresses, neighbours and routes disturb what is desired; empty if they do not.

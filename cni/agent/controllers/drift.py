@@ -148,16 +148,19 @@ class Drift:
 
     def rules_disturbed(self, kind: int, payload: bytes) -> bool:
         """True if an nfnetlink message shows that own rules may be gone, or that a chain may drop what it forwards."""
-        return _is_of(kind, NFT_RULES) and _table(payload) in (self._table, forward_accept.TABLE)
+        return _is_of(kind, NFT_RULES) and table_of(kind, payload) in (self._table, forward_accept.TABLE)
 
     def elements_disturbed(self, kind: int, payload: bytes) -> bool:
         """True if an nfnetlink message shows that somebody has changed or removed the agent's sets."""
-        return _is_of(kind, NFT_ELEMENTS) and _table(payload) == self._table
+        return _is_of(kind, NFT_ELEMENTS) and table_of(kind, payload) == self._table
 
 
 def _is_of(kind: int, kinds: tuple[int, ...]) -> bool:
     return kind >> 8 == nft.NFNL_SUBSYS_NFTABLES and kind & 0xFF in kinds
 
 
-def _table(payload: bytes) -> str:
+def table_of(kind: int, payload: bytes) -> str:
+    """Returns the table that an nfnetlink message is about; empty if it is about none. Raises Malformed."""
+    if kind >> 8 != nft.NFNL_SUBSYS_NFTABLES:
+        return ""
     return nft.name_of(attributes(payload, nft.NFGENMSG.size).get(NFTA_TABLE))

@@ -11,13 +11,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cni.agent.backends import backend_of
+from cni.agent.controllers.base import NEVER
 from cni.agent.controllers.drift import Drift
 from cni.agent.controllers.peerlog import fields_of, log_changes, log_errors
 from cni.agent.dataplane import devices, routes
 from cni.agent.dataplane.state import ForwardingState, Links, changes, forwarding_state
 from cni.agent.logs import error_text, log
 from cni.agent.model.cluster_state import ClusterState
-from cni.agent.model.events import Failed, Held
+from cni.agent.model.events import Failed, Held, StoreEvent
 from cni.agent.model.lease import node_of
 from cni.agent.node.publisher import NodePublisher
 from cni.agent.runtime.instance import Occupied
@@ -29,9 +30,8 @@ from cni.protocol.errors import CniError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cni.agent.controllers.base import Changes
+    from cni.agent.controllers.base import AgentEvent, Changes
     from cni.agent.metrics import Metrics
-    from cni.agent.model.events import StoreEvent
     from cni.agent.model.lease import Endpoint, Lease, Node
     from cni.agent.model.network import NetworkConfig
     from cni.agent.model.peers import Peers
@@ -72,14 +72,15 @@ class Reconciler:
         self._wanted: dict[str, object] = {}  # the settings of things, as they were last made so
 
     @property
-    def is_due(self) -> bool:
-        return self._all_due or self._rules_due or self._cluster.has_changes
+    def due_at(self) -> float:
+        return 0.0 if self._all_due or self._rules_due or self._cluster.has_changes else NEVER
 
-    def handle(self, event: StoreEvent) -> None:
-        """Takes in an event of the store; `sync` acts on it."""
+    def handle(self, event: AgentEvent) -> None:
+        """Takes in an event of the store of leases; `sync` acts on it."""
+        if not isinstance(event, StoreEvent):
+            return
         held = self._cluster.held
-        if self._cluster.handle(event):
-            self._all_due = True
+        self._all_due |= self._cluster.handle(event)
         if isinstance(event, Held):
             self._metrics.lease_expiry.set(event.expires or 0)
             if held is None or held.lease != event.lease:
@@ -102,7 +103,6 @@ class Reconciler:
             self._rules_due = True
 
     def request_full_sync(self) -> None:
-        """Makes the next `sync` compare everything."""
         self._all_due = True
 
     def request_rules_sync(self) -> None:

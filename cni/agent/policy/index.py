@@ -124,6 +124,14 @@ class Index:
         changes, self._changes = self._changes, Changes(set(), set(), {}, {})
         return changes
 
+    @property
+    def pod_count(self) -> int:
+        return sum(map(len, self._pods.values()))
+
+    @property
+    def policy_count(self) -> int:
+        return sum(map(len, self._policies.values()))
+
     def policy(self, title: str) -> NetworkPolicy | None:
         return self._policies.get(title.partition("/")[0], {}).get(title)
 

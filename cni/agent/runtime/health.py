@@ -22,6 +22,7 @@ class Health:
 
     def __init__(self, metrics: Metrics) -> None:
         self.error = "pods cannot be attached yet, its log says why"  # why it is not ready
+        self.policy_error = ""  # why policies are not enforced, or not all
         self._metrics = metrics
 
     def start(self, ip: str, port: int) -> None:
@@ -38,9 +39,10 @@ class Health:
         if path == "/healthz":
             return HTTPStatus.OK, TEXT, b"podwired is running\n"
         if path == "/readyz":
-            if not self.error:
+            error = "; ".join(filter(None, (self.error, self.policy_error)))
+            if not error:
                 return HTTPStatus.OK, TEXT, b"podwired is ready\n"
-            return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, f"podwired is not ready: {self.error}\n".encode()
+            return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, f"podwired is not ready: {error}\n".encode()
         if path == "/metrics":
             return HTTPStatus.OK, METRICS, self._metrics.text()
         return HTTPStatus.NOT_FOUND, TEXT, b"/healthz, /readyz and /metrics are here\n"

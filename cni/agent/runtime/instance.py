@@ -39,6 +39,7 @@ class Instance:
         self._file: _Lock | None = None
         self._tunnel: _Lock | None = None
         self._vni: int | None = None
+        self._policies: _Lock | None = None
 
     def begin(self) -> None:
         """Raises Occupied where another podwired has the subnet file."""
@@ -62,6 +63,17 @@ class Instance:
         if self._tunnel is not None:
             self._tunnel.remove()
         self._tunnel, self._vni = lock, vni
+
+    def hold_policies(self) -> None:
+        """Raises Occupied where another podwired enforces policies in the same network namespace."""
+        text = "NetworkPolicy is enforced by another podwired ({}): start one of them without --network-policy"
+        self._policies = self._lock(os.path.join(FOLDER, f"{_front()}policy.lock"), 0o700, text)
+
+    def release_policies(self) -> None:
+        """Lets another podwired enforce policies."""
+        if self._policies is not None:
+            self._policies.remove()
+            self._policies = None
 
     def forget(self) -> None:
         """Removes the locks of this one, who has begun; for when it is not to come back."""

@@ -1,4 +1,4 @@
-"""The agent's loop: it waits for events of the store, changes in the kernel, touched files, signals, and the time."""
+"""The agent's loop: it waits for events of the stores, changes in the kernel, touched files, signals, and the time."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ from cni.kernel.netlink import NETLINK_NETFILTER, Malformed
 from cni.kernel.rtnl import NETLINK_ROUTE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from cni.agent.controllers.base import Controller
-    from cni.agent.model.events import Store, StoreEvent
+    from cni.agent.controllers.base import AgentEvent, Controller
     from cni.effects.host import Host
 
 GROUPS = (
@@ -45,29 +44,37 @@ RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)  # after failures: what can be repaired is 
 
 
 class EventQueue:
-    """Store events from other threads, and a descriptor that becomes readable with them."""
+    """Events of stores from other threads, and a descriptor that becomes readable with them."""
 
     def __init__(self) -> None:
-        self._events: deque[StoreEvent] = deque()
+        self._events: deque[AgentEvent] = deque()
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def fileno(self) -> int:
         return self._descriptor
 
-    def put(self, event: StoreEvent) -> None:
+    def put(self, event: AgentEvent) -> None:
         self._events.append(event)
         os.eventfd_write(self._descriptor, 1)
 
     def wake(self) -> None:
         os.eventfd_write(self._descriptor, 1)
 
-    def take(self) -> list[StoreEvent]:
+    def take(self) -> list[AgentEvent]:
         """Returns the events that have come, in order; without waiting."""
         try:
             os.eventfd_read(self._descriptor)
         except BlockingIOError:
             return []
         return [self._events.popleft() for _ in range(len(self._events))]
+
+
+class EventStore(Protocol):
+    """A source of events, from threads of its own."""
+
+    def start(self, emit: Callable[[AgentEvent], None]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class KernelEvents(Protocol):
@@ -100,13 +107,13 @@ class Loop:
     def __init__(
         self,
         controllers: Sequence[Controller],
-        store: Store,
+        stores: Sequence[EventStore],
         queue: EventQueue,
         events: tuple[KernelEvents, KernelEvents],
         files: WatchedFiles,
     ) -> None:
         """`events`: of links, and of rules."""
-        self._controllers, self._store, self._queue = controllers, store, queue
+        self._controllers, self._stores, self._queue = controllers, stores, queue
         self._link_events, self._rule_events = events
         self._files = files
         self._stopping = False
@@ -121,14 +128,16 @@ class Loop:
         poll = select.poll()
         for source in (self._queue, self._link_events, self._rule_events, self._files):
             poll.register(source, select.POLLIN)
-        self._store.start(self._queue.put)
         try:
+            for store in self._stores:
+                store.start(self._queue.put)
             while not self._stopping:
                 poll.poll(self._milliseconds())
                 self._drain()
                 self._sync_if_due()
         finally:
-            self._store.close()
+            for store in self._stores:
+                store.close()
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
@@ -139,7 +148,8 @@ class Loop:
         self._queue.wake()
 
     def _milliseconds(self) -> float:
-        return max(0.0, self._due - time.monotonic()) * 1000 + 1
+        due = min([self._due, *[controller.due_at for controller in self._controllers]])
+        return max(0.0, due - time.monotonic()) * 1000 + 1
 
     def _drain(self) -> None:
         for event in self._queue.take():
@@ -178,7 +188,8 @@ class Loop:
             self._due = now + FULL_SYNC_SECONDS
             for controller in self._controllers:
                 controller.request_full_sync()
-        due = [controller for controller in self._controllers if controller.is_due]
+        now = time.monotonic()
+        due = [controller for controller in self._controllers if controller.due_at <= now]
         if not due:
             return
         results = [controller.sync() for controller in due]

@@ -1,0 +1,233 @@
+"""The controller of NetworkPolicy: events of its store become one transaction on the kernel's table.
+
+Nothing that fails opens anything: the table stays as it was last committed, and what is in doubt is compared.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from cni.agent.controllers.base import NEVER
+from cni.agent.controllers.drift import table_of
+from cni.agent.dataplane import bridge_filter
+from cni.agent.dataplane.policy_table import TITLE, PolicyTable
+from cni.agent.logs import error_text, log
+from cni.agent.policy.basetable import TABLE
+from cni.agent.policy.events import (
+    LOCAL_PODS,
+    NAMESPACES,
+    POLICIES,
+    REMOTE_PODS,
+    ObjectsChanged,
+    ObjectsForgotten,
+    ObjectsListed,
+    PolicyStoreFailed,
+)
+from cni.agent.policy.index import Index
+from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod
+from cni.agent.policy.tracker import Tracker
+from cni.kernel.netlink import Interrupted, NetlinkError
+from cni.protocol.address import IP
+from cni.protocol.errors import CniError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.agent.controllers.base import AgentEvent, Changes
+    from cni.agent.metrics import Metrics
+    from cni.agent.policy.basetable import TableOptions
+    from cni.agent.policy.desired import Change
+    from cni.agent.policy.events import Key, PolicyObject, PolicyStore
+    from cni.effects.host import Host
+
+THIS_NODE = "this node"  # no node has this name; which pods are here, the store says
+QUIET_SECONDS, LONGEST_SECONDS = 0.01, 0.05  # what comes together is applied together
+HOLD_SECONDS = 5.0  # new policies wait so long for the addresses of pods that they allow
+RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)  # after failures
+NEEDED = frozenset({NAMESPACES, POLICIES, LOCAL_PODS})
+
+
+class PolicyController:
+    """NetworkPolicy on one node. `status` is called with the reason why policies are not enforced; empty: they are."""
+
+    def __init__(
+        self, host: Host, metrics: Metrics, store: PolicyStore, options: TableOptions, status: Callable[[str], None]
+    ) -> None:
+        self._host, self._metrics, self._store, self._status = host, metrics, store, status
+        self._index = Index(THIS_NODE)
+        self._tracker = Tracker(self._index, options)
+        self._table = PolicyTable(host.netfilter, options)
+        self._listed: set[str] = set()
+        self._local: dict[Key, tuple[bytes, ...]] = {}  # addresses
+        self._began = self._latest = NEVER  # when the first event came that is not in force, and the last one
+        self._wants_remote = False
+        self._hold_end = 0.0  # nothing is done before
+        self._failures = 0
+        self._audit_due = True
+        self._in_doubt = True  # the table may differ by what was not applied
+        self._in_force = False
+        self._pods_moved = True
+        self._error = self._bridge_error = ""
+
+    @property
+    def due_at(self) -> float:
+        """The moment (time.monotonic) from which on `sync` has something to do."""
+        if not self._listed >= NEEDED:
+            return NEVER
+        if self._audit_due:
+            return self._hold_end
+        return min(self._latest + QUIET_SECONDS, self._began + LONGEST_SECONDS)
+
+    # What happens
+
+    def handle(self, event: AgentEvent) -> None:
+        """Takes in an event of the store of policies; `sync` acts on it."""
+        match event:
+            case ObjectsChanged(kind, changes):
+                for key, new in changes.items():
+                    self._take(kind, key, new)
+            case ObjectsForgotten(kind, keys):
+                self._listed.discard(kind)
+                for key in keys:
+                    self._take(kind, key, None)
+            case ObjectsListed(kind):
+                self._listed.add(kind)
+                if kind == REMOTE_PODS:
+                    self._hold_end = 0.0
+            case PolicyStoreFailed():
+                self._metrics.errors.labels("policy store").inc()
+                return
+            case _:
+                return
+        self._latest = time.monotonic()
+        self._began = min(self._began, self._latest)
+
+    def _take(self, kind: str, key: Key, new: PolicyObject | None) -> None:
+        """Takes in an object; one that cannot be understood stays as it was."""
+        match new:
+            case Namespace():
+                self._index.put_namespace(new)
+            case NetworkPolicy():
+                self._index.put_policy(new)
+            case Pod():
+                self._index.put_pod(new._replace(node=THIS_NODE if kind == LOCAL_PODS else ""))
+            case None if kind == NAMESPACES:
+                self._index.remove_namespace(key[1])
+            case None if kind == POLICIES:
+                self._index.remove_policy(*key)
+            case None:
+                self._index.remove_pod(*key)
+            case _:
+                return
+        if kind == LOCAL_PODS:
+            self._local.pop(key, None)
+            if isinstance(new, Pod) and new.is_subject:
+                self._local[key] = new.addresses
+                self._pods_moved = True
+
+    def handle_links(self, changes: Changes) -> list[str]:  # noqa: ARG002  # of links nothing is desired here
+        """Returns an empty list."""
+        return []
+
+    def handle_rules(self, changes: Changes) -> None:
+        """Takes in changes in nftables by others; `sync` compares the table if it is among them. Raises Malformed."""
+        if any(table_of(kind, payload) == TABLE for kind, payload in changes):
+            self._audit_due = True
+
+    def request_full_sync(self) -> None:
+        """Makes the next `sync` compare everything, and ends the watch of other nodes' pods if nothing needs it."""
+        self._audit_due = self._pods_moved = True
+        if self._wants_remote and not self._needs_remote:
+            self._wants_remote = False
+            self._store.watch_remote_pods(wanted=False)
+
+    def request_rules_sync(self) -> None:
+        self._audit_due = True
+
+    # What is done
+
+    def sync(self) -> bool:
+        """Does what is due. Returns True: what fails is tried again here, and disturbs no other controller."""
+        changes = self._tracker.update()
+        if self._must_wait():
+            self._in_doubt = self._audit_due = True  # the changes are found by comparison
+            return True
+        error = ""
+        try:
+            self._commit(changes)
+            self._failures = 0
+        except (CniError, NetlinkError, Interrupted, OSError) as failure:
+            self._audit_due = self._in_doubt = True
+            self._hold_end = time.monotonic() + RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)]
+            self._failures += 1
+            error = f"NetworkPolicy: {failure if isinstance(failure, NetlinkError) else error_text(failure)}"
+            self._metrics.errors.labels("policy").inc()
+        self._tell(error, self._ensure_bridges())
+        return True
+
+    @property
+    def _needs_remote(self) -> bool:
+        """True if a rule asks for pods; networks are the only sets with intervals."""
+        return any(not named.interval for named in self._tracker.table.sets.values())
+
+    def _must_wait(self) -> bool:
+        """Asks for other nodes' pods when they begin to matter. Returns True while they are to be waited for."""
+        if self._needs_remote and not self._wants_remote:
+            self._wants_remote = True
+            if REMOTE_PODS not in self._listed:
+                self._hold_end = time.monotonic() + HOLD_SECONDS if self._in_force else NEVER
+            self._store.watch_remote_pods(wanted=True)
+        return self._needs_remote and REMOTE_PODS not in self._listed and time.monotonic() < self._hold_end
+
+    def _commit(self, changes: list[Change]) -> None:
+        """Raises CniError, NetlinkError, Interrupted, OSError."""
+        began, self._began, self._latest = self._began, NEVER, NEVER
+        if changes and not self._in_doubt:
+            try:
+                self._table.apply(changes)
+            except NetlinkError as refusal:  # perhaps others have changed the table
+                log.debug("%s", refusal)
+                self._audit_due = True
+        if self._audit_due:
+            self._audit()
+        if changes and began < NEVER:
+            self._metrics.policy_programming_seconds.observe(time.monotonic() - began)
+        self._metrics.policies.set(self._index.policy_count)
+        self._metrics.policy_pods.labels("local").set(len(self._local))
+        self._metrics.policy_pods.labels("known").set(self._index.pod_count)
+        self._metrics.policy_sets.set(len(self._tracker.table.sets))
+
+    def _audit(self) -> None:
+        done = self._table.audit(self._tracker.table)
+        if done and not self._in_doubt:
+            log.info("healed: table %s: %s", TITLE, done)
+            self._metrics.policy_healed.inc()
+        elif done:
+            log.debug("table %s: %s", TITLE, done)
+        self._audit_due = self._in_doubt = False
+        if not self._in_force:
+            self._in_force = True
+            log.info("NetworkPolicy is enforced: %d policies", self._index.policy_count)
+
+    def _ensure_bridges(self) -> str:
+        """Returns why packets on a bridge are not judged."""
+        if not self._pods_moved:
+            return self._bridge_error
+        self._pods_moved = False
+        addresses = [IP.from_packed(address) for addresses in self._local.values() for address in addresses]
+        try:
+            return bridge_filter.ensure(self._host.rtnl, addresses)
+        except (CniError, NetlinkError, Interrupted, OSError) as failure:
+            return f"NetworkPolicy cannot be enforced on bridges: {error_text(failure)}"
+
+    def _tell(self, error: str, bridge_error: str) -> None:
+        """Logs errors once, and passes them on as long as they stand."""
+        if (error, bridge_error) == (self._error, self._bridge_error):
+            return
+        for text in {error, bridge_error} - {self._error, self._bridge_error, ""}:
+            log.error("%s", text)
+        if self._error and not error:
+            log.info("NetworkPolicy: what failed has succeeded now")
+        self._error, self._bridge_error = error, bridge_error
+        self._status("; ".join(filter(None, (error, bridge_error))))

@@ -1,0 +1,191 @@
+"""The table of NetworkPolicy in the kernel: what changes becomes the messages of one transaction.
+
+Every rule's comment ends with a digest of the rule, by which a dump tells whether it is the desired one.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+from cni.agent.dataplane.policy_dump import Found, read_table
+from cni.agent.policy.basetable import TABLE, base_table
+from cni.agent.policy.desired import (
+    AddElements,
+    AddSet,
+    AddVerdicts,
+    DeleteChain,
+    DeleteElements,
+    DeleteSet,
+    SetRules,
+    difference,
+)
+from cni.effects import nft_load
+from cni.kernel import nft, nft_rules, nft_ruleset, nft_sets
+from cni.kernel.netlink import NLM_F_ACK, NetlinkError
+from cni.kernel.nft_ruleset import Step
+from cni.plan.nftrule import Chain, Table
+from cni.protocol.errors import OperationFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from cni.agent.policy.basetable import TableOptions
+    from cni.agent.policy.blocks import Span
+    from cni.agent.policy.desired import Change, DesiredTable
+    from cni.kernel.netlink import Netlink
+    from cni.kernel.nft import SetRef
+    from cni.kernel.rtnl import Message
+    from cni.plan.nftrule import Rule
+
+FAMILY = nft.NFPROTO_INET
+TITLE = f"inet {TABLE}"
+
+Item = TypeVar("Item")
+
+
+class PolicyTable:
+    """The table over a socket of nfnetlink."""
+
+    def __init__(self, netfilter: Netlink, options: TableOptions) -> None:
+        self._netfilter = netfilter
+        base = base_table(options)
+        self._base = base._replace(chains=tuple([_marked(chain.name, chain.rules, chain) for chain in base.chains]))
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Makes the changes, all or none. Raises OperationFailed, NetlinkError, OSError."""
+        self._send(steps_of(changes))
+
+    def audit(self, desired: DesiredTable) -> str:
+        """Makes the table what it has to be where it is not, in one transaction; returns how it differed.
+
+        Raises OperationFailed, NetlinkError, Interrupted, OSError.
+        """
+        whole = self._whole(desired)
+        found = read_table(self._netfilter, self._base, Found(desired, {chain.name: chain for chain in whole.chains}))
+        if isinstance(found, str):
+            self._send(nft_ruleset.replace(whole) + _contents(desired))
+            return found
+        changes = difference(found, desired)
+        if not changes:
+            return ""
+        try:
+            self.apply(changes)
+        except (OperationFailed, NetlinkError):  # by what others have put into it
+            self._send(nft_ruleset.replace(whole) + _contents(desired))
+        return f"{len(changes)} parts differed"
+
+    def _whole(self, desired: DesiredTable) -> Table:
+        own = {chain.name for chain in self._base.chains}
+        chains = [
+            _marked(chain.name, desired.chains[chain.name]) if chain.name in desired.chains else chain
+            for chain in self._base.chains
+        ]
+        chains += [_marked(name, rules) for name, rules in desired.chains.items() if name not in own]
+        return self._base._replace(sets=(*self._base.sets, *desired.sets.values()), chains=tuple(chains))
+
+    def _send(self, steps: list[Step]) -> None:
+        """Asks for one acknowledgement, the last message's: the others answer if they are refused."""
+        quiet = [step._replace(message=_unacknowledged(step.message)) for step in steps[:-1]]
+        nft_load.send(self._netfilter, [*quiet, *steps[-1:]])
+
+
+def is_present(netfilter: Netlink) -> bool:
+    """Raises NetlinkError, OSError."""
+    (answer,) = netfilter.ask_each([nft_ruleset.get_table(FAMILY, TABLE)])
+    if isinstance(answer, NetlinkError) and answer.errno not in nft.NOT_FOUND_OR_EINVAL:
+        raise answer
+    return not isinstance(answer, NetlinkError)
+
+
+def remove(netfilter: Netlink) -> None:
+    """Removes the table with all that is in it, if it is there. Raises OperationFailed, NetlinkError, OSError."""
+    nft_load.send(netfilter, nft_ruleset.replace(Table("inet", TABLE)))
+
+
+def steps_of(changes: Iterable[Change]) -> list[Step]:
+    """Returns the messages for changes, in an order that the kernel takes."""
+    changes = list(changes)
+    old = {change.name for change in changes if isinstance(change, DeleteChain)}
+    sets = tuple([change.definition for change in changes if isinstance(change, AddSet)])
+    chains = [
+        _marked(change.chain, change.rules)
+        for change in changes
+        if isinstance(change, SetRules) and change.chain not in old
+    ]
+    steps = nft_ruleset.create(Table("inet", TABLE, sets, tuple(chains)))[1:] if sets or chains else []
+    for change in changes:
+        if isinstance(change, SetRules) and change.chain in old:
+            steps.append(_step(nft_ruleset.flush_chain(FAMILY, TABLE, change.chain), "chain", change.chain))
+        else:
+            steps += _steps_of(change)
+    return steps
+
+
+def _steps_of(change: Change) -> Iterator[Step]:
+    match change:
+        case AddSet(definition, spans):
+            yield from _spans(definition.name, spans)
+        case AddElements(name, keys):
+            yield from _elements(name, keys, nft_sets.add_keys)
+        case DeleteElements(name, keys):
+            yield from _elements(name, keys, nft_sets.delete_keys)
+        case AddVerdicts(name, chains):
+            for part in _parts(chains, nft_sets.VERDICTS_AT_A_TIME):
+                yield _step(nft_sets.add_verdicts(_set_ref(name), part), "map", name)
+        case DeleteChain(name):
+            yield _step(nft_rules.delete_chain(nft.Chain(FAMILY, TABLE, name)), "chain", name)
+        case DeleteSet(name):
+            yield _step(nft_ruleset.delete_set(_set_ref(name)), "set", name)
+        case _:  # chains that come with their rules
+            pass
+
+
+def _contents(desired: DesiredTable) -> list[Step]:
+    steps = [step for name, spans in desired.spans.items() for step in _spans(name, spans)]
+    for name, keys in desired.elements.items():
+        steps += _elements(name, keys, nft_sets.add_keys)
+    for name, chains in desired.verdicts.items():
+        steps += _steps_of(AddVerdicts(name, tuple(chains.items())))
+    return steps
+
+
+def _spans(name: str, spans: Iterable[Span]) -> Iterator[Step]:
+    for message in nft_ruleset.add_intervals(_set_ref(name), spans):
+        yield _step(message, "elements of", name)
+
+
+def _elements(
+    name: str, keys: Iterable[bytes], message: Callable[[SetRef, Iterable[bytes]], Message]
+) -> Iterator[Step]:
+    for part in _parts(keys, nft_sets.AT_A_TIME):
+        yield _step(message(_set_ref(name), part), "elements of", name)
+
+
+def _parts(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    rest = iter(items)
+    while part := [*islice(rest, size)]:
+        yield part
+
+
+def _set_ref(name: str) -> SetRef:
+    return nft.SetRef(FAMILY, TABLE, name)
+
+
+def _step(message: Message, kind: str, name: str) -> Step:
+    return Step(message, f"{kind} {TITLE} {name}")
+
+
+def _unacknowledged(message: Message) -> Message:
+    kind, flags, payload = message
+    return kind, flags & ~NLM_F_ACK, payload
+
+
+def _marked(name: str, rules: Iterable[Rule], chain: Chain | None = None) -> Chain:
+    """Returns the chain with rules whose comments end with their digests."""
+    marked = []
+    for rule in rules:
+        digest = blake2b(rule.text.encode(), digest_size=4).hexdigest()
+        marked.append(rule._replace(comment=f"{rule.comment} {digest}".lstrip()))
+    return Chain(name, tuple(marked), chain.hook if chain is not None else None)

@@ -1,0 +1,111 @@
+"""A kernel's table as the messages of transactions make it: dumps give back what was sent, as the kernel does."""
+
+from __future__ import annotations
+
+from errno import EBUSY, ENOENT
+from typing import TYPE_CHECKING
+
+from cni.agent.policy.basetable import TABLE
+from cni.kernel import nft, nft_rules, nft_ruleset, nft_sets
+from cni.kernel.netlink import NLA_F_NESTED, NetlinkError, attributes, each_attribute, nest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cni.kernel.rtnl import Message
+
+
+class PolicyKernel:
+    """One table; stands for the socket. `refusals`: the errors of the next transactions."""
+
+    def __init__(self) -> None:
+        self.table: bytes | None = None
+        self.chains: dict[str, bytes] = {}
+        self.rules: dict[str, list[bytes]] = {}
+        self.sets: dict[str, bytes] = {}
+        self.elements: dict[str, dict[tuple[bytes, bool], bytes]] = {}
+        self.transactions: list[list[Message]] = []
+        self.refusals: list[NetlinkError] = []
+        self.answer: NetlinkError | None = None  # to the question for the table
+        self.set_error: NetlinkError | None = None  # to those for elements
+
+    def ask_each(self, questions: Iterable[Message]) -> list[bytes | NetlinkError]:
+        found = NetlinkError(ENOENT, "") if self.table is None else self.table
+        return [self.answer or found for _ in questions]
+
+    def dump(self, kind: int, payload: bytes) -> list[bytes]:
+        match kind & 0xFF:
+            case nft_ruleset.NFT_MSG_GETSET:
+                return [*self.sets.values()]
+            case nft.NFT_MSG_GETCHAIN:
+                return [*self.chains.values(), nft_rules.add_chain(nft.Chain(nft.NFPROTO_IPV4, "filter", "FORWARD"))[2]]
+            case nft.NFT_MSG_GETRULE:
+                return [rule for rules in self.rules.values() for rule in rules]
+            case _:
+                return self._elements_of(payload)
+
+    def _elements_of(self, payload: bytes) -> list[bytes]:
+        attrs = attributes(payload, nft.NFGENMSG.size)
+        name = nft.name_of(attrs[nft.NFTA_LIST_SET])
+        if self.set_error or name not in self.sets:
+            raise self.set_error or NetlinkError(ENOENT, "")
+        listed = [nest(nft.NFTA_LIST_ELEM, element, flag=NLA_F_NESTED) for element in self.elements[name].values()]
+        return [nft.NFGENMSG.pack(1, 0, 0) + nest(nft.NFTA_LIST_ELEMENTS, *listed, flag=NLA_F_NESTED)]
+
+    def batch(self, messages: list[Message]) -> NetlinkError | None:
+        if self.refusals:
+            return self.refusals.pop(0)
+        self.transactions.append(messages[1:-1])
+        for position, message in enumerate(messages[1:-1], 1):
+            if error := self._take(message):
+                return NetlinkError(error, "", position)
+        return None
+
+    def _take(self, message: Message) -> int:
+        kind, _, payload = message
+        attrs = attributes(payload, nft.NFGENMSG.size)
+        assert nft.name_of(attrs[1]) == TABLE
+        match kind & 0xFF:
+            case nft_ruleset.NFT_MSG_NEWTABLE:
+                self.table = self.table or payload
+            case nft.NFT_MSG_DELTABLE:
+                self.flush()
+            case nft_rules.NFT_MSG_NEWCHAIN:
+                self.chains.setdefault(nft.name_of(attrs[nft.NFTA_CHAIN_NAME]), payload)
+            case nft_rules.NFT_MSG_DELCHAIN:
+                name = nft.name_of(attrs[nft.NFTA_CHAIN_NAME])
+                if self.rules.get(name):
+                    return EBUSY
+                del self.chains[name]
+            case nft_rules.NFT_MSG_NEWRULE:
+                self.rules.setdefault(nft.name_of(attrs[nft.NFTA_RULE_CHAIN]), []).append(payload)
+            case nft_rules.NFT_MSG_DELRULE:
+                self.rules[nft.name_of(attrs[nft.NFTA_RULE_CHAIN])] = []
+            case nft_ruleset.NFT_MSG_NEWSET:
+                name = nft.name_of(attrs[nft_ruleset.NFTA_SET_NAME])
+                self.sets[name] = payload
+                self.elements.setdefault(name, {})
+            case nft_ruleset.NFT_MSG_DELSET:
+                del self.sets[nft.name_of(attrs[nft_ruleset.NFTA_SET_NAME])]
+            case other:
+                return self._take_elements(other, payload)
+        return 0
+
+    def _take_elements(self, kind: int, payload: bytes) -> int:
+        attrs = attributes(payload, nft.NFGENMSG.size)
+        name = nft.name_of(attrs[nft.NFTA_LIST_SET])
+        if name not in self.sets:
+            return ENOENT
+        listed = each_attribute(attrs[nft.NFTA_LIST_ELEMENTS])
+        for bound, (_, element) in zip(nft_sets.parse_bounds(payload), listed, strict=True):
+            if kind == nft.NFT_MSG_NEWSETELEM:
+                self.elements[name][bound] = element
+            elif self.elements[name].pop(bound, None) is None:
+                return ENOENT
+        return 0
+
+    def flush(self) -> None:
+        """Deletes the table with all that is in it."""
+        self.table = None
+        for held in (self.chains, self.rules, self.sets, self.elements):
+            held.clear()

@@ -1,0 +1,326 @@
+"""The controller of NetworkPolicy: when it acts, on what, and what it does about errors."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from errno import ENOSPC, EPERM
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from cni.agent.controllers.policy import HOLD_SECONDS, LONGEST_SECONDS, QUIET_SECONDS, PolicyController
+from cni.agent.dataplane import bridge_filter
+from cni.agent.metrics import Metrics
+from cni.agent.model.events import Recovered
+from cni.agent.policy.basetable import TABLE, TableOptions
+from cni.agent.policy.events import (
+    KINDS,
+    LOCAL_PODS,
+    NAMESPACES,
+    POLICIES,
+    REMOTE_PODS,
+    ObjectsChanged,
+    ObjectsForgotten,
+    ObjectsListed,
+    PolicyStoreFailed,
+    PolicyStoreRecovered,
+)
+from cni.kernel import nft, nft_ruleset
+from cni.kernel.netlink import NetlinkError
+from cni.protocol.errors import OperationFailed
+from tests.unit.policy_kernel import PolicyKernel
+from tests.unit.policy_objects import namespace_of, pod_of, policy_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cni.agent.policy.events import PolicyEvent
+    from cni.agent.policy.objects import NetworkPolicy, Pod
+    from cni.effects.host import Host
+    from cni.protocol.address import IP
+
+CLOSED = policy_of("shop/closed", "{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress]}")
+FROM_WEB = policy_of(
+    "shop/web", "{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}"
+)
+DB, FAR = pod_of("shop/db", "10.1.0.1"), pod_of("shop/web", "10.1.9.1", node="n2")
+DB_KEY, FAR_KEY = bytes([10, 1, 0, 1]), bytes([10, 1, 9, 1])
+
+
+class Scene:
+    """A controller with a clock, a kernel and a store that notes what is asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.kernel, self.metrics = PolicyKernel(), Metrics()
+        self.netfilter, self.rtnl = self.kernel, None
+        self.now = 1000.0
+        self.wanted: list[bool] = []
+        self.said: list[str] = []
+        self.bridge_error: str | Exception = ""
+        self.pods: list[IP] = []
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(bridge_filter, "ensure", self._ensure)
+        self.controller = self.restarted()
+
+    def restarted(self) -> PolicyController:
+        options = TableOptions(log=False, revoke=False)
+        here = cast("Host", cast("Any", self))
+        self.controller = PolicyController(here, self.metrics, cast("Any", self), options, self.said.append)
+        self.controller.request_full_sync()
+        return self.controller
+
+    def watch_remote_pods(self, *, wanted: bool) -> None:
+        self.wanted.append(wanted)
+
+    def _ensure(self, _: object, pods: Iterable[IP]) -> str:
+        self.pods = [*pods]
+        if isinstance(self.bridge_error, Exception):
+            raise self.bridge_error
+        return self.bridge_error
+
+    def tell(self, *events: PolicyEvent) -> None:
+        for event in events:
+            self.controller.handle(event)
+
+    def begin(self, *policies: NetworkPolicy, kinds: Iterable[str] = KINDS[:3]) -> None:
+        self.tell(
+            ObjectsChanged(NAMESPACES, {("", "shop"): namespace_of("shop")}),
+            ObjectsChanged(POLICIES, {(one.namespace, one.name): one for one in policies}),
+            ObjectsChanged(LOCAL_PODS, {("shop", "db"): DB}),
+            *map(ObjectsListed, kinds),
+        )
+        self.sync()
+
+    def sync(self) -> int:
+        """Syncs what is due; returns the number of transactions."""
+        before = len(self.kernel.transactions)
+        if self.controller.due_at <= self.now:
+            assert self.controller.sync()
+        return len(self.kernel.transactions) - before
+
+    def after(self, seconds: float) -> int:
+        self.now += seconds
+        return self.sync()
+
+    def keys(self, name: str) -> set[bytes]:
+        return {key for key, _ in self.kernel.elements[name]}
+
+    def allowed(self) -> set[bytes]:
+        return self.keys(next(name for name in self.kernel.sets if name.startswith("pods/")))
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return Scene(monkeypatch)
+
+
+def put(kind: str, *pods: Pod) -> ObjectsChanged:
+    return ObjectsChanged(kind, {(pod.namespace, pod.name): pod for pod in pods})
+
+
+def test_nothing_is_done_before_all_kinds_are_listed(scene: Scene) -> None:
+    for kind in KINDS[:2]:
+        scene.tell(ObjectsListed(kind))
+        assert scene.controller.due_at == math.inf
+    scene.tell(ObjectsListed(LOCAL_PODS))
+    assert scene.sync() == 1
+    assert scene.controller.due_at == math.inf
+
+
+def test_the_table_appears_with_all_that_policies_ask_for(scene: Scene) -> None:
+    scene.begin(FROM_WEB)
+    assert scene.wanted == [True]
+    assert scene.kernel.transactions == []
+    assert scene.after(10 * HOLD_SECONDS) == 0
+    scene.tell(put(REMOTE_PODS, FAR), ObjectsListed(REMOTE_PODS))
+    assert scene.sync() == 1
+    assert scene.allowed() == {FAR_KEY}
+    assert scene.keys("ingress4") == {DB_KEY}
+
+
+def test_what_comes_together_is_one_transaction(scene: Scene) -> None:
+    scene.begin()
+    scene.tell(ObjectsChanged(POLICIES, {("shop", "closed"): CLOSED}))
+    assert scene.sync() == 0
+    scene.now += QUIET_SECONDS / 2
+    scene.tell(put(LOCAL_PODS, pod_of("shop/db2", "10.1.0.2", labels={"app": "db"})))
+    assert scene.after(QUIET_SECONDS * 0.9) == 0
+    assert scene.after(QUIET_SECONDS * 0.2) == 1
+    assert scene.keys("ingress4") == {DB_KEY, bytes([10, 1, 0, 2])}
+    assert scene.controller.due_at == math.inf
+
+
+def test_what_never_ceases_waits_for_a_bounded_time(scene: Scene) -> None:
+    scene.begin()
+    end = scene.now + LONGEST_SECONDS
+    while scene.now < end:
+        scene.tell(ObjectsChanged(POLICIES, {("shop", "closed"): CLOSED}))
+        assert scene.controller.due_at <= end
+        scene.now += QUIET_SECONDS / 2
+    assert scene.sync() == 1
+
+
+def test_pods_are_local_by_what_the_store_says_of_them(scene: Scene) -> None:
+    scene.begin(CLOSED)
+    anywhere = DB._replace(name="db3", addresses=(bytes([10, 1, 0, 3]),), node="")
+    elsewhere = DB._replace(name="db4", addresses=(bytes([10, 1, 9, 4]),), node="this node")
+    scene.tell(put(LOCAL_PODS, anywhere), put(REMOTE_PODS, elsewhere))
+    scene.after(1)
+    assert scene.keys("ingress4") == {DB_KEY, bytes([10, 1, 0, 3])}
+    assert scene.metric("podwired_policies") == 1
+    assert scene.metric("podwired_policy_pods", what="local") == 2
+    assert scene.metric("podwired_policy_pods", what="known") == 3
+    assert scene.metric("podwired_policy_programming_seconds_count") >= 1
+    assert {ip.text for ip in scene.pods} == {"10.1.0.1", "10.1.0.3"}
+
+
+def test_objects_go_and_those_that_cannot_be_understood_stay(scene: Scene) -> None:
+    scene.begin(CLOSED)
+    unclear = {("shop", "closed"): "spec: not an object"}
+    scene.tell(ObjectsChanged(POLICIES, unclear), ObjectsChanged(LOCAL_PODS, {("shop", "db"): "status: unknown"}))
+    assert scene.after(1) == 0
+    assert scene.keys("ingress4") == {DB_KEY}
+    scene.tell(ObjectsChanged(NAMESPACES, {("", "shop"): None}), ObjectsChanged(LOCAL_PODS, {("shop", "db"): None}))
+    assert scene.after(1) == 1
+    assert scene.keys("ingress4") == set()
+    scene.tell(ObjectsChanged(POLICIES, {("shop", "closed"): None}))
+    scene.after(1)
+    assert scene.metric("podwired_policies") == 0
+    finished = pod_of("shop/db", "10.1.0.1", phase="Failed")
+    scene.tell(put(LOCAL_PODS, finished), ObjectsChanged(POLICIES, {("shop", "closed"): CLOSED}))
+    scene.after(1)
+    assert scene.metric("podwired_policy_pods", what="local") == 0
+    assert scene.keys("ingress4") == set()
+
+
+def test_a_new_policy_waits_for_pods_of_other_nodes_but_not_for_ever(scene: Scene) -> None:
+    scene.begin()
+    scene.tell(ObjectsChanged(POLICIES, {("shop", "web"): FROM_WEB}))
+    assert scene.after(1) == 0
+    assert scene.wanted == [True]
+    assert scene.after(HOLD_SECONDS / 2) == 0
+    assert scene.after(HOLD_SECONDS) == 1
+    assert scene.keys("ingress4") == {DB_KEY}
+    assert scene.metric("podwired_policy_healed_total") == 0
+    scene.tell(put(REMOTE_PODS, FAR), ObjectsListed(REMOTE_PODS))
+    assert scene.after(1) == 1
+    assert scene.allowed() == {FAR_KEY}
+
+
+def test_pods_of_other_nodes_are_watched_while_a_policy_asks_for_them(scene: Scene) -> None:
+    scene.begin(FROM_WEB)
+    scene.tell(put(REMOTE_PODS, FAR), ObjectsListed(REMOTE_PODS))
+    scene.sync()
+    scene.controller.request_full_sync()
+    assert scene.wanted == [True]
+    scene.tell(ObjectsChanged(POLICIES, {("shop", "web"): None}))
+    scene.after(1)
+    assert scene.wanted == [True]
+    scene.controller.request_full_sync()
+    assert scene.wanted == [True, False]
+    scene.tell(ObjectsForgotten(REMOTE_PODS, frozenset({("shop", "web")})))
+    scene.after(1)
+    assert scene.metric("podwired_policy_pods", what="known") == 1
+    scene.tell(ObjectsChanged(POLICIES, {("shop", "web"): FROM_WEB}))
+    assert scene.after(1) == 0
+    assert scene.wanted == [True, False, True]
+
+
+def test_a_store_that_tells_of_all_pods_is_not_waited_for(scene: Scene) -> None:
+    scene.begin(kinds=KINDS)
+    scene.tell(ObjectsChanged(POLICIES, {("shop", "web"): FROM_WEB}))
+    assert scene.after(1) == 1
+
+
+def test_a_restart_with_nothing_wrong_changes_nothing(scene: Scene) -> None:
+    scene.begin(CLOSED)
+    scene.restarted()
+    before = len(scene.kernel.transactions)
+    scene.begin(CLOSED)
+    assert scene.controller.due_at == math.inf
+    assert len(scene.kernel.transactions) == before
+
+
+def test_what_others_change_is_healed_and_counted(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    scene.begin(CLOSED)
+    scene.kernel.flush()
+    table, other = (nft_ruleset.add_table(nft.NFPROTO_INET, name) for name in (TABLE, "theirs"))
+    scene.controller.handle_rules([(other[0], other[2]), (16, table[2])])
+    assert scene.sync() == 0
+    scene.controller.handle_rules([(table[0], table[2])])
+    assert scene.sync() == 1
+    assert scene.keys("ingress4") == {DB_KEY}
+    assert scene.metric("podwired_policy_healed_total") == 1
+    assert "healed: table inet podwire-policy: it was missing" in caplog.text
+    scene.kernel.elements["ingress4"].clear()
+    scene.controller.request_rules_sync()
+    assert scene.sync() == 1
+    assert scene.metric("podwired_policy_healed_total") == 2
+
+
+def test_a_change_that_meets_a_foreign_one_is_followed_by_a_comparison(scene: Scene) -> None:
+    scene.begin(CLOSED)
+    scene.kernel.flush()
+    scene.tell(put(LOCAL_PODS, pod_of("shop/db2", "10.1.0.2", labels={"app": "db"})))
+    scene.after(1)
+    assert scene.keys("ingress4") == {DB_KEY, bytes([10, 1, 0, 2])}
+    assert scene.said == []
+
+
+def test_an_error_is_logged_once_told_and_retried(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    scene.kernel.refusals += [NetlinkError(ENOSPC, "", 1)] * 3
+    scene.begin(CLOSED)
+    assert scene.controller.due_at == scene.now + 0.5
+    scene.after(0.5)
+    assert scene.controller.due_at == scene.now + 1.0
+    scene.tell(put(LOCAL_PODS, pod_of("shop/db2", "10.1.0.2", labels={"app": "db"})))
+    assert scene.controller.due_at == scene.now + 1.0
+    scene.after(1.0)
+    assert scene.after(2.0) == 1
+    assert scene.keys("ingress4") == {DB_KEY, bytes([10, 1, 0, 2])}
+    assert [line for line in caplog.messages if "No space left" in line] == [scene.said[0]]
+    assert scene.said[0].startswith("NetworkPolicy: No space left on device (table inet podwire-policy")
+    assert scene.said[1:] == [""]
+    assert scene.metric("podwired_errors_total", where="policy") == 3
+    assert scene.metric("podwired_policy_healed_total") == 0
+
+
+def test_an_error_leaves_the_table_in_force(scene: Scene) -> None:
+    scene.begin(CLOSED)
+    scene.kernel.answer = NetlinkError(EPERM, "")
+    scene.controller.request_full_sync()
+    assert scene.sync() == 0
+    assert scene.keys("ingress4") == {DB_KEY}
+    scene.kernel.answer = None
+    assert scene.after(1) == 0
+    assert scene.said[-1] == ""
+
+
+@pytest.mark.parametrize("error", ["bridge cni0: no sysctl", OperationFailed("cannot set it")])
+def test_bridges_that_cannot_be_filtered_are_told(scene: Scene, error: str | Exception) -> None:
+    scene.bridge_error = error
+    scene.begin(CLOSED)
+    assert str(error) in scene.said[0]
+    scene.tell(ObjectsChanged(POLICIES, {("shop", "closed"): None}))
+    scene.after(1)
+    assert len(scene.said) == 1
+    scene.bridge_error = ""
+    scene.controller.request_full_sync()
+    scene.sync()
+    assert scene.said[1:] == [""]
+
+
+def test_errors_of_the_store_are_counted_and_change_nothing(scene: Scene) -> None:
+    scene.begin(CLOSED)
+    scene.tell(PolicyStoreFailed("403 Forbidden"), PolicyStoreRecovered())
+    scene.controller.handle(Recovered())
+    assert scene.controller.handle_links([]) == []
+    assert scene.controller.due_at == math.inf
+    assert scene.metric("podwired_errors_total", where="policy store") == 1
