@@ -289,6 +289,17 @@ def test_the_evaluator_judges_by_the_index() -> None:
     assert not allowed(index, client, web, "TCP", 80).allowed
 
 
+def test_a_group_forgets_queries_that_nobody_uses_any_more() -> None:
+    index = index_of(pod_of("x/web", "10.1.0.1"))
+    peer = PodPeer("x", EVERYTHING)
+    index.use_set(peer)
+    group = index.local_group(packed("10.1.0.1"))
+    assert group is not None
+    assert [query.peer for query in group.queries] == [peer]
+    index.release_set(peer)
+    assert group.queries == set()
+
+
 def test_nothing_is_kept_of_what_is_gone() -> None:
     index = index_of(
         namespace_of("x"),

@@ -1,4 +1,5 @@
-"""Tests the evaluator against what the API's documentation says, statement by statement.
+"""Tests the evaluator against what the API's documentation says, statement by statement: a test's name is
+the statement, with its number.
 
 Pods a, b, c of the namespaces x, y, z; those of x on node n1, of y on n2, of z on n3.
 """
