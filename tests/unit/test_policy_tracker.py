@@ -297,7 +297,7 @@ def test_known_connections_and_neighbour_discovery_pass_and_byways_do_not() -> N
 
 def test_the_difference_of_two_tables_makes_one_of_the_other() -> None:
     one = Node(policy_of("x/p", FROM_APP % "a"), pod_of("x/web", "10.1.1.1"), pod_of("x/a", "10.1.1.2"))
-    other = Node(policy_of("x/q", FROM_APP % "b"), pod_of("x/web", "10.1.1.3"), pod_of("x/b", "10.1.1.4"))
+    other = Node(policy_of("x/q", FROM_APP % "b"), pod_of("x/web", "10.1.1.1", "fd00::1"), pod_of("x/b", "10.1.1.4"))
     changes = difference(one.tracker.table, other.tracker.table)
     one.kernel.apply(changes)
     assert vars(one.kernel) == vars(other.kernel)
