@@ -114,14 +114,14 @@ def network_of(kind: str, families: tuple[int, ...]) -> dict[str, Any]:
 
 
 @contextmanager
-def agent(program: str, network: dict[str, Any]) -> Iterator[None]:
+def agent(program: str, network: dict[str, Any], *more: str) -> Iterator[None]:
     """One that runs on the node `one`, told to end at the end."""
     config = write("net-conf.json", json.dumps(network))
     flags = [f"--kubeconfig-file={kubeconfig()}", f"--net-config-path={config}", "--iface=uplink", "--kube-subnet-mgr"]
     health = ["--healthz-ip=127.0.0.1", f"--healthz-port={HEALTH_PORT}", f"--subnet-file={FOLDER}/subnet.env"]
     with open(f"{FOLDER}/agent.log", "wb") as log_file:
         process = subprocess.Popen(
-            [program, *flags, *health],
+            [program, *flags, *health, *more],
             env={**os.environ, "NODE_NAME": "one"},
             stdin=subprocess.DEVNULL,
             stdout=log_file,
