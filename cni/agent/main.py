@@ -169,7 +169,7 @@ def open_policy_store(options: Options) -> PolicyStore:
 
 def remove_policies(host: Host, instance: Instance) -> None:
     """Removes the table of policies, unless another podwired enforces them. Raises NetlinkError, OSError."""
-    if not policy_table.is_present(host.netfilter):
+    if not policy_table.is_present(host):
         return
     try:
         instance.hold_policies()

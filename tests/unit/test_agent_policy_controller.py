@@ -324,3 +324,15 @@ def test_errors_of_the_store_are_counted_and_change_nothing(scene: Scene) -> Non
     assert scene.controller.handle_links([]) == []
     assert scene.controller.due_at == math.inf
     assert scene.metric("podwired_errors_total", where="policy store") == 1
+
+
+def test_an_error_of_the_store_is_told_until_policies_are_in_force(scene: Scene) -> None:
+    scene.tell(PolicyStoreFailed("list pods: 403 Forbidden"))
+    assert scene.said == ["NetworkPolicy: list pods: 403 Forbidden"]
+    scene.tell(PolicyStoreRecovered())
+    assert scene.said[1:] == [""]
+    scene.tell(PolicyStoreFailed("list pods: 403 Forbidden"))
+    scene.begin(CLOSED)
+    assert scene.said[3:] == [""]
+    scene.tell(PolicyStoreFailed("list pods: 500 Internal Server Error"))
+    assert scene.said[4:] == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EBUSY, ENOENT, EPERM
+from errno import EBUSY, ENOENT, EPERM, EPROTONOSUPPORT
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -22,6 +22,7 @@ from tests.unit.policy_objects import namespace_of, pod_of, policy_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cni.effects.host import Host
     from cni.kernel.netlink import Netlink
 
 OPTIONS = TableOptions(log=False, revoke=False)
@@ -35,7 +36,7 @@ class Scene:
     """A kernel, and the policies of a node."""
 
     def __init__(self) -> None:
-        self.kernel = PolicyKernel()
+        self.kernel, self.unsupported = PolicyKernel(), False
         self.index = Index("n1")
         self.tracker = Tracker(self.index, OPTIONS)
         self.table = PolicyTable(self.socket, OPTIONS)
@@ -47,6 +48,16 @@ class Scene:
     @property
     def socket(self) -> Netlink:
         return cast("Netlink", cast("Any", self.kernel))
+
+    @property
+    def host(self) -> Host:
+        return cast("Host", cast("Any", self))
+
+    @property
+    def netfilter(self) -> PolicyKernel:
+        if self.unsupported:
+            raise OSError(EPROTONOSUPPORT, "Protocol not supported")
+        return self.kernel
 
     def audit(self) -> str:
         self.tracker.update()
@@ -259,7 +270,7 @@ def test_a_kernel_that_refuses_questions_is_not_taken_for_one_without_the_table(
     with pytest.raises(NetlinkError):
         scene.audit()
     with pytest.raises(NetlinkError):
-        policy_table.is_present(scene.socket)
+        policy_table.is_present(scene.host)
     scene.kernel.answer = None
     scene.kernel.set_error = NetlinkError(EPERM, "")
     with pytest.raises(NetlinkError):
@@ -267,7 +278,12 @@ def test_a_kernel_that_refuses_questions_is_not_taken_for_one_without_the_table(
 
 
 def test_the_table_is_removed(scene: Scene) -> None:
-    assert policy_table.is_present(scene.socket)
+    assert policy_table.is_present(scene.host)
     policy_table.remove(scene.socket)
     assert scene.kernel.table is None
-    assert not policy_table.is_present(scene.socket)
+    assert not policy_table.is_present(scene.host)
+
+
+def test_a_kernel_without_nftables_has_no_table(scene: Scene) -> None:
+    scene.unsupported = True
+    assert not policy_table.is_present(scene.host)

@@ -385,3 +385,10 @@ def test_a_projected_volume_is_followed(folder: Folder) -> None:
         os.rename(folder.path / "..new", folder.path / "..data")
         recorder.wait(POLICIES, "blue/of-2")
         assert recorder.errors == []
+
+
+def test_the_example_is_without_errors() -> None:
+    content = policyfiles.read_file(os.path.join(os.path.dirname(__file__), "../../conf/policies.yaml"))
+    assert [item.kind for item in content.items] == [NAMESPACES, REMOTE_PODS, REMOTE_PODS, POLICIES]
+    assert [item.error for item in content.items] == [""] * 4
+    assert (content.errors, content.ignored) == ((), ())

@@ -23,6 +23,7 @@ from cni.agent.policy.events import (
     ObjectsForgotten,
     ObjectsListed,
     PolicyStoreFailed,
+    PolicyStoreRecovered,
 )
 from cni.agent.policy.index import Index
 from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod
@@ -68,7 +69,7 @@ class PolicyController:
         self._in_doubt = True  # the table may differ by what was not applied
         self._in_force = False
         self._pods_moved = True
-        self._error = self._bridge_error = ""
+        self._error = self._bridge_error = self._store_error = self._told = ""
 
     @property
     def due_at(self) -> float:
@@ -95,8 +96,14 @@ class PolicyController:
                 self._listed.add(kind)
                 if kind == REMOTE_PODS:
                     self._hold_end = 0.0
-            case PolicyStoreFailed():
+            case PolicyStoreFailed(reason):
                 self._metrics.errors.labels("policy store").inc()
+                self._store_error = f"NetworkPolicy: {reason}"
+                self._tell()
+                return
+            case PolicyStoreRecovered():
+                self._store_error = ""
+                self._tell()
                 return
             case _:
                 return
@@ -153,17 +160,20 @@ class PolicyController:
         if self._must_wait():
             self._in_doubt = self._audit_due = True  # the changes are found by comparison
             return True
-        error = ""
+        before = {self._error, self._bridge_error, ""}
         try:
             self._commit(changes)
-            self._failures = 0
+            self._failures, self._error = 0, ""
         except (CniError, NetlinkError, Interrupted, OSError) as failure:
             self._audit_due = self._in_doubt = True
             self._hold_end = time.monotonic() + RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)]
             self._failures += 1
-            error = f"NetworkPolicy: {failure if isinstance(failure, NetlinkError) else error_text(failure)}"
+            self._error = f"NetworkPolicy: {failure if isinstance(failure, NetlinkError) else error_text(failure)}"
             self._metrics.errors.labels("policy").inc()
-        self._tell(error, self._ensure_bridges())
+        self._bridge_error = self._ensure_bridges()
+        for text in sorted({self._error, self._bridge_error} - before):
+            log.error("%s", text)
+        self._tell()
         return True
 
     @property
@@ -221,13 +231,10 @@ class PolicyController:
         except (CniError, NetlinkError, Interrupted, OSError) as failure:
             return f"NetworkPolicy cannot be enforced on bridges: {error_text(failure)}"
 
-    def _tell(self, error: str, bridge_error: str) -> None:
-        """Logs errors once, and passes them on as long as they stand."""
-        if (error, bridge_error) == (self._error, self._bridge_error):
-            return
-        for text in {error, bridge_error} - {self._error, self._bridge_error, ""}:
-            log.error("%s", text)
-        if self._error and not error:
-            log.info("NetworkPolicy: what failed has succeeded now")
-        self._error, self._bridge_error = error, bridge_error
-        self._status("; ".join(filter(None, (error, bridge_error))))
+    def _tell(self) -> None:
+        """Tells which errors stand, when they have changed; errors of the store only until the table is in force."""
+        errors = self._store_error if not self._in_force else "", self._error, self._bridge_error
+        text = "; ".join(filter(None, errors))
+        if text != self._told:
+            self._told = text
+            self._status(text)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cni.agent.policy.basetable import TableOptions
     from cni.agent.policy.blocks import Span
     from cni.agent.policy.desired import Change, DesiredTable
+    from cni.effects.host import Host
     from cni.kernel.netlink import Netlink
     from cni.kernel.nft import SetRef
     from cni.kernel.rtnl import Message
@@ -91,12 +92,17 @@ class PolicyTable:
         nft_load.send(self._netfilter, [*quiet, *steps[-1:]])
 
 
-def is_present(netfilter: Netlink) -> bool:
-    """Raises NetlinkError, OSError."""
-    (answer,) = netfilter.ask_each([nft_ruleset.get_table(FAMILY, TABLE)])
-    if isinstance(answer, NetlinkError) and answer.errno not in nft.NOT_FOUND_OR_EINVAL:
-        raise answer
-    return not isinstance(answer, NetlinkError)
+def is_present(host: Host) -> bool:
+    """Returns False as well where the kernel has no nftables. Raises NetlinkError, OSError."""
+    try:
+        (answer,) = host.netfilter.ask_each([nft_ruleset.get_table(FAMILY, TABLE)])
+        if isinstance(answer, NetlinkError):
+            raise answer
+    except (NetlinkError, OSError) as error:
+        if error.errno not in nft.NOT_FOUND_OR_EINVAL:
+            raise
+        return False
+    return True
 
 
 def remove(netfilter: Netlink) -> None:
