@@ -72,7 +72,7 @@ sleep 5
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
+def results(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
     """Returns the folder with the output of a run on such a kernel."""
     if os.geteuid() != 0:
         pytest.skip("needs root: the kernel's first process writes to this file system")
