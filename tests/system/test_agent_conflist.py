@@ -47,7 +47,7 @@ def test_the_runtime_is_told_when_all_else_is_ready_and_of_every_change(cluster:
     node.until(lambda: listed(node) == {"10-podwire.conflist": SECOND}, "the change is followed")
     say(node, NONE)
     agent.signal("HUP")
-    node.until(lambda: f"{SOURCE} is no network configuration list: plugins:" in agent.log, "the fault is told")
+    node.until(lambda: f"{SOURCE} is not a network configuration list: plugins:" in agent.log, "the fault is told")
     assert listed(node) == {"10-podwire.conflist": SECOND}
     assert node.stop_agent() == 0
     assert listed(node) == {"10-podwire.conflist": SECOND}
