@@ -91,7 +91,7 @@ class Host:
 
     @property
     def netfilter(self) -> Netlink:
-        """The socket for plain nfnetlink messages, opened on demand: the kernel may lack it. `nft`: own tables."""
+        """The socket for messages of podwired and about foreign tables, opened on demand. `nft`: podwire's own."""
         if self._netfilter is None:
             self._netfilter = Netlink(NETLINK_NETFILTER)
         return self._netfilter

@@ -25,8 +25,10 @@ class Facts(Record):
 
 
 class Names(Record):
-    """Names and MAC addresses, derived from the owner; for CHECK, from the result of ADD. `allowed_mac`: the only
-    source address of frames from the container, if that is checked; tuning, chained behind, may set another address.
+    """Names and MAC addresses: of the host's end by the owner, of the container by its address; for CHECK, ADD's.
+
+    `allowed_mac`: the only source address of frames from the container, if that is checked; tuning, chained behind, may
+    set another address.
     """
 
     host_interface: str

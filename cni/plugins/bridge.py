@@ -125,7 +125,11 @@ def check(call: Call) -> None:
 
 
 def delete(call: Call) -> None:
-    """Releases all that exists of the attachment. Missing objects and errors of the configuration do not stop it."""
+    """Releases all that exists of the attachment. Missing objects and errors of the configuration do not stop it.
+
+    Addresses and ports are those in the alias of the host's end; else those of the configuration, `prevResult` and the
+    leases. Where these may lack something, all elements with the owner's label are removed.
+    """
     request, config, host = call.request, call.config, call.host
     conf = parse_netconf(config, request.args, ConfigErrors(), call.program)
     ipam = allocator(conf.ipam_type, request)
@@ -147,8 +151,8 @@ def delete(call: Call) -> None:
     failed = release(host, [op for op in reversed(operations) if own is not None or not isinstance(op, Veth)])
     if host.container is not None:
         collect_errors(failed, lambda: _release_stray(call, owner, conf, addresses or _leased(request, config, ipam)))
-    is_unknown = conf.portmap_requested and not (alias.label or conf.ports.mappings)
-    if is_unknown or not alias.whole or (not addresses and (conf.ip_masq or conf.ports.mappings)):
+    ports_unknown = conf.portmap_requested and not (alias.label or conf.ports.mappings)
+    if ports_unknown or not alias.whole or (not addresses and (conf.ip_masq or conf.ports.mappings)):
         from cni.effects import nft_elements, portmap
 
         collect_errors(failed, lambda: nft_elements.remove_owned(host, owner.owns))

@@ -1,8 +1,8 @@
 """Owners of objects on the host, and the names that are derived from them.
 
-Names and MAC addresses are hashes of the owner: they are known before anything is created, equal at every retry, and
-found at DEL without state. The label is written on every object that has a text (a link's alias, an nftables element's
-comment): 16 hex digits for the network, 16 for the attachment, then the names for people.
+The name and MAC address of the host's end are hashes of the owner: they are known before anything is created, equal at
+every retry, and found at DEL without state. The label is written on every object that has a text (a link's alias, an
+nftables element's comment): 16 hex digits for the network, 16 for the attachment, then the names for people.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def known(*leases: Lease) -> ClusterState:
     state = ClusterState()
     for news in (Configured(CONFIG), Held(OWN, 100.0), Listed({lease.key: lease for lease in leases})):
         assert state.handle(news)
-    assert state.peers(CONFIG, OWN, ()) is not None
+    assert state.resolve_peers(CONFIG, OWN, ()) is not None
     return state
 
 
@@ -89,10 +89,10 @@ def test_who_is_served_in_the_place_of_another_is_told_too() -> None:
 def test_changes_before_all_is_listed_mean_nothing() -> None:
     state = ClusterState()
     assert not state.handle(Changed(TWO.key, TWO))
-    assert state.peers(CONFIG, OWN, ()) is None
+    assert state.resolve_peers(CONFIG, OWN, ()) is None
     assert state.take_changes() == ({}, None)
     state.handle(Listed({THREE.key: THREE}))
-    peers = state.peers(CONFIG, OWN, ())
+    peers = state.resolve_peers(CONFIG, OWN, ())
     assert peers is not None
     assert peers.served == {THREE.key: THREE}
 
@@ -103,7 +103,7 @@ def test_changes_while_nobody_asked_for_peers_are_kept() -> None:
     state.handle(Changed(THREE.key, THREE))
     state.handle(Changed(TWO.key, None))
     assert not state.has_changes
-    peers = state.peers(CONFIG, OWN, ())
+    peers = state.resolve_peers(CONFIG, OWN, ())
     assert peers is not None
     assert peers.served == {THREE.key: THREE}
 
@@ -112,7 +112,7 @@ def test_what_is_listed_takes_the_place_of_all_before() -> None:
     state = known(TWO)
     state.handle(Changed(TWO.key, None))
     state.handle(Listed({THREE.key: THREE}))
-    peers = state.peers(CONFIG, OWN, ())
+    peers = state.resolve_peers(CONFIG, OWN, ())
     assert peers is not None
     assert peers.served == {THREE.key: THREE}
     assert not state.has_changes
@@ -128,12 +128,12 @@ def test_what_is_listed_stays_the_tellers() -> None:
 
 def test_peers_are_kept_until_more_than_one_of_them_changes() -> None:
     state = known(TWO)
-    peers = state.peers(CONFIG, OWN, ())
+    peers = state.resolve_peers(CONFIG, OWN, ())
     state.handle(Changed(THREE.key, THREE))
     state.handle(Held(OWN, 300.0))
-    assert state.peers(CONFIG, OWN, ()) is peers
+    assert state.resolve_peers(CONFIG, OWN, ()) is peers
     state.handle(Held(lease(1, mac=9)))
-    assert state.peers(CONFIG, lease(1, mac=9), ()) is not peers
+    assert state.resolve_peers(CONFIG, lease(1, mac=9), ()) is not peers
 
 
 def test_the_own_lease_counts_where_it_is_of_the_nodes_network() -> None:

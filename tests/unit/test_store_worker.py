@@ -97,7 +97,7 @@ class Stuck(EventSource[StoreEvent]):
         super().__init__(log, Failed, Recovered())
         self._answered = answered
         for number in range(3):
-            self._run(f"stuck-{number}", self._wait)
+            self._add_thread(f"stuck-{number}", self._wait)
 
     def _wait(self) -> None:
         self._answered.wait()

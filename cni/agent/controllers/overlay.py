@@ -176,7 +176,7 @@ class Reconciler:
             return
         rtnl_socket = self._host.rtnl
         connected = [pair for family in config.families for pair in routes.connected_networks(rtnl_socket, family)]
-        peers = self._cluster.peers(config, own, tuple([net for net, _ in connected]))
+        peers = self._cluster.resolve_peers(config, own, tuple([net for net, _ in connected]))
         if peers is None:
             return
         self._count(peers)

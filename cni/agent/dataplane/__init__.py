@@ -1,1 +1,1 @@
-"""The data plane: routes, neighbours and FDB entries that the kernel has to hold, and the tunnel's filter."""
+"""The data plane: routes, neighbours, FDB entries, the tunnel's filter and the table of policies in the kernel."""

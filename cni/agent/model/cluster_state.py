@@ -76,8 +76,11 @@ class ClusterState:
             else None
         )
 
-    def peers(self, config: NetworkConfig, own: Lease, connected: tuple[Net, ...]) -> Peers | None:
-        """Returns None until the leases are listed. `connected`: the networks that this node is connected to."""
+    def resolve_peers(self, config: NetworkConfig, own: Lease, connected: tuple[Net, ...]) -> Peers | None:
+        """Returns all peers as they are now, changes included; None until the leases are listed.
+
+        `connected`: the networks that this node is connected to.
+        """
         if self._leases is not None and (self._peers is None or self._connected != connected):
             self._peers, self._connected = Peers(config, own, connected), connected
             self._peers.load(self._leases)

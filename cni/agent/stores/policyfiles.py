@@ -67,7 +67,7 @@ class PolicyFiles(EventSource[PolicyEvent]):
         self._good: dict[tuple[str, Key], Item] = {}  # as they were emitted last, without those with an error
         self._known = {kind: KnownObjects(kind, self._emit) for kind in KINDS}
         watch = FileWatch(folder, self._read, partial(self._fail, FOLDER), self._stop, folder_state)
-        self._run("policy-files", watch.run)
+        self._add_thread("policy-files", watch.run)
 
     def watch_remote_pods(self, wanted: bool) -> None:
         """Does nothing: the files have all pods, and each is emitted."""

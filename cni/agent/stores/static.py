@@ -152,7 +152,7 @@ class StaticStore(EventSource[StoreEvent]):
         self._presented = False
         self._good: dict[str, Lease] = {}  # by name, as they were emitted last without an error
         self._pending: tuple[StoreEvent, ...] = ()  # until the node is presented
-        self._run("nodes-file", FileWatch(path, self._read, self._reject, self._stop).run)
+        self._add_thread("nodes-file", FileWatch(path, self._read, self._reject, self._stop).run)
 
     def present(self, node: Node) -> None:
         """Emits the leases: the file has all of them."""

@@ -56,7 +56,7 @@ class EventSource(Generic[Emitted]):
             if thread is not current_thread() and thread.is_alive():
                 thread.join(max(0.0, end - time.monotonic()))
 
-    def _run(self, name: str, target: Callable[[], None]) -> None:
+    def _add_thread(self, name: str, target: Callable[[], None]) -> None:
         """Adds a thread, which `start` begins."""
         self._threads.append(Thread(target=target, name=name, daemon=True))
 
@@ -98,7 +98,7 @@ class StoreWorker(EventSource[StoreEvent], ABC, Generic[Desired]):
         self._backoff = backoff
         self._node: Node | None = None
         self._disturbed = False
-        self._run(f"{name}-keeper", self._keep)
+        self._add_thread(f"{name}-keeper", self._keep)
 
     def present(self, node: Node) -> None:
         before = self._node

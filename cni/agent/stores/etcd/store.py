@@ -44,7 +44,7 @@ class EtcdStore(StoreWorker[DesiredLease]):
         self._own = OwnLease(gateway, folder, times, previous, self._emit, self._stop)
         handler = WatchHandler(self._configure, self._disturb, self._connected, self._watch_failed, self._emit)
         self._watcher = Watcher(gateway, prefix.encode(), self._own, handler, self._stop)
-        self._run("etcd-watcher", self._watcher.run)
+        self._add_thread("etcd-watcher", self._watcher.run)
 
     def ready(self) -> None:
         """Does nothing: other nodes see the lease alone."""

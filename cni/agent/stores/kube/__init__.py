@@ -1,1 +1,1 @@
-"""The Kubernetes store: pod CIDRs and flannel's annotations of nodes."""
+"""The Kubernetes stores: of leases (pod CIDRs and flannel's annotations of nodes), of policies, namespaces and pods."""

@@ -93,8 +93,8 @@ class KubePolicyStore(EventSource[PolicyEvent]):
             self._watcher(self._pods.local, self._local_pods, parse_pod, self._stop),
         ]
         for name, watcher in zip(("namespaces", "policies", "local-pods"), self._watchers, strict=True):
-            self._run(f"kube-{name}", watcher.run)
-        self._run("kube-remote-pods", self._run_sessions)
+            self._add_thread(f"kube-{name}", watcher.run)
+        self._add_thread("kube-remote-pods", self._run_sessions)
 
     def watch_remote_pods(self, wanted: bool) -> None:
         """Begins or ends the watch of other nodes' pods. What was known of them is forgotten with it."""

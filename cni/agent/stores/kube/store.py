@@ -103,9 +103,9 @@ class KubeStore(StoreWorker[DesiredNode]):
             self._prepare, partial(NodeList, self._parse, self._list), self._change, self._connected, failed
         )
         self._watcher = ResourceWatcher(self._api, handler, self._stop)
-        self._run("kube-watcher", self._watcher.run)
+        self._add_thread("kube-watcher", self._watcher.run)
         file = FileWatch(options.network_file, self._read_config, partial(self._fail, FILE), self._stop)
-        self._run("kube-file", file.run)
+        self._add_thread("kube-file", file.run)
 
     def ready(self) -> None:
         """Sets the node's condition, which tells Kubernetes."""
