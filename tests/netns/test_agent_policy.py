@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cni.agent.dataplane import bridge_filter
 from cni.agent.dataplane.policy_table import PolicyTable
-from cni.agent.policy.basetable import TableOptions
+from cni.agent.policy.basetable import TABLE, TableOptions
 from cni.agent.policy.index import Index
 from cni.agent.policy.objects import Pod
 from cni.agent.policy.tracker import Tracker
+from cni.effects import nft_load
+from cni.kernel import nft_ruleset
 from cni.kernel.netlink import NETLINK_NETFILTER, Netlink
 from cni.kernel.rtnl_socket import RtnlSocket
+from cni.plan.nftrule import ACCEPT, Chain, Counter, Rule, Table
 from cni.protocol.address import IP
 from tests.machine import Machine
 from tests.traffic import NOBODY, PROTOCOLS, Target, ask_each, listen
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 OPTIONS = TableOptions(log=False, revoke=False)
 FAMILIES = (4, 6)
 PORTS = (80, 81)
+RELOADS, DONE, ANEW = 60, "/run/reloads", "chain known was missing or had other rules"
 GATEWAY = {4: "10.1.0.1", 6: "fd00:1::1"}
 OUTSIDE = {4: "192.0.2.2", 6: "2001:db8:2::2"}
 SERVICE = "10.96.0.1"
@@ -76,8 +81,8 @@ def state_of(policies: tuple[str, ...]) -> Cluster:
     return Cluster(*OBJECTS, *[policy_of(f"shop/p{number}", spec) for number, spec in enumerate(policies)])
 
 
-def enforce(policies: tuple[str, ...]) -> str:
-    """Inside: makes the table that of the policies; returns what an audit finds after that."""
+def tracked(policies: tuple[str, ...]) -> Tracker:
+    """Returns what tracks the table of the policies."""
     state = state_of(policies)
     index = Index("n1")
     for namespace in state.namespaces.values():
@@ -88,6 +93,12 @@ def enforce(policies: tuple[str, ...]) -> str:
         index.put_policy(policy)
     tracker = Tracker(index, OPTIONS)
     tracker.update()
+    return tracker
+
+
+def enforce(policies: tuple[str, ...]) -> str:
+    """Inside: makes the table that of the policies; returns what an audit finds after that."""
+    tracker = tracked(policies)
     netfilter, rtnl_socket = Netlink(NETLINK_NETFILTER), RtnlSocket()
     try:
         table = PolicyTable(netfilter, OPTIONS)
@@ -97,6 +108,23 @@ def enforce(policies: tuple[str, ...]) -> str:
     finally:
         netfilter.close()
         rtnl_socket.close()
+
+
+def make_anew(policies: tuple[str, ...]) -> None:
+    """Inside: has the whole table made anew in a child, RELOADS times, because of a rule that no packet reaches."""
+    if os.fork():
+        return
+    try:
+        netfilter, tracker = Netlink(NETLINK_NETFILTER), tracked(policies)
+        idle = Table("inet", TABLE, (), (Chain("known", (Rule((ACCEPT,)), Rule((Counter(),)))),))
+        reasons = []
+        for _ in range(RELOADS):
+            nft_load.send(netfilter, nft_ruleset.create(idle))
+            reasons.append(PolicyTable(netfilter, OPTIONS).audit(tracker.table))
+        with open(DONE, "w") as file:
+            file.write("\n".join(reasons))
+    finally:
+        os._exit(0)
 
 
 class Net:
@@ -204,6 +232,21 @@ def test_the_node_always_reaches_its_pods_which_reach_themselves_by_a_service(ne
     assert net.answers("shop/db", [Target("tcp", SERVICE, 80)], 10.0) == [True]
     assert net.answers("shop/web", [Target("tcp", SERVICE, 80)], 0.5) == [False]
     net.machine.run("nft", "delete", "table", "ip", "nat")
+
+
+def test_while_the_table_is_made_anew_nothing_is_lost_and_nothing_passes(net: Net) -> None:
+    """Datagrams are not sent again: each that is lost lacks its answer."""
+    policy = (f"{{{DB}, ingress: [{{ports: [{{port: 80, protocol: UDP}}]}}]}}",)
+    net.machine.call(enforce, policy)
+    net.machine.run("rm", "-f", DONE)
+    net.machine.call(make_anew, policy)
+    rounds = 0
+    while net.machine.run("test", "-e", DONE, check=False).returncode:
+        assert net.answers("shop/web", [Target("udp", "10.1.0.2", 80)] * 50, 10.0) == [True] * 50
+        assert net.answers("shop/web", [Target("udp", "10.1.0.2", 81)] * 50, 0.2) == [False] * 50
+        rounds += 1
+    assert rounds
+    assert net.machine.run("cat", DONE).stdout.splitlines() == [ANEW] * RELOADS
 
 
 def test_what_is_flushed_is_whole_again(net: Net) -> None:
