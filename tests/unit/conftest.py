@@ -9,6 +9,7 @@ import pytest
 
 from cni.agent.stores.watchloop import Backoff
 from cni.kernel.hostlock import HostLock
+from tests.machine import Machine, missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,22 @@ def _signals_as_before() -> Iterator[None]:
 def _no_lock_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the lock of the host's network namespace alone: an ordinary user cannot open it."""
     monkeypatch.setattr(HostLock, "lock_shared", lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Machine]:
+    """Gives a host that all tests of a module share."""
+    if reason := missing():
+        pytest.skip(reason)
+    with Machine() as machine:
+        yield machine
+
+
+@pytest.fixture
+def machine(kernel: Machine) -> Machine:
+    """Gives that host without any nftables rules."""
+    kernel.run("nft", "flush", "ruleset")
+    return kernel
 
 
 @pytest.fixture

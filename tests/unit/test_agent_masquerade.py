@@ -16,13 +16,11 @@ from cni.plan import nftrule
 from cni.plan.nftrule import Hook
 from cni.protocol.address import parse_net
 from cni.protocol.errors import OperationFailed
-from tests.machine import Machine, missing
 from tests.unit.test_nft_ruleset import dumped, send
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cni.kernel.netlink import Netlink
+    from tests.machine import Machine
 
 SPACE4 = parse_net("10.5.0.0/16"), parse_net("10.5.1.0/24")
 SPACE6 = parse_net("fd00:5::/56"), parse_net("fd00:5:0:1::/64")
@@ -41,20 +39,6 @@ CONDITIONS = [
     "ip6 saddr fd00:5::/56 ip6 daddr != ff00::/8 masquerade fully-random",
     "ip6 saddr != fd00:5::/56 ip6 daddr fd00:5::/56 masquerade fully-random",
 ]
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Machine]:
-    if reason := missing():
-        pytest.skip(reason)
-    with Machine() as machine:
-        yield machine
-
-
-@pytest.fixture
-def machine(kernel: Machine) -> Machine:
-    kernel.run("nft", "flush", "ruleset")
-    return kernel
 
 
 def text_of(rules: Rules) -> str:

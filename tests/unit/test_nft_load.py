@@ -22,14 +22,14 @@ from cni.plan import isolation, masquerade, portmap, spoofcheck
 from cni.plan.portmap import Condition, Hairpin, HostPort
 from cni.protocol.address import parse_net
 from cni.protocol.errors import OperationFailed
-from tests.machine import Machine, missing
 from tests.unit.test_nft_ruleset import dumped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from cni.kernel.rtnl import Message
     from cni.plan.nftables import RulesetFragment
+    from tests.machine import Machine
 
 NET = parse_net("10.1.2.3/24")
 BATCH = Netlink.batch
@@ -47,20 +47,6 @@ def part_of(name: str) -> RulesetFragment:
 
 
 PARTS = ["masquerade", "guard", "isolation", "ports"]
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Machine]:
-    if reason := missing():
-        pytest.skip(reason)
-    with Machine() as machine:
-        yield machine
-
-
-@pytest.fixture
-def machine(kernel: Machine) -> Machine:
-    kernel.run("nft", "flush", "ruleset")
-    return kernel
 
 
 def loaded(name: str, host: Host) -> Journal:

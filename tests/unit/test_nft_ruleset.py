@@ -39,13 +39,11 @@ from cni.plan.nftrule import (
     VerdictMap,
 )
 from cni.protocol.address import IP, Net, parse_ip, parse_net
-from tests.machine import Machine, missing
 from tests.unit.strategies import PROFILE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cni.plan.nftrule import Statement
+    from tests.machine import Machine
 
 SETS = (
     NamedSet("map4", "ipv4_addr", "verdict"),
@@ -176,20 +174,6 @@ TABLES = {
 # What the kernel numbers as it likes, and what nft remembers of a set for itself.
 COUNTED = {"table": (4, 5), "chain": (2, 6, 10), "set": (13, 16), "rule": (3, 6)}
 GETTERS = {"table": 1, "chain": 4, "set": 10, "rule": 7}
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Machine]:
-    if reason := missing():
-        pytest.skip(reason)
-    with Machine() as machine:
-        yield machine
-
-
-@pytest.fixture
-def machine(kernel: Machine) -> Machine:
-    kernel.run("nft", "flush", "ruleset")
-    return kernel
 
 
 def dumped() -> list[Any]:

@@ -25,14 +25,14 @@ from cni.plan.spoofcheck import SpoofGuard
 from cni.protocol.address import parse_ip, parse_net
 from cni.protocol.errors import OperationFailed
 from cni.protocol.owner import Owner
-from tests.machine import Machine, missing
 from tests.unit.test_nft_ruleset import dumped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from cni.kernel.nft import Element
     from cni.plan.nftrule import Table
+    from tests.machine import Machine
 
     Owned = tuple[SetRef, Element]
 
@@ -57,20 +57,6 @@ PARTS = {
     "ports, empty": portmap.ruleset([], []),
     "ports": portmap.ruleset([*HAIRPINS, HAIRPINS[0]], [*CONDITIONS, CONDITIONS[0]]),
 }
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Machine]:
-    if reason := missing():
-        pytest.skip(reason)
-    with Machine() as machine:
-        yield machine
-
-
-@pytest.fixture
-def machine(kernel: Machine) -> Machine:
-    kernel.run("nft", "flush", "ruleset")
-    return kernel
 
 
 def send(title: str, content: Table, owned: Sequence[Owned]) -> None:

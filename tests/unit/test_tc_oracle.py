@@ -13,13 +13,13 @@ from cni.kernel import tc
 from cni.kernel.netlink import frame
 from cni.kernel.rtnl_socket import RtnlSocket
 from cni.plan.bandwidth import MirredRedirect, TokenBucket
-from tests.machine import Machine, missing
 from tests.unit.oracle import WHY, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cni.kernel.rtnl import Message
+    from tests.machine import Machine
 
 tcmsg: Any = pytest.importorskip("pyroute2.netlink.rtnl.tcmsg", reason=WHY).tcmsg
 tbf: Any = pytest.importorskip("pyroute2.netlink.rtnl.tcmsg.sched_tbf", reason=WHY)
@@ -161,14 +161,6 @@ def test_an_action_that_is_cut_leads_nowhere() -> None:
     for kind in (2, 1, 7, 2):  # mirred's options, the action, the list of actions, the filter's options
         short = struct.pack("=HH", 4 + len(short), kind) + short
     assert tc.redirects_to(bytes(20) + short) == 0
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Machine]:
-    if reason := missing():
-        pytest.skip(reason)
-    with Machine() as machine:
-        yield machine
 
 
 @pytest.fixture
