@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.kernel.conntrack import Flow
-    from cni.plan.portmap import MappedFlows, UnmappedFlows
+    from cni.plan.portmap import FlowsBeforeMapping, FlowsThroughMapping
 
 LACKING = (EINVAL, EOPNOTSUPP, EPROTONOSUPPORT)  # without nf_conntrack_netlink, no flow can be deleted
 
 
-def apply_unmapped(host: Host, op: UnmappedFlows, journal: Journal) -> None:
+def apply_unmapped(host: Host, op: FlowsBeforeMapping, journal: Journal) -> None:
     """Deletes UDP flows to these host ports that are older than the mapping; flows that are only routed are kept.
 
     There is no undo, and none is needed: the next packet adds the flow again.
@@ -42,11 +42,11 @@ def _local_addresses(host: Host) -> set[bytes]:
     return {info.address.ip.packed for info in host.rtnl.all_addresses()}
 
 
-def apply_mapped(host: Host, op: MappedFlows, journal: Journal) -> None:
+def apply_mapped(host: Host, op: FlowsThroughMapping, journal: Journal) -> None:
     """Does nothing: there are none yet."""
 
 
-def release_mapped(host: Host, op: MappedFlows) -> None:
+def release_mapped(host: Host, op: FlowsThroughMapping) -> None:
     """Deletes UDP flows through these host ports to the container; the ports are released already."""
     delete_mapped(host, {(op.ip.packed, mapping.host_port) for mapping in op.mappings})
 
@@ -88,6 +88,6 @@ def _delete_flows(host: Host, family: int, ports: set[bytes], is_stale: Callable
 
 
 EFFECTS = {
-    "UnmappedFlows": Effect(apply_unmapped, not_released, nothing_differs),
-    "MappedFlows": Effect(apply_mapped, release_mapped, nothing_differs),
+    "FlowsBeforeMapping": Effect(apply_unmapped, not_released, nothing_differs),
+    "FlowsThroughMapping": Effect(apply_mapped, release_mapped, nothing_differs),
 }

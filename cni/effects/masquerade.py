@@ -31,7 +31,7 @@ def _restore(host: Host, op: Masquerade, journal: Journal) -> None:
     others = [
         Masquerade(address, alias.label)
         for _, alias in nft_elements.attached(host)
-        if alias.masqueraded and alias.label != op.label
+        if alias.ip_masq and alias.label != op.label
         for address in alias.addresses
     ]
 

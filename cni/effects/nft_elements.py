@@ -33,14 +33,14 @@ def add_owned(host: Host, set_ref: SetRef, element: Element, journal: Journal) -
         raise refusal
 
 
-def remove_owned(host: Host, is_stale: Callable[[str], bool]) -> None:
-    """Removes every element with a stale label, except ports; for DEL without addresses, and GC.
+def remove_labelled(host: Host, matches: Callable[[str], bool]) -> None:
+    """Removes every element with a label that matches, except ports; for DEL without addresses, and GC.
 
     The cost grows with the number of all elements.
     """
     for set_ref in (*MASQUERADE_SETS.values(), *SPOOFCHECK_SETS.values()):
         for element in host.nft.elements(set_ref):
-            if is_stale(element.label):
+            if matches(element.label):
                 host.nft.remove(set_ref, element)
 
 

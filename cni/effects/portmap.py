@@ -88,7 +88,7 @@ def _lost_ports(host: Host, ports: list[HostPort]) -> list[tuple[SetRef, Element
 
 
 def _operations_of(alias: Alias) -> tuple[Operation, ...]:
-    return plan.operations(Ports(alias.ports, alias.hairpin), alias.addresses, alias.label)
+    return plan.operations(Ports(alias.ports, alias.ports_masqueraded), alias.addresses, alias.label)
 
 
 def apply_hairpin(host: Host, op: Hairpin, journal: Journal) -> None:
@@ -228,8 +228,8 @@ def release_port(host: Host, op: HostPort) -> None:
     _remove_port(host, host_port_map(op), _port_element(op)[1])
 
 
-def release_all(host: Host, is_stale: Callable[[str], bool]) -> None:
-    """Removes every element with a stale label, and the conntrack entries of its port.
+def release_labelled(host: Host, matches: Callable[[str], bool]) -> None:
+    """Removes every element with a label that matches, and the conntrack entries of its port.
 
     Standby elements come first, so that no port is handed over to one. The cost grows with the number of mapped ports.
     """
@@ -237,7 +237,7 @@ def release_all(host: Host, is_stale: Callable[[str], bool]) -> None:
     removed = False
     for name in sorted(PORT_SETS, key=lambda name: name not in STANDBY):
         for element in host.nft.elements(PORT_SETS[name]):
-            if not is_stale(element.label):
+            if not matches(element.label):
                 continue
             removed = True
             if name not in PORT_MAPS:

@@ -209,14 +209,14 @@ def _put_back(host: Host, key: str, value: str) -> None:
         _write_sysctl(host, key, value)
 
 
-def release_all(folder: str, is_stale: Callable[[str], bool]) -> None:
-    """Removes saved settings whose label is stale; the cost grows with their number. Raises IOFailure."""
+def release_labelled(folder: str, matches: Callable[[str], bool]) -> None:
+    """Removes saved settings whose label matches; the cost grows with their number. Raises IOFailure."""
     for file in [f"{folder}/{name}" for name in statefile.names(folder) if name.endswith(".json")]:
         try:
             content = statefile.read(file)
         except IOFailure:
             continue  # not one of ours
-        if is_stale(saved_label(content or b"")):
+        if matches(saved_label(content or b"")):
             statefile.remove(file)
 
 

@@ -20,15 +20,15 @@ MORE = "..."  # the phrase did not fit
 
 class Alias(Record):
     """The content of an alias. `label`: the owner's; `allowed_mac`: the only allowed source MAC address; `addresses`,
-    with prefix, for which there are rules; `hairpin`: whose connections to them are masqueraded (Ports.masqueraded).
-    `whole`: nothing was omitted for lack of space.
+    with prefix, for which there are rules; `ip_masq`: their traffic is masqueraded; `ports_masqueraded`: whose
+    connections to the ports are (Ports.masqueraded). `whole`: nothing was omitted for lack of space.
     """
 
     label: str
     allowed_mac: bytes | None = None
     addresses: tuple[Net, ...] = ()
-    masqueraded: bool = False
-    hairpin: str = ""
+    ip_masq: bool = False
+    ports_masqueraded: str = ""
     ports: tuple[PortMapping, ...] = ()
     whole: bool = True
 
@@ -47,12 +47,12 @@ class Alias(Record):
 
     def _phrases(self) -> list[list[str]]:
         phrases = [[GUARDED, mac_text(self.allowed_mac)]] if self.allowed_mac else []
-        if self.masqueraded:
+        if self.ip_masq:
             phrases.append([MASQUERADED])
         if self.addresses:
             phrases.append([ADDRESSES, *[address.text for address in self.addresses]])
         if self.ports:
-            phrases.append([PORTS, self.hairpin, *[mapping.text for mapping in self.ports]])
+            phrases.append([PORTS, self.ports_masqueraded, *[mapping.text for mapping in self.ports]])
         return phrases
 
 
@@ -67,11 +67,11 @@ def parse_alias(text: str) -> Alias:
         elif keyword == ADDRESSES:
             alias = alias._replace(addresses=_addresses(words))
         elif keyword == MASQUERADED:
-            alias = alias._replace(masqueraded=True)
+            alias = alias._replace(ip_masq=True)
         elif keyword == PORTS:
             from cni.config.portmap import parse_mappings
 
-            alias = alias._replace(hairpin=words[0] if words else "", ports=parse_mappings(words[1:]))
+            alias = alias._replace(ports_masqueraded=words[0] if words else "", ports=parse_mappings(words[1:]))
         elif keyword == MORE:
             alias = alias._replace(whole=False)
     return alias

@@ -82,8 +82,8 @@ def alias_of(attachment: Attachment) -> Alias:
         label=attachment.owner.label,
         allowed_mac=attachment.names.container_mac if conf.mac_spoof_check else None,
         addresses=attachment.addresses if conf.ip_masq or ports.mappings else (),
-        masqueraded=conf.ip_masq and bool(attachment.lease.ips),
-        hairpin=ports.masqueraded if ports.mappings else "",
+        ip_masq=conf.ip_masq and bool(attachment.lease.ips),
+        ports_masqueraded=ports.masqueraded if ports.mappings else "",
         ports=ports.mappings,
         whole=ports.mappings == conf.ports.mappings,
     )

@@ -44,7 +44,7 @@ class PortOverlap(Record):
         return f"nft list map inet podwire hostip_hostports{family}"
 
 
-class UnmappedFlows(Record):
+class FlowsBeforeMapping(Record):
     """Deletion of UDP flows to these ports of the host from before the mapping to `ip`: they would bypass it."""
 
     mappings: tuple[PortMapping, ...]
@@ -54,7 +54,7 @@ class UnmappedFlows(Record):
         return _conntrack_command(self.mappings)
 
 
-class MappedFlows(Record):
+class FlowsThroughMapping(Record):
     """Deletion of UDP flows through these ports to `ip`, when the ports are released; hence planned before them."""
 
     mappings: tuple[PortMapping, ...]
@@ -146,7 +146,7 @@ def operations(conf: Ports, addresses: tuple[Net, ...], label: str) -> tuple[Ope
             operations.append(Hairpin(address, conf.masqueraded == ALL, label))
         udp = tuple([mapping for mapping in mappings if mapping.protocol == "udp"])
         if udp:
-            operations.append(MappedFlows(udp, address.ip))
+            operations.append(FlowsThroughMapping(udp, address.ip))
         held = tuple([HostPort(mapping, address.ip, label) for mapping in mappings])
         for port in held:
             if conf.conditions(family) or conf.mark_bit != MARK_BIT:
@@ -154,7 +154,7 @@ def operations(conf: Ports, addresses: tuple[Net, ...], label: str) -> tuple[Ope
             operations.append(port)
         operations.append(PortOverlap(held))
         if udp:
-            operations.append(UnmappedFlows(udp, address.ip))
+            operations.append(FlowsBeforeMapping(udp, address.ip))
     return tuple(operations)
 
 

@@ -73,10 +73,10 @@ class Bandwidth:
         hashed = sha512((self._owner.network + self._owner.container_id).encode()).hexdigest()
         return f"{REFERENCE_PREFIX}{hashed}"[:REFERENCE_LENGTH]
 
-    def release_stale(self, is_stale: Callable[[str], bool]) -> None:
+    def release_labelled(self, matches: Callable[[str], bool]) -> None:
         """Deletes ifb links only: a veth pair belongs to the plugin that created it."""
         rtnl = self._call.host.rtnl
-        for name in [link.name for link in rtnl.links() if link.kind == "ifb" and is_stale(link.alias)]:
+        for name in [link.name for link in rtnl.links() if link.kind == "ifb" and matches(link.alias)]:
             rtnl.delete(name)
 
     def status(self) -> None:

@@ -155,8 +155,8 @@ def delete(call: Call) -> None:
     if ports_unknown or not alias.whole or (not addresses and (conf.ip_masq or conf.ports.mappings)):
         from cni.effects import nft_elements, portmap
 
-        collect_errors(failed, lambda: nft_elements.remove_owned(host, owner.owns))
-        collect_errors(failed, lambda: portmap.release_all(host, owner.owns))
+        collect_errors(failed, lambda: nft_elements.remove_labelled(host, owner.owns))
+        collect_errors(failed, lambda: portmap.release_labelled(host, owner.owns))
     if failed and find_own(host, owner) is not None:
         raise_collected(failed, "the container still has its interface, so its addresses stay leased")
     host.lock.release()
@@ -176,8 +176,8 @@ def collect(call: Call) -> None:
 
     failed: list[str] = []
     host.lock.lock_shared()
-    collect_errors(failed, lambda: nft_elements.remove_owned(host, is_stale))
-    collect_errors(failed, lambda: portmap.release_all(host, is_stale))
+    collect_errors(failed, lambda: nft_elements.remove_labelled(host, is_stale))
+    collect_errors(failed, lambda: portmap.release_labelled(host, is_stale))
     for link in [link for link in host.rtnl.links() if is_stale(link.alias)]:
         collect_errors(failed, lambda: host.rtnl.delete(link.name, link.group))  # noqa: B023  # called at once
     host.lock.release()
@@ -284,10 +284,10 @@ def _with_alias(conf: NetConf, alias: Alias, group: int) -> NetConf:
     # An ADD that was killed may have left an ifb; in the interface's group it is deleted with it.
     ifb_alone = conf.bandwidth_requested and not alias.label and group < GROUPS
     return conf._replace(
-        ip_masq=conf.ip_masq or alias.masqueraded,
+        ip_masq=conf.ip_masq or alias.ip_masq,
         mac_spoof_check=conf.mac_spoof_check or alias.allowed_mac is not None,
         mac=alias.allowed_mac or conf.mac,
-        ports=Ports(alias.ports, alias.hairpin) if alias.ports else conf.ports,
+        ports=Ports(alias.ports, alias.ports_masqueraded) if alias.ports else conf.ports,
         bandwidth=Bandwidth(egress=Rate(0, 0)) if ifb_alone else Bandwidth(),
     )
 

@@ -50,8 +50,8 @@ if TYPE_CHECKING:
         def released(self, previous: Result) -> Released:
             """Returns what DEL releases; `previous` is as much of ADD's result as the runtime passes."""
 
-        def release_stale(self, is_stale: Callable[[str], bool]) -> None:
-            """Releases all that has a stale label: for GC, and for a DEL that does not know all of the attachment."""
+        def release_labelled(self, matches: Callable[[str], bool]) -> None:
+            """Releases all whose label matches: for GC, and for a DEL that does not know all of the attachment."""
 
         def status(self) -> None:
             """Raises PluginNotAvailable if an ADD would fail."""
@@ -106,7 +106,7 @@ def delete(call: Call) -> None:
     operations, is_complete = plugin.released(previous)
     failed = release(call.host, reversed(operations))
     if not is_complete:
-        collect_errors(failed, lambda: plugin.release_stale(owner_of(call).owns))
+        collect_errors(failed, lambda: plugin.release_labelled(owner_of(call).owns))
     raise_collected(failed, "not everything of the attachment could be released")
 
 
@@ -117,7 +117,7 @@ def collect(call: Call) -> None:
         return
     plugin = _plugin(call, ConfigErrors())
     call.host.lock.lock_shared()
-    plugin.release_stale(stale_labels(call.config.name, valid))
+    plugin.release_labelled(stale_labels(call.config.name, valid))
 
 
 def status(call: Call) -> None:

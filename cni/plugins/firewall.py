@@ -98,7 +98,7 @@ class Firewall:
         """Returns what ADD applies: a subnet of one address goes; what containers share (subnet, bridge) stays."""
         return self._accepted(previous), True
 
-    def release_stale(self, is_stale: Callable[[str], bool]) -> None:
+    def release_labelled(self, matches: Callable[[str], bool]) -> None:
         """Releases nothing: no rule has the label of one container."""
 
     def status(self) -> None:

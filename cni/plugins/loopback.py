@@ -46,7 +46,7 @@ class Loopback:
     def released(self, previous: Result) -> Released:
         return self.operations(previous), True
 
-    def release_stale(self, is_stale: Callable[[str], bool]) -> None:
+    def release_labelled(self, matches: Callable[[str], bool]) -> None:
         """Releases nothing: loopback has no state outside the container."""
 
     def status(self) -> None:

@@ -65,8 +65,8 @@ class Portmap:
         operations = self.operations(previous)
         return operations, bool(operations)
 
-    def release_stale(self, is_stale: Callable[[str], bool]) -> None:
-        effects.release_all(self._call.host, is_stale)
+    def release_labelled(self, matches: Callable[[str], bool]) -> None:
+        effects.release_labelled(self._call.host, matches)
 
     def status(self) -> None:
         require_nft(self._call, program=self._conf.has_conditions)

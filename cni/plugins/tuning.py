@@ -59,9 +59,9 @@ class Tuning:
         file = file_of(self._conf.data_dir, self._owner)
         return (SavedSettings(file, self._owner.label, self._owner.ifname),), True
 
-    def release_stale(self, is_stale: Callable[[str], bool]) -> None:
+    def release_labelled(self, matches: Callable[[str], bool]) -> None:
         """Removes the saved settings of containers that are gone."""
-        kernel.release_all(self._conf.data_dir, is_stale)
+        kernel.release_labelled(self._conf.data_dir, matches)
 
     def status(self) -> None:
         """Checks nothing: it needs no more than a kernel."""

@@ -65,8 +65,8 @@ def random_alias(chance: random.Random, most: int) -> Alias:
         label=Owner("n" * chance.randint(1, 60), "c" * chance.randint(1, 20), "eth0").label,
         allowed_mac=chance.choice((None, mac_of(str(chance.random())))),
         addresses=tuple(addresses),
-        masqueraded=chance.random() < 0.5,
-        hairpin=chance.choice((SUBNET, ALL, NOBODY)) if ports else "",
+        ip_masq=chance.random() < 0.5,
+        ports_masqueraded=chance.choice((SUBNET, ALL, NOBODY)) if ports else "",
         ports=ports,
         whole=chance.random() < 0.9,
     )
@@ -93,8 +93,8 @@ def test_a_full_alias_holds_whole_words_and_says_that_there_is_more(seed: int) -
     assert parsed.label == written.label
     assert starts(parsed.addresses, written.addresses)
     assert starts(parsed.ports, written.ports)
-    assert parsed.hairpin in ("", written.hairpin)
-    assert (parsed.allowed_mac, parsed.masqueraded) == (written.allowed_mac, written.masqueraded)
+    assert parsed.ports_masqueraded in ("", written.ports_masqueraded)
+    assert (parsed.allowed_mac, parsed.ip_masq) == (written.allowed_mac, written.ip_masq)
     if parsed.whole:
         assert parsed == written
     else:
@@ -111,12 +111,12 @@ def test_an_alias_takes_words_as_long_as_there_is_room(shift: int) -> None:
     assert parsed.addresses == tuple(addresses[: len(parsed.addresses)])
     assert 2 < len(parsed.addresses) < 20
     assert len(full.removesuffix("; ...")) + len(f" {addresses[0].text}") > ROOM - len("; ports ...")
-    assert (parsed.masqueraded, parsed.whole) == (True, False)
+    assert (parsed.ip_masq, parsed.whole) == (True, False)
 
 
 @pytest.mark.parametrize("length", range(ROOM - 45, ROOM - 5))
 def test_whatever_the_length_of_the_label_a_port_is_told_whole_or_not_at_all(length: int) -> None:
-    written = Alias("l" * length, hairpin=ALL, ports=(HTTP,))
+    written = Alias("l" * length, ports_masqueraded=ALL, ports=(HTTP,))
     parsed = parse_alias(written.text)
     assert len(written.text) <= ROOM
     assert parsed.whole == (length + len(f"; ports {ALL} {HTTP_TEXT}") <= ROOM - len("; ports ..."))
@@ -142,7 +142,7 @@ def test_the_guarded_address_is_told() -> None:
 @pytest.mark.parametrize("mode", ["bridged", "routed"])
 def test_masqueraded_addresses_are_told(mode: str) -> None:
     parsed = parse_alias(alias(SHORT, DUAL, ipMasq=True, mode=mode))
-    assert parsed == Alias(SHORT.label, addresses=tuple(DUAL), masqueraded=True)
+    assert parsed == Alias(SHORT.label, addresses=tuple(DUAL), ip_masq=True)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_ports_are_told_with_their_addresses_and_who_is_masqueraded(
     parsed = parse_alias(alias(SHORT, DUAL, ipMasq=masqueraded, **both, **members))
     dns = PortMapping("tcp", parse_ip("::1"), 6, 53, 53)
     assert parsed == Alias(
-        SHORT.label, addresses=tuple(DUAL), masqueraded=masqueraded, hairpin=hairpin, ports=(HTTP, dns)
+        SHORT.label, addresses=tuple(DUAL), ip_masq=masqueraded, ports_masqueraded=hairpin, ports=(HTTP, dns)
     )
 
 
@@ -166,7 +166,7 @@ def test_ports_under_conditions_are_not_told_but_that_there_is_something(members
     members_of_ports = mapped({"hostPort": 80, "containerPort": 8080})
     assert alias(SHORT, DUAL, **members_of_ports, **members) == f"{SHORT.label}; ..."
     parsed = parse_alias(alias(SHORT, DUAL, ipMasq=True, **members_of_ports, **members))
-    assert parsed == Alias(SHORT.label, addresses=tuple(DUAL), masqueraded=True, whole=False)
+    assert parsed == Alias(SHORT.label, addresses=tuple(DUAL), ip_masq=True, whole=False)
     assert parse_alias(alias(SHORT, DUAL, **members)).whole
 
 
@@ -189,9 +189,9 @@ LABEL = "podwire a b c"
         (f"{LABEL}; guarded 0a:00:00:00:00:01 x", Alias(LABEL)),
         (f"{LABEL}; addresses x 10.1.2.3/24 10.1.2.4 y/z ::1/x", Alias(LABEL, addresses=(DUAL[0],))),
         (f"{LABEL}; ports", Alias(LABEL)),
-        (f"{LABEL}; ports {ALL}", Alias(LABEL, hairpin=ALL)),
+        (f"{LABEL}; ports {ALL}", Alias(LABEL, ports_masqueraded=ALL)),
         (f"{LABEL}; {HTTP_TEXT}; ....", Alias(LABEL)),
-        (f"{LABEL}; ...; masqueraded", Alias(LABEL, whole=False, masqueraded=True)),
+        (f"{LABEL}; ...; masqueraded", Alias(LABEL, whole=False, ip_masq=True)),
     ],
 )
 def test_an_alias_by_others_does_no_harm(text: str, parsed: Alias) -> None:
@@ -209,4 +209,4 @@ def test_an_alias_by_others_does_no_harm(text: str, parsed: Alias) -> None:
 def test_a_word_that_is_no_port_is_passed_over(word: str) -> None:
     """Whatever it says, it would end in a rule: those on both sides of it are kept."""
     parsed = parse_alias(f"{LABEL}; ports {ALL} {HTTP_TEXT} {word} 53:53/udp")
-    assert parsed == Alias(LABEL, hairpin=ALL, ports=(HTTP, PortMapping("udp", None, 0, 53, 53)))
+    assert parsed == Alias(LABEL, ports_masqueraded=ALL, ports=(HTTP, PortMapping("udp", None, 0, 53, 53)))

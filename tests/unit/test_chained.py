@@ -247,7 +247,7 @@ def test_del_searches_by_label_only_if_the_release_is_not_complete(
     searches: list[bool] = []
     monkeypatch.setattr(Loopback, "needs_netns", False)
     monkeypatch.setattr(Loopback, "released", lambda *_: ((), is_complete))
-    monkeypatch.setattr(Loopback, "release_stale", lambda _, is_stale: searches.append(is_stale(OWNER.label)))
+    monkeypatch.setattr(Loopback, "release_labelled", lambda _, matches: searches.append(matches(OWNER.label)))
     request = parse_request({**ENVIRONMENT, "CNI_COMMAND": "DEL"})
     host = cast("Host", SimpleNamespace(lock=SimpleNamespace(lock_shared=lambda: None)))
     chained.delete(Call("loopback", request, PluginConfig("net", "1.1.0", {}, b""), host, str, print, print))
@@ -296,7 +296,7 @@ def test_a_release_takes_the_detour_and_the_one_that_the_reference_made() -> Non
 def test_a_collection_takes_detours_alone() -> None:
     """A veth pair with such a label belongs to the plugin that created it."""
     routes = Routes()
-    made(Bandwidth, routes).release_stale(lambda label: label == "mine")
+    made(Bandwidth, routes).release_labelled(lambda label: label == "mine")
     assert routes.deleted == ["ifb0"]
 
 

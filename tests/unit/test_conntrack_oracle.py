@@ -12,7 +12,7 @@ from cni.config.portmap import PortMapping
 from cni.effects import conntrack
 from cni.kernel import rtnl_parse
 from cni.kernel.netlink import NetlinkError, frame
-from cni.plan.portmap import MappedFlows, UnmappedFlows
+from cni.plan.portmap import FlowsBeforeMapping, FlowsThroughMapping
 from cni.protocol.address import parse_ip
 from tests.unit.oracle import WHY, plain
 
@@ -105,7 +105,7 @@ class Sockets:
 
 def unmapped(sockets: Sockets, family: int = 4, host_ip: str = "") -> None:
     mapping = PortMapping("udp", parse_ip(host_ip) if host_ip else None, family, 53, 5353)
-    op = UnmappedFlows((mapping,), parse_ip(POD if family == 4 else POD6))
+    op = FlowsBeforeMapping((mapping,), parse_ip(POD if family == 4 else POD6))
     conntrack.apply_unmapped(cast("Host", sockets), op, cast("Journal", None))
 
 
@@ -213,10 +213,10 @@ def test_many_ports_take_one_pass(number: int) -> None:
     """All UDP flows are asked for once, however many ports there are, and the host's addresses once."""
     mappings = tuple(PortMapping("udp", None, 0, port, port) for port in range(53, 53 + number))
     sockets = Sockets(*FLOWS)
-    op = UnmappedFlows(mappings, parse_ip(POD))
+    op = FlowsBeforeMapping(mappings, parse_ip(POD))
     conntrack.apply_unmapped(cast("Host", sockets), op, cast("Journal", None))
     assert sockets.forgotten == [1, 2, 3, 5, 6]
-    conntrack.release_mapped(cast("Host", sockets), MappedFlows(mappings, parse_ip(POD)))
+    conntrack.release_mapped(cast("Host", sockets), FlowsThroughMapping(mappings, parse_ip(POD)))
     assert sockets.forgotten[5:] == [2, 6]
     assert len(sockets.dumps) == 2
     _, attrs = read((sockets.dumps[0][0], 0, sockets.dumps[0][1]))

@@ -220,5 +220,5 @@ def test_flows_are_forgotten_when_their_port_is_there_and_when_it_is_gone() -> N
     udp = PortMapping("udp", None, 0, 53, 5353)
     order = kinds(planned(udp))
     for port in [index for index, kind in enumerate(order) if kind == "HostPort"]:
-        assert order[port - 1] == "MappedFlows"
-        assert order[port + 2] == "UnmappedFlows"
+        assert order[port - 1] == "FlowsThroughMapping"
+        assert order[port + 2] == "FlowsBeforeMapping"
