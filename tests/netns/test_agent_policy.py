@@ -259,9 +259,8 @@ def test_what_is_flushed_is_whole_again(net: Net) -> None:
         assert listed(net.machine) == before
 
 
+@pytest.mark.parametrize("net", ["bridged"], indirect=True)
 def test_bridged_packets_pass_the_hooks_once_that_is_set(net: Net) -> None:
-    if not net.bridged:
-        pytest.skip("without a bridge there is nothing to set")
     settings = [f"net.bridge.bridge-nf-call-{name}=0" for name in ("iptables", "ip6tables")]
     net.machine.run("sysctl", "-qw", *settings)
     assert net.machine.call(enforce, (CLOSED,)) == ""
