@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 AF_NETLINK = 16
 NETLINK_NETFILTER = 12
 SOL_NETLINK = 270
-SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h; the socket module lacks them
+SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 7, 8, 32, 33  # asm-generic/socket.h
 NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 10, 11, 12
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -281,14 +281,18 @@ class Netlink:
             consistent = False
         return answers, consistent
 
-    def batch(self, messages: Iterable[tuple[int, int, bytes]]) -> NetlinkError | None:
-        """Sends messages in one datagram, waits for the acknowledgement of each that asks for one.
+    def _enlarge(self, force: int, within_limit: int, size: int) -> None:
+        """Enlarges a buffer. In a user namespace net.core.wmem_max and rmem_max limit it (net/core/sock.c)."""
+        try:
+            self._socket.setsockopt(SOL_SOCKET, force, size)
+        except PermissionError:
+            self._socket.setsockopt(SOL_SOCKET, within_limit, size)
 
-        Returns the first error: a transaction is rejected as a whole (nfnetlink).
+    def batch(self, messages: Iterable[tuple[int, int, bytes]]) -> NetlinkError | None:
+        """Sends messages in one datagram, waits for the acknowledgement of each that asks for one. Returns the first
+        error: a transaction is rejected as a whole (nfnetlink).
         """
-        awaited = set()
-        frames = []
-        before = self._sequence
+        awaited, frames, before = set[int](), list[bytes](), self._sequence
         for kind, flags, payload in messages:
             self._sequence += 1
             frames.append(frame(kind, flags | NLM_F_REQUEST, self._sequence, payload))
@@ -296,8 +300,8 @@ class Netlink:
                 awaited.add(self._sequence)
         datagram = b"".join(frames)
         if len(datagram) > LARGE_BYTES:
-            self._socket.setsockopt(SOL_SOCKET, SO_SNDBUFFORCE, 2 * len(datagram))
-            self._socket.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, ACKNOWLEDGEMENT_BYTES * len(frames))
+            self._enlarge(SO_SNDBUFFORCE, SO_SNDBUF, 2 * len(datagram))
+            self._enlarge(SO_RCVBUFFORCE, SO_RCVBUF, max(2 * LARGE_BYTES, ACKNOWLEDGEMENT_BYTES * len(frames)))
         self._socket.send(datagram)
         first: NetlinkError | None = None
         answers = self._messages()

@@ -39,11 +39,14 @@ from cni.plan.nftrule import (
     VerdictMap,
 )
 from cni.protocol.address import IP, Net, parse_ip, parse_net
+from tests.machine import Machine, missing
 from tests.unit.strategies import PROFILE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni.plan.nftrule import Statement
-    from tests.machine import Machine
+
 
 SETS = (
     NamedSet("map4", "ipv4_addr", "verdict"),
@@ -288,15 +291,25 @@ def test_random_rules_are_what_nft_makes_of_their_text(machine: Machine, seed: i
 MANY = 1000
 
 
-def test_a_transaction_may_be_larger_than_the_buffers_of_a_socket(machine: Machine) -> None:
+@pytest.fixture(params=["root", "rootless"])
+def host(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """Gives a host, once as root and once in a user namespace: there nobody may exceed the limits of sockets."""
+    rootless = request.param == "rootless"
+    if reason := missing(user_namespace=rootless or None):
+        pytest.skip(reason)
+    with Machine(user_namespace=rootless or None) as machine:
+        yield machine
+
+
+def test_a_transaction_may_be_larger_than_the_buffers_of_a_socket(host: Machine) -> None:
     ports = tuple([Rule((Match("tcp dport", AnonymousSet((number, number + 2))), DROP)) for number in range(MANY)])
-    assert machine.call(create, Table("inet", "t", (), (Chain("c", ports),))) is None
-    assert listed(machine).count(" drop") == MANY
+    assert host.call(create, Table("inet", "t", (), (Chain("c", ports),))) is None
+    assert listed(host).count(" drop") == MANY
     lost = Table("inet", "u", (), (Chain("c", (*ports, Rule((Lookup("ip saddr", "absent"), DROP)))),))
-    refusal = machine.call(create, lost)
+    refusal = host.call(create, lost)
     assert refusal is not None
     assert refusal.position == len(nft_ruleset.create(lost))
-    assert "inet u" not in listed(machine)
+    assert "inet u" not in listed(host)
 
 
 def test_every_field_is_read_by_a_rule() -> None:
