@@ -33,7 +33,7 @@ def stay_behind(servers: list[socket.socket], answer: Callable[[socket.socket], 
     """Answers each caller of the servers, in a child that ends with the machine; returns in this process."""
     if os.fork() == 0:
         try:
-            _leave_all_but({server.fileno() for server in servers})
+            leave_all_but({server.fileno() for server in servers})
             with selectors.DefaultSelector() as watched:
                 for server in servers:
                     watched.register(server, selectors.EVENT_READ, server)
@@ -58,7 +58,7 @@ def ask(netns: str | None, protocol: str, host: str, port: int, seconds: float) 
         return client.recv(64).decode()
 
 
-def _leave_all_but(numbers: set[int]) -> None:
+def leave_all_but(numbers: set[int]) -> None:
     """Closes what belongs to the tests, whose output may be waited for."""
     quiet = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):

@@ -19,6 +19,7 @@ from cni.kernel.netlink import NETLINK_NETFILTER, Netlink
 from cni.kernel.rtnl_socket import RtnlSocket
 from cni.plan.nftrule import ACCEPT, Chain, Counter, Rule, Table
 from cni.protocol.address import IP
+from tests.echo import leave_all_but
 from tests.machine import Machine
 from tests.traffic import NOBODY, PROTOCOLS, Target, ask_each, listen
 from tests.unit.policy_objects import Cluster, namespace_of, pod_of, policy_of
@@ -115,6 +116,7 @@ def make_anew(policies: tuple[str, ...]) -> None:
     if os.fork():
         return
     try:
+        leave_all_but(set())  # whoever called waits until nobody has its pipe
         netfilter, tracker = Netlink(NETLINK_NETFILTER), tracked(policies)
         idle = Table("inet", TABLE, (), (Chain("known", (Rule((ACCEPT,)), Rule((Counter(),)))),))
         reasons = []
