@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.machine import Machine, missing
+from tests.netns.forwarding import crossing
 from tests.netns.runtime import Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.netns.forwarding import World
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -31,3 +34,9 @@ def machine() -> Iterator[Machine]:
 def node(machine: Machine) -> Node:
     """Give a runtime on that host."""
     return Node(machine)
+
+
+@pytest.fixture
+def world(machine: Machine, node: Node) -> World:
+    """Give two containers on different bridges of that host, and another host that knows the way to them."""
+    return crossing(machine, node)

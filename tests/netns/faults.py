@@ -6,15 +6,15 @@ import contextlib
 import os
 import shutil
 import subprocess
-from errno import EIO, EPERM
+from errno import EIO, EPERM, EPROTONOSUPPORT
 from signal import SIGTERM
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ipam.store
 from cni import proc
 from cni.effects.engine import EFFECTS, FILES, effect_of
-from cni.kernel import sysctl
-from cni.kernel.netlink import Netlink, NetlinkError
+from cni.kernel import netlink, sysctl
+from cni.kernel.netlink import NETLINK_NETFILTER, Netlink, NetlinkError
 from cni.kernel.netns import EnteredNetns
 from cni.protocol import folders
 from cni.protocol.errors import InvalidNetns
@@ -196,3 +196,15 @@ def sweep(
             for command in clean_up:
                 subprocess.run(command.split(), check=True)
     return cases
+
+
+def without_nfnetlink() -> None:
+    """Makes this process meet a kernel without nfnetlink."""
+    original = Netlink.__init__
+
+    def refuse_netfilter(self: Netlink, protocol: int) -> None:
+        if protocol == NETLINK_NETFILTER:
+            raise OSError(EPROTONOSUPPORT, os.strerror(EPROTONOSUPPORT))
+        original(self, protocol)
+
+    vars(netlink)["Netlink"].__init__ = refuse_netfilter

@@ -13,7 +13,6 @@ from tests.netns.forwarding import (
     ONE,
     OUTSIDE4,
     TWO,
-    crossing,
     drop,
     no_programs,
     paths,
@@ -28,11 +27,6 @@ if TYPE_CHECKING:
     from tests.machine import Machine, Pod
     from tests.netns.forwarding import World
     from tests.netns.runtime import Json, Node
-
-
-@pytest.fixture
-def world(machine: Machine, node: Node) -> World:
-    return crossing(machine, node)
 
 
 def firewalled(policy: str = "") -> Json:

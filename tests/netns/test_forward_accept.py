@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EINVAL, EPERM, EPROTONOSUPPORT
+from errno import EINVAL, EPERM
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +14,7 @@ from cni.kernel.netns import OWN, Netns
 from cni.kernel.nft import Chain
 from cni.plan.forward_accept import CHAIN
 from cni.protocol.address import parse_net
-from tests.netns.faults import lose, terminate, wrap_effects
+from tests.netns.faults import lose, terminate, without_nfnetlink, wrap_effects
 from tests.netns.forwarding import (
     DROP,
     FIREWALLS,
@@ -24,7 +24,6 @@ from tests.netns.forwarding import (
     OUTSIDE4,
     TWO,
     attach,
-    crossing,
     drop,
     need_iptables_legacy,
     no_programs,
@@ -43,11 +42,6 @@ if TYPE_CHECKING:
     from tests.netns.faults import Fault
     from tests.netns.forwarding import World
     from tests.netns.runtime import Json, Node
-
-
-@pytest.fixture
-def world(machine: Machine, node: Node) -> World:
-    return crossing(machine, node)
 
 
 # --- Accepting
@@ -324,17 +318,6 @@ def test_rules_that_the_kernel_refuses_are_no_reason_to_refuse_the_container(wor
     assert rules(world.machine) == before
 
 
-def _without_netfilter() -> None:
-    original = netlink.Netlink.__init__
-
-    def refuse(self: netlink.Netlink, protocol: int) -> None:
-        if protocol == netlink.NETLINK_NETFILTER:
-            raise OSError(EPROTONOSUPPORT, "Protocol not supported")
-        original(self, protocol)
-
-    vars(netlink)["Netlink"].__init__ = refuse
-
-
 def _without_nftables() -> None:
     """Makes nfnetlink answer as it does without nf_tables."""
 
@@ -345,7 +328,7 @@ def _without_nftables() -> None:
     vars(netlink)["Netlink"].ask_each = refuse
 
 
-@pytest.mark.parametrize("lacking", [_without_netfilter, _without_nftables])
+@pytest.mark.parametrize("lacking", [without_nfnetlink, _without_nftables])
 def test_a_kernel_without_nftables_attaches(machine: Machine, node: Node, lacking: Any) -> None:
     who = attachment(machine.pod())
     node.add(PLAIN, who, prepare=lacking)

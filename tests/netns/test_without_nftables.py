@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from errno import EINVAL, EPROTONOSUPPORT
+from errno import EINVAL
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cni.kernel import netlink
 from cni.kernel.nft import NFNL_SUBSYS_NFTABLES
+from tests.netns.faults import without_nfnetlink
 from tests.netns.runtime import MASQUERADED, PLAIN, attachment, network
 from tests.netns.state import difference, links, whole
 from tests.netns.test_portmap import mapped, mapping
@@ -18,17 +19,6 @@ if TYPE_CHECKING:
 
     from tests.machine import Machine
     from tests.netns.runtime import Answer, Attachment, Json, Node
-
-
-def without_nfnetlink() -> None:
-    original = netlink.Netlink.__init__
-
-    def refuse(self: netlink.Netlink, protocol: int) -> None:
-        if protocol == netlink.NETLINK_NETFILTER:
-            raise OSError(EPROTONOSUPPORT, "Protocol not supported")
-        original(self, protocol)
-
-    vars(netlink)["Netlink"].__init__ = refuse
 
 
 def without_nf_tables() -> None:
