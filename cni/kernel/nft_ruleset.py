@@ -26,6 +26,7 @@ from cni.kernel.nft_rules import (
     delete_table,
 )
 from cni.kernel.nft_statements import RuleEncoder, concatenated, interval_of
+from cni.plan import nftrule
 from cni.protocol.record import Record
 
 TYPE_CHECKING = False
@@ -222,17 +223,6 @@ def _key(data: bytes) -> bytes:
     return nest(nft.NFTA_ELEM_KEY, attribute(nft.NFTA_DATA_VALUE, data), flag=NLA_F_NESTED)
 
 
-def _merged(spans: Iterable[tuple[bytes, bytes]]) -> list[tuple[int, int]]:
-    """Returns the spans as numbers, sorted; those that overlap or touch are one, since the kernel rejects overlaps."""
-    merged: list[tuple[int, int]] = []
-    for first, last in sorted([(int.from_bytes(first, "big"), int.from_bytes(last, "big")) for first, last in spans]):
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1] = merged[-1][0], max(last, merged[-1][1])
-        else:
-            merged.append((first, last))
-    return merged
-
-
 def _interval_elements(spans: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
     """Returns the elements of an interval set: where each span begins, and behind its last key an end. Before the first
     one there is an end, too, as nft has it.
@@ -240,7 +230,7 @@ def _interval_elements(spans: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
     spans = list(spans)
     size = len(spans[0][0]) if spans else 0
     ending = be32(NFTA_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END)
-    merged = _merged(spans)
+    merged = nftrule.merged([(int.from_bytes(first, "big"), int.from_bytes(last, "big")) for first, last in spans])
     elements = [_key(bytes(size)) + ending] if merged and merged[0][0] else []
     for first, last in merged:
         begin = _key(first.to_bytes(size, "big"))

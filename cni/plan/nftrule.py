@@ -16,6 +16,7 @@ from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import TypeAlias
 
     Constant: TypeAlias = str | int | bytes | IP | Net  # symbols and interface names are str, MAC addresses bytes
@@ -265,6 +266,19 @@ class Table(Record):
     @property
     def title(self) -> str:
         return f"{self.family} {self.name}"
+
+
+def merged(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Returns intervals (first, last) in order, those that overlap or follow one another as one: the kernel rejects
+    overlaps.
+    """
+    result: list[tuple[int, int]] = []
+    for first, last in sorted(intervals):
+        if result and first <= result[-1][1] + 1:
+            result[-1] = result[-1][0], max(last, result[-1][1])
+        else:
+            result.append((first, last))
+    return result
 
 
 def commands(table: Table) -> list[str]:

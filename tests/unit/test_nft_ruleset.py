@@ -389,7 +389,7 @@ def test_networks_of_an_interval_set_are_those_that_nft_adds(machine: Machine, c
 @settings(PROFILE)
 @given(st.lists(st.tuples(st.integers(0, 255), st.integers(0, 255)).map(sorted), max_size=8))
 def test_merged_spans_hold_the_same_keys_and_do_not_touch(spans: list[list[int]]) -> None:
-    merged = nft_ruleset._merged([(bytes([first]), bytes([last])) for first, last in spans])
+    merged = nftrule.merged([(first, last) for first, last in spans])
     held = {key for first, last in spans for key in range(first, last + 1)}
     assert {key for first, last in merged for key in range(first, last + 1)} == held
     assert all(after[0] > before[1] + 1 for before, after in pairwise(merged))

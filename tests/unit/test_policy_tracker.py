@@ -151,6 +151,7 @@ def test_names_are_short_enough_for_the_kernel_and_differ() -> None:
     assert max(map(len, chains)) < 256
     assert policy_chain("x/p", "Egress") == "policy/x/p/out"
     assert digest(A) != digest(A._replace(namespaces="y"))
+    assert len(digest(A)) == 32  # nobody can find two that are equal
 
 
 def test_a_table_without_policies_asks_and_logs_nothing_that_it_cannot() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from cni.agent.dataplane.policy_dump import Found, read_table
 from cni.agent.policy.basetable import TABLE, base_table
 from cni.agent.policy.desired import (
+    AddChain,
     AddElements,
     AddSet,
     AddVerdicts,
@@ -144,7 +145,7 @@ def _steps_of(change: Change) -> Iterator[Step]:
             yield _step(nft_rules.delete_chain(nft.Chain(FAMILY, TABLE, name)), "chain", name)
         case DeleteSet(name):
             yield _step(nft_ruleset.delete_set(_set_ref(name)), "set", name)
-        case _:  # chains that come with their rules
+        case AddChain() | SetRules():  # these are created with the sets
             pass
 
 

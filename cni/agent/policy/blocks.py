@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cni.plan.nftrule import merged
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -11,7 +13,6 @@ if TYPE_CHECKING:
     from cni.protocol.address import Net
 
     Span = tuple[bytes, bytes]  # the first and the last address
-
     Interval = tuple[int, int]
 
 
@@ -23,17 +24,6 @@ def spans_of(blocks: Iterable[IpBlock]) -> tuple[Span, ...]:
         intervals += _without(_interval(block.net), [_interval(part) for part in block.excepts])
     size = bits // 8
     return tuple([(first.to_bytes(size, "big"), last.to_bytes(size, "big")) for first, last in merged(intervals)])
-
-
-def merged(intervals: Iterable[Interval]) -> list[Interval]:
-    """Returns intervals in order, those that overlap or follow one another as one."""
-    found: list[Interval] = []
-    for first, last in sorted(intervals):
-        if found and first <= found[-1][1] + 1:
-            found[-1] = found[-1][0], max(last, found[-1][1])
-        else:
-            found.append((first, last))
-    return found
 
 
 def _interval(net: Net) -> Interval:

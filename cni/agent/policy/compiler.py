@@ -9,9 +9,9 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from cni.agent.policy.blocks import merged, spans_of
+from cni.agent.policy.blocks import spans_of
 from cni.agent.policy.objects import INGRESS, PROTOCOLS, IpBlock, PodPeer
-from cni.plan.nftrule import ACCEPT, AnonymousSet, Counter, Lookup, Match, NamedSet, Range, Rule, Verdict
+from cni.plan.nftrule import ACCEPT, AnonymousSet, Counter, Lookup, Match, NamedSet, Range, Rule, Verdict, merged
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ IN, OUT = "in", "out"
 ADDRESS_TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
 HEADERS = {4: "ip", 6: "ip6"}
 NFPROTOS = {4: "ipv4", 6: "ipv6"}
+DIGEST_BYTES = 16
 TITLE_LIMIT = 200  # bytes: a chain's name has at most 255 (kernel, NFT_NAME_MAXLEN)
 TO_POD = Verdict("goto", "to-pod")  # egress is allowed: then ingress of the destination is asked
 
@@ -95,8 +96,11 @@ class Part(Record):
 
 
 def digest(value: object) -> str:
-    """Returns 16 hexadecimal digits that follow from a value made of records, tuples, texts, numbers and bytes."""
-    return blake2b(repr(value).encode(), digest_size=8).hexdigest()
+    """Returns 32 hexadecimal digits that follow from a value made of records, tuples, texts, numbers and bytes.
+
+    Half as many would let anybody who may write policies find two selectors that share a set.
+    """
+    return blake2b(repr(value).encode(), digest_size=DIGEST_BYTES).hexdigest()
 
 
 def suffix(direction: str) -> str:
@@ -105,7 +109,7 @@ def suffix(direction: str) -> str:
 
 def policy_chain(title: str, direction: str) -> str:
     """Returns the name of a policy's chain."""
-    shown = title if len(title) <= TITLE_LIMIT else f"{title[: TITLE_LIMIT - 17]}-{digest(title)}"
+    shown = title if len(title) <= TITLE_LIMIT else f"{title[: TITLE_LIMIT - 2 * DIGEST_BYTES - 1]}-{digest(title)}"
     return f"policy/{shown}/{suffix(direction)}"
 
 

@@ -66,11 +66,11 @@ class _Punctual:
 
 
 class _Plain(_Punctual, HTTPConnection):
-    pass
+    """A connection without TLS."""
 
 
 class _Secure(_Punctual, HTTPSConnection):
-    pass
+    """A connection with TLS."""
 
 
 class _PlainPool(HTTPConnectionPool):
