@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cni.agent.backends import BACKENDS, backend_of
+from cni.agent.dataplane.devices import LinkState
 from cni.agent.model.lease import Endpoint, node_of
 from cni.agent.model.leaseformat import derived_mac, lease_format
 from cni.agent.model.network import BACKENDS as CONFIGURABLE
@@ -63,6 +66,19 @@ def test_vxlan_has_a_device_for_each_family_on_the_underlay() -> None:
         assert device == backend.device(underlay(), own, "podwired")
         assert device != backend.device(underlay(1400), own, "podwired")
         assert getattr(device, "address", None) == parse_net(address)
+
+
+@pytest.mark.parametrize(
+    "later",
+    [{"mtu": 1400}, {"mac": parse_mac("0a:00:00:00:00:ff")}, {"up": False}, {"master": 9}, {"addresses": ()}],
+    ids=lambda later: next(iter(later)),
+)
+def test_a_change_right_after_the_device_was_ensured_is_news(later: dict[str, Any]) -> None:
+    """The state that notifications are compared with is read after that change."""
+    device = backend_of(config("vxlan")).device(underlay(), OWN, "podwired")
+    assert device is not None
+    ensured = LinkState("flannel.7", MAC, 1450, True, 0, None, (parse_net("10.5.1.0/32"),))
+    assert device.as_ensured(ensured._replace(**later)) == ensured
 
 
 def test_host_gw_has_no_device_and_needs_the_underlay_s_own_address() -> None:

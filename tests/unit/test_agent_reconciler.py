@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cni.agent.model.events import StoreEvent
+    from cni.agent.uplink.select import Underlay
     from cni.kernel.rtnl import Message
     from cni.protocol.address import Net
 
@@ -43,9 +44,9 @@ def lease(number: int, ip: str = "") -> Lease:
 OWN, TWO, THREE = lease(1), lease(2), lease(3)
 
 
-def link(index: int, name: str, *, up: bool = True) -> bytes:
+def link(index: int, name: str, *, up: bool = True, mtu: int = 1500) -> bytes:
     head = rtnl.IFINFO.pack(0, 1, index, rtnl.IFF_UP if up else 0, 0)
-    return head + text(rtnl.IFLA_IFNAME, name) + attribute(rtnl.IFLA_ADDRESS, bytes(6)) + u32(rtnl.IFLA_MTU, 1500)
+    return head + text(rtnl.IFLA_IFNAME, name) + attribute(rtnl.IFLA_ADDRESS, bytes(6)) + u32(rtnl.IFLA_MTU, mtu)
 
 
 def route(dst: str, index: int, gw: str = "", protocol: int = PROTOCOL) -> bytes:
@@ -61,7 +62,7 @@ class ModelKernel(RtnlSocket):
     def __init__(self) -> None:
         self._indexes, self._kept = {}, None
         self.state = {UPLINK: link(UPLINK, "eth0"), SPARE: link(SPARE, "eth1")}
-        self.ips = {UPLINK: parse_net("192.0.2.1/24")}
+        self.ips = {UPLINK: [parse_net("192.0.2.1/24")]}
         self.routes_by_dst = {
             parse_net("0.0.0.0/0"): route("0.0.0.0/0", UPLINK, "192.0.2.254", 3),
             parse_net("192.0.2.0/24"): route("192.0.2.0/24", UPLINK, "", KERNEL),
@@ -76,11 +77,20 @@ class ModelKernel(RtnlSocket):
                 return link
         raise NetlinkError(ENODEV, "")
 
+    def take_change(self, kind: int, payload: bytes) -> None:
+        """Changes a link or its addresses as somebody else does."""
+        if kind == rtnl.RTM_NEWLINK:
+            self.state[rtnl_parse.parse_link(payload).ifindex] = payload
+            return
+        info = rtnl_parse.parse_address(payload)
+        others = [net for net in self.ips[info.ifindex] if net != info.address]
+        self.ips[info.ifindex] = [*others, *([info.address] if kind == rtnl.RTM_NEWADDR else [])]
+
     def dump(self, kind: int, payload: bytes) -> list[bytes]:
         if kind == rtnl.RTM_GETLINK:
             return [*self.state.values()]
         if kind == rtnl.RTM_GETADDR:
-            return [rtnl.new_address(index, net, 0)[2] for index, net in self.ips.items()]
+            return [rtnl.new_address(index, net, 0)[2] for index, nets in self.ips.items() for net in nets]
         assert kind == rtnl.RTM_GETROUTE
         family, _, _, _, _, protocol, *_ = rtnl.RTMSG.unpack_from(payload)
         routes = self.routes_by_dst.values() if family == 2 else ()
@@ -273,6 +283,49 @@ def test_without_its_interface_a_node_is_not_ready_until_it_is_back(agent: Agent
     agent.kernel.state[UPLINK] = link(UPLINK, "eth0")
     assert agent.full_sync()
     assert agent.statuses[1:] == [""]
+
+
+LINK_CHANGES: dict[str, tuple[int, bytes]] = {
+    "goes down": (rtnl.RTM_NEWLINK, link(UPLINK, "eth0", up=False)),
+    "gets another MTU": (rtnl.RTM_NEWLINK, link(UPLINK, "eth0", mtu=1400)),
+    "loses its address": (rtnl.RTM_DELADDR, rtnl.new_address(UPLINK, parse_net("192.0.2.1/24"), 0)[2]),
+    "gets an address": (rtnl.RTM_NEWADDR, rtnl.new_address(UPLINK, parse_net("192.0.2.77/24"), 0)[2]),
+}
+
+
+@pytest.mark.parametrize("change", LINK_CHANGES)
+@pytest.mark.parametrize("first", [True, False], ids=["first", "again"])
+def test_what_happens_to_the_interface_during_a_sync_is_noticed_after_it(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch, change: str, *, first: bool
+) -> None:
+    """The sync has decided by then, so the notification that comes after it is news."""
+    kind, payload = LINK_CHANGES[change]
+    if not first:
+        begin(agent, TWO)
+    choose = agent.reconciler._pinned.current
+
+    def chosen(*arguments: Any) -> Underlay:
+        underlay = choose(*arguments)
+        agent.kernel.take_change(kind, payload)
+        return underlay
+
+    with monkeypatch.context() as patch:
+        patch.setattr(agent.reconciler._pinned, "current", chosen)
+        if first:
+            begin(agent, TWO)
+        else:
+            agent.full_sync()
+    assert agent.reconciler.handle_links([(kind, payload)]) != []
+
+
+def test_a_node_whose_interface_is_down_from_the_start_is_not_ready(agent: Agent) -> None:
+    agent.kernel.state[UPLINK] = link(UPLINK, "eth0", up=False)
+    agent.reconciler.request_full_sync()
+    assert not agent.handle(CONFIGURED, Held(OWN), Listed({OWN.key: OWN, TWO.key: TWO}))
+    assert agent.ready == 0
+    agent.kernel.state[UPLINK] = link(UPLINK, "eth0")
+    assert agent.full_sync()
+    assert agent.ready == 1
 
 
 def test_a_store_that_fails_takes_nothing_away(agent: Agent) -> None:

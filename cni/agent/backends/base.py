@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from cni.protocol.errors import InvalidConfig
 
 if TYPE_CHECKING:
+    from cni.agent.dataplane.devices import LinkState
     from cni.agent.model.lease import Endpoint
     from cni.agent.model.network import BackendConfig
     from cni.agent.uplink.select import Underlay
@@ -23,6 +24,9 @@ class Device(Protocol):
 
     def ensure(self, rtnl_socket: RtnlSocket) -> tuple[int, list[str]]:
         """Returns the device's index, and what had to be done to it, in words. Raises NetlinkError."""
+
+    def as_ensured(self, link: LinkState) -> LinkState:
+        """Returns the state in which `ensure` has left the device, of one that was read later."""
 
 
 class Backend(Protocol):

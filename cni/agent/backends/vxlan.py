@@ -17,6 +17,7 @@ from cni.protocol.record import Record
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from cni.agent.dataplane.devices import LinkState
     from cni.agent.model.lease import Endpoint
     from cni.agent.model.network import BackendConfig
     from cni.agent.uplink.select import Underlay
@@ -91,6 +92,11 @@ class Device(Record):
             _bring_up(rtnl_socket, self)
             done.append(f"{self.name} was down")
         return link.ifindex, done
+
+    def as_ensured(self, link: LinkState) -> LinkState:
+        """Returns the state in which `ensure` has left the device, of one that was read later."""
+        addresses = tuple(dict.fromkeys([*link.addresses, self.address]))
+        return link._replace(mac=self.mac, mtu=self.mtu, up=True, master=0, addresses=addresses)
 
 
 def _vxlan_link(rtnl_socket: RtnlSocket, device: Device) -> tuple[Link, list[str]]:

@@ -184,7 +184,7 @@ class Reconciler:
             log_errors(peers.errors, peers.errors)
             log_changes(self._logged, peers.served)
             self._peers, self._logged = peers, dict(peers.served)
-        self.drift.links = {underlay.ifindex: devices.link_state(rtnl_socket, underlay.name)}
+        self.drift.links = {underlay.ifindex: self._pinned.as_chosen(devices.link_state(rtnl_socket, underlay.name))}
         self.drift.devices.clear()
         self.drift.subnets = own.subnets
         self._try(partial(self._publisher.filter.admit_all, peers.served.values()))
@@ -244,7 +244,7 @@ class Reconciler:
             index, done = device.ensure(rtnl_socket)
             same = self._is_as_before(device.name, device)
             self._note_done(device.name, done, same=same)
-            self.drift.links[index] = devices.link_state(rtnl_socket, device.name)
+            self.drift.links[index] = device.as_ensured(devices.link_state(rtnl_socket, device.name))
             self.drift.devices[index] = family
         direct = self.drift.routes_directly
         host_routes = routes.host_routes(rtnl_socket, underlay.ifindex, index, family) if direct else ()

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 class LinkState(Record):
-    """A link as it has to be. `tunnel` is None if it is not a VXLAN device."""
+    """A link as it has to be, or as a decision found it: a notification that says otherwise is news. What was read
+    after the decision may have changed since. `tunnel` is None if it is not a VXLAN device.
+    """
 
     name: str
     mac: bytes

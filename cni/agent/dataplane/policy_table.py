@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeVar
 from cni.agent.dataplane.policy_dump import Found, read_table
 from cni.agent.policy.basetable import TABLE, base_table
 from cni.agent.policy.desired import (
-    AddChain,
     AddElements,
     AddSet,
     AddVerdicts,
@@ -145,7 +144,7 @@ def _steps_of(change: Change) -> Iterator[Step]:
             yield _step(nft_rules.delete_chain(nft.Chain(FAMILY, TABLE, name)), "chain", name)
         case DeleteSet(name):
             yield _step(nft_ruleset.delete_set(_set_ref(name)), "set", name)
-        case AddChain() | SetRules():  # these are created with the sets
+        case _:  # AddChain and SetRules: created with the sets
             pass
 
 

@@ -14,6 +14,7 @@ from cni.kernel.rtnl import IFA_F_DADFAILED
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
+    from cni.agent.dataplane.devices import LinkState
     from cni.agent.model.network import NetworkConfig
     from cni.agent.uplink.select import InterfaceSelector, Underlay
     from cni.kernel.rtnl_parse import Link
@@ -47,6 +48,7 @@ class PinnedUnderlay:
         self._first: Underlay | None = None  # which was left only because its address was missing
         self._known_ips: set[IP] = set()  # this host's addresses when the chosen interface last had all of its own
         self._lost_at: float | None = None
+        self._seen: tuple[Underlay, tuple[Net, ...]] | None = None  # with all addresses of its link
 
     @property
     def searches(self) -> bool:
@@ -64,6 +66,20 @@ class PinnedUnderlay:
         if purpose != self._purpose:
             self._purpose, self._chosen, self._first, self._lost_at = purpose, None, None, None
         addresses = self._addresses()
+        underlay = self._current(purpose, addresses)
+        self._seen = underlay, tuple(addresses.get(underlay.ifindex, ()))
+        if not underlay.up and not self.error:
+            self.error = f"{underlay.name} is down: other nodes are not reached"
+        return underlay
+
+    def as_chosen(self, link: LinkState) -> LinkState:
+        """Returns the state in which `current` found the link of the underlay, of one that was read later."""
+        if self._seen is None:
+            return link
+        underlay, addresses = self._seen
+        return link._replace(mtu=underlay.mtu, up=underlay.up, addresses=addresses)
+
+    def _current(self, purpose: _Purpose, addresses: dict[int, list[Net]]) -> Underlay:
         if self._chosen is None:
             self._known_ips = {net.ip for nets in addresses.values() for net in nets}
             return self._take(self._select(purpose))
@@ -88,9 +104,7 @@ class PinnedUnderlay:
         return link
 
     def _updated(self, underlay: Underlay, link: Link) -> Underlay:
-        if not link.up:
-            self.error = f"{link.name} is down: other nodes are not reached"
-        self._chosen = underlay._replace(name=link.name, mtu=link.mtu)
+        self._chosen = underlay._replace(name=link.name, mtu=link.mtu, up=link.up)
         return self._chosen
 
     def _better(self, addresses: dict[int, list[Net]], purpose: _Purpose) -> Underlay | None:
@@ -101,7 +115,7 @@ class PinnedUnderlay:
         link = self._rtnl_socket.find(first.name) or self._link(first) if first is not None else None
         if first is not None and link is not None and {*first.addresses} <= {*addresses.get(link.ifindex, [])}:
             self._first = None
-            return self._take(first._replace(ifindex=link.ifindex, name=link.name, mtu=link.mtu))
+            return self._take(first._replace(ifindex=link.ifindex, name=link.name, mtu=link.mtu, up=link.up))
         if chosen is None or not chosen.is_makeshift:
             return None
         try:
@@ -130,7 +144,7 @@ class PinnedUnderlay:
             self.error += f": waited for, for {GRACE_SECONDS:.0f} s"
         if link is None:
             raise NoUnderlay(self.error)
-        return chosen._replace(name=link.name, mtu=link.mtu)
+        return chosen._replace(name=link.name, mtu=link.mtu, up=link.up)
 
     def _moved(self, chosen: Underlay) -> Underlay | None:
         """Returns the interface that has the addresses now: a default route may still use a port of the new bridge."""

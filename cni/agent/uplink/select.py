@@ -28,7 +28,8 @@ SHOWN = 8  # interfaces that an error names
 class Underlay(Record):
     """The interface to other nodes. `addresses` and `public_ips` have one entry for each family, in their order:
     the interface's own address, and that by which other nodes reach it, which differ behind NAT. `is_makeshift`: one of
-    the addresses looks like a virtual one that may move to another node, and there was no better one.
+    the addresses looks like a virtual one that may move to another node, and there was no better one. `up`: so was the
+    link when it was chosen.
     """
 
     ifindex: int
@@ -38,6 +39,7 @@ class Underlay(Record):
     public_ips: tuple[IP, ...]
     reason: str
     is_makeshift: bool = False
+    up: bool = True
 
 
 class InterfaceSelector(Record):
@@ -221,7 +223,7 @@ class _Selection:
             reason += f"; other nodes reach it by {_listed(translated)}"
         requested = (*candidate.requested, *self._selector.public_ips)
         makeshift = any(is_virtual(info) and info.address.ip not in requested for info in infos)
-        return Underlay(link.ifindex, link.name, link.mtu, addresses, publics, reason, makeshift)
+        return Underlay(link.ifindex, link.name, link.mtu, addresses, publics, reason, makeshift, link.up)
 
     def _lack(self, candidate: _Candidate, addresses: list[AddressInfo]) -> str:
         absent = [family for family in self._families if family not in [info.address.family for info in addresses]]
