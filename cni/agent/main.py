@@ -153,7 +153,8 @@ def _policies(
         health.policy_error = error
 
     store = open_policy_store(options)
-    table = TableOptions((4, 6) if has_ipv6() else (4,), log=False, revoke=False)
+    families = (4, 6) if has_ipv6() else (4,)
+    table = TableOptions(families, log=False, revoke=False, open=options.policy_unknown_open)
     return [PolicyController(host, metrics, store, table, status)], [store]
 
 

@@ -53,7 +53,7 @@ BRIDGE: Known = {
     "vlanTrunk": _any("id", "minID", "maxID"),
 }
 KEYS: Mapping[str, Known] = {
-    "podwire": {**BRIDGE, **PORTS, **LIMITS, **_any("mode")},
+    "podwire": {**BRIDGE, **PORTS, **LIMITS, **_any("mode", "policyWait")},
     "bridge": BRIDGE,
     "ptp": PTP,
     "portmap": PORTS,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PTP_KEYS = ("ipmasq", "ipmasqbackend", "mtu", "dns", "ipam", "args", "runtimeconfig", "capabilities", "acceptra")
 DEFAULT_BRIDGE = "cni0"
+POLICY_WAIT, POLICY_WAIT_LIMIT = 2, 60  # seconds
 VLAN_LIMIT = 4094  # IEEE 802.1Q: 4095 is reserved
 MASQUERADE_BACKENDS = ("", "iptables", "nftables")
 MODES = ("", "bridged", "routed")
@@ -31,8 +32,8 @@ class NetConf(Record):
 
     `mac_capability`: the runtime may choose the containers' MAC addresses (capability mac). `portmap_requested`,
     `bandwidth_requested`: it may map ports, limit the bandwidth. `accept`: the containers' traffic is accepted if the
-    host's firewall drops forwarded packets. `accept_ra`: a container with an IPv6 address also accepts router
-    advertisements.
+    host's firewall drops forwarded packets. `policy_wait`: so many seconds podwired may take to judge a new pod.
+    `accept_ra`: a container with an IPv6 address also accepts router advertisements.
     """
 
     routed: bool
@@ -60,6 +61,7 @@ class NetConf(Record):
     bandwidth: Bandwidth
     bandwidth_requested: bool
     accept: bool
+    policy_wait: int
     ipam_type: str
     notices: tuple[str, ...]
 
@@ -108,6 +110,7 @@ def parse_netconf(
         bandwidth=parse_bandwidth(fields) if is_podwire else Bandwidth(),
         bandwidth_requested=is_podwire and (capabilities.flag("bandwidth") or has_rates(fields)),
         accept=is_podwire,
+        policy_wait=fields.integer("policyWait", 0, POLICY_WAIT_LIMIT, POLICY_WAIT) if is_podwire else POLICY_WAIT,
         ipam_type=fields.object("ipam").text("type"),
         notices=_notices(backend, fields, is_podwire),
     )

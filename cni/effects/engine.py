@@ -53,6 +53,8 @@ FILES = {
     "PortVlan": "vlan",
     "RemovePortVlan": "vlan",
     "VlanGateway": "vlan",
+    "Pending": "policy",
+    "AwaitClass": "policy",
     "SpoofGuard": "spoofcheck",
     "HostAddress": "routed",
     "HostRoute": "routed",

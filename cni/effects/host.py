@@ -8,7 +8,7 @@ from __future__ import annotations
 import posix as os  # see cni/__init__.py
 
 from cni.kernel import sysctl
-from cni.kernel.hostlock import HostLock
+from cni.kernel.hostlock import RUN, HostLock
 from cni.kernel.netlink import NETLINK_NETFILTER, Netlink
 from cni.kernel.netns import OWN, EnteredNetns, Netns
 from cni.kernel.rtnl_socket import RtnlSocket
@@ -88,6 +88,11 @@ class Host:
         if self._container_rtnl is None:
             raise InvalidNetns("the container's network namespace is gone")
         return self._container_rtnl
+
+    @property
+    def pod_records(self) -> str:
+        """The folder of records of pods for podwired; it exists while podwired enforces NetworkPolicy."""
+        return f"{RUN}/pods-{os.fstat(self.netns.descriptor).st_ino}"
 
     @property
     def netfilter(self) -> Netlink:

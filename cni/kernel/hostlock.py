@@ -86,6 +86,11 @@ def file_of(device: int, inode: int) -> str:
     return f"{RUN}/lock-{(inode ^ device) % FILES:02x}"
 
 
+def policy_lock(inode: int) -> str:
+    """Returns the name of the file that podwired locks while it enforces NetworkPolicy in a namespace."""
+    return f"podwired-{inode}-policy.lock"
+
+
 def _open_file(name: str) -> int:
     """Returns a descriptor. Raises OSError if the file or its folder is not root's alone."""
     try:

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 LENGTH = 255  # kernel include/uapi/linux/if.h: IFALIASZ with its NUL
 GUARDED, ADDRESSES, MASQUERADED, PORTS = "guarded", "addresses", "masqueraded", "ports"
+RECORDED = "recorded"
 MORE = "..."  # the phrase did not fit
 
 
 class Alias(Record):
     """The content of an alias. `label`: the owner's; `allowed_mac`: the only allowed source MAC address; `addresses`,
-    with prefix, for which there are rules; `ip_masq`: their traffic is masqueraded; `ports_masqueraded`: whose
-    connections to the ports are (Ports.masqueraded). `whole`: nothing was omitted for lack of space.
+    with prefix, for which there are rules; `ip_masq`: their traffic is masqueraded; `recorded`: podwired has their
+    record; `ports_masqueraded`: whose connections to the ports are (Ports.masqueraded). `whole`: nothing was omitted
+    for lack of space.
     """
 
     label: str
@@ -31,6 +33,7 @@ class Alias(Record):
     ports_masqueraded: str = ""
     ports: tuple[PortMapping, ...] = ()
     whole: bool = True
+    recorded: bool = False
 
     @property
     def text(self) -> str:
@@ -49,6 +52,8 @@ class Alias(Record):
         phrases = [[GUARDED, mac_text(self.allowed_mac)]] if self.allowed_mac else []
         if self.ip_masq:
             phrases.append([MASQUERADED])
+        if self.recorded:
+            phrases.append([RECORDED])
         if self.addresses:
             phrases.append([ADDRESSES, *[address.text for address in self.addresses]])
         if self.ports:
@@ -68,6 +73,8 @@ def parse_alias(text: str) -> Alias:
             alias = alias._replace(addresses=_addresses(words))
         elif keyword == MASQUERADED:
             alias = alias._replace(ip_masq=True)
+        elif keyword == RECORDED:
+            alias = alias._replace(recorded=True)
         elif keyword == PORTS:
             from cni.config.portmap import parse_mappings
 

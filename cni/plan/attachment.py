@@ -8,6 +8,7 @@ from cni.protocol.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.config.netconf import NetConf
+    from cni.plan.policy import PodRecord
     from cni.protocol.address import IP, Net
     from cni.protocol.owner import Owner
     from cni.protocol.result import Result
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
 
 class Facts(Record):
     """The state of the host that a plan depends on. `node`: the host's identity, for its bridge's address; `group`: for
-    DEL, the link group of the host's interface.
+    DEL, the link group of the host's interface; `pod`: the record for podwired, None where it enforces no policies.
     """
 
     node: str
     bridge_mac: bytes | None
     ipv6: bool
     group: int = 0
+    pod: PodRecord | None = None
 
 
 class Names(Record):

@@ -78,12 +78,14 @@ def alias_of(attachment: Attachment) -> Alias:
     """Returns the alias, for DEL and for restoring flushed rules; ports with conditions are omitted."""
     conf = attachment.conf
     ports = conf.ports if not conf.ports.special else conf.ports._replace(mappings=())
+    recorded = attachment.facts.pod is not None and bool(attachment.lease.ips)
     return Alias(
         label=attachment.owner.label,
         allowed_mac=attachment.names.container_mac if conf.mac_spoof_check else None,
-        addresses=attachment.addresses if conf.ip_masq or ports.mappings else (),
+        addresses=attachment.addresses if conf.ip_masq or ports.mappings or recorded else (),
         ip_masq=conf.ip_masq and bool(attachment.lease.ips),
         ports_masqueraded=ports.masqueraded if ports.mappings else "",
         ports=ports.mappings,
         whole=ports.mappings == conf.ports.mappings,
+        recorded=recorded,
     )

@@ -28,13 +28,15 @@ def plan_attachment(attachment: Attachment) -> Plan:
         attachment = attachment._replace(lease=lease)
     linked, interfaces, index = _connection(attachment)
     operations = (
-        linked
+        _pending(attachment)
+        + linked
         + _masquerade(attachment)
         + _accept(attachment)
         + _ports(attachment)
         + _bandwidth(attachment)
         + address.operations(attachment)
         + _loopback_routing(attachment)
+        + _class(attachment)
     )
     result = Result(
         interfaces=interfaces + address.interfaces(attachment) + _ifb_interfaces(attachment),
@@ -55,6 +57,23 @@ def _connection(attachment: Attachment) -> tuple[tuple[Operation, ...], tuple[In
 
         return routed.operations(attachment), routed.interfaces(attachment), routed.CONTAINER_INDEX
     return link.operations(attachment), link.interfaces(attachment), link.CONTAINER_INDEX
+
+
+def _pending(attachment: Attachment) -> tuple[Operation, ...]:
+    record = attachment.facts.pod
+    if record is None or not attachment.lease.ips:
+        return ()
+    from cni.plan import policy
+
+    return policy.pending(attachment, record)
+
+
+def _class(attachment: Attachment) -> tuple[Operation, ...]:
+    if attachment.facts.pod is None or not attachment.lease.ips:
+        return ()
+    from cni.plan import policy
+
+    return policy.await_class(attachment)
 
 
 def _masquerade(attachment: Attachment) -> tuple[Operation, ...]:

@@ -11,15 +11,16 @@ from cni.effects.engine import apply, differences, release
 from cni.effects.host import has_ipv6, node_identity
 from cni.effects.journal import FAILURES, Journal
 from cni.effects.veth import find_own, refuse_attached
+from cni.kernel import sysctl
 from cni.kernel.rtnl import GROUPS
 from cni.plan.address import with_gateways
 from cni.plan.alias import Alias, parse_alias
-from cni.plan.attachment import Attachment, Facts, Names, names_of
+from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.operations import Veth
 from cni.plan.plan import plan_attachment
 from cni.plugins.context import Call, collect_errors, open_if_there, owner_of, raise_collected, require_nft
 from cni.plugins.ipam import allocator
-from cni.protocol.address import Net, parse_mac
+from cni.protocol.address import Net
 from cni.protocol.errors import CheckFailed, InvalidConfig, OperationFailed, PluginNotAvailable
 from cni.protocol.fields import ConfigErrors
 from cni.protocol.owner import Owner, host_interface_of, stale_labels
@@ -65,25 +66,15 @@ def prepare(call: Call, conf: NetConf, lease: Result) -> Plan:
     owner = owner_of(call)
     facts = _facts(call.host, conf)
     names = names_of(owner, conf.mac, lease)
+    if call.request.command == "ADD" and _has_policies(call.host):
+        from cni.plan.policy import record_of
+
+        facts = facts._replace(pod=record_of(owner, call.request.args))
     if call.request.command == "CHECK":
-        conf, facts, names = _from_result(call, lease, conf, facts, names)
+        from cni.plugins import checked
+
+        conf, facts, names = checked.from_result(call, lease, conf, facts, names)
     return plan_attachment(Attachment(owner, call.request.netns, conf, facts, names, lease))
-
-
-def _from_result(
-    call: Call, previous: Result, conf: NetConf, facts: Facts, names: Names
-) -> tuple[NetConf, Facts, Names]:
-    """Returns the three as ADD's result and the kernel have them: a chained plugin may have changed the MTU."""
-    owner, netns = owner_of(call), call.request.netns
-    names = _names_in_result(previous, owner, conf, names, netns)
-    if conf.mtu:
-        conf = conf._replace(mtu=_mtu_in_result(previous, owner, netns))
-    if conf.mac_spoof_check and (own := find_own(call.host, owner)) is not None:
-        names = names._replace(allowed_mac=parse_alias(own.alias).allowed_mac or b"")
-    if names.host_interface != owner.host_interface:
-        # Attached by a third-party plugin: its rules are not podwire's, and it may leave out settings of IPv6.
-        conf, facts = conf._replace(ip_masq=False, mac_spoof_check=False, accept=False), facts._replace(ipv6=False)
-    return conf, facts, names
 
 
 def add(call: Call) -> None:
@@ -142,10 +133,15 @@ def delete(call: Call) -> None:
     group = own.group if own is not None else 0
     conf = _with_alias(conf, alias, group)
     addresses = alias.addresses
-    if conf.ip_masq or conf.mac_spoof_check or conf.ports.mappings:
+    recorded = alias.recorded if alias.label else _has_policies(host)
+    if conf.ip_masq or conf.mac_spoof_check or conf.ports.mappings or recorded:
         addresses = addresses or _leased(request, config, ipam)
     lease = Result(ips=tuple([IPConfig(address) for address in addresses]))
     facts = Facts("", None, ipv6=False, group=group)
+    if recorded:
+        from cni.plan.policy import record_of
+
+        facts = facts._replace(pod=record_of(owner, request.args))
     attachment = Attachment(owner, request.netns, conf, facts, names_of(owner, conf.mac, lease), lease)
     operations = plan_attachment(attachment).operations
     failed = release(host, [op for op in reversed(operations) if own is not None or not isinstance(op, Veth)])
@@ -157,6 +153,10 @@ def delete(call: Call) -> None:
 
         collect_errors(failed, lambda: nft_elements.remove_labelled(host, owner.owns))
         collect_errors(failed, lambda: portmap.release_labelled(host, owner.owns))
+    if recorded and not (alias.whole and addresses):
+        from cni.effects import policy
+
+        collect_errors(failed, lambda: policy.release_labelled(host, owner.owns))
     if failed and find_own(host, owner) is not None:
         raise_collected(failed, "the container still has its interface, so its addresses stay leased")
     host.lock.release()
@@ -180,6 +180,10 @@ def collect(call: Call) -> None:
     collect_errors(failed, lambda: portmap.release_labelled(host, is_stale))
     for link in [link for link in host.rtnl.links() if is_stale(link.alias)]:
         collect_errors(failed, lambda: host.rtnl.delete(link.name, link.group))  # noqa: B023  # called at once
+    if _has_policies(host):
+        from cni.effects import policy
+
+        collect_errors(failed, lambda: policy.release_labelled(host, is_stale))
     host.lock.release()
     ipam = allocator(conf.ipam_type, call.request)
     collect_errors(failed, lambda: ipam.collect(config, valid, alive_in(config.name)))
@@ -199,6 +203,10 @@ def status(call: Call) -> None:
         from cni.effects import forward_audit
 
         forward_audit.refuse_drops(call.host, families_of(call.config), _incoming_interface(conf))
+    if _has_policies(call.host):
+        from cni.effects import policy_status
+
+        policy_status.refuse_absence(call.host)
     ipam.status(call.config, alive_in(call.config.name))
 
 
@@ -234,38 +242,16 @@ def _facts(host: Host, conf: NetConf) -> Facts:
     return Facts(node_identity(), mac, has_ipv6())
 
 
+def _has_policies(host: Host) -> bool:
+    """Returns True if podwired enforces NetworkPolicy, or did so before it was killed."""
+    return sysctl.exists(host.pod_records)
+
+
 def _incoming_interface(conf: NetConf) -> str:
     """Returns the interface by which the host receives containers' packets; a pattern if each has its own (routed)."""
     if conf.routed:
         return f"{host_interface_of('')}*"
     return f"{conf.bridge}.{conf.vlan}" if conf.vlan else conf.bridge
-
-
-def _names_in_result(previous: Result, owner: Owner, conf: NetConf, names: Names, netns: str) -> Names:
-    """Returns the names in ADD's result: a third-party plugin chooses others, a chained one adds interfaces after them.
-
-    Raises InvalidConfig.
-    """
-    hosts = [each.name for each in previous.interfaces if not each.sandbox and each.name != conf.bridge]
-    if hosts:
-        names = names._replace(host_interface=hosts[0])
-    for interface in previous.interfaces:
-        if interface.name == owner.ifname and interface.sandbox == netns and interface.mac:
-            names = names._replace(container_mac=_mac(interface.mac))
-    return names
-
-
-def _mtu_in_result(previous: Result, owner: Owner, netns: str) -> int:
-    """Returns the MTU of the container's interface after the whole chain; 0 if the result's version has none."""
-    return next((each.mtu for each in previous.interfaces if (each.name, each.sandbox) == (owner.ifname, netns)), 0)
-
-
-def _mac(text: str) -> bytes:
-    """Raises InvalidConfig."""
-    try:
-        return parse_mac(text)
-    except ValueError as error:
-        raise InvalidConfig(f"prevResult.interfaces: {error}") from None
 
 
 def _release_stray(call: Call, owner: Owner, conf: NetConf, addresses: tuple[Net, ...]) -> None:

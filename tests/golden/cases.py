@@ -14,6 +14,7 @@ from cni import PODWIRE
 from cni.config.netconf import parse_netconf
 from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.plan import Plan, plan_attachment
+from cni.plan.policy import record_of
 from cni.protocol.address import parse_mac
 from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.owner import Owner
@@ -51,8 +52,10 @@ def case(name: str) -> Case:
     conf = parse_netconf(network, request.args, errors, data.get("program", PODWIRE))
     lease = parse_result(Fields(data["lease"], "lease", errors), CURRENT)
     errors.raise_if_any()
+    owner = Owner(network.name, request.container_id, request.ifname)
     bridge_mac = data["facts"]["bridge_mac"]
     facts = Facts(data["facts"]["node"], bridge_mac and parse_mac(bridge_mac), data["facts"]["ipv6"])
-    owner = Owner(network.name, request.container_id, request.ifname)
+    if data["facts"].get("policy"):
+        facts = facts._replace(pod=record_of(owner, request.args))
     plan = plan_attachment(Attachment(owner, request.netns, conf, facts, names_of(owner, conf.mac, lease), lease))
     return Case(plan, network.version)

@@ -9,7 +9,7 @@ import pytest
 
 from cni.agent.dataplane import bridge_filter
 from cni.agent.dataplane.policy_table import PolicyTable
-from cni.agent.policy.basetable import TABLE, TableOptions
+from cni.agent.policy.basetable import TableOptions
 from cni.agent.policy.index import Index
 from cni.agent.policy.objects import Pod
 from cni.agent.policy.tracker import Tracker
@@ -18,6 +18,7 @@ from cni.kernel import nft_ruleset
 from cni.kernel.netlink import NETLINK_NETFILTER, Netlink
 from cni.kernel.rtnl_socket import RtnlSocket
 from cni.plan.nftrule import ACCEPT, Chain, Counter, Rule, Table
+from cni.plan.policy import TABLE
 from cni.protocol.address import IP
 from tests.echo import leave_all_but
 from tests.machine import Machine

@@ -34,7 +34,7 @@ ROOMS = {
     ],
     "cni.diag": ["cni", "cni.protocol"],
     "cni.agent.model": ["cni.protocol", "cni.agent.model"],
-    "cni.agent.policy": ["cni.protocol", "cni.plan.nftrule", "cni.agent.policy"],
+    "cni.agent.policy": ["cni.protocol", "cni.plan.nftrule", "cni.plan.policy", "cni.agent.policy"],
     "cni.agent.stores": [
         "cni.protocol",
         "cni.agent.model",

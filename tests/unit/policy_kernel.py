@@ -5,9 +5,9 @@ from __future__ import annotations
 from errno import EBUSY, ENOENT
 from typing import TYPE_CHECKING
 
-from cni.agent.policy.basetable import TABLE
 from cni.kernel import nft, nft_rules, nft_ruleset, nft_sets
 from cni.kernel.netlink import NLA_F_NESTED, NetlinkError, attributes, each_attribute, nest
+from cni.plan.policy import TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -27,6 +27,7 @@ ADDITIONAL = {
     "tunnel-filter",
     "network-policy",
     "policy-files",
+    "policy-unknown",
     "cleanup",
     "help",
 }
@@ -87,6 +88,7 @@ def test_what_nothing_is_said_of_is_as_in_flanneld() -> None:
         "tunnel_filter": True,
         "network_policy": False,
         "policy_files": "",
+        "policy_unknown_open": False,
         "healthz_ip": parse_ip("0.0.0.0"),
         "healthz_port": 0,
         "debug": False,
@@ -192,6 +194,7 @@ def test_every_flag_reaches_its_option() -> None:
         "tunnel_filter": False,
         "network_policy": False,
         "policy_files": "",
+        "policy_unknown_open": False,
         "healthz_ip": parse_ip("::1"),
         "healthz_port": 65535,
         "debug": True,
@@ -412,6 +415,8 @@ def test_policies_come_from_kubernetes_or_from_files() -> None:
         "--network-policy: needs --policy-files as well, or --kube-subnet-mgr"
     ]
     kube = ("--kube-subnet-mgr", "--kube-api-url=http://127.0.0.1", "--node-name=one")
+    assert parse("--policy-unknown=open", "--nodes-file=/n").policy_unknown_open
+    assert errors("--policy-unknown=ajar", "--nodes-file=/n") == ["--policy-unknown: 'ajar' is neither closed nor open"]
     assert errors("--network-policy", "--policy-files=/etc/policies", *kube) == [
         "--policy-files: does not go together with --kube-subnet-mgr"
     ]

@@ -14,7 +14,7 @@ from cni.agent.controllers.policy import HOLD_SECONDS, LONGEST_SECONDS, QUIET_SE
 from cni.agent.dataplane import bridge_filter
 from cni.agent.metrics import Metrics
 from cni.agent.model.events import Recovered
-from cni.agent.policy.basetable import TABLE, TableOptions
+from cni.agent.policy.basetable import TableOptions
 from cni.agent.policy.events import (
     KINDS,
     LOCAL_PODS,
@@ -29,6 +29,7 @@ from cni.agent.policy.events import (
 )
 from cni.kernel import nft, nft_ruleset
 from cni.kernel.netlink import NetlinkError
+from cni.plan.policy import TABLE
 from cni.protocol.errors import OperationFailed
 from tests.unit.policy_kernel import PolicyKernel
 from tests.unit.policy_objects import namespace_of, pod_of, policy_of

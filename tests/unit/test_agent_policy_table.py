@@ -9,13 +9,14 @@ import pytest
 
 from cni.agent.dataplane import policy_table
 from cni.agent.dataplane.policy_table import PolicyTable, steps_of
-from cni.agent.policy.basetable import TABLE, TableOptions
+from cni.agent.policy.basetable import TableOptions
 from cni.agent.policy.desired import AddElements, AddVerdicts, DeleteChain, SetRules
 from cni.agent.policy.index import Index
 from cni.agent.policy.tracker import Tracker
 from cni.kernel import nft, nft_rules, nft_ruleset, nft_sets
 from cni.kernel.netlink import NLM_F_ACK, NetlinkError
 from cni.plan.nftrule import DROP, FILTER, Chain, Counter, Hook, NamedSet, Rule, Table
+from cni.plan.policy import TABLE
 from tests.unit.policy_kernel import PolicyKernel
 from tests.unit.policy_objects import namespace_of, pod_of, policy_of
 

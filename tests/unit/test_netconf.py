@@ -41,6 +41,7 @@ DEFAULTS: dict[str, Any] = {
     "bandwidth": Bandwidth(),
     "bandwidth_requested": False,
     "accept": True,
+    "policy_wait": 2,
     "ipam_type": "",
     "notices": (),
 }

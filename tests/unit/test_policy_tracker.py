@@ -20,12 +20,13 @@ from cni.agent.policy.desired import (
     SetRules,
     difference,
 )
-from cni.agent.policy.index import Index
+from cni.agent.policy.index import UNKNOWN, Index
 from cni.agent.policy.objects import IpBlock, Namespace, NetworkPolicy, Pod, PodPeer
 from cni.agent.policy.selectors import EVERYTHING, IN, Requirement, Selector
 from cni.agent.policy.tracker import Tracker
 from cni.kernel.nft_ruleset import create
 from cni.plan.nftrule import Chain, Table, commands
+from cni.plan.policy import map_name
 from cni.protocol.address import parse_ip, parse_net
 from tests.unit.policy_model import KernelTable, Packet
 from tests.unit.policy_objects import namespace_of, pod_of, policy_of
@@ -260,11 +261,61 @@ def test_an_attached_pod_is_closed_until_it_is_known() -> None:
     node = Node()
     node.index.attach("x", "web", (packed("10.1.1.1"), packed("fd00::1")))
     node.update()
-    assert node.tracker.table.verdicts["egress6"] == {packed("fd00::1"): "pending"}
+    assert node.tracker.table.verdicts["egress6"] == {packed("fd00::1"): "pending-out"}
+    assert node.tracker.table.verdicts["ingress4"] == {packed("10.1.1.1"): "pending-in"}
     assert not node.passes("10.1.1.1", "203.0.113.7")
     assert not node.passes("203.0.113.7", "10.1.1.1")
     node.put(pod_of("x/web"))
     assert node.passes("203.0.113.7", "10.1.1.1")
+    assert vars(node.tracker.table) == vars(empty_table(OPTIONS))
+    assert UNKNOWN.pods == set(), "pods of which the API has told are kept nowhere else"
+
+
+def test_a_pod_that_is_not_known_may_be_open_and_meets_policies_of_others_all_the_same() -> None:
+    closed = policy_of("x/p", "{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress]}")
+    node = Node(closed, pod_of("x/db", "10.1.1.2"), options=TableOptions(open=True))
+    node.index.attach("x", "web", (packed("10.1.1.1"),))
+    node.update()
+    assert node.passes("10.1.1.1", "203.0.113.7")
+    assert node.passes("203.0.113.7", "10.1.1.1")
+    assert node.passes("10.1.1.1", "192.0.2.1", hook="input")
+    assert not node.passes("10.1.1.1", "10.1.1.2")
+
+
+def add_as_the_plugin(node: Node, address: str) -> None:
+    """Leads an address to the pending chains, whatever its class was, as ADD does."""
+    for suffix in ("in", "out"):
+        name = map_name(suffix, 4)
+        node.kernel.maps[name][packed(address)] = f"pending-{suffix}"
+        node.tracker.meet(name, packed(address), f"pending-{suffix}")
+
+
+def test_an_address_that_the_plugin_has_closed_gets_its_class() -> None:
+    closed = policy_of("x/p", "{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress]}")
+    node = Node(closed, pod_of("x/db", "10.1.1.2"))
+    add_as_the_plugin(node, "10.1.1.2")  # of a pod that was never deleted
+    assert not node.passes("10.1.1.2", "203.0.113.7")
+    node.put(pod_of("x/web"))
+    node.index.attach("x", "web", (packed("10.1.1.2"),))
+    node.update()
+    assert node.passes("203.0.113.7", "10.1.1.2")
+    assert not [name for name in node.kernel.chains if name.startswith("class/")]
+
+    add_as_the_plugin(node, "10.1.1.2")  # another network of the pod, or the same ADD once more
+    node.update()
+    assert node.passes("203.0.113.7", "10.1.1.2")
+
+
+def test_an_element_that_is_gone_is_missed_only_while_it_is_needed() -> None:
+    closed = policy_of("x/p", "{podSelector: {}, policyTypes: [Ingress]}")
+    node = Node(closed, pod_of("x/db", "10.1.1.2"))
+    for wanted in (True, False):
+        if not wanted:
+            node.index.remove_pod("x", "db")
+        node.kernel.maps["ingress4"].pop(packed("10.1.1.2"))
+        node.tracker.meet("ingress4", packed("10.1.1.2"), None)
+        node.update()
+        assert node.passes("203.0.113.7", "10.1.1.2") != wanted
     assert vars(node.tracker.table) == vars(empty_table(OPTIONS))
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PROGRAM = "podwired"
 INTEGERS = (-(1 << 31), (1 << 31) - 1)
+OPEN = "open"
+UNKNOWN = ("closed", OPEN)  # what pods are that podwired does not know yet
 DAY = 24 * 60  # minutes: what a lease lasts
 PAIRS = (("etcd-certfile", "etcd-keyfile"), ("etcd-username", "etcd-password"))
 STORES = "--etcd-endpoints, --nodes-file or --kube-subnet-mgr chooses one"
@@ -53,6 +55,7 @@ class Options(Record):
     tunnel_filter: bool
     network_policy: bool
     policy_files: str
+    policy_unknown_open: bool
     healthz_ip: IP
     healthz_port: int
     debug: bool
@@ -83,6 +86,7 @@ def parse_options(arguments: list[str], environment: Mapping[str, str]) -> Optio
         tunnel_filter=given.boolean("tunnel-filter"),
         network_policy=given.boolean("network-policy"),
         policy_files=_policy_files(given, in_kube=in_kube),
+        policy_unknown_open=_choice(given, "policy-unknown", UNKNOWN) == OPEN,
         healthz_ip=given.ip("healthz-ip") or IP(4, 0),
         healthz_port=given.number("healthz-port", 0, PORT_LIMIT),
         debug=given.number("v", *INTEGERS) > 0,
@@ -139,6 +143,13 @@ def _policy_files(given: FlagSet, *, in_kube: bool) -> str:
     elif folder:
         given.notice("policy-files", "has no effect without --network-policy")
     return folder
+
+
+def _choice(given: FlagSet, name: str, values: tuple[str, ...]) -> str:
+    text = given.text(name)
+    if text not in values:
+        given.error(name, f"{text!r} is neither {' nor '.join(values)}")
+    return text
 
 
 def _etcd(given: FlagSet) -> EtcdOptions | None:

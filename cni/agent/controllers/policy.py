@@ -13,7 +13,6 @@ from cni.agent.controllers.drift import table_of
 from cni.agent.dataplane import bridge_filter
 from cni.agent.dataplane.policy_table import TITLE, PolicyTable
 from cni.agent.logs import error_text, log
-from cni.agent.policy.basetable import TABLE
 from cni.agent.policy.events import (
     LOCAL_PODS,
     NAMESPACES,
@@ -29,6 +28,7 @@ from cni.agent.policy.index import Index
 from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod
 from cni.agent.policy.tracker import Tracker
 from cni.kernel.netlink import Interrupted, NetlinkError
+from cni.plan.policy import TABLE
 from cni.protocol.address import IP
 from cni.protocol.errors import CniError
 

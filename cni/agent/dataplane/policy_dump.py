@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cni.agent.policy.basetable import TABLE
 from cni.agent.policy.desired import DesiredTable
 from cni.kernel import nft, nft_ruleset, nft_sets
 from cni.kernel.netlink import NetlinkError, attributes
 from cni.kernel.nft_rules import NFTA_CHAIN_TYPE, NFTA_HOOK_PRIORITY, NFTA_RULE_USERDATA
 from cni.plan.nftrule import DROP, NamedSet, Rule
+from cni.plan.policy import TABLE
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from cni.agent.dataplane.policy_dump import Found, read_table
-from cni.agent.policy.basetable import TABLE, base_table
+from cni.agent.policy.basetable import base_table
 from cni.agent.policy.desired import (
     AddElements,
     AddSet,
@@ -26,6 +26,7 @@ from cni.kernel import nft, nft_rules, nft_ruleset, nft_sets
 from cni.kernel.netlink import NLM_F_ACK, NetlinkError
 from cni.kernel.nft_ruleset import Step
 from cni.plan.nftrule import Chain, Table
+from cni.plan.policy import TABLE
 from cni.protocol.errors import OperationFailed
 
 if TYPE_CHECKING:

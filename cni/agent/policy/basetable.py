@@ -6,7 +6,7 @@ An isolated pod's class ends in `denied`; egress that is allowed goes on to `to-
 
 from __future__ import annotations
 
-from cni.agent.policy.compiler import ADDRESS_TYPES, HEADERS, IN, OUT, TO_POD
+from cni.agent.policy.compiler import ADDRESS_TYPES, HEADERS, TO_POD
 from cni.agent.policy.desired import DesiredTable
 from cni.plan.nftrule import (
     ACCEPT,
@@ -29,12 +29,12 @@ from cni.plan.nftrule import (
     Verdict,
     VerdictMap,
 )
+from cni.plan.policy import IN, OUT, TABLE, map_name, pending_chain
 from cni.protocol.address import parse_net
 from cni.protocol.record import Record
 
-TABLE = "podwire-policy"
 BYWAYS = "byways"
-PENDING = "pending"
+PENDING = {suffix: pending_chain(suffix) for suffix in (IN, OUT)}
 REVOKED = 77  # a label of connections that are no longer allowed
 LOG_GROUP = 77
 LOGS_A_SECOND = 10
@@ -44,7 +44,8 @@ LINK_LOCAL = parse_net("fe80::/10")
 
 class TableOptions(Record):
     """`families` of the node's pods. `log` and `revoke`: the kernel has nfnetlink_log, and labels of connections;
-    `reject` answers what is denied, `multicast` lets broadcasts and multicasts of other pods reach an isolated one.
+    `reject` answers what is denied, `multicast` lets broadcasts and multicasts of other pods reach an isolated one;
+    `open` lets pods through that podwired does not know yet.
     """
 
     families: tuple[int, ...] = (4, 6)
@@ -52,11 +53,7 @@ class TableOptions(Record):
     revoke: bool = True
     reject: bool = False
     multicast: bool = False
-
-
-def map_name(suffix: str, family: int) -> str:
-    """Returns the name of the map from pods' addresses to their class for a direction (`in`, `out`)."""
-    return f"{'ingress' if suffix == IN else 'egress'}{family}"
+    open: bool = False
 
 
 def own_name(family: int) -> str:
@@ -75,7 +72,9 @@ def base_table(options: TableOptions) -> Table:
         Chain("known", (*([_rule(Match("ct label", REVOKED), DROP)] if options.revoke else []), _rule(ACCEPT))),
         Chain(BYWAYS),
         Chain("to-pod", (*_lookups(options, IN, "daddr"), _rule(ACCEPT))),
-        *[Chain(name, _denial(options, name)) for name in ("denied-in", "denied-out", PENDING)],
+        *[Chain(name, _denial(options, name)) for name in ("denied-in", "denied-out")],
+        Chain(PENDING[IN], (_rule(ACCEPT),) if options.open else _denial(options, PENDING[IN])),
+        Chain(PENDING[OUT], (_rule(TO_POD),) if options.open else _denial(options, PENDING[OUT])),
         Chain("forward", _forward(options), Hook("filter", "forward", FILTER)),
         Chain("input", _first(options) + _lookups(options, OUT, "saddr"), Hook("filter", "input", FILTER)),
     ]
@@ -125,5 +124,5 @@ def _lookups(options: TableOptions, suffix: str, end: str) -> tuple[Rule, ...]:
 
 def _denial(options: TableOptions, name: str) -> tuple[Rule, ...]:
     log = [_rule(Limit(LOGS_A_SECOND), Log(LOG_GROUP, name))] if options.log else []
-    answer = Reject("admin-prohibited") if options.reject and name != PENDING else DROP
+    answer = Reject("admin-prohibited") if options.reject and name not in PENDING.values() else DROP
     return (_rule(Counter()), *log, _rule(answer))

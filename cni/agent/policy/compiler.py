@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cni.agent.policy.blocks import spans_of
 from cni.agent.policy.objects import INGRESS, PROTOCOLS, IpBlock, PodPeer
 from cni.plan.nftrule import ACCEPT, AnonymousSet, Counter, Lookup, Match, NamedSet, Range, Rule, Verdict, merged
+from cni.plan.policy import IN, OUT
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from cni.agent.policy.objects import Rule as PolicyRule
     from cni.plan.nftrule import Constant, Statement
 
-IN, OUT = "in", "out"
 ADDRESS_TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
 HEADERS = {4: "ip", 6: "ip6"}
 NFPROTOS = {4: "ipv4", 6: "ipv6"}

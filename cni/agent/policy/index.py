@@ -195,7 +195,8 @@ class Index:
         pods.pop(name, None)
         if entry is not None:
             pods[name] = entry
-            entry.group.pods.add(name)
+            if entry.group is not UNKNOWN:
+                entry.group.pods.add(name)
         self._forget_if_empty(namespace)
         for address in dict.fromkeys((old.addresses if old else ()) + (entry.addresses if entry else ())):
             before = self._holders.get(address)

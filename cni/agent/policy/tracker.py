@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from cni.agent.policy.basetable import BYWAYS, PENDING, byways, empty_table, map_name, own_name
+from cni.agent.policy.basetable import BYWAYS, PENDING, byways, empty_table, own_name
 from cni.agent.policy.compiler import (
     BlockSet,
     PodSet,
@@ -22,6 +22,7 @@ from cni.agent.policy.compiler import (
 from cni.agent.policy.desired import AddSet, Delta
 from cni.agent.policy.index import UNKNOWN
 from cni.agent.policy.objects import EGRESS, INGRESS
+from cni.plan.policy import IN, OUT, map_name
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -63,11 +64,28 @@ class Tracker:
         self._set_users: Counter[SetSource] = Counter()  # chains
         self._delta = Delta()
         self._suspects = Suspects([], [], [])
+        self._met: set[bytes] = set()  # addresses
+
+    def meet(self, name: str, address: bytes, chain: str | None) -> None:
+        """Takes in to which chain somebody else has led an address in a map; None: to none any more. `update` changes
+        what the kernel has then.
+        """
+        verdicts = self.table.verdicts[name]
+        old = verdicts.pop(address, None)
+        if old is not None:
+            self._class_users[old] -= 1
+            self._suspects.classes.append(old)
+        if chain is not None:
+            self._class_users[chain] += 1
+            verdicts[address] = chain
+        self._met.add(address)
 
     def update(self) -> list[Change]:
         """Returns the changes that the events since the call before lead to."""
-        self._delta, self._suspects = Delta(), Suspects([], [], [])
+        self._delta = Delta()
         changes = self._index.take()
+        changes.addresses.update(self._met)
+        self._met.clear()
         self._update_elements(changes)
         classes: dict[Group | None, Classes] = {None: (None, None)}
         for address in [one for one in changes.addresses if _family(one) in self._options.families]:
@@ -83,6 +101,7 @@ class Tracker:
         self._remove_sets()
         isolates = any(self.table.verdicts.values())
         self._put_chain(BYWAYS, byways(self._options) if isolates else ())
+        self._suspects = Suspects([], [], [])
         return list(self._delta.ordered())
 
     # Elements of sets in use
@@ -130,7 +149,7 @@ class Tracker:
     def _classes_of(self, group: Group) -> Classes:
         """Returns the chains of a group's pods for both directions; None for one in which no policy isolates them."""
         if group is UNKNOWN:
-            return PENDING, PENDING
+            return PENDING[IN], PENDING[OUT]
         policies = group.policies
         ingress, egress = [
             tuple([policy.title for policy in policies if policy.rules(direction) is not None])
@@ -153,7 +172,7 @@ class Tracker:
 
     def _remove_classes(self) -> None:
         for chain in dict.fromkeys(self._suspects.classes):
-            if self._class_users[chain] or chain == PENDING:
+            if self._class_users[chain] or chain in PENDING.values():
                 continue
             del self._class_users[chain]
             titles, direction = self._classes.pop(chain)

@@ -14,6 +14,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from hashlib import blake2b
 
 from cni.agent.logs import log
+from cni.kernel.hostlock import policy_lock
 from cni.kernel.netns import OWN
 
 NAME = "podwired"
@@ -67,7 +68,7 @@ class Instance:
     def hold_policies(self) -> None:
         """Raises Occupied where another podwired enforces policies in the same network namespace."""
         text = "NetworkPolicy is enforced by another podwired ({}): start one of them without --network-policy"
-        self._policies = self._lock(os.path.join(FOLDER, f"{_front()}policy.lock"), 0o700, text)
+        self._policies = self._lock(os.path.join(FOLDER, policy_lock(os.stat(OWN).st_ino)), 0o700, text)
 
     def release_policies(self) -> None:
         """Lets another podwired enforce policies."""

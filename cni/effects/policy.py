@@ -1,0 +1,167 @@
+"""NetworkPolicy: an address is recorded for podwired and pending in its maps before the container can send.
+
+The record is a file of the address. podwired makes the folder; without it, or without the table, nothing is pending.
+"""
+
+from __future__ import annotations
+
+import posix as os  # see cni/__init__.py
+from errno import EBUSY, EEXIST
+from time import monotonic, sleep
+
+from cni.effects import Effect, not_released, nothing_differs
+from cni.kernel import nft, statefile, sysctl
+from cni.kernel.netlink import NetlinkError
+from cni.plan.policy import IN, OPEN, OUT, TABLE, map_name, parse_record, pending_chain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cni.effects.host import Host
+    from cni.effects.journal import Journal
+    from cni.kernel.nft import Element, SetRef
+    from cni.plan.policy import AwaitClass, Pending, PodRecord
+    from cni.protocol.address import IP
+
+    Place = tuple[SetRef, Element]
+
+TAKEN = (EEXIST, EBUSY)  # the key leads to the same chain already, or to another one
+TRIES = 8  # podwired may change the same elements
+FIRST_PAUSE, LONGEST_PAUSE = 0.0005, 0.02  # seconds
+
+
+def apply(host: Host, op: Pending, journal: Journal) -> None:
+    """Writes the records, then leads the addresses to the pending chains, whatever class an earlier holder had."""
+    folder = host.pod_records
+    journal.add(lambda: release(host, op))
+    try:
+        for ip in op.ips:
+            _write(f"{folder}/{ip.text}", op.record.data)
+    except FileNotFoundError:  # the folder: policies have just been switched off
+        return
+    _make_pending(host, op)
+
+
+def _write(path: str, data: bytes) -> None:
+    """Writes a file in root's own folder. A reader may find it empty; podwired reads it when the address is pending."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
+def _make_pending(host: Host, op: Pending) -> None:
+    """Raises NetlinkError."""
+    places = _places(op.ips, op.record.label)
+    adding = [nft.add_element(*place) for place in places]
+    deleting: list[tuple[int, int, bytes]] = []
+    for left in reversed(range(TRIES)):
+        refusal = host.netfilter.batch(nft.transaction([*deleting, *adding]))
+        if refusal is None:
+            return
+        of_old = 0 < refusal.position <= len(deleting)  # the first message begins the batch
+        if refusal.errno in nft.NOT_FOUND_OR_EINVAL and not of_old:
+            return  # no table
+        if not left or not (refusal.errno in TAKEN or (of_old and refusal.errno in nft.NOT_FOUND)):
+            raise refusal
+        deleting = [nft.delete_element(*place) for place, _ in _found(host, places)]
+
+
+def _places(ips: Iterable[IP], label: str = "") -> list[Place]:
+    """Returns each map of the addresses, with the element there that is pending."""
+    return [
+        (
+            nft.SetRef(nft.NFPROTO_INET, TABLE, map_name(suffix, ip.family)),
+            nft.Element(ip.packed, pending_chain(suffix), label, leaves=True),
+        )
+        for ip in ips
+        for suffix in (IN, OUT)
+    ]
+
+
+def _found(host: Host, places: list[Place]) -> list[tuple[Place, Element]]:
+    """Returns the places that have an element, each with it. Raises NetlinkError."""
+    answers = host.netfilter.ask_each([nft.get_element(*place) for place in places])
+    found = []
+    for place, answer in zip(places, answers, strict=True):
+        if not isinstance(answer, NetlinkError):
+            found += [(place, element) for element in nft.each_element(answer)]
+        elif answer.errno not in nft.NOT_FOUND_OR_EINVAL:
+            raise answer
+    return found
+
+
+def await_class(host: Host, op: AwaitClass, journal: Journal) -> None:
+    """Returns once podwired has given the addresses their class, or after the time with a notice."""
+    places = _places(op.ips)
+    end, pause = monotonic() + op.seconds, FIRST_PAUSE
+    while any(element.chain == place[1].chain for place, element in _found(host, places)):
+        host.raise_if_interrupted()
+        if monotonic() > end:
+            host.warn(_late(host, op))
+            return
+        sleep(pause)
+        pause = min(1.5 * pause, LONGEST_PAUSE)
+
+
+def _late(host: Host, op: AwaitClass) -> str:
+    effect = "pass whatever policies say (--policy-unknown=open)" if is_open(host) else "are dropped"
+    return (
+        f"NetworkPolicy: {', '.join([ip.text for ip in op.ips])}: podwired did not judge the pod within {op.seconds} s"
+        f" (policyWait), and until it does, the pod's connections {effect} (is podwired running? its log says what it"
+        " waits for)"
+    )
+
+
+def is_open(host: Host) -> bool:
+    """Returns True if pods that podwired does not know may do everything."""
+    return sysctl.exists(f"{host.pod_records}/{OPEN}")
+
+
+def release(host: Host, op: Pending) -> None:
+    """Removes records and elements of addresses that are still the attachment's."""
+    _release(host, op.ips, lambda label: label == op.record.label)
+
+
+def _release(host: Host, ips: Iterable[IP], matches: Callable[[str], bool]) -> None:
+    folder, own = host.pod_records, []
+    for ip in ips:
+        path = f"{folder}/{ip.text}"
+        record = read_record(path)
+        if record is not None and matches(record.label):
+            statefile.remove(path)  # first: podwired takes an element that is gone for lost while there is a record
+            own.append(ip)
+    places = _places(own)
+    while present := [place for place, _ in _found(host, places)] if places else []:
+        refusal = host.netfilter.batch(nft.transaction([nft.delete_element(*place) for place in present]))
+        if refusal is None:
+            return
+        if refusal.errno not in nft.NOT_FOUND:  # by podwired, which has removed one
+            raise refusal
+
+
+def read_record(path: str) -> PodRecord | None:
+    """Returns the record of an address; None if there is none. Raises IOFailure."""
+    data = statefile.read(path)
+    return parse_record(data) if data is not None else None
+
+
+def release_labelled(host: Host, matches: Callable[[str], bool]) -> None:
+    """Removes records and elements of all attachments whose label matches: for a DEL without addresses, and GC."""
+    from cni.protocol.address import parse_ip
+
+    ips = []
+    for name in statefile.names(host.pod_records):
+        try:
+            ips.append(parse_ip(name))
+        except ValueError:
+            continue
+    _release(host, ips, matches)
+
+
+EFFECTS = {
+    "Pending": Effect(apply, release, nothing_differs),
+    "AwaitClass": Effect(await_class, not_released, nothing_differs),
+}

@@ -1,0 +1,73 @@
+"""STATUS of NetworkPolicy: where podwired does not run, pods that wait for it are told of."""
+
+from __future__ import annotations
+
+import posix as os  # see cni/__init__.py
+from fcntl import LOCK_NB, LOCK_SH, flock
+from time import time
+
+from cni.effects.policy import is_open, read_record
+from cni.kernel import nft, rtnl_parse
+from cni.kernel.hostlock import RUN, policy_lock
+from cni.kernel.netlink import NetlinkError
+from cni.plan.policy import IN, TABLE, map_name, pending_chain
+from cni.protocol.errors import PluginNotAvailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.effects.host import Host
+    from cni.protocol.address import IP
+
+GRACE_SECONDS = 30.0  # podwired may be starting anew: a node that is not ready for that would lose its services
+
+
+def refuse_absence(host: Host) -> None:
+    """Raises PluginNotAvailable if podwired does not run and a pod has been closed for longer than it takes to start
+    podwired anew. An address that is pending without a record is nobody's.
+    """
+    if is_open(host) or _is_running(host):
+        return
+    for ip in _pending(host):
+        path = f"{host.pod_records}/{ip.text}"
+        record = read_record(path)
+        if record is None:
+            continue
+        try:
+            seconds = time() - os.stat(path).st_mtime
+        except OSError:  # a DEL
+            continue
+        if seconds > GRACE_SECONDS:
+            raise PluginNotAvailable(
+                "NetworkPolicy: podwired is not running, so new pods stay closed:"
+                f" {'/'.join(filter(None, (record.namespace, record.name)))} ({ip.text}) has waited for {seconds:.0f} s"
+                " (start podwired; started without --network-policy it removes the table)"
+            )
+
+
+def _is_running(host: Host) -> bool:
+    """Returns True if a podwired holds the lock on NetworkPolicy in this network namespace."""
+    try:
+        descriptor = os.open(f"{RUN}/{policy_lock(os.fstat(host.netns.descriptor).st_ino)}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        flock(descriptor, LOCK_SH | LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _pending(host: Host) -> list[IP]:
+    found = []
+    for family in (4, 6):
+        try:
+            answers = host.netfilter.dump(*nft.all_elements(nft.SetRef(nft.NFPROTO_INET, TABLE, map_name(IN, family))))
+        except NetlinkError as error:
+            if error.errno not in nft.NOT_FOUND_OR_EINVAL:
+                raise
+            continue
+        elements = [element for answer in answers for element in nft.each_element(answer)]
+        found += [rtnl_parse.ip_of(element.key) for element in elements if element.chain == pending_chain(IN)]
+    return found

@@ -1,0 +1,99 @@
+"""NetworkPolicy as the plugin sees it: podwired's maps from addresses to classes, and the pods that ADD hands over.
+
+A new address leads to a pending chain in both maps before its container can send. podwired hears of that from the
+kernel, reads in the address's record whose it is, and gives it the classes of its pod.
+"""
+
+from __future__ import annotations
+
+from cni.protocol.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cni.plan.attachment import Attachment
+    from cni.plan.operations import Operation
+    from cni.protocol.address import IP
+    from cni.protocol.owner import Owner
+
+TABLE = "podwire-policy"
+IN, OUT = "in", "out"  # the directions, as names of chains end
+OPEN = "open"  # a file beside the records, while pods that podwired does not know may do everything
+POD_NAMESPACE, POD_NAME = "K8S_POD_NAMESPACE", "K8S_POD_NAME"  # of CNI_ARGS, as containerd and CRI-O set them
+
+
+def map_name(suffix: str, family: int) -> str:
+    """Returns the name of the map from pods' addresses to their class for a direction (`in`, `out`)."""
+    return f"{'ingress' if suffix == IN else 'egress'}{family}"
+
+
+def pending_chain(suffix: str) -> str:
+    """Returns the name of the chain for a direction of pods that podwired does not know yet."""
+    return f"pending-{suffix}"
+
+
+class PodRecord(Record):
+    """The holder of an address: the label of its attachment, and the pod. Where the runtime names no pod, `namespace`
+    is empty and `name` the container's ID.
+    """
+
+    label: str
+    namespace: str
+    name: str
+
+    @property
+    def data(self) -> bytes:
+        return "\n".join(self).encode("utf-8", "surrogateescape")
+
+
+def record_of(owner: Owner, args: Mapping[str, str]) -> PodRecord:
+    """Returns the record of an attachment; `args` are CNI_ARGS."""
+    name = args.get(POD_NAME, "")
+    return PodRecord(owner.label, args.get(POD_NAMESPACE, "") if name else "", name or owner.container_id)
+
+
+def parse_record(data: bytes) -> PodRecord | None:
+    """Returns None for what ADD did not write, or not to its end."""
+    lines = data.decode("utf-8", "surrogateescape").split("\n")
+    return PodRecord(*lines) if len(lines) == len(PodRecord._fields) else None
+
+
+class Pending(Record):
+    """The record of a pod's addresses, which are pending from then on; nothing where podwired enforces no policies."""
+
+    ips: tuple[IP, ...]
+    record: PodRecord
+
+    def describe(self) -> str:
+        elements = [
+            f"add element inet {TABLE} {map_name(suffix, ip.family)} {{ {ip.text} : goto {pending_chain(suffix)} }}"
+            for ip in self.ips
+            for suffix in (IN, OUT)
+        ]
+        return f"nft '{'; '.join(elements)}'"
+
+
+class AwaitClass(Record):
+    """A wait, of so many seconds at most, until podwired has given these addresses their class."""
+
+    ips: tuple[IP, ...]
+    seconds: int
+
+    def describe(self) -> str:
+        return f"wait up to {self.seconds} s until {', '.join([ip.text for ip in self.ips])} are no longer pending"
+
+
+def pending(attachment: Attachment, record: PodRecord) -> tuple[Operation, ...]:
+    """Returns what comes before all others, so that it is undone and released after them."""
+    return (Pending(_ips(attachment), record),)
+
+
+def await_class(attachment: Attachment) -> tuple[Operation, ...]:
+    """Returns what comes after all others: podwired works meanwhile."""
+    seconds = attachment.conf.policy_wait
+    return (AwaitClass(_ips(attachment), seconds),) if seconds else ()
+
+
+def _ips(attachment: Attachment) -> tuple[IP, ...]:
+    return tuple([address.ip for address in attachment.addresses])
