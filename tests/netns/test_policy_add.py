@@ -1,0 +1,249 @@
+"""ADD where podwired enforces NetworkPolicy: addresses are recorded and pending before the container can send."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cni.agent.dataplane.policy_table import PolicyTable
+from cni.agent.policy.basetable import TableOptions
+from cni.agent.policy.index import Index
+from cni.agent.policy.tracker import Tracker
+from cni.kernel.netlink import NETLINK_NETFILTER, Netlink
+from cni.plan.policy import parse_record
+from tests.machine import until
+from tests.netns.faults import crash, lose, refuse, sweep, wrap_effects
+from tests.netns.runtime import DUAL, IPV4, Attachment, attachment, host_local, network
+from tests.netns.state import difference, leases, shown, whole
+
+if TYPE_CHECKING:
+    from tests.machine import Machine
+    from tests.netns.faults import Fault
+    from tests.netns.runtime import Json, Node
+
+OPTIONS = TableOptions(log=False, revoke=False)
+POD = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=db"
+BOTH, FIRST = network(isDefaultGateway=True, ipam=DUAL, policyWait=0), "10.1.2.2"
+ONE = network(isDefaultGateway=True, ipam=host_local(IPV4), policyWait=0)
+MAPS = ("ingress4", "egress4", "ingress6", "egress6")
+SHARED = ("ip link delete cni0", "sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0")
+
+
+def folder() -> str:
+    return f"/run/podwire/pods-{os.stat('/proc/thread-self/ns/net').st_ino}"
+
+
+def make_folder() -> None:
+    os.makedirs(folder(), 0o700)
+
+
+def enforce() -> None:
+    """Inside: makes folder and table as podwired does, for no policy."""
+    make_folder()
+    netfilter = Netlink(NETLINK_NETFILTER)
+    tracker = Tracker(Index("n1"), OPTIONS)
+    tracker.update()
+    PolicyTable(netfilter, OPTIONS).audit(tracker.table)
+    netfilter.close()
+
+
+def read_records() -> dict[str, tuple[str, ...]]:
+    """Inside: returns of each address namespace and name of its pod."""
+    found = {}
+    for name in os.listdir(folder()):
+        with open(f"{folder()}/{name}", "rb") as file:
+            record = parse_record(file.read())
+            found[name] = record[1:] if record else ()
+    return found
+
+
+def age(seconds: float) -> None:
+    """Inside: makes all records older."""
+    for name in os.listdir(folder()):
+        moment = time.time() - seconds
+        os.utime(f"{folder()}/{name}", (moment, moment))
+
+
+def elements(machine: Machine) -> dict[str, str]:
+    """Returns the elements of podwired's maps as "MAP ADDRESS", each with its chain."""
+    listed = shown(machine, "nft", "-j", "list", "table", "inet", "podwire-policy")["nftables"]
+    found = {}
+    for body in [item["map"] for item in listed if "map" in item]:
+        for key, verdict in body.get("elem", []):
+            address = key["elem"]["val"] if isinstance(key, dict) else key
+            found[f"{body['name']} {address}"] = verdict["goto"]["target"]
+    return found
+
+
+@pytest.fixture
+def policed(machine: Machine) -> Machine:
+    """Gives a host on which policies are enforced and podwired is away."""
+    machine.call(enforce)
+    return machine
+
+
+def test_a_pod_is_closed_from_its_first_packet(policed: Machine, node: Node) -> None:
+    pod, other = policed.pod("pod1"), policed.pod("pod2")
+    who, host = attachment(pod, arguments=POD), "10.1.2.1"
+    node.add(ONE, attachment(other))
+    for name in MAPS[:2]:
+        policed.run("nft", "flush", "map", "inet", "podwire-policy", name)
+    assert other.run("ping", "-c1", "-W5", host).returncode == 0
+    answer = node.add(BOTH, who)
+    addresses = [ip["address"].partition("/")[0] for ip in answer["ips"]]
+    assert elements(policed) == {
+        f"{name} {address}": f"pending-{'in' if name.startswith('ingress') else 'out'}"
+        for name in MAPS
+        for address in addresses
+        if ("6" in name) == (":" in address)
+    }
+    assert policed.call(read_records) == {FIRST: ("", "pod2")} | dict.fromkeys(addresses, ("shop", "db"))
+    assert pod.run("ping", "-c1", "-W1", host, check=False).returncode
+    node.delete(BOTH, who)
+    assert elements(policed) == {}
+    assert policed.call(read_records).keys() == {FIRST}
+
+
+def test_add_returns_once_the_pod_has_its_class(policed: Machine, node: Node) -> None:
+    away = f"nft get element inet podwire-policy ingress4 '{{ {FIRST} }}'"
+    delete = "; ".join(f"delete element inet podwire-policy {name} {{ {FIRST} }}" for name in MAPS[:2])
+    judge = policed.start("sh", "-c", f"until {away} >/dev/null 2>&1; do sleep 0.02; done; sleep 0.2; nft '{delete}'")
+    answer = node.call("ADD", {**ONE, "policyWait": 60}, attachment(policed.pod("pod1"), arguments=POD)).succeeded()
+    assert "NetworkPolicy" not in answer.stderr
+    assert elements(policed) == {}
+    assert judge.wait() == 0
+
+
+def test_a_pod_stays_closed_when_the_wait_is_over(policed: Machine, node: Node) -> None:
+    answer = node.call("ADD", {**ONE, "policyWait": 1}, attachment(policed.pod("pod1"), arguments=POD)).succeeded()
+    assert f"NetworkPolicy: {FIRST}: podwired did not judge the pod within 1 s (policyWait)" in answer.stderr
+    assert "connections are dropped" in answer.stderr
+    assert elements(policed) == {f"ingress4 {FIRST}": "pending-in", f"egress4 {FIRST}": "pending-out"}
+    policed.call(write, "open")
+    answer = node.call("ADD", {**ONE, "policyWait": 1}, attachment(policed.pod("pod2"), arguments=POD)).succeeded()
+    assert "connections pass whatever policies say (--policy-unknown=open)" in answer.stderr
+
+
+def write(name: str) -> None:
+    with open(f"{folder()}/{name}", "w"):
+        pass
+
+
+@pytest.mark.parametrize("maps", [("ingress4",), ("egress4",), ("ingress4", "egress4")])
+def test_the_class_of_an_earlier_holder_is_gone_when_add_returns(
+    policed: Machine, node: Node, maps: tuple[str, ...]
+) -> None:
+    for name in maps:
+        policed.run("nft", f"add element inet podwire-policy {name} {{ {FIRST} : goto denied-in }}")
+    node.add(ONE, attachment(policed.pod("pod1"), arguments=POD))
+    assert elements(policed) == {f"ingress4 {FIRST}": "pending-in", f"egress4 {FIRST}": "pending-out"}
+
+
+def test_a_late_del_leaves_what_the_next_holder_of_the_address_has(policed: Machine, node: Node) -> None:
+    first, second = (attachment(policed.pod(name), arguments=POD) for name in ("pod1", "pod2"))
+    node.add(ONE, first)
+    policed.run("rm", f"/var/lib/cni/networks/net/{FIRST}")
+    policed.run("rm", "-rf", "/run/podwire/ipam")
+    node.add({**ONE, "runtimeConfig": {"ips": [FIRST]}, "capabilities": {"ips": True}}, second)
+    before = elements(policed), policed.call(read_records)
+    node.delete(ONE, first)
+    assert (elements(policed), policed.call(read_records)) == before
+    node.delete(ONE, second)
+    assert (elements(policed), policed.call(read_records)) == ({}, {})
+
+
+def test_without_a_table_nothing_is_pending_and_the_record_waits_for_it(machine: Machine, node: Node) -> None:
+    machine.call(make_folder)
+    who = attachment(machine.pod("pod1"), arguments=POD)
+    answer = node.call("ADD", {**ONE, "policyWait": 60}, who).succeeded()
+    assert "NetworkPolicy" not in answer.stderr
+    assert machine.call(read_records).keys() == {FIRST}
+    node.delete(ONE, who)
+    assert machine.call(read_records) == {}
+
+
+def test_del_of_a_pod_from_before_policies_were_switched_off(policed: Machine, node: Node) -> None:
+    who = attachment(policed.pod("pod1"), arguments=POD)
+    node.add(ONE, who)
+    policed.run("sh", "-c", "rm -r /run/podwire/pods-*; nft delete table inet podwire-policy")
+    node.delete(ONE, who)
+    assert leases(policed) == {}
+
+
+@pytest.mark.parametrize("fault", [refuse, lose])
+def test_a_failed_add_leaves_neither_record_nor_element(policed: Machine, fault: Fault) -> None:
+    netns = policed.pod("victim").path
+    before = whole(policed)
+    cases = policed.call(sweep, wrap_effects, fault, ONE, netns, range(0, 60, 2), SHARED, False)
+    assert any(case.answer.status for case in cases)
+    assert [str(case) for case in cases if "could be undone" in case.answer.message] == []
+    assert policed.call(read_records) == {}
+    assert difference(before, whole(policed)) == []
+
+
+def test_del_after_an_add_that_was_killed_releases_everything(policed: Machine, node: Node) -> None:
+    pod = policed.pod("victim")
+    number = policed.call(position_of_link, ONE, Attachment("counted", policed.pod("counted").path))
+    with pytest.raises(Exception, match="ended without an answer"):
+        policed.call(sweep, wrap_effects, crash, ONE, pod.path, [number], (), False)
+    killed = Attachment(f"container{number}", pod.path)
+    assert elements(policed)
+    assert policed.call(read_records)
+    node.delete(ONE, killed)
+    assert (elements(policed), policed.call(read_records), leases(policed)) == ({}, {}, {})
+
+
+def position_of_link(config: Json, who: Attachment) -> int:
+    """Inside: returns the number of the first message after the one by which an address becomes pending."""
+    from tests.netns.faults import count
+    from tests.netns.runtime import serve
+
+    names = count(wrap_effects, config, who)
+    serve(who.environment("DEL"), config).succeeded()
+    return names.index("Netlink.batch") + 1
+
+
+def test_gc_releases_what_is_not_valid(policed: Machine, node: Node) -> None:
+    kept, lost = (attachment(policed.pod(name), arguments=POD) for name in ("kept", "lost"))
+    node.add(ONE, kept)
+    node.add(ONE, lost)
+    policed.call(write, "open")
+    valid = [{"containerID": kept.container, "ifname": kept.interface}]
+    node.call("GC", {**ONE, "cni.dev/valid-attachments": valid}).succeeded()
+    assert elements(policed) == {f"ingress4 {FIRST}": "pending-in", f"egress4 {FIRST}": "pending-out"}
+    assert policed.call(read_records).keys() == {FIRST, "open"}
+
+
+def test_status_tells_of_pods_that_wait_for_an_agent_that_is_away(policed: Machine, node: Node) -> None:
+    assert node.call("STATUS", ONE).code == 0
+    node.add(ONE, attachment(policed.pod("pod1"), arguments=POD))
+    node.add(ONE, attachment(policed.pod("pod2")))
+    assert node.call("STATUS", ONE).code == 0
+    policed.call(age, 60)
+    refusal = node.call("STATUS", ONE)
+    assert refusal.code == 50
+    assert "podwired is not running, so new pods stay closed: " in refusal.message
+    assert f"shop/db ({FIRST}) has waited for 6" in refusal.message or "pod2 (" in refusal.message
+    policed.call(write, "open")
+    assert node.call("STATUS", ONE).code == 0
+
+
+def test_status_leaves_pods_that_a_running_agent_does_not_know_to_it(policed: Machine, node: Node) -> None:
+    node.add(ONE, attachment(policed.pod("pod1"), arguments=POD))
+    policed.call(age, 60)
+    assert node.call("STATUS", ONE).code == 50
+    inode = policed.call(own_inode)
+    holder = policed.start(
+        "sh", "-c", f"exec flock -x /run/podwire/podwired-{inode}-policy.lock sh -c 'echo locked; sleep 60'"
+    )
+    assert holder.stdout
+    assert holder.stdout.readline() == "locked\n"
+    until(lambda: node.call("STATUS", ONE).code == 0, "the lock is held")
+    holder.kill()
+
+
+def own_inode() -> int:
+    return os.stat("/proc/thread-self/ns/net").st_ino
