@@ -52,7 +52,7 @@ def enforce() -> None:
 
 def read_records() -> dict[str, tuple[str, ...]]:
     """Inside: returns of each address namespace and name of its pod."""
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for name in os.listdir(folder()):
         with open(f"{folder()}/{name}", "rb") as file:
             record = parse_record(file.read())
