@@ -49,11 +49,17 @@ except ImportError:
     from signal import SIGINT, SIGTERM, signal
 
 USAGE = """usage: podwire install --bin-dir DIR [--names A,B] [--force]
+       podwire policy why FROM TO[:PORT[/PROTOCOL]]
+       podwire policy show POD
+       podwire completion bash|zsh|fish
        podwire version
        podwire help
 
 A CNI plugin: a container runtime runs it with CNI_COMMAND and other CNI_* variables, and the network configuration on
-stdin. `podwire install --help` explains how to install it under the names of the plugins that it replaces."""
+stdin. `podwire install --help` explains how to install it under the names of the plugins that it replaces,
+`podwire policy --help` how to ask podwired, the node agent, about NetworkPolicies."""
+ASKING = ("policy", "completion")  # commands of cni.diag.commandline
+COMPLETE = "_PODWIRE_COMPLETE"  # the variable by which a shell asks it to complete a command line
 PIPE_BYTES = 1 << 16
 
 
@@ -84,8 +90,8 @@ def run(
 
         return serve_node(argv[1:], environment, lambda text: _try_print(stdout, text))
     command = environment.get("CNI_COMMAND", "")
-    if not command and name == PODWIRE and len(argv) > 1:
-        return _run_command(argv[1:], stdout, stderr)
+    if not command and name == PODWIRE and (len(argv) > 1 or COMPLETE in environment):
+        return _run_command(argv[1:], environment, stdout, stderr)
     if not command:
         reference = reference_of(name)
         version = f"{reference}+{PODWIRE}.{VERSION}" if reference else VERSION
@@ -128,10 +134,12 @@ def _shortage(error: Exception) -> str:
     return ""
 
 
-def _run_command(arguments: Sequence[str], stdout: Writable, stderr: Writable) -> int:
-    """Runs a command of the command line (help, version, install) and returns the exit status."""
-    command = arguments[0]
+def _run_command(arguments: Sequence[str], environment: Mapping[str, str], stdout: Writable, stderr: Writable) -> int:
+    """Runs a command of the command line and returns the exit status."""
+    command = arguments[0] if arguments else ""
     try:
+        if command in ASKING or COMPLETE in environment:
+            return _ask(arguments, environment, stdout, stderr)
         if command in ("help", "--help", "-h"):
             _print(stdout, USAGE)
         elif command in ("version", "--version"):
@@ -141,12 +149,28 @@ def _run_command(arguments: Sequence[str], stdout: Writable, stderr: Writable) -
 
             _print(stdout, "\n".join(install(parse_order(arguments[1:]))))
         else:
-            _try_print(stderr, f"podwire: unknown command {command!r} (available: install, version, help)")
+            _try_print(
+                stderr, f"podwire: unknown command {command!r} (available: install, policy, completion, version, help)"
+            )
             return 2
     except CniError as error:
         _try_print(stderr, f"podwire: {error.message}")
         return 1
     return 0
+
+
+def _ask(arguments: Sequence[str], environment: Mapping[str, str], stdout: Writable, stderr: Writable) -> int:
+    """Runs a command of cni.diag. Raises OperationFailed where its package is missing."""
+    try:
+        from cni.diag.commandline import run as run_arguments
+    except ModuleNotFoundError as absent:
+        raise OperationFailed(f"Python package is not installed: {absent.name} (pip install podwire[tool])") from None
+    ended = run_arguments(arguments, environment, os.isatty(1))
+    if ended.stdout:
+        _print(stdout, ended.stdout)
+    if ended.stderr:
+        _try_print(stderr, ended.stderr)
+    return ended.status
 
 
 def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: Writable, stderr: Writable) -> None:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from cni import VERSION
 from cni.agent.cli.flags import InvalidOptions
 from cni.agent.cli.options import HelpRequested, parse_options
+from cni.agent.controllers.inquiries import Inquiries
 from cni.agent.controllers.overlay import Reconciler
 from cni.agent.dataplane import devices, policy_table, routes
 from cni.agent.logs import configure, enable_debug, error_text, finish, log
 from cni.agent.node import conflist, files, masquerade, subnetenv
 from cni.agent.node.publisher import Settings
+from cni.agent.runtime.control import open_control, remove_left_over
 from cni.agent.runtime.health import Health, notify
 from cni.agent.runtime.inotify import Files
 from cni.agent.runtime.instance import NAME, Instance, Occupied
@@ -23,6 +25,7 @@ from cni.effects.host import Host, has_ipv6
 from cni.kernel.netlink import Interrupted, NetlinkError
 from cni.kernel.rtnl_socket import RtnlSocket
 from cni.protocol.address import parse_net
+from cni.protocol.control import ALLOWED, DENIED, socket_path
 from cni.protocol.errors import CniError
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from cni.agent.model.events import Store
     from cni.agent.policy.events import PolicyStore
     from cni.agent.runtime.loop import EventStore
+    from cni.config.flannel import SubnetEnv
     from cni.protocol.address import IP, Net
 
 EVERYWHERE = parse_net("0.0.0.0/0"), parse_net("::/0")
@@ -95,6 +99,7 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
     metrics = Metrics()
     health = Health(metrics)
     controllers, stores = _policies(options, host, instance, metrics, health)
+    stores += open_control(options.control_socket or socket_path(instance.name))
     if options.healthz_port:
         health.start(options.healthz_ip.text, options.healthz_port)
 
@@ -114,7 +119,18 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
             log.info("ready again")
 
     before = subnetenv.read(options.subnet_file)
-    settings = Settings(
+    store = open_store(options, before.subnets if before is not None else ())
+    reconciler = Reconciler(_settings(options, instance, before), host, metrics, store.present, ready, status)
+    files = Files((options.subnet_file, *((options.conflist.path,) if options.conflist is not None else ())))
+    Loop([reconciler, *controllers], [store, *stores], EventQueue(), kernel_events(host), files).run()
+    notify("STOPPING=1")
+    log.info("shutting down: routes and devices are kept")
+    return 0
+
+
+def _settings(options: Options, instance: Instance, before: SubnetEnv | None) -> Settings:
+    """`before`: the subnet file as the agent left it when it last ran."""
+    return Settings(
         instance=instance,
         networks=before.networks if before is not None else (),
         selector=options.selector,
@@ -126,24 +142,17 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
         subnet_file=options.subnet_file,
         conflist=options.conflist,
     )
-    store = open_store(options, before.subnets if before is not None else ())
-    reconciler = Reconciler(settings, host, metrics, store.present, ready, status)
-    files = Files((options.subnet_file, *((options.conflist.path,) if options.conflist is not None else ())))
-    Loop([reconciler, *controllers], [store, *stores], EventQueue(), kernel_events(host), files).run()
-    notify("STOPPING=1")
-    log.info("shutting down: routes and devices are kept")
-    return 0
 
 
 def _policies(
     options: Options, host: Host, instance: Instance, metrics: Metrics, health: Health
 ) -> tuple[list[Controller], list[EventStore]]:
-    """Returns the controller of policies and its store. If policies are off there are none, and what an earlier run
-    left is removed. Raises Occupied.
+    """Returns the controllers of policies and of questions about them, and the store. If policies are off only
+    questions are answered, and what an earlier run left is removed. Raises Occupied.
     """
     if not options.network_policy:
         remove_policies(host, instance)
-        return [], []
+        return [Inquiries(host, None)], []
     from cni.agent.controllers.policy import PolicyController
     from cni.agent.policy.basetable import TableOptions
 
@@ -155,7 +164,8 @@ def _policies(
     store = open_policy_store(options)
     families = (4, 6) if has_ipv6() else (4,)
     table = TableOptions(families, log=False, revoke=False, open=options.policy_unknown_open)
-    return [PolicyController(host, metrics, store, table, status)], [store]
+    policies = PolicyController(host, metrics, store, table, status)
+    return [policies, Inquiries(host, policies, ALLOWED if table.open else DENIED)], [store]
 
 
 def open_policy_store(options: Options) -> PolicyStore:
@@ -241,5 +251,6 @@ def clean_up(options: Options, host: Host, instance: Instance) -> int:
     masquerade.remove(host, instance.name, networks)
     remove_policies(host, instance)
     files.remove(options.subnet_file)
+    remove_left_over(options.control_socket or socket_path(instance.name))
     instance.forget()
     return 1 if refused else 0

@@ -39,7 +39,7 @@ def test_the_version_is_told(bundle: Path, word: str) -> None:
 def test_an_unknown_command_is_refused(bundle: Path, word: str) -> None:
     done = typed(bundle / "podwire", word)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"podwire: unknown command {word!r} (available: install, version, help)\n"
+    assert done.stderr == f"podwire: unknown command {word!r} (available: install, policy, completion, version, help)\n"
 
 
 @pytest.mark.parametrize("word", ["help", "version", "install"])

@@ -12,6 +12,7 @@ from tests.rules.source import FILES, tree
 WORDED = {
     "CniError", "IOFailure", "InvalidConfig", "InvalidEnvironment", "InvalidNetns", "OperationFailed", "CheckFailed",
     "TryAgain", "PluginNotAvailable", "DecodingFailure", "ValueError", "error", "OverflowError", "RecursionError",
+    "NoAnswer",
 }  # fmt: skip
 PLUGIN_FILES = [
     file for file in FILES if not file.startswith(("cni/agent/", "cni/protocol/record"))

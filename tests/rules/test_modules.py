@@ -61,6 +61,11 @@ from cni.main import main
 status = main()
 sys.stderr.write(f"{{status}} " + " ".join(sorted(set(sys.modules) - before)))
 """
+END_OF_ARGPARSE = """
+try:
+    status = main()
+except SystemExit as ended:
+    status = ended.code"""
 NETWORK = {
     "cniVersion": "1.1.0",
     "name": "net",
@@ -98,6 +103,16 @@ def test_version_loads_next_to_nothing() -> None:
     own, others = loaded(done.stderr)
     assert own - PROTOCOL == set()
     assert others - FIRST == set()
+
+
+@pytest.mark.parametrize("words", [["help"], ["version"], ["install", "--help"]])
+def test_help_version_and_install_load_no_library_of_the_command_line(words: list[str]) -> None:
+    """They work where it is not installed."""
+    script = CALL.replace("[sys.argv[1]]", "sys.argv[1:]").replace("status = main()", END_OF_ARGPARSE)
+    command = [sys.executable, "-I", "-S", "-c", script, "podwire", *words]
+    own, others = loaded(subprocess.run(command, env={}, capture_output=True, text=True, check=True).stderr)
+    assert own - PROTOCOL - {"cni.protocol.folders", "cni.protocol.record"} <= {"cni.diag", "cni.diag.install"}
+    assert "click" not in others
 
 
 def run(machine: Machine, verb: str, program: str, **network: object) -> subprocess.CompletedProcess[str]:

@@ -32,7 +32,7 @@ ROOMS = {
         "cni.proc",
         "cni.plugins",
     ],
-    "cni.diag": ["cni", "cni.protocol"],
+    "cni.diag": ["cni", "cni.protocol", "cni.diag"],
     "cni.agent.model": ["cni.protocol", "cni.agent.model"],
     "cni.agent.policy": ["cni.protocol", "cni.plan.nftrule", "cni.plan.policy", "cni.agent.policy"],
     "cni.agent.stores": [
@@ -70,8 +70,8 @@ CHEAP = {
 
 PURE = ("cni/protocol", "cni/config", "cni/plan", "cni/agent/policy", "ipam")
 # What people type has time, and the agent is loaded once.
-TOOLS = ("cni/diag/install.py", "cni/kernel/events.py")
-PLUGIN_FILES = [file for file in FILES if file not in TOOLS and not file.startswith("cni/agent/")]
+TOOLS = ("cni/diag/", "cni/agent/", "cni/kernel/events.py")
+PLUGIN_FILES = [file for file in FILES if not file.startswith(TOOLS)]
 # Lines of tuning's allowlist are regular expressions, as is --iface-regex.
 PATTERNS = ("cni/config/tuning.py", "cni/agent/cli/options.py", "cni/agent/uplink/select.py")
 
@@ -142,6 +142,19 @@ def test_what_an_interpreter_may_lack_has_another_way_behind_it(file: str) -> No
     ]
     bare = [one for one in private if one.module not in ("__future__", "_struct", "_operator", "_thread")]
     assert [imported.module for imported in bare if imported.line not in guarded] == []
+
+
+def test_the_library_of_the_command_line_is_loaded_for_people_alone() -> None:
+    named = {file for file in FILES for imported in imports(file) if begins(imported.module, "click")}
+    assert named
+    assert all(file.startswith("cni/diag/") for file in named)
+    loading = {
+        (file, imported.lazy)
+        for file in FILES
+        for imported in imports(file)
+        if begins(imported.module, "cni.diag") and not file.startswith("cni/diag/")
+    }
+    assert loading == {("cni/main.py", True)}
 
 
 def test_programs_are_run_in_one_file() -> None:

@@ -31,7 +31,20 @@ class PolicyKernel:
 
     def ask_each(self, questions: Iterable[Message]) -> list[bytes | NetlinkError]:
         found = NetlinkError(ENOENT, "") if self.table is None else self.table
-        return [self.answer or found for _ in questions]
+        return [
+            self._element(payload) if kind & 0xFF == nft.NFT_MSG_GETSETELEM else self.answer or found
+            for kind, _, payload in questions
+        ]
+
+    def _element(self, payload: bytes) -> bytes | NetlinkError:
+        """Returns the element of a set that a question names by its key."""
+        attrs = attributes(payload, nft.NFGENMSG.size)
+        [asked] = nft.parse_elements(payload)
+        element = self.elements.get(nft.name_of(attrs[nft.NFTA_LIST_SET]), {}).get((asked.key, False))
+        if self.set_error or element is None:
+            return self.set_error or NetlinkError(ENOENT, "")
+        listed = nest(nft.NFTA_LIST_ELEM, element, flag=NLA_F_NESTED)
+        return nft.NFGENMSG.pack(1, 0, 0) + nest(nft.NFTA_LIST_ELEMENTS, listed, flag=NLA_F_NESTED)
 
     def dump(self, kind: int, payload: bytes) -> list[bytes]:
         match kind & 0xFF:
@@ -40,7 +53,9 @@ class PolicyKernel:
             case nft.NFT_MSG_GETCHAIN:
                 return [*self.chains.values(), nft_rules.add_chain(nft.Chain(nft.NFPROTO_IPV4, "filter", "FORWARD"))[2]]
             case nft.NFT_MSG_GETRULE:
-                return [rule for rules in self.rules.values() for rule in rules]
+                named = attributes(payload, nft.NFGENMSG.size).get(nft.NFTA_RULE_CHAIN)
+                chains = self.rules if named is None else [nft.name_of(named)]
+                return [rule for chain in chains for rule in self.rules.get(chain, [])]
             case _:
                 return self._elements_of(payload)
 

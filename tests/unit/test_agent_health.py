@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("prometheus_client", reason="the agent's part (pip install podwire[agent]) counts by it")
 
 from cni.agent.metrics import Metrics
-from cni.agent.runtime import healthserver
+from cni.agent.runtime import server
 from cni.agent.runtime.health import Health, notify
 from cni.agent.runtime.healthserver import HealthServer
 from cni.protocol.errors import IOFailure
@@ -49,13 +49,8 @@ class Served:
         self.health = Health(self.metrics)
         self.server = HealthServer(ip, 0, self.health.answer)
         self.port = self.server.port
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._serve)
+        self._thread = threading.Thread(target=self.server.run)
         self._thread.start()
-
-    def _serve(self) -> None:
-        while not self._ending.is_set():
-            self.server.serve_once()
 
     def connect(self) -> socket.socket:
         return socket.create_connection((self.ip, self.port), timeout=30)
@@ -70,11 +65,8 @@ class Served:
             connection.close()
 
     def end(self) -> None:
-        """The server looks up when somebody calls."""
-        self._ending.set()
-        self.connect().close()
+        self.server.end()
         self._thread.join()
-        self.server.close()
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
@@ -141,12 +133,12 @@ def test_a_request_may_come_in_pieces(served: Served) -> None:
 
 def test_callers_that_say_nothing_make_room_for_those_that_do(served: Served) -> None:
     """Everybody is served at once, with many more silent ones than there is room for."""
-    held = [served.connect() for _ in range(3 * healthserver.CONNECTIONS)]
+    held = [served.connect() for _ in range(3 * server.CONNECTIONS)]
     for connection in held[-10:]:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
     for path in ("/healthz", "/metrics", "/healthz"):
         assert served.ask(path)[0] == 200
-    assert len(served.server._connections) <= healthserver.CONNECTIONS
+    assert len(served.server._connections) <= server.CONNECTIONS
     assert held[0].recv(1) == b""  # the oldest was dropped
     held[-1].sendall(b"x\r\n\r\n")
     assert held[-1].recv(12) == b"HTTP/1.1 200"
@@ -155,7 +147,7 @@ def test_callers_that_say_nothing_make_room_for_those_that_do(served: Served) ->
 
 
 def test_a_caller_has_a_few_seconds_whatever_it_sends(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(healthserver, "SECONDS", 0.3)
+    monkeypatch.setattr(server, "SECONDS", 0.3)
     with served.connect() as silent, served.connect() as slow:
         with suppress(OSError):  # a reset or a broken pipe
             for _ in range(200):

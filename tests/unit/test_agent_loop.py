@@ -19,10 +19,9 @@ from cni.kernel.netlink import Malformed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cni.agent.controllers.base import Changes
+    from cni.agent.controllers.base import AgentEvent, Changes
     from cni.agent.model.events import StoreEvent
     from cni.agent.model.lease import Node
-    from cni.agent.policy.events import PolicyEvent
 
 SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM
 PATIENCE_SECONDS = 60  # for a loop that does not end
@@ -93,7 +92,7 @@ class Recorder:
 
     def __init__(self, *steps: Callable[[], object], disturbance: str = "") -> None:
         self.calls: list[str] = []
-        self.handled: list[StoreEvent | PolicyEvent] = []
+        self.handled: list[AgentEvent] = []
         self.is_due, self.later = False, math.inf
         self._steps, self._disturbance = [*steps], disturbance
 
@@ -101,7 +100,7 @@ class Recorder:
     def due_at(self) -> float:
         return 0.0 if self.is_due else self.later
 
-    def handle(self, event: StoreEvent | PolicyEvent) -> None:
+    def handle(self, event: AgentEvent) -> None:
         self.handled.append(event)
         self.is_due = True
 

@@ -37,7 +37,8 @@ class HelpRequested(Exception):
 
 class Options(Record):
     """The options of one run. Without `kube` and `etcd` the store is the nodes file; `conflist` is None if podwired
-    installs none; `policy_files` is empty where policies are those of Kubernetes; `healthz_port` 0 disables the server;
+    installs none; `policy_files` is empty where policies are those of Kubernetes; `control_socket` is empty
+    where its path follows from the subnet file; `healthz_port` 0 disables the server;
     `notices` are to be logged.
     """
 
@@ -56,6 +57,7 @@ class Options(Record):
     network_policy: bool
     policy_files: str
     policy_unknown_open: bool
+    control_socket: str
     healthz_ip: IP
     healthz_port: int
     debug: bool
@@ -87,6 +89,7 @@ def parse_options(arguments: list[str], environment: Mapping[str, str]) -> Optio
         network_policy=given.boolean("network-policy"),
         policy_files=_policy_files(given, in_kube=in_kube),
         policy_unknown_open=_choice(given, "policy-unknown", UNKNOWN) == OPEN,
+        control_socket=given.text("control-socket"),
         healthz_ip=given.ip("healthz-ip") or IP(4, 0),
         healthz_port=given.number("healthz-port", 0, PORT_LIMIT),
         debug=given.number("v", *INTEGERS) > 0,

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 
     from cni.agent.model.events import StoreEvent
     from cni.agent.policy.events import PolicyEvent
+    from cni.agent.runtime.control import Asked
 
-    AgentEvent = StoreEvent | PolicyEvent
+    AgentEvent = StoreEvent | PolicyEvent | Asked
     Changes = Sequence[tuple[int, bytes]]  # (type, payload) of the kernel's notifications
 
 NEVER = math.inf

@@ -80,6 +80,21 @@ class PolicyController:
             return self._hold_end
         return min(self._latest + QUIET_SECONDS, self._began + LONGEST_SECONDS)
 
+    # What is known, for who asks about policies
+
+    @property
+    def index(self) -> Index:
+        return self._index
+
+    @property
+    def tracker(self) -> Tracker:
+        return self._tracker
+
+    @property
+    def in_force(self) -> bool:
+        """True once the kernel has had the whole table."""
+        return self._in_force
+
     # What happens
 
     def handle(self, event: AgentEvent) -> None:

@@ -53,7 +53,7 @@ class PolicyTable:
     def __init__(self, netfilter: Netlink, options: TableOptions) -> None:
         self._netfilter = netfilter
         base = base_table(options)
-        self._base = base._replace(chains=tuple([_marked(chain.name, chain.rules, chain) for chain in base.chains]))
+        self._base = base._replace(chains=tuple([marked(chain.name, chain.rules, chain) for chain in base.chains]))
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Makes the changes, all or none. Raises OperationFailed, NetlinkError, OSError."""
@@ -81,10 +81,10 @@ class PolicyTable:
     def _whole(self, desired: DesiredTable) -> Table:
         own = {chain.name for chain in self._base.chains}
         chains = [
-            _marked(chain.name, desired.chains[chain.name]) if chain.name in desired.chains else chain
+            marked(chain.name, desired.chains[chain.name]) if chain.name in desired.chains else chain
             for chain in self._base.chains
         ]
-        chains += [_marked(name, rules) for name, rules in desired.chains.items() if name not in own]
+        chains += [marked(name, rules) for name, rules in desired.chains.items() if name not in own]
         return self._base._replace(sets=(*self._base.sets, *desired.sets.values()), chains=tuple(chains))
 
     def _send(self, steps: list[Step]) -> None:
@@ -117,7 +117,7 @@ def steps_of(changes: Iterable[Change]) -> list[Step]:
     old = {change.name for change in changes if isinstance(change, DeleteChain)}
     sets = tuple([change.definition for change in changes if isinstance(change, AddSet)])
     chains = [
-        _marked(change.chain, change.rules)
+        marked(change.chain, change.rules)
         for change in changes
         if isinstance(change, SetRules) and change.chain not in old
     ]
@@ -189,7 +189,7 @@ def _unacknowledged(message: Message) -> Message:
     return kind, flags & ~NLM_F_ACK, payload
 
 
-def _marked(name: str, rules: Iterable[Rule], chain: Chain | None = None) -> Chain:
+def marked(name: str, rules: Iterable[Rule], chain: Chain | None = None) -> Chain:
     """Returns the chain with rules whose comments end with their digests."""
     marked = []
     for rule in rules:

@@ -140,6 +140,10 @@ class Index:
         entry = self._holders.get(address)
         return entry.group if entry is not None and entry.is_local else None
 
+    def is_pending(self, address: bytes) -> bool:
+        """True if a pod was attached with the address here, of which the API has not told."""
+        return self.local_group(address) is UNKNOWN
+
     def use_set(self, peer: PodPeer) -> list[bytes]:
         """Returns the addresses of the pods that are selected; from now on `take` tells what changes."""
         query = self._groups.query(peer)
@@ -167,7 +171,13 @@ class Index:
     # State of the evaluator
 
     def pod_at(self, address: bytes) -> Pod | None:
-        entry = self._holders.get(address)
+        return self._pod_of(self._holders.get(address))
+
+    def pod_named(self, namespace: str, name: str) -> Pod | None:
+        """Returns a pod that selectors can select."""
+        return self._pod_of(self._pods.get(namespace, {}).get(name))
+
+    def _pod_of(self, entry: Entry | None) -> Pod | None:
         if entry is None or entry.group is UNKNOWN:
             return None
         node = self.node if entry.is_local else ""

@@ -104,6 +104,10 @@ class Tracker:
         self._suspects = Suspects([], [], [])
         return list(self._delta.ordered())
 
+    def sets_of(self, title: str, direction: str) -> tuple[SetSource, ...]:
+        """Returns the sets that the chain of a policy looks up; none if no pod of this node is in need of it."""
+        return self._sets.get((title, direction), ())
+
     # Elements of sets in use
 
     def _update_elements(self, changes: Changes) -> None:

@@ -1,151 +1,39 @@
-"""Answers HTTP requests of probes, in one thread, with a bound on connections and on the time that one may take.
-
-A request is answered as soon as it is complete, so if there are too many connections the oldest one without a request
-is closed. A probe sends its request at once: it is served however many other connections are open.
-"""
+"""Answers HTTP requests of probes: the first line of a request counts."""
 
 from __future__ import annotations
 
-import select
 import socket
-import time
-from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
+
+from cni.agent.runtime.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Answer = tuple[HTTPStatus, str, bytes]
 
-CONNECTIONS = 64  # at a time; each is a descriptor
-SECONDS = 3.0  # for a connection in all, from its acceptance to the last byte of the answer
-REQUEST_BYTES = 8192
-BACKLOG = 1024  # connections that wait to be accepted
 TEXT = "text/plain; charset=utf-8"
-READ, WRITE = select.POLLIN, select.POLLOUT
 
 
-class _Connection:
-    """One caller: `received` is the request so far, `answer` the bytes still to be sent."""
-
-    def __init__(self, caller: socket.socket, now: float) -> None:
-        self.socket, self.deadline = caller, now + SECONDS
-        self.received = self.answer = b""
-
-
-class HealthServer:
+class HealthServer(Server):
     """`answer` gives status, content type and body for a path."""
 
     def __init__(self, ip: str, port: int, answer: Callable[[str], Answer]) -> None:
         """Raises OSError where the address cannot be had."""
-        self._answer = answer
-        self._listener = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            self._listener.bind((ip, port))
+            listener.bind((ip, port))
         except OSError:
-            self._listener.close()
+            listener.close()
             raise
-        self._listener.listen(BACKLOG)
-        self._listener.setblocking(False)
-        self._connections: dict[int, _Connection] = {}  # by descriptor, the oldest first
-        self._poll = select.poll()
-        self._poll.register(self._listener, READ)
+        self.port: int = listener.getsockname()[1]
+        super().__init__(listener, is_complete, lambda request: response(request, answer))
 
-    @property
-    def port(self) -> int:
-        port: int = self._listener.getsockname()[1]
-        return port
 
-    def run(self) -> None:
-        """Serves until the process ends."""
-        while True:
-            self.serve_once()
-
-    def serve_once(self) -> None:
-        """Waits for an event or the next deadline, and deals with it."""
-        events = self._poll.poll(self._milliseconds())
-        for descriptor, _ in events:
-            connection = self._connections.get(descriptor)
-            if connection is not None:
-                self._proceed(connection)
-        if any(descriptor == self._listener.fileno() for descriptor, _ in events):
-            self._accept()
-        now = time.monotonic()
-        for connection in [connection for connection in self._connections.values() if connection.deadline <= now]:
-            self._drop(connection)
-
-    def close(self) -> None:
-        for connection in [*self._connections.values()]:
-            self._drop(connection)
-        self._listener.close()
-
-    def _milliseconds(self) -> float | None:
-        """Returns the milliseconds until the next deadline; connections are in the order of theirs."""
-        first = next(iter(self._connections.values()), None)
-        return None if first is None else max(0.0, first.deadline - time.monotonic()) * 1000 + 1
-
-    def _accept(self) -> None:
-        """Accepts waiting connections, a limited number at a time: those that are accepted come first."""
-        for _ in range(BACKLOG):
-            try:
-                caller, _ = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError:  # no descriptor is free, or the caller has gone
-                self._make_room()
-                time.sleep(0.01)
-                return
-            if len(self._connections) >= CONNECTIONS:
-                self._make_room()
-            caller.setblocking(False)
-            connection = _Connection(caller, time.monotonic())
-            self._connections[caller.fileno()] = connection
-            self._poll.register(caller, READ)
-            self._proceed(connection)
-
-    def _make_room(self) -> None:
-        """Closes the oldest connection without a complete request, else the oldest of all."""
-        waiting = (connection for connection in self._connections.values() if not connection.answer)
-        oldest = next(waiting, None) or next(iter(self._connections.values()), None)
-        if oldest is not None:
-            self._proceed(oldest)
-        if oldest is not None and oldest.socket.fileno() >= 0:
-            self._drop(oldest)
-
-    def _proceed(self, connection: _Connection) -> None:
-        """Reads and writes as much as is possible now."""
-        try:
-            if not connection.answer and not self._receive(connection):
-                return
-            connection.answer = connection.answer[connection.socket.send(connection.answer) :]
-        except BlockingIOError:
-            return
-        except OSError:
-            connection.answer = b""
-        if not connection.answer:
-            self._drop(connection)
-
-    def _receive(self, connection: _Connection) -> bool:
-        """True once there is an answer. Raises BlockingIOError, OSError."""
-        data = connection.socket.recv(REQUEST_BYTES)
-        connection.received += data
-        if b"\r\n\r\n" not in connection.received and b"\n\n" not in connection.received:
-            if data and len(connection.received) < REQUEST_BYTES:
-                return False
-            if not data:
-                raise ConnectionResetError
-        connection.answer = response(connection.received, self._answer)
-        self._poll.modify(connection.socket, WRITE)
-        return True
-
-    def _drop(self, connection: _Connection) -> None:
-        del self._connections[connection.socket.fileno()]
-        self._poll.unregister(connection.socket)
-        with suppress(OSError):  # the caller has gone
-            connection.socket.shutdown(socket.SHUT_WR)
-        connection.socket.close()
+def is_complete(request: bytes) -> bool:
+    return b"\r\n\r\n" in request or b"\n\n" in request
 
 
 def response(request: bytes, answer: Callable[[str], Answer]) -> bytes:

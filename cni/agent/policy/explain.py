@@ -1,0 +1,217 @@
+"""Explanations: of a connection's verdict, for each direction that this node judges, and of a pod's policies.
+
+The node of a pod judges what concerns the pod, so of a connection to another node one direction is told.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cni.agent.policy.basetable import PENDING
+from cni.agent.policy.compiler import PodSet, PortSet, class_chain, policy_chain, suffix
+from cni.agent.policy.describe import peer_text, rule_text
+from cni.agent.policy.evaluator import allowed
+from cni.agent.policy.objects import EGRESS, INGRESS
+from cni.plan.policy import map_name
+from cni.protocol.address import IP
+from cni.protocol.control import ALLOWED, DENIED, ELSEWHERE
+from cni.protocol.record import Record
+
+if TYPE_CHECKING:
+    from cni.agent.policy.compiler import SetSource
+    from cni.agent.policy.evaluator import Judgement
+    from cni.agent.policy.index import Index
+    from cni.agent.policy.objects import NetworkPolicy, Pod
+    from cni.agent.policy.tracker import Tracker
+
+DIRECTIONS = (EGRESS, INGRESS)  # in the order in which they are judged
+MISSES_SHOWN = 200
+NO_RULES, ERROR = "no rules", "error"  # beside the evaluator's: why a policy allows nothing
+
+
+class End(Record):
+    """An end of a connection: the pod that has the address, empty if none is known, and whether it is on this node."""
+
+    address: IP
+    pod: str = ""
+    here: bool = False
+
+
+class Miss(Record):
+    """A rule that does not match, or a policy without rules, why, and what it says."""
+
+    rule: str
+    because: str
+    text: str
+
+
+class Element(Record):
+    """An element of the kernel's maps as it has to be: the chain that an address leads to, empty if none."""
+
+    map_name: str
+    address: IP
+    chain: str
+
+
+class Direction(Record):
+    """A direction of a connection. `left_out`: misses beyond those that are told."""
+
+    direction: str
+    pod: str
+    verdict: str
+    reason: str
+    isolating: tuple[str, ...] = ()
+    rule: Miss | None = None
+    misses: tuple[Miss, ...] = ()
+    left_out: int = 0
+    element: Element | None = None
+
+
+class Explanation(Record):
+    """The verdict on a connection, as far as this node judges it, and its reason in a sentence."""
+
+    source: End
+    destination: End
+    verdict: str
+    reason: str
+    directions: tuple[Direction, ...]
+
+
+class UsedSet(Record):
+    """A set that rules look up: its size, and what is in it."""
+
+    name: str
+    size: int
+    text: str
+
+
+class PolicyView(Record):
+    """A policy that isolates a pod in a direction: its chain, what its rules allow, and the sets that they look up."""
+
+    title: str
+    chain: str
+    error: str
+    rules: tuple[str, ...]
+    sets: tuple[UsedSet, ...]
+
+
+class PodView(Record):
+    """The policies of a pod by direction, and where its addresses lead to in the kernel's maps."""
+
+    pod: Pod
+    here: bool
+    policies: dict[str, tuple[PolicyView, ...]]
+    elements: dict[str, tuple[Element, ...]]
+
+
+def end_of(index: Index, address: IP) -> End:
+    """Returns who has an address."""
+    pod = index.pod_at(address.packed)
+    return End(address, f"{pod.namespace}/{pod.name}", pod.node == index.node) if pod else End(address)
+
+
+def explain(
+    index: Index, source: IP, destination: IP, protocol: str, port: int, *, unknown: str = DENIED
+) -> Explanation:
+    """Returns why a connection is allowed or denied. An empty protocol is every port of every protocol; `unknown` is
+    the verdict on pods that are attached and not known yet.
+    """
+    ends = {EGRESS: end_of(index, source), INGRESS: end_of(index, destination)}
+    verdict = allowed(index, source, destination, protocol, port)
+    judgements = {judgement.direction: judgement for judgement in verdict.judgements}
+    found = []
+    for direction in DIRECTIONS:
+        address, peer = (source, destination) if direction == EGRESS else (destination, source)
+        if index.is_pending(address.packed) and peer != address and peer.packed not in index.node_addresses:
+            found.append(_pending(direction, address, unknown))
+        elif direction in judgements:
+            found.append(_direction(index, judgements[direction], ends[direction]))
+    denied = [one for one in found if one.verdict == DENIED]
+    if not found:
+        return Explanation(ends[EGRESS], ends[INGRESS], ALLOWED, verdict.reason, ())
+    here = [one for one in found if one.verdict != ELSEWHERE]
+    text = "; ".join([one.reason for one in denied or found])
+    conclusion = DENIED if denied else ALLOWED if here else ELSEWHERE
+    return Explanation(ends[EGRESS], ends[INGRESS], conclusion, text, tuple(found))
+
+
+def _pending(direction: str, address: IP, verdict: str) -> Direction:
+    element = Element(map_name(suffix(direction), address.family), address, PENDING[suffix(direction)])
+    reason = f"{direction.lower()} of {address.text}: the pod is attached, and not known to the store of policies yet"
+    return Direction(direction, "", verdict, reason, element=element)
+
+
+def _direction(index: Index, judgement: Judgement, end: End) -> Direction:
+    direction = judgement.direction
+    if not end.here:
+        reason = f"{direction.lower()} of {end.pod}: judged by its own node"
+        return Direction(direction, end.pod, ELSEWHERE, reason)
+    misses = [_miss(index, rule, because) for rule, because in judgement.misses]
+    for title in () if judgement.rule else judgement.isolating:
+        policy = index.policy(title)
+        if policy is not None and not policy.rules(direction):
+            misses.append(Miss(title, ERROR if policy.error else NO_RULES, policy.error))
+    return Direction(
+        direction,
+        end.pod,
+        ALLOWED if judgement.allowed else DENIED,
+        judgement.reason,
+        judgement.isolating,
+        _miss(index, judgement.rule, "") if judgement.rule else None,
+        tuple(misses[:MISSES_SHOWN]),
+        max(0, len(misses) - MISSES_SHOWN),
+        _element(direction, end.address, judgement.isolating),
+    )
+
+
+def _miss(index: Index, name: str, because: str) -> Miss:
+    """Finds the rule of which the evaluator gives the name."""
+    title, direction, position = name.split(" ")
+    policy = index.policy(title)
+    rules = policy.rules(direction.capitalize()) if policy is not None else None
+    return Miss(name, because, rule_text(rules[int(position)], direction.capitalize()) if rules else "")
+
+
+def _element(direction: str, address: IP, titles: tuple[str, ...]) -> Element:
+    chain = class_chain(tuple(sorted(titles)), direction) if titles else ""
+    return Element(map_name(suffix(direction), address.family), address, chain)
+
+
+def show(index: Index, tracker: Tracker, pod: Pod) -> PodView:
+    """Returns the policies that isolate a pod; of one on another node those that its node enforces, without sets."""
+    here = pod.node == index.node
+    policies: dict[str, tuple[PolicyView, ...]] = {}
+    elements: dict[str, tuple[Element, ...]] = {}
+    for direction in DIRECTIONS:
+        isolating = sorted(
+            [
+                policy
+                for policy in index.policies_in(pod.namespace)
+                if policy.rules(direction) is not None and policy.selector.matches(dict(pod.labels))
+            ],
+            key=lambda policy: policy.title,
+        )
+        policies[direction] = tuple([_policy_view(tracker, policy, direction) for policy in isolating])
+        titles = tuple([policy.title for policy in isolating])
+        addresses = [IP.from_packed(one) for one in pod.addresses if here]
+        elements[direction] = tuple([_element(direction, address, titles) for address in addresses])
+    return PodView(pod, here, policies, elements)
+
+
+def _policy_view(tracker: Tracker, policy: NetworkPolicy, direction: str) -> PolicyView:
+    return PolicyView(
+        policy.title,
+        policy_chain(policy.title, direction),
+        policy.error,
+        tuple([rule_text(rule, direction) for rule in (policy.rules(direction) or ())[:MISSES_SHOWN]]),
+        tuple([_used_set(tracker, source) for source in tracker.sets_of(policy.title, direction)]),
+    )
+
+
+def _used_set(tracker: Tracker, source: SetSource) -> UsedSet:
+    if isinstance(source, PodSet):
+        return UsedSet(source.name, len(tracker.table.elements[source.name]), peer_text(source.peer))
+    if isinstance(source, PortSet):
+        text = f"ports {source.port} of {source.protocol}"
+        return UsedSet(source.name, len(tracker.table.elements[source.name]), text)
+    return UsedSet(source.name, len(tracker.table.spans[source.name]), "networks")

@@ -1,0 +1,96 @@
+"""Command line of `podwire`, for people: commands beyond help, version and install.
+
+Nothing is printed here: who calls prints.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
+
+from cni import PODWIRE
+from cni.diag.asking import NoAnswer
+from cni.diag.policy import UNANSWERED, Outcome, policy
+from cni.protocol.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# Help is not in docstrings: the bundle has none.
+COMPLETION_HELP = """Print a script that completes podwire's command line in a shell.
+
+\b
+Examples:
+  source <(podwire completion bash)
+  podwire completion fish >~/.config/fish/completions/podwire.fish
+"""
+SIMPLE = ("help", "install", "version")  # commands that cni.main serves itself
+COMPLETE = "_PODWIRE_COMPLETE"  # the shell asks by this variable
+SHELLS = ("bash", "fish", "zsh")
+USAGE_ERROR = 2
+
+
+class Ended(Record):
+    """The exit status of a command line, and what is to be printed."""
+
+    status: int
+    stdout: str
+    stderr: str = ""
+
+
+class Root(click.Group):
+    """All commands; of those that cni.main serves only the names are known here."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [name for name in SIMPLE if name.startswith(incomplete)]
+        return [*super().shell_complete(ctx, incomplete), *map(CompletionItem, names)]
+
+
+@click.group(
+    PODWIRE,
+    cls=Root,
+    help="Ask podwired, the node agent, about this node.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+def root() -> None: ...
+
+
+@root.command("completion", help=COMPLETION_HELP)
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> Outcome:
+    kind = get_completion_class(shell)
+    assert kind is not None
+    return Outcome(0, ShellComplete.source(kind(root, {}, PODWIRE, COMPLETE)))
+
+
+root.add_command(policy)
+
+
+def run(arguments: Sequence[str], environment: Mapping[str, str], is_terminal: bool) -> Ended:
+    """Runs a command. The text has colours only on a terminal, and not with NO_COLOR."""
+    colours = is_terminal and not environment.get("NO_COLOR")
+    printed = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)  # a shell is answered in bytes
+    try:
+        with redirect_stdout(printed):
+            outcome = root.main([*arguments], PODWIRE, COMPLETE, standalone_mode=False)
+    except SystemExit as ended:  # completion
+        return Ended(int(ended.code or 0), _text(printed))
+    except NoAnswer as error:
+        return Ended(UNANSWERED, "", f"{PODWIRE}: {error}")
+    except click.exceptions.NoArgsIsHelpError as error:
+        return Ended(USAGE_ERROR, "", error.format_message())
+    except click.UsageError as error:
+        hint = f"\nTry '{error.ctx.command_path} --help'." if error.ctx is not None else ""
+        return Ended(USAGE_ERROR, "", f"{PODWIRE}: {error.format_message()}{hint}")
+    if not isinstance(outcome, Outcome):  # help was printed
+        return Ended(int(outcome or 0), _text(printed))
+    return Ended(outcome.status, outcome.text if colours else click.unstyle(outcome.text))
+
+
+def _text(printed: io.TextIOWrapper) -> str:
+    printed.seek(0)
+    return printed.read().rstrip("\n")

@@ -1,0 +1,96 @@
+"""Answers about policies as text for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from click import style
+
+from cni.protocol.control import ALLOWED, DENIED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Object = dict[str, Any]
+
+COLOURS = {ALLOWED: "green", DENIED: "red"}
+NOT_IN_FORCE = "The table of policies is not in the kernel yet: podwired's log and /readyz say why."
+REASONS = {
+    "peer": "the peer is another",
+    "protocol": "the protocol is another",
+    "port": "the port is another",
+    "no rules": "it has no rules for this direction",
+    "some": "it allows some ports alone",
+    "error": "it cannot be understood and allows nothing",
+}
+
+
+def why(answer: Object) -> Iterator[str]:
+    """Yields lines for a connection in each family."""
+    if not answer["in_force"]:
+        yield style(NOT_IN_FORCE, fg="yellow")
+    traffic = f"{answer['protocol']}/{answer['port']}" if answer["protocol"] else "every port and protocol"
+    for connection in answer["connections"]:
+        ends = f"{_end(connection['from'])} -> {_end(connection['to'])}"
+        yield f"{ends} {traffic}: {_verdict(connection['verdict'])}"
+        if not connection["directions"]:
+            yield f"  {connection['reason']}"
+        for direction in connection["directions"]:
+            yield from _direction(direction, every_port=not answer["protocol"])
+
+
+def show(answer: Object) -> Iterator[str]:
+    """Yields lines for a pod."""
+    if not answer["in_force"]:
+        yield style(NOT_IN_FORCE, fg="yellow")
+    yield f"pod {answer['pod']} ({', '.join(answer['addresses'])}), {'this' if answer['here'] else 'another'} node"
+    yield f"labels: {', '.join([f'{key}={value}' for key, value in answer['labels'].items()]) or 'none'}"
+    for direction in answer["directions"]:
+        yield f"{direction['direction']}: {'isolated' if direction['isolated'] else 'not isolated'}"
+        for policy in direction["policies"]:
+            yield from _policy(policy)
+        for kernel in direction["kernel"]:
+            yield f"  {_kernel(kernel)}"
+
+
+def _end(end: Object) -> str:
+    return f"{end['pod']} ({end['address']})" if end["pod"] else str(end["address"])
+
+
+def _verdict(verdict: str) -> str:
+    return style(verdict, fg=COLOURS.get(verdict, "yellow"), bold=True)
+
+
+def _direction(direction: Object, *, every_port: bool) -> Iterator[str]:
+    reason = direction["reason"].partition(": ")[2].removeprefix("allowed ")
+    of = f" of {direction['pod']}" if direction["pod"] else ""
+    yield f"  {direction['direction']}{of}: {_verdict(direction['verdict'])}: {reason}"
+    if direction["rule"]:
+        yield f"    {direction['rule']['rule']} matches: {direction['rule']['allows']}"
+    for miss in direction["misses"]:
+        said = f": {miss['allows']}" if miss["allows"] else ""
+        because = "some" if every_port and miss["because"] == "protocol" else miss["because"]
+        yield f"    {miss['rule']}: {REASONS.get(because, because)}{said}"
+    if direction["left_out"]:
+        yield f"    and {direction['left_out']} more that do not match"
+    if direction["kernel"]:
+        yield f"    {_kernel(direction['kernel'])}"
+
+
+def _kernel(kernel: Object) -> str:
+    if not kernel["agrees"]:
+        return style(f"the kernel does not agree: map {kernel['map']}: {kernel['difference']}", fg="red")
+    where = kernel["chain"] or "no chain (not isolated)"
+    return f"the kernel agrees: map {kernel['map']} leads {kernel['address']} to {where}"
+
+
+def _policy(policy: Object) -> Iterator[str]:
+    yield f"  {policy['policy']} (chain {policy['chain']})"
+    if policy["error"]:
+        yield style(f"    {REASONS['error']}: {policy['error']}", fg="red")
+    elif not policy["rules"]:
+        yield "    allows nothing"
+    for rule in policy["rules"]:
+        yield f"    allows {rule}"
+    for one in policy["sets"]:
+        yield f"    set {one['name']}: {one['size']} ({one['of']})"
