@@ -163,9 +163,20 @@ def _policies(
 
     store = open_policy_store(options)
     families = (4, 6) if has_ipv6() else (4,)
-    table = TableOptions(families, log=False, revoke=False, open=options.policy_unknown_open)
+    revoke = not options.keeps_established and _can_revoke(host)
+    table = TableOptions(families, log=False, revoke=revoke, open=options.policy_unknown_open)
     policies = PolicyController(host, metrics, store, table, status)
     return [policies, Inquiries(host, policies, ALLOWED if table.open else DENIED)], [store]
+
+
+def _can_revoke(host: Host) -> bool:
+    """Returns False, and says so, where the kernel gives connections no labels. Raises NetlinkError, OSError."""
+    from cni.agent.policy.basetable import LABELLING
+
+    if policy_table.is_supported(host.netfilter, LABELLING):
+        return True
+    log.warning("NetworkPolicy: established connections are not cut: the kernel has no CONFIG_NF_CONNTRACK_LABELS")
+    return False
 
 
 def open_policy_store(options: Options) -> PolicyStore:

@@ -61,5 +61,11 @@ class Metrics:
             "podwired_policy_healed_total", "Number of repairs of the table of NetworkPolicy.", registry=registry
         )
 
+        self.policy_revoked_connections = Counter(
+            "podwired_policy_revoked_connections",
+            "Number of connections that were cut since policies no longer allow them.",
+            registry=registry,
+        )
+
     def text(self) -> bytes:
         return generate_latest(self.registry)

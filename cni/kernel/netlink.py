@@ -259,27 +259,44 @@ class Netlink:
                 return answers
         raise Interrupted(f"a dump was interrupted {DUMP_TRIES} times")
 
+    def each(self, kind: int, payload: bytes) -> Iterator[bytes]:
+        """Yields the objects of a kind as they come, which may be many thousands, and may not be consistent. Until the
+        end the socket is for nothing else. Raises NetlinkError, OperationFailed, OSError.
+        """
+        for _, content in self._parts(kind, payload):
+            if content is not None:
+                yield content
+
     def _dump_once(self, kind: int, payload: bytes) -> tuple[list[bytes], bool]:
-        self._sequence += 1
-        self._socket.send(frame(kind, NLM_F_REQUEST | NLM_F_DUMP, self._sequence, payload))
         answers: list[bytes] = []
         consistent = True
         try:
-            for answer, flags, sequence, content in self._messages():
-                if sequence != self._sequence:
-                    continue
+            for flags, content in self._parts(kind, payload):
                 consistent = consistent and not flags & NLM_F_DUMP_INTR
-                if answer in (NLMSG_ERROR, NLMSG_DONE):
-                    refusal = refusal_of(flags, content) if len(content) >= 4 else None
-                    if refusal is not None:
-                        raise refusal
-                    break
-                answers.append(content)
+                if content is not None:
+                    answers.append(content)
         except OSError as error:
             if error.errno != ENOBUFS:  # a part was lost
                 raise
             consistent = False
         return answers, consistent
+
+    def _parts(self, kind: int, payload: bytes) -> Iterator[tuple[int, bytes | None]]:
+        """Asks for a dump; yields flags and content of its messages; None: it is the last."""
+        self._sequence += 1
+        number = self._sequence
+        self._socket.send(frame(kind, NLM_F_REQUEST | NLM_F_DUMP, number, payload))
+        for answer, flags, sequence, content in self._messages():
+            if sequence != number:
+                continue
+            if answer not in (NLMSG_ERROR, NLMSG_DONE):
+                yield flags, content
+                continue
+            refusal = refusal_of(flags, content) if len(content) >= 4 else None
+            if refusal is not None:
+                raise refusal
+            yield flags, None
+            return
 
     def _enlarge(self, force: int, within_limit: int, size: int) -> None:
         """Enlarges a buffer. In a user namespace net.core.wmem_max and rmem_max limit it (net/core/sock.c)."""

@@ -29,6 +29,7 @@ ADDITIONAL = {
     "policy-files",
     "policy-unknown",
     "control-socket",
+    "policy-established",
     "cleanup",
     "help",
 }
@@ -91,6 +92,7 @@ def test_what_nothing_is_said_of_is_as_in_flanneld() -> None:
         "policy_files": "",
         "policy_unknown_open": False,
         "control_socket": "",
+        "keeps_established": False,
         "healthz_ip": parse_ip("0.0.0.0"),
         "healthz_port": 0,
         "debug": False,
@@ -198,6 +200,7 @@ def test_every_flag_reaches_its_option() -> None:
         "policy_files": "",
         "policy_unknown_open": False,
         "control_socket": "",
+        "keeps_established": False,
         "healthz_ip": parse_ip("::1"),
         "healthz_port": 65535,
         "debug": True,
@@ -403,6 +406,14 @@ def test_a_variable_is_spelled_as_flannelds() -> None:
     options = parse(**values)
     assert options.etcd is not None
     assert (options.etcd.renew_margin, options.debug) == (7, True)
+
+
+def test_connections_that_are_no_longer_allowed_are_cut_or_kept() -> None:
+    assert parse("--nodes-file=/n", "--policy-established=keep").keeps_established
+    assert not parse("--nodes-file=/n", "--policy-established=cut").keeps_established
+    assert errors("--policy-established=off", "--nodes-file=/n") == [
+        "--policy-established: 'off' is neither cut nor keep"
+    ]
 
 
 def test_policies_come_from_kubernetes_or_from_files() -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from cni.agent.controllers.policy import HOLD_SECONDS, LONGEST_SECONDS, QUIET_SECONDS, PolicyController
-from cni.agent.dataplane import bridge_filter
+from cni.agent.controllers.revocation import GATHER_SECONDS
+from cni.agent.dataplane import bridge_filter, connections
 from cni.agent.metrics import Metrics
 from cni.agent.model.events import Recovered
 from cni.agent.policy.basetable import TableOptions
@@ -27,10 +28,11 @@ from cni.agent.policy.events import (
     PolicyStoreFailed,
     PolicyStoreRecovered,
 )
-from cni.kernel import nft, nft_ruleset
+from cni.kernel import conntrack, nft, nft_ruleset
 from cni.kernel.netlink import NetlinkError
 from cni.plan.policy import TABLE
 from cni.protocol.errors import OperationFailed
+from tests.unit.connection_kernel import ConnectionKernel
 from tests.unit.policy_kernel import PolicyKernel
 from tests.unit.policy_objects import namespace_of, pod_of, policy_of
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from cni.agent.policy.events import PolicyEvent
     from cni.agent.policy.objects import NetworkPolicy, Pod
     from cni.effects.host import Host
+    from cni.kernel.rtnl import Message
     from cni.protocol.address import IP
 
 CLOSED = policy_of("shop/closed", "{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress]}")
@@ -55,7 +58,9 @@ class Scene:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.kernel, self.metrics = PolicyKernel(), Metrics()
-        self.netfilter, self.rtnl = self.kernel, None
+        self.connections = ConnectionKernel()
+        self.netfilter, self.rtnl = self.kernel, self.connections
+        self.revoke = False
         self.now = 1000.0
         self.wanted: list[bool] = []
         self.said: list[str] = []
@@ -63,14 +68,22 @@ class Scene:
         self.pods: list[IP] = []
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         monkeypatch.setattr(bridge_filter, "ensure", self._ensure)
+        monkeypatch.setattr(connections, "Netlink", self.connections.open)
+        monkeypatch.setattr(self.kernel, "ask_each", self._ask_each)
         self.controller = self.restarted()
 
     def restarted(self) -> PolicyController:
-        options = TableOptions(log=False, revoke=False)
+        options = TableOptions(log=False, revoke=self.revoke)
         here = cast("Host", cast("Any", self))
         self.controller = PolicyController(here, self.metrics, cast("Any", self), options, self.said.append)
         self.controller.request_full_sync()
         return self.controller
+
+    def _ask_each(self, messages: Iterable[Message]) -> list[bytes | NetlinkError]:
+        """Answers for the kernel's table, and for its connections."""
+        asked = [*messages]
+        of_connections = asked[0][0] >> 8 == conntrack.NFNL_SUBSYS_CTNETLINK
+        return self.connections.ask_each(asked) if of_connections else PolicyKernel.ask_each(self.kernel, asked)
 
     def watch_remote_pods(self, *, wanted: bool) -> None:
         self.wanted.append(wanted)
@@ -337,3 +350,82 @@ def test_an_error_of_the_store_is_told_until_policies_are_in_force(scene: Scene)
     assert scene.said[3:] == [""]
     scene.tell(PolicyStoreFailed("list pods: 500 Internal Server Error"))
     assert scene.said[4:] == []
+
+
+def revoking(scene: Scene, *policies: NetworkPolicy) -> tuple[bytes, bytes]:
+    """Begins with connections from web on another node, and from somebody outside, to db; returns them."""
+    scene.revoke = True
+    scene.restarted()
+    keys = scene.connections.add("10.1.9.1", "10.1.0.1"), scene.connections.add("203.0.113.7", "10.1.0.1")
+    scene.begin(*policies)
+    return keys
+
+
+def test_connections_are_judged_once_a_change_is_in_force(scene: Scene) -> None:
+    web, outside = revoking(scene)
+    assert scene.connections.revoked == set()
+    scene.kernel.refusals += [NetlinkError(ENOSPC, "", 1)] * 3
+    scene.tell(ObjectsChanged(POLICIES, {("shop", "closed"): CLOSED}))
+    scene.after(QUIET_SECONDS * 1.1)
+    assert scene.said[-1] != ""
+    scene.now += GATHER_SECONDS / 2
+    scene.sync()
+    assert scene.connections.revoked == set()
+    scene.after(0.5)
+    assert scene.said[-1] == ""
+    scene.after(GATHER_SECONDS)
+    assert scene.connections.revoked == {web, outside}
+    scene.tell(ObjectsChanged(POLICIES, {("shop", "closed"): None}))
+    scene.after(QUIET_SECONDS * 1.1)
+    scene.after(GATHER_SECONDS)
+    assert scene.connections.revoked == set()
+    assert scene.controller.due_at == math.inf
+
+
+def test_connections_wait_for_the_pods_that_a_policy_asks_for(scene: Scene) -> None:
+    """The table is closed for new ones after a while; those that are allowed all the time are not cut."""
+    web, outside = revoking(scene)
+    scene.tell(ObjectsChanged(POLICIES, {("shop", "web"): FROM_WEB}))
+    scene.after(1)
+    scene.after(2 * HOLD_SECONDS)
+    assert scene.keys("ingress4") == {DB_KEY}
+    assert scene.controller.due_at == math.inf
+    assert scene.connections.revoked == set()
+    scene.tell(put(REMOTE_PODS, FAR), ObjectsListed(REMOTE_PODS))
+    scene.after(1)
+    scene.after(GATHER_SECONDS)
+    assert scene.connections.revoked == {outside}
+    assert scene.connections.has(web)
+
+
+def test_what_others_let_in_by_changing_the_table_is_cut(scene: Scene) -> None:
+    web, outside = revoking(scene, CLOSED)
+    late = scene.connections.add("203.0.113.7", "10.1.0.1", client=1)
+    scene.controller.request_rules_sync()
+    scene.sync()
+    assert scene.connections.revoked == {web, outside}
+    scene.kernel.flush()
+    scene.controller.request_rules_sync()
+    scene.sync()
+    scene.after(1)
+    assert scene.connections.revoked == {web, outside, late}
+
+
+def test_a_change_that_waits_to_be_in_force_holds_up_the_judgement(scene: Scene) -> None:
+    revoking(scene, CLOSED)
+    scene.connections.add("203.0.113.7", "10.1.0.1", client=1)
+    scene.tell(put(LOCAL_PODS, pod_of("shop/db2", "10.1.0.2", labels={"app": "db"})))
+    assert scene.controller.due_at == scene.now + QUIET_SECONDS
+    scene.after(QUIET_SECONDS * 1.1)
+    assert scene.controller.due_at == scene.now + GATHER_SECONDS
+    scene.tell(put(LOCAL_PODS, pod_of("shop/db3", "10.1.0.3", labels={"app": "db"})))
+    assert scene.controller.due_at == scene.now + QUIET_SECONDS
+
+
+def test_connections_are_kept_where_that_is_wanted(scene: Scene) -> None:
+    scene.connections.add("203.0.113.7", "10.1.0.1")
+    scene.begin(CLOSED)
+    scene.after(10)
+    assert scene.connections.revoked == set()
+    assert scene.connections.dumps == 0
+    assert scene.controller.due_at == math.inf

@@ -9,7 +9,7 @@ import pytest
 
 from cni.agent.dataplane import policy_table
 from cni.agent.dataplane.policy_table import PolicyTable, steps_of
-from cni.agent.policy.basetable import TableOptions
+from cni.agent.policy.basetable import LABELLING, TableOptions
 from cni.agent.policy.desired import AddElements, AddVerdicts, DeleteChain, SetRules
 from cni.agent.policy.index import Index
 from cni.agent.policy.tracker import Tracker
@@ -276,6 +276,18 @@ def test_a_kernel_that_refuses_questions_is_not_taken_for_one_without_the_table(
     scene.kernel.set_error = NetlinkError(EPERM, "")
     with pytest.raises(NetlinkError):
         scene.audit()
+
+
+def test_a_kernel_that_gives_connections_no_labels_is_found_out(scene: Scene) -> None:
+    trial = Table("inet", policy_table.TRIAL, (), (Chain("trial", (LABELLING,)),))
+    steps = nft_ruleset.create(trial)
+    (rule,) = [number for number, step in enumerate(steps, 1) if step.rule]
+    expected = {0: True, len(steps): False, len(steps) + 1: True}  # none of nf_tables is another error
+    assert rule == len(steps)
+    for position, supported in expected.items():
+        scene.kernel.refusals.append(NetlinkError(ENOENT, "", position))
+        assert policy_table.is_supported(scene.socket, LABELLING) is supported
+    assert len(scene.kernel.transactions) == 1
 
 
 def test_the_table_is_removed(scene: Scene) -> None:

@@ -136,6 +136,17 @@ def test_a_dump_gathers_all_parts(kernel: Kernel) -> None:
     assert kernel.heard() == [(18, 0x301, 1)]
 
 
+def test_a_long_dump_is_read_as_it_comes(kernel: Kernel) -> None:
+    kernel.says(part(1, b"a"), part(1, b"b"))
+    found = kernel.netlink.each(18, b"")
+    assert [next(found), next(found)] == [b"a", b"b"]
+    kernel.says(part(1, b"c", NLM_F_DUMP_INTR), done(1))
+    assert [*found] == [b"c"]
+    kernel.says(error(2, errno.EINVAL))
+    with pytest.raises(NetlinkError):
+        next(kernel.netlink.each(18, b""))
+
+
 @pytest.mark.parametrize("flagged", ["part", "end"])
 def test_an_interrupted_dump_is_tried_again(kernel: Kernel, flagged: str) -> None:
     if flagged == "part":

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cni.agent.controllers.drift import Drift
 from cni.effects.forward_audit import understand
-from cni.kernel import conntrack, nft, nft_rules, rtnl, rtnl_overlay, rtnl_parse, tc
+from cni.kernel import connections, conntrack, nft, nft_rules, rtnl, rtnl_overlay, rtnl_parse, tc
 from cni.kernel.netlink import (
     NLA_F_NESTED,
     Interrupted,
@@ -63,6 +63,7 @@ FLOW = nft.NFGENMSG.pack(2, 0, 0) + nest(
     nest(conntrack.CTA_TUPLE_PROTO, u8(1, 17), attribute(3, b"\0\x35"), flag=NLA_F_NESTED),
     flag=NLA_F_NESTED,
 )
+CONNECTION = FLOW + FLOW[4:].replace(struct.pack("=H", conntrack.CTA_TUPLE_ORIG | NLA_F_NESTED), b"\2\x80", 1)
 RULE = nft_rules.append_rule(CHAIN, nft_rules.from_subnet(CHAIN, NET4), "a comment")[2]
 ELEMENT = nft.add_element(
     nft.SetRef(nft.NFPROTO_INET, "podwire", "masquerade4"), nft.Element(IP4.packed, "chain", "podwire a b c")
@@ -120,6 +121,8 @@ DECODERS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
     "rule": (RULE, parse_rule),
     "elements": (ELEMENT, nft.parse_elements),
     "flow": (FLOW, lambda data: conntrack.parse_flow(data, 4)),
+    "connection": (CONNECTION, lambda data: connections.parse_connection(data).has_label(77)),
+    "ends of a connection": (CONNECTION, connections.ends_of),
     "event of a link": (LINK, drift(rtnl.RTM_NEWLINK)),
     "event of an address": (rtnl.new_address(7, NET6, 2)[2], drift(rtnl.RTM_NEWADDR)),
     "event of a neighbour": (rtnl_overlay.set_neighbour(7, IP4, MAC)[2], drift(rtnl_overlay.RTM_NEWNEIGH)),
@@ -168,6 +171,7 @@ CALLS: dict[str, Callable[[Netlink], object]] = {
     "ask": lambda netlink: netlink.ask(18, 0, b""),
     "ask_each": lambda netlink: netlink.ask_each([(18, 0, b"")] * 3),
     "dump": lambda netlink: netlink.dump(18, b""),
+    "each": lambda netlink: list(netlink.each(18, b"")),
     "batch": lambda netlink: netlink.batch([(16, 4, b"")] * 2),
 }
 

@@ -74,6 +74,7 @@ FLAGS = {
         Flag("policy-files", "folder with Namespaces, Pods and NetworkPolicies in YAML or JSON; followed", "DIR"),
         Flag("policy-unknown", "new pods until podwired knows them: closed, or open", "closed|open", "closed"),
         Flag("control-socket", "socket for `podwire policy` (default /run/podwire/podwired.sock)", "FILE"),
+        Flag("policy-established", "connections that policies no longer allow: cut, or keep", "cut|keep", "cut"),
         Flag("healthz-ip", "health server address (/healthz, /readyz, /metrics)", "IP", "0.0.0.0"),  # noqa: S104  # flannel's
         Flag("healthz-port", "health server port; 0 disables it", "PORT", "0"),
         Flag("cleanup", "remove what podwired made on this node, and end", "", "false"),

@@ -24,6 +24,8 @@ PROGRAM = "podwired"
 INTEGERS = (-(1 << 31), (1 << 31) - 1)
 OPEN = "open"
 UNKNOWN = ("closed", OPEN)  # what pods are that podwired does not know yet
+KEEP = "keep"
+ESTABLISHED = ("cut", KEEP)  # what becomes of connections that policies no longer allow
 DAY = 24 * 60  # minutes: what a lease lasts
 PAIRS = (("etcd-certfile", "etcd-keyfile"), ("etcd-username", "etcd-password"))
 STORES = "--etcd-endpoints, --nodes-file or --kube-subnet-mgr chooses one"
@@ -58,6 +60,7 @@ class Options(Record):
     policy_files: str
     policy_unknown_open: bool
     control_socket: str
+    keeps_established: bool
     healthz_ip: IP
     healthz_port: int
     debug: bool
@@ -90,6 +93,7 @@ def parse_options(arguments: list[str], environment: Mapping[str, str]) -> Optio
         policy_files=_policy_files(given, in_kube=in_kube),
         policy_unknown_open=_choice(given, "policy-unknown", UNKNOWN) == OPEN,
         control_socket=given.text("control-socket"),
+        keeps_established=_choice(given, "policy-established", ESTABLISHED) == KEEP,
         healthz_ip=given.ip("healthz-ip") or IP(4, 0),
         healthz_port=given.number("healthz-port", 0, PORT_LIMIT),
         debug=given.number("v", *INTEGERS) > 0,

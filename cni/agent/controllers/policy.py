@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cni.agent.controllers.base import NEVER
 from cni.agent.controllers.drift import table_of
+from cni.agent.controllers.revocation import Revocation
 from cni.agent.dataplane import bridge_filter
 from cni.agent.dataplane.policy_table import TITLE, PolicyTable
 from cni.agent.logs import error_text, log
@@ -59,6 +60,7 @@ class PolicyController:
         self._index = Index(THIS_NODE)
         self._tracker = Tracker(self._index, options)
         self._table = PolicyTable(host.netfilter, options)
+        self._revocation = Revocation(host, metrics, self._index) if options.revoke else None
         self._listed: set[str] = set()
         self._local: dict[Key, tuple[bytes, ...]] = {}  # addresses
         self._began = self._latest = NEVER  # when the first event came that is not in force, and the last one
@@ -74,11 +76,25 @@ class PolicyController:
     @property
     def due_at(self) -> float:
         """The moment (time.monotonic) from which on `sync` has something to do."""
+        return min(self._table_due_at, self._revocation_due_at)
+
+    @property
+    def _table_due_at(self) -> float:
         if not self._listed >= NEEDED:
             return NEVER
         if self._audit_due:
             return self._hold_end
         return min(self._latest + QUIET_SECONDS, self._began + LONGEST_SECONDS)
+
+    @property
+    def _revocation_due_at(self) -> float:
+        """NEVER while the table is not what the index wants, or a rule asks for pods that are not listed yet: what they
+        are allowed would be cut.
+        """
+        settled = self._in_force and not self._audit_due and self._latest == NEVER and self._listed >= NEEDED
+        if self._revocation is None or not settled or (self._needs_remote and REMOTE_PODS not in self._listed):
+            return NEVER
+        return self._revocation.due_at
 
     # What is known, for who asks about policies
 
@@ -171,10 +187,17 @@ class PolicyController:
 
     def sync(self) -> bool:
         """Does what is due. Returns True: what fails is tried again here, and disturbs no other controller."""
+        if self._table_due_at <= time.monotonic():
+            self._sync_table()
+        if self._revocation is not None and self._revocation_due_at <= time.monotonic():
+            self._revocation.go_on()
+        return True
+
+    def _sync_table(self) -> None:
         changes = self._tracker.update()
         if self._must_wait():
             self._in_doubt = self._audit_due = True  # the changes are found by comparison
-            return True
+            return
         before = {self._error, self._bridge_error, ""}
         try:
             self._commit(changes)
@@ -189,7 +212,6 @@ class PolicyController:
         for text in sorted({self._error, self._bridge_error} - before):
             log.error("%s", text)
         self._tell()
-        return True
 
     @property
     def _needs_remote(self) -> bool:
@@ -216,6 +238,8 @@ class PolicyController:
                 self._audit_due = True
         if self._audit_due:
             self._audit()
+        if self._revocation is not None:
+            self._revocation.touch(self._tracker.take_touched())
         if changes and began < NEVER:
             self._metrics.policy_programming_seconds.observe(time.monotonic() - began)
         self._metrics.policies.set(self._index.policy_count)
@@ -225,6 +249,8 @@ class PolicyController:
 
     def _audit(self) -> None:
         done = self._table.audit(self._tracker.table)
+        if done and self._revocation is not None:
+            self._revocation.touch_all()  # what others changed may have let connections in
         if done and not self._in_doubt:
             log.info("healed: table %s: %s", TITLE, done)
             self._metrics.policy_healed.inc()

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 FAMILY = nft.NFPROTO_INET
 TITLE = f"inet {TABLE}"
+TRIAL = f"{TABLE}-trial"  # is never there
 
 Item = TypeVar("Item")
 
@@ -104,6 +105,19 @@ def is_present(host: Host) -> bool:
             raise
         return False
     return True
+
+
+def is_supported(netfilter: Netlink, rule: Rule) -> bool:
+    """Returns False if the kernel refuses a rule. Nothing is changed: the transaction ends with what cannot be done.
+
+    Raises OSError.
+    """
+    table = Table("inet", TRIAL, (), (Chain("trial", (rule,)),))
+    steps = nft_ruleset.create(table)
+    impossible = nft_rules.delete_chain(nft.Chain(FAMILY, TRIAL, "none"))
+    refusal = netfilter.batch(nft.transaction([*[step.message for step in steps], impossible]))
+    refused = refusal.position - 1 if refusal is not None else len(steps)  # the first message begins the batch
+    return not 0 <= refused < len(steps) or steps[refused].rule is None
 
 
 def remove(netfilter: Netlink) -> None:

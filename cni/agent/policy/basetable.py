@@ -40,6 +40,7 @@ LOG_GROUP = 77
 LOGS_A_SECOND = 10
 NEIGHBOUR_DISCOVERY = Range(133, 137)  # RFC 4861
 LINK_LOCAL = parse_net("fe80::/10")
+LABELLING = Rule((SetLabel(REVOKED),))  # the kernel gives connections labels while there is such a rule
 
 
 class TableOptions(Record):
@@ -78,8 +79,8 @@ def base_table(options: TableOptions) -> Table:
         Chain("forward", _forward(options), Hook("filter", "forward", FILTER)),
         Chain("input", _first(options) + _lookups(options, OUT, "saddr"), Hook("filter", "input", FILTER)),
     ]
-    if options.revoke:  # never entered: the kernel gives connections labels while a rule sets one
-        chains.append(Chain("labels", (_rule(SetLabel(REVOKED)),)))
+    if options.revoke:
+        chains.append(Chain("labels", (LABELLING,)))  # never entered
     return Table("inet", TABLE, tuple(sets), tuple(chains))
 
 
@@ -97,7 +98,7 @@ def byways(options: TableOptions) -> tuple[Rule, ...]:
     return (*link_local, *groups)
 
 
-def _rule(*statements: Match | Lookup | VerdictMap | Verdict | Counter | Limit | Log | Reject | SetLabel) -> Rule:
+def _rule(*statements: Match | Lookup | VerdictMap | Verdict | Counter | Limit | Log | Reject) -> Rule:
     return Rule(statements)
 
 

@@ -144,6 +144,15 @@ class Index:
         """True if a pod was attached with the address here, of which the API has not told."""
         return self.local_group(address) is UNKNOWN
 
+    def local_addresses(self) -> Iterator[bytes]:
+        """Yields the addresses of this node's pods."""
+        return (address for address, entry in self._holders.items() if entry.is_local)
+
+    def subjects(self, title: str) -> Iterator[bytes]:
+        """Yields the addresses of this node's pods that a policy selects; none if there is no such policy."""
+        policy = self.policy(title)
+        return self._subjects(self._groups.query(policy.subject)) if policy is not None else iter(())
+
     def use_set(self, peer: PodPeer) -> list[bytes]:
         """Returns the addresses of the pods that are selected; from now on `take` tells what changes."""
         query = self._groups.query(peer)
@@ -261,11 +270,13 @@ class Index:
         self._groups.release(query)
 
     def _note_subjects(self, query: Query) -> None:
+        self._changes.addresses.update(self._subjects(query))
+
+    def _subjects(self, query: Query) -> Iterator[bytes]:
         for group in query.groups:
             pods = self._pods[group.namespace]
-            self._changes.addresses.update(
-                [address for name in group.pods if pods[name].is_local for address in pods[name].addresses]
-            )
+            for entry in [pods[name] for name in group.pods]:
+                yield from entry.addresses if entry.is_local else ()
 
     def _share(self, ports: tuple[NamedPort, ...]) -> tuple[NamedPort, ...]:
         """Returns the same object for equal ports: pods of one image have the same."""

@@ -50,6 +50,15 @@ class Suspects(Record):
     sets: list[SetSource]
 
 
+class Touched(Record):
+    """Addresses whose connections policies may judge otherwise: those which they may deny now, and those for which they
+    can only allow more.
+    """
+
+    narrowed: set[bytes]
+    widened: set[bytes]
+
+
 class Tracker:
     """The desired `table` of a node. `update` brings it up to date with the index."""
 
@@ -65,6 +74,7 @@ class Tracker:
         self._delta = Delta()
         self._suspects = Suspects([], [], [])
         self._met: set[bytes] = set()  # addresses
+        self._touched = Touched(set(), set())
 
     def meet(self, name: str, address: bytes, chain: str | None) -> None:
         """Takes in to which chain somebody else has led an address in a map; None: to none any more. `update` changes
@@ -80,12 +90,18 @@ class Tracker:
             verdicts[address] = chain
         self._met.add(address)
 
+    def take_touched(self) -> Touched:
+        """Returns what all updates since the call before have touched."""
+        touched, self._touched = self._touched, Touched(set(), set())
+        return touched
+
     def update(self) -> list[Change]:
         """Returns the changes that the events since the call before lead to."""
         self._delta = Delta()
         changes = self._index.take()
         changes.addresses.update(self._met)
         self._met.clear()
+        self._touch(changes)
         self._update_elements(changes)
         classes: dict[Group | None, Classes] = {None: (None, None)}
         for address in [one for one in changes.addresses if _family(one) in self._options.families]:
@@ -107,6 +123,16 @@ class Tracker:
     def sets_of(self, title: str, direction: str) -> tuple[SetSource, ...]:
         """Returns the sets that the chain of a policy looks up; none if no pod of this node is in need of it."""
         return self._sets.get((title, direction), ())
+
+    def _touch(self, changes: Changes) -> None:
+        narrowed, widened = self._touched
+        narrowed.update(changes.addresses, *map(self._index.subjects, changes.policies))
+        for members in changes.members.values():
+            for address, joins in members.items():
+                (widened if joins else narrowed).add(address)
+        for ends in changes.named.values():
+            for (address, _), joins in ends.items():
+                (widened if joins else narrowed).add(address)
 
     # Elements of sets in use
 
