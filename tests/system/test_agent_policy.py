@@ -10,6 +10,7 @@ import yaml
 
 from tests.system.nodes import MASQUERADE, POD_PORT
 from tests.system.programs import Program
+from tests.talk import Talk, echo
 from tests.traffic import NOBODY, PROTOCOLS, Target, ask_each, listen
 
 if TYPE_CHECKING:
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 
 FOLDER = "/run/policies"
 FLAGS = (MASQUERADE, "--network-policy", f"--policy-files={FOLDER}", "--v=1")
-PORT, OTHER_PORT = 8080, 8081
+PORT, OTHER_PORT, ECHO_PORT = 8080, 8081, 8082
 TABLE = ("nft", "list", "table", "inet", "podwire-policy")
 SETTING = "net.bridge.bridge-nf-call-iptables"
-DENIED_SECONDS = 0.5
+DENIED_SECONDS, PATIENT_SECONDS = 0.5, 20.0
 CLOSED = """
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -40,6 +41,8 @@ spec:
     - from: [{{podSelector: {{matchLabels: {{app: web}}}}}}]
       ports: [{{port: {PORT}}}, {{port: {PORT}, protocol: UDP}}]
 """
+ECHO_ONLY = WEB_ONLY.replace(str(PORT), str(ECHO_PORT))
+CUT = "podwired_policy_revoked_connections_total "
 NO_WAY_OUT = """
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -69,8 +72,8 @@ class Shop:
     def node(self) -> Node:
         return self.nodes[0]
 
-    def start(self, node: Node) -> None:
-        node.start_agent(self.podwired, *FLAGS, f"--node-name={node.name}")
+    def start(self, node: Node, *flags: str) -> None:
+        node.start_agent(self.podwired, *FLAGS, f"--node-name={node.name}", *flags)
 
     def attach(self, node: Node, name: str) -> None:
         guest = node.attach(name)
@@ -190,6 +193,50 @@ def test_a_killed_agent_leaves_policies_in_force_and_a_new_one_changes_nothing(s
         line for line in before.splitlines() if "counter" not in line
     ]
     assert shop.reached("other") == {"web", "far"}
+
+
+def talks(shop: Shop, *names: str) -> list[Talk]:
+    """Begins connections to db, with TCP and UDP over IPv4 and IPv6, in which answers come."""
+    targets = [Target(one, host, ECHO_PORT) for one in PROTOCOLS for host in shop.pods["db"].addresses.values()]
+    begun = [Talk(shop.pods[name].pod, targets) for name in names]
+    assert [one.ask(PATIENT_SECONDS) for one in begun] == ["++++"] * len(names)
+    return begun
+
+
+def cut(shop: Shop) -> int:
+    """Returns how many connections the node of db has cut; those that have ended are remembered for a while."""
+    (line,) = [one for one in shop.node.probe("metrics")[1].splitlines() if one.startswith(CUT)]
+    return int(float(line.removeprefix(CUT)))
+
+
+def test_what_is_no_longer_allowed_is_cut_and_nothing_else_past_the_death_of_the_agent(shop: Shop) -> None:
+    echo(shop.pods["db"].pod, ECHO_PORT)
+    web, other, far = talks(shop, "web", "other", "far")
+    shop.apply(ECHO_ONLY)
+    shop.cluster.until(lambda: cut(shop) >= 8, "the connections of other and far are cut")
+    assert [other.ask(DENIED_SECONDS), far.ask(DENIED_SECONDS)] == ["----", "----"]
+    assert web.ask(PATIENT_SECONDS) == "++++"
+
+    assert shop.node.stop_agent("KILL") == -9
+    assert [web.ask(PATIENT_SECONDS), other.ask(DENIED_SECONDS)] == ["++++", "----"]
+    shop.write(web="x", other="web")
+    shop.start(shop.node)
+    shop.cluster.until(lambda: cut(shop) >= 4, "the connections of web are cut")
+    assert [web.ask(DENIED_SECONDS), other.ask(PATIENT_SECONDS)] == ["----", "++++"]
+
+    shop.apply()
+    assert [one.ask(PATIENT_SECONDS) for one in (web, other, far)] == ["++++"] * 3
+
+
+def test_connections_are_kept_where_that_is_wanted(shop: Shop) -> None:
+    echo(shop.pods["db"].pod, ECHO_PORT)
+    shop.node.stop_agent()
+    shop.start(shop.node, "--policy-established=keep")
+    (web,) = talks(shop, "web")
+    shop.apply(CLOSED)
+    shop.until("web", {"other", "far"})
+    assert web.ask(PATIENT_SECONDS) == "++++"
+    assert "ct label" not in table(shop.node)
 
 
 @pytest.mark.parametrize("command", ["flush ruleset", "delete table inet podwire-policy"])
