@@ -249,40 +249,22 @@ class Netlink:
         return [answers[sequence] for sequence in sorted(answers)]
 
     def dump(self, kind: int, payload: bytes) -> list[bytes]:
-        """Returns all objects of a kind. Retried if the kernel reports that they changed meanwhile.
-
-        Raises NetlinkError, Interrupted, OSError.
-        """
+        """Returns all objects of a kind; asks again if they change. Raises NetlinkError, Interrupted, OSError."""
         for _ in range(DUMP_TRIES):
-            answers, consistent = self._dump_once(kind, payload)
-            if consistent:
-                return answers
+            try:
+                parts = [*self.parts(kind, payload)]
+            except OSError as error:
+                if error.errno != ENOBUFS:  # a part was lost
+                    raise
+                continue
+            if not any(flags & NLM_F_DUMP_INTR for flags, _ in parts):
+                return [content for _, content in parts[:-1]]
         raise Interrupted(f"a dump was interrupted {DUMP_TRIES} times")
 
-    def each(self, kind: int, payload: bytes) -> Iterator[bytes]:
-        """Yields the objects of a kind as they come, which may be many thousands, and may not be consistent. Until the
-        end the socket is for nothing else. Raises NetlinkError, OperationFailed, OSError.
+    def parts(self, kind: int, payload: bytes) -> Iterator[tuple[int, bytes]]:
+        """Yields (flags, content) of each object of a kind as it comes, then of the end, without content. Until then
+        the socket is for nothing else. Raises NetlinkError, OperationFailed, OSError.
         """
-        for _, content in self._parts(kind, payload):
-            if content is not None:
-                yield content
-
-    def _dump_once(self, kind: int, payload: bytes) -> tuple[list[bytes], bool]:
-        answers: list[bytes] = []
-        consistent = True
-        try:
-            for flags, content in self._parts(kind, payload):
-                consistent = consistent and not flags & NLM_F_DUMP_INTR
-                if content is not None:
-                    answers.append(content)
-        except OSError as error:
-            if error.errno != ENOBUFS:  # a part was lost
-                raise
-            consistent = False
-        return answers, consistent
-
-    def _parts(self, kind: int, payload: bytes) -> Iterator[tuple[int, bytes | None]]:
-        """Asks for a dump; yields flags and content of its messages; None: it is the last."""
         self._sequence += 1
         number = self._sequence
         self._socket.send(frame(kind, NLM_F_REQUEST | NLM_F_DUMP, number, payload))
@@ -295,7 +277,7 @@ class Netlink:
             refusal = refusal_of(flags, content) if len(content) >= 4 else None
             if refusal is not None:
                 raise refusal
-            yield flags, None
+            yield flags, b""
             return
 
     def _enlarge(self, force: int, within_limit: int, size: int) -> None:

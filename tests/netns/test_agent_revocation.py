@@ -224,7 +224,7 @@ def labels() -> list[int]:
     netfilter = Netlink(NETLINK_NETFILTER)
     found = []
     try:
-        for answer in netfilter.each(*connections.all_connections()):
+        for answer in netfilter.dump(*connections.all_connections()):
             one = connections.parse_connection(answer)
             assert connections.ends_of(answer) == one.judged[:2]
             found += [int.from_bytes(one.labels, "little")] if one.port == 80 else []

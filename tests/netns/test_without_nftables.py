@@ -15,7 +15,7 @@ from tests.netns.state import difference, links, whole
 from tests.netns.test_portmap import mapped, mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.machine import Machine
     from tests.netns.runtime import Answer, Attachment, Json, Node
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def without_nf_tables() -> None:
     """Nfnetlink answers EINVAL for a subsystem that it does not have, to each message and to a batch as a whole."""
     base = netlink.Netlink
-    answer, dump, batch, ask_each = base._answer, base._dump_once, base.batch, base.ask_each
+    answer, dump, batch, ask_each = base._answer, base.parts, base.batch, base.ask_each
 
     def is_foreign(kind: int) -> bool:
         return kind >> 8 == NFNL_SUBSYS_NFTABLES
@@ -34,7 +34,7 @@ def without_nf_tables() -> None:
             raise netlink.NetlinkError(EINVAL, "")
         return answer(self, kind, flags, payload)
 
-    def all_of(self: netlink.Netlink, kind: int, payload: bytes) -> tuple[list[bytes], bool]:
+    def all_of(self: netlink.Netlink, kind: int, payload: bytes) -> Iterator[tuple[int, bytes]]:
         if is_foreign(kind):
             raise netlink.NetlinkError(EINVAL, "")
         return dump(self, kind, payload)
@@ -51,7 +51,7 @@ def without_nf_tables() -> None:
             return [netlink.NetlinkError(EINVAL, "") for _ in kept]
         return ask_each(self, kept)
 
-    vars(netlink)["Netlink"]._answer, vars(netlink)["Netlink"]._dump_once = one, all_of
+    vars(netlink)["Netlink"]._answer, vars(netlink)["Netlink"].parts = one, all_of
     vars(netlink)["Netlink"].batch, vars(netlink)["Netlink"].ask_each = together, each
 
 

@@ -96,14 +96,15 @@ class ConnectionKernel:
     def all_addresses(self) -> list[Info]:
         return [Info(text) for text in self.addresses]
 
-    def each(self, _: int, payload: bytes) -> Iterator[bytes]:
+    def parts(self, _: int, payload: bytes) -> Iterator[tuple[int, bytes]]:
         self.dumps += 1
         if self.refusal is not None:
             raise self.refusal
         attrs = attributes(payload, NFGENMSG.size)
         for key in [*self._entries]:
             if key in self._entries and (not self.filters or CTA_FILTER not in attrs or self._matches(key, attrs)):
-                yield self._answer(key)
+                yield 0, self._answer(key)
+        yield 0, b""
 
     def _matches(self, key: bytes, wanted: dict[int, bytes]) -> bool:
         found = attributes(self._entries[key], NFGENMSG.size)

@@ -171,7 +171,7 @@ CALLS: dict[str, Callable[[Netlink], object]] = {
     "ask": lambda netlink: netlink.ask(18, 0, b""),
     "ask_each": lambda netlink: netlink.ask_each([(18, 0, b"")] * 3),
     "dump": lambda netlink: netlink.dump(18, b""),
-    "each": lambda netlink: list(netlink.each(18, b"")),
+    "parts": lambda netlink: list(netlink.parts(18, b"")),
     "batch": lambda netlink: netlink.batch([(16, 4, b"")] * 2),
 }
 

@@ -60,7 +60,7 @@ class Walk:
         """Yields the connections, and after each dump even none: the kernel may have searched for milliseconds."""
         filtered = [dump for address in self.addresses for dump in connections.connections_of(address)]
         for dump in [connections.all_connections()] if self.is_whole else filtered:
-            answers = self._dumping.each(*dump)
+            answers = (answer for _, answer in self._dumping.parts(*dump) if answer)
             while len(part := [*islice(answers, AT_A_TIME)]) == AT_A_TIME:
                 yield part
             yield part
