@@ -13,7 +13,7 @@ from cni.agent.controllers.inquiries import Inquiries
 from cni.agent.controllers.overlay import Reconciler
 from cni.agent.dataplane import devices, policy_table, routes
 from cni.agent.logs import configure, enable_debug, error_text, finish, log
-from cni.agent.node import conflist, files, masquerade, subnetenv
+from cni.agent.node import conflist, files, masquerade, podrecords, subnetenv
 from cni.agent.node.publisher import Settings
 from cni.agent.runtime.control import open_control, remove_left_over
 from cni.agent.runtime.health import Health, notify
@@ -191,15 +191,18 @@ def open_policy_store(options: Options) -> PolicyStore:
 
 def remove_policies(host: Host, instance: Instance) -> None:
     """Removes the table of policies, unless another podwired enforces them. Raises NetlinkError, OSError."""
-    if not policy_table.is_present(host):
+    is_present = policy_table.is_present(host)
+    if not (is_present or os.path.exists(host.pod_records)):
         return
     try:
         instance.hold_policies()
     except Occupied:
         return
-    policy_table.remove(host.netfilter)
+    podrecords.remove(host.pod_records)  # first: an ADD that finds no folder makes nothing pending
+    if is_present:
+        policy_table.remove(host.netfilter)
+        log.info("removed table %s: NetworkPolicy is not enforced", policy_table.TITLE)
     instance.release_policies()
-    log.info("removed table %s: NetworkPolicy is not enforced", policy_table.TITLE)
 
 
 def absent_packages(options: Options) -> list[str]:

@@ -57,6 +57,12 @@ class Metrics:
             buckets=BUCKETS,
             registry=registry,
         )
+        self.policy_pod_start_seconds = Histogram(
+            "podwired_policy_pod_start_seconds",
+            "Time from when an ADD closes a new pod until the pod has its class.",
+            buckets=BUCKETS,
+            registry=registry,
+        )
         self.policy_healed = Counter(
             "podwired_policy_healed_total", "Number of repairs of the table of NetworkPolicy.", registry=registry
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from errno import EBUSY, ENOENT
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cni.kernel import nft, nft_rules, nft_ruleset, nft_sets
+from cni.kernel.conntrack import NFNL_SUBSYS_CTNETLINK
 from cni.kernel.netlink import NLA_F_NESTED, NetlinkError, attributes, each_attribute, nest
 from cni.plan.policy import TABLE
 
@@ -26,6 +27,9 @@ class PolicyKernel:
         self.elements: dict[str, dict[tuple[bytes, bool], bytes]] = {}
         self.transactions: list[list[Message]] = []
         self.refusals: list[NetlinkError] = []
+        self.connections: list[bytes] = []
+        self.connections_error: NetlinkError | None = None
+        self.ended: list[Message] = []  # requests to end connections
         self.answer: NetlinkError | None = None  # to the question for the table
         self.set_error: NetlinkError | None = None  # to those for elements
 
@@ -47,6 +51,10 @@ class PolicyKernel:
         return nft.NFGENMSG.pack(1, 0, 0) + nest(nft.NFTA_LIST_ELEMENTS, listed, flag=NLA_F_NESTED)
 
     def dump(self, kind: int, payload: bytes) -> list[bytes]:
+        if kind >> 8 == NFNL_SUBSYS_CTNETLINK:
+            if self.connections_error:
+                raise self.connections_error
+            return self.connections
         match kind & 0xFF:
             case nft_ruleset.NFT_MSG_GETSET:
                 return [*self.sets.values()]
@@ -58,6 +66,9 @@ class PolicyKernel:
                 return [rule for chain in chains for rule in self.rules.get(chain, [])]
             case _:
                 return self._elements_of(payload)
+
+    def request(self, *message: Any) -> None:
+        self.ended.append(message)
 
     def _elements_of(self, payload: bytes) -> list[bytes]:
         attrs = attributes(payload, nft.NFGENMSG.size)

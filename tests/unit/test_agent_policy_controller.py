@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from errno import ENOSPC, EPERM
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
 
@@ -38,8 +38,9 @@ from tests.unit.policy_objects import namespace_of, pod_of, policy_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
-    from cni.agent.policy.events import PolicyEvent
+    from cni.agent.policy.events import Key, PolicyEvent
     from cni.agent.policy.objects import NetworkPolicy, Pod
     from cni.effects.host import Host
     from cni.kernel.rtnl import Message
@@ -53,14 +54,21 @@ DB, FAR = pod_of("shop/db", "10.1.0.1"), pod_of("shop/web", "10.1.9.1", node="n2
 DB_KEY, FAR_KEY = bytes([10, 1, 0, 1]), bytes([10, 1, 9, 1])
 
 
+class Link(NamedTuple):
+    name: str
+
+
 class Scene:
     """A controller with a clock, a kernel and a store that notes what is asked."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.kernel, self.metrics = PolicyKernel(), Metrics()
         self.connections = ConnectionKernel()
-        self.netfilter, self.rtnl = self.kernel, self.connections
+        self.netfilter, self.rtnl = self.kernel, self
         self.revoke = False
+        self.folder, self.pod_records, self.default_namespace = folder, str(folder), ""
+        self.interfaces: set[str] = set()
+        self.attached: list[tuple[Key, bool]] = []  # as the store is told
         self.now = 1000.0
         self.wanted: list[bool] = []
         self.said: list[str] = []
@@ -87,6 +95,15 @@ class Scene:
 
     def watch_remote_pods(self, *, wanted: bool) -> None:
         self.wanted.append(wanted)
+
+    def note_attached(self, key: Key, *, attached: bool) -> None:
+        self.attached.append((key, attached))
+
+    def links(self) -> list[Link]:
+        return [Link(name) for name in self.interfaces]
+
+    def all_addresses(self) -> Any:
+        return self.connections.all_addresses()
 
     def _ensure(self, _: object, pods: Iterable[IP]) -> str:
         self.pods = [*pods]
@@ -129,8 +146,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
-    return Scene(monkeypatch)
+def scene(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scene:
+    return Scene(monkeypatch, tmp_path / "pods")
 
 
 def put(kind: str, *pods: Pod) -> ObjectsChanged:

@@ -392,3 +392,38 @@ def test_the_example_is_without_errors() -> None:
     assert [item.kind for item in content.items] == [NAMESPACES, REMOTE_PODS, REMOTE_PODS, POLICIES]
     assert [item.error for item in content.items] == [""] * 4
     assert (content.errors, content.ignored) == ((), ())
+
+
+def labels_of(recorder: PolicyRecorder, title: str) -> dict[str, str] | None:
+    namespace, _, name = title.partition("/")
+    pod = recorder.objects[LOCAL_PODS].get((namespace, name))
+    return dict(pod.labels) if isinstance(pod, Pod) else None
+
+
+def test_a_pod_that_is_attached_and_in_no_file_has_no_labels(folder: Folder) -> None:
+    store = PolicyFiles(str(folder.path), "one")
+    assert store.default_namespace == "default"
+    recorder = PolicyRecorder(store)
+    store.note_attached(("shop", "early"), attached=True)
+    store.start(recorder.record)
+    try:
+        recorder.wait(LOCAL_PODS, "shop/early")
+        assert recorder.names(NAMESPACES) == {"default", "shop"}
+        store.note_attached(("shop", "late"), attached=True)
+        store.note_attached(("blue", "late"), attached=True)
+        recorder.wait(LOCAL_PODS, "blue/late")
+        assert recorder.names(NAMESPACES) == {"default", "shop", "blue"}
+        assert recorder.names(LOCAL_PODS) == {"shop/early", "shop/late", "blue/late"}
+
+        pod = {"metadata": {"name": "late", "namespace": "shop", "labels": {"app": "db"}}, "spec": {}}
+        folder.write("pods.yaml", {"apiVersion": "v1", "kind": "Pod", **pod})
+        until(lambda: labels_of(recorder, "shop/late") == {"app": "db"}, "the file counts")
+        assert labels_of(recorder, "shop/early") == {}
+        store.note_attached(("shop", "late"), attached=False)
+        store.note_attached(("shop", "early"), attached=False)
+        until(lambda: recorder.names(LOCAL_PODS) == {"shop/late", "blue/late"}, "a pod of a file stays")
+        store.note_attached(("shop", "late"), attached=True)
+        folder.remove("pods.yaml")
+        until(lambda: labels_of(recorder, "shop/late") == {}, "it is attached still")
+    finally:
+        store.close()

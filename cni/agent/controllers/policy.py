@@ -9,11 +9,12 @@ import time
 from typing import TYPE_CHECKING
 
 from cni.agent.controllers.base import NEVER
-from cni.agent.controllers.drift import table_of
+from cni.agent.controllers.localpods import LocalPods
 from cni.agent.controllers.revocation import Revocation
 from cni.agent.dataplane import bridge_filter
 from cni.agent.dataplane.policy_table import TITLE, PolicyTable
 from cni.agent.logs import error_text, log
+from cni.agent.node.podrecords import PodRecords
 from cni.agent.policy.events import (
     LOCAL_PODS,
     NAMESPACES,
@@ -29,9 +30,8 @@ from cni.agent.policy.index import Index
 from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod
 from cni.agent.policy.tracker import Tracker
 from cni.kernel.netlink import Interrupted, NetlinkError
-from cni.plan.policy import TABLE
 from cni.protocol.address import IP
-from cni.protocol.errors import CniError
+from cni.protocol.errors import CniError, IOFailure, OperationFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +61,8 @@ class PolicyController:
         self._tracker = Tracker(self._index, options)
         self._table = PolicyTable(host.netfilter, options)
         self._revocation = Revocation(host, metrics, self._index) if options.revoke else None
+        records = PodRecords(host.pod_records, store.default_namespace)
+        self._pods = LocalPods(host, records, (self._index, self._tracker), store, options)
         self._listed: set[str] = set()
         self._local: dict[Key, tuple[bytes, ...]] = {}  # addresses
         self._began = self._latest = NEVER  # when the first event came that is not in force, and the last one
@@ -68,6 +70,7 @@ class PolicyController:
         self._hold_end = 0.0  # nothing is done before
         self._failures = 0
         self._audit_due = True
+        self._is_urgent = False  # an ADD waits
         self._in_doubt = True  # the table may differ by what was not applied
         self._in_force = False
         self._pods_moved = True
@@ -84,7 +87,9 @@ class PolicyController:
             return NEVER
         if self._audit_due:
             return self._hold_end
-        return min(self._latest + QUIET_SECONDS, self._began + LONGEST_SECONDS)
+        if self._is_urgent:
+            return 0.0
+        return min(self._latest + QUIET_SECONDS, self._began + LONGEST_SECONDS, self._pods.due_at)
 
     @property
     def _revocation_due_at(self) -> float:
@@ -119,6 +124,7 @@ class PolicyController:
             case ObjectsChanged(kind, changes):
                 for key, new in changes.items():
                     self._take(kind, key, new)
+                self._is_urgent |= not self._pods.starting.keys().isdisjoint(changes)
             case ObjectsForgotten(kind, keys):
                 self._listed.discard(kind)
                 for key in keys:
@@ -138,6 +144,9 @@ class PolicyController:
                 return
             case _:
                 return
+        self._note_change()
+
+    def _note_change(self) -> None:
         self._latest = time.monotonic()
         self._began = min(self._began, self._latest)
 
@@ -164,14 +173,28 @@ class PolicyController:
                 self._local[key] = new.addresses
                 self._pods_moved = True
 
-    def handle_links(self, changes: Changes) -> list[str]:  # noqa: ARG002  # of links nothing is desired here
-        """Returns an empty list."""
+    def handle_links(self, changes: Changes) -> list[str]:
+        """Takes in that pods are gone with their interfaces. Returns an empty list: no link is desired here. Raises
+        Malformed.
+        """
+        self._pods.hear_links(changes)
         return []
 
     def handle_rules(self, changes: Changes) -> None:
-        """Takes in changes in nftables by others; `sync` compares the table if it is among them. Raises Malformed."""
-        if any(table_of(kind, payload) == TABLE for kind, payload in changes):
+        """Takes in changes in nftables by others: by an ADD or DEL, or such that `sync` has to compare the table.
+
+        Raises Malformed.
+        """
+        try:
+            heard = self._pods.hear(changes)
+        except (NetlinkError, OSError, OperationFailed, IOFailure) as failure:  # it is found by comparison
+            log.warning("NetworkPolicy: a new pod: %s", error_text(failure))
             self._audit_due = True
+            return
+        self._audit_due |= heard.is_foreign
+        if heard.is_ours:
+            self._note_change()
+            self._is_urgent = self._pods_moved = True
 
     def request_full_sync(self) -> None:
         """Makes the next `sync` compare everything, and ends the watch of other nodes' pods if nothing needs it."""
@@ -194,12 +217,15 @@ class PolicyController:
         return True
 
     def _sync_table(self) -> None:
-        changes = self._tracker.update()
-        if self._must_wait():
-            self._in_doubt = self._audit_due = True  # the changes are found by comparison
-            return
-        before = {self._error, self._bridge_error, ""}
+        before = {self._error, self._bridge_error, self._pods.error, ""}
         try:
+            self._pods.expire()
+            if self._audit_due:
+                self._pods.catch_up()
+            changes = self._tracker.update()
+            if self._must_wait():
+                self._in_doubt = self._audit_due = True  # the changes are found by comparison
+                return
             self._commit(changes)
             self._failures, self._error = 0, ""
         except (CniError, NetlinkError, Interrupted, OSError) as failure:
@@ -209,7 +235,7 @@ class PolicyController:
             self._error = f"NetworkPolicy: {failure if isinstance(failure, NetlinkError) else error_text(failure)}"
             self._metrics.errors.labels("policy").inc()
         self._bridge_error = self._ensure_bridges()
-        for text in sorted({self._error, self._bridge_error} - before):
+        for text in sorted({self._error, self._bridge_error, self._pods.error} - before):
             log.error("%s", text)
         self._tell()
 
@@ -230,6 +256,7 @@ class PolicyController:
     def _commit(self, changes: list[Change]) -> None:
         """Raises CniError, NetlinkError, Interrupted, OSError."""
         began, self._began, self._latest = self._began, NEVER, NEVER
+        self._is_urgent = False
         if changes and not self._in_doubt:
             try:
                 self._table.apply(changes)
@@ -240,15 +267,17 @@ class PolicyController:
             self._audit()
         if self._revocation is not None:
             self._revocation.touch(self._tracker.take_touched())
+        for seconds in self._pods.take_started():
+            self._metrics.policy_pod_start_seconds.observe(seconds)
         if changes and began < NEVER:
             self._metrics.policy_programming_seconds.observe(time.monotonic() - began)
         self._metrics.policies.set(self._index.policy_count)
-        self._metrics.policy_pods.labels("local").set(len(self._local))
+        self._metrics.policy_pods.labels("local").set(len(self._local.keys() | self._pods.keys))
         self._metrics.policy_pods.labels("known").set(self._index.pod_count)
         self._metrics.policy_sets.set(len(self._tracker.table.sets))
 
     def _audit(self) -> None:
-        done = self._table.audit(self._tracker.table)
+        done = self._table.audit(self._tracker.table, self._pods.pending)
         if done and self._revocation is not None:
             self._revocation.touch_all()  # what others changed may have let connections in
         if done and not self._in_doubt:
@@ -259,6 +288,9 @@ class PolicyController:
         self._audit_due = self._in_doubt = False
         if not self._in_force:
             self._in_force = True
+            self._pods.catch_up()  # an ADD that came before the table did not wait
+            if changes := self._tracker.update():
+                self._table.apply(changes)
             log.info("NetworkPolicy is enforced: %d policies", self._index.policy_count)
 
     def _ensure_bridges(self) -> str:
@@ -266,15 +298,16 @@ class PolicyController:
         if not self._pods_moved:
             return self._bridge_error
         self._pods_moved = False
-        addresses = [IP.from_packed(address) for addresses in self._local.values() for address in addresses]
+        addresses = {address for addresses in self._local.values() for address in addresses}
+        addresses.update(self._pods.addresses)
         try:
-            return bridge_filter.ensure(self._host.rtnl, addresses)
+            return bridge_filter.ensure(self._host.rtnl, sorted(map(IP.from_packed, addresses)))
         except (CniError, NetlinkError, Interrupted, OSError) as failure:
             return f"NetworkPolicy cannot be enforced on bridges: {error_text(failure)}"
 
     def _tell(self) -> None:
         """Tells which errors stand, when they have changed; errors of the store only until the table is in force."""
-        errors = self._store_error if not self._in_force else "", self._error, self._bridge_error
+        errors = self._store_error if not self._in_force else "", self._error, self._bridge_error, self._pods.error
         text = "; ".join(filter(None, errors))
         if text != self._told:
             self._told = text

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cni.agent.policy.basetable import PENDING
 from cni.agent.policy.desired import DesiredTable
 from cni.kernel import nft, nft_ruleset, nft_sets
 from cni.kernel.netlink import NetlinkError, attributes
@@ -16,7 +17,7 @@ from cni.plan.policy import TABLE
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from cni.agent.policy.blocks import Span
     from cni.kernel.netlink import Netlink
@@ -35,10 +36,11 @@ KIND = (
 
 
 class Found(Record):
-    """The table to compare with, and its chains as they are sent."""
+    """The table to compare with, its chains as they are sent, and the pending addresses that the agent has heard of."""
 
     desired: DesiredTable
     chains: dict[str, Chain]
+    heard: Container[bytes] = ()
 
 
 def read_table(netfilter: Netlink, base: Table, wanted: Found) -> DesiredTable | str:
@@ -52,7 +54,7 @@ def read_table(netfilter: Netlink, base: Table, wanted: Found) -> DesiredTable |
         return "it was dormant"
     found = DesiredTable([], [], [])
     error = _read_sets(netfilter, base, wanted, found) or _read_chains(netfilter, base, wanted, found)
-    return error or _read_contents(netfilter, wanted.desired, found) or found
+    return error or _read_contents(netfilter, wanted, found) or found
 
 
 def _read_sets(netfilter: Netlink, base: Table, wanted: Found, found: DesiredTable) -> str:
@@ -79,16 +81,20 @@ def _read_chains(netfilter: Netlink, base: Table, wanted: Found, found: DesiredT
     return ""
 
 
-def _read_contents(netfilter: Netlink, desired: DesiredTable, found: DesiredTable) -> str:
+def _read_contents(netfilter: Netlink, wanted: Found, found: DesiredTable) -> str:
+    desired = wanted.desired
     for name in desired.elements:
         found.elements[name] = {key for one in _answers(netfilter, name) for key in nft_sets.parse_keys(one)}
     for name, spans in desired.spans.items():
         bounds = {bound for one in _answers(netfilter, name) for bound in nft_sets.parse_bounds(one)}
         if name in found.sets and bounds != _bounds_of(name, spans):
             return f"set {name} had other networks"
-    for name in desired.verdicts:
+    for name, chains in desired.verdicts.items():
         elements = [element for one in _answers(netfilter, name) for element in nft.each_element(one)]
-        found.verdicts[name] = {one.key: one.chain if one.leaves else FOREIGN for one in elements}
+        verdicts = {one.key: one.chain if one.leaves else FOREIGN for one in elements}
+        new = {key for key, chain in verdicts.items() if chain in PENDING.values() and key not in wanted.heard}
+        found.verdicts[name] = {key: chain for key, chain in verdicts.items() if key not in new}
+        found.verdicts[name].update({key: chains[key] for key in new if key in chains})
     return ""
 
 

@@ -30,7 +30,7 @@ from cni.plan.policy import TABLE
 from cni.protocol.errors import OperationFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
     from cni.agent.policy.basetable import TableOptions
     from cni.agent.policy.blocks import Span
@@ -60,13 +60,15 @@ class PolicyTable:
         """Makes the changes, all or none. Raises OperationFailed, NetlinkError, OSError."""
         self._send(steps_of(changes))
 
-    def audit(self, desired: DesiredTable) -> str:
-        """Makes the table what it has to be where it is not, in one transaction; returns how it differed.
+    def audit(self, desired: DesiredTable, heard: Container[bytes] = ()) -> str:
+        """Makes the table what it has to be where it is not, in one transaction; returns how it differed. Addresses
+        that are pending, but are not among those `heard` of, are left to the event that tells of them.
 
         Raises OperationFailed, NetlinkError, Interrupted, OSError.
         """
         whole = self._whole(desired)
-        found = read_table(self._netfilter, self._base, Found(desired, {chain.name: chain for chain in whole.chains}))
+        wanted = Found(desired, {chain.name: chain for chain in whole.chains}, heard)
+        found = read_table(self._netfilter, self._base, wanted)
         if isinstance(found, str):
             self._send(nft_ruleset.replace(whole) + _contents(desired))
             return found

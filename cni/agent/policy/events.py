@@ -63,6 +63,15 @@ class PolicyStore(Protocol):
     def start(self, emit: Callable[[PolicyEvent], None]) -> None:
         """Starts to emit."""
 
+    @property
+    def default_namespace(self) -> str:
+        """The namespace of containers that are attached without a pod's name; empty if these are no pods."""
+
+    def note_attached(self, key: Key, attached: bool) -> None:
+        """Is called, from any thread, when the pod has got an address on this node, or has lost its last one. A store
+        that knows all pods without it does nothing.
+        """
+
     def watch_remote_pods(self, wanted: bool) -> None:
         """Is called, from any thread, when pods of other nodes begin to matter or no longer do; at first they do not.
         A store may emit them all the time.

@@ -22,9 +22,16 @@ from cni.agent.policy.events import (
     PolicyStoreFailed,
     PolicyStoreRecovered,
 )
-from cni.agent.policy.objects import Pod
+from cni.agent.policy.objects import DEFAULT_NAMESPACE, Pod
 from cni.agent.stores.known import KnownObjects
-from cni.agent.stores.policyobjects import Content, Item, implied_namespaces, read_objects
+from cni.agent.stores.policyobjects import (
+    Content,
+    Item,
+    implied_namespace,
+    implied_namespaces,
+    pod_without_labels,
+    read_objects,
+)
 from cni.agent.stores.watchfile import FileWatch
 from cni.agent.stores.worker import EventSource
 from cni.agent.stores.yamltext import parse_documents
@@ -65,9 +72,25 @@ class PolicyFiles(EventSource[PolicyEvent]):
         self._folder, self._node = folder, node
         self._files: dict[str, ReadFile] | None = None  # by path, once the folder was read
         self._good: dict[tuple[str, Key], Item] = {}  # as they were emitted last, without those with an error
+        self._attached: set[Key] = set()  # by ADD
+        self._given: set[Key] = set()  # pods of files, as they were emitted last
         self._known = {kind: KnownObjects(kind, self._emit) for kind in KINDS}
         watch = FileWatch(folder, self._read, partial(self._fail, FOLDER), self._stop, folder_state)
         self._add_thread("policy-files", watch.run)
+
+    default_namespace = DEFAULT_NAMESPACE
+
+    def note_attached(self, key: Key, attached: bool) -> None:
+        """Emits the pod, without labels, while it is attached and no file has it."""
+        with self._wake:
+            (self._attached.add if attached else self._attached.discard)(key)
+            local = self._known[LOCAL_PODS]
+            if not local.is_listed or key in self._given:
+                return
+            namespaces, namespace = self._known[NAMESPACES], ("", key[0])
+            if attached and namespace not in namespaces.hashes:
+                namespaces.change(namespace, implied_namespace(key[0]))
+            local.change(key, pod_without_labels(*key) if attached else None)
 
     def watch_remote_pods(self, wanted: bool) -> None:
         """Does nothing: the files have all pods, and each is emitted."""
@@ -134,6 +157,10 @@ class PolicyFiles(EventSource[PolicyEvent]):
         for item in items:
             objects[self._kind_of(item)][item.key] = item.object
         with self._wake:
+            self._given = {*objects[LOCAL_PODS], *objects[REMOTE_PODS]}
+            for key in self._attached - self._given:
+                objects[LOCAL_PODS][key] = pod_without_labels(*key)
+                objects[NAMESPACES].setdefault(("", key[0]), implied_namespace(key[0]))
             for kind, other in ((LOCAL_PODS, REMOTE_PODS), (REMOTE_PODS, LOCAL_PODS)):
                 for key in objects[kind].keys() & self._known[other].hashes.keys():
                     self._known[other].change(key, None)  # before it comes as the other one

@@ -16,6 +16,7 @@ from cni.agent.policy.objects import (
     NAMESPACE_NAME,
     Namespace,
     NetworkPolicy,
+    Pod,
     parse_namespace,
     parse_pod,
     parse_policy,
@@ -79,7 +80,16 @@ def implied_namespaces(items: Iterable[Item]) -> Iterator[tuple[Key, Namespace]]
     """Yields the namespaces that objects are in, and the default one, as the API server would make them."""
     names = {DEFAULT_NAMESPACE: None} | {item.key[0]: None for item in items if item.key[0]}
     for name in names:
-        yield ("", name), Namespace(name, ((NAMESPACE_NAME, name),))
+        yield ("", name), implied_namespace(name)
+
+
+def implied_namespace(name: str) -> Namespace:
+    return Namespace(name, ((NAMESPACE_NAME, name),))
+
+
+def pod_without_labels(namespace: str, name: str) -> Pod:
+    """Returns a pod that no file has: it is in its namespace, and its addresses are those of its ADD."""
+    return Pod(namespace, name, (), (), (), False, False, "")
 
 
 def title_of(kind: str, key: Key) -> str:

@@ -96,6 +96,11 @@ class KubePolicyStore(EventSource[PolicyEvent]):
             self._add_thread(f"kube-{name}", watcher.run)
         self._add_thread("kube-remote-pods", self._run_sessions)
 
+    default_namespace = ""  # a container that the runtime names no pod for is none
+
+    def note_attached(self, key: Key, attached: bool) -> None:
+        """Does nothing: the API server tells of the pod."""
+
     def watch_remote_pods(self, wanted: bool) -> None:
         """Begins or ends the watch of other nodes' pods. What was known of them is forgotten with it."""
         with self._wake:

@@ -1,0 +1,200 @@
+"""Pods that ADD hands over to podwired: the kernel tells of their pending addresses, and each address has a record.
+
+What the plugin changes in the maps is taken in as it comes, so the table need not be read for it. `catch_up` finds what
+was missed: while podwired was away, or when the kernel could not report all.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from cni.agent.controllers.base import NEVER
+from cni.agent.controllers.drift import NFT_ELEMENTS, table_of
+from cni.agent.dataplane import forgotten
+from cni.agent.logs import error_text
+from cni.agent.node.podrecords import is_young
+from cni.agent.policy.basetable import PENDING
+from cni.agent.policy.index import UNKNOWN
+from cni.kernel import nft, rtnl, rtnl_parse
+from cni.kernel.netlink import NetlinkError, attributes
+from cni.plan.policy import IN, OUT, TABLE, map_name
+from cni.protocol.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cni.agent.controllers.base import Changes
+    from cni.agent.node.podrecords import AttachedPod, PodRecords
+    from cni.agent.policy.basetable import TableOptions
+    from cni.agent.policy.events import Key, PolicyStore
+    from cni.agent.policy.index import Index
+    from cni.agent.policy.tracker import Tracker
+    from cni.effects.host import Host
+
+DEL_SECONDS = 2.0  # a DEL deletes the interface, then elements; if both did so, each would miss what the other deleted
+VETH = "veth"  # how the names of podwire's host interfaces begin
+
+
+class Heard(Record):
+    """What changes in nftables were about: `is_foreign` if the table has to be compared, `is_ours` if an ADD or DEL."""
+
+    is_foreign: bool
+    is_ours: bool
+
+
+class LocalPods:
+    """The pods of this node's ADDs, by address."""
+
+    def __init__(
+        self,
+        host: Host,
+        records: PodRecords,
+        tables: tuple[Index, Tracker],
+        store: PolicyStore,
+        options: TableOptions,
+    ) -> None:
+        self._host, self._records, self._store = host, records, store
+        self._index, self._tracker = tables
+        self._chains = {
+            map_name(suffix, family): PENDING[suffix] for suffix in (IN, OUT) for family in options.families
+        }
+        self._is_open = options.open
+        self._attached: dict[bytes, AttachedPod] = {}
+        self.pending: set[bytes] = set()  # addresses that the kernel has as such
+        self.starting: dict[Key, float] = {}  # pods that wait for their class, since when (time.time)
+        self._gone: dict[str, float] = {}  # interfaces, until when their pods' DEL may come (time.monotonic)
+        self.error = ""  # why new pods are not closed
+
+    @property
+    def keys(self) -> set[Key]:
+        return {pod.pod for pod in self._attached.values() if pod.pod is not None}
+
+    @property
+    def addresses(self) -> Iterable[bytes]:
+        return self._attached.keys()
+
+    def hear(self, changes: Changes) -> Heard:
+        """Takes in changes in nftables by others. Raises Malformed, NetlinkError, OSError, CniError."""
+        is_foreign, told = False, dict[bytes, bool]()
+        for kind, payload in changes:
+            if table_of(kind, payload) == TABLE and not self._take(kind, payload, told):
+                is_foreign = True
+        self._forget_connections({address for address, is_pending in told.items() if is_pending})
+        for address in told:
+            self._note(address, self._records.read(address))
+        return Heard(is_foreign, bool(told))
+
+    def _take(self, kind: int, payload: bytes, told: dict[bytes, bool]) -> bool:
+        """Takes in a change of elements as the plugin makes it: `told` has True for what is pending now. Returns False
+        for any other change.
+        """
+        message = kind & 0xFF
+        name = nft.name_of(attributes(payload, nft.NFGENMSG.size).get(nft.NFTA_LIST_SET))
+        if message not in NFT_ELEMENTS or name not in self._chains:
+            return False
+        for element in nft.each_element(payload):
+            is_pending = message == nft.NFT_MSG_NEWSETELEM
+            if is_pending and element.chain != self._chains[name]:
+                return False
+            self._tracker.meet(name, element.key, element.chain if is_pending else None)
+            told[element.key] = is_pending
+            (self.pending.add if is_pending else self.pending.discard)(element.key)
+        return True
+
+    def _forget_connections(self, addresses: set[bytes]) -> None:
+        """Ends connections of an earlier holder before an address gets its class: the table lets known ones pass."""
+        for address in addresses:
+            forgotten.forget(self._host.netfilter, address)
+
+    def hear_links(self, changes: Changes) -> None:
+        """Takes in that interfaces are gone, and with them pods whose DEL may never come. Raises Malformed."""
+        for payload in [payload for kind, payload in changes if kind == rtnl.RTM_DELLINK]:
+            name = rtnl_parse.parse_link(payload).name
+            if name.startswith(VETH) and any(pod.host_interface == name for pod in self._attached.values()):
+                self._gone[name] = time.monotonic() + DEL_SECONDS
+
+    @property
+    def due_at(self) -> float:
+        """The moment (time.monotonic) from which on `expire` has something to do."""
+        return min(self._gone.values(), default=NEVER)
+
+    def expire(self) -> None:
+        """Takes in that the pods of interfaces that have been gone for long enough are gone."""
+        now = time.monotonic()
+        gone = {name for name, moment in self._gone.items() if moment <= now}
+        for name in gone:
+            del self._gone[name]
+        for address in [address for address, pod in self._attached.items() if pod.host_interface in gone]:
+            self._note(address, None)
+
+    def catch_up(self) -> None:
+        """Takes in all records, and what is pending. Raises NetlinkError, Interrupted, OSError, CniError."""
+        pending = self._read_pending()
+        self._forget_connections(pending - self.pending)
+        self.pending |= pending
+        interfaces = {link.name for link in self._host.rtnl.links()}
+        records = self._read_records()
+        for address, pod in list(records.items()):
+            if pod.host_interface in interfaces or address in pending or is_young(pod):
+                continue
+            self._records.forget(address)  # of a pod whose DEL never came
+            del records[address]
+        for address in self._attached.keys() | records.keys():
+            self._note(address, records.get(address))
+
+    def _read_records(self) -> dict[bytes, AttachedPod]:
+        """Returns no records where there can be none. Raises IOFailure."""
+        try:
+            self._records.begin(is_open=self._is_open)
+            self.error = ""
+            return self._records.read_all()
+        except OSError as error:
+            self.error = f"NetworkPolicy: new pods are open until the store has their addresses: {error_text(error)}"
+            return {}
+
+    def _read_pending(self) -> set[bytes]:
+        """Returns the addresses that are pending in the kernel."""
+        found = set[bytes]()
+        for name, chain in self._chains.items():
+            try:
+                answers = self._host.netfilter.dump(*nft.all_elements(nft.SetRef(nft.NFPROTO_INET, TABLE, name)))
+            except NetlinkError as error:
+                if error.errno not in nft.NOT_FOUND:
+                    raise
+                continue
+            for element in [element for answer in answers for element in nft.each_element(answer)]:
+                if element.chain == chain:
+                    self._tracker.meet(name, element.key, chain)
+                    found.add(element.key)
+        return found
+
+    def _note(self, address: bytes, pod: AttachedPod | None) -> None:
+        """Takes in who has an address by its record; None: nobody."""
+        before = self._attached.pop(address, None)
+        if pod is not None:
+            self._attached[address] = pod
+            if pod.pod is not None and address in self.pending:
+                self.starting[pod.pod] = pod.since
+        if before != pod:
+            for key in {one.pod for one in (before, pod) if one is not None and one.pod is not None}:
+                self._settle(key)
+
+    def _settle(self, key: Key) -> None:
+        """Hands the addresses of a pod to the index; it may have several interfaces."""
+        addresses = tuple([address for address, pod in self._attached.items() if pod.pod == key])
+        self._store.note_attached(key, attached=bool(addresses))
+        if addresses:
+            self._index.attach(*key, addresses)
+        else:
+            self._index.detach(*key)
+            self.starting.pop(key, None)
+
+    def take_started(self) -> list[float]:
+        """Returns how long pods have been pending that have their class now, in seconds; after a transaction."""
+        self.pending = {address for address in self.pending if self._index.local_group(address) is UNKNOWN}
+        now, started = time.time(), list[float]()
+        for address, pod in self._attached.items() if self.starting else ():
+            if pod.pod in self.starting and self._index.local_group(address) is not UNKNOWN:
+                started.append(now - self.starting.pop(pod.pod))
+        return started

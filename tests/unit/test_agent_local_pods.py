@@ -1,0 +1,392 @@
+"""Pods that ADD hands over to podwired: each gets the class of its pod, at once, and loses it with its interface."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from errno import EINVAL, EIO, ENOENT
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cni.agent.controllers.localpods import DEL_SECONDS
+from cni.agent.node import podrecords
+from cni.agent.policy.events import LOCAL_PODS, POLICIES, ObjectsChanged
+from cni.agent.policy.index import UNKNOWN
+from cni.kernel import connections, nft, rtnl
+from cni.kernel.conntrack import CTA_IP_DST, CTA_IP_SRC, CTA_TUPLE_IP, CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, CTA_TUPLE_REPLY
+from cni.kernel.netlink import NLA_F_NESTED, NetlinkError, attribute, attributes, nest, text
+from cni.kernel.nft_sets import parse_bounds
+from cni.kernel.rtnl import IFINFO
+from cni.plan.policy import OPEN, TABLE, PodRecord, map_name, pending_chain
+from cni.protocol.address import IP
+from cni.protocol.owner import Owner
+from tests.unit.policy_objects import pod_of, policy_of
+from tests.unit.test_agent_policy_controller import CLOSED, DB, DB_KEY, Scene, put
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cni.kernel.rtnl import Message
+
+NEW, NEW6 = bytes([10, 1, 0, 9]), b"\xfd" + bytes(14) + b"\x09"
+FAMILIES = {4: 4, 16: 6}
+
+
+def owner(container: str = "c1") -> Owner:
+    return Owner("net", container, "eth0")
+
+
+class Node(Scene):
+    """A node whose plugin attaches pods."""
+
+    def record(self, address: bytes, name: str, container: str = "c1", namespace: str = "shop") -> None:
+        self.folder.mkdir(exist_ok=True)
+        text = IP.from_packed(address).text
+        (self.folder / text).write_bytes(PodRecord(owner(container).label, namespace, name).data)
+
+    def unrecord(self, address: bytes) -> None:
+        (self.folder / IP.from_packed(address).text).unlink()
+
+    def lead(self, address: bytes, chain: str = "", *, away: bool = False) -> list[Message]:
+        """Leads an address to the pending chains, or to nothing, in the kernel; returns the kernel's notifications."""
+        messages: list[Message] = []
+        for suffix in ("in", "out"):
+            name = map_name(suffix, FAMILIES[len(address)])
+            element = nft.Element(address, chain or pending_chain(suffix), "", leaves=True)
+            if (address, False) in self.kernel.elements.get(name, {}):
+                messages.append(nft.delete_element(nft.SetRef(nft.NFPROTO_INET, TABLE, name), element))
+            if not away:
+                messages.append(nft.add_element(nft.SetRef(nft.NFPROTO_INET, TABLE, name), element))
+        assert self.kernel.batch(nft.transaction(messages)) is None
+        self.kernel.transactions.pop()
+        return messages
+
+    def hear(self, messages: list[Message]) -> None:
+        self.controller.handle_rules([(kind, payload) for kind, _, payload in messages])
+
+    def add(self, address: bytes, name: str, container: str = "c1", namespace: str = "shop") -> None:
+        """Attaches as ADD does, and lets podwired hear of it."""
+        self.interfaces.add(owner(container).host_interface)
+        self.record(address, name, container, namespace)
+        self.hear(self.lead(address))
+
+    def unlink(self, container: str = "c1") -> None:
+        self.interfaces.discard(owner(container).host_interface)
+        link = IFINFO.pack(0, 0, 7, 0, 0) + text(3, owner(container).host_interface)
+        assert self.controller.handle_links([(rtnl.RTM_NEWLINK, link), (rtnl.RTM_DELLINK, link)]) == []
+
+    def classes(self, address: bytes) -> tuple[str, ...]:
+        """Returns the chains of ingress and egress, in the kernel."""
+        found = []
+        for suffix in ("in", "out"):
+            elements = self.kernel.elements[map_name(suffix, FAMILIES[len(address)])]
+            data = elements.get((address, False))
+            listed = nest(nft.NFTA_LIST_ELEMENTS, nest(nft.NFTA_LIST_ELEM, data)) if data is not None else b""
+            found += [element.chain for element in nft.each_element(nft.NFGENMSG.pack(1, 0, 0) + listed)]
+        return tuple([chain.partition("/")[0] for chain in found])
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Node:
+    return Node(monkeypatch, tmp_path / "pods")
+
+
+def test_a_new_pod_has_its_class_in_one_transaction_at_once(node: Node) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/db2", labels={"app": "db"})))
+    node.after(1)
+    node.add(NEW, "db2")
+    assert node.classes(NEW) == ("pending-in", "pending-out")
+    assert node.sync() == 1
+    assert node.classes(NEW) == ("class",)
+    assert node.controller.due_at == math.inf
+    assert node.metric("podwired_policy_pod_start_seconds_count") == 1
+    assert node.metric("podwired_policy_healed_total") == 0
+    assert node.metric("podwired_policy_pods", what="local") == 2
+
+
+def test_a_pod_that_no_policy_selects_leaves_the_maps(node: Node) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/web")))
+    node.add(NEW, "web")
+    assert node.sync() == 1
+    assert node.classes(NEW) == ()
+
+
+def test_a_pod_of_which_the_api_does_not_tell_yet_stays_closed_until_it_does(node: Node) -> None:
+    node.begin(CLOSED)
+    node.add(NEW, "late")
+    node.sync()
+    assert node.classes(NEW) == ("pending-in", "pending-out")
+    assert node.metric("podwired_policy_pod_start_seconds_count") == 0
+    node.tell(put(LOCAL_PODS, pod_of("shop/late", labels={"app": "db"})))
+    assert node.sync() == 1, "without the pause in which other changes gather"
+    assert node.classes(NEW) == ("class",)
+    assert node.metric("podwired_policy_pod_start_seconds_count") == 1
+
+
+def test_a_container_that_is_no_pod_is_let_through(node: Node) -> None:
+    node.begin(CLOSED)
+    node.add(NEW, "c1", namespace="")
+    assert node.sync() == 1
+    assert node.classes(NEW) == ()
+    assert node.attached == []
+    assert node.metric("podwired_policy_pods", what="local") == 1
+
+
+def test_a_store_of_files_is_told_which_pods_there_are(node: Node) -> None:
+    node.default_namespace = "default"
+    node.restarted()
+    node.begin(CLOSED)
+    node.add(NEW, "c1", namespace="")
+    node.sync()
+    assert node.attached == [(("default", "c1"), True)]
+    node.unlink()
+    node.after(DEL_SECONDS)
+    assert node.attached[1:] == [(("default", "c1"), False)]
+
+
+def test_all_addresses_of_a_pod_have_its_class(node: Node) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/db2", labels={"app": "db"})))
+    node.add(NEW, "db2")
+    node.add(NEW6, "db2", "c1-of-another-network")
+    assert node.sync() == 1
+    assert (node.classes(NEW), node.classes(NEW6)) == (("class",), ("class",))
+    node.unlink()
+    assert node.after(DEL_SECONDS) == 1
+    assert (node.classes(NEW), node.classes(NEW6)) == ((), ("class",))
+
+
+def test_an_address_given_to_another_pod_has_the_class_of_that_one(node: Node) -> None:
+    both = policy_of("shop/out", "{podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress, Egress]}")
+    node.begin(CLOSED, both)
+    node.tell(put(LOCAL_PODS, pod_of("shop/old", IP.from_packed(NEW).text, labels={"app": "db"})))
+    node.after(1)
+    assert node.classes(NEW) == ("class",)
+    node.tell(put(LOCAL_PODS, pod_of("shop/web2", labels={"app": "web"})))
+    node.add(NEW, "web2")
+    node.sync()
+    assert node.classes(NEW) == ("class", "class")
+    node.tell(put(LOCAL_PODS, pod_of("shop/old", IP.from_packed(NEW).text, labels={"app": "db", "x": "y"})))
+    node.after(1)
+    assert node.classes(NEW) == ("class", "class"), "what the API still says of the old pod counts no more"
+
+
+def test_a_pod_is_gone_with_its_interface(node: Node) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/db2", labels={"app": "db"})))
+    node.add(NEW, "db2")
+    node.sync()
+    node.unlink("another")
+    assert node.controller.due_at == math.inf
+    node.unlink()
+    assert node.after(DEL_SECONDS / 2) == 0, "a DEL may be under way"
+    assert node.after(DEL_SECONDS) == 1
+    assert node.classes(NEW) == ()
+    assert node.controller.due_at == math.inf
+    node.unrecord(NEW)
+    node.controller.request_full_sync()
+    assert node.sync() == 0
+
+
+def test_del_removes_elements_and_nothing_is_compared(node: Node) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/db2", labels={"app": "db"})))
+    node.add(NEW, "db2")
+    node.sync()
+    node.unlink()
+    node.unrecord(NEW)
+    node.hear(node.lead(NEW, away=True))
+    node.sync()
+    assert node.classes(NEW) == ()
+    node.controller.request_full_sync()
+    assert node.sync() == 0
+    assert node.metric("podwired_policy_healed_total") == 0
+
+
+def test_an_element_that_somebody_else_removes_comes_back(node: Node) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/db2", labels={"app": "db"})))
+    node.add(NEW, "db2")
+    node.sync()
+    for key in (NEW, DB_KEY):
+        node.hear(node.lead(key, away=True))
+        assert node.sync() == 1
+        assert node.classes(key) == ("class",)
+
+
+def test_a_foreign_verdict_in_a_map_leads_to_a_comparison(node: Node) -> None:
+    node.begin(CLOSED)
+    node.hear(node.lead(DB_KEY, "to-pod"))
+    node.sync()
+    assert node.classes(DB_KEY) == ("class",)
+    assert node.metric("podwired_policy_healed_total") == 1
+
+
+def test_a_restart_finds_what_came_meanwhile_and_opens_nothing(node: Node) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/db2", labels={"app": "db"})))
+    node.add(NEW, "db2")
+    node.sync()
+    node.restarted()
+    node.record(NEW6, "db3", "c3")
+    node.lead(NEW6)
+    node.tell(put(LOCAL_PODS, pod_of("shop/db2", labels={"app": "db"}), pod_of("shop/db3", labels={"app": "db"})))
+    before = len(node.kernel.transactions)
+    node.begin(CLOSED)
+    assert node.classes(NEW) == node.classes(NEW6) == ("class",)
+    for transaction in node.kernel.transactions[before:]:
+        changed = [key for _, _, payload in transaction for key, _ in parse_bounds(payload)]
+        assert NEW not in changed, "it keeps its class, though the API has no address of it"
+    assert node.metric("podwired_policy_pod_start_seconds_count") == 2, "of those that were pending"
+
+
+def test_a_comparison_leaves_to_the_event_what_has_become_pending_since(node: Node) -> None:
+    node.begin(CLOSED)
+    told = node.lead(NEW), node.lead(DB_KEY)
+    node.controller.request_rules_sync()
+    reading = node.kernel.dump
+    try:
+        node.kernel.dump = lambda kind, payload: [] if kind & 0xFF == nft.NFT_MSG_GETSETELEM else reading(kind, payload)  # type: ignore[method-assign]
+        node.controller._pods.catch_up()  # before the ADDs
+    finally:
+        node.kernel.dump = reading  # type: ignore[method-assign]
+    node.controller._pods.pending.clear()
+    assert node.controller._table.audit(node.controller._tracker.table, ()) == ""
+    assert node.classes(NEW) == node.classes(DB_KEY) == ("pending-in", "pending-out")
+    node.record(NEW, "late")
+    for messages in told:
+        node.hear(messages)
+    node.sync()
+    assert (node.classes(NEW), node.classes(DB_KEY)) == (("pending-in", "pending-out"), ("class",))
+
+
+def test_a_pending_address_without_a_record_is_nobodys(node: Node) -> None:
+    node.begin(CLOSED)
+    node.lead(NEW)
+    node.controller.request_rules_sync()
+    node.sync()
+    assert node.classes(NEW) == ()
+
+
+def test_records_of_pods_that_are_long_gone_are_removed(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    node.begin(CLOSED)
+    node.record(NEW, "db2")
+    node.record(NEW6, "db3", "c3")
+    (node.folder / "no address").touch()
+    (node.folder / "10.1.0.77").write_bytes(b"not whole")
+    (node.folder / "10.1.0.78").write_bytes(PodRecord("no label", "shop", "x").data)
+    moment = time.time() - 2 * podrecords.YOUNG_SECONDS
+    os.utime(node.folder / "10.1.0.9", (moment, moment))
+    node.controller.request_full_sync()
+    node.sync()
+    assert node.attached == [(("shop", "db3"), True)]
+    assert {path.name for path in node.folder.iterdir()} == {"fd00::9", "no address", "10.1.0.77", "10.1.0.78"}
+
+
+def test_an_add_that_comes_before_the_table_is_not_forgotten(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    audit = node.controller._table.audit
+
+    def audit_while_an_add_comes(*arguments: object) -> str:
+        done = audit(*arguments)  # type: ignore[arg-type]
+        node.record(NEW, "db2")
+        return done
+
+    monkeypatch.setattr(node.controller._table, "audit", audit_while_an_add_comes)
+    node.tell(put(LOCAL_PODS, pod_of("shop/db2", labels={"app": "db"})))
+    node.begin(CLOSED)
+    assert node.classes(NEW) == ("class",)
+
+
+def connection(source: bytes, destination: bytes) -> bytes:
+    """Returns a UDP connection as the kernel tells of it."""
+
+    def direction(kind: int, one: bytes, other: bytes) -> bytes:
+        ends = attribute(CTA_IP_SRC[4], one) + attribute(CTA_IP_DST[4], other)
+        ip = nest(CTA_TUPLE_IP, ends, flag=NLA_F_NESTED)
+        return nest(kind, ip, nest(CTA_TUPLE_PROTO, attribute(1, b"\x11"), flag=NLA_F_NESTED), flag=NLA_F_NESTED)
+
+    both = direction(CTA_TUPLE_ORIG, source, destination) + direction(CTA_TUPLE_REPLY, destination, source)
+    return nft.NFGENMSG.pack(2, 0, 0) + both
+
+
+def test_connections_of_an_earlier_holder_end_before_the_class_is_given(node: Node) -> None:
+    node.begin(CLOSED)
+    other = bytes([10, 1, 9, 9])
+    node.kernel.connections = [connection(NEW, other), connection(other, NEW), connection(other, DB_KEY)]
+    node.tell(put(LOCAL_PODS, pod_of("shop/web")))
+    node.add(NEW, "web")
+    assert {connections.parse_connection(one).original for one in node.kernel.connections[:2]} == {
+        attributes(payload, nft.NFGENMSG.size)[1] for _, _, payload in node.kernel.ended
+    }
+    assert node.classes(NEW) == ("pending-in", "pending-out")
+    node.kernel.ended.clear()
+    node.hear(node.lead(NEW, away=True))
+    assert node.kernel.ended == [], "a DEL ends nothing: the next ADD does"
+
+
+@pytest.mark.parametrize("errno", [EINVAL, EIO])
+def test_a_kernel_that_cannot_tell_of_connections_closes_nobody(node: Node, errno: int) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/web")))
+    node.kernel.connections_error = NetlinkError(errno, "")
+    node.add(NEW, "web")
+    node.kernel.connections_error = None if errno == EIO else node.kernel.connections_error
+    node.sync()
+    assert node.classes(NEW) == ()
+
+
+def test_connections_that_end_by_themselves_are_no_error(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(errno: int) -> None:
+        def raised(*_: object) -> None:
+            raise NetlinkError(errno, "")
+
+        monkeypatch.setattr(node.kernel, "request", raised)
+
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/web")))
+    node.kernel.connections = [connection(NEW, DB_KEY)]
+    refuse(ENOENT)
+    node.add(NEW, "web")
+    node.sync()
+    assert node.classes(NEW) == ()
+    refuse(EIO)
+    node.add(NEW, "web", "c2")
+    assert node.controller.due_at == 0.0, "the comparison tries again"
+
+
+def test_where_no_records_can_be_written_that_is_told(node: Node) -> None:
+    node.folder.touch()
+    node.begin(CLOSED)
+    assert node.classes(DB_KEY) == ("class",)
+    assert node.said == [
+        f"NetworkPolicy: new pods are open until the store has their addresses: {node.folder}: File exists"
+    ]
+    node.folder.unlink()
+    node.controller.request_full_sync()
+    node.sync()
+    assert node.said[1:] == [""]
+    assert node.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_plugin_is_told_what_unknown_pods_may_do(tmp_path: Path) -> None:
+    records = podrecords.PodRecords(str(tmp_path / "pods"))
+    for is_open in (True, True, False, False):
+        records.begin(is_open=is_open)
+        assert (tmp_path / "pods" / OPEN).exists() == is_open
+    (tmp_path / "pods" / "10.1.0.1").touch()
+    podrecords.remove(records.folder)
+    podrecords.remove(records.folder)
+    assert not (tmp_path / "pods").exists()
+
+
+def test_unknown_pods_are_told_from_others(node: Node) -> None:
+    node.begin(CLOSED)
+    node.add(NEW, "late")
+    node.tell(ObjectsChanged(POLICIES, {}), put(LOCAL_PODS, DB))
+    assert node.controller._index.local_group(NEW) is UNKNOWN
