@@ -26,6 +26,8 @@ from tests.unit.policy_kernel import PolicyKernel
 from tests.unit.policy_objects import namespace_of, pod_of, policy_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cni.effects.host import Host
 
 CLOSED = policy_of("shop/closed", "{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress]}")
@@ -44,9 +46,9 @@ PODS = (
 class Scene:
     """A controller of policies over a kernel that is not real, and the one that answers questions about it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.kernel = self.netfilter = PolicyKernel()
-        self.rtnl = None
+        self.rtnl, self.pod_records, self.default_namespace = self, str(folder), ""
         self.now = 1000.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         monkeypatch.setattr(bridge_filter, "ensure", lambda *_: "")
@@ -62,6 +64,9 @@ class Scene:
             self.tell(ObjectsListed(kind))
 
     def watch_remote_pods(self, *, wanted: bool) -> None: ...
+
+    def links(self) -> list[Any]:
+        return []
 
     def tell(self, *events: Any) -> None:
         for event in events:
@@ -90,8 +95,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
-    scene = Scene(monkeypatch)
+def scene(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scene:
+    scene = Scene(monkeypatch, tmp_path / "pods")
     scene.apply(CLOSED, WEB)
     return scene
 

@@ -411,9 +411,8 @@ def test_a_pod_that_is_attached_and_in_no_file_has_no_labels(folder: Folder) -> 
         assert recorder.names(NAMESPACES) == {"default", "shop"}
         store.note_attached(("shop", "late"), attached=True)
         store.note_attached(("blue", "late"), attached=True)
-        recorder.wait(LOCAL_PODS, "blue/late")
+        recorder.wait(LOCAL_PODS, "shop/early", "shop/late", "blue/late")
         assert recorder.names(NAMESPACES) == {"default", "shop", "blue"}
-        assert recorder.names(LOCAL_PODS) == {"shop/early", "shop/late", "blue/late"}
 
         pod = {"metadata": {"name": "late", "namespace": "shop", "labels": {"app": "db"}}, "spec": {}}
         folder.write("pods.yaml", {"apiVersion": "v1", "kind": "Pod", **pod})
@@ -421,7 +420,7 @@ def test_a_pod_that_is_attached_and_in_no_file_has_no_labels(folder: Folder) -> 
         assert labels_of(recorder, "shop/early") == {}
         store.note_attached(("shop", "late"), attached=False)
         store.note_attached(("shop", "early"), attached=False)
-        until(lambda: recorder.names(LOCAL_PODS) == {"shop/late", "blue/late"}, "a pod of a file stays")
+        recorder.wait(LOCAL_PODS, "shop/late", "blue/late")  # a pod of a file stays
         store.note_attached(("shop", "late"), attached=True)
         folder.remove("pods.yaml")
         until(lambda: labels_of(recorder, "shop/late") == {}, "it is attached still")
