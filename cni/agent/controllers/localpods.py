@@ -37,7 +37,7 @@ VETH = "veth"  # how the names of podwire's host interfaces begin
 
 
 class Heard(Record):
-    """What changes in nftables were about: `is_foreign` if the table has to be compared, `is_ours` if an ADD or DEL."""
+    """The subject of changes in nftables: `is_foreign` if the table has to be compared, `is_ours` if an ADD or DEL."""
 
     is_foreign: bool
     is_ours: bool
