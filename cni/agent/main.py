@@ -98,7 +98,7 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
     log.info("podwired %s", VERSION)
     metrics = Metrics()
     health = Health(metrics)
-    controllers, stores = _policies(options, host, instance, metrics, health)
+    controllers, stores, may_attach = _policies(options, host, instance, metrics, health)
     stores += open_control(options.control_socket or socket_path(instance.name))
     if options.healthz_port:
         health.start(options.healthz_ip.text, options.healthz_port)
@@ -120,7 +120,8 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
 
     before = subnetenv.read(options.subnet_file)
     store = open_store(options, before.subnets if before is not None else ())
-    reconciler = Reconciler(_settings(options, instance, before), host, metrics, store.present, ready, status)
+    settings = _settings(options, instance, before, may_attach)
+    reconciler = Reconciler(settings, host, metrics, store.present, ready, status)
     files = Files((options.subnet_file, *((options.conflist.path,) if options.conflist is not None else ())))
     Loop([reconciler, *controllers], [store, *stores], EventQueue(), kernel_events(host), files).run()
     notify("STOPPING=1")
@@ -128,7 +129,9 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
     return 0
 
 
-def _settings(options: Options, instance: Instance, before: SubnetEnv | None) -> Settings:
+def _settings(
+    options: Options, instance: Instance, before: SubnetEnv | None, may_attach: Callable[[], bool]
+) -> Settings:
     """`before`: the subnet file as the agent left it when it last ran."""
     return Settings(
         instance=instance,
@@ -139,6 +142,7 @@ def _settings(options: Options, instance: Instance, before: SubnetEnv | None) ->
         forwards=options.forward_rules,
         blackholes=options.blackhole_route,
         filters=options.tunnel_filter,
+        may_attach=may_attach,
         subnet_file=options.subnet_file,
         conflist=options.conflist,
     )
@@ -146,13 +150,13 @@ def _settings(options: Options, instance: Instance, before: SubnetEnv | None) ->
 
 def _policies(
     options: Options, host: Host, instance: Instance, metrics: Metrics, health: Health
-) -> tuple[list[Controller], list[EventStore]]:
-    """Returns the controllers of policies and of questions about them, and the store. If policies are off only
-    questions are answered, and what an earlier run left is removed. Raises Occupied.
+) -> tuple[list[Controller], list[EventStore], Callable[[], bool]]:
+    """Returns the controllers of policies and of questions about them, the store, and whether the first pod may be
+    attached. If policies are off only questions are answered, and what an earlier run left is removed. Raises Occupied.
     """
     if not options.network_policy:
         remove_policies(host, instance)
-        return [Inquiries(host, None)], []
+        return [Inquiries(host, None)], [], lambda: True
     from cni.agent.controllers.policy import PolicyController
     from cni.agent.policy.basetable import TableOptions
 
@@ -166,7 +170,8 @@ def _policies(
     revoke = not options.keeps_established and _can_revoke(host)
     table = TableOptions(families, log=False, revoke=revoke, open=options.policy_unknown_open)
     policies = PolicyController(host, metrics, store, table, status)
-    return [policies, Inquiries(host, policies, ALLOWED if table.open else DENIED)], [store]
+    inquiries = Inquiries(host, policies, ALLOWED if table.open else DENIED)
+    return [policies, inquiries], [store], lambda: table.open or policies.in_force
 
 
 def _can_revoke(host: Host) -> bool:

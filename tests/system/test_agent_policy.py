@@ -239,6 +239,19 @@ def test_connections_are_kept_where_that_is_wanted(shop: Shop) -> None:
     assert "ct label" not in table(shop.node)
 
 
+def test_no_pod_is_attached_before_policies_are_in_force(cluster: Cluster, podwired: Path) -> None:
+    cluster.configure(families=(4,))
+    (node,) = cluster.add("one")
+    agent = node.start_agent(podwired, *FLAGS, "--node-name=one", ready=False)
+    cluster.until(lambda: "is written once NetworkPolicy is enforced" in agent.log, "the agent waits for the folder")
+    assert (node.subnet_env(), table(node)) == ("", "")
+    assert node.probe("readyz")[0] == http.client.SERVICE_UNAVAILABLE
+    node.run("mkdir", FOLDER)
+    node.until(lambda: node.probe("readyz")[0] == http.client.OK, "the agent is ready")
+    assert node.subnet_env()
+    assert table(node)
+
+
 @pytest.mark.parametrize("command", ["flush ruleset", "delete table inet podwire-policy"])
 def test_a_table_that_somebody_removes_is_made_again(shop: Shop, command: str) -> None:
     shop.apply(CLOSED)

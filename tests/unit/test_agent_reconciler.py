@@ -156,11 +156,13 @@ class Agent:
             forwards=False,
             blackholes=False,
             filters=False,
+            may_attach=lambda: self.may_attach,
             subnet_file=str(self.file),
         )
         self.host, self.metrics = Host(), Metrics()
         self.presented: list[Node] = []
         self.ready, self.statuses = 0, list[str]()
+        self.may_attach = True
         self.reconciler = Reconciler(
             settings,
             self.host,  # type: ignore[arg-type]
@@ -224,6 +226,25 @@ def test_events_become_routes_and_then_the_node_is_ready(agent: Agent) -> None:
     assert "FLANNEL_SUBNET=10.5.1.1/24" in agent.file.read_text()
     assert (agent.ready, agent.statuses) == (1, [])
     assert agent.metric("podwired_peers") == 2
+
+
+def test_the_first_pod_is_attached_once_policies_are_in_force(agent: Agent) -> None:
+    agent.may_attach = False
+    begin(agent, TWO)
+    assert agent.kernel.peer_routes == {"10.5.2.0/24": "192.0.2.2"}
+    agent.full_sync()
+    assert (agent.ready, agent.file.exists()) == (0, False)
+    agent.may_attach = True
+    agent.handle()
+    assert (agent.ready, agent.file.exists()) == (1, True)
+
+
+def test_where_pods_were_attached_before_nothing_waits_for_policies(agent: Agent) -> None:
+    agent.may_attach = False
+    agent.file.write_text("FLANNEL_SUBNET=10.5.7.1/24")
+    begin(agent, TWO)
+    assert "FLANNEL_SUBNET=10.5.1.1/24" in agent.file.read_text()
+    assert agent.ready == 1
 
 
 def test_a_second_full_sync_writes_nothing(agent: Agent) -> None:

@@ -73,7 +73,8 @@ class Reconciler:
 
     @property
     def due_at(self) -> float:
-        return 0.0 if self._all_due or self._rules_due or self._cluster.has_changes else NEVER
+        is_due = self._all_due or self._rules_due or self._cluster.has_changes or self._publisher.is_due
+        return 0.0 if is_due else NEVER
 
     def handle(self, event: AgentEvent) -> None:
         """Takes in an event of the store of leases; `sync` acts on it."""
@@ -113,9 +114,8 @@ class Reconciler:
     def sync(self) -> bool:
         """Does what is due. Returns False if some of it failed, and has to be tried again."""
         began = time.monotonic()
-        extent = "all" if self._all_due else "part"
-        self._failed = False
-        self._try(self._sync_all if self._all_due else self._sync_part)
+        extent, self._failed = "all" if self._all_due or self._publisher.is_held else "part", False
+        self._try(self._sync_all if extent == "all" else self._sync_part)
         self._metrics.sync_seconds.labels(extent).observe(time.monotonic() - began)
         return not self._failed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from cni.agent.backends import backend_of
@@ -14,6 +15,8 @@ from cni.protocol.errors import CniError
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cni.agent.model.lease import Lease
     from cni.agent.model.network import NetworkConfig
     from cni.agent.node.conflist import Conflist
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
 
 
 class Settings(Record):
-    """The user's settings of this node, and the networks that it had when the agent last ran."""
+    """The user's settings of this node, and the networks that it had when the agent last ran. `may_attach` returns True
+    once the node's first pod can be attached.
+    """
 
     instance: Instance
     networks: tuple[Net, ...]
@@ -34,17 +39,19 @@ class Settings(Record):
     forwards: bool
     blackholes: bool
     filters: bool
+    may_attach: Callable[[], bool]
     subnet_file: str
     conflist: Conflist | None = None
 
 
 class NodePublisher:
     """The rules and files by which pods of this node are attached. `errors`: those of the last `publish` that kept no
-    pod from being attached.
+    pod from being attached. `is_held`: the files wait until the first pod may be.
     """
 
     def __init__(self, settings: Settings, host: Host) -> None:
         self.errors: list[str] = []
+        self.is_held = False
         self._settings, self._host = settings, host
         self.filter = TunnelFilter(host, settings.instance.name)
         self._rules: masquerade.Rules | None = None
@@ -57,7 +64,7 @@ class NodePublisher:
     def publish(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> list[str]:
         """The runtime's configuration comes last: then pods can be attached. Returns what was not whole.
 
-        Raises CniError, NetlinkError, OSError.
+        Where there is a subnet.env, pods may be attached already. Raises CniError, NetlinkError, OSError.
         """
         settings = self._settings
         spaces = tuple([(config.network(endpoint.subnet.family), endpoint.subnet) for endpoint in own.endpoints])
@@ -74,6 +81,11 @@ class NodePublisher:
             masquerade.remove_table(self._host, settings.instance.predecessor)
             settings.instance.predecessor = ""
         done = self._load()
+        was_held, self.is_held = self.is_held, not (settings.may_attach() or os.path.exists(settings.subnet_file))
+        if self.is_held:
+            if not was_held:
+                log.info("%s is written once NetworkPolicy is enforced", settings.subnet_file)
+            return done
         mtu = min(backend_of(config.backend).mtu(underlay, endpoint.subnet.family) for endpoint in own.endpoints)
         if files.write(settings.subnet_file, subnetenv.text_of(spaces, mtu, masquerades=settings.masquerades)):
             log.info("wrote %s", settings.subnet_file)
@@ -86,10 +98,17 @@ class NodePublisher:
         return self._asked
 
     @property
+    def is_due(self) -> bool:
+        """The files are to be written now."""
+        return self.is_held and self._settings.may_attach()
+
+    @property
     def is_published(self) -> bool:
         """The runtime has a configuration, which an invalid source does not take away."""
         wanted = self._settings.conflist
-        return self._rules is not None and (wanted is None or conflist.is_installed(wanted))
+        if self._rules is None or self.is_held:
+            return False
+        return wanted is None or conflist.is_installed(wanted)
 
     def _install_conflist(self) -> None:
         wanted, self.errors = self._settings.conflist, []
