@@ -45,7 +45,7 @@ HOST_LOCAL: Known = {
 }
 LIMITS = _any("ingressRate", "ingressBurst", "egressRate", "egressBurst")
 PORTS = _any("snat", "masqAll", "markMasqBit", "externalSetMarkChain", "conditionsV4", "conditionsV6", "backend")
-PTP = _any("ipMasq", "ipMasqBackend", "mtu", "acceptRA")
+PTP = _any("ipMasq", "ipMasqBackend", "mtu", "acceptRA", "ipSpoofCheck")
 BRIDGE: Known = {
     **PTP,
     **_any("bridge", "isGateway", "isDefaultGateway", "forceAddress", "hairpinMode", "promiscMode", "vlan"),

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from cni.protocol.fields import ConfigErrors, Fields
     from cni.protocol.plugin_config import PluginConfig
 
-PTP_KEYS = ("ipmasq", "ipmasqbackend", "mtu", "dns", "ipam", "args", "runtimeconfig", "capabilities", "acceptra")
+PTP_KEYS = (
+    *("ipmasq", "ipmasqbackend", "mtu", "dns", "ipam", "args", "runtimeconfig", "capabilities"),
+    *("acceptra", "ipspoofcheck"),
+)
 DEFAULT_BRIDGE = "cni0"
 POLICY_WAIT, POLICY_WAIT_LIMIT = 2, 60  # seconds
 VLAN_LIMIT = 4094  # IEEE 802.1Q: 4095 is reserved
@@ -33,7 +36,8 @@ class NetConf(Record):
     `mac_capability`: the runtime may choose the containers' MAC addresses (capability mac). `portmap_requested`,
     `bandwidth_requested`: it may map ports, limit the bandwidth. `accept`: the containers' traffic is accepted if the
     host's firewall drops forwarded packets. `policy_wait`: so many seconds podwired may take to judge a new pod.
-    `accept_ra`: a container with an IPv6 address also accepts router advertisements.
+    `accept_ra`: a container with an IPv6 address also accepts router advertisements. `ip_spoof_check`: None if it is
+    not configured.
     """
 
     routed: bool
@@ -49,6 +53,7 @@ class NetConf(Record):
     trunk: tuple[VlanRange, ...]
     preserve_default_vlan: bool
     mac_spoof_check: bool
+    ip_spoof_check: bool | None
     enable_dad: bool
     accept_ra: bool
     disable_container_interface: bool
@@ -98,6 +103,7 @@ def parse_netconf(
         trunk=_trunk(fields),
         preserve_default_vlan=fields.flag("preserveDefaultVlan"),
         mac_spoof_check=fields.flag("macspoofchk") and not routed,
+        ip_spoof_check=fields.flag("ipSpoofCheck") if fields.raw("ipSpoofCheck") is not None else None,
         enable_dad=fields.flag("enabledad"),
         accept_ra=fields.flag("acceptRA"),
         disable_container_interface=fields.flag("disableContainerInterface"),
@@ -146,6 +152,8 @@ def _validate(fields: Fields, conf: NetConf, backend: str, mode: str, is_podwire
         fields.error("hairpinMode", "cannot be set together with promiscMode")
     if conf.ipam_type and conf.disable_container_interface:
         fields.error("ipam", "cannot be used together with disableContainerInterface")
+    if conf.ip_spoof_check and not conf.ipam_type:
+        fields.error("ipSpoofCheck", "needs ipam: a container may send from the addresses that ADD gives it")
     if conf.vlan and conf.is_gateway and ifname_error(f"{conf.bridge}.{conf.vlan}"):
         fields.error("bridge", f"{conf.bridge}.{conf.vlan}, the gateway's interface, would be too long a name")
     if conf.ipam_type and not is_plugin_name(conf.ipam_type):

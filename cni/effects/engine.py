@@ -34,7 +34,17 @@ ALL_USERS = ["0", "0", "4294967295"]  # user_namespaces(7): the map of the first
 # The errors of nftables if a table is deleted between the look at it and its use, or during a concurrent change.
 TRANSIENT = (ENOENT, EBUSY, EAGAIN, EINTR)
 FLUSHES = 3  # more `nft flush ruleset` in the course of one ADD are an error
-IN_RULES = ("SpoofGuard", "Masquerade", "Accept", "AdminChain", "Isolation", "Hairpin", "Condition", "HostPort")
+IN_RULES = (
+    "SpoofGuard",
+    "SourceGuard",
+    "Masquerade",
+    "Accept",
+    "AdminChain",
+    "Isolation",
+    "Hairpin",
+    "Condition",
+    "HostPort",
+)
 
 # The file of each operation, by the name of its record. Most are for features that few networks use, and loaded at
 # their first use; four are every attachment's.
@@ -56,6 +66,7 @@ FILES = {
     "Pending": "policy",
     "AwaitClass": "policy",
     "SpoofGuard": "spoofcheck",
+    "SourceGuard": "sourcecheck",
     "HostAddress": "routed",
     "HostRoute": "routed",
     "Masquerade": "masquerade",

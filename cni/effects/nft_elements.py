@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from errno import EEXIST
 
-from cni.effects.nft_socket import MASQUERADE_SETS, SPOOFCHECK_SETS
+from cni.effects.nft_socket import LABELLED_SETS
 from cni.kernel import nft
 from cni.plan.alias import parse_alias
 from cni.protocol.owner import label_keys
@@ -38,7 +38,7 @@ def remove_labelled(host: Host, matches: Callable[[str], bool]) -> None:
 
     The cost grows with the number of all elements.
     """
-    for set_ref in (*MASQUERADE_SETS.values(), *SPOOFCHECK_SETS.values()):
+    for set_ref in LABELLED_SETS:
         for element in host.nft.elements(set_ref):
             if matches(element.label):
                 host.nft.remove(set_ref, element)

@@ -48,6 +48,11 @@ PORT_SETS = _set_refs(
 # Of an address and a port, each padded to four bytes.
 TARGET_BYTES = {name: 8 if name.endswith("4") else 20 for name in PORT_MAPS}
 SPOOFCHECK_SETS = _set_refs(nftables.BRIDGE, nftables.ALLOWED, nftables.GUARDED)
+SOURCE_SETS = {
+    **_set_refs(nftables.BRIDGE, nftables.CHECKED, *nftables.SOURCES.values(), nftables.TARGETS),
+    **_set_refs(nftables.INET, nftables.ROUTED, nftables.BRIDGED),
+}
+LABELLED_SETS = [*MASQUERADE_SETS.values(), *SPOOFCHECK_SETS.values(), *SOURCE_SETS.values()]
 
 
 class _NoSocket:
@@ -148,9 +153,23 @@ class Nft(Netlink):
             raise refusal
         return True
 
+    def remove_all(self, owned: list[tuple[SetRef, Element]]) -> bool:
+        """Removes elements in one transaction, whatever their labels. Returns False, and removes none, if one is
+        missing.
+        """
+        try:
+            refusal = self.change(*[nft.delete_element(*one) for one in owned])
+            if refusal is not None:
+                raise refusal
+        except (NetlinkError, OSError) as error:
+            if self._is_absence(error):
+                return False
+            raise
+        return True
+
     def has_elements(self) -> bool:
         """Returns True if there are elements of any container."""
-        set_refs = (*MASQUERADE_SETS.values(), *SPOOFCHECK_SETS.values(), *PORT_SETS.values())
+        set_refs = (*LABELLED_SETS, *PORT_SETS.values())
         return any(label_keys(element.label) for set_ref in set_refs for element in self.elements(set_ref))
 
     def each_element(self, set_ref: SetRef) -> Iterator[Element]:

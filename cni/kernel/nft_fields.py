@@ -50,13 +50,22 @@ class Field(Record):
 
 
 L4 = {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58, "sctp": 132}
+ICMPV6 = {
+    "echo-request": 128,
+    "echo-reply": 129,
+    "mld-listener-report": 131,
+    "nd-router-solicit": 133,
+    "nd-neighbor-solicit": 135,
+    "nd-neighbor-advert": 136,
+    "mld2-listener-report": 143,
+}
 TYPES = {
     "nf_proto": Type(2, 1, {"ipv4": NFPROTO_IPV4, "ipv6": NFPROTO_IPV6}),
     "integer": Type(4, 0),
     "ipv4_addr": Type(7, 4),
     "ipv6_addr": Type(8, 16),
     "ether_addr": Type(9, 6),
-    "ether_type": Type(10, 2, {"ip": 0x0800, "arp": 0x0806, "ip6": 0x86DD}),
+    "ether_type": Type(10, 2, {"ip": 0x0800, "arp": 0x0806, "ip6": 0x86DD, "8021q": 0x8100, "8021ad": 0x88A8}),
     "arp_op": Type(11, 2, {"request": 1, "reply": 2}),
     "inet_proto": Type(12, 1, L4),
     "inet_service": Type(13, 2),
@@ -66,7 +75,7 @@ TYPES = {
     "ct_state": Type(26, 4, {"invalid": 1, "established": 2, "related": 4, "new": 8, "untracked": 64}, True, True),
     "ct_dir": Type(27, 1, {"original": 0, "reply": 1}),
     "ct_status": Type(28, 4, {"seen-reply": 2, "assured": 4, "confirmed": 8, "snat": 16, "dnat": 32}, True, True),
-    "icmpv6_type": Type(29, 1, {"echo-request": 128, "echo-reply": 129}),
+    "icmpv6_type": Type(29, 1, ICMPV6),
     "ct_label": Type(30, 16, flags=True),
     "pkt_type": Type(31, 1, {"host": 0, "broadcast": 1, "multicast": 2, "other": 3}),
     "fib_addrtype": Type(38, 4, {"unicast": 1, "local": 2, "broadcast": 3, "multicast": 5}, native=True),
@@ -80,6 +89,7 @@ FIELDS = {
     "arp operation": Field("payload", (NETWORK, 6, 2), "arp_op", "arp"),
     "arp saddr ether": Field("payload", (NETWORK, 8, 6), "ether_addr", "arp"),
     "arp saddr ip": Field("payload", (NETWORK, 14, 4), "ipv4_addr", "arp"),
+    "arp daddr ip": Field("payload", (NETWORK, 24, 4), "ipv4_addr", "arp"),
     "ip saddr": Field("payload", (NETWORK, 12, 4), "ipv4_addr", "ip"),
     "ip daddr": Field("payload", (NETWORK, 16, 4), "ipv4_addr", "ip"),
     "ip6 saddr": Field("payload", (NETWORK, 8, 16), "ipv6_addr", "ip6"),
@@ -117,9 +127,9 @@ ETHER_TYPES = {"icmp": "ip", "ipv6-icmp": "ip6", "arp": "arp"}
 
 def fields_of(words: str) -> list[Field]:
     """Returns the fields of a concatenation, or the single one. Raises KeyError for unknown words."""
-    if words.startswith("@"):
-        return [_raw(words)]
-    return [FIELDS[words]] if words in FIELDS else [FIELDS[word] for word in words.split(" . ")]
+    if words in FIELDS:
+        return [FIELDS[words]]
+    return [_raw(word) if word.startswith("@") else FIELDS[word] for word in words.split(" . ")]
 
 
 def _raw(words: str) -> Field:
@@ -176,6 +186,11 @@ def types_of(words: str) -> list[Type]:
     return [TYPES[word] for word in words.split(" . ")]
 
 
+def types_read(fields: list[Field]) -> list[Type]:
+    """Returns the types of fields; that of a raw payload expression has the expression's length."""
+    return [TYPES[field.type]._replace(length=length_of(field)) for field in fields]
+
+
 def number_of(types: list[Type]) -> int:
     """Returns nft's number of a type, or of a concatenation."""
     number = 0
@@ -187,3 +202,31 @@ def number_of(types: list[Type]) -> int:
 def padded(data: bytes) -> bytes:
     """Returns a part of a concatenation, whose parts fill whole registers of four bytes."""
     return data + b"\0" * (-len(data) & 3)
+
+
+# Kinds of expressions as nft numbers them in what it remembers of a set (include/expression.h of nftables), and how it
+# counts headers there.
+REMEMBERED_PAYLOAD, REMEMBERED_META, REMEMBERED_CONCATENATION = 7, 9, 13
+REMEMBERED_HEADERS = {LINK: 1, NETWORK: 2, TRANSPORT: 3}
+
+
+def remembered(fields: list[Field]) -> bytes:
+    """Returns the concatenation as nft remembers it of a set that is declared by `typeof`: of fields of meta and raw
+    payload expressions.
+    """
+    parts = [_tlv(number, _remembered(field)) for number, field in enumerate(fields)]
+    return _tlv(0, SYSTEM32.pack(REMEMBERED_CONCATENATION)) + _tlv(1, b"".join(parts))
+
+
+def _remembered(field: Field) -> bytes:
+    if field.expression == "meta":
+        kind, numbers = REMEMBERED_META, field.codes
+    else:
+        base, offset, length = field.codes
+        kind, numbers = REMEMBERED_PAYLOAD, (0, 0, REMEMBERED_HEADERS[base], offset * 8, length * 8)
+    described = [_tlv(number, SYSTEM32.pack(code)) for number, code in enumerate(numbers)]
+    return _tlv(0, SYSTEM32.pack(kind)) + _tlv(1, b"".join(described))
+
+
+def _tlv(kind: int, data: bytes) -> bytes:
+    return bytes([kind, len(data)]) + data

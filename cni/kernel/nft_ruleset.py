@@ -11,7 +11,7 @@ from __future__ import annotations
 from cni.kernel import nft
 from cni.kernel.netlink import NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, U32, attribute, nest, text
 from cni.kernel.nft import message
-from cni.kernel.nft_fields import TYPES, number_of, types_of
+from cni.kernel.nft_fields import TYPES, fields_of, number_of, remembered, types_of, types_read
 from cni.kernel.nft_rules import (
     NFT_MSG_DELRULE,
     NFT_MSG_NEWCHAIN,
@@ -65,7 +65,7 @@ MODULES = {
 AT_A_TIME = 1000  # elements in one message: the length of a list has 16 bits, and an element takes up to 44 bytes
 ANONYMOUS = "__set%d"  # the kernel counts them
 # What nft remembers of a set (libnftnl, nftnl_udata_set_types): byte orders, host's 1 and network's 2.
-UDATA_KEY_ORDER, UDATA_DATA_ORDER, HOST_ORDER, NETWORK_ORDER = 0, 1, 1, 2
+UDATA_KEY_ORDER, UDATA_DATA_ORDER, UDATA_KEY_TYPEOF, HOST_ORDER, NETWORK_ORDER = 0, 1, 3, 1, 2
 UDATA_ELEMENT_FLAGS, ELEMENT_OPEN = 1, 1  # an interval without an end
 
 
@@ -163,7 +163,7 @@ def delete_set(set_ref: SetRef) -> Message:
 
 
 def add_set(set_ref: SetRef, named: NamedSet, set_id: int) -> Message:
-    keys = types_of(named.key)
+    keys = types_read(fields_of(named.key)) if named.by_fields else types_of(named.key)
     flags = (NFT_SET_MAP if named.data else 0) | (NFT_SET_INTERVAL if named.interval else 0)
     data = b""
     orders = [(UDATA_KEY_ORDER, _order(keys))]
@@ -176,7 +176,8 @@ def add_set(set_ref: SetRef, named: NamedSet, set_id: int) -> Message:
         orders.append((UDATA_DATA_ORDER, 0 if named.data == "verdict" else _order(types_of(named.data))))
     if len(keys) > 1 and named.interval:
         flags |= NFT_SET_CONCAT
-    return _new_set(set_ref, keys, flags, data, orders, set_id, size=0)
+    memory = remembered(fields_of(named.key)) if named.by_fields else b""
+    return _new_set(set_ref, keys, flags, data, orders, set_id, size=0, memory=memory)
 
 
 def _new_set(
@@ -187,6 +188,7 @@ def _new_set(
     orders: list[tuple[int, int]],
     set_id: int,
     size: int,
+    memory: bytes = b"",
 ) -> Message:
     names = text(NFTA_SET_TABLE, set_ref.table) + text(NFTA_SET_NAME, set_ref.name)
     key = be32(NFTA_SET_KEY_TYPE, number_of(keys)) + be32(NFTA_SET_KEY_LEN, _length(keys))
@@ -196,6 +198,7 @@ def _new_set(
         described += nest(NFTA_SET_DESC_CONCAT, *lengths, flag=NLA_F_NESTED)
     desc = nest(NFTA_SET_DESC, described, flag=NLA_F_NESTED) if described else b""
     udata = b"".join([bytes([kind, U32.size]) + U32.pack(order) for kind, order in orders])
+    udata += bytes([UDATA_KEY_TYPEOF, len(memory)]) + memory if memory else b""
     payload = names + be32(NFTA_SET_FLAGS, flags) + key + data + desc + be32(NFTA_SET_ID, set_id)
     payload += attribute(NFTA_SET_USERDATA, udata)
     return message(NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_ACK, set_ref.family, payload)

@@ -68,7 +68,8 @@ class RuleEncoder:
     def _require(self, fields: list[Field]) -> None:
         for field in fields:
             for name, symbol in prerequisites(self._family, field.protocol):
-                if (name, symbol) not in self._stated:
+                is_known = name == "ether type" and ("meta protocol", symbol) in self._stated
+                if not is_known and (name, symbol) not in self._stated:
                     self._stated.add((name, symbol))
                     required = FIELDS[name]
                     self._load(required)

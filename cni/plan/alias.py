@@ -6,34 +6,46 @@ the interface. After the owner's label come phrases: `; KEYWORD word word`.
 
 from __future__ import annotations
 
-from cni.protocol.address import Net, mac_text, parse_mac, parse_net
+from cni.protocol.address import IP, Net, mac_text, parse_ip, parse_mac, parse_net
 from cni.protocol.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from cni.config.portmap import PortMapping
 
+    T = TypeVar("T")
+
 LENGTH = 255  # kernel include/uapi/linux/if.h: IFALIASZ with its NUL
-GUARDED, ADDRESSES, MASQUERADED, PORTS = "guarded", "addresses", "masqueraded", "ports"
+GUARDED, ADDRESSES, MASQUERADED, SOURCES, PORTS = "guarded", "addresses", "masqueraded", "sources", "ports"
 RECORDED = "recorded"
 MORE = "..."  # the phrase did not fit
 
 
 class Alias(Record):
     """The content of an alias. `label`: the owner's; `allowed_mac`: the only allowed source MAC address; `addresses`,
-    with prefix, for which there are rules; `ip_masq`: their traffic is masqueraded; `recorded`: podwired has their
-    record; `ports_masqueraded`: whose connections to the ports are (Ports.masqueraded). `whole`: nothing was omitted
-    for lack of space.
+    with prefix, for which there are rules; `ip_masq`: their traffic is masqueraded; `further_sources`: what is accepted
+    from the container beside these by the source check, nothing if it is routed, None without the check; `recorded`:
+    podwired has their record; `ports_masqueraded`: whose connections to the ports are (Ports.masqueraded). `whole`:
+    nothing was omitted for lack of space.
     """
 
     label: str
     allowed_mac: bytes | None = None
     addresses: tuple[Net, ...] = ()
     ip_masq: bool = False
+    further_sources: tuple[IP, ...] | None = None
     ports_masqueraded: str = ""
     ports: tuple[PortMapping, ...] = ()
     whole: bool = True
     recorded: bool = False
+
+    @property
+    def sources(self) -> tuple[IP, ...]:
+        """All that the source check of a container on a bridge accepts."""
+        return (*[address.ip for address in self.addresses], *(self.further_sources or ()))
 
     @property
     def text(self) -> str:
@@ -56,6 +68,8 @@ class Alias(Record):
             phrases.append([RECORDED])
         if self.addresses:
             phrases.append([ADDRESSES, *[address.text for address in self.addresses]])
+        if self.further_sources is not None:  # whole or not at all, and after the addresses: what is restored is whole
+            phrases.append([" ".join([SOURCES, *[ip.text for ip in self.further_sources]])])
         if self.ports:
             phrases.append([PORTS, self.ports_masqueraded, *[mapping.text for mapping in self.ports]])
         return phrases
@@ -70,11 +84,13 @@ def parse_alias(text: str) -> Alias:
         if keyword == GUARDED:
             alias = alias._replace(allowed_mac=_mac(words))
         elif keyword == ADDRESSES:
-            alias = alias._replace(addresses=_addresses(words))
+            alias = alias._replace(addresses=_valid(parse_net, words))
         elif keyword == MASQUERADED:
             alias = alias._replace(ip_masq=True)
         elif keyword == RECORDED:
             alias = alias._replace(recorded=True)
+        elif keyword == SOURCES:
+            alias = alias._replace(further_sources=_valid(parse_ip, words))
         elif keyword == PORTS:
             from cni.config.portmap import parse_mappings
 
@@ -91,11 +107,12 @@ def _mac(words: list[str]) -> bytes | None:
         return None
 
 
-def _addresses(words: list[str]) -> tuple[Net, ...]:
-    addresses = []
+def _valid(parse: Callable[[str], T], words: list[str]) -> tuple[T, ...]:
+    """Returns what the words say, without those that are invalid."""
+    values = []
     for word in words:
         try:
-            addresses.append(parse_net(word))
+            values.append(parse(word))
         except ValueError:
             continue
-    return tuple(addresses)
+    return tuple(values)

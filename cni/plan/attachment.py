@@ -30,13 +30,14 @@ class Names(Record):
     """Names and MAC addresses: of the host's end by the owner, of the container by its address; for CHECK, ADD's.
 
     `allowed_mac`: the only source address of frames from the container, if that is checked; tuning, chained behind, may
-    set another address.
+    set another address. `further_sources`: ADD's addresses beside the lease's that the source check accepts, or None.
     """
 
     host_interface: str
     host_mac: bytes
     container_mac: bytes
     allowed_mac: bytes = b""
+    further_sources: tuple[IP, ...] | None = None
 
 
 class Attachment(Record):

@@ -71,6 +71,10 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
         from cni.plan.spoofcheck import SpoofGuard
 
         operations.append(SpoofGuard(names.host_interface, names.allowed_mac or names.container_mac, owner.label))
+    if conf.ip_spoof_check:
+        from cni.plan import sourcecheck
+
+        operations.append(sourcecheck.operation(attachment))
     return tuple(operations)
 
 
@@ -82,10 +86,17 @@ def alias_of(attachment: Attachment) -> Alias:
     return Alias(
         label=attachment.owner.label,
         allowed_mac=attachment.names.container_mac if conf.mac_spoof_check else None,
-        addresses=attachment.addresses if conf.ip_masq or ports.mappings or recorded else (),
+        addresses=attachment.addresses if conf.ip_masq or conf.ip_spoof_check or ports.mappings or recorded else (),
         ip_masq=conf.ip_masq and bool(attachment.lease.ips),
+        further_sources=_further_sources(attachment) if conf.ip_spoof_check else None,
         ports_masqueraded=ports.masqueraded if ports.mappings else "",
         ports=ports.mappings,
         whole=ports.mappings == conf.ports.mappings,
         recorded=recorded,
     )
+
+
+def _further_sources(attachment: Attachment) -> tuple[IP, ...]:
+    from cni.plan import sourcecheck
+
+    return sourcecheck.further_sources(attachment)

@@ -20,6 +20,9 @@ INET, BRIDGE = f"inet {TABLE}", f"bridge {TABLE}"
 PROTOCOL = {4: "ip", 6: "ip6"}
 ADDRESS_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 ALLOWED, GUARDED = "allowed", "guarded"  # the sets of the spoof check
+# The sets of the source check, in table bridge and in table inet.
+CHECKED, SOURCES, TARGETS = "checked", {4: "sources4", 6: "sources6"}, "targets6"
+ROUTED, BRIDGED = "routed", "bridged"
 
 
 class RulesetFragment(Record):

@@ -238,12 +238,15 @@ class Chain(Record):
 
 
 class NamedSet(Record):
-    """A set, or with `data` (`verdict`, or types as in `key`) a map. `key`: types joined by ` . `, as in nft."""
+    """A set, or with `data` (`verdict`, or types as in `key`) a map. `key`: types joined by ` . `, as in nft; with
+    `by_fields` the fields themselves, for those that no type describes.
+    """
 
     name: str
     key: str
     data: str = ""
     interval: bool = False
+    by_fields: bool = False
 
     @property
     def kind(self) -> str:
@@ -252,7 +255,8 @@ class NamedSet(Record):
     @property
     def text(self) -> str:
         data = f" : {self.data}" if self.data else ""
-        return f"{{ type {self.key}{data} ;{' flags interval ;' if self.interval else ''} }}"
+        key = f"{'typeof' if self.by_fields else 'type'} {self.key}"
+        return f"{{ {key}{data} ;{' flags interval ;' if self.interval else ''} }}"
 
 
 class Table(Record):

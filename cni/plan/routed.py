@@ -61,7 +61,14 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
         alias=alias_of(attachment).text,
         group=attachment.facts.group,
     )
-    return (veth, IgnoreAdvertisements(names.host_interface)) if attachment.facts.ipv6 else (veth,)
+    operations: tuple[Operation, ...] = (veth,)
+    if attachment.facts.ipv6:
+        operations += (IgnoreAdvertisements(names.host_interface),)
+    if conf.ip_spoof_check:
+        from cni.plan import sourcecheck
+
+        operations += (sourcecheck.operation(attachment),)
+    return operations
 
 
 def host_routes(attachment: Attachment) -> list[Operation]:

@@ -70,6 +70,7 @@ def prepare(call: Call, conf: NetConf, lease: Result) -> Plan:
         from cni.plan.policy import record_of
 
         facts = facts._replace(pod=record_of(owner, call.request.args))
+    conf = conf._replace(ip_spoof_check=_checks_sources(conf, facts, lease))
     if call.request.command == "CHECK":
         from cni.plugins import checked
 
@@ -134,7 +135,8 @@ def delete(call: Call) -> None:
     conf = _with_alias(conf, alias, group)
     addresses = alias.addresses
     recorded = alias.recorded if alias.label else _has_policies(host)
-    if conf.ip_masq or conf.mac_spoof_check or conf.ports.mappings or recorded:
+    checked = conf.ip_spoof_check or (recorded and conf.ip_spoof_check is None)
+    if conf.ip_masq or conf.mac_spoof_check or conf.ports.mappings or recorded or checked:
         addresses = addresses or _leased(request, config, ipam)
     lease = Result(ips=tuple([IPConfig(address) for address in addresses]))
     facts = Facts("", None, ipv6=False, group=group)
@@ -142,13 +144,16 @@ def delete(call: Call) -> None:
         from cni.plan.policy import record_of
 
         facts = facts._replace(pod=record_of(owner, request.args))
-    attachment = Attachment(owner, request.netns, conf, facts, names_of(owner, conf.mac, lease), lease)
+    names = names_of(owner, conf.mac, lease)._replace(further_sources=alias.further_sources)
+    conf = conf._replace(ip_spoof_check=checked)
+    attachment = Attachment(owner, request.netns, conf, facts, names, lease)
     operations = plan_attachment(attachment).operations
     failed = release(host, [op for op in reversed(operations) if own is not None or not isinstance(op, Veth)])
     if host.container is not None:
         collect_errors(failed, lambda: _release_stray(call, owner, conf, addresses or _leased(request, config, ipam)))
     ports_unknown = conf.portmap_requested and not (alias.label or conf.ports.mappings)
-    if ports_unknown or not alias.whole or (not addresses and (conf.ip_masq or conf.ports.mappings)):
+    needs_addresses = conf.ip_masq or checked or conf.ports.mappings
+    if ports_unknown or not alias.whole or (not addresses and needs_addresses):
         from cni.effects import nft_elements, portmap
 
         collect_errors(failed, lambda: nft_elements.remove_labelled(host, owner.owns))
@@ -196,7 +201,7 @@ def status(call: Call) -> None:
     bridge = call.host.rtnl.find(conf.bridge)
     if not conf.routed and bridge is not None and bridge.kind != "bridge":
         raise PluginNotAvailable(f'"{conf.bridge}" exists but is not a bridge: choose another name for the bridge')
-    if conf.ip_masq or conf.mac_spoof_check or conf.portmap_requested:
+    if conf.ip_masq or conf.mac_spoof_check or conf.ip_spoof_check or conf.portmap_requested:
         require_nft(call, program=conf.portmap_requested and conf.ports.has_conditions)
     if conf.accept and conf.ipam_type:
         from cni.config.firewall import families_of
@@ -247,6 +252,14 @@ def _has_policies(host: Host) -> bool:
     return sysctl.exists(host.pod_records)
 
 
+def _checks_sources(conf: NetConf, facts: Facts, lease: Result) -> bool:
+    """Returns True if the container may send from the lease's addresses alone: by default, where policies are
+    enforced, since they know pods by their addresses.
+    """
+    is_wanted = facts.pod is not None if conf.ip_spoof_check is None else conf.ip_spoof_check
+    return is_wanted and bool(lease.ips)
+
+
 def _incoming_interface(conf: NetConf) -> str:
     """Returns the interface by which the host receives containers' packets; a pattern if each has its own (routed)."""
     if conf.routed:
@@ -272,6 +285,7 @@ def _with_alias(conf: NetConf, alias: Alias, group: int) -> NetConf:
     return conf._replace(
         ip_masq=conf.ip_masq or alias.ip_masq,
         mac_spoof_check=conf.mac_spoof_check or alias.allowed_mac is not None,
+        ip_spoof_check=alias.further_sources is not None if alias.label else conf.ip_spoof_check,
         mac=alias.allowed_mac or conf.mac,
         ports=Ports(alias.ports, alias.ports_masqueraded) if alias.ports else conf.ports,
         bandwidth=Bandwidth(egress=Rate(0, 0)) if ifb_alone else Bandwidth(),

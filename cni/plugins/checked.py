@@ -25,11 +25,15 @@ def from_result(
     names = _names_in_result(previous, owner, conf, names, netns)
     if conf.mtu:
         conf = conf._replace(mtu=_mtu_in_result(previous, owner, netns))
-    if conf.mac_spoof_check and (own := find_own(call.host, owner)) is not None:
-        names = names._replace(allowed_mac=parse_alias(own.alias).allowed_mac or b"")
+    own = find_own(call.host, owner)
+    if own is not None:
+        alias = parse_alias(own.alias)
+        names = names._replace(allowed_mac=alias.allowed_mac or b"", further_sources=alias.further_sources)
+        conf = conf._replace(ip_spoof_check=conf.ip_spoof_check or alias.further_sources is not None)
     if names.host_interface != owner.host_interface:
         # Attached by a third-party plugin: its rules are not podwire's, and it may leave out settings of IPv6.
-        conf, facts = conf._replace(ip_masq=False, mac_spoof_check=False, accept=False), facts._replace(ipv6=False)
+        conf = conf._replace(ip_masq=False, mac_spoof_check=False, ip_spoof_check=False, accept=False)
+        facts = facts._replace(ipv6=False)
     return conf, facts, names
 
 

@@ -42,6 +42,7 @@ RICH = network(
     isDefaultGateway=True,
     ipMasq=True,
     macspoofchk=True,
+    ipSpoofCheck=True,
     hairpinMode=True,
     mtu=1400,
     ipam=host_local(

@@ -45,6 +45,7 @@ ACCEPTING = {"cni.plan.forward_accept", "cni.effects.forward_accept", "cni.kerne
 ROUTED = {"cni.plan.routed", "cni.effects.routed"}
 RULES = {"cni.kernel.nft", "cni.effects.nft_elements", "cni.effects.nft_socket", "cni.plan.nftables"}
 MASQUERADING = RULES | {"cni.plan.masquerade", "cni.effects.masquerade"}
+CHECKING = RULES | {"cni.plan.sourcecheck", "cni.effects.sourcecheck"}
 PORTS = RULES | {
     "cni.plan.portmap", "cni.effects.portmap", "cni.effects.conntrack", "cni.effects.route_localnet",
     "cni.kernel.conntrack",  # the messages, apart from their use: one module more for ports alone
@@ -142,6 +143,8 @@ FEATURES: dict[str, tuple[str, dict[str, Any], set[str]]] = {
     "masquerading": ("podwire", {"ipMasq": True}, ACCEPTING | MASQUERADING),
     "masquerading, as bridge": ("bridge", {"ipMasq": True}, MASQUERADING),
     "guard": ("podwire", {"macspoofchk": True}, ACCEPTING | RULES | {"cni.plan.spoofcheck", "cni.effects.spoofcheck"}),
+    "sources": ("podwire", {"ipSpoofCheck": True}, ACCEPTING | CHECKING),
+    "sources, as ptp": ("ptp", {"ipSpoofCheck": True}, ROUTED | CHECKING),
     "ports": ("podwire", {"runtimeConfig": {"portMappings": MAPPINGS}}, ACCEPTING | PORTS | GUARDING),
     "limits": ("podwire", LIMITS, ACCEPTING | SHAPING),
 }

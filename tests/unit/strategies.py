@@ -52,6 +52,7 @@ WHOLE: dict[str, Any] = {
     "vlan": 5,
     "vlanTrunk": [{"id": 7}, {"minID": 9, "maxID": 10}],
     "macspoofchk": True,
+    "ipSpoofCheck": True,
     "snat": True,
     "masqAll": True,
     "markMasqBit": 13,

@@ -66,6 +66,9 @@ def random_alias(chance: random.Random, most: int) -> Alias:
         allowed_mac=chance.choice((None, mac_of(str(chance.random())))),
         addresses=tuple(addresses),
         ip_masq=chance.random() < 0.5,
+        further_sources=chance.choice(
+            (None, (), (random_ip(chance, 6),), (random_ip(chance, 4), random_ip(chance, 6)))
+        ),
         ports_masqueraded=chance.choice((SUBNET, ALL, NOBODY)) if ports else "",
         ports=ports,
         whole=chance.random() < 0.9,
@@ -95,6 +98,7 @@ def test_a_full_alias_holds_whole_words_and_says_that_there_is_more(seed: int) -
     assert starts(parsed.ports, written.ports)
     assert parsed.ports_masqueraded in ("", written.ports_masqueraded)
     assert (parsed.allowed_mac, parsed.ip_masq) == (written.allowed_mac, written.ip_masq)
+    assert parsed.further_sources in (None, written.further_sources)
     if parsed.whole:
         assert parsed == written
     else:
@@ -137,6 +141,26 @@ def test_the_guarded_address_is_told() -> None:
     chosen = {"mac": "0a:00:00:00:00:01"}
     text = alias(SHORT, DUAL, macspoofchk=True, runtimeConfig=chosen)
     assert text == f"{SHORT.label}; guarded 0a:00:00:00:00:01"
+
+
+@pytest.mark.parametrize(("mode", "own"), [("bridged", True), ("routed", False)])
+def test_addresses_that_the_source_check_accepts_are_told(mode: str, *, own: bool) -> None:
+    members: dict[str, Any] = {"ipSpoofCheck": True, "mode": mode, "ipam": {"type": "host-local"}}
+    parsed = parse_alias(alias(SHORT, DUAL, runtimeConfig={"mac": "0a:00:00:00:00:01"}, **members))
+    further = (parse_ip("fe80::800:ff:fe00:1"),) if own else ()
+    assert parsed == Alias(SHORT.label, addresses=tuple(DUAL), further_sources=further)
+    assert parsed.sources == (*[address.ip for address in DUAL], *further)
+
+
+@pytest.mark.parametrize("length", range(ROOM - 75, ROOM - 5))
+def test_an_alias_that_tells_of_the_source_check_tells_all_addresses(length: int) -> None:
+    """What is restored from less would cut the container off."""
+    written = Alias("l" * length, addresses=tuple(DUAL), further_sources=(parse_ip("fe80::7"),))
+    parsed = parse_alias(written.text)
+    assert len(written.text) <= ROOM
+    assert parsed.further_sources in (None, written.further_sources)
+    assert parsed.further_sources is None or parsed.addresses == written.addresses
+    assert parsed.whole == (parsed == written)
 
 
 @pytest.mark.parametrize("mode", ["bridged", "routed"])
@@ -188,6 +212,8 @@ LABEL = "podwire a b c"
         (f"{LABEL}; guarded x", Alias(LABEL)),
         (f"{LABEL}; guarded 0a:00:00:00:00:01 x", Alias(LABEL)),
         (f"{LABEL}; addresses x 10.1.2.3/24 10.1.2.4 y/z ::1/x", Alias(LABEL, addresses=(DUAL[0],))),
+        (f"{LABEL}; sources", Alias(LABEL, further_sources=())),
+        (f"{LABEL}; sources x fe80::7 ::g", Alias(LABEL, further_sources=(parse_ip("fe80::7"),))),
         (f"{LABEL}; ports", Alias(LABEL)),
         (f"{LABEL}; ports {ALL}", Alias(LABEL, ports_masqueraded=ALL)),
         (f"{LABEL}; {HTTP_TEXT}; ....", Alias(LABEL)),

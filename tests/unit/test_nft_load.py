@@ -18,7 +18,7 @@ from cni.effects.journal import Journal
 from cni.kernel import nft, nft_ruleset
 from cni.kernel.netlink import Netlink, NetlinkError
 from cni.kernel.nft_ruleset import Step
-from cni.plan import isolation, masquerade, portmap, spoofcheck
+from cni.plan import isolation, masquerade, portmap, sourcecheck, spoofcheck
 from cni.plan.portmap import Condition, Hairpin, HostPort
 from cni.protocol.address import parse_net
 from cni.protocol.errors import OperationFailed
@@ -40,13 +40,15 @@ def part_of(name: str) -> RulesetFragment:
     parts: dict[str, Callable[[], RulesetFragment]] = {
         "masquerade": lambda: masquerade.ruleset([NET, parse_net("2001:db8::3/64")]),
         "guard": spoofcheck.ruleset,
+        "sources": lambda: sourcecheck.rulesets(routed=False)[0],
+        "sources, routed": lambda: sourcecheck.rulesets(routed=True)[0],
         "isolation": isolation.ruleset,
         "ports": lambda: portmap.ruleset([Hairpin(NET, everybody=False, label="")], []),
     }
     return parts[name]()
 
 
-PARTS = ["masquerade", "guard", "isolation", "ports"]
+PARTS = ["masquerade", "guard", "sources", "sources, routed", "isolation", "ports"]
 
 
 def loaded(name: str, host: Host) -> Journal:

@@ -141,6 +141,10 @@ BRIDGED: list[tuple[Statement, ...]] = [
     (Match("arp operation", "reply"), DROP),
     (Match("ether type", "arp"), ACCEPT),
     (Match("ip6 saddr", LINK_LOCAL), DROP),
+    (Match("arp saddr ip", HOST), Lookup("iifname . arp daddr ip", "addresses"), ACCEPT),
+    (Match("ip6 saddr", parse_ip("::")), Match("icmpv6 type", "nd-neighbor-solicit"), ACCEPT),
+    (Match("meta protocol", "ip6"), Match("icmpv6 type", 135), Lookup("iifname . @th,64,128", "targets"), ACCEPT),
+    (Match("meta protocol", AnonymousSet(("ip", "8021q", "8021ad"))), DROP),
     (Match("icmpv6 type", 136), Match("@th,64,128", parse_ip("fe80::1").value, negated=True), DROP),
     (Match("ether daddr", MAC), DROP),
     (Match("ip saddr", HOST), Match("udp dport", 5), DROP),
@@ -158,6 +162,7 @@ GUARD = (
     NamedSet("addresses", "ifname . ipv4_addr"),
     NamedSet("guarded", "ifname"),
     NamedSet("allowed", "ifname . ether_addr"),
+    NamedSet("targets", "iifname . @th,64,128", by_fields=True),
 )
 
 
@@ -320,7 +325,7 @@ def test_every_field_is_read_by_a_rule() -> None:
         if isinstance(op, (Match, Lookup, VerdictMap, Dnat))
     }
     words = {word for field in tried for word in ([field] if field in nft_fields.FIELDS else field.split(" . "))}
-    asked_first = {"meta iiftype", "meta protocol"}
+    asked_first = {"meta iiftype"}
     same = {"th sport", "tcp sport", "sctp sport"}  # as those of the other protocols
     assert set(nft_fields.FIELDS) - words == asked_first | same
 

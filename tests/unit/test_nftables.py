@@ -12,15 +12,17 @@ from cni.config.portmap import PortMapping
 from cni.effects import masquerade as masquerade_effects
 from cni.effects import nft_load
 from cni.effects import portmap as portmap_effects
+from cni.effects import sourcecheck as sourcecheck_effects
 from cni.effects import spoofcheck as spoofcheck_effects
 from cni.effects.host import Host
 from cni.effects.journal import Journal
 from cni.effects.nft_socket import Nft
 from cni.kernel.nft import SetRef
-from cni.plan import isolation, masquerade, nftrule, portmap, spoofcheck
+from cni.plan import isolation, masquerade, nftrule, portmap, sourcecheck, spoofcheck
 from cni.plan.masquerade import Masquerade, masquerade_chain
 from cni.plan.nftables import RulesetFragment
 from cni.plan.portmap import Condition, Hairpin, HostPort
+from cni.plan.sourcecheck import SourceGuard
 from cni.plan.spoofcheck import SpoofGuard
 from cni.protocol.address import parse_ip, parse_net
 from cni.protocol.errors import OperationFailed
@@ -49,10 +51,19 @@ HAIRPINS = [Hairpin(V4, everybody=False, label=LABEL), Hairpin(V6, everybody=Tru
 CONDITIONS = [Condition(PORTS[0], "ip saddr 192.0.2.0/24", 13), Condition(PORTS[3], "", 5)]
 MASQUERADES = [Masquerade(V4, LABEL), Masquerade(V6, LABEL)]
 GUARD = SpoofGuard("veth888cf680c74", b"\x0a\0\0\0\0\x01", LABEL)
+SOURCES = SourceGuard("veth888cf680c74", (V4.ip, V6.ip, parse_ip("fe80::7")), routed=False, label=LABEL)
+ROUTED = SourceGuard("veth888cf680c74", (), routed=True, label=LABEL)
+BRIDGE_SOURCES, BRIDGED_SOURCES, ROUTED_SOURCES = (
+    *sourcecheck.rulesets(routed=False),
+    *sourcecheck.rulesets(routed=True),
+)
 PARTS = {
     "masquerade, empty": masquerade.ruleset([]),
     "masquerade": masquerade.ruleset([V4, V6, V4]),
     "guard": spoofcheck.ruleset(),
+    "sources": BRIDGE_SOURCES,
+    "sources of bridged ones": BRIDGED_SOURCES,
+    "sources of routed ones": ROUTED_SOURCES,
     "isolation": isolation.ruleset(),
     "ports, empty": portmap.ruleset([], []),
     "ports": portmap.ruleset([*HAIRPINS, HAIRPINS[0]], [*CONDITIONS, CONDITIONS[0]]),
@@ -141,12 +152,13 @@ def test_elements_stay_when_rules_are_loaded_anew(machine: Machine) -> None:
 BUILT: list[tuple[RulesetFragment, list[Owned]]] = [
     (masquerade.ruleset([V4, V6]), [masquerade_effects._element(op) for op in MASQUERADES]),
     (spoofcheck.ruleset(), spoofcheck_effects._elements(GUARD)),
+    (ROUTED_SOURCES, sourcecheck_effects._elements(ROUTED)),
     (PARTS["ports"], [portmap_effects._port_element(op) for op in PORTS]),
     (PARTS["ports"], [portmap_effects._hairpin_element(op) for op in HAIRPINS]),
 ]
 
 
-@pytest.mark.parametrize(("part", "built"), BUILT, ids=["masquerade", "guard", "ports", "hairpins"])
+@pytest.mark.parametrize(("part", "built"), BUILT, ids=["masquerade", "guard", "sources", "ports", "hairpins"])
 def test_elements_that_were_lost_come_with_the_rules(
     machine: Machine, part: RulesetFragment, built: Sequence[Owned]
 ) -> None:
@@ -157,11 +169,13 @@ def test_elements_that_were_lost_come_with_the_rules(
             assert machine.call(elements_of, *place) == [element._asdict()]
 
 
-@pytest.mark.parametrize("op", [*MASQUERADES, GUARD, *PORTS, *HAIRPINS, *CONDITIONS], ids=lambda op: op.describe())
+@pytest.mark.parametrize(
+    "op", [*MASQUERADES, GUARD, SOURCES, ROUTED, *PORTS, *HAIRPINS, *CONDITIONS], ids=lambda op: op.describe()
+)
 def test_an_operation_describes_itself_as_a_command_that_nft_takes(
-    machine: Machine, op: Masquerade | SpoofGuard | HostPort | Hairpin | Condition
+    machine: Machine, op: Masquerade | SpoofGuard | SourceGuard | HostPort | Hairpin | Condition
 ) -> None:
-    for part in (masquerade.ruleset([V4, V6]), spoofcheck.ruleset(), PARTS["ports"]):
+    for part in (masquerade.ruleset([V4, V6]), spoofcheck.ruleset(), BRIDGE_SOURCES, ROUTED_SOURCES, PARTS["ports"]):
         load(machine, part)
     before = listed(machine)
     machine.run("sh", "-c", op.describe().replace("nft ", "nft '", 1) + "'")
@@ -208,6 +222,38 @@ def test_the_text_of_the_guard() -> None:
         "flush chain bridge podwire prerouting\n"
         "add rule bridge podwire prerouting iifname @guarded iifname . ether saddr != @allowed drop\n"
     )
+
+
+def test_the_rules_of_the_source_check() -> None:
+    assert rules(BRIDGE_SOURCES, "sources") == [
+        "iifname != @checked accept",
+        "iifname . ip saddr @sources4 accept",
+        "iifname . arp saddr ip @sources4 accept",
+        "arp saddr ip 0.0.0.0 iifname . arp daddr ip @sources4 accept",
+        "ip6 saddr != :: icmpv6 type nd-neighbor-advert iifname . @th,64,128 != @targets6 counter drop",
+        "iifname . ip6 saddr @sources6 accept",
+        "ip6 saddr :: icmpv6 type nd-neighbor-solicit iifname . @th,64,128 @targets6 accept",
+        "ip6 saddr :: icmpv6 type { nd-router-solicit, mld-listener-report, mld2-listener-report } accept",
+        "meta protocol { ip, ip6, arp, 8021q, 8021ad } counter drop",
+    ]
+    assert rules(BRIDGED_SOURCES, "bridged") == ["iifname @bridged counter drop"]
+    assert rules(ROUTED_SOURCES, "routed") == ["iifname @routed fib saddr . iif oif missing counter drop"]
+
+
+def test_the_elements_of_the_source_check_end_with_the_interface() -> None:
+    """So that no packet is dropped for lack of an address."""
+    name = b"veth888cf680c74\0"
+    built = sourcecheck_effects._elements(SOURCES)
+    assert [(place.name, element.key.removeprefix(name)) for place, element in built] == [
+        ("sources4", V4.ip.packed),
+        ("sources6", V6.ip.packed),
+        ("targets6", V6.ip.packed),
+        ("sources6", parse_ip("fe80::7").packed),
+        ("targets6", parse_ip("fe80::7").packed),
+        ("bridged", b""),
+        ("checked", b""),
+    ]
+    assert {element.label for _, element in built} == {LABEL}
 
 
 def test_a_host_port_is_looked_for_by_its_address_first_and_what_finds_none_loses_its_mark() -> None:

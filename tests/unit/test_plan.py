@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.config.netconf import NetConf, parse_netconf
-from cni.plan import address
+from cni.plan import address, link
 from cni.plan import operations as ops
 from cni.plan.attachment import Attachment, Facts, Names, names_of
 from cni.plan.masquerade import Masquerade
 from cni.plan.plan import plan_attachment
+from cni.plan.sourcecheck import SourceGuard
 from cni.plan.spoofcheck import SpoofGuard
 from cni.plan.vlan import PortVlan, RemovePortVlan, VlanGateway
 from cni.protocol.address import mac_text, parse_ip, parse_mac, parse_net
@@ -52,6 +53,7 @@ EVERYTHING: dict[str, Any] = {
     "vlan": 5,
     "hairpinMode": True,
     "macspoofchk": True,
+    "ipSpoofCheck": True,
     "ingressRate": 8000,
     "ingressBurst": 8000,
     "egressRate": 8000,
@@ -256,6 +258,41 @@ def test_the_link_says_whose_it_is_and_what_is_masqueraded() -> None:
 def test_the_guard_says_whose_it_is() -> None:
     (guard,) = only(SpoofGuard, operations(macspoofchk=True))
     assert (guard.host_interface, guard.mac, guard.label) == (OWNER.host_interface, OWNER.container_mac, OWNER.label)
+
+
+@pytest.mark.parametrize(("ipam", "asking"), [("host-local", []), ("dhcp", ["0.0.0.0"])])
+def test_a_container_on_a_bridge_may_send_from_its_addresses_and_that_of_its_mac_address(
+    ipam: str, asking: list[str]
+) -> None:
+    given = ["10.1.2.3/24", "10.1.2.4/24", "2001:db8::3/64", "10.1.2.3/24"]
+    planned = operations(*given, ipSpoofCheck=True, ipam={"type": ipam})
+    (guard,) = only(SourceGuard, planned)
+    own = link.link_local(only(ops.Veth, planned)[0].mac).ip.text
+    assert [ip.text for ip in guard.sources] == ["10.1.2.3", "10.1.2.4", "2001:db8::3", *asking, own]
+    assert (guard.host_interface, guard.routed, guard.label) == (OWNER.host_interface, False, OWNER.label)
+
+
+def test_of_a_routed_container_no_addresses_are_listed() -> None:
+    """There the host's routes tell which are its own."""
+    (guard,) = only(SourceGuard, operations("10.1.2.3/24", mode="routed", ipSpoofCheck=True))
+    assert (guard.sources, guard.routed) == ((), True)
+
+
+@pytest.mark.parametrize("mode", ["bridged", "routed"])
+def test_sources_are_checked_before_the_container_can_send(mode: str) -> None:
+    planned = [type(op) for op in operations("10.1.2.3/24", mode=mode, ipSpoofCheck=True)]
+    assert planned.index(ops.Veth) < planned.index(SourceGuard) < planned.index(ops.ContainerUp)
+
+
+def test_check_and_del_know_the_sources_of_add() -> None:
+    """The MAC address may have changed, and the IPAM plugin, too."""
+    whole = attachment("10.1.2.3/24", ipSpoofCheck=True)
+    known = (parse_ip("fe80::7"),)
+    (guard,) = only(
+        SourceGuard,
+        plan_attachment(whole._replace(names=whole.names._replace(further_sources=known))).operations,
+    )
+    assert guard.sources == (parse_ip("10.1.2.3"), *known)
 
 
 @pytest.mark.parametrize(("family", "key"), [(4, "net/ipv4/ip_forward"), (6, "net/ipv6/conf/all/forwarding")])

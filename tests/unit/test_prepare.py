@@ -47,6 +47,8 @@ def prepared(command: str, lease: Result, members: dict[str, Any], program: str 
         ("podwire", {"mode": "routed"}),
         ("bridge", {"vlan": 7, "hairpinMode": True}),
         ("bridge", {"macspoofchk": True}),
+        ("bridge", {"ipSpoofCheck": True}),
+        ("ptp", {"ipSpoofCheck": True}),
         ("ptp", {"ipMasq": True}),
     ],
 )
@@ -62,9 +64,9 @@ def test_check_compares_the_plan_that_add_applies(program: str, members: dict[st
 
 
 def test_check_leaves_out_the_rules_of_an_attachment_that_another_plugin_made() -> None:
-    members = {"ipMasq": True, "macspoofchk": True}
+    members = {"ipMasq": True, "macspoofchk": True, "ipSpoofCheck": True}
     bridge, _, inside = prepared("ADD", LEASE, members).result.interfaces
     compared = prepared("CHECK", LEASE._replace(interfaces=(bridge, Interface("veth0", ""), inside)), members)
     names = {type(op).__name__ for op in compared.operations}
     assert "Veth" in names
-    assert names & {"Masquerade", "SpoofGuard", "Accept"} == set()
+    assert names & {"Masquerade", "SpoofGuard", "SourceGuard", "Accept"} == set()
