@@ -93,4 +93,4 @@ def passing(sender: Pod, frames: Mapping[str, bytes], receiver: Machine | Pod, i
     lines = [(frame + f"<{name}>".encode().ljust(_ROOM, b"\0")).hex() for name, frame in sent.items()]
     machine.run(*command, _SEND, stdin="\n".join(lines) + "\n", inside=sender)
     output, _ = listener.communicate()
-    return set(output.splitlines())
+    return set(output.split("\n")) - {""}

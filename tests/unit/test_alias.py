@@ -66,9 +66,7 @@ def random_alias(chance: random.Random, most: int) -> Alias:
         allowed_mac=chance.choice((None, mac_of(str(chance.random())))),
         addresses=tuple(addresses),
         ip_masq=chance.random() < 0.5,
-        further_sources=chance.choice(
-            (None, (), (random_ip(chance, 6),), (random_ip(chance, 4), random_ip(chance, 6)))
-        ),
+        further_sources=chance.choice((None, (), tuple([random_ip(chance, family) for family in (4, 6)]))),
         ports_masqueraded=chance.choice((SUBNET, ALL, NOBODY)) if ports else "",
         ports=ports,
         whole=chance.random() < 0.9,
