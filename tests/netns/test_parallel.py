@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.netns.runtime import Json, Node
 
 CONTAINERS = 20
+EACH = 2 + 2 + 7  # elements of a container: masquerade, MAC address, sources
 ROOT = Path(__file__).parents[2]
 
 
@@ -48,7 +49,7 @@ def test_twenty_at_once_on_a_fresh_machine(machine: Machine, node: Node) -> None
     assert {result["interfaces"][0]["mac"] for result in results} == {link(machine, "cni0")["address"]}
     assert len(owners(machine)) == CONTAINERS
     # Two families of masquerade, and two sets that guard.
-    assert len(elements(machine)) == 4 * CONTAINERS
+    assert len(elements(machine)) == EACH * CONTAINERS
     checks = [
         node.start("CHECK", {**RICH, "prevResult": result}, who) for result, who in zip(results, everybody, strict=True)
     ]
@@ -96,7 +97,7 @@ def test_adds_and_deletes_cross(machine: Machine, node: Node) -> None:
         running += [node.start("DEL", RICH, leaving), node.start("ADD", RICH, coming)]
     assert [answer.message for answer in answers(running) if answer.status] == []
     assert set(owners(machine).values()) == {f"{who.container}/eth0" for who in second}
-    assert len(elements(machine)) == 4 * 8
+    assert len(elements(machine)) == EACH * 8
     assert len(leases(machine)) == 2 * 8
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.netns import frames
 from tests.netns.frames import arp, ethernet, icmpv6, ipv4, ipv6, passing
 from tests.netns.runtime import DUAL, IPV4, PLUGINS, attachment, host_local, network
 from tests.netns.state import elements, link, owners
+from tests.netns.test_policy_add import folder, make_folder
 
 if TYPE_CHECKING:
     from tests.machine import Machine, Pod
@@ -320,6 +322,52 @@ def test_a_failed_attachment_leaves_nothing_of_the_check(machine: Machine, node:
     machine.run("ip", "address", "add", "10.1.2.77/24", "dev", "cni0")
     pod = machine.pod()
     assert node.call("ADD", CHECKED, attachment(pod)).code == 100  # the bridge has another gateway address
+    assert machine.run("nft", "list", "ruleset").stdout == ""
+
+
+def remove_folder() -> None:
+    """Inside: as podwired does that is started without --network-policy."""
+    shutil.rmtree(folder())
+
+
+@pytest.mark.parametrize("config", [CHECKED, ROUTED], ids=["bridged", "routed"])
+@pytest.mark.parametrize(("asked", "checked"), [(None, True), (True, True), (False, False)])
+def test_where_policies_are_enforced_sources_are_checked_by_default(
+    machine: Machine, node: Node, config: Json, asked: bool | None, *, checked: bool
+) -> None:
+    """As long as the container is there, whatever becomes of the policies."""
+    who = attachment(machine.pod())
+    config = {**config, "ipSpoofCheck": asked, "policyWait": 0}
+    machine.call(make_folder)
+    node.add(config, who)
+    held = elements(machine)
+    assert bool(held) == checked
+    machine.call(remove_folder)
+    node.check(config, who).succeeded()
+    machine.run("nft", "flush", "ruleset")
+    assert node.check(config, who).code == (101 if checked else 0)
+    node.delete(config, who)
+    node.add(config, who)
+    assert bool(elements(machine)) == bool(asked)
+    node.delete(config, who)
+    assert elements(machine) == {}
+
+
+@pytest.mark.parametrize("config", [CHECKED, ROUTED], ids=["bridged", "routed"])
+def test_a_default_check_is_released_after_the_container(machine: Machine, node: Node, config: Json) -> None:
+    """Its interface, with the alias that tells of the check, has gone with its namespace."""
+    pod = machine.pod()
+    config = {**config, "ipSpoofCheck": None, "policyWait": 0}
+    machine.call(make_folder)
+    node.add(config, attachment(pod))
+    pod.run("ip", "link", "delete", "eth0")
+    node.delete(config, attachment(pod))
+    assert elements(machine) == {}
+
+
+def test_a_network_without_addresses_is_not_checked_by_default(machine: Machine, node: Node) -> None:
+    machine.call(make_folder)
+    node.add(network(), attachment(machine.pod()))
     assert machine.run("nft", "list", "ruleset").stdout == ""
 
 
