@@ -152,7 +152,7 @@ def test_addresses_that_the_source_check_accepts_are_told(mode: str, *, own: boo
 
 @pytest.mark.parametrize("length", range(ROOM - 75, ROOM - 5))
 def test_an_alias_that_tells_of_the_source_check_tells_all_addresses(length: int) -> None:
-    """What is restored from less would cut the container off."""
+    """Restored from less, the check would cut the container off."""
     written = Alias("l" * length, addresses=tuple(DUAL), further_sources=(parse_ip("fe80::7"),))
     parsed = parse_alias(written.text)
     assert len(written.text) <= ROOM
