@@ -238,9 +238,7 @@ class Chain(Record):
 
 
 class NamedSet(Record):
-    """A set, or with `data` (`verdict`, or types as in `key`) a map. `key`: types joined by ` . `, as in nft; with
-    `by_fields` the fields themselves, for those that no type describes.
-    """
+    """A set, or a map to `data` (`verdict`, or types). `key`: types joined by ` . `, or, with `by_fields`, fields."""
 
     name: str
     key: str
@@ -255,8 +253,7 @@ class NamedSet(Record):
     @property
     def text(self) -> str:
         data = f" : {self.data}" if self.data else ""
-        key = f"{'typeof' if self.by_fields else 'type'} {self.key}"
-        return f"{{ {key}{data} ;{' flags interval ;' if self.interval else ''} }}"
+        return f"{{ type{'of' if self.by_fields else ''} {self.key}{data} ;{' flags interval ;' if self.interval else ''} }}"
 
 
 class Table(Record):

@@ -30,6 +30,8 @@ from cni.protocol.versions import MTU_SINCE, at_least
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cni.config.netconf import NetConf
     from cni.effects.host import Host
     from cni.plan.plan import Plan
@@ -154,10 +156,7 @@ def delete(call: Call) -> None:
     ports_unknown = conf.portmap_requested and not (alias.label or conf.ports.mappings)
     needs_addresses = conf.ip_masq or checked or conf.ports.mappings
     if ports_unknown or not alias.whole or (not addresses and needs_addresses):
-        from cni.effects import nft_elements, portmap
-
-        collect_errors(failed, lambda: nft_elements.remove_labelled(host, owner.owns))
-        collect_errors(failed, lambda: portmap.release_labelled(host, owner.owns))
+        _release_labelled(host, owner.owns, failed)
     if recorded and not (alias.whole and addresses):
         from cni.effects import policy
 
@@ -177,12 +176,9 @@ def collect(call: Call) -> None:
         return  # cnitool sends no list, and must not lose all attachments
     conf = parse_netconf(config, {}, ConfigErrors(), call.program)
     is_stale = stale_labels(config.name, valid)
-    from cni.effects import nft_elements, portmap
-
     failed: list[str] = []
     host.lock.lock_shared()
-    collect_errors(failed, lambda: nft_elements.remove_labelled(host, is_stale))
-    collect_errors(failed, lambda: portmap.release_labelled(host, is_stale))
+    _release_labelled(host, is_stale, failed)
     for link in [link for link in host.rtnl.links() if is_stale(link.alias)]:
         collect_errors(failed, lambda: host.rtnl.delete(link.name, link.group))  # noqa: B023  # called at once
     if _has_policies(host):
@@ -276,6 +272,14 @@ def _release_stray(call: Call, owner: Owner, conf: NetConf, addresses: tuple[Net
     bridge = "" if conf.routed else conf.bridge
     traces = traces_of(owner, previous, addresses, bridge, conf.ipam_type == HOST_LOCAL)
     stray.release(call.host, owner.ifname, traces)
+
+
+def _release_labelled(host: Host, matches: Callable[[str], bool], failed: list[str]) -> None:
+    """Removes all elements whose labels match, which takes longer with more of them; appends errors."""
+    from cni.effects import nft_elements, portmap
+
+    collect_errors(failed, lambda: nft_elements.remove_labelled(host, matches))
+    collect_errors(failed, lambda: portmap.release_labelled(host, matches))
 
 
 def _with_alias(conf: NetConf, alias: Alias, group: int) -> NetConf:
