@@ -252,8 +252,8 @@ class NamedSet(Record):
 
     @property
     def text(self) -> str:
-        data = f" : {self.data}" if self.data else ""
-        return f"{{ type{'of' if self.by_fields else ''} {self.key}{data} ;{' flags interval ;' if self.interval else ''} }}"
+        word, data = "typeof" if self.by_fields else "type", f" : {self.data}" if self.data else ""
+        return f"{{ {word} {self.key}{data} ;{' flags interval ;' if self.interval else ''} }}"
 
 
 class Table(Record):
