@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 COLOURS = {ALLOWED: "green", DENIED: "red"}
 NOT_IN_FORCE = "The table of policies is not in the kernel yet: podwired's log and /readyz say why."
+CLOSED = "a rule that cannot be understood accepts nothing, or denies everything"
 REASONS = {
     "peer": "the peer is another",
     "protocol": "the protocol is another",
     "port": "the port is another",
     "no rules": "it has no rules for this direction",
-    "some": "it allows some ports alone",
+    "some": "it is about some ports alone",
+    "passes": "it matches, and leaves the decision to the next tier",
     "error": "it cannot be understood and allows nothing",
 }
 
@@ -62,7 +64,7 @@ def _verdict(verdict: str) -> str:
 
 
 def _direction(direction: Object, *, every_port: bool) -> Iterator[str]:
-    reason = direction["reason"].partition(": ")[2].removeprefix("allowed ")
+    reason = direction["reason"].partition(": ")[2].removeprefix("allowed ").removeprefix("denied ")
     of = f" of {direction['pod']}" if direction["pod"] else ""
     yield f"  {direction['direction']}{of}: {_verdict(direction['verdict'])}: {reason}"
     if direction["rule"]:
@@ -85,12 +87,15 @@ def _kernel(kernel: Object) -> str:
 
 
 def _policy(policy: Object) -> Iterator[str]:
-    yield f"  {policy['policy']} (chain {policy['chain']})"
+    tier = policy.get("tier")
+    kind = f"ClusterNetworkPolicy of tier {tier}, " if tier else ""
+    yield f"  {policy['policy']} ({kind}chain {policy['chain']})"
     if policy["error"]:
-        yield style(f"    {REASONS['error']}: {policy['error']}", fg="red")
+        error = CLOSED if tier else REASONS["error"]
+        yield style(f"    {error}: {policy['error']}", fg="red")
     elif not policy["rules"]:
         yield "    allows nothing"
     for rule in policy["rules"]:
-        yield f"    allows {rule}"
+        yield f"    {'' if tier else 'allows '}{rule}"
     for one in policy["sets"]:
         yield f"    set {one['name']}: {one['size']} ({one['of']})"

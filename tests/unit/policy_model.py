@@ -114,7 +114,7 @@ class KernelTable:
             if verdict is None:
                 continue
             if not verdict.chain:
-                return verdict.kind
+                return "" if verdict.kind == "return" else verdict.kind
             result = self._run(verdict.chain, packet)
             if result or verdict.kind == "goto":
                 return result

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from cni.agent.policy.clusterpolicy import ClusterPolicy, parse_cluster_policy
 from cni.agent.policy.evaluator import allowed
+from cni.agent.policy.nodes import Node, parse_node
 from cni.agent.policy.objects import (
     Namespace,
     NetworkPolicy,
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from cni.agent.policy.evaluator import Verdict
     from cni.agent.policy.jsonobject import Labels
     from cni.agent.policy.objects import PodPeer
+    from cni.protocol.jsontext import JsonValue
 
 NODES: dict[str, tuple[str, ...]] = {
     "n1": ("192.0.2.1", "10.1.1.1", "2001:db8::1"),
@@ -54,13 +57,25 @@ def policy_of(title: str, spec: str) -> NetworkPolicy:
     return parse_policy({"metadata": {"namespace": namespace, "name": name}, "spec": yaml.safe_load(spec)})
 
 
+def cluster_policy_of(name: str, spec: str) -> ClusterPolicy:
+    """Returns the ClusterNetworkPolicy with a spec in YAML; by default of the tier Admin, about all pods."""
+    default = {"tier": "Admin", "priority": 10, "subject": {"namespaces": {}}}
+    return parse_cluster_policy({"metadata": {"name": name}, "spec": default | yaml.safe_load(spec)})
+
+
+def node_of(name: str, *addresses: str, **labels: str) -> Node:
+    listed: list[JsonValue] = [{"type": "InternalIP", "address": address} for address in (*addresses, name)]
+    return parse_node({"metadata": {"name": name, "labels": dict(labels)}, "status": {"addresses": listed}})
+
+
 class Objects:
     """A state of the evaluator that looks at everything each time, with claims of addresses in the order of events."""
 
     def __init__(self) -> None:
         self.namespaces: dict[str, Namespace] = {}
         self.pods: dict[str, Pod] = {}
-        self.policies: dict[str, NetworkPolicy] = {}
+        self.policies: dict[str, NetworkPolicy | ClusterPolicy] = {}
+        self.nodes: dict[str, Node] = {}
         self._claims: list[tuple[bytes, str]] = []
 
     def put_pod(self, pod: Pod) -> None:
@@ -82,7 +97,13 @@ class Objects:
         return self.namespaces[name].labels if name in self.namespaces else None
 
     def policies_in(self, namespace: str) -> list[NetworkPolicy]:
-        return [one for one in self.policies.values() if one.namespace == namespace]
+        return [one for one in self.policies.values() if isinstance(one, NetworkPolicy) and one.namespace == namespace]
+
+    def cluster_policies(self) -> list[ClusterPolicy]:
+        return [one for one in self.policies.values() if isinstance(one, ClusterPolicy)]
+
+    def nodes_at(self, address: bytes) -> list[Labels]:
+        return [node.labels for node in self.nodes.values() if address in node.addresses]
 
     def is_node_of(self, pod: Pod, address: bytes) -> bool:
         return address in [parse_ip(text).packed for text in NODES.get(pod.node, ())]
@@ -99,11 +120,12 @@ class Objects:
 class Cluster(Objects):
     """Objects that are asked by names. Namespaces of pods that are not given are there without labels."""
 
-    def __init__(self, *objects: Namespace | Pod | NetworkPolicy) -> None:
+    def __init__(self, *objects: Namespace | Pod | NetworkPolicy | ClusterPolicy | Node) -> None:
         super().__init__()
         self.given = [one for one in objects if isinstance(one, Pod)]
         self.namespaces = {one.name: one for one in objects if isinstance(one, Namespace)}
-        self.policies = {one.title: one for one in objects if isinstance(one, NetworkPolicy)}
+        self.policies = {one.title: one for one in objects if isinstance(one, NetworkPolicy | ClusterPolicy)}
+        self.nodes = {one.name: one for one in objects if isinstance(one, Node)}
         for pod in self.given:
             self.namespaces.setdefault(pod.namespace, namespace_of(pod.namespace))
             self.put_pod(pod)

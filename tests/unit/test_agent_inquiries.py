@@ -193,7 +193,7 @@ def test_a_pod_is_shown_by_its_name_or_its_address(scene: Scene) -> None:
     assert ingress["isolated"]
     closed, web = ingress["policies"]
     assert closed == {
-        "policy": "shop/closed", "chain": "policy/shop/closed/in", "error": "", "rules": [], "sets": [],
+        "policy": "shop/closed", "tier": "", "chain": "policy/shop/closed/in", "error": "", "rules": [], "sets": [],
     }  # fmt: skip
     assert web["rules"] == ["from pods app=web in shop, TCP 80"]
     assert [(one["size"], one["of"]) for one in web["sets"]] == [(1, "pods app=web in shop")] * 2

@@ -195,7 +195,7 @@ def test_without_a_port_rules_for_some_ports_are_told_so(agent: Agent) -> None:
     miss = {"rule": "shop/db ingress 0", "because": "protocol", "allows": "from anybody, TCP 80"}
     _, stdout, _ = why(agent, connection(direction(misses=[miss])), protocol="", port=0)
     assert "shop/db (10.1.0.2) every port and protocol: denied" in stdout
-    assert "it allows some ports alone: from anybody, TCP 80" in stdout
+    assert "it is about some ports alone: from anybody, TCP 80" in stdout
 
 
 def test_a_kernel_that_does_not_agree_is_a_finding(agent: Agent) -> None:

@@ -9,14 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cni.agent.policy.basetable import TableOptions, base_table, empty_table
+from cni.agent.policy.clusterpolicy import ACTIONS, TIERS, ClusterPolicy, ClusterRule
 from cni.agent.policy.desired import difference
 from cni.agent.policy.evaluator import allowed
 from cni.agent.policy.index import Index
+from cni.agent.policy.nodes import Node
 from cni.agent.policy.objects import (
     IpBlock,
     NamedPort,
     Namespace,
     NetworkPolicy,
+    NodePeer,
     Pod,
     PodPeer,
     PortRange,
@@ -41,7 +44,8 @@ from tests.unit.strategies import PROFILE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    Event = Namespace | Pod | NetworkPolicy | str  # the title of a policy or pod that goes, `namespace NAME` alike
+    # A text is the title of a policy or pod that goes, or the name of a namespace, a node or a ClusterNetworkPolicy.
+    Event = Namespace | Pod | NetworkPolicy | ClusterPolicy | Node | str
 
 POOL = [parse_ip(text).packed for text in ("10.1.1.2", "10.1.1.3", "10.1.2.2", "fd00:1::2", "fd00:1::3")]
 OTHERS = ["203.0.113.7", "192.0.2.1", "10.1.2.1", "2001:db8:7::1", "2001:db8::1"]  # outside, and nodes
@@ -55,7 +59,7 @@ EXAMPLES = 75  # each asks about 200 connections in each of up to four states
 ASKED = [("TCP", 80), ("TCP", 81), ("UDP", 80), ("SCTP", 80), ("ICMP", 0)]
 
 
-class Node:
+class Host:
     """A node's index, tracker, and what the kernel has."""
 
     def __init__(self, name: str, options: TableOptions) -> None:
@@ -78,7 +82,7 @@ class Nodes:
     def __init__(self, options: TableOptions) -> None:
         self.options = options
         self.objects = Objects()
-        self.nodes = {name: Node(name, options) for name in NODES}
+        self.nodes = {name: Host(name, options) for name in NODES}
 
     def handle(self, event: Event) -> None:
         _put(self.objects, event)
@@ -100,10 +104,14 @@ def _put(objects: Objects, event: Event) -> None:
         objects.namespaces[event.name] = event
     elif isinstance(event, Pod):
         objects.put_pod(event)
-    elif isinstance(event, NetworkPolicy):
+    elif isinstance(event, NetworkPolicy | ClusterPolicy):
         objects.policies[event.title] = event
+    elif isinstance(event, Node):
+        objects.nodes[event.name] = event
     elif "/" not in event:
         objects.namespaces.pop(event, None)
+        objects.nodes.pop(event, None)
+        objects.policies.pop(event, None)
     else:
         objects.remove_pod(event)
         objects.policies.pop(event, None)
@@ -114,10 +122,14 @@ def _put_index(index: Index, event: Event) -> None:
         index.put_namespace(event)
     elif isinstance(event, Pod):
         index.put_pod(event)
-    elif isinstance(event, NetworkPolicy):
+    elif isinstance(event, NetworkPolicy | ClusterPolicy):
         index.put_policy(event)
+    elif isinstance(event, Node):
+        index.put_node(event)
     elif "/" not in event:
         index.remove_namespace(event)
+        index.remove_node(event)
+        index.remove_policy("", event)
     else:
         index.remove_pod(*event.split("/"))
         index.remove_policy(*event.split("/"))
@@ -141,9 +153,10 @@ def check(nodes: Nodes) -> None:
         start = KernelTable(base_table(nodes.options))
         start.apply(difference(empty_table(nodes.options), table))
         assert vars(start) == vars(node.kernel)
-        fresh = Node(name, nodes.options)
+        fresh = Host(name, nodes.options)
         pods = sorted(nodes.objects.pods.values(), key=lambda pod: _rank(nodes.objects, pod))
-        events: list[Event] = [*nodes.objects.namespaces.values(), *pods, *nodes.objects.policies.values()]
+        known = nodes.objects
+        events: list[Event] = [*known.namespaces.values(), *pods, *known.policies.values(), *known.nodes.values()]
         for event in events:
             _put_index(fresh.index, event)
         changes = fresh.tracker.update()
@@ -215,8 +228,38 @@ PODS = st.builds(
     st.sampled_from(sorted(NODES)),
 )
 NAMESPACES = st.builds(lambda name, labels: namespace_of(name, **dict(labels)), SPACES, LABELS)
+NODE_ADDRESSES = [parse_ip(text).packed for text in OTHERS[1:3] + OTHERS[4:]]
+CLUSTER_NODES = st.builds(
+    Node,
+    st.sampled_from(sorted(NODES)),
+    LABELS,
+    st.lists(st.sampled_from(NODE_ADDRESSES), max_size=2, unique=True).map(tuple),
+)
+EVERY_POD = PodPeer(EVERYTHING, EVERYTHING)
+CLUSTER_PEERS = st.just(EVERY_POD) | st.builds(PodPeer, SELECTORS, SELECTORS) | BLOCKS | st.builds(NodePeer, SELECTORS)
+CLUSTER_RULES = st.builds(
+    ClusterRule,
+    st.integers(0, 24),
+    st.sampled_from(ACTIONS),
+    st.builds(Rule, st.lists(CLUSTER_PEERS, max_size=2).map(tuple), st.lists(PORTS, max_size=1).map(tuple)),
+    st.just(""),
+)
+CLUSTER_RULE_LISTS = st.lists(CLUSTER_RULES, max_size=3).map(tuple)
+CLUSTER_POLICIES = st.builds(
+    ClusterPolicy,
+    st.sampled_from(["c", "d", "e"]),
+    st.sampled_from(TIERS),
+    st.sampled_from([0, 1]),
+    st.just(EVERY_POD) | st.builds(PodPeer, SELECTORS, SELECTORS),
+    CLUSTER_RULE_LISTS,
+    CLUSTER_RULE_LISTS,
+    st.just(""),
+    st.just(""),
+)
+NAMES = st.sampled_from(["c", "d", "e", *NODES])
 TITLES = st.builds("{}/{}".format, SPACES, st.sampled_from(["m", "n", "o", "p", "q", "r"]))
 EVENTS: st.SearchStrategy[Any] = PODS | PODS | POLICIES | POLICIES | NAMESPACES | TITLES | SPACES
+CLUSTER_EVENTS: st.SearchStrategy[Any] = EVENTS | CLUSTER_POLICIES | CLUSTER_POLICIES | CLUSTER_NODES | NAMES
 STARTS = st.tuples(
     st.lists(NAMESPACES, max_size=2), st.lists(PODS, min_size=2, max_size=5), st.lists(POLICIES, min_size=1, max_size=4)
 )
@@ -228,6 +271,19 @@ def test_packets_pass_exactly_if_the_evaluator_allows_them(
     start: tuple[list[Event], ...], batches: list[list[Event]], families: tuple[int, ...]
 ) -> None:
     run([[event for events in start for event in events], *batches], families)
+
+
+@settings(PROFILE, max_examples=EXAMPLES)
+@given(
+    STARTS,
+    st.lists(CLUSTER_POLICIES | CLUSTER_NODES, min_size=1, max_size=6),
+    st.lists(st.lists(CLUSTER_EVENTS, min_size=1, max_size=3), max_size=3),
+)
+def test_packets_pass_exactly_if_the_tiers_allow_them(
+    start: tuple[list[Event], ...], clustered: list[Event], batches: list[list[Event]]
+) -> None:
+    known = [namespace_of(name) for name in "xy"]
+    run([[*known, *[event for events in start for event in events], *clustered], *batches])
 
 
 def run(batches: Sequence[Sequence[Event]], families: tuple[int, ...] = (4, 6)) -> None:

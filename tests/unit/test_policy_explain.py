@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.agent.policy.basetable import PENDING, TableOptions
-from cni.agent.policy.compiler import class_chain, suffix
+from cni.agent.policy.classes import ClassChain
+from cni.agent.policy.compiler import suffix
 from cni.agent.policy.describe import port_text, rule_text
-from cni.agent.policy.explain import MISSES_SHOWN, Element, explain, show
+from cni.agent.policy.explain import MISSES_SHOWN, Element, Miss, explain, show
 from cni.agent.policy.index import Index
 from cni.agent.policy.objects import EGRESS, INGRESS, NetworkPolicy, PortRange
 from cni.agent.policy.tracker import Tracker
 from cni.protocol.address import IP, parse_ip
-from tests.unit.policy_objects import namespace_of, pod_of, policy_of
+from tests.unit.policy_objects import cluster_policy_of, namespace_of, pod_of, policy_of
 
 if TYPE_CHECKING:
     from cni.agent.policy.explain import Explanation
@@ -93,7 +94,7 @@ def test_each_rule_that_does_not_match_is_told_with_why_and_with_what_it_allows(
     assert misses(scene.why("shop/web", "shop/db", "SCTP"))["shop/db ingress 1"] == "protocol"
     element = found.directions[1].element
     assert element is not None
-    assert element.chain == class_chain(("shop/closed", "shop/db"), INGRESS)
+    assert element.chain == ClassChain(INGRESS, (), ("shop/closed", "shop/db"), ()).name
     assert element.chain in scene.tracker.table.chains
 
 
@@ -130,12 +131,53 @@ def test_another_nodes_pod_is_judged_there() -> None:
 def test_a_connection_without_a_judgement_has_its_reason() -> None:
     scene = Scene(db=isolating())
     for source, destination, reason in (
-        ("shop/db", "shop/db", "a pod reaches itself"),
         ("10.1.0.1", "shop/db", "from its own node everything reaches a pod"),
         (OUTSIDE, "203.0.113.8", "neither end is a pod that policies can select"),
     ):
         found = scene.why(source, destination)
         assert (found.verdict, found.reason, found.directions) == ("allowed", reason, ())
+
+
+def test_a_pod_reaches_itself_through_a_service_unless_a_cluster_policy_denies_it() -> None:
+    scene = Scene(db=isolating())
+    found = scene.why("shop/db", "shop/db")
+    assert (found.verdict, found.reason) == (
+        "allowed",
+        "egress of shop/db: not isolated; ingress of shop/db: a pod reaches itself",
+    )
+    assert [one.misses for one in found.directions] == [(), ()]
+    passing = "{action: Pass, from: [{pods: {podSelector: {matchLabels: {app: far}}}}]}"
+    ingress_rules = f"[{passing}, {{action: Deny, from: [{{namespaces: {{}}}}]}}]"
+    egress_rules = "[{action: Accept, to: [{nodes: {}}]}]"
+    scene.index.put_policy(cluster_policy_of("guard", f"{{ingress: {ingress_rules}, egress: {egress_rules}}}"))
+    found = scene.why("shop/db", "shop/db")
+    assert found.reason == "ingress of shop/db: denied by ClusterNetworkPolicy guard ingress 1"
+    egress, ingress = found.directions
+    assert [miss.text for miss in egress.misses] == ["accept to all nodes, every port and protocol"]
+    assert ingress.rule == Miss(
+        "ClusterNetworkPolicy guard ingress 1", "", "deny from all pods in all namespaces, every port and protocol"
+    )
+    (passed,) = ingress.misses
+    assert passed.text == "pass from pods app=far in all namespaces, every port and protocol"
+    assert ingress.element is not None
+    assert [part.split("/")[0] for part in ingress.element.parts] == ["admin", "policy"]
+
+
+def test_a_pod_is_shown_with_the_policies_of_the_tiers() -> None:
+    scene = Scene(db=isolating())
+    rules = "egress: [{action: Deny, to: [{nodes: {matchLabels: {role: edge}}}]}, {action: Log, to: [{nodes: {}}]}]"
+    scene.index.put_policy(cluster_policy_of("guard", f"{{{rules}}}"))
+    scene.tracker.update()
+    pod = scene.index.pod_named("shop", "db")
+    assert pod is not None
+    (view,) = show(scene.index, scene.tracker, pod).policies[EGRESS]
+    assert (view.title, view.tier, view.chain.split("/")[0]) == ("guard", "Admin", "admin")
+    assert view.error.startswith("spec.egress[1].action")
+    assert view.rules == (
+        "deny to nodes role=edge, every port and protocol",
+        "deny to anybody, every port and protocol",
+    )
+    assert [(one.size, one.text) for one in view.sets] == [(0, "nodes role=edge")] * 2
 
 
 def test_a_pod_that_the_store_does_not_know_yet_is_closed() -> None:

@@ -191,9 +191,9 @@ def test_a_policy_whose_rules_alone_change_leaves_the_pods_that_it_selects_alone
     index = index_of(pod_of("x/web", "10.1.0.1"), policy_of("x/p", WEB))
     index.take()
     index.put_policy(policy_of("x/p", WEB.replace("]}", "], ingress: [{}]}")))
-    assert index.take() == Changes({"x/p"}, set(), {}, {})
+    assert index.take() == Changes({"x/p"}, set(), {}, {}, {})
     index.put_policy(policy_of("x/p", WEB.replace("Ingress", "Egress")))
-    assert index.take() == Changes({"x/p"}, {packed("10.1.0.1")}, {}, {})
+    assert index.take() == Changes({"x/p"}, {packed("10.1.0.1")}, {}, {}, {})
 
 
 def test_a_set_that_two_use_lives_until_both_have_released_it() -> None:

@@ -328,7 +328,9 @@ def test_23_other_nodes_are_anybody() -> None:
 
 
 def test_24_a_pod_reaches_itself() -> None:
-    assert cluster(DENY).verdict("x/a", "x/a").reason == "a pod reaches itself"
+    assert cluster(DENY).verdict("x/a", "x/a").reason == (
+        "egress of x/a: a pod reaches itself; ingress of x/a: a pod reaches itself"
+    )
     assert cluster(DENY).allows("x/a", "x/a", family=6)
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from cni.agent.controllers.base import NEVER
 from cni.agent.dataplane import policy_lookup
 from cni.agent.logs import error_text, log
-from cni.agent.policy.compiler import policy_chain
 from cni.agent.policy.explain import explain, show
 from cni.agent.runtime.control import Asked
 from cni.agent.uplink.select import local_addresses
@@ -21,7 +20,7 @@ from cni.protocol.control import DENIED, PROTOCOLS, SHOW, WHY, pod_or_address
 from cni.protocol.errors import CniError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from cni.agent.controllers.base import AgentEvent, Changes
     from cni.agent.controllers.policy import PolicyController
@@ -150,7 +149,6 @@ class Inquiries:
         }
 
     def _direction(self, one: Direction) -> Object:
-        chains = [policy_chain(title, one.direction) for title in one.isolating]
         return {
             "direction": one.direction.lower(),
             "pod": one.pod,
@@ -160,13 +158,13 @@ class Inquiries:
             "rule": _miss(one.rule) if one.rule is not None else None,
             "misses": [_miss(miss) for miss in one.misses],
             "left_out": one.left_out,
-            "kernel": self._kernel(one.element, chains) if one.element is not None else None,
+            "kernel": self._kernel(one.element) if one.element is not None else None,
         }
 
-    def _kernel(self, element: Element, chains: Iterable[str]) -> Object:
+    def _kernel(self, element: Element) -> Object:
         """Returns how the kernel has an element and the chains behind it."""
         table = self._known().tracker.table
-        names = [*([element.chain] if element.chain in table.chains else []), *chains]
+        names = [*([element.chain] if element.chain in table.chains else []), *element.parts]
         answer: Object = {"map": element.map_name, "address": element.address.text, "expected": element.chain}
         try:
             found = policy_lookup.compare(self._host.netfilter, element, names, table.chains)
@@ -196,12 +194,11 @@ class Inquiries:
         }
 
     def _isolation(self, direction: str, found: tuple[PolicyView, ...], elements: tuple[Element, ...]) -> Object:
-        chains = [policy.chain for policy in found]
         return {
             "direction": direction.lower(),
-            "isolated": bool(found),
+            "isolated": any(not policy.tier for policy in found),
             "policies": [_policy(one) for one in found],
-            "kernel": [self._kernel(one, chains) for one in elements],
+            "kernel": [self._kernel(one) for one in elements],
         }
 
 
@@ -230,6 +227,7 @@ def _miss(miss: Miss) -> Object:
 def _policy(policy: PolicyView) -> Object:
     return {
         "policy": policy.title,
+        "tier": policy.tier,
         "chain": policy.chain,
         "error": policy.error,
         "rules": [*policy.rules],

@@ -97,7 +97,7 @@ class PolicyController:
         are allowed would be cut.
         """
         settled = self._in_force and not self._audit_due and self._latest == NEVER and self._listed >= NEEDED
-        if self._revocation is None or not settled or (self._needs_remote and REMOTE_PODS not in self._listed):
+        if self._revocation is None or not settled or (self._tracker.asks_for_pods and REMOTE_PODS not in self._listed):
             return NEVER
         return self._revocation.due_at
 
@@ -199,7 +199,7 @@ class PolicyController:
     def request_full_sync(self) -> None:
         """Makes the next `sync` compare everything, and ends the watch of other nodes' pods if nothing needs it."""
         self._audit_due = self._pods_moved = True
-        if self._wants_remote and not self._needs_remote:
+        if self._wants_remote and not self._tracker.asks_for_pods:
             self._wants_remote = False
             self._store.watch_remote_pods(wanted=False)
 
@@ -239,19 +239,14 @@ class PolicyController:
             log.error("%s", text)
         self._tell()
 
-    @property
-    def _needs_remote(self) -> bool:
-        """True if a rule asks for pods; networks are the only sets with intervals."""
-        return any(not named.interval for named in self._tracker.table.sets.values())
-
     def _must_wait(self) -> bool:
         """Asks for other nodes' pods when they begin to matter. Returns True while they are to be waited for."""
-        if self._needs_remote and not self._wants_remote:
+        if self._tracker.asks_for_pods and not self._wants_remote:
             self._wants_remote = True
             if REMOTE_PODS not in self._listed:
                 self._hold_end = time.monotonic() + HOLD_SECONDS if self._in_force else NEVER
             self._store.watch_remote_pods(wanted=True)
-        return self._needs_remote and REMOTE_PODS not in self._listed and time.monotonic() < self._hold_end
+        return self._tracker.asks_for_pods and REMOTE_PODS not in self._listed and time.monotonic() < self._hold_end
 
     def _commit(self, changes: list[Change]) -> None:
         """Raises CniError, NetlinkError, Interrupted, OSError."""

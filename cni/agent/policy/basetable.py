@@ -1,13 +1,16 @@
 """The part of the table that no policy changes: hooks, the maps from addresses to classes, and where classes end.
 
 A packet of a known connection leaves after one rule. Of a first packet the source is looked up, then the destination.
-An isolated pod's class ends in `denied`; egress that is allowed goes on to `to-pod`, which ends in `accept`.
+The class of a pod that NetworkPolicies select ends in `isolated`; egress that is allowed goes on to `to-pod`, which
+ends in `accept`.
 """
 
 from __future__ import annotations
 
-from cni.agent.policy.compiler import ADDRESS_TYPES, HEADERS, TO_POD
+from cni.agent.policy.classes import denial_chain, isolation_chain
+from cni.agent.policy.compiler import ADDRESS_TYPES, HEADERS, TO_POD, allowing, suffix
 from cni.agent.policy.desired import DesiredTable
+from cni.agent.policy.objects import DIRECTIONS
 from cni.plan.nftrule import (
     ACCEPT,
     DROP,
@@ -58,7 +61,9 @@ class TableOptions(Record):
 
 
 def own_name(family: int) -> str:
-    """Returns the name of the set of isolated pods' addresses, each with itself: a service may lead a pod to itself."""
+    """Returns the name of the set of addresses that NetworkPolicies isolate, or that are pending, each with itself: a
+    service may lead a pod to itself.
+    """
     return f"own{family}"
 
 
@@ -67,15 +72,15 @@ def base_table(options: TableOptions) -> Table:
     sets = []
     for family in options.families:
         address = ADDRESS_TYPES[family]
-        sets += [NamedSet(map_name(suffix, family), address, "verdict") for suffix in (OUT, IN)]
+        sets += [NamedSet(map_name(way, family), address, "verdict") for way in (OUT, IN)]
         sets.append(NamedSet(own_name(family), f"{address} . {address}"))
     chains = [
         Chain("known", (*([_rule(Match("ct label", REVOKED), DROP)] if options.revoke else []), _rule(ACCEPT))),
         Chain(BYWAYS),
         Chain("to-pod", (*_lookups(options, IN, "daddr"), _rule(ACCEPT))),
-        *[Chain(name, _denial(options, name)) for name in ("denied-in", "denied-out")],
-        Chain(PENDING[IN], (_rule(ACCEPT),) if options.open else _denial(options, PENDING[IN])),
-        Chain(PENDING[OUT], (_rule(TO_POD),) if options.open else _denial(options, PENDING[OUT])),
+        *[Chain(denial_chain(direction), _denial(options, denial_chain(direction))) for direction in DIRECTIONS],
+        *[Chain(isolation_chain(direction), _isolation(options, direction)) for direction in DIRECTIONS],
+        *[Chain(PENDING[suffix(direction)], _pending(options, direction)) for direction in DIRECTIONS],
         Chain("forward", _forward(options), Hook("filter", "forward", FILTER)),
         Chain("input", _first(options) + _lookups(options, OUT, "saddr"), Hook("filter", "input", FILTER)),
     ]
@@ -87,7 +92,7 @@ def base_table(options: TableOptions) -> Table:
 def empty_table(options: TableOptions) -> DesiredTable:
     """Returns the desired table where no pod is isolated."""
     families = options.families
-    maps = [map_name(suffix, family) for suffix in (OUT, IN) for family in families]
+    maps = [map_name(way, family) for way in (OUT, IN) for family in families]
     return DesiredTable([own_name(family) for family in families], maps, [BYWAYS])
 
 
@@ -109,18 +114,33 @@ def _first(options: TableOptions) -> tuple[Rule, ...]:
 
 
 def _forward(options: TableOptions) -> tuple[Rule, ...]:
-    own = [
-        _rule(Lookup(f"{HEADERS[family]} saddr . {HEADERS[family]} daddr", own_name(family)), ACCEPT)
-        for family in options.families
-    ]
     jump = _rule(Verdict("jump", BYWAYS))
-    return (*_first(options), jump, *own, *_lookups(options, OUT, "saddr"), _rule(TO_POD))
+    return (*_first(options), jump, *_lookups(options, OUT, "saddr"), _rule(TO_POD))
 
 
-def _lookups(options: TableOptions, suffix: str, end: str) -> tuple[Rule, ...]:
+def _isolation(options: TableOptions, direction: str) -> tuple[Rule, ...]:
+    """Returns the rules for what no NetworkPolicy allows."""
+    return (*_own(options, direction), _rule(Verdict("goto", denial_chain(direction))))
+
+
+def _pending(options: TableOptions, direction: str) -> tuple[Rule, ...]:
+    if options.open:
+        return (_rule(allowing(direction)),)
+    return (*_own(options, direction), *_denial(options, PENDING[suffix(direction)]))
+
+
+def _own(options: TableOptions, direction: str) -> tuple[Rule, ...]:
+    """Returns the rules that let a pod reach itself."""
     return tuple(
-        [_rule(VerdictMap(f"{HEADERS[family]} {end}", map_name(suffix, family))) for family in options.families]
+        [
+            _rule(Lookup(f"{HEADERS[family]} saddr . {HEADERS[family]} daddr", own_name(family)), allowing(direction))
+            for family in options.families
+        ]
     )
+
+
+def _lookups(options: TableOptions, way: str, end: str) -> tuple[Rule, ...]:
+    return tuple([_rule(VerdictMap(f"{HEADERS[family]} {end}", map_name(way, family))) for family in options.families])
 
 
 def _denial(options: TableOptions, name: str) -> tuple[Rule, ...]:

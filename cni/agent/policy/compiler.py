@@ -1,4 +1,4 @@
-"""Compiler of policies: each becomes a chain per direction, and each list of policies a chain of jumps, its class.
+"""Compiler of policies: each becomes a chain per direction; and what a policy's rules become, of whichever kind it is.
 
 What a rule looks up are sets: pods by a selector, ports by a name, networks without their excepts. A set's name follows
 from what is in it, so that rules that mean the same share it.
@@ -10,16 +10,16 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from cni.agent.policy.blocks import spans_of
-from cni.agent.policy.objects import INGRESS, PROTOCOLS, IpBlock, PodPeer
+from cni.agent.policy.objects import INGRESS, PROTOCOLS, IpBlock, NodePeer, PodPeer
 from cni.plan.nftrule import ACCEPT, AnonymousSet, Counter, Lookup, Match, NamedSet, Range, Rule, Verdict, merged
 from cni.plan.policy import IN, OUT
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from cni.agent.policy.blocks import Span
-    from cni.agent.policy.objects import NetworkPolicy, PortRange
+    from cni.agent.policy.objects import NetworkPolicy, Peer, PortRange
     from cni.agent.policy.objects import Rule as PolicyRule
     from cni.plan.nftrule import Constant, Statement
 
@@ -62,6 +62,21 @@ class PortSet(Record):
         return NamedSet(self.name, f"{ADDRESS_TYPES[self.family]} . inet_service")
 
 
+class NodeSet(Record):
+    """The addresses of the nodes that a peer selects."""
+
+    peer: NodePeer
+    family: int
+
+    @property
+    def name(self) -> str:
+        return f"nodes/{digest(self.peer)}_{self.family}"
+
+    @property
+    def definition(self) -> NamedSet:
+        return NamedSet(self.name, ADDRESS_TYPES[self.family])
+
+
 class BlockSet(Record):
     """The addresses of ipBlocks, as spans from first to last."""
 
@@ -77,11 +92,11 @@ class BlockSet(Record):
         return NamedSet(self.name, ADDRESS_TYPES[self.family], interval=True)
 
 
-SetSource = PodSet | PortSet | BlockSet
+SetSource = PodSet | PortSet | NodeSet | BlockSet
 
 
-class CompiledPolicy(Record):
-    """The rules of a policy's chain, and the sets that they look up."""
+class CompiledChain(Record):
+    """The rules of a chain, and the sets that they look up."""
 
     rules: tuple[Rule, ...]
     sets: tuple[SetSource, ...]  # each once
@@ -113,27 +128,31 @@ def policy_chain(title: str, direction: str) -> str:
     return f"policy/{shown}/{suffix(direction)}"
 
 
-def class_chain(titles: tuple[str, ...], direction: str) -> str:
-    """Returns the name of the chain of a list of policies."""
-    return f"class/{suffix(direction)}/{digest(titles)}"
+def allowing(direction: str) -> Verdict:
+    """Returns the verdict of what is allowed in a direction."""
+    return ACCEPT if direction == INGRESS else TO_POD
 
 
-def class_rules(titles: tuple[str, ...], direction: str) -> tuple[Rule, ...]:
-    """Returns the rules of a class: what no policy accepts is denied."""
-    jumps = [Rule((Verdict("jump", policy_chain(title, direction)),)) for title in titles]
-    return (*jumps, Rule((Verdict("goto", f"denied-{suffix(direction)}"),)))
-
-
-def compile_policy(policy: NetworkPolicy, direction: str, families: tuple[int, ...]) -> CompiledPolicy:
+def compile_policy(policy: NetworkPolicy, direction: str, families: tuple[int, ...]) -> CompiledChain:
     """Returns the rules for a direction that the policy isolates, for packets of these families."""
+    verdict = allowing(direction)
+    matches = [
+        (rule, verdict, f"{direction.lower()} {position}")
+        for position, rule in enumerate(policy.rules(direction) or ())
+    ]
+    return compile_matches(matches, direction, families)
+
+
+def compile_matches(
+    matches: Iterable[tuple[PolicyRule, Verdict, str]], direction: str, families: tuple[int, ...]
+) -> CompiledChain:
+    """Returns the rules of a chain: what a policy's rule matches, the verdict on that, and the comment."""
     rules, sets = [], dict[SetSource, None]()
-    verdict = ACCEPT if direction == INGRESS else TO_POD
-    for position, rule in enumerate(policy.rules(direction) or ()):
-        comment = f"{direction.lower()} {position}"
-        for peer, port in _parts_of(rule, direction, families):
+    for match, verdict, comment in matches:
+        for peer, port in _parts_of(match, direction, families):
             rules.append(Rule((*peer.statements, *port.statements, Counter(), verdict), comment))
             sets.update([(part.source, None) for part in (peer, port) if part.source is not None])
-    return CompiledPolicy(tuple(rules), tuple(sets))
+    return CompiledChain(tuple(rules), tuple(sets))
 
 
 def _parts_of(rule: PolicyRule, direction: str, families: tuple[int, ...]) -> Iterator[tuple[Part, Part]]:
@@ -144,14 +163,14 @@ def _parts_of(rule: PolicyRule, direction: str, families: tuple[int, ...]) -> It
                 yield peer, port
 
 
-def _peers_of(peers: tuple[PodPeer | IpBlock, ...], end: str, families: tuple[int, ...]) -> Iterator[Part]:
+def _peers_of(peers: tuple[Peer, ...], end: str, families: tuple[int, ...]) -> Iterator[Part]:
     if not peers:
         yield Part(())
     for family in families:
         field = f"{HEADERS[family]} {end}"
         for peer in dict.fromkeys(peers):
-            if isinstance(peer, PodPeer):
-                source = PodSet(peer, family)
+            if not isinstance(peer, IpBlock):
+                source = PodSet(peer, family) if isinstance(peer, PodPeer) else NodeSet(peer, family)
                 yield Part((Lookup(field, source.name),), family, source)
         blocks = [peer for peer in peers if isinstance(peer, IpBlock) and peer.net.family == family]
         if blocks:

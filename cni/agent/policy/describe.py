@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cni.agent.policy.objects import INGRESS, IpBlock
+from cni.agent.policy.objects import INGRESS, IpBlock, NodePeer
 from cni.agent.policy.selectors import DOES_NOT_EXIST, EXISTS, IN, Selector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from cni.agent.policy.objects import PodPeer, PortRange, Rule
+    from cni.agent.policy.objects import Peer, PortRange, Rule
     from cni.agent.policy.selectors import Requirement
 
 SHOWN = 8  # of a list; a policy may name thousands
 
 
 def rule_text(rule: Rule, direction: str) -> str:
-    """Returns what a rule allows, as `from pods app=web in shop, TCP 80`."""
+    """Returns what a rule is about, as `from pods app=web in shop, TCP 80`."""
     preposition = "from" if direction == INGRESS else "to"
     peers = _listed([peer_text(peer) for peer in rule.peers], " or ") if rule.peers else "anybody"
     ports = _listed([port_text(port) for port in rule.ports], ", ") if rule.ports else "every port and protocol"
     return f"{preposition} {peers}, {ports}"
 
 
-def peer_text(peer: PodPeer | IpBlock) -> str:
+def peer_text(peer: Peer) -> str:
     """Returns a peer, as `pods app=web in namespaces team=red`."""
     if isinstance(peer, IpBlock):
         excepts = f" without {_listed([part.text for part in peer.excepts], ', ')}" if peer.excepts else ""
         return f"{peer.net.text}{excepts}"
+    if isinstance(peer, NodePeer):
+        return f"nodes {selector_text(peer.nodes)}" if peer.nodes.requirements else "all nodes"
     pods = f"pods {selector_text(peer.pods)}" if peer.pods.requirements else "all pods"
     if not isinstance(peer.namespaces, Selector):
         return f"{pods} in {peer.namespaces}"

@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cni.agent.policy.basetable import PENDING
-from cni.agent.policy.compiler import PodSet, PortSet, class_chain, policy_chain, suffix
+from cni.agent.policy.classes import TierChain, class_of
+from cni.agent.policy.clusterpolicy import ClusterPolicy
+from cni.agent.policy.compiler import NodeSet, PodSet, PortSet, suffix
 from cni.agent.policy.describe import peer_text, rule_text
-from cni.agent.policy.evaluator import allowed
+from cni.agent.policy.evaluator import CLUSTERED, allowed
 from cni.agent.policy.objects import EGRESS, INGRESS
 from cni.plan.policy import map_name
 from cni.protocol.address import IP
@@ -18,10 +20,12 @@ from cni.protocol.control import ALLOWED, DENIED, ELSEWHERE
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
+    from cni.agent.policy.classes import PolicyChain
     from cni.agent.policy.compiler import SetSource
     from cni.agent.policy.evaluator import Judgement
+    from cni.agent.policy.groups import Group, Policy
     from cni.agent.policy.index import Index
-    from cni.agent.policy.objects import NetworkPolicy, Pod
+    from cni.agent.policy.objects import Pod
     from cni.agent.policy.tracker import Tracker
 
 DIRECTIONS = (EGRESS, INGRESS)  # in the order in which they are judged
@@ -46,11 +50,14 @@ class Miss(Record):
 
 
 class Element(Record):
-    """An element of the kernel's maps as it has to be: the chain that an address leads to, empty if none."""
+    """An element of the kernel's maps as it has to be: the chain that an address leads to, empty if none, and those
+    that this one jumps to.
+    """
 
     map_name: str
     address: IP
     chain: str
+    parts: tuple[str, ...] = ()
 
 
 class Direction(Record):
@@ -86,13 +93,16 @@ class UsedSet(Record):
 
 
 class PolicyView(Record):
-    """A policy that isolates a pod in a direction: its chain, what its rules allow, and the sets that they look up."""
+    """A policy of a pod in a direction: its chain, what its rules say, and the sets that the chain looks up. `tier` is
+    empty for a NetworkPolicy, which isolates the pod.
+    """
 
     title: str
     chain: str
     error: str
     rules: tuple[str, ...]
     sets: tuple[UsedSet, ...]
+    tier: str = ""
 
 
 class PodView(Record):
@@ -147,7 +157,7 @@ def _direction(index: Index, judgement: Judgement, end: End) -> Direction:
         reason = f"{direction.lower()} of {end.pod}: judged by its own node"
         return Direction(direction, end.pod, ELSEWHERE, reason)
     misses = [_miss(index, rule, because) for rule, because in judgement.misses]
-    for title in () if judgement.rule else judgement.isolating:
+    for title in () if judgement.allowed else judgement.isolating:
         policy = index.policy(title)
         if policy is not None and not policy.rules(direction):
             misses.append(Miss(title, ERROR if policy.error else NO_RULES, policy.error))
@@ -160,56 +170,69 @@ def _direction(index: Index, judgement: Judgement, end: End) -> Direction:
         _miss(index, judgement.rule, "") if judgement.rule else None,
         tuple(misses[:MISSES_SHOWN]),
         max(0, len(misses) - MISSES_SHOWN),
-        _element(direction, end.address, judgement.isolating),
+        _element(index.local_group(end.address.packed), direction, end.address),
     )
 
 
 def _miss(index: Index, name: str, because: str) -> Miss:
     """Finds the rule of which the evaluator gives the name."""
-    title, direction, position = name.split(" ")
+    title, direction, position = name.removeprefix(CLUSTERED).split(" ")[:3]
     policy = index.policy(title)
-    rules = policy.rules(direction.capitalize()) if policy is not None else None
-    return Miss(name, because, rule_text(rules[int(position)], direction.capitalize()) if rules else "")
+    texts = _rule_texts(policy, direction.capitalize()) if policy is not None else {}
+    return Miss(name, because, texts.get(int(position), ""))
 
 
-def _element(direction: str, address: IP, titles: tuple[str, ...]) -> Element:
-    chain = class_chain(tuple(sorted(titles)), direction) if titles else ""
-    return Element(map_name(suffix(direction), address.family), address, chain)
+def _rule_texts(policy: Policy, direction: str) -> dict[int, str]:
+    """Returns the texts of a policy's rules by their numbers."""
+    if isinstance(policy, ClusterPolicy):
+        return {
+            rule.number: f"{rule.action.lower()} {rule_text(rule.match, direction)}" for rule in policy.rules(direction)
+        }
+    return {number: rule_text(rule, direction) for number, rule in enumerate(policy.rules(direction) or ())}
+
+
+def _element(group: Group | None, direction: str, address: IP) -> Element:
+    """Returns the element of an address of this node."""
+    name = map_name(suffix(direction), address.family)
+    chain = class_of(group, direction) if group is not None else None
+    if chain is None or not chain.parts:
+        return Element(name, address, "")
+    return Element(name, address, chain.name, tuple([part.name for part in chain.parts]))
 
 
 def show(index: Index, tracker: Tracker, pod: Pod) -> PodView:
-    """Returns the policies that isolate a pod; of one on another node those that its node enforces, without sets."""
+    """Returns the policies of a pod; of one on another node those that its node enforces, without sets."""
     here = pod.node == index.node
+    group = index.group_named(pod.namespace, pod.name)
     policies: dict[str, tuple[PolicyView, ...]] = {}
     elements: dict[str, tuple[Element, ...]] = {}
     for direction in DIRECTIONS:
-        isolating = sorted(
-            [
-                policy
-                for policy in index.policies_in(pod.namespace)
-                if policy.rules(direction) is not None and policy.selector.matches(dict(pod.labels))
-            ],
-            key=lambda policy: policy.title,
-        )
-        policies[direction] = tuple([_policy_view(tracker, policy, direction) for policy in isolating])
-        titles = tuple([policy.title for policy in isolating])
+        parts = class_of(group, direction).parts if group is not None else ()
+        policies[direction] = tuple([view for part in parts for view in _policy_views(index, tracker, part)])
         addresses = [IP.from_packed(one) for one in pod.addresses if here]
-        elements[direction] = tuple([_element(direction, address, titles) for address in addresses])
+        elements[direction] = tuple([_element(group, direction, address) for address in addresses])
     return PodView(pod, here, policies, elements)
 
 
-def _policy_view(tracker: Tracker, policy: NetworkPolicy, direction: str) -> PolicyView:
-    return PolicyView(
-        policy.title,
-        policy_chain(policy.title, direction),
-        policy.error,
-        tuple([rule_text(rule, direction) for rule in (policy.rules(direction) or ())[:MISSES_SHOWN]]),
-        tuple([_used_set(tracker, source) for source in tracker.sets_of(policy.title, direction)]),
-    )
+def _policy_views(index: Index, tracker: Tracker, part: PolicyChain | TierChain) -> list[PolicyView]:
+    sets = tuple([_used_set(tracker, source) for source in tracker.sets_of(part)])
+    tier = part.tier if isinstance(part, TierChain) else ""
+    policies = [policy for title in part.titles if (policy := index.policy(title)) is not None]
+    return [
+        PolicyView(
+            policy.title,
+            part.name,
+            policy.error,
+            tuple([*_rule_texts(policy, part.direction).values()][:MISSES_SHOWN]),
+            sets,
+            tier,
+        )
+        for policy in policies
+    ]
 
 
 def _used_set(tracker: Tracker, source: SetSource) -> UsedSet:
-    if isinstance(source, PodSet):
+    if isinstance(source, PodSet | NodeSet):
         return UsedSet(source.name, len(tracker.table.elements[source.name]), peer_text(source.peer))
     if isinstance(source, PortSet):
         text = f"ports {source.port} of {source.protocol}"

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from cni.agent.policy.clusterpolicy import ClusterPolicy
+from cni.agent.policy.objects import NetworkPolicy
 from cni.agent.policy.selectors import demands_met
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cni.agent.policy.jsonobject import Labels
-    from cni.agent.policy.objects import NetworkPolicy, PodPeer
+    from cni.agent.policy.objects import PodPeer
     from cni.agent.policy.selectors import Demand, Selector
 
+    Policy = NetworkPolicy | ClusterPolicy
     Scope = str | Selector  # one namespace by its name, or all that a selector selects
 
 
@@ -34,9 +37,18 @@ class Group:
 
     @property
     def policies(self) -> list[NetworkPolicy]:
-        """The policies that select the pods, in the order of their titles."""
-        found = {title: policy for query in self.queries for title, policy in query.policies.items()}
-        return [found[title] for title in sorted(found)]
+        """The NetworkPolicies that select the pods, in the order of their titles."""
+        found = [policy for policy in self._selecting() if isinstance(policy, NetworkPolicy)]
+        return sorted(found, key=lambda policy: policy.title)
+
+    def tier(self, tier: str) -> list[ClusterPolicy]:
+        """Returns the ClusterNetworkPolicies of a tier that select the pods, in the order in which they are asked."""
+        found = [one for one in self._selecting() if isinstance(one, ClusterPolicy) and one.tier == tier]
+        return sorted(found, key=lambda policy: policy.rank)
+
+    def _selecting(self) -> Iterator[Policy]:
+        for query in self.queries:
+            yield from query.policies.values()
 
 
 class Query:
@@ -47,7 +59,7 @@ class Query:
     def __init__(self, peer: PodPeer) -> None:
         self.peer = peer
         self.groups: set[Group] = set()
-        self.policies: dict[str, NetworkPolicy] = {}  # that select these pods, by title
+        self.policies: dict[str, Policy] = {}  # that select these pods, by title
         self.set_users = 0
 
     @property

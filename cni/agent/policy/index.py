@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cni.agent.policy.clusterpolicy import ClusterPolicy
 from cni.agent.policy.groups import Group, Groups
 from cni.agent.policy.holders import Entry, Holders
-from cni.agent.policy.objects import Pod
+from cni.agent.policy.nodes import Nodes
+from cni.agent.policy.objects import NetworkPolicy, Pod
+from cni.agent.policy.portnames import PortNames
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from cni.agent.policy.groups import Query
+    from cni.agent.policy.groups import Policy, Query
     from cni.agent.policy.jsonobject import Labels
-    from cni.agent.policy.objects import NamedPort, Namespace, NetworkPolicy, PodPeer
-
-    PortName = tuple[str, str]  # protocol and name
-    Endpoint = tuple[bytes, int]  # address and port
+    from cni.agent.policy.nodes import Node
+    from cni.agent.policy.objects import NamedPort, Namespace, NodePeer, PodPeer
+    from cni.agent.policy.portnames import Endpoint, PortName
 
 UNKNOWN = Group("", ())  # of attached pods that the API has not told of: no selector selects it
 
@@ -35,6 +37,7 @@ class Changes(Record):
     addresses: set[bytes]
     members: dict[PodPeer, dict[bytes, bool]]
     named: dict[PortName, dict[Endpoint, bool]]
+    nodes: dict[NodePeer, dict[bytes, bool]]
 
 
 class Index:
@@ -47,10 +50,11 @@ class Index:
         self._holders = Holders()
         self._pods: dict[str, dict[str, Entry]] = {}  # by namespace and name: those that selectors can select
         self._attached: dict[tuple[str, str], tuple[bytes, ...]] = {}
-        self._policies: dict[str, dict[str, NetworkPolicy]] = {}  # by namespace and title
+        self._nodes = Nodes()
+        self._policies: dict[str, dict[str, Policy]] = {}  # by namespace and title
         self._shared: dict[tuple[NamedPort, ...], tuple[NamedPort, ...]] = {}
-        self._named_users: dict[PortName, int] = {}
-        self._changes = Changes(set(), set(), {}, {})
+        self._port_names = PortNames()
+        self._changes = Changes(set(), set(), {}, {}, {})
 
     # Events
 
@@ -96,14 +100,20 @@ class Index:
             namespace, name, known._replace(addresses=kept, attached=()) if known.group is not UNKNOWN else None
         )
 
-    def put_policy(self, policy: NetworkPolicy) -> None:
+    def put_node(self, node: Node) -> None:
+        self._nodes.put(node)
+
+    def remove_node(self, name: str) -> None:
+        self._nodes.remove(name)
+
+    def put_policy(self, policy: Policy) -> None:
         policies = self._policies.setdefault(policy.namespace, {})
         old = policies.get(policy.title)
         if old == policy:
             return
         policies[policy.title] = policy
         self._changes.policies.add(policy.title)
-        if old is not None and _isolation(old) == _isolation(policy):
+        if old is not None and old.selection == policy.selection:
             self._groups.query(policy.subject).policies[policy.title] = policy
             return
         self._forget_policy(old)
@@ -112,8 +122,9 @@ class Index:
         self._note_subjects(query)
 
     def remove_policy(self, namespace: str, name: str) -> None:
+        """Takes in that a NetworkPolicy is gone, or a ClusterNetworkPolicy, whose namespace is empty."""
         policies = self._policies.get(namespace, {})
-        self._forget_policy(policies.pop(f"{namespace}/{name}", None))
+        self._forget_policy(policies.pop(f"{namespace}/{name}" if namespace else name, None))
         if not policies:
             self._policies.pop(namespace, None)
 
@@ -121,8 +132,8 @@ class Index:
 
     def take(self) -> Changes:
         """Returns all changes since the call before."""
-        changes, self._changes = self._changes, Changes(set(), set(), {}, {})
-        return changes
+        changes, self._changes = self._changes, Changes(set(), set(), {}, {}, {})
+        return changes._replace(named=self._port_names.take(), nodes=self._nodes.take())
 
     @property
     def pod_count(self) -> int:
@@ -132,8 +143,8 @@ class Index:
     def policy_count(self) -> int:
         return sum(map(len, self._policies.values()))
 
-    def policy(self, title: str) -> NetworkPolicy | None:
-        return self._policies.get(title.partition("/")[0], {}).get(title)
+    def policy(self, title: str) -> Policy | None:
+        return self._policies.get(title.rpartition("/")[0], {}).get(title)
 
     def local_group(self, address: bytes) -> Group | None:
         """Returns the group of a local pod with an address; UNKNOWN if the API does not tell of it."""
@@ -168,14 +179,17 @@ class Index:
 
     def use_named(self, name: PortName) -> list[Endpoint]:
         """Returns the ports of that protocol and name, with the addresses of the pods that have them."""
-        self._named_users[name] = self._named_users.get(name, 0) + 1
-        return [found for address, entry in self._holders.items() for found in _endpoints(address, entry, name)]
+        return self._port_names.use(name, self._holders)
 
     def release_named(self, name: PortName) -> None:
-        self._named_users[name] -= 1
-        if not self._named_users[name]:
-            del self._named_users[name]
-            self._changes.named.pop(name, None)
+        self._port_names.release(name)
+
+    def use_nodes(self, peer: NodePeer) -> list[bytes]:
+        """Returns the addresses of the nodes that are selected; from now on `take` tells what changes."""
+        return self._nodes.use(peer)
+
+    def release_nodes(self, peer: NodePeer) -> None:
+        self._nodes.release(peer)
 
     # State of the evaluator
 
@@ -185,6 +199,11 @@ class Index:
     def pod_named(self, namespace: str, name: str) -> Pod | None:
         """Returns a pod that selectors can select."""
         return self._pod_of(self._pods.get(namespace, {}).get(name))
+
+    def group_named(self, namespace: str, name: str) -> Group | None:
+        """Returns the group of a pod that selectors can select, or UNKNOWN."""
+        entry = self._pods.get(namespace, {}).get(name)
+        return entry.group if entry is not None else None
 
     def _pod_of(self, entry: Entry | None) -> Pod | None:
         if entry is None or entry.group is UNKNOWN:
@@ -197,7 +216,13 @@ class Index:
         return self._groups.namespace_labels(name)
 
     def policies_in(self, namespace: str) -> Iterable[NetworkPolicy]:
-        return self._policies.get(namespace, {}).values()
+        return [one for one in self._policies.get(namespace, {}).values() if isinstance(one, NetworkPolicy)]
+
+    def cluster_policies(self) -> Iterable[ClusterPolicy]:
+        return [one for one in self._policies.get("", {}).values() if isinstance(one, ClusterPolicy)]
+
+    def nodes_at(self, address: bytes) -> Iterable[Labels]:
+        return self._nodes.labels_at(address)
 
     def is_node_of(self, pod: Pod, address: bytes) -> bool:
         return pod.node == self.node and address in self.node_addresses
@@ -234,11 +259,7 @@ class Index:
         if old is not new:
             for query in old ^ new:
                 self._note_member(query, address, query in new)
-        if _ports_of(before) != _ports_of(after):
-            for name in self._named_users:
-                old_ports, new_ports = (set(_endpoints(address, entry, name)) for entry in (before, after))
-                changed = self._changes.named.setdefault(name, {})
-                changed.update({endpoint: endpoint in new_ports for endpoint in old_ports ^ new_ports})
+        self._port_names.note(address, before, after)
         if (before and before.is_local) or (after and after.is_local):
             self._changes.addresses.add(address)
 
@@ -250,6 +271,8 @@ class Index:
         for query, group, joins in self._groups.put_namespace(name, labels):
             for address in self._addresses(group):
                 self._note_member(query, address, joins)
+            if query.policies:
+                self._changes.addresses.update(self._local_addresses(group))
 
     def _addresses(self, group: Group) -> Iterator[bytes]:
         """Yields the addresses that the pods of a group hold."""
@@ -260,7 +283,7 @@ class Index:
                 if self._holders.get(address) is entry:
                     yield address
 
-    def _forget_policy(self, policy: NetworkPolicy | None) -> None:
+    def _forget_policy(self, policy: Policy | None) -> None:
         if policy is None:
             return
         query = self._groups.query(policy.subject)
@@ -274,28 +297,18 @@ class Index:
 
     def _subjects(self, query: Query) -> Iterator[bytes]:
         for group in query.groups:
-            pods = self._pods[group.namespace]
-            for entry in [pods[name] for name in group.pods]:
-                yield from entry.addresses if entry.is_local else ()
+            yield from self._local_addresses(group)
+
+    def _local_addresses(self, group: Group) -> Iterator[bytes]:
+        """Yields the addresses of a group's pods on this node."""
+        pods = self._pods[group.namespace]
+        for entry in [pods[name] for name in group.pods]:
+            yield from entry.addresses if entry.is_local else ()
 
     def _share(self, ports: tuple[NamedPort, ...]) -> tuple[NamedPort, ...]:
         """Returns the same object for equal ports: pods of one image have the same."""
         return self._shared.setdefault(ports, ports)
 
 
-def _isolation(policy: NetworkPolicy) -> tuple[PodPeer, bool, bool]:
-    """Returns which pods a policy isolates in which directions."""
-    return policy.subject, policy.ingress is not None, policy.egress is not None
-
-
 def _queries_of(entry: Entry | None) -> set[Query]:
     return entry.group.queries if entry is not None else set()
-
-
-def _ports_of(entry: Entry | None) -> tuple[NamedPort, ...]:
-    return entry.ports if entry is not None else ()
-
-
-def _endpoints(address: bytes, entry: Entry | None, name: PortName) -> list[Endpoint]:
-    """Returns the ports of that protocol and name that the holder of an address has there."""
-    return [(address, port.number) for port in _ports_of(entry) if (port.protocol, port.name) == name]

@@ -10,16 +10,18 @@ from sys import intern
 from typing import TYPE_CHECKING
 
 from cni.protocol.address import PORT_LIMIT
+from cni.protocol.fields import ConfigErrors
 
 if TYPE_CHECKING:
     from typing import TypeVar
 
-    from cni.protocol.fields import ConfigErrors
     from cni.protocol.jsontext import JsonValue
 
     T = TypeVar("T")
     Labels = tuple[tuple[str, str], ...]  # sorted by key
 
+NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.")
+PORT_NAME_LIMIT = 15
 KINDS = {str: "a text", bool: "true or false", int: "an integer", dict: "an object", list: "a list"}
 
 
@@ -74,15 +76,31 @@ class JsonObject:
     def flag(self, key: str) -> bool:
         return self._typed(key, bool, False)
 
+    def number(self, key: str, least: int, most: int) -> int | None:
+        """Returns an integer; None if the key is absent."""
+        value = self._members.get(key)
+        if value is None or (type(value) is int and least <= value <= most):
+            return value
+        self.error(key, f"expected an integer between {least} and {most}")
+        return None
+
     def port(self, key: str) -> int:
         """Returns a port number; 0 if the key is absent."""
-        value = self._members.get(key)
-        if value is None:
-            return 0
-        if type(value) is int and 1 <= value <= PORT_LIMIT:
-            return value
-        self.error(key, f"expected an integer between 1 and {PORT_LIMIT}")
-        return 0
+        return self.number(key, 1, PORT_LIMIT) or 0
+
+    def name(self, key: str, default: str, limit: int) -> str:
+        """Returns a name as RFC 1123 has them: it becomes a part of chains' names."""
+        name = self.text(key, default)
+        if not name or len(name) > limit or not NAME_LETTERS.issuperset(name):
+            self.error(key, f"{name!r} is not a name of at most {limit} lower case letters, digits, '-' and '.'")
+        return intern(name)
+
+    def port_name(self, key: str) -> str:
+        """Returns a name as RFC 6335 has them for ports."""
+        name = intern(self.text(key))
+        if len(name) > PORT_NAME_LIMIT or not NAME_LETTERS.issuperset(name) or not name.strip("0123456789-."):
+            self.error(key, f"{name!r} is not a port's name (a number has no quotes)")
+        return name
 
     def is_filled(self, key: str) -> bool:
         """True if the key has a value other than null and an empty list."""
@@ -120,3 +138,16 @@ class JsonObject:
             else:
                 self.error(f"{key}.{name}", "expected a text")
         return tuple(sorted(pairs))
+
+
+def read_object(value: JsonValue) -> JsonObject:
+    """Returns an object that stands alone. Raises Invalid."""
+    if not isinstance(value, dict):
+        raise Invalid("expected an object")
+    return JsonObject(value, "", ConfigErrors())
+
+
+def raise_if_any(errors: ConfigErrors) -> None:
+    """Raises Invalid with all errors, if there are any."""
+    if errors.count:
+        raise Invalid(errors.summary)

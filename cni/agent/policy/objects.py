@@ -9,10 +9,9 @@ from __future__ import annotations
 from sys import intern
 from typing import TYPE_CHECKING
 
-from cni.agent.policy.jsonobject import Invalid, JsonObject
+from cni.agent.policy.jsonobject import JsonObject, raise_if_any, read_object
 from cni.agent.policy.selectors import Selector, read_selector
 from cni.protocol.address import IP, PORT_LIMIT, Net, parse_ip, parse_net
-from cni.protocol.fields import ConfigErrors
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -22,13 +21,13 @@ if TYPE_CHECKING:
     from cni.protocol.jsontext import JsonValue
 
 INGRESS, EGRESS = "Ingress", "Egress"
+DIRECTIONS = (INGRESS, EGRESS)
 TCP, UDP, SCTP = "TCP", "UDP", "SCTP"
 PROTOCOLS = (TCP, UDP, SCTP)  # a policy's port of any other matches nothing
 NAMESPACE_NAME = "kubernetes.io/metadata.name"  # the label that the API gives to every namespace
 DEFAULT_NAMESPACE = "default"
 FINISHED = ("Succeeded", "Failed")
-NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.")
-NAME_LIMIT, NAMESPACE_LIMIT, PORT_NAME_LIMIT = 253, 63, 15  # RFC 1123; RFC 6335
+NAME_LIMIT, NAMESPACE_LIMIT = 253, 63  # RFC 1123
 
 
 class Namespace(Record):
@@ -81,6 +80,12 @@ class IpBlock(Record):
         return self.net.contains(ip) and not any(part.contains(ip) for part in self.excepts)
 
 
+class NodePeer(Record):
+    """The nodes that a selector selects, by all addresses that they have."""
+
+    nodes: Selector
+
+
 class PortRange(Record):
     """Ports `first` to `last` of a protocol, or where `name` is not empty, the destination's ports of that name."""
 
@@ -95,10 +100,13 @@ class PortRange(Record):
         return not self.name and (self.first, self.last) == (0, PORT_LIMIT)
 
 
-class Rule(Record):
-    """Traffic that a policy allows: no peer means anybody, no port means every port and protocol."""
+Peer = PodPeer | IpBlock | NodePeer
 
-    peers: tuple[PodPeer | IpBlock, ...] = ()
+
+class Rule(Record):
+    """Traffic that a policy is about: no peer means anybody, no port means every port and protocol."""
+
+    peers: tuple[Peer, ...] = ()
     ports: tuple[PortRange, ...] = ()
 
 
@@ -121,28 +129,33 @@ class NetworkPolicy(Record):
         return PodPeer(self.namespace, self.selector)
 
     @property
+    def selection(self) -> tuple[object, ...]:
+        """The pods that it selects, and the directions in which it isolates them."""
+        return self.subject, self.ingress is not None, self.egress is not None
+
+    @property
     def title(self) -> str:
         return f"{self.namespace}/{self.name}"
 
 
 def parse_namespace(value: JsonValue) -> Namespace:
     """Returns a Namespace. Raises Invalid."""
-    fields = _object(value)
+    fields = read_object(value)
     metadata = fields.object("metadata")
-    name = _name(metadata, "name", "", NAMESPACE_LIMIT)
+    name = metadata.name("name", "", NAMESPACE_LIMIT)
     labels = dict(metadata.labels("labels")) | {NAMESPACE_NAME: name}
-    _raise_if_any(fields.errors)
+    raise_if_any(fields.errors)
     return Namespace(name, tuple(sorted(labels.items())))
 
 
 def parse_pod(value: JsonValue) -> Pod:
     """Returns a Pod. Raises Invalid."""
-    fields = _object(value)
+    fields = read_object(value)
     metadata, spec, status = fields.object("metadata"), fields.object("spec"), fields.object("status")
-    namespace = _name(metadata, "namespace", DEFAULT_NAMESPACE, NAMESPACE_LIMIT)
+    namespace = metadata.name("namespace", DEFAULT_NAMESPACE, NAMESPACE_LIMIT)
     pod = Pod(
         namespace,
-        _name(metadata, "name", "", NAME_LIMIT),
+        metadata.name("name", "", NAME_LIMIT),
         metadata.labels("labels"),
         tuple(dict.fromkeys(_addresses(status))),
         tuple(sorted(set(_container_ports(spec)))),
@@ -150,22 +163,22 @@ def parse_pod(value: JsonValue) -> Pod:
         status.text("phase") in FINISHED,
         intern(spec.text("nodeName")),
     )
-    _raise_if_any(fields.errors)
+    raise_if_any(fields.errors)
     return pod
 
 
 def parse_policy(value: JsonValue) -> NetworkPolicy:
     """Returns a NetworkPolicy. Raises Invalid if its name, selector or types cannot be read."""
-    fields = _object(value)
+    fields = read_object(value)
     metadata, spec = fields.object("metadata"), fields.object("spec")
-    namespace = _name(metadata, "namespace", DEFAULT_NAMESPACE, NAMESPACE_LIMIT)
-    name = _name(metadata, "name", "", NAME_LIMIT)
+    namespace = metadata.name("namespace", DEFAULT_NAMESPACE, NAMESPACE_LIMIT)
+    name = metadata.name("name", "", NAME_LIMIT)
     selector = read_selector(spec.object("podSelector"))
     types = spec.texts("policyTypes") or ((INGRESS, EGRESS) if spec.is_filled("egress") else (INGRESS,))
     ingress, egress = INGRESS in types, EGRESS in types
     if not (ingress or egress):
         spec.error("policyTypes", f"neither {INGRESS} nor {EGRESS} is among {', '.join(types)}")
-    _raise_if_any(fields.errors)
+    raise_if_any(fields.errors)
     spec.unknown_keys("podSelector", "policyTypes", "ingress", "egress")
     for direction in types:
         if direction not in (INGRESS, EGRESS):
@@ -180,25 +193,6 @@ def parse_policy(value: JsonValue) -> NetworkPolicy:
     if not fields.errors.count:
         return policy
     return policy._replace(ingress=() if ingress else None, egress=() if egress else None, error=fields.errors.summary)
-
-
-def _object(value: JsonValue) -> JsonObject:
-    if not isinstance(value, dict):
-        raise Invalid("expected an object")
-    return JsonObject(value, "", ConfigErrors())
-
-
-def _raise_if_any(errors: ConfigErrors) -> None:
-    if errors.count:
-        raise Invalid(errors.summary)
-
-
-def _name(metadata: JsonObject, key: str, default: str, limit: int) -> str:
-    """Returns a name as RFC 1123 has them: it becomes a part of chains' names."""
-    name = metadata.text(key, default)
-    if not name or len(name) > limit or not NAME_LETTERS.issuperset(name):
-        metadata.error(key, f"{name!r} is not a name of at most {limit} lower case letters, digits, '-' and '.'")
-    return intern(name)
 
 
 def _addresses(status: JsonObject) -> Iterator[bytes]:
@@ -249,15 +243,16 @@ def _peer(fields: JsonObject, namespace: str) -> PodPeer | IpBlock:
 
 def _block(fields: JsonObject) -> IpBlock:
     fields.unknown_keys("cidr", "except")
-    net = _net(fields, "cidr", fields.text("cidr"))
-    excepts = [_net(fields, f"except[{n}]", text) for n, text in enumerate(fields.texts("except"))]
+    net = read_net(fields, "cidr", fields.text("cidr"))
+    excepts = [read_net(fields, f"except[{n}]", text) for n, text in enumerate(fields.texts("except"))]
     for position, part in enumerate(excepts):
         if part.prefix <= net.prefix or not net.contains(part.ip):
             fields.error(f"except[{position}]", f"{part.text} is not a part of {net.text}")
     return IpBlock(net, tuple(sorted(set(excepts))))
 
 
-def _net(fields: JsonObject, key: str, text: str) -> Net:
+def read_net(fields: JsonObject, key: str, text: str) -> Net:
+    """Returns a network that is written at a key, which may be the place in a list."""
     try:
         return parse_net(text).network
     except ValueError as error:
@@ -269,9 +264,7 @@ def _port(fields: JsonObject) -> PortRange:
     fields.unknown_keys("protocol", "port", "endPort")
     protocol = intern(fields.text("protocol", TCP))
     if fields.is_text("port"):
-        name = intern(fields.text("port"))
-        if len(name) > PORT_NAME_LIMIT or not NAME_LETTERS.issuperset(name) or not name.strip("0123456789-."):
-            fields.error("port", f"{name!r} is not a port's name (a number has no quotes)")
+        name = fields.port_name("port")
         if fields.has("endPort"):
             fields.error("endPort", "needs a port by its number")
         return PortRange(protocol, name=name)

@@ -9,19 +9,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from cni.agent.policy.basetable import BYWAYS, PENDING, byways, empty_table, own_name
-from cni.agent.policy.compiler import (
-    BlockSet,
-    PodSet,
-    PortSet,
-    class_chain,
-    class_rules,
-    compile_policy,
-    policy_chain,
-    suffix,
-)
+from cni.agent.policy.classes import ClassChain, PolicyChain, TierChain, class_of, compile_tier
+from cni.agent.policy.clusterpolicy import ClusterPolicy
+from cni.agent.policy.compiler import BlockSet, NodeSet, PodSet, PortSet, compile_policy, suffix
 from cni.agent.policy.desired import AddSet, Delta
 from cni.agent.policy.index import UNKNOWN
-from cni.agent.policy.objects import EGRESS, INGRESS
+from cni.agent.policy.objects import DIRECTIONS, NetworkPolicy
 from cni.plan.policy import IN, OUT, map_name
 from cni.protocol.record import Record
 
@@ -29,24 +22,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cni.agent.policy.basetable import TableOptions
-    from cni.agent.policy.compiler import SetSource
+    from cni.agent.policy.compiler import CompiledChain, SetSource
     from cni.agent.policy.desired import Change
     from cni.agent.policy.groups import Group
-    from cni.agent.policy.index import Changes, Endpoint, Index
+    from cni.agent.policy.index import Changes, Index
+    from cni.agent.policy.portnames import Endpoint
     from cni.plan.nftrule import Rule
 
-    Use = tuple[str, str]  # a policy's title and a direction
+    Part = PolicyChain | TierChain
     Classes = tuple[str | None, str | None]  # chains for ingress and egress
 
-DIRECTIONS = (INGRESS, EGRESS)
 BYTES = {4: 4, 6: 16}  # of an address
 
 
 class Suspects(Record):
-    """Classes, policies and sets that have lost a user in this update, and may have lost their last."""
+    """Classes, their parts and sets that have lost a user in this update, and may have lost their last."""
 
     classes: list[str]
-    policies: list[Use]
+    parts: list[Part]
     sets: list[SetSource]
 
 
@@ -66,10 +59,10 @@ class Tracker:
         self.table = empty_table(options)
         self._index = index
         self._options = options
-        self._classes: dict[str, tuple[tuple[str, ...], str]] = {}  # chain: titles and direction
+        self._classes: dict[str, ClassChain] = {}  # by name
         self._class_users: Counter[str] = Counter()  # addresses
-        self._policy_users: Counter[Use] = Counter()  # classes
-        self._sets: dict[Use, tuple[SetSource, ...]] = {}
+        self._part_users: Counter[Part] = Counter()  # classes
+        self._sets: dict[Part, tuple[SetSource, ...]] = {}
         self._set_users: Counter[SetSource] = Counter()  # chains
         self._delta = Delta()
         self._suspects = Suspects([], [], [])
@@ -110,19 +103,28 @@ class Tracker:
                 classes[group] = self._classes_of(group)
             self._update_address(address, classes[group])
         self._remove_classes()
-        for use in [(title, direction) for title in changes.policies for direction in DIRECTIONS]:
-            if self._policy_users[use]:
-                self._compile(use)
-        self._remove_policies()
+        for part in self._parts_with(changes.policies):
+            if self._part_users[part]:
+                self._compile(part)
+        self._remove_parts()
         self._remove_sets()
         isolates = any(self.table.verdicts.values())
         self._put_chain(BYWAYS, byways(self._options) if isolates else ())
         self._suspects = Suspects([], [], [])
         return list(self._delta.ordered())
 
-    def sets_of(self, title: str, direction: str) -> tuple[SetSource, ...]:
-        """Returns the sets that the chain of a policy looks up; none if no pod of this node is in need of it."""
-        return self._sets.get((title, direction), ())
+    def sets_of(self, part: Part) -> tuple[SetSource, ...]:
+        """Returns the sets that a chain looks up; none if no pod of this node is in need of it."""
+        return self._sets.get(part, ())
+
+    @property
+    def asks_for_pods(self) -> bool:
+        """True if a rule asks for pods, by their labels or their ports' names."""
+        return any(isinstance(source, PodSet | PortSet) for source in self._set_users)
+
+    @property
+    def asks_for_nodes(self) -> bool:
+        return any(isinstance(source, NodeSet) for source in self._set_users)
 
     def _touch(self, changes: Changes) -> None:
         narrowed, widened = self._touched
@@ -145,6 +147,9 @@ class Tracker:
             for (protocol, name), ends in changes.named.items():
                 keys = {_key(end): joins for end, joins in ends.items() if len(end[0]) == size}
                 self._change(PortSet(protocol, name, family).name, keys)
+            for nodes, members in changes.nodes.items():
+                keys = {key: joins for key, joins in members.items() if len(key) == size}
+                self._change(NodeSet(nodes, family).name, keys)
 
     def _change(self, name: str, keys: dict[bytes, bool]) -> None:
         elements = self.table.elements.get(name)
@@ -174,65 +179,74 @@ class Tracker:
                 self._delta.verdicts.setdefault(name, {})[address] = new
                 self._class_users[new] += 1
                 verdicts[address] = new
-        self._change(own_name(family), {address + address: classes != (None, None)})
+        isolated = any(
+            chain in PENDING.values() or self._classes[chain].policies for chain in classes if chain is not None
+        )
+        self._change(own_name(family), {address + address: isolated})
 
     def _classes_of(self, group: Group) -> Classes:
-        """Returns the chains of a group's pods for both directions; None for one in which no policy isolates them."""
+        """Returns the chains of a group's pods for both directions; None for one in which no policy concerns them."""
         if group is UNKNOWN:
             return PENDING[IN], PENDING[OUT]
-        policies = group.policies
-        ingress, egress = [
-            tuple([policy.title for policy in policies if policy.rules(direction) is not None])
-            for direction in DIRECTIONS
-        ]
-        return self._class_of(ingress, INGRESS), self._class_of(egress, EGRESS)
+        ingress, egress = [self._class_of(class_of(group, direction)) for direction in DIRECTIONS]
+        return ingress, egress
 
-    def _class_of(self, titles: tuple[str, ...], direction: str) -> str | None:
-        if not titles:
+    def _class_of(self, chain: ClassChain) -> str | None:
+        if not chain.parts:
             return None
-        chain = class_chain(titles, direction)
-        if chain not in self._classes:
-            self._classes[chain] = titles, direction
-            for title in titles:
-                self._policy_users[title, direction] += 1
-                if (title, direction) not in self._sets:
-                    self._compile((title, direction))
-            self._put_chain(chain, class_rules(titles, direction))
-        return chain
+        if chain.name not in self._classes:
+            self._classes[chain.name] = chain
+            for part in chain.parts:
+                self._part_users[part] += 1
+                if part not in self._sets:
+                    self._compile(part)
+            self._put_chain(chain.name, chain.rules)
+        return chain.name
 
     def _remove_classes(self) -> None:
         for chain in dict.fromkeys(self._suspects.classes):
             if self._class_users[chain] or chain in PENDING.values():
                 continue
             del self._class_users[chain]
-            titles, direction = self._classes.pop(chain)
             self._remove_chain(chain)
-            for title in titles:
-                self._policy_users[title, direction] -= 1
-                self._suspects.policies.append((title, direction))
+            for part in self._classes.pop(chain).parts:
+                self._part_users[part] -= 1
+                self._suspects.parts.append(part)
 
     # Chains of policies and their sets
 
-    def _compile(self, use: Use) -> None:
-        """Writes the chain of a policy, as the index has it now."""
-        policy = self._index.policy(use[0])
-        assert policy is not None
-        compiled = compile_policy(policy, use[1], self._options.families)
-        old = self._sets.get(use, ())
-        self._sets[use] = compiled.sets
+    def _parts_with(self, titles: set[str]) -> list[Part]:
+        """Returns the parts of classes that some policies are in."""
+        clustered = {title for title in titles if "/" not in title}
+        tiers = [part for part in self._sets if not clustered.isdisjoint(part.titles)] if clustered else []
+        return [*tiers, *[PolicyChain(title, direction) for title in titles - clustered for direction in DIRECTIONS]]
+
+    def _compile(self, part: Part) -> None:
+        """Writes the chain of a part, as the index has its policies now."""
+        compiled = self._compiled(part)
+        old = self._sets.get(part, ())
+        self._sets[part] = compiled.sets
         for source in [source for source in compiled.sets if source not in old]:
             self._set_users[source] += 1
             if self._set_users[source] == 1 and source.name not in self.table.sets:
                 self._add_set(source)
         self._release_sets([source for source in old if source not in compiled.sets])
-        self._put_chain(policy_chain(*use), compiled.rules)
+        self._put_chain(part.name, compiled.rules)
 
-    def _remove_policies(self) -> None:
-        for use in dict.fromkeys(self._suspects.policies):
-            if not self._policy_users[use]:
-                del self._policy_users[use]
-                self._remove_chain(policy_chain(*use))
-                self._release_sets(self._sets.pop(use))
+    def _compiled(self, part: Part) -> CompiledChain:
+        policies = [policy for title in part.titles if (policy := self._index.policy(title)) is not None]
+        if isinstance(part, TierChain):
+            tier = [policy for policy in policies if isinstance(policy, ClusterPolicy)]
+            return compile_tier(tier, part.direction, self._options.families)
+        (policy,) = [policy for policy in policies if isinstance(policy, NetworkPolicy)]
+        return compile_policy(policy, part.direction, self._options.families)
+
+    def _remove_parts(self) -> None:
+        for part in dict.fromkeys(self._suspects.parts):
+            if not self._part_users[part]:
+                del self._part_users[part]
+                self._remove_chain(part.name)
+                self._release_sets(self._sets.pop(part))
 
     def _add_set(self, source: SetSource) -> None:
         name = source.name
@@ -244,6 +258,8 @@ class Tracker:
             return
         if isinstance(source, PodSet):
             keys = [key for key in self._index.use_set(source.peer) if len(key) == BYTES[source.family]]
+        elif isinstance(source, NodeSet):
+            keys = [key for key in self._index.use_nodes(source.peer) if len(key) == BYTES[source.family]]
         else:
             ends = self._index.use_named((source.protocol, source.port))
             keys = [_key(end) for end in ends if len(end[0]) == BYTES[source.family]]
@@ -268,6 +284,8 @@ class Tracker:
             self._delta.elements.pop(source.name, None)
             if isinstance(source, PodSet):
                 self._index.release_set(source.peer)
+            elif isinstance(source, NodeSet):
+                self._index.release_nodes(source.peer)
             else:
                 self._index.release_named((source.protocol, source.port))
 
