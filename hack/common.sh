@@ -56,6 +56,29 @@ lacking_for_bundle() {
     lacking_programs binutils:objcopy binutils:objdump libc-bin:ldd libc-bin:ldconfig tar:tar gzip:gzip
 }
 
+# Prints what is missing to compile the bundle's launcher with interpreter $1.
+lacking_for_launcher() {
+    local compiler=${CC-cc} package library
+    if [[ ! $compiler ]] || ! command -v -- "$compiler" >/dev/null; then
+        printf 'gcc\tno C compiler\n'
+        return
+    fi
+    "$1" - <<'CODE'
+import os, platform, sys, sysconfig
+
+archive = os.path.join(sysconfig.get_config_var("LIBPL"), sysconfig.get_config_var("LIBRARY"))
+header = os.path.join(sysconfig.get_path("include"), "internal/pycore_runtime.h")
+if sys.version_info[:2] != (3, 11) or platform.machine() != "x86_64":
+    print(f"python3.11\t{sys.executable} is not CPython 3.11 on x86-64, with which alone the launcher was tried")
+elif not (archive.endswith(".a") and os.path.exists(archive) and os.path.exists(header)):
+    print(f"libpython3.11-dev\t{sys.executable} has no static library and headers")
+CODE
+    for package in zlib1g-dev:libz.a libexpat1-dev:libexpat.a; do
+        library=${package#*:}
+        [[ $("$compiler" -print-file-name="$library") == /* ]] || printf '%s\tno %s\n' "${package%%:*}" "$library"
+    done
+}
+
 # Prints what is missing to make a machine of namespaces.
 lacking_for_machines() {
     lacking_programs iproute2:ip iproute2:tc nftables:nft util-linux:unshare util-linux:nsenter mount:mount

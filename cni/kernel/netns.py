@@ -19,7 +19,9 @@ RTLD_NOW = 2
 
 
 def _setns() -> Callable[[int], None]:
-    """Returns setns(2): os.setns since Python 3.12; before, libc's by ctypes' C half (1 ms), whose wrapper costs 5."""
+    """Returns setns(2): os.setns since Python 3.12, and in the bundle; else libc's by ctypes' C half (1 ms), whose
+    wrapper costs 5.
+    """
     native: Callable[[int, int], None] | None = getattr(os, "setns", None)
     if native is not None:
         return lambda descriptor: native(descriptor, CLONE_NEWNET)

@@ -27,7 +27,7 @@ HOME: str = vars(sys)["_MEIPASS"]
 
 class Code:
     """The file podwire.code, which podwire.spec writes: marshalled objects, found by offset and size. The first two
-    numbers are those of the header.
+    numbers are those of the header; the launcher compares the build, which comes after them.
 
     The file stays open, so that running processes keep their own modules in an upgrade.
     """
@@ -45,6 +45,11 @@ class Code:
         head = posix.pread(cls.fd, 8, 0)
         header = int.from_bytes(head[:4], "little"), int.from_bytes(head[4:], "little")
         cls.hot, cls.extensions, cls.attachment, cls.rest_index = cls.read(*header)
+
+    @classmethod
+    def close(cls) -> None:
+        posix.close(cls.fd)
+        cls.fd = -1
 
     @classmethod
     def read(cls, offset: int, size: int) -> Any:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ast
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.rules.source import FILES, calls, functions, imports, is_module, module_of, tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FILE_LINES, FUNCTION_LINES = 320, 50
 
@@ -121,6 +125,24 @@ def test_what_every_call_loads_is_cheap(file: str) -> None:
         and imported.module not in CHEAP
     ]
     assert dear == []
+
+
+def run_at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """The parts of a module that are run when it is imported."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (ast.FunctionDef, ast.Lambda)):
+            yield child
+            yield from run_at_import(child)
+
+
+@pytest.mark.parametrize("file", PLUGIN_FILES)
+def test_what_a_module_runs_asks_nothing_of_the_machine(file: str) -> None:
+    """The bundle's modules are run at its build (hack/bundle/launcher.c): the answer would be the build machine's."""
+    nodes = [*run_at_import(tree(file))]
+    called = [ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)]
+    named = [ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)]
+    asking = [name for name in called if name == "open" or name.startswith(("os.", "posix.", "time.", "fcntl."))]
+    assert asking + [name for name in named if name in ("os.environ", "sys.argv", "sys.path")] == []
 
 
 @pytest.mark.parametrize("file", FILES)
