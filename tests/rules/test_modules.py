@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,8 @@ PORTS = RULES | {
     "cni.kernel.conntrack",  # the messages, apart from their use: one module more for ports alone
 }  # fmt: skip
 GUARDING = {"cni.kernel.tc"}  # the first port behind an interface, and the last
+# Where podwired enforces NetworkPolicy, by whatever name podwire attaches.
+HANDING_OVER = {"cni.plan.policy", "cni.effects.policy", "cni.kernel.nft", "cni.kernel.statefile"}
 SHAPING = {"cni.plan.bandwidth", "cni.effects.bandwidth", "cni.kernel.tc"}
 
 CALL = f"""
@@ -164,6 +167,22 @@ def test_attaching_and_releasing_load_what_the_network_asks_for(
         assert {"cni.plugins.bridge", "ipam.main"} <= own
         seen |= own
     assert seen == ATTACHING | modules
+
+
+def make_folder_of_records() -> None:
+    os.makedirs(f"/run/podwire/pods-{os.stat('/proc/thread-self/ns/net').st_ino}")
+
+
+def test_pods_are_handed_over_to_podwired_by_few_modules(machine: Machine) -> None:
+    machine.call(make_folder_of_records)
+    call(machine, "ADD", "bridge")
+    call(machine, "DEL", "bridge")
+    seen = set[str]()
+    for verb in ("ADD", "DEL"):
+        own, others = call(machine, verb, "bridge")
+        assert others - STANDARD == set(), verb
+        seen |= own
+    assert seen == ATTACHING | HANDING_OVER
 
 
 def test_releasing_asks_no_rules_of_a_network_that_has_none(machine: Machine) -> None:

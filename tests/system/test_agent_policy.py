@@ -144,6 +144,11 @@ def table(node: Node) -> str:
     return node.run(*TABLE, check=False).stdout
 
 
+def records(node: Node) -> str:
+    """Returns the folders of records: while there is one, the plugin closes new pods."""
+    return node.run("sh", "-c", "ls -d /run/podwire/pods-*", check=False).stdout
+
+
 def test_policies_hold_on_a_node_and_across_nodes(shop: Shop) -> None:
     shop.apply(CLOSED)
     shop.until("web", {"other", "far"})
@@ -272,10 +277,12 @@ def test_a_table_that_somebody_removes_is_made_again(shop: Shop, command: str) -
 
 def test_an_agent_without_the_flag_removes_the_table_as_does_cleanup(shop: Shop, podwired: Path) -> None:
     assert table(shop.node)
+    assert records(shop.node)
     shop.node.stop_agent()
     assert table(shop.node)
     shop.node.start_agent(podwired, MASQUERADE)
     assert not table(shop.node)
+    assert not records(shop.node)
 
     other = shop.nodes[1]
     other.stop_agent()
@@ -283,3 +290,4 @@ def test_an_agent_without_the_flag_removes_the_table_as_does_cleanup(shop: Shop,
     cleaning = Program(other, "cleanup", str(podwired), "--cleanup", f"--etcd-endpoints={shop.cluster.etcd.endpoint}")
     shop.cluster.until(lambda: not cleaning.runs, "cleanup has ended")
     assert not table(other)
+    assert not records(other)

@@ -48,7 +48,7 @@ class Scene:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.kernel = self.netfilter = PolicyKernel()
-        self.rtnl, self.pod_records, self.default_namespace = self, str(folder), ""
+        self.rtnl, self.pod_records = self, str(folder)
         self.now = 1000.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         monkeypatch.setattr(bridge_filter, "ensure", lambda *_: "")

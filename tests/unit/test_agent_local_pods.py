@@ -128,25 +128,24 @@ def test_a_pod_of_which_the_api_does_not_tell_yet_stays_closed_until_it_does(nod
     assert node.metric("podwired_policy_pod_start_seconds_count") == 1
 
 
-def test_a_container_that_is_no_pod_is_let_through(node: Node) -> None:
+def test_a_container_that_the_runtime_names_no_pod_for_is_known_by_its_address_alone(node: Node) -> None:
     node.begin(CLOSED)
     node.add(NEW, "c1", namespace="")
+    node.add(DB_KEY, "c2", "c2", namespace="")
     assert node.sync() == 1
-    assert node.classes(NEW) == ()
+    assert (node.classes(NEW), node.classes(DB_KEY)) == ((), ("class",))
     assert node.attached == []
     assert node.metric("podwired_policy_pods", what="local") == 1
 
 
-def test_a_store_of_files_is_told_which_pods_there_are(node: Node) -> None:
-    node.default_namespace = "default"
-    node.restarted()
+def test_the_store_is_told_which_pods_are_attached(node: Node) -> None:
     node.begin(CLOSED)
-    node.add(NEW, "c1", namespace="")
+    node.add(NEW, "new")
     node.sync()
-    assert node.attached == [(("default", "c1"), True)]
+    assert node.attached == [(("shop", "new"), True)]
     node.unlink()
     node.after(DEL_SECONDS)
-    assert node.attached[1:] == [(("default", "c1"), False)]
+    assert node.attached[1:] == [(("shop", "new"), False)]
 
 
 def test_all_addresses_of_a_pod_have_its_class(node: Node) -> None:

@@ -66,7 +66,7 @@ class Scene:
         self.connections = ConnectionKernel()
         self.netfilter, self.rtnl = self.kernel, self
         self.revoke = False
-        self.folder, self.pod_records, self.default_namespace = folder, str(folder), ""
+        self.folder, self.pod_records = folder, str(folder)
         self.interfaces: set[str] = set()
         self.attached: list[tuple[Key, bool]] = []  # as the store is told
         self.now = 1000.0

@@ -402,7 +402,6 @@ def labels_of(recorder: PolicyRecorder, title: str) -> dict[str, str] | None:
 
 def test_a_pod_that_is_attached_and_in_no_file_has_no_labels(folder: Folder) -> None:
     store = PolicyFiles(str(folder.path), "one")
-    assert store.default_namespace == "default"
     recorder = PolicyRecorder(store)
     store.note_attached(("shop", "early"), attached=True)
     store.start(recorder.record)

@@ -61,8 +61,7 @@ class PolicyController:
         self._tracker = Tracker(self._index, options)
         self._table = PolicyTable(host.netfilter, options)
         self._revocation = Revocation(host, metrics, self._index) if options.revoke else None
-        records = PodRecords(host.pod_records, store.default_namespace)
-        self._pods = LocalPods(host, records, (self._index, self._tracker), store, options)
+        self._pods = LocalPods(host, PodRecords(host.pod_records), (self._index, self._tracker), store, options)
         self._listed: set[str] = set()
         self._local: dict[Key, tuple[bytes, ...]] = {}  # addresses
         self._began = self._latest = NEVER  # when the first event came that is not in force, and the last one

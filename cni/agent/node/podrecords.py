@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cni.effects.policy import read_record
-from cni.plan.policy import OPEN, PodRecord
+from cni.plan.policy import OPEN
 from cni.protocol.address import IP, parse_ip
 from cni.protocol.owner import host_interface_of, label_keys
 from cni.protocol.record import Record
@@ -30,13 +30,10 @@ class AttachedPod(Record):
 
 
 class PodRecords:
-    """The records of one network namespace. `default_namespace` is that of containers which the runtime names no pod
-    for; empty if these are no pods.
-    """
+    """The records of one network namespace."""
 
-    def __init__(self, folder: str, default_namespace: str = "") -> None:
+    def __init__(self, folder: str) -> None:
         self.folder = folder
-        self._default_namespace = default_namespace
 
     def begin(self, *, is_open: bool) -> None:
         """Makes the folder if it is missing, and tells the plugin what unknown pods may do. Raises OSError."""
@@ -59,11 +56,8 @@ class PodRecords:
             since = os.stat(path).st_mtime
         except OSError:  # gone meanwhile
             return None
-        return AttachedPod(self._pod_of(record), host_interface_of(keys[1]), since)
-
-    def _pod_of(self, record: PodRecord) -> Key | None:
-        namespace = record.namespace or self._default_namespace
-        return (namespace, record.name) if namespace else None
+        pod = (record.namespace, record.name) if record.namespace else None
+        return AttachedPod(pod, host_interface_of(keys[1]), since)
 
     def read_all(self) -> dict[bytes, AttachedPod]:
         """Returns all records by address. Raises OSError, IOFailure."""

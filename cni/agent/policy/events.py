@@ -63,10 +63,6 @@ class PolicyStore(Protocol):
     def start(self, emit: Callable[[PolicyEvent], None]) -> None:
         """Starts to emit."""
 
-    @property
-    def default_namespace(self) -> str:
-        """The namespace of containers that are attached without a pod's name; empty if these are no pods."""
-
     def note_attached(self, key: Key, attached: bool) -> None:
         """Is called, from any thread, when the pod has got an address on this node, or has lost its last one. A store
         that knows all pods without it does nothing.

@@ -22,7 +22,7 @@ from cni.agent.policy.events import (
     PolicyStoreFailed,
     PolicyStoreRecovered,
 )
-from cni.agent.policy.objects import DEFAULT_NAMESPACE, Pod
+from cni.agent.policy.objects import Pod
 from cni.agent.stores.known import KnownObjects
 from cni.agent.stores.policyobjects import (
     Content,
@@ -77,8 +77,6 @@ class PolicyFiles(EventSource[PolicyEvent]):
         self._known = {kind: KnownObjects(kind, self._emit) for kind in KINDS}
         watch = FileWatch(folder, self._read, partial(self._fail, FOLDER), self._stop, folder_state)
         self._add_thread("policy-files", watch.run)
-
-    default_namespace = DEFAULT_NAMESPACE
 
     def note_attached(self, key: Key, attached: bool) -> None:
         """Emits the pod, without labels, while it is attached and no file has it."""

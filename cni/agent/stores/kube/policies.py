@@ -96,8 +96,6 @@ class KubePolicyStore(EventSource[PolicyEvent]):
             self._add_thread(f"kube-{name}", watcher.run)
         self._add_thread("kube-remote-pods", self._run_sessions)
 
-    default_namespace = ""  # a container that the runtime names no pod for is none
-
     def note_attached(self, key: Key, attached: bool) -> None:
         """Does nothing: the API server tells of the pod."""
 
