@@ -38,10 +38,13 @@ if TYPE_CHECKING:
     from cni.agent.policy.events import PolicyStore
     from cni.agent.runtime.loop import EventStore
     from cni.config.flannel import SubnetEnv
+    from cni.plan.nftrule import Rule
     from cni.protocol.address import IP, Net
 
 EVERYWHERE = parse_net("0.0.0.0/0"), parse_net("::/0")
 COLLECT_AFTER = 50_000  # new objects: a page of the Kubernetes API has as many, and none of them is garbage
+UNLABELLED = "established connections are not cut: the kernel has no CONFIG_NF_CONNTRACK_LABELS"
+UNLOGGED = "denied packets are not logged: the kernel has no nfnetlink_log (modules nft_log and nfnetlink_log)"
 USAGE = 2  # the exit status for a command line that cannot be followed
 
 
@@ -157,30 +160,37 @@ def _policies(
     if not options.network_policy:
         remove_policies(host, instance)
         return [Inquiries(host, None)], [], lambda: True
+    from cni.agent.controllers.denials import Denials
     from cni.agent.controllers.policy import PolicyController
-    from cni.agent.policy.basetable import TableOptions
+    from cni.agent.dataplane.policy_counters import denied_packets
+    from cni.agent.policy.basetable import LABELLING, LOGGING, TableOptions
+    from cni.agent.runtime.packetlog import DeniedPackets
 
     instance.hold_policies()
 
     def status(error: str) -> None:
         health.policy_error = error
 
-    store = open_policy_store(options)
     families = (4, 6) if has_ipv6() else (4,)
-    revoke = not options.keeps_established and _can_revoke(host)
-    table = TableOptions(families, log=False, revoke=revoke, open=options.policy_unknown_open)
+    revoke = not options.keeps_established and _supports(host, LABELLING, UNLABELLED)
+    logs = options.logs_denied and _supports(host, LOGGING, UNLOGGED)
+    table = TableOptions(families, log=logs, revoke=revoke, open=options.policy_unknown_open)
+    store = open_policy_store(options)
     policies = PolicyController(host, metrics, store, table, status)
-    inquiries = Inquiries(host, policies, ALLOWED if table.open else DENIED)
-    return [policies, inquiries], [store], lambda: table.open or policies.in_force
+    controllers: list[Controller] = [policies, Inquiries(host, policies, ALLOWED if table.open else DENIED)]
+    stores: list[EventStore] = [store]
+    metrics.count_denied(denied_packets)
+    if logs:
+        controllers.append(Denials(policies.index))
+        stores.append(DeniedPackets())
+    return controllers, stores, lambda: table.open or policies.in_force
 
 
-def _can_revoke(host: Host) -> bool:
-    """Returns False, and says so, where the kernel gives connections no labels. Raises NetlinkError, OSError."""
-    from cni.agent.policy.basetable import LABELLING
-
-    if policy_table.is_supported(host.netfilter, LABELLING):
+def _supports(host: Host, rule: Rule, lack: str) -> bool:
+    """Returns False, and says what is lacking, where the kernel refuses a rule. Raises NetlinkError, OSError."""
+    if policy_table.is_supported(host.netfilter, rule):
         return True
-    log.warning("NetworkPolicy: established connections are not cut: the kernel has no CONFIG_NF_CONNTRACK_LABELS")
+    log.warning("NetworkPolicy: %s", lack)
     return False
 
 

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
 
 FASTEST, SLOWEST = 0.001, 10.0  # seconds
 BUCKETS = (FASTEST, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, SLOWEST)
+
+
+class DeniedPackets(Collector):
+    """The kernel's counters of packets that policies deny, which are read when somebody asks."""
+
+    def __init__(self, read: Callable[[], Mapping[str, int]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(
+            "podwired_policy_denied_packets",
+            "Number of packets that policies denied, since their table was made.",
+            labels=["direction"],
+        )
+        for direction, packets in self._read().items():
+            family.add_metric([direction], packets)
+        yield family
 
 
 class Metrics:
@@ -72,6 +96,10 @@ class Metrics:
             "Number of connections that were cut since policies no longer allow them.",
             registry=registry,
         )
+
+    def count_denied(self, read: Callable[[], Mapping[str, int]]) -> None:
+        """Adds the numbers of denied packets by direction, which `read` returns."""
+        self.registry.register(DeniedPackets(read))
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

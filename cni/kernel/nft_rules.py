@@ -59,6 +59,7 @@ NFTA_LIST_ELEM, NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 1, 2
 # All expressions that read something count their attributes so: the register first, then what is read.
 NFTA_CMP_OP, NFTA_CMP_DATA, NFTA_BITWISE_LEN, NFTA_BITWISE_MASK, NFTA_BITWISE_XOR = 2, 3, 3, 4, 5
 NFTA_IMMEDIATE_DREG, NFTA_IMMEDIATE_DATA = 1, 2
+NFTA_COUNTER_PACKETS = 2
 NFTA_MATCH_NAME, NFTA_MATCH_REV, NFTA_MATCH_INFO = 1, 2, 3
 
 NFT_REG_VERDICT, NFT_REG_1 = 0, 1
@@ -90,6 +91,12 @@ class Rule(Record):
         """The chain that it jumps or goes to; empty if there is none."""
         verdicts = [verdict_of(data) for name, data in self.expressions if name == "immediate"]
         return next((chain for _, chain in verdicts if chain), "")
+
+    @property
+    def packets(self) -> int:
+        """The number of packets that its counters have counted."""
+        counters = [data for name, data in self.expressions if name == "counter"]
+        return sum([int.from_bytes(data.get(NFTA_COUNTER_PACKETS, b""), "big") for data in counters])
 
 
 def add_chain(chain: Chain) -> Message:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.system.test_agent_policy import CLOSED, OTHER_PORT, PORT, WEB_ONLY, Shop
+from tests.system.test_agent_policy import CLOSED, FLAGS, OTHER_PORT, PORT, WEB_ONLY, Shop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,6 +120,30 @@ def test_a_kernel_that_does_not_agree_is_found(shop: Shop) -> None:
     shop.node.run(*deleting)
     shop.cluster.until(lambda: "healed: table" in shop.node.agent.log, "the table is mended")  # type: ignore[union-attr]
     assert policy(shop, "why", "shop/web", f"{db}:{PORT}") == before
+
+
+def test_denied_packets_are_lines_of_the_log_and_are_counted(shop: Shop) -> None:
+    node: Node = shop.node
+    node.stop_agent()
+    agent = node.start_agent(shop.podwired, *FLAGS, f"--node-name={node.name}", "--policy-log=denied")
+    shop.apply(CLOSED)
+    shop.until("web", {"far"})
+    db, web, far = (shop.pods[name].addresses for name in ("db", "web", "far"))
+
+    def is_logged(name: str, source: str, destination: str, traffic: str) -> bool:
+        shop.reached(name)
+        ends = f"src=shop/{name}({source}) dst=shop/db({destination})"
+        return f'msg="denied ingress {ends} {traffic} isolated-by=shop/closed"' in agent.log
+
+    for name, addresses in (("web", web), ("far", far)):
+        for family in (4, 6):
+            for traffic in (f"tcp/{PORT}", f"udp/{PORT}"):
+                expected = name, addresses[family], db[family], traffic
+                shop.cluster.until(lambda expected=expected: is_logged(*expected), f"{expected} is logged")  # type: ignore[misc]
+    assert [line for line in agent.log.splitlines() if "level=warning" in line] == []
+    samples = dict(line.rsplit(" ", 1) for line in node.probe("metrics")[1].splitlines() if not line.startswith("#"))
+    assert float(samples['podwired_policy_denied_packets_total{direction="ingress"}']) > 0
+    assert float(samples['podwired_policy_denied_packets_total{direction="egress"}']) == 0
 
 
 def abuse(path: str) -> dict[str, float]:

@@ -28,6 +28,7 @@ ADDITIONAL = {
     "network-policy",
     "policy-files",
     "policy-unknown",
+    "policy-log",
     "control-socket",
     "policy-established",
     "cleanup",
@@ -91,6 +92,7 @@ def test_what_nothing_is_said_of_is_as_in_flanneld() -> None:
         "network_policy": False,
         "policy_files": "",
         "policy_unknown_open": False,
+        "logs_denied": False,
         "control_socket": "",
         "keeps_established": False,
         "healthz_ip": parse_ip("0.0.0.0"),
@@ -199,6 +201,7 @@ def test_every_flag_reaches_its_option() -> None:
         "network_policy": False,
         "policy_files": "",
         "policy_unknown_open": False,
+        "logs_denied": False,
         "control_socket": "",
         "keeps_established": False,
         "healthz_ip": parse_ip("::1"),
@@ -430,6 +433,8 @@ def test_policies_come_from_kubernetes_or_from_files() -> None:
     ]
     kube = ("--kube-subnet-mgr", "--kube-api-url=http://127.0.0.1", "--node-name=one")
     assert parse("--policy-unknown=open", "--nodes-file=/n").policy_unknown_open
+    assert parse("--policy-log=denied", "--nodes-file=/n").logs_denied
+    assert errors("--policy-log=all", "--nodes-file=/n") == ["--policy-log: 'all' is neither off nor denied"]
     assert parse("--control-socket=/run/a.sock", "--nodes-file=/n").control_socket == "/run/a.sock"
     assert errors("--policy-unknown=ajar", "--nodes-file=/n") == ["--policy-unknown: 'ajar' is neither closed nor open"]
     assert errors("--network-policy", "--policy-files=/etc/policies", *kube) == [

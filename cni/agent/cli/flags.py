@@ -73,6 +73,7 @@ FLAGS = {
         Flag("network-policy", "enforce NetworkPolicies, of Kubernetes or of --policy-files", "", "false"),
         Flag("policy-files", "folder with Namespaces, Pods and NetworkPolicies in YAML or JSON; followed", "DIR"),
         Flag("policy-unknown", "new pods until podwired knows them: closed, or open", "closed|open", "closed"),
+        Flag("policy-log", "log packets that policies deny, at most ten a second: off, or denied", "off|denied", "off"),
         Flag("control-socket", "socket for `podwire policy` (default /run/podwire/podwired.sock)", "FILE"),
         Flag("policy-established", "connections that policies no longer allow: cut, or keep", "cut|keep", "cut"),
         Flag("healthz-ip", "health server address (/healthz, /readyz, /metrics)", "IP", "0.0.0.0"),  # noqa: S104  # flannel's

@@ -26,6 +26,8 @@ OPEN = "open"
 UNKNOWN = ("closed", OPEN)  # what pods are that podwired does not know yet
 KEEP = "keep"
 ESTABLISHED = ("cut", KEEP)  # what becomes of connections that policies no longer allow
+DENIED = "denied"
+LOGGED = ("off", DENIED)  # packets that are logged
 DAY = 24 * 60  # minutes: what a lease lasts
 PAIRS = (("etcd-certfile", "etcd-keyfile"), ("etcd-username", "etcd-password"))
 STORES = "--etcd-endpoints, --nodes-file or --kube-subnet-mgr chooses one"
@@ -59,6 +61,7 @@ class Options(Record):
     network_policy: bool
     policy_files: str
     policy_unknown_open: bool
+    logs_denied: bool
     control_socket: str
     keeps_established: bool
     healthz_ip: IP
@@ -92,6 +95,7 @@ def parse_options(arguments: list[str], environment: Mapping[str, str]) -> Optio
         network_policy=given.boolean("network-policy"),
         policy_files=_policy_files(given, in_kube=in_kube),
         policy_unknown_open=_choice(given, "policy-unknown", UNKNOWN) == OPEN,
+        logs_denied=_choice(given, "policy-log", LOGGED) == DENIED,
         control_socket=given.text("control-socket"),
         keeps_established=_choice(given, "policy-established", ESTABLISHED) == KEEP,
         healthz_ip=given.ip("healthz-ip") or IP(4, 0),

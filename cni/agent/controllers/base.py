@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cni.agent.model.events import StoreEvent
+    from cni.agent.policy.denials import PacketDenied
     from cni.agent.policy.events import PolicyEvent
     from cni.agent.runtime.control import Asked
 
-    AgentEvent = StoreEvent | PolicyEvent | Asked
+    AgentEvent = StoreEvent | PolicyEvent | Asked | PacketDenied
     Changes = Sequence[tuple[int, bytes]]  # (type, payload) of the kernel's notifications
 
 NEVER = math.inf
@@ -45,3 +46,28 @@ class Controller(Protocol):
 
     def sync(self) -> bool:
         """Does what is due. Returns False if some of it failed, and has to be tried again."""
+
+
+class Listener:
+    """A controller that acts on events alone, and for which nothing is desired."""
+
+    @property
+    def due_at(self) -> float:
+        return NEVER
+
+    def handle_links(self, changes: Changes) -> list[str]:  # noqa: ARG002  # as in Controller
+        """Returns an empty list."""
+        return []
+
+    def handle_rules(self, changes: Changes) -> None:
+        """Does nothing."""
+
+    def request_full_sync(self) -> None:
+        """Does nothing."""
+
+    def request_rules_sync(self) -> None:
+        """Does nothing."""
+
+    def sync(self) -> bool:
+        """Returns True."""
+        return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from cni.agent.controllers.base import NEVER
+from cni.agent.controllers.base import NEVER, Listener
 from cni.agent.dataplane import policy_lookup
 from cni.agent.logs import error_text, log
 from cni.agent.policy.explain import explain, show
@@ -22,7 +22,7 @@ from cni.protocol.errors import CniError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cni.agent.controllers.base import AgentEvent, Changes
+    from cni.agent.controllers.base import AgentEvent
     from cni.agent.controllers.policy import PolicyController
     from cni.agent.policy.explain import Direction, Element, End, Explanation, Miss, PolicyView
     from cni.effects.host import Host
@@ -39,8 +39,8 @@ UNKNOWN_POD = (
 )
 
 
-class Inquiries:
-    """A controller that changes nothing. `policies` is None if policies are off; `unknown` is the verdict on pods that
+class Inquiries(Listener):
+    """Answers questions. `policies` is None if policies are off; `unknown` is the verdict on pods that
     are attached and not known yet.
     """
 
@@ -61,19 +61,6 @@ class Inquiries:
         """Takes in a question; `sync` answers it."""
         if isinstance(event, Asked):
             self._questions.append(event)
-
-    def handle_links(self, changes: Changes) -> list[str]:  # noqa: ARG002  # nothing is desired here
-        """Returns an empty list."""
-        return []
-
-    def handle_rules(self, changes: Changes) -> None:
-        """Does nothing: answers are made when they are asked for."""
-
-    def request_full_sync(self) -> None:
-        """Does nothing."""
-
-    def request_rules_sync(self) -> None:
-        """Does nothing."""
 
     def sync(self) -> bool:
         """Answers what was asked. Returns True: an error is an answer."""

@@ -44,6 +44,7 @@ LOGS_A_SECOND = 10
 NEIGHBOUR_DISCOVERY = Range(133, 137)  # RFC 4861
 LINK_LOCAL = parse_net("fe80::/10")
 LABELLING = Rule((SetLabel(REVOKED),))  # the kernel gives connections labels while there is such a rule
+LOGGING = Rule((Limit(LOGS_A_SECOND), Log(LOG_GROUP)))  # the kernel refuses it without nfnetlink_log
 
 
 class TableOptions(Record):
