@@ -23,14 +23,15 @@ from tests.namespaces import furnish
 from tests.snapshot import STATE, files_of, look
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from tests.snapshot import Snapshot
 
 T = TypeVar("T")
 
 NEEDS = ("unshare", "nsenter", "mount", "ip", "nft", "tc")
-SECONDS = 60.0  # the longest that one command may take
+SECONDS = 60.0  # the longest that one command, or what is waited for, may take
+SHORTEST, LONGEST = 0.01, 0.4  # seconds between two questions; a question costs more than what is waited for
 
 # The first process of the machine. Its number is read where /proc is still that of outside, so it is the one that
 # the outside knows. It waits on its standard input: whatever ends the tests closes it, and then the kernel
@@ -257,14 +258,24 @@ class Machine:
         return self.call(look, pods, tuple(state), tuple(settings))
 
 
-def until(ask: Callable[[], T], what: str, seconds: float = 20.0) -> T:
+def until(ask: Callable[[], T], what: str, seconds: float = SECONDS) -> T:
     """Ask again and again until the answer is true, and give it; MachineError when that takes too long."""
     end = time.monotonic() + seconds
-    while not (answer := ask()):
+    for pause in pauses():
+        if answer := ask():
+            return answer
         if time.monotonic() > end:
             raise MachineError(f"waited {seconds} s in vain until {what}")
-        time.sleep(0.01)
-    return answer
+        time.sleep(pause)
+    raise AssertionError
+
+
+def pauses() -> Iterator[float]:
+    """Gives the seconds to wait before each next question, longer ones the longer it takes."""
+    pause = SHORTEST
+    while True:
+        yield pause
+        pause = min(pause * 1.5, LONGEST)
 
 
 def _pipe(stream: IO[str] | None) -> IO[str]:

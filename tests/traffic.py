@@ -7,7 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.echo import stay_behind
+from tests.echo import PATIENCE, stay_behind
 from tests.forkserver import enter_net
 from tests.machine import Machine, MachineError, Pod
 
@@ -132,6 +132,8 @@ def _ask(target: tuple[str, str, int], seconds: float) -> str:
         client.settimeout(seconds)
         try:
             client.connect((host, port))
+            if protocol == "tcp":
+                client.settimeout(PATIENCE)
             client.send(b"?")
             return client.recv(128).decode()
         except OSError:

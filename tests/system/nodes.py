@@ -9,11 +9,10 @@ import http.client
 import json
 import os
 import subprocess
-import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from tests.machine import Machine, MachineError, Pod
+from tests.machine import SECONDS, Machine, MachineError, Pod, until
 from tests.namespaces import furnish
 from tests.system.plugins import Attachment, call
 from tests.system.programs import Etcd, Program
@@ -30,7 +29,6 @@ SUBNET_ENV = "/run/flannel/subnet.env"
 HEALTH_PORT = 8081
 POD_PORT = 8000  # where pods listen, and the world outside
 MASQUERADE = "--ip-masq"
-DEADLINE, PAUSE = 30.0, 0.04  # seconds
 
 # As that of tests.machine. Two numbers are told, the first process's outside of all machines and in the cluster's.
 _INIT = """
@@ -55,7 +53,7 @@ class Guest(NamedTuple):
         """True if TCP connections in each family that the guest has arrive, with its own address as source."""
         return all(self.source_at(other.addresses[family]) == own for family, own in self.addresses.items())
 
-    def source_at(self, host: str, seconds: float = 0.5) -> str:
+    def source_at(self, host: str, seconds: float = 5.0) -> str:
         """Give the address that a server sees, nothing when it is out of reach."""
         try:
             return self.pod.ask(host, POD_PORT, seconds=seconds)
@@ -185,7 +183,7 @@ class Node(Machine):
         assert self.agent
         return self.agent.end(signal)
 
-    def until(self, condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
+    def until(self, condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
         """Wait for what the agents bring about; an AssertionError shows what they said, and how the nodes are."""
         self.cluster.until(condition, what, seconds)
 
@@ -247,13 +245,12 @@ class Cluster:
         guests = [node.guest for node in self.nodes.values()]
         return all(guest.reaches(other) for guest in guests for other in guests if guest is not other)
 
-    def until(self, condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
+    def until(self, condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
         """See Node.until."""
-        end = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > end:
-                raise AssertionError(f"waited {seconds} s in vain until {what}\n{self.report()}")
-            time.sleep(PAUSE)
+        try:
+            until(condition, what, seconds)
+        except MachineError as error:
+            raise AssertionError(f"{error}\n{self.report()}") from error
 
     def report(self) -> str:
         """Say all that may tell why the nodes are not as they should be."""

@@ -19,14 +19,12 @@ if TYPE_CHECKING:
 DEVICE = {4: "flannel.1", 6: "flannel-v6.1"}
 ECHO_PORT = 8001
 
+# Each line of the answer belongs to the kind of the same place; ip answers with a line for each of its commands.
+_KINDS = ("links", "addresses", "routes", "neighbours", "routes", "fdb")
 _STATE = f"""
-printf '\\nlinks\\t'; ip -j -d link
-printf '\\naddresses\\t'; ip -j address
-printf '\\nroutes\\t'; ip -j -d -4 route
-printf '\\nroutes\\t'; ip -j -d -6 route
-printf '\\nneighbours\\t'; ip -j -4 neighbour show nud permanent
-printf '\\nneighbours\\t'; ip -j -6 neighbour show nud permanent
-printf '\\nfdb\\t'; bridge -j fdb
+printf 'link\\naddress\\nroute\\nneighbour show nud permanent\\n' | ip -j -d -batch -
+ip -j -d -6 route
+bridge -j fdb
 printf '\\nrest\\n'; nft -s list ruleset; cat {SUBNET_ENV} 2>/dev/null || true
 """
 
@@ -92,8 +90,8 @@ def seen(node: Node) -> Seen:
     """Look at the node's links, addresses, routes, permanent neighbours, FDB entries, nft rules and subnet.env."""
     head, _, rest = node.run("sh", "-c", _STATE).stdout.partition("\nrest\n")
     lines = [f"rest {line}" for line in rest.splitlines()]
-    for kind, _, text in (line.partition("\t") for line in head.splitlines() if line):
-        for item in json.loads(text or "[]"):
+    for kind, text in zip(_KINDS, head.splitlines(), strict=True):
+        for item in json.loads(text):
             lines.extend(f"{kind} {line}" for line in _LINES[kind](item))
     return Seen(tuple(sorted(lines)))
 
