@@ -25,6 +25,7 @@ NAMES = {"podwire", "podwired", *install.NAMES}
 
 
 HOSTS = ["root", "rootless"]
+USUAL = HOSTS[os.geteuid() != 0]
 
 
 def new_machine(host: str) -> Machine:
@@ -37,10 +38,15 @@ def new_machine(host: str) -> Machine:
 
 
 @pytest.fixture(params=HOSTS)
-def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+def each_machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """Give a host of its own, once as root and once in a user namespace."""
     with new_machine(request.param) as machine:
         yield machine
+
+
+@pytest.fixture
+def machine(each_machine: Machine) -> Machine:
+    return each_machine
 
 
 @pytest.fixture(scope="session")
@@ -68,9 +74,10 @@ def plugins(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def usual_machine() -> Iterator[Machine]:
     """Give a host of its own: as root one of root's, else one in a user namespace.
 
-    A module whose tests do the same on both kinds of hosts uses it as its `machine`, to take half of the time.
+    A module whose tests do the same on both kinds of hosts uses it as its `machine`, to take half of the time, and
+    `each_machine` for one test or two.
     """
-    with new_machine("root" if os.geteuid() == 0 else "rootless") as machine:
+    with new_machine(USUAL) as machine:
         yield machine
 
 
@@ -116,9 +123,9 @@ class Pair:
         self._end.close()
 
 
-def pairs(backend: str) -> Callable[[pytest.FixtureRequest, Path], Iterator[Pair]]:
-    """Returns a fixture that gives a Pair on each kind of host. One worker runs all tests of a pair."""
-    groups = [pytest.param(host, marks=pytest.mark.xdist_group(f"{backend} {host}")) for host in HOSTS]
+def pairs(name: str, backend: str, hosts: list[str]) -> Callable[[pytest.FixtureRequest, Path], Iterator[Pair]]:
+    """Returns a fixture that gives a Pair on each of these hosts. One worker runs all tests of a pair."""
+    groups = [pytest.param(host, marks=pytest.mark.xdist_group(f"{name} {host}")) for host in hosts]
 
     @pytest.fixture(scope="session", params=groups)
     def pair(request: pytest.FixtureRequest, plugins: Path) -> Iterator[Pair]:
@@ -129,7 +136,8 @@ def pairs(backend: str) -> Callable[[pytest.FixtureRequest, Path], Iterator[Pair
     return pair
 
 
-vxlan_pair, host_gw_pair = pairs("vxlan"), pairs("host-gw")
+vxlan_pair, host_gw_pair = pairs("vxlan", "vxlan", HOSTS), pairs("host-gw", "host-gw", HOSTS)
+usual_pair = pairs("usual", "vxlan", [USUAL])
 
 
 @pytest.fixture(scope="session")

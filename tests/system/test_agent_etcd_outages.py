@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.machine import Machine
+    from tests.system.conftest import Pair
     from tests.system.nodes import Cluster, Node
     from tests.system.plugins import Json
 
@@ -97,14 +98,15 @@ def test_a_connection_that_fell_silent_is_given_up(cluster: Cluster, podwired: P
     cluster.until(lambda: knows(node, IP, MAC), "the agent connects anew", FALLEN_SILENT)
 
 
-def test_the_own_lease_comes_back_where_somebody_removed_it(cluster: Cluster, podwired: Path) -> None:
+def test_the_own_lease_comes_back_where_somebody_removed_it(usual_pair: Pair) -> None:
     """Meanwhile the other nodes have no way here."""
-    node, other = pair(cluster, podwired)
-    before, held = (seen(node), seen(other)), node.lease()
-    cluster.etcd.delete(f"subnets/{held[0]}")
-    cluster.until(lambda: held[0] in cluster.etcd.leases(), "the lease is there again")
-    cluster.until(lambda: cluster.is_whole() and (seen(node), seen(other)) == before, "the nodes are as before")
-    assert node.lease() == held
+    with usual_pair.lent() as (node, other):
+        cluster = node.cluster
+        before, held = (seen(node), seen(other)), node.lease()
+        cluster.etcd.delete(f"subnets/{held[0]}")
+        cluster.until(lambda: held[0] in cluster.etcd.leases(), "the lease is there again")
+        cluster.until(lambda: cluster.is_whole() and (seen(node), seen(other)) == before, "the nodes are as before")
+        assert node.lease() == held
 
 
 @pytest.mark.parametrize(
@@ -112,20 +114,21 @@ def test_the_own_lease_comes_back_where_somebody_removed_it(cluster: Cluster, po
     [(IP, "02:00:00:00:02:12"), ("192.168.100.212", MAC), ("192.168.100.212", "02:00:00:00:02:12")],
     ids=["its MAC address", "its address", "both"],
 )
-def test_of_a_node_that_has_changed_nothing_old_is_left(cluster: Cluster, podwired: Path, ip: str, mac: str) -> None:
-    node, _ = pair(cluster, podwired)
-    before = seen(node)
-    cluster.etcd.put(f"subnets/{SUBNET}", lease(IP, MAC))
-    cluster.until(lambda: knows(node, IP, MAC), "the agent knows the node")
-    cluster.etcd.put(f"subnets/{SUBNET}", lease(ip, mac))
-    gone = {IP, MAC} - {ip, mac}
+def test_of_a_node_that_has_changed_nothing_old_is_left(usual_pair: Pair, ip: str, mac: str) -> None:
+    with usual_pair.lent() as (node, _):
+        cluster = node.cluster
+        before = seen(node)
+        cluster.etcd.put(f"subnets/{SUBNET}", lease(IP, MAC))
+        cluster.until(lambda: knows(node, IP, MAC), "the agent knows the node")
+        cluster.etcd.put(f"subnets/{SUBNET}", lease(ip, mac))
+        gone = {IP, MAC} - {ip, mac}
 
-    def is_exact() -> bool:
-        return knows(node, ip, mac) and not any(knows(node, word) for word in gone)
+        def is_exact() -> bool:
+            return knows(node, ip, mac) and not any(knows(node, word) for word in gone)
 
-    cluster.until(is_exact, "the agent knows the change, and nothing old")
-    cluster.etcd.delete(f"subnets/{SUBNET}")
-    cluster.until(lambda: seen(node) == before, "nothing is left of it")
+        cluster.until(is_exact, "the agent knows the change, and nothing old")
+        cluster.etcd.delete(f"subnets/{SUBNET}")
+        cluster.until(lambda: seen(node) == before, "nothing is left of it")
 
 
 def bad_leases(node: Node) -> dict[str, object]:
@@ -171,31 +174,38 @@ def test_bad_leases_harm_nobody_else(cluster: Cluster, podwired: Path, *, restar
     cluster.until(lambda: seen(node) == before, "nothing is left of it")
 
 
-def test_of_two_nodes_with_one_mac_address_the_newer_is_served(cluster: Cluster, podwired: Path) -> None:
-    node, _ = pair(cluster, podwired)
-    second = "192.168.100.212"
-    cluster.etcd.put("subnets/10.244.212.0-24", lease(second, MAC))
-    cluster.until(lambda: knows(node, second, MAC), "the one is served while it is alone")
-    cluster.etcd.put(f"subnets/{SUBNET}", lease(IP, MAC))
-    cluster.until(lambda: knows(node, IP, MAC) and not knows(node, second), "the newer is served")
-    cluster.etcd.delete(f"subnets/{SUBNET}")
-    cluster.until(lambda: knows(node, second, MAC) and not knows(node, IP), "the other is alone again")
+def test_of_two_nodes_with_one_mac_address_the_newer_is_served(usual_pair: Pair) -> None:
+    with usual_pair.lent() as (node, _):
+        cluster = node.cluster
+        before, second = seen(node), "192.168.100.212"
+        cluster.etcd.put("subnets/10.244.212.0-24", lease(second, MAC))
+        cluster.until(lambda: knows(node, second, MAC), "the one is served while it is alone")
+        cluster.etcd.put(f"subnets/{SUBNET}", lease(IP, MAC))
+        cluster.until(lambda: knows(node, IP, MAC) and not knows(node, second), "the newer is served")
+        cluster.etcd.delete(f"subnets/{SUBNET}")
+        cluster.until(lambda: knows(node, second, MAC) and not knows(node, IP), "the other is alone again")
+        cluster.etcd.delete("subnets/10.244.212.0-24")
+        cluster.until(lambda: seen(node) == before, "nothing is left of it")
 
 
 @pytest.mark.parametrize("mac", [MAC, "02:00:00:00:02:12"], ids=["one device", "two devices"])
-def test_of_a_machine_with_two_leases_both_subnets_are_reached(cluster: Cluster, podwired: Path, mac: str) -> None:
+def test_of_a_machine_with_two_leases_both_subnets_are_reached(usual_pair: Pair, mac: str) -> None:
     """It was given another subnet, or another name, before its old lease has ended."""
-    node, _ = pair(cluster, podwired)
-    before, later = seen(node), "10.244.212.0"
-    cluster.etcd.put(f"subnets/{SUBNET}", lease(IP, MAC))
-    cluster.etcd.put(f"subnets/{later}-24", lease(IP, mac))
-    cluster.until(lambda: knows(node, FIRST, later, MAC, mac), "both are served")
-    cluster.etcd.delete(f"subnets/{SUBNET}")
-    cluster.until(lambda: not knows(node, FIRST), "the old one is gone")
-    assert knows(node, later, mac, IP)
-    assert mac == MAC or not knows(node, MAC)
-    cluster.etcd.delete(f"subnets/{later}-24")
-    cluster.until(lambda: seen(node) == before, "nothing is left of it")
+    with usual_pair.lent() as (node, _):
+        cluster = node.cluster
+        before, later = seen(node), "10.244.212.0"
+        cluster.etcd.put(f"subnets/{SUBNET}", lease(IP, MAC))
+        cluster.etcd.put(f"subnets/{later}-24", lease(IP, mac))
+        cluster.until(lambda: knows(node, FIRST, later, MAC, mac), "both are served")
+        cluster.etcd.delete(f"subnets/{SUBNET}")
+
+        def is_gone() -> bool:
+            return not knows(node, FIRST) and (mac == MAC or not knows(node, MAC))
+
+        cluster.until(is_gone, "the old one is gone")
+        assert knows(node, later, mac, IP)
+        cluster.etcd.delete(f"subnets/{later}-24")
+        cluster.until(lambda: seen(node) == before, "nothing is left of it")
 
 
 def test_an_agent_waits_for_the_store_and_the_networks_configuration(cluster: Cluster, podwired: Path) -> None:
