@@ -3,6 +3,7 @@
 store event -> cluster state -> peers -> forwarding state -> netlink messages
 
 An event of the store (`stores`) changes the cluster state, from which the peers follow (`model`). Their forwarding
-state is compared with the kernel's, and the difference is sent (`dataplane`). `controllers.overlay` takes these steps
-when `runtime.loop` wakes it; so does a change in the kernel that differs from the desired state (`controllers.drift`).
+state is compared with the kernel's, and the difference is sent (`dataplane`). `controllers.reconciler` takes these
+steps when `runtime.loop` wakes it; so does a change in the kernel that differs from the desired state
+(`controllers.drift`).
 """

@@ -10,7 +10,7 @@ from cni import VERSION
 from cni.agent.cli.flags import InvalidOptions
 from cni.agent.cli.options import HelpRequested, parse_options
 from cni.agent.controllers.inquiries import Inquiries
-from cni.agent.controllers.overlay import Reconciler
+from cni.agent.controllers.reconciler import Reconciler
 from cni.agent.dataplane import devices, policy_table, routes
 from cni.agent.logs import configure, enable_debug, error_text, finish, log
 from cni.agent.node import conflist, files, masquerade, podrecords, subnetenv

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("prometheus_client", reason="the agent's part (pip install podwire[agent]) counts by it")
 
-from cni.agent.controllers.overlay import Reconciler
+from cni.agent.controllers.reconciler import Reconciler
 from cni.agent.dataplane.state import PROTOCOL
 from cni.agent.metrics import Metrics
 from cni.agent.model.events import Changed, Configured, Failed, Held, Listed
