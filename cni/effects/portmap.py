@@ -82,7 +82,7 @@ def _lost_ports(host: Host, ports: list[HostPort]) -> list[tuple[SetRef, Element
         if holder is None and (name, element.key) not in held:
             held.add((name, element.key))
             elements.append((set_ref, element))
-        elif (holder is None or holder.label != port.label) and not portmap_standby.stands_by(host, name, element):
+        elif (holder is None or holder.label != port.label) and not portmap_standby.is_standby(host, name, element):
             elements.append(portmap_standby.standby_element(name, element, plan.OPEN_PORTS))
     return elements
 
@@ -105,7 +105,7 @@ def apply_condition(host: Host, op: Condition, journal: Journal) -> None:
     else:
         from cni.effects import portmap_standby
 
-        portmap_standby.stand_by(host, host_port_map(op.port), _port_element(op.port)[1], journal, op.chain)
+        portmap_standby.add_standby(host, host_port_map(op.port), _port_element(op.port)[1], journal, op.chain)
 
 
 def apply_port(host: Host, op: HostPort, journal: Journal) -> None:
@@ -127,7 +127,7 @@ def _add_port(host: Host, op: HostPort, journal: Journal) -> None:
         if _other_holder(host, op) is not None:
             from cni.effects import portmap_standby
 
-            portmap_standby.stand_by(host, host_port_map(op), element, journal)
+            portmap_standby.add_standby(host, host_port_map(op), element, journal)
             return
         holder = host.nft.find(set_ref, element)
         refusal = host.nft.change(*([nft.delete_element(set_ref, element)] if holder else []), added)
@@ -150,10 +150,10 @@ def _remove_port(host: Host, name: str, port: Element) -> bool:
     return portmap_standby.remove_or_hand_over(host, name, port)
 
 
-def _stands_by(host: Host, name: str, port: Element, chain: str = "") -> bool:
+def _is_standby(host: Host, name: str, port: Element, chain: str = "") -> bool:
     from cni.effects import portmap_standby
 
-    return portmap_standby.stands_by(host, name, port, chain)
+    return portmap_standby.is_standby(host, name, port, chain)
 
 
 def _other_holder(host: Host, op: HostPort) -> Element | None:
@@ -264,12 +264,12 @@ def hairpin_differs(host: Host, op: Hairpin) -> str:
 def condition_differs(host: Host, op: Condition) -> str:
     name, port = host_port_map(op.port), _port_element(op.port)[1]
     missing = _element_differs(host, _condition_element(op), f"the condition of host port {op.port.mapping.text}")
-    return "" if missing and _stands_by(host, name, port, op.chain) else missing
+    return "" if missing and _is_standby(host, name, port, op.chain) else missing
 
 
 def port_differs(host: Host, op: HostPort) -> str:
     missing = _element_differs(host, _port_element(op), f"host port {op.mapping.text}")
-    if missing and _stands_by(host, host_port_map(op), _port_element(op)[1]):
+    if missing and _is_standby(host, host_port_map(op), _port_element(op)[1]):
         missing = ""
     if not missing and not nft_elements.is_loaded(host, plan.ruleset([], [])):
         return f"table {INET} has lost its rules"

@@ -27,7 +27,7 @@ def standby_element(name: str, port: Element, chain: str) -> tuple[SetRef, Eleme
     return PORT_SETS[standby_map(name)], Element(port.key + port.value, chain, port.label, leaves=True)
 
 
-def stand_by(host: Host, name: str, port: Element, journal: Journal, chain: str = OPEN_PORTS) -> None:
+def add_standby(host: Host, name: str, port: Element, journal: Journal, chain: str = OPEN_PORTS) -> None:
     """Adds `port`, of the map `name`, to those that stand by. Once for each attachment: the first chain counts."""
     set_ref, element = standby_element(name, port, chain)
     journal.add(lambda: host.nft.remove(set_ref, element))
@@ -36,7 +36,7 @@ def stand_by(host: Host, name: str, port: Element, journal: Journal, chain: str 
         raise refusal
 
 
-def stands_by(host: Host, name: str, port: Element, chain: str = "") -> bool:
+def is_standby(host: Host, name: str, port: Element, chain: str = "") -> bool:
     """Returns whether `port` stands by while its container holds the port; with `chain`, also under this condition."""
     set_ref, element = standby_element(name, port, chain)
     standing_by, holder = host.nft.find(set_ref, element), host.nft.find(PORT_SETS[name], port)
