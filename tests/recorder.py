@@ -45,7 +45,7 @@ class StoreRecorder:
                 self.configured = event
                 node, self._node = self._node, None
                 if node is not None:
-                    self.store.present(node)
+                    self.store.register(node)
             elif isinstance(event, Held):
                 self.held = event
             elif isinstance(event, Listed):

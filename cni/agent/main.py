@@ -124,7 +124,7 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
     before = subnetenv.read(options.subnet_file)
     store = open_store(options, before.subnets if before is not None else ())
     settings = _settings(options, instance, before, may_attach)
-    reconciler = Reconciler(settings, host, metrics, store.present, ready, status)
+    reconciler = Reconciler(settings, host, metrics, store.register, ready, status)
     files = Files((options.subnet_file, *((options.conflist.path,) if options.conflist is not None else ())))
     Loop([reconciler, *controllers], [store, *stores], EventQueue(), kernel_events(host), files).run()
     notify("STOPPING=1")

@@ -153,7 +153,7 @@ def test_a_network_that_loses_ipv6_leaves_each_node_its_ipv4_subnet_and_no_lease
         before = recorder.wait_held()
         server.configure(NETWORK)
         until(lambda: len(recorder.of(Configured)) == 2, "the network is known")
-        recorder.store.present(node_of(1))
+        recorder.store.register(node_of(1))
         own = recorder.wait_held(before.key.partition("&")[0])
         until(lambda: set(server.leases()) == {own.key, other}, "the lease of before is gone")
     assert own.endpoints == before.endpoints[:1]
@@ -188,7 +188,7 @@ def test_a_node_that_changes_keeps_its_key(server: Etcd) -> None:
     with store_of(node_of(1, dual=True)) as recorder:
         key = recorder.wait_held().key
         for changed in (node_of(9, dual=True), node_of(9, dual=True, mac=8)):
-            recorder.store.present(changed)
+            recorder.store.register(changed)
             value = lease_value(changed.lease(lease_of(1, "10.5.1.0/24", "fd00:5:0:1::/64").subnets))
             until(lambda value=value: server.leases() == {key: value}, "the lease tells it")  # type: ignore[misc]
         until(

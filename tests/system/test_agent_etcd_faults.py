@@ -156,7 +156,7 @@ def test_a_network_that_is_spoiled_stays_as_it_was_and_a_better_one_is_taken(ser
         assert server.leases() == {own.key: lease_value(own)}
         server.configure({**NETWORK, "Network": "10.66.0.0/16"})
         until(lambda: len(recorder.of(Configured)) == 2, "the new network is told")
-        recorder.store.present(node_of(1))
+        recorder.store.register(node_of(1))
         until(
             lambda: recorder.held is not None and recorder.held.lease.key.startswith("10.66."), "a lease of it is held"
         )
@@ -185,7 +185,7 @@ def test_a_user_of_few_rights_serves_even_after_tokens_are_forgotten(server: Etc
         server.stop()
         server.start()
         changed = node_of(9)
-        recorder.store.present(changed)
+        recorder.store.register(changed)
         until(
             lambda: (
                 recorder.held is not None

@@ -218,7 +218,7 @@ def test_the_network_is_what_the_file_says_at_last(server: Server) -> None:
         assert len(recorder.of(Configured)) == 1
         write("net-conf.json", json.dumps({**NETWORK, "Backend": {"Type": "vxlan", "VNI": 7}}))
         until(lambda: recorder.of(Configured)[1:], "the other network is told")
-        recorder.store.present(node_of(1)._replace(vni=7))
+        recorder.store.register(node_of(1)._replace(vni=7))
         server.wait_written("one", **{"backend-data": '{"VNI":7,"VtepMAC":"02:00:00:00:00:01"}'})
 
 

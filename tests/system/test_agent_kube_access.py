@@ -198,7 +198,7 @@ def test_a_node_that_is_renumbered_connects_anew(server: Server) -> None:
     with Endpoint() as endpoint, store_of(node_of(1), kubeconfig=kubeconfig(server=endpoint.url)) as recorder:
         recorder.wait_held()
         before = endpoint.taken
-        recorder.store.present(node_of(9))
+        recorder.store.register(node_of(9))
         server.wait_written("one", **flannels(9))
         until(lambda: endpoint.taken - before >= 2, "watch and writes have new connections")
         server.peer("two", 2)

@@ -209,7 +209,7 @@ def tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreUnd
     monkeypatch.setattr(watchfile, "LOOK_SECONDS", 0.01)
     teller = StoreUnderTest(tmp_path / "nodes.json")
     yield teller
-    teller.store.present(Node("vxlan", 7, ()))
+    teller.store.register(Node("vxlan", 7, ()))
     teller.store.close()
 
 
@@ -219,7 +219,7 @@ def test_the_network_is_told_first_and_the_rest_once_the_node_is_presented(teste
     configured = tested.next()
     assert configured == Configured(parse_nodes(text(FILE), "").config, (parse_ip("192.0.2.2"),))
     assert tested.heard.empty()
-    tested.store.present(Node("vxlan", 7, ()))
+    tested.store.register(Node("vxlan", 7, ()))
     assert tested.next() == Held(LEASE2)
     assert tested.next() == Listed({LEASE1.key: LEASE1, LEASE2.key: LEASE2})
 
@@ -227,7 +227,7 @@ def test_the_network_is_told_first_and_the_rest_once_the_node_is_presented(teste
 def started(tested: StoreUnderTest) -> None:
     """It has told all of the usual file."""
     tested.write(text(FILE))
-    tested.store.present(Node("vxlan", 7, ()))
+    tested.store.register(Node("vxlan", 7, ()))
     tested.start()
     assert [type(tested.next()) for _ in range(3)] == [Configured, Held, Listed]
 
@@ -306,7 +306,7 @@ def test_a_name_that_the_file_does_not_have_is_told_and_no_other_node_taken(test
 def test_without_a_name_the_host_s_counts_or_its_address(tested: StoreUnderTest, host: str, lease: Lease) -> None:
     tested.store = StaticStore(str(tested.path), "", host, lambda: {parse_ip("192.0.2.1"), parse_ip("127.0.0.1")})
     tested.write(text(FILE))
-    tested.store.present(Node("vxlan", 7, ()))
+    tested.store.register(Node("vxlan", 7, ()))
     tested.start()
     assert isinstance(tested.next(), Configured)
     assert tested.next() == Held(lease)
@@ -321,7 +321,7 @@ def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(tested: StoreUnderTes
 
 
 def test_a_file_that_is_not_there_is_told_once_and_read_when_it_comes(tested: StoreUnderTest) -> None:
-    tested.store.present(Node("vxlan", 7, ()))
+    tested.store.register(Node("vxlan", 7, ()))
     tested.start()
     failed = tested.next()
     assert isinstance(failed, Failed)
@@ -334,7 +334,7 @@ def test_a_file_that_is_not_there_is_told_once_and_read_when_it_comes(tested: St
 def test_a_host_that_gets_its_address_later_is_found_without_a_change_of_the_file(tested: StoreUnderTest) -> None:
     tested.store = StaticStore(str(tested.path), "", "host", lambda: tested.addresses)
     tested.write(text(FILE))
-    tested.store.present(Node("vxlan", 7, ()))
+    tested.store.register(Node("vxlan", 7, ()))
     tested.start()
     assert isinstance(tested.next(), Failed)
     tested.addresses = {parse_ip("192.0.2.1")}

@@ -202,7 +202,7 @@ def test_a_lease_that_cannot_be_kept_is_an_error_that_no_list_hides(etcd: Gatewa
     with running(etcd) as recorder:
         wait_served(recorder)
         etcd.fail("kv/txn", *[answer({"error": "etcdserver: permission denied"}, 403)] * 1000)
-        recorder.store.present(node(7))  # lists again
+        recorder.store.register(node(7))  # lists again
         recorder.wait_error("permission denied")
         until(lambda: len(recorder.of(Listed)) == 2, "all are listed again")
         assert "permission denied" in recorder.failure
@@ -220,7 +220,7 @@ def test_pages_without_end_are_given_up(etcd: Gateway, last: str, text: str) -> 
     with running(etcd) as recorder:
         wait_served(recorder)
         etcd.fail("kv/range", answer({"header": HEADER, "kvs": [config]}), page, page)
-        recorder.store.present(node(7))  # lists again
+        recorder.store.register(node(7))  # lists again
         recorder.wait_error(text)
 
 

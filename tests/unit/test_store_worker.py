@@ -163,7 +163,7 @@ def events() -> list[StoreEvent]:
 def keeper(request: pytest.FixtureRequest, events: list[StoreEvent]) -> Iterator[Keeper]:
     running = Keeper(*request.param)
     running.start(events.append)
-    running.present(node(1))
+    running.register(node(1))
     yield running
     running.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "test-keeper"]
@@ -172,7 +172,7 @@ def keeper(request: pytest.FixtureRequest, events: list[StoreEvent]) -> Iterator
 @pytest.mark.parametrize("keeper", [(0.001, None)], indirect=True)
 def test_a_lease_is_looked_at_again_when_it_is_due(keeper: Keeper) -> None:
     assert [keeper.synced.get(timeout=20) for _ in range(2)] == [node(1)] * 2
-    keeper.present(node(2))
+    keeper.register(node(2))
     assert keeper.synced.get(timeout=20) == node(2)
     assert keeper.reconnected == 1
 

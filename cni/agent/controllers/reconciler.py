@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class Reconciler:
-    """One node's reconciler. `present` gives the store this node's part of its lease. `ready` is called once pods can
+    """One node's reconciler. `register` gives the store this node's part of its lease. `ready` is called once pods can
     be attached, `status` with the reason why other nodes' pods are unreachable, empty when they are reachable again.
     """
 
@@ -51,14 +51,14 @@ class Reconciler:
         settings: Settings,
         host: Host,
         metrics: Metrics,
-        present: Callable[[Node], None],
+        register: Callable[[Node], None],
         ready: Callable[[], None],
         status: Callable[[str], None],
     ) -> None:
         self.drift = Drift(settings.instance.name)
         self.is_ready = False
         self._settings, self._host, self._metrics = settings, host, metrics
-        self._present, self._ready, self._status = present, ready, status
+        self._register, self._ready, self._status = register, ready, status
         self._cluster = ClusterState()
         self._peers: Peers | None = None
         self._logged: dict[str, Lease] = {}  # the peers that the log has named
@@ -170,7 +170,7 @@ class Reconciler:
         node = node_of(config.backend, underlay.public_ips)
         if node != self._node:
             self._node = node
-            self._present(node)
+            self._register(node)
         own = self._cluster.lease_of(config, node)
         if own is None:
             return

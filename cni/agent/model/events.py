@@ -65,9 +65,9 @@ class Store(Protocol):
     """Leases of all nodes, wherever they are kept."""
 
     def start(self, emit: Callable[[StoreEvent], None]) -> None:
-        """Starts to emit: first Configured, and after `present` Held, then Listed."""
+        """Starts to emit: first Configured, and after `register` Held, then Listed."""
 
-    def present(self, node: Node) -> None:
+    def register(self, node: Node) -> None:
         """Takes this node's part of its lease; the store allocates the lease and renews it."""
 
     def ready(self) -> None:

@@ -154,7 +154,7 @@ class StaticStore(EventSource[StoreEvent]):
         self._pending: tuple[StoreEvent, ...] = ()  # until the node is presented
         self._add_thread("nodes-file", FileWatch(path, self._read, self._reject, self._stop).run)
 
-    def present(self, node: Node) -> None:
+    def register(self, node: Node) -> None:
         """Emits the leases: the file has all of them."""
         del node
         with self._wake:

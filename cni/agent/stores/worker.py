@@ -100,7 +100,7 @@ class StoreWorker(EventSource[StoreEvent], ABC, Generic[Desired]):
         self._disturbed = False
         self._add_thread(f"{name}-keeper", self._keep)
 
-    def present(self, node: Node) -> None:
+    def register(self, node: Node) -> None:
         before = self._node
         if before is not None and [address.public_ip for address in before.addresses] != [
             address.public_ip for address in node.addresses
