@@ -11,7 +11,7 @@ import pytest
 from cni.agent.backends import vxlan
 from cni.agent.dataplane import routes
 from cni.agent.dataplane.devices import remove_stale_devices
-from cni.agent.dataplane.state import Links, changes, forwarding_state
+from cni.agent.dataplane.state import NextHopLinks, difference, forwarding_state
 from cni.agent.model.lease import Endpoint
 from cni.kernel import events, rtnl_overlay
 from cni.kernel.events import Events, Overflowed
@@ -79,12 +79,12 @@ def ensure(family: int, info: dict[str, Any]) -> tuple[int, list[str], int]:
 def synchronize(family: int) -> list[str]:
     """Inside: makes the tables what they should be, and returns the changes in words."""
     with listening() as (route, heard):
-        links = Links(route.ifindex(NAMES[family]), ())
+        links = NextHopLinks(route.ifindex(NAMES[family]), ())
         selector = forwarding_state(PEERS[family], links)
-        messages = changes(routes.read_forwarding_state(route, family, links.device, NETWORKS), selector, links)
+        messages = difference(routes.read_forwarding_state(route, family, links.device, NETWORKS), selector, links)
         assert routes.apply(route, messages) == []
         assert bool(heard.read()) == bool(messages)
-        assert changes(routes.read_forwarding_state(route, family, links.device, NETWORKS), selector, links) == []
+        assert difference(routes.read_forwarding_state(route, family, links.device, NETWORKS), selector, links) == []
         return [rtnl_overlay.described(message) for message in messages]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cni.agent.backends import vxlan
 from cni.agent.dataplane import routes
-from cni.agent.dataplane.state import Links, changes, forwarding_state
+from cni.agent.dataplane.state import NextHopLinks, difference, forwarding_state
 from cni.agent.model.lease import Endpoint
 from cni.agent.node import masquerade
 from cni.effects.host import Host
@@ -36,8 +36,8 @@ def keep() -> list[str]:
         info = rtnl_overlay.VxlanInfo(1, route.ifindex("uplink"), parse_ip("192.0.2.1"), 0, learning=False, gbp=False)
         mac = parse_mac("0a:00:00:00:00:01")
         index, done = vxlan.Device(NAME, mac, 1450, info, parse_net("10.5.1.0/32"), "podwired").ensure(route)
-        links = Links(index, ())
-        messages = changes(
+        links = NextHopLinks(index, ())
+        messages = difference(
             routes.read_forwarding_state(route, 4, index, (NET,)), forwarding_state([PEER], links), links
         )
         assert routes.apply(route, messages) == []

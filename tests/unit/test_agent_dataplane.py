@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent.dataplane.state import PROTOCOL, ForwardingState, Links, NextHop, changes, forwarding_state, is_ours
+from cni.agent.dataplane.state import (
+    PROTOCOL,
+    ForwardingState,
+    NextHop,
+    NextHopLinks,
+    difference,
+    forwarding_state,
+    is_ours,
+)
 from cni.agent.model.lease import Endpoint
 from cni.kernel import rtnl, rtnl_overlay
 from cni.kernel.netlink import NLM_F_REPLACE
@@ -18,9 +26,9 @@ if TYPE_CHECKING:
     from cni.kernel.rtnl import Message
 
 DEVICE, WIRE = 7, 3
-FAR = Links(DEVICE, ())
-MIXED = Links(DEVICE, ((parse_net("192.0.2.0/24"), WIRE),))
-WIRE_ALONE = Links(0, MIXED.host_routes)
+FAR = NextHopLinks(DEVICE, ())
+MIXED = NextHopLinks(DEVICE, ((parse_net("192.0.2.0/24"), WIRE),))
+WIRE_ALONE = NextHopLinks(0, MIXED.host_routes)
 
 
 def endpoint(subnet: str, ip: str, mac: str = "02") -> Endpoint:
@@ -82,10 +90,10 @@ def same(one: ForwardingState, other: ForwardingState) -> bool:
     return (one.routes, one.neighbours, one.fdb) == (other.routes, other.neighbours, other.fdb)
 
 
-def made(actual: ForwardingState, wanted: ForwardingState, links: Links = FAR) -> ForwardingState:
+def made(actual: ForwardingState, wanted: ForwardingState, links: NextHopLinks = FAR) -> ForwardingState:
     """Returns the state after the changes."""
     kernel = Kernel(actual)
-    for message in changes(actual, wanted, links):
+    for message in difference(actual, wanted, links):
         kernel.take(message)
     return kernel.state
 
@@ -117,7 +125,7 @@ def test_where_all_is_as_it_should_be_nothing_is_sent() -> None:
     state = forwarding_state(
         [endpoint("10.5.2.0/24", "192.0.2.2"), endpoint("10.5.3.0/24", "198.51.100.3", "03")], MIXED
     )
-    assert changes(state, state, MIXED) == []
+    assert difference(state, state, MIXED) == []
 
 
 @pytest.mark.parametrize(
@@ -134,9 +142,9 @@ def test_a_peer_that_changed_leaves_no_old_entry(after: Endpoint) -> None:
     old, new = forwarding_state([before, other], FAR), forwarding_state([after, other], FAR)
     assert same(made(old, new), new)
     alone = forwarding_state([before], FAR), forwarding_state([after], FAR)
-    assert len(changes(*alone, FAR)) <= 6
-    assert [rtnl_overlay.described(change) for change in changes(*alone, FAR)] == [
-        rtnl_overlay.described(change) for change in changes(old, new, FAR)
+    assert len(difference(*alone, FAR)) <= 6
+    assert [rtnl_overlay.described(change) for change in difference(*alone, FAR)] == [
+        rtnl_overlay.described(change) for change in difference(old, new, FAR)
     ]
 
 
@@ -162,7 +170,7 @@ def test_a_route_is_made_after_its_entries_and_goes_before_them() -> None:
         forwarding_state([endpoint("10.5.2.0/24", "192.0.2.2", "02")], FAR),
         forwarding_state([endpoint("10.5.3.0/24", "192.0.2.3", "03")], FAR),
     )
-    assert [rtnl_overlay.described(change) for change in changes(old, new, FAR)] == [
+    assert [rtnl_overlay.described(change) for change in difference(old, new, FAR)] == [
         "ip neighbour replace 10.5.3.0 lladdr 0a:00:00:00:00:03",
         "bridge fdb replace 0a:00:00:00:00:03 dst 192.0.2.3",
         "ip route replace 10.5.3.0/24 via 10.5.3.0",
@@ -176,7 +184,7 @@ def test_a_route_is_deleted_whoever_made_it() -> None:
     """Routes of flannel on the tunnel's device are taken over."""
     old = forwarding_state([endpoint("10.5.2.0/24", "192.0.2.2", "02")], FAR)
     (deletion,) = [
-        payload for kind, _, payload in changes(old, ForwardingState(), FAR) if kind == rtnl_overlay.RTM_DELROUTE
+        payload for kind, _, payload in difference(old, ForwardingState(), FAR) if kind == rtnl_overlay.RTM_DELROUTE
     ]
     assert rtnl_overlay.parse_kernel_route(deletion).protocol == 0
 
@@ -202,7 +210,7 @@ def any_mac(dice: random.Random) -> bytes:
     return bytes([2, 0, 0, 0, 0, dice.randrange(8)])
 
 
-def any_wanted(dice: random.Random, family: int, links: Links) -> ForwardingState:
+def any_wanted(dice: random.Random, family: int, links: NextHopLinks) -> ForwardingState:
     """Returns a random desired state, of peers that have nothing in common."""
     places = dice.sample(range(8), dice.randrange(8))
     macs, ips = dice.sample(range(8), len(places)), dice.sample(range(8), len(places))
@@ -224,14 +232,14 @@ def test_whatever_is_there_the_changes_make_it_what_is_wanted(seed: int, family:
     dice = random.Random(seed)
     for _ in range(20):
         near = ((Net(IP(family, 10 << (24 if family == 4 else 120)), 22 if family == 4 else 118), WIRE),)
-        links = Links(DEVICE, near if dice.random() < 0.5 else ())
+        links = NextHopLinks(DEVICE, near if dice.random() < 0.5 else ())
         actual, wanted = any_actual(dice, family), any_wanted(dice, family, links)
         kernel = Kernel(actual)
-        for message in changes(actual, wanted, links):
+        for message in difference(actual, wanted, links):
             kernel.take(message)
             assert message[0] != rtnl.RTM_NEWROUTE or is_complete(kernel.state, message[2])
         assert same(kernel.state, wanted)
-        assert changes(kernel.state, wanted, links) == []
+        assert difference(kernel.state, wanted, links) == []
 
 
 def is_complete(state: ForwardingState, payload: bytes) -> bool:
@@ -261,7 +269,7 @@ def test_tables_that_follow_changes_are_those_of_all_peers(seed: int) -> None:
 
 def test_of_several_ways_out_the_longest_prefix_decides_who_is_near() -> None:
     """As it does for the kernel: a part of the wire's network may be behind a router."""
-    links = Links(DEVICE, ((parse_net("10.50.0.0/16"), 0), (parse_net("10.0.0.0/8"), WIRE)))
+    links = NextHopLinks(DEVICE, ((parse_net("10.50.0.0/16"), 0), (parse_net("10.0.0.0/8"), WIRE)))
     assert links.direct_interface(parse_ip("10.49.0.1")) == WIRE
     assert not links.direct_interface(parse_ip("10.50.0.1"))
     assert not links.direct_interface(parse_ip("192.0.2.1"))

@@ -8,7 +8,7 @@ import pytest
 
 from cni.agent.controllers.drift import Drift
 from cni.agent.dataplane.devices import parse_link_state
-from cni.agent.dataplane.state import PROTOCOL, Links, forwarding_state
+from cni.agent.dataplane.state import PROTOCOL, NextHopLinks, forwarding_state
 from cni.agent.model.lease import Endpoint
 from cni.kernel import nft, nft_rules, rtnl, rtnl_overlay
 from cni.kernel.netlink import address, attribute, text, u32
@@ -34,7 +34,7 @@ def drift() -> Drift:
         WIRE: parse_link_state(link(WIRE, "eth0", PEER_MAC, 1500), (parse_net("192.0.2.1/24"),)),
     }
     drift.devices = {DEVICE: 4}
-    drift.desired = {4: forwarding_state([Endpoint(NET, VTEP, PEER_MAC)], Links(DEVICE, ()))}
+    drift.desired = {4: forwarding_state([Endpoint(NET, VTEP, PEER_MAC)], NextHopLinks(DEVICE, ()))}
     return drift
 
 
@@ -319,7 +319,7 @@ def test_a_route_of_others_to_a_peers_subnet_disturbs_if_it_wins(
 def test_in_ipv6_the_priority_of_the_agents_routes_is_1024(drift: Drift, priority: int, *, disturbs: bool) -> None:
     net = parse_net("fd00:5:0:2::/64")
     drift.devices = {DEVICE: 6}
-    drift.desired = {6: forwarding_state([Endpoint(net, parse_ip("2001:db8::2"), PEER_MAC)], Links(DEVICE, ()))}
+    drift.desired = {6: forwarding_state([Endpoint(net, parse_ip("2001:db8::2"), PEER_MAC)], NextHopLinks(DEVICE, ()))}
     theirs = prioritized(priority, dst=net, gw=parse_ip("fe80::9"), ifindex=WIRE, protocol=3, on_link=False)
     assert bool(drift.disturbed(rtnl.RTM_NEWROUTE, theirs)) is disturbs
     ours = prioritized(1024, dst=net, gw=net.ip)

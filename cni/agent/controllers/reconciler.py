@@ -15,7 +15,7 @@ from cni.agent.controllers.base import NEVER
 from cni.agent.controllers.drift import Drift
 from cni.agent.controllers.peerlog import fields_of, log_changes, log_errors
 from cni.agent.dataplane import devices, routes
-from cni.agent.dataplane.state import ForwardingState, Links, changes, forwarding_state
+from cni.agent.dataplane.state import ForwardingState, NextHopLinks, difference, forwarding_state
 from cni.agent.logs import error_text, log
 from cni.agent.model.cluster_state import ClusterState
 from cni.agent.model.events import Failed, Held, StoreEvent
@@ -62,7 +62,7 @@ class Reconciler:
         self._cluster = ClusterState()
         self._peers: Peers | None = None
         self._logged: dict[str, Lease] = {}  # the peers that the log has named
-        self._links: dict[int, Links] = {}
+        self._links: dict[int, NextHopLinks] = {}
         self._pinned = PinnedUnderlay(host.rtnl, settings.selector)
         self._node: Node | None = None
         self._publisher = NodePublisher(settings, host)
@@ -161,7 +161,7 @@ class Reconciler:
         if configured is None:
             return
         config = configured.config
-        self._claim(config)
+        self._serve(config)
         self.drift.searches = True
         underlay = self._pinned.current(config, configured.public_ips)
         self.drift.searches = self._pinned.searches
@@ -203,7 +203,7 @@ class Reconciler:
         self._publisher.filter.ports = self.drift.ports
         self._publish(config, underlay, own)
 
-    def _claim(self, config: NetworkConfig) -> None:
+    def _serve(self, config: NetworkConfig) -> None:
         """Raises Occupied where another podwired serves the tunnel."""
         self._settings.instance.serve(backend_of(config.backend).vni)
         self._networks.update([config.network(family) for family in config.families])
@@ -249,11 +249,11 @@ class Reconciler:
         direct = self.drift.routes_directly
         host_routes = routes.host_routes(rtnl_socket, underlay.ifindex, index, family) if direct else ()
         self.drift.other_links |= {ifindex for net, ifindex in host_routes if ifindex and net.prefix < net.ip.bits}
-        links = Links(index, host_routes)
+        links = NextHopLinks(index, host_routes)
         self._links[family] = links
         wanted = self._forwarding_state(peers.served.values(), links, family)
         before, self.drift.desired[family] = self.drift.desired.get(family), wanted
-        messages = changes(routes.read_forwarding_state(rtnl_socket, family, index, self._networks), wanted, links)
+        messages = difference(routes.read_forwarding_state(rtnl_socket, family, index, self._networks), wanted, links)
         if count := len(messages) - self._apply(messages):
             # The kernel takes entries away from a device that is given another MAC address.
             same = same and before is not None and before.is_same(wanted)
@@ -261,7 +261,7 @@ class Reconciler:
         blackholes = (own.subnet,) if self._settings.blackholes else ()
         routes.ensure_blackhole_routes(rtnl_socket, family, blackholes, self._networks)
 
-    def _forwarding_state(self, leases: Iterable[Lease], links: Links, family: int) -> ForwardingState:
+    def _forwarding_state(self, leases: Iterable[Lease], links: NextHopLinks, family: int) -> ForwardingState:
         endpoints = [endpoint for endpoint in [lease.endpoint(family) for lease in leases] if endpoint is not None]
         state = forwarding_state(endpoints, links)
         for endpoint in state.unreachable:
@@ -306,7 +306,7 @@ class Reconciler:
                 self._forwarding_state(filter(None, leases.values()), links, family) for leases in (before, after)
             )
             new.fdb.update(vtep for vtep in old.fdb if peers.is_used(*vtep))  # by another lease
-            self._apply(changes(old, new, links))
+            self._apply(difference(old, new, links))
             self.drift.desired[family].replace(old, new)
         self._try(partial(self._publisher.filter.dismiss, [*filter(None, before.values())]))
         self._count(peers)

@@ -28,7 +28,7 @@ def is_ours(protocol: int, dst: Net, networks: Collection[Net]) -> bool:
     return protocol == PROTOCOL and any(net.contains(dst.ip) for net in networks if net.family == dst.family)
 
 
-class Links(Record):
+class NextHopLinks(Record):
     """The links by which peers are reached. `device`: the tunnel's interface index, 0 if there is none.
 
     `host_routes`: networks that the host has routes to, the longest prefix first, each with its interface index, 0 if
@@ -66,7 +66,7 @@ class ForwardingState:
         self.foreign: dict[Net, list[KernelRoute]] = {}
         self.surplus: list[KernelRoute] = []
 
-    def add(self, endpoint: Endpoint, links: Links) -> None:
+    def add(self, endpoint: Endpoint, links: NextHopLinks) -> None:
         if index := links.direct_interface(endpoint.public_ip):
             self.routes[endpoint.subnet] = NextHop(endpoint.public_ip, index, on_link=False)
         elif endpoint.vtep_mac is None or not links.device:
@@ -95,14 +95,14 @@ class ForwardingState:
         self.fdb |= new.fdb
 
 
-def forwarding_state(endpoints: Iterable[Endpoint], links: Links) -> ForwardingState:
+def forwarding_state(endpoints: Iterable[Endpoint], links: NextHopLinks) -> ForwardingState:
     state = ForwardingState()
     for endpoint in endpoints:
         state.add(endpoint, links)
     return state
 
 
-def changes(actual: ForwardingState, wanted: ForwardingState, links: Links) -> list[Message]:
+def difference(actual: ForwardingState, wanted: ForwardingState, links: NextHopLinks) -> list[Message]:
     """Returns the messages that turn the actual state into the wanted one: neighbours and FDB, routes, then removals.
 
     In this order no packet meets a route whose VTEP is unknown.
@@ -135,7 +135,7 @@ def _in_the_way(actual: ForwardingState, dst: Net) -> list[KernelRoute]:
     return rivals[1:] if dst.family == 4 and dst not in actual.routes else rivals
 
 
-def _removals(actual: ForwardingState, wanted: ForwardingState, links: Links) -> list[Message]:
+def _removals(actual: ForwardingState, wanted: ForwardingState, links: NextHopLinks) -> list[Message]:
     messages = [
         rtnl_overlay.delete_route(dst, next_hop.gw, next_hop.ifindex, 0)
         for dst, next_hop in actual.routes.items()
