@@ -7,10 +7,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
+ONE_WORKER = pytest.mark.xdist_group("source")  # so that each file is parsed once
 FILES = sorted(file.relative_to(ROOT).as_posix() for top in ("cni", "ipam") for file in (ROOT / top).rglob("*.py"))
 
 

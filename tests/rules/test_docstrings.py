@@ -7,8 +7,9 @@ import re
 
 import pytest
 
-from tests.rules.source import ROOT, tree
+from tests.rules.source import ONE_WORKER, ROOT, tree
 
+pytestmark = ONE_WORKER
 FOLDERS = ("cni", "ipam", "hack", "tests")
 # A docstring that begins with one of them says what a thing is about, and not what it is or does.
 CLAUSES = {

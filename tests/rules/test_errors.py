@@ -6,8 +6,9 @@ import ast
 
 import pytest
 
-from tests.rules.source import FILES, tree
+from tests.rules.source import FILES, ONE_WORKER, tree
 
+pytestmark = ONE_WORKER
 # Raised with words for people alone.
 WORDED = {
     "CniError", "IOFailure", "InvalidConfig", "InvalidEnvironment", "InvalidNetns", "OperationFailed", "CheckFailed",

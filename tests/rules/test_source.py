@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.rules.source import FILES, calls, functions, imports, is_module, module_of, tree
+from tests.rules.source import FILES, ONE_WORKER, calls, functions, imports, is_module, module_of, tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = ONE_WORKER
 FILE_LINES, FUNCTION_LINES = 320, 50
 
 # What each room may import; the first name that a module begins with decides. "cni" is one file, "cni." all of podwire.
