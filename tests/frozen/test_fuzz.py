@@ -37,7 +37,7 @@ def in_machine(bundle: str, program: str) -> None:
     os.chdir("/run")
     Path("resolv.conf").write_text("nameserver 10.1.2.1\n", encoding="ascii")
 
-    @settings(max_examples=10)
+    @settings(max_examples=5)
     @given(st.lists(damaged_calls(program), min_size=8, max_size=8))
     def check(calls: list[Call]) -> None:
         for call, ended in zip(calls, run_all(Path(bundle), calls), strict=True):
