@@ -6,6 +6,8 @@ import http.client
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.system.nodes import MASQUERADE
 
 if TYPE_CHECKING:
@@ -20,6 +22,11 @@ FLAGS = (f"--conflist={SOURCE}", f"--conflist-dir={FOLDER}", MASQUERADE)
 FIRST = json.dumps({"cniVersion": "1.0.0", "name": "cbr0", "plugins": [{"type": "flannel"}]})
 SECOND = FIRST.replace("flannel", "podwire")
 NONE = '{"cniVersion": "1.0.0", "name": "cbr0"}'
+
+
+@pytest.fixture
+def machine(usual_machine: Machine) -> Machine:
+    return usual_machine
 
 
 def say(machine: Machine, text: str) -> None:

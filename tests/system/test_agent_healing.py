@@ -14,11 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.machine import Machine
     from tests.system.conftest import Pair
     from tests.system.nodes import Cluster, Node
 
-HEALED = 5.0  # seconds
+HEALED = 30.0  # seconds, a tenth of those between two full syncs
 STRANGER = "192.168.100.99"
+
+
+@pytest.fixture
+def machine(usual_machine: Machine) -> Machine:
+    return usual_machine
 
 
 def run(command: str) -> Callable[[Node, Node], None]:
