@@ -86,6 +86,11 @@ def attachment(pod: Pod, others: Path | None = None) -> Attachment:
     return Attachment(container=f"container-{pod.name}", netns=pod.path, others=others)
 
 
+@pytest.fixture
+def machine(usual_machine: Machine) -> Machine:
+    return usual_machine
+
+
 @pytest.fixture(scope="module")
 def run_both(peers: Path, plugins: Path) -> Callable[..., tuple[list[Any], list[Any]]]:
     """Returns a function that adds a pod on two like machines, one for each program."""
@@ -148,7 +153,10 @@ def test_one_deletes_what_the_other_added(
 
 @pytest.mark.parametrize("ours", OURS)
 @pytest.mark.parametrize("order", ["reference adds", "podwire adds"])
-def test_one_checks_what_the_other_added(machine: Machine, peers: Path, plugins: Path, ours: str, order: str) -> None:
+def test_one_checks_what_the_other_added(
+    each_machine: Machine, peers: Path, plugins: Path, ours: str, order: str
+) -> None:
+    machine = each_machine
     first, second = peers / "bridge", plugins / ours
     if order == "podwire adds":
         first, second = second, first

@@ -29,6 +29,11 @@ def network(request: pytest.FixtureRequest) -> Network:
 
 
 @pytest.fixture
+def machine(usual_machine: Machine) -> Machine:
+    return usual_machine
+
+
+@pytest.fixture
 def cnitool(machine: Machine, peers: Path, plugins: Path, network: Network, tmp_path: Path) -> CniTool:
     return cnitool_for(machine, (peers / "cnitool", plugins), network.chain, tmp_path)
 
@@ -39,8 +44,10 @@ def podman(machine: Machine, peers: Path, plugins: Path, tmp_path: Path) -> CniT
     return cnitool_for(machine, (peers / "cnitool", plugins), NETWORKS["podman"].chain, tmp_path)
 
 
-def test_everybody_reaches_whom_he_should_and_is_seen_as_he_should(cnitool: CniTool, network: Network) -> None:
-    world = populate(cnitool, network)
+def test_everybody_reaches_whom_he_should_and_is_seen_as_he_should(
+    each_machine: Machine, peers: Path, plugins: Path, network: Network, tmp_path: Path
+) -> None:
+    world = populate(cnitool_for(each_machine, (peers / "cnitool", plugins), network.chain, tmp_path), network)
     assert measured(world, network) == expected(network)
 
 

@@ -26,6 +26,11 @@ PODS = {"IPv4": 5, "IPv6": 6, "dual": 5, "two ranges": 5}  # that these sets hav
 MANY = 20
 
 
+@pytest.fixture
+def machine(usual_machine: Machine) -> Machine:
+    return usual_machine
+
+
 @pytest.fixture(params=["reference first", "podwire first"])
 def turns(request: pytest.FixtureRequest, peers: Path, plugins: Path) -> tuple[Path, Path]:
     """Returns the two programs, in both orders."""
@@ -141,19 +146,19 @@ def test_a_file_of_an_old_host_local_without_interface_is_released(machine: Mach
     assert not any("pod-1" in line for line in leases(machine))
 
 
-def test_both_at_once_never_give_an_address_twice(machine: Machine, turns: tuple[Path, Path]) -> None:
+def test_both_at_once_never_give_an_address_twice(each_machine: Machine, turns: tuple[Path, Path]) -> None:
     config = network([{"subnet": "10.1.2.0/24"}], [{"subnet": "2001:db8:1::/64"}])
 
     def add(turn: tuple[Path, int]) -> list[str]:
         program, number = turn
-        result = call(machine, program, "ADD", config, pod(number))
+        result = call(each_machine, program, "ADD", config, pod(number))
         return [str(ip_interface(address["address"]).ip) for address in result["ips"]]
 
     with ThreadPoolExecutor(MANY) as pool:
         given = list(pool.map(add, in_turn(turns, range(MANY))))
     addresses = {address for pair in given for address in pair}
     assert len(addresses) == 2 * MANY
-    files = set(machine.run("ls", "/var/lib/cni/networks/shared").stdout.split())
+    files = set(each_machine.run("ls", "/var/lib/cni/networks/shared").stdout.split())
     assert files == addresses | {"lock", "last_reserved_ip.0", "last_reserved_ip.1"}
 
 

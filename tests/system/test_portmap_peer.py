@@ -25,6 +25,11 @@ NETWORK: dict[str, Json] = {
 ORDERS = (("portmap", "bandwidth"), ("bandwidth", "portmap"))
 
 
+@pytest.fixture
+def machine(usual_machine: Machine) -> Machine:
+    return usual_machine
+
+
 @pytest.mark.parametrize("attaching", NETWORK)
 def test_a_port_and_a_limit_of_different_makers_live_together(
     machine: Machine, plugins: Path, peers: Path, attaching: str

@@ -37,6 +37,11 @@ MAX_UINT32 = (1 << 32) - 1  # containerd's burst
 
 
 @pytest.fixture
+def machine(usual_machine: Machine) -> Machine:
+    return usual_machine
+
+
+@pytest.fixture
 def runtime(machine: Machine, plugins: Path) -> Libcni:
     return Libcni(machine, plugins, SERVICE)
 
@@ -121,9 +126,9 @@ def containerd(machine: Machine, plugins: Path) -> Containerd:
     return Containerd(machine, plugins)
 
 
-def test_containerd_gets_both_networks_of_a_pod_at_once(machine: Machine, containerd: Containerd) -> None:
-    pod = machine.pod("pod")
-    loopback, result = containerd.attach(IDS[0], pod.path)
+def test_containerd_gets_both_networks_of_a_pod_at_once(each_machine: Machine, plugins: Path) -> None:
+    machine, pod = each_machine, each_machine.pod("pod")
+    loopback, result = Containerd(machine, plugins).attach(IDS[0], pod.path)
     assert (loopback["cniVersion"], [interface["name"] for interface in loopback["interfaces"]]) == ("0.3.1", ["lo"])
     for answer in (loopback, result):  # else go-cni says that the result is invalid
         assert all(0 <= ip["interface"] < len(answer["interfaces"]) for ip in answer["ips"])

@@ -69,6 +69,11 @@ def ours(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def machine(usual_machine: Machine) -> Machine:
+    return usual_machine
+
+
+@pytest.fixture
 def scene(machine: Machine, ours: Path) -> Scene:
     return attached(machine, ours.parent / "podwire")
 
@@ -200,7 +205,8 @@ def test_the_reference_restores_the_link_where_podwire_has_kept_more(scene: Scen
 
 
 @pytest.mark.parametrize("order", ["reference adds", "podwire adds"])
-def test_one_checks_what_the_other_has_changed(scene: Scene, theirs: Path, ours: Path, order: str) -> None:
+def test_one_checks_what_the_other_has_changed(each_machine: Machine, theirs: Path, ours: Path, order: str) -> None:
+    scene = attached(each_machine, ours.parent / "podwire")
     first, second = (theirs, ours) if order == "reference adds" else (ours, theirs)
     settings = {**LINK, "sysctl": {"net.ipv4.ip_forward": "1"}}
     result = {"prevResult": scene.call(first, "ADD", settings)}
