@@ -23,14 +23,14 @@ def typed(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("word", ["--help", "-h", "help"])
-def test_help_is_told(bundle: Path, word: str) -> None:
+def test_help_is_reported(bundle: Path, word: str) -> None:
     done = typed(bundle / "podwire", word)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: podwire install --bin-dir DIR")
 
 
 @pytest.mark.parametrize("word", ["--version", "version"])
-def test_the_version_is_told(bundle: Path, word: str) -> None:
+def test_the_version_is_reported(bundle: Path, word: str) -> None:
     done = typed(bundle / "podwire", word)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"podwire {VERSION}\n", "")
 

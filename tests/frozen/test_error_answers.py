@@ -174,7 +174,7 @@ def test_a_variable_of_any_length_makes_no_long_message(bundle: Path) -> None:
     assert len(run(bundle, Call(json.dumps(NETWORK).encode(), long)).error[1]) < LIMIT + 100
 
 
-def test_what_has_no_effect_is_told_on_stderr_and_the_add_goes_on(bundle: Path) -> None:
+def test_what_has_no_effect_is_reported_on_stderr_and_the_add_goes_on(bundle: Path) -> None:
     config = NETWORK | {"ipmask": True, "capabilities": {"portMapping": True}, "disableCheck": True, "type": "podwire"}
     ended = run(bundle, call(config, {}))
     assert ended.error[0] == 8
@@ -185,7 +185,7 @@ def test_what_has_no_effect_is_told_on_stderr_and_the_add_goes_on(bundle: Path) 
     assert run(bundle, call(config, {"CNI_COMMAND": "DEL"})).stderr == b""
 
 
-def test_an_allocator_without_a_type_is_refused_or_told(bundle: Path) -> None:
+def test_an_allocator_without_a_type_is_refused_or_reported(bundle: Path) -> None:
     config = NETWORK | {"ipam": {"subnet": "10.1.2.0/24"}}
     code, message = run(bundle, call(config, {})).error
     assert code == 7

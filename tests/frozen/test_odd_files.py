@@ -32,7 +32,7 @@ def odd(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_resolv_conf_that_is_no_file_is_told(bundle: Path, odd: Path, tmp_path: Path) -> None:
+def test_a_resolv_conf_that_is_no_file_is_reported(bundle: Path, odd: Path, tmp_path: Path) -> None:
     ipam = {"type": "host-local", "subnet": "10.1.2.0/24", "dataDir": f"{tmp_path}/leases", "resolvConf": str(odd)}
     code, message = run(bundle, call(NETWORK | {"ipam": ipam}, {}, "host-local")).error
     assert code == 5
@@ -40,7 +40,7 @@ def test_a_resolv_conf_that_is_no_file_is_told(bundle: Path, odd: Path, tmp_path
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_subnet_file_that_is_no_file_is_told(bundle: Path, odd: Path, verb: str) -> None:
+def test_a_subnet_file_that_is_no_file_is_reported(bundle: Path, odd: Path, verb: str) -> None:
     answer = call(NETWORK | {"subnetFile": str(odd)}, {"CNI_COMMAND": verb}, "flannel")
     code, message = run(bundle, answer).error
     assert code in (5, 7)

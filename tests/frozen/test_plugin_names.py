@@ -59,7 +59,7 @@ def test_a_name_with_a_folder_is_executed_by_no_verb(bundle: Path, scene: Path, 
 
 
 @pytest.mark.parametrize("verb", ["DEL", "GC"])
-def test_a_refused_name_is_told(bundle: Path, scene: Path, verb: str) -> None:
+def test_a_refused_name_is_reported(bundle: Path, scene: Path, verb: str) -> None:
     calls = [
         call(network(scene, {"ipam": {"type": "../evil"}}), {"CNI_COMMAND": verb}, "bridge"),
         call(network(scene, {"delegate": {"type": "../evil"}}), {"CNI_COMMAND": verb}, "flannel"),

@@ -360,7 +360,7 @@ def cleared(family: int) -> list[str]:
 
 
 @FAMILIES
-def test_what_the_kernel_refuses_is_told_and_the_rest_is_done(host: Machine, family: int) -> None:
+def test_what_the_kernel_refuses_is_reported_and_the_rest_is_done(host: Machine, family: int) -> None:
     failed, number = host.call(refused, family)
     bad = "10.5.200.0/24 via 203.0.113.9" if family == 4 else "fd00:5:0:200::/64 via 2001:db8:ff::9"
     assert [one.partition(":")[0] if family == 4 else one[: len(bad) + 17] for one in failed] == [
@@ -428,7 +428,7 @@ def test_others_changes_are_heard_of_and_ones_own_are_not(
     assert host.call(lambda: heard_of(change, own=True)) == echoes
 
 
-def test_more_changes_than_fit_are_told_as_lost_and_what_follows_is_heard(host: Machine) -> None:
+def test_more_changes_than_fit_are_reported_as_lost_and_what_follows_is_heard(host: Machine) -> None:
     assert host.call(overflowed) == ["lost", 1]
 
 

@@ -147,7 +147,7 @@ def test_the_agents_own_device_of_the_other_family_is_not_named_as_in_the_way(ma
     assert machine.call(keep)[:1] == ["flannel.1 was down"]
 
 
-def test_a_device_that_was_moved_into_another_namespace_is_told_as_that(machine: Machine, tmp_path: Path) -> None:
+def test_a_device_that_was_moved_into_another_namespace_is_reported_as_that(machine: Machine, tmp_path: Path) -> None:
     machine.outside()
     machine.call(keep)
     away = tmp_path / "away"

@@ -168,7 +168,7 @@ def test_an_interface_is_named_by_an_address_too_and_that_one_is_taken(host: Mac
     assert ask(host, 4, 6, names=["2001:db8:2::7"])["addresses"] == [f"{EAST}/24", "2001:db8:2::7/64"]
 
 
-def test_every_wish_that_came_to_nothing_is_told(host: Machine) -> None:
+def test_every_wish_that_came_to_nothing_is_reported(host: Machine) -> None:
     default(host, "192.0.2.254")
     host.run("ip", "address", "del", f"{EAST6}/64", "dev", "east")
     host.run("ip", "-6", "address", "flush", "dev", "east")
@@ -226,7 +226,7 @@ def test_the_node_that_all_are_to_reach_takes_the_interface_that_has_the_address
     assert ask(host, can_reach=WEST)["name"] == "west"
 
 
-def test_an_address_that_there_is_no_way_to_is_told(host: Machine) -> None:
+def test_an_address_that_there_is_no_way_to_is_reported(host: Machine) -> None:
     with pytest.raises(NoUnderlay, match=r"there is no route to 203\.0\.113\.9 \(--iface-can-reach\)"):
         ask(host, can_reach="203.0.113.9")
 

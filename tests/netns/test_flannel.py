@@ -156,7 +156,7 @@ def test_a_failed_add_leaves_nothing(machine: Machine, node: Node) -> None:
 
 
 @pytest.mark.usefixtures("agent")
-def test_two_networks_of_one_container_are_told_apart(machine: Machine, node: Node) -> None:
+def test_two_networks_of_one_container_are_distinguished(machine: Machine, node: Node) -> None:
     """The file's name holds the container alone, so the second ADD writes over the first."""
     pod = machine.pod("pod")
     first, second = attachment(pod), attachment(pod, "eth1")

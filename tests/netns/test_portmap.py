@@ -96,7 +96,7 @@ def test_pods_of_another_subnet_keep_their_address(world: World) -> None:
 
 
 @pytest.mark.parametrize(("protocol", "number"), [("tcp", 6), ("udp", 17), ("sctp", 132)])
-def test_protocols_are_told_apart(world: World, protocol: str, number: int) -> None:
+def test_protocols_are_distinguished(world: World, protocol: str, number: int) -> None:
     world.node.add(mapped(mapping(9000, 9001, protocol)), attachment(world.server))
     assert [key for key in elements(world.machine) if key.startswith("hostports4")] == [f"hostports4 {number} 9000"]
     if protocol == "sctp":

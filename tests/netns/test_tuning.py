@@ -172,7 +172,7 @@ def test_the_answer_has_the_shape_of_its_version(machine: Machine, node: Node, v
 @pytest.mark.parametrize(
     ("ipam", "mtu", "is_noted"), [(DUAL, 1279, True), (DUAL, 1280, False), (host_local(IPV4), 68, False)]
 )
-def test_an_mtu_that_takes_ipv6_away_is_told(
+def test_an_mtu_that_takes_ipv6_away_is_reported(
     machine: Machine, node: Node, ipam: Json, mtu: int, is_noted: bool
 ) -> None:
     tuned = Tuned(machine, node, network(ipam=ipam))
@@ -531,7 +531,7 @@ def test_release_needs_no_valid_configuration(tuned: Tuned, settings: Json) -> N
     assert tuned.call("DEL", **settings).code == 0
 
 
-def test_what_cannot_be_restored_is_told_once_and_keeps_nothing_else_from_it(tuned: Tuned) -> None:
+def test_what_cannot_be_restored_is_reported_once_and_keeps_nothing_else_from_it(tuned: Tuned) -> None:
     before = tuned.seen()
     prepare(tuned.machine, tuned.file, '{"mtu": 70000, "txQLen": 77, "sysctl": {"net/ipv4/ip_default_ttl": "0"}}')
     answer = tuned.call("DEL")

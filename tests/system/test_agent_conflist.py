@@ -39,7 +39,7 @@ def listed(machine: Machine) -> dict[str, str]:
     return {name: machine.run("cat", f"{FOLDER}/{name}").stdout for name in names}
 
 
-def test_the_runtime_is_told_when_all_else_is_ready_and_of_every_change(cluster: Cluster, podwired: Path) -> None:
+def test_the_runtime_is_notified_when_all_else_is_ready_and_of_every_change(cluster: Cluster, podwired: Path) -> None:
     (node,) = cluster.add("node")
     say(node, FIRST)
     agent = node.start_agent(podwired, *FLAGS, ready=False)

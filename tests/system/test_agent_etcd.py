@@ -34,7 +34,7 @@ PEERS = Path(__file__).parents[2] / "hack/peers"
 
 
 @against_etcd
-def test_a_lease_is_written_as_flannel_writes_it_and_told_before_the_list(server: Etcd) -> None:
+def test_a_lease_is_written_as_flannel_writes_it_and_reported_before_the_list(server: Etcd) -> None:
     server.configure(NETWORK)
     with store_of(node_of(1)) as recorder:
         own = recorder.wait_held()

@@ -112,7 +112,7 @@ def test_the_next_endpoint_serves_where_one_does_not(server: Etcd) -> None:
 
 
 @against_etcd
-def test_what_makes_no_sense_is_told_as_that_and_harms_nobody(server: Etcd) -> None:
+def test_what_makes_no_sense_is_reported_as_that_and_harms_nobody(server: Etcd) -> None:
     server.configure(NETWORK)
     server.put("subnets/garbage", "x")
     server.put("subnets/10.5.77.0-24", "[]")
@@ -200,7 +200,7 @@ def test_a_user_of_few_rights_serves_even_after_tokens_are_forgotten(server: Etc
 
 
 @against_etcd
-def test_a_wrong_password_is_told_without_it(server: Etcd) -> None:
+def test_a_wrong_password_is_reported_without_it(server: Etcd) -> None:
     server.configure(NETWORK)
     with_users(server)
     with store_of(node_of(1), username="node", password="guessed") as recorder:
@@ -268,7 +268,7 @@ def test_tls_with_certificates_of_both_sides(server: Etcd) -> None:
 
 
 @against_etcd
-def test_an_etcd_without_its_gateway_is_told_as_that(server: Etcd) -> None:
+def test_an_etcd_without_its_gateway_is_reported_as_that(server: Etcd) -> None:
     server.stop()
     server.start("", "--enable-grpc-gateway=false")
     with store_of(node_of(1)) as recorder:

@@ -21,7 +21,7 @@ ONE_IPV6 = "fd00:244:0:1::/64"
 
 
 @against_kubernetes
-def test_a_lease_is_the_pod_cidr_and_told_before_the_others(server: Server) -> None:
+def test_a_lease_is_the_pod_cidr_and_reported_before_the_others(server: Server) -> None:
     server.add("one", ONE)
     server.peer("two", 2)
     with store_of(node_of(1)) as recorder:
@@ -171,7 +171,7 @@ def test_signs_of_life_are_no_news(server: Server) -> None:
 
 
 @against_kubernetes
-def test_kubernetes_is_told_when_pods_can_be_attached(server: Server) -> None:
+def test_kubernetes_is_notified_when_pods_can_be_attached(server: Server) -> None:
     server.add("one", ONE)
     with store_of(node_of(1)) as recorder:
         recorder.wait_held()
@@ -193,7 +193,7 @@ def test_kubernetes_is_told_when_pods_can_be_attached(server: Server) -> None:
 
 
 @against_kubernetes
-def test_kubernetes_is_not_told_where_the_user_does_not_want_it(server: Server) -> None:
+def test_kubernetes_is_not_notified_where_the_user_does_not_want_it(server: Server) -> None:
     server.add("one", ONE)
     with store_of(node_of(1), set_network_condition=False) as recorder:
         recorder.wait_held()

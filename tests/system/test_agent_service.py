@@ -70,7 +70,7 @@ def test_every_kind_of_delegate_is_joined_to_the_cluster(cluster: Cluster, podwi
     cluster.until(lambda: guest.reaches(other.guest) and other.guest.reaches(guest), "pods reach each other")
 
 
-def test_what_the_agent_counts_is_told_in_prometheus_format(cluster: Cluster, podwired: Path) -> None:
+def test_what_the_agent_counts_is_reported_in_prometheus_format(cluster: Cluster, podwired: Path) -> None:
     cluster.configure()
     node, _, _ = cluster.populate(dict.fromkeys(["node", "second", "third"], podwired))
     status, text = node.probe("metrics")

@@ -63,7 +63,7 @@ def test_pods_without_a_bridge_change_nothing(host: Host) -> None:
     assert host.settings == {IPTABLES: "0", IP6TABLES: "0"}
 
 
-def test_a_kernel_without_the_setting_is_told_by_the_bridge_and_the_module(host: Host) -> None:
+def test_a_kernel_without_the_setting_is_reported_by_the_bridge_and_the_module(host: Host) -> None:
     host.settings.clear()
     error = host.ensure("10.1.0.2")
     assert error.startswith("bridge cni0: NetworkPolicy cannot be enforced between pods of this node")

@@ -55,7 +55,7 @@ def test_an_error_of_the_store_stands_until_it_has_recovered() -> None:
     assert state.failure == ""
 
 
-def test_a_change_is_told_with_what_was_served_before() -> None:
+def test_a_change_is_reported_with_what_was_served_before() -> None:
     state = known(TWO)
     assert not state.has_changes
     state.handle(Changed(TWO.key, lease(2, mac=22)))
@@ -76,7 +76,7 @@ def test_of_several_changes_the_first_before_counts() -> None:
     assert state.take_changes()[0] == {TWO.key: TWO}
 
 
-def test_who_is_served_in_the_place_of_another_is_told_too() -> None:
+def test_who_is_served_in_the_place_of_another_is_reported_too() -> None:
     same = Lease((THREE.endpoints[0]._replace(vtep_mac=TWO.endpoints[0].vtep_mac),), "vxlan", 1)
     state = known(TWO, same)
     state.handle(Changed(TWO.key, None))

@@ -192,7 +192,7 @@ def test_it_is_served_from_a_thread_of_its_own() -> None:
         assert caller.recv(12) == b"HTTP/1.1 200"
 
 
-def test_the_service_manager_is_told_at_a_path_and_at_an_abstract_name(
+def test_the_service_manager_is_notified_at_a_path_and_at_an_abstract_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for address, name in ((str(tmp_path / "notify"), str(tmp_path / "notify")), ("\0podwire-test", "@podwire-test")):
@@ -205,7 +205,7 @@ def test_the_service_manager_is_told_at_a_path_and_at_an_abstract_name(
 
 
 @pytest.mark.parametrize("name", [None, ""])
-def test_without_a_service_manager_nobody_is_told(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_service_manager_nobody_is_notified(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     if name is None:
         monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     else:

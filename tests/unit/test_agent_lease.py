@@ -48,7 +48,7 @@ def test_older_programs_tell_no_vni_and_others_write_mac_addresses_in_other_ways
         assert parse_lease((ENDPOINT4.subnet,), value % text) == Lease((ENDPOINT4,), "vxlan", 0)
 
 
-def test_the_vni_may_be_told_with_either_family() -> None:
+def test_the_vni_may_be_reported_with_either_family() -> None:
     value = (
         b'{"PublicIP":"192.168.64.3","PublicIPv6":"fd00::3","BackendType":"vxlan","BackendData":'
         b'{"VtepMAC":"c6:d2:32:6f:8f:44"},"BackendV6Data":{"VNI":7,"VtepMAC":"0a:58:00:00:00:01"}}'
@@ -164,7 +164,7 @@ DATA = '"BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}'
         ),
     ],
 )
-def test_what_is_wrong_with_a_value_is_told(value: str, error: str) -> None:
+def test_what_is_wrong_with_a_value_is_reported(value: str, error: str) -> None:
     with pytest.raises(ValueError, match=r"^[^\n]+$") as refused:
         parse_lease((ENDPOINT4.subnet,), value.encode())
     assert error in str(refused.value)

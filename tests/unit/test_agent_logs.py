@@ -192,7 +192,7 @@ def test_what_is_remembered_is_bounded(log: Log) -> None:
 
 
 @pytest.mark.parametrize(("more", "lines"), [(lambda: None, 0), (logs.enable_debug, 1)])
-def test_details_are_told_where_that_is_asked_for(log: Log, more: Callable[[], None], lines: int) -> None:
+def test_details_are_reported_where_that_is_asked_for(log: Log, more: Callable[[], None], lines: int) -> None:
     more()
     assert len(log.say("a detail", level=logging.DEBUG)) == lines
     assert len(log.say("news", level=logging.INFO)) == 1
@@ -207,5 +207,5 @@ def test_details_are_told_where_that_is_asked_for(log: Log, more: Callable[[], N
         (KeyError("x"), "a defect of podwired (KeyError); --v=1 tells more"),
     ],
 )
-def test_an_error_is_told_in_words(error: Exception, text: str) -> None:
+def test_an_error_is_reported_in_words(error: Exception, text: str) -> None:
     assert logs.error_text(error) == text

@@ -130,7 +130,7 @@ def test_the_first_subnet_is_used_where_it_is_asked_for() -> None:
         ({"Backend": "vxlan"}, "Backend: expected an object"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_path(keys: dict[str, Any], error: str) -> None:
+def test_what_is_wrong_is_reported_with_its_path(keys: dict[str, Any], error: str) -> None:
     message = refused({"Network": "10.5.0.0/16", "Backend": VXLAN, **keys})
     assert error in message
     errors = message.removeprefix("invalid network configuration: ").split("; ")
@@ -143,7 +143,7 @@ def test_the_default_backend_is_flannels_and_refused_with_what_to_say_instead(ba
     assert "Backend.Type: 'udp' is not supported, vxlan and host-gw are (without Type it would be udp)" in message
 
 
-def test_all_faults_are_told_together() -> None:
+def test_all_faults_are_reported_together() -> None:
     message = refused({"Network": "10.5.0.0/16", "SubnetLen": 17, "EnableIPv6": True, "Backend": {"Type": "ipsec"}})
     assert [word in message for word in ("SubnetLen", "IPv6Network", "'ipsec'")] == [True, True, True]
 
@@ -154,7 +154,7 @@ def test_what_is_no_object_is_undecodable(text: bytes) -> None:
         parse_network_config(text, "the network's configuration")
 
 
-def test_families_are_told_in_order() -> None:
+def test_families_are_reported_in_order() -> None:
     both = parsed({"Network": "10.5.0.0/16", "EnableIPv6": True, "IPv6Network": "fd00:5::/56", "Backend": VXLAN})
     assert both.families == (4, 6)
     assert (both.network(4).text, both.network(6).text) == ("10.5.0.0/16", "fd00:5::/56")

@@ -296,7 +296,7 @@ def test_a_fault_of_the_environment_names_the_variable() -> None:
     ]
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     messages = errors("--bogus", "word", "--healthz-port=x", "--etcd-certfile=c", "--public-ip=y", FLANNELD_V="z")
     assert [error.partition(":")[0] for error in messages if "'word'" not in error and not error.startswith("a ")] == [
         "--bogus",
@@ -308,7 +308,7 @@ def test_all_faults_are_told_at_once() -> None:
     assert any(error.startswith("'word': not a flag") for error in messages)
 
 
-def test_no_password_is_told() -> None:
+def test_no_password_is_reported() -> None:
     text = "; ".join(errors("--etcd-endpoints=http://who:secret@a:1", "--etcd-password=secret"))
     assert "--etcd-endpoints: has a user: that is for --etcd-username" in text
     assert "secret" not in text
@@ -400,7 +400,7 @@ def test_the_help_tells_of_every_flag_its_variable_and_default(word: str) -> Non
     assert max(map(len, lines)) <= 100
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_reported() -> None:
     assert asked("--version") == asked("-version", "--bogus") == f"podwired {VERSION}"
 
 

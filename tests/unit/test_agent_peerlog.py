@@ -50,19 +50,19 @@ def test_peers_that_come_change_and_go_are_named(heard: list[str]) -> None:
     ]
 
 
-def test_a_peer_that_was_not_served_and_is_not_is_not_told(heard: list[str]) -> None:
+def test_a_peer_that_was_not_served_and_is_not_is_not_reported(heard: list[str]) -> None:
     log_changes({"a": None, "b": None}, {"a": None, "b": lease(2)})
     assert heard == ["added peer subnet=10.5.2.0/24 public_ip=192.0.2.2"]
 
 
-def test_of_many_the_numbers_are_told(heard: list[str]) -> None:
+def test_of_many_the_numbers_are_reported(heard: list[str]) -> None:
     before = {str(number): lease(number) for number in range(ONE_BY_ONE)}
     after = {str(number): lease(number, "192.0.2.9") for number in range(5, ONE_BY_ONE + 40)}
     log_changes(before, after)
     assert heard == ["added 40 peers, changed 15, removed 5"]
 
 
-def test_leases_that_are_not_served_are_told_with_why(heard: list[str]) -> None:
+def test_leases_that_are_not_served_are_reported_with_the_reason(heard: list[str]) -> None:
     log_errors({"a": "bad", "b" * 500: "worse"}, ["a", "c", "b" * 500])
     assert heard == ["lease a is not served: bad", f"lease {'b' * 200} is not served: worse"]
     heard.clear()

@@ -113,7 +113,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("changed", "error"), BAD)
-def test_what_is_wrong_with_a_node_is_told_with_its_path_and_harms_no_other(
+def test_what_is_wrong_with_a_node_is_reported_with_its_path_and_harms_no_other(
     changed: dict[str, Any], error: str
 ) -> None:
     nodes = parse_nodes(text(FILE, nodes=[ONE, {**TWO, **changed}]), "nodes.json")
@@ -134,7 +134,7 @@ def test_what_is_wrong_with_a_node_is_told_with_its_path_and_harms_no_other(
         (None, "nodes[1]: expected an object"),
     ],
 )
-def test_an_entry_without_a_name_is_told_by_its_place(bad: Any, error: str) -> None:
+def test_an_entry_without_a_name_is_reported_by_its_place(bad: Any, error: str) -> None:
     nodes = parse_nodes(text(FILE, nodes=[ONE, bad]), "nodes.json")
     assert (nodes.errors, [entry.name for entry in nodes.entries]) == ({"nodes[1]": error}, ["one"])
 
@@ -213,7 +213,7 @@ def tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreUnd
     teller.store.close()
 
 
-def test_the_network_is_told_first_and_the_rest_once_the_node_is_presented(tested: StoreUnderTest) -> None:
+def test_the_network_is_reported_first_and_the_rest_once_the_node_is_presented(tested: StoreUnderTest) -> None:
     tested.write(text(FILE))
     tested.start()
     configured = tested.next()
@@ -232,7 +232,7 @@ def started(tested: StoreUnderTest) -> None:
     assert [type(tested.next()) for _ in range(3)] == [Configured, Held, Listed]
 
 
-def test_a_file_that_changed_is_told_anew(tested: StoreUnderTest) -> None:
+def test_a_file_that_changed_is_reported_anew(tested: StoreUnderTest) -> None:
     started(tested)
     three = {"name": "three", "PublicIP": "192.0.2.3", "Subnet": "10.5.3.0/24"}
     tested.write(text(FILE, nodes=[TWO, three]))
@@ -252,7 +252,7 @@ def test_a_file_that_changed_is_told_anew(tested: StoreUnderTest) -> None:
         (text(FILE, nodes=[ONE]), "has no node named 'two', as --node-name or NODE_NAME says; it has one"),
     ],
 )
-def test_a_file_that_is_wrong_is_told_and_what_was_told_stays(
+def test_a_file_that_is_wrong_is_reported_and_what_was_reported_stays(
     tested: StoreUnderTest, content: bytes, error: str
 ) -> None:
     started(tested)
@@ -287,13 +287,15 @@ def test_a_typing_error_in_the_own_entry_changes_nothing(tested: StoreUnderTest)
     assert tested.next() == Listed({LEASE1.key: LEASE1, LEASE2.key: LEASE2})
 
 
-def test_a_node_whose_own_entry_is_at_fault_from_the_beginning_is_told_why(tested: StoreUnderTest) -> None:
+def test_a_node_whose_own_entry_is_at_fault_from_the_beginning_is_reported_with_the_reason(
+    tested: StoreUnderTest,
+) -> None:
     tested.write(text(FILE, nodes=[ONE, {**TWO, "Subnet": "10.6.2.0/24"}]))
     tested.start()
     assert tested.next() == Failed(f"{tested.path}: nodes[1].Subnet: 10.6.2.0/24 is not in 10.5.0.0/16")
 
 
-def test_a_name_that_the_file_does_not_have_is_told_and_no_other_node_taken(tested: StoreUnderTest) -> None:
+def test_a_name_that_the_file_does_not_have_is_reported_and_no_other_node_taken(tested: StoreUnderTest) -> None:
     tested.store = StaticStore(str(tested.path), "three", "one", lambda: {parse_ip("192.0.2.1")})
     tested.write(text(FILE))
     tested.start()
@@ -320,7 +322,7 @@ def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(tested: StoreUnderTes
     assert [type(tested.next()) for _ in range(2)] == [Recovered, Configured]
 
 
-def test_a_file_that_is_not_there_is_told_once_and_read_when_it_comes(tested: StoreUnderTest) -> None:
+def test_a_file_that_is_not_there_is_reported_once_and_read_when_it_comes(tested: StoreUnderTest) -> None:
     tested.store.register(Node("vxlan", 7, ()))
     tested.start()
     failed = tested.next()

@@ -117,7 +117,7 @@ def test_an_alias_takes_words_as_long_as_there_is_room(shift: int) -> None:
 
 
 @pytest.mark.parametrize("length", range(ROOM - 45, ROOM - 5))
-def test_whatever_the_length_of_the_label_a_port_is_told_whole_or_not_at_all(length: int) -> None:
+def test_whatever_the_length_of_the_label_a_port_is_reported_whole_or_not_at_all(length: int) -> None:
     written = Alias("l" * length, ports_masqueraded=ALL, ports=(HTTP,))
     parsed = parse_alias(written.text)
     assert len(written.text) <= ROOM
@@ -134,7 +134,7 @@ def test_without_rules_to_remember_the_alias_is_the_label(owner: Owner) -> None:
     assert alias(owner, DUAL, mode="routed", isDefaultGateway=True) == owner.label
 
 
-def test_the_guarded_address_is_told() -> None:
+def test_the_guarded_address_is_reported() -> None:
     assert alias(SHORT, [], macspoofchk=True) == f"{SHORT.label}; guarded {mac_text(SHORT.container_mac)}"
     chosen = {"mac": "0a:00:00:00:00:01"}
     text = alias(SHORT, DUAL, macspoofchk=True, runtimeConfig=chosen)
@@ -162,7 +162,7 @@ def test_an_alias_that_tells_of_the_source_check_tells_all_addresses(length: int
 
 
 @pytest.mark.parametrize("mode", ["bridged", "routed"])
-def test_masqueraded_addresses_are_told(mode: str) -> None:
+def test_masqueraded_addresses_are_reported(mode: str) -> None:
     parsed = parse_alias(alias(SHORT, DUAL, ipMasq=True, mode=mode))
     assert parsed == Alias(SHORT.label, addresses=tuple(DUAL), ip_masq=True)
 
@@ -171,7 +171,7 @@ def test_masqueraded_addresses_are_told(mode: str) -> None:
     ("members", "hairpin"), [({}, SUBNET), ({"masqAll": True}, ALL), ({"snat": False, "masqAll": True}, NOBODY)]
 )
 @pytest.mark.parametrize("masqueraded", [False, True])
-def test_ports_are_told_with_their_addresses_and_who_is_masqueraded(
+def test_ports_are_reported_with_their_addresses_and_who_is_masqueraded(
     members: dict[str, Any], hairpin: str, masqueraded: bool
 ) -> None:
     both = mapped({"hostPort": 80, "containerPort": 8080}, {"hostPort": 53, "containerPort": 53, "hostIP": "::1"})
@@ -183,7 +183,7 @@ def test_ports_are_told_with_their_addresses_and_who_is_masqueraded(
 
 
 @pytest.mark.parametrize("members", [{"markMasqBit": 5}, {"conditionsV6": ["iif lo"]}, {"conditionsV4": ["iif lo"]}])
-def test_ports_under_conditions_are_not_told_but_that_there_is_something(members: dict[str, Any]) -> None:
+def test_ports_under_conditions_are_not_reported_but_that_there_is_something(members: dict[str, Any]) -> None:
     """DEL then looks for whatever has the attachment's label."""
     members_of_ports = mapped({"hostPort": 80, "containerPort": 8080})
     assert alias(SHORT, DUAL, **members_of_ports, **members) == f"{SHORT.label}; ..."

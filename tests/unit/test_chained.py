@@ -73,7 +73,9 @@ def test_a_chained_plugin_is_not_the_first(program: str, command: str) -> None:
         ("loopback", {"prevResult": {"cniVersion": "0.4.0"}}, ["prevResult.cniVersion: 0.4.0 is not"]),
     ],
 )
-def test_all_faults_are_told_at_once_with_their_paths(program: str, members: dict[str, Any], errors: list[str]) -> None:
+def test_all_faults_are_reported_at_once_with_their_paths(
+    program: str, members: dict[str, Any], errors: list[str]
+) -> None:
     for command in ("ADD", "CHECK"):
         code, message = call(NETWORK | members, {"CNI_COMMAND": command}, program).error
         assert code == 7

@@ -102,7 +102,7 @@ def running(etcd: Gateway, **changed: Any) -> Iterator[StoreRecorder]:
         store.close()
 
 
-def test_a_lease_is_taken_and_others_are_told_with_when_they_were_made(etcd: Gateway) -> None:
+def test_a_lease_is_taken_and_others_are_reported_with_when_they_were_made(etcd: Gateway) -> None:
     with running(etcd) as recorder:
         wait_served(recorder)
         until(lambda: etcd.watching, "it watches")
@@ -137,7 +137,7 @@ def test_a_lease_is_taken_and_others_are_told_with_when_they_were_made(etcd: Gat
         ([b"nonsense\r\n\r\n"], "etcd at"),
     ],
 )
-def test_a_fault_of_the_server_is_told_in_words_and_over_when_it_is(
+def test_a_fault_of_the_server_is_reported_in_words_and_over_when_it_is(
     etcd: Gateway, error: list[bytes], text: str
 ) -> None:
     etcd.fail("kv/range", error)
@@ -150,7 +150,7 @@ def test_a_fault_of_the_server_is_told_in_words_and_over_when_it_is(
 
 @pytest.mark.parametrize("path", ["lease/grant", "kv/txn", "lease/timetolive"])
 @pytest.mark.parametrize("nonsense", [b"[]", b'{"header": {}, "ID": [], "TTL": {}, "responses": 7}'])
-def test_nonsense_where_a_lease_is_asked_for_is_told_as_that(etcd: Gateway, path: str, nonsense: bytes) -> None:
+def test_nonsense_where_a_lease_is_asked_for_is_reported_as_that(etcd: Gateway, path: str, nonsense: bytes) -> None:
     etcd.fail(path, answer(nonsense))
     with running(etcd) as recorder:
         wait_served(recorder)

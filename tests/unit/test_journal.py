@@ -185,5 +185,5 @@ def test_a_signal_that_interrupted_the_add_does_not_interrupt_its_rollback() -> 
         (KeyboardInterrupt(), "KeyboardInterrupt"),
     ],
 )
-def test_an_error_is_told_without_numbers(error: BaseException, text: str) -> None:
+def test_an_error_is_reported_without_numbers(error: BaseException, text: str) -> None:
     assert error_text(error) == text

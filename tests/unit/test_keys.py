@@ -57,7 +57,7 @@ def notices(program: str = "podwire", **members: Any) -> list[str]:
         ("loopback", {"bogus": 1}, "bogus: unknown key, ignored"),
     ],
 )
-def test_what_has_no_effect_is_told(program: str, members: dict[str, Any], text: str) -> None:
+def test_what_has_no_effect_is_reported(program: str, members: dict[str, Any], text: str) -> None:
     assert notices(program, **members) == [text]
 
 
@@ -106,7 +106,7 @@ def test_what_is_handed_on_to_another_plugin_is_its_own_to_judge() -> None:
     assert notices("flannel", delegate={"type": "macvlan", "master": "eth0"}, ipam={"subnetLen": 1}) == []
 
 
-def test_many_keys_are_told_by_their_number() -> None:
+def test_many_keys_are_reported_by_their_number() -> None:
     unknown: dict[str, Any] = {f"unknown{number}": 1 for number in range(50_000)} | {"x" * 100_000: 1}
     texts = notices(**unknown)
     assert len(texts) == 11

@@ -118,7 +118,7 @@ def test_a_token_is_what_its_file_says_at_the_moment(tmp_path: Path) -> None:
         ({}, {"client-key-data": encoded(PEM)}, {}, "only one of client-certificate and client-key"),
     ],
 )
-def test_what_cannot_be_followed_is_told(
+def test_what_cannot_be_followed_is_reported(
     tmp_path: Path, cluster: dict[str, Any], user: dict[str, Any], others: dict[str, Any], error: str
 ) -> None:
     path = kubeconfig(tmp_path, cluster, user, **others)
@@ -131,7 +131,7 @@ def test_what_cannot_be_followed_is_told(
     ("text", "error"),
     [("a: [secret", "not YAML at line 1"), ("- a", "not a kubeconfig"), ("", "not a kubeconfig")],
 )
-def test_what_is_no_kubeconfig_is_told_without_its_secrets(tmp_path: Path, text: str, error: str) -> None:
+def test_what_is_no_kubeconfig_is_reported_without_its_secrets(tmp_path: Path, text: str, error: str) -> None:
     path = tmp_path / "kubeconfig"
     path.write_text(text)
     with pytest.raises(ApiError, match=error) as caught:
@@ -139,7 +139,7 @@ def test_what_is_no_kubeconfig_is_told_without_its_secrets(tmp_path: Path, text:
     assert "secret" not in str(caught.value)
 
 
-def test_no_secret_is_told() -> None:
+def test_no_secret_is_reported() -> None:
     assert "secret" not in repr(Access(SERVER, identity="secret", token="secret"))
 
 
@@ -180,6 +180,6 @@ def test_certificates_are_verified_unless_the_kubeconfig_says_otherwise() -> Non
 
 
 @pytest.mark.parametrize("access", [Access(SERVER, ca="no PEM"), Access(SERVER, identity="no PEM")])
-def test_certificates_that_are_none_are_told(access: Access) -> None:
+def test_certificates_that_are_none_are_reported(access: Access) -> None:
     with pytest.raises(ApiError, match=f"TLS certificates for {SERVER}: "):
         access.tls()

@@ -204,13 +204,13 @@ def test_data_are_read_in_any_case_and_of_any_network() -> None:
         ({"backend-data": '{"VNI":"1","VtepMAC":"no"}'}, CIDRS, "VNI: expected an integer"),
     ],
 )
-def test_what_is_wrong_with_a_node_is_told(changed: dict[str, str], cidrs: tuple[str, ...], error: str) -> None:
+def test_what_is_wrong_with_a_node_is_reported(changed: dict[str, str], cidrs: tuple[str, ...], error: str) -> None:
     lease = peer(node({**VXLAN, **changed}, *cidrs), NAMES)
     assert isinstance(lease, str)
     assert error in lease
 
 
-def test_a_fault_is_told_in_short() -> None:
+def test_a_fault_is_reported_in_short() -> None:
     assert len(str(peer(node({**VXLAN, "public-ip": "x" * 100_000}, *CIDRS), NAMES))) <= 200
 
 
@@ -231,7 +231,7 @@ def test_the_own_subnets_are_of_the_network_s_families() -> None:
         (("x", CIDRS[1]), "pod CIDR of node \"one\": 'x'"),
     ],
 )
-def test_what_keeps_the_own_node_from_a_lease_is_told(cidrs: tuple[str, ...], error: str) -> None:
+def test_what_keeps_the_own_node_from_a_lease_is_reported(cidrs: tuple[str, ...], error: str) -> None:
     with pytest.raises(NodeNotUsable, match=error.replace("(", ".")):
         own_subnets(own({}, *cidrs), "one", config())
 
@@ -254,7 +254,7 @@ def test_the_device_that_others_know_is_known_whatever_else_is_said() -> None:
     assert presented.lease(subnets, other) == presented.lease(subnets)
 
 
-def test_addresses_that_are_wished_for_are_told_by_family() -> None:
+def test_addresses_that_are_wished_for_are_reported_by_family() -> None:
     annotations = {"node-public-ip": "192.0.2.7", "node-public-ipv6": "2001:db8::7"}
     assert override_ips(own(annotations), NAMES) == (parse_ip("192.0.2.7"), parse_ip("2001:db8::7"))
     assert override_ips(own({**annotations, "node-public-ip": ""}), NAMES) == (parse_ip("2001:db8::7"),)

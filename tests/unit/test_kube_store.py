@@ -85,7 +85,7 @@ def test_a_pod_is_asked_for_its_node(api: KubeApi, tmp_path: Path) -> None:
     assert "/api/v1/namespaces/podwire-system/pods/podwire-x" in [request.path for request in api.server.requests]
 
 
-def test_a_name_that_kubernetes_does_not_have_is_told_and_no_other_node_taken(api: KubeApi, tmp_path: Path) -> None:
+def test_a_name_that_kubernetes_does_not_have_is_reported_and_no_other_node_taken(api: KubeApi, tmp_path: Path) -> None:
     with running(api, tmp_path, node_name="three") as recorder:
         assert recorder.wait_error("three") == (
             'Kubernetes has no node "three": it is not registered yet, or --node-name is wrong'
@@ -145,13 +145,15 @@ def test_a_server_of_tls_is_trusted_by_its_certificate_alone(api: KubeApi, tmp_p
             assert "certificate verify failed" in recorder.wait_error("list nodes: ")
 
 
-def test_kubernetes_is_told_that_pods_can_be_attached(api: KubeApi, recorder: StoreRecorder) -> None:
+def test_kubernetes_is_notified_that_pods_can_be_attached(api: KubeApi, recorder: StoreRecorder) -> None:
     recorder.store.ready()
     (condition,) = until(lambda: api.nodes["one"]["status"].get("conditions"), "the condition is set")
     assert (condition["type"], condition["status"]) == ("NetworkUnavailable", "False")
 
 
-def test_a_node_that_is_not_ready_and_one_that_is_newer_are_told_as_that(api: KubeApi, recorder: StoreRecorder) -> None:
+def test_a_node_that_is_not_ready_and_one_that_is_newer_are_reported_as_that(
+    api: KubeApi, recorder: StoreRecorder
+) -> None:
     api.put("three", 3, mac=MAC.format(3), creationTimestamp="2026-01-01T00:00:00Z")
     api.store({**api.nodes["two"], "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}})
 
@@ -237,7 +239,7 @@ def test_a_place_that_the_server_has_forgotten_is_listed_anew(api: KubeApi, reco
         ([], ["list nodes: "]),
     ],
 )
-def test_a_fault_of_the_server_is_told_in_words_and_over_when_it_is(
+def test_a_fault_of_the_server_is_reported_in_words_and_over_when_it_is(
     api: KubeApi, tmp_path: Path, error: list[bytes], texts: list[str]
 ) -> None:
     api.fail("list", *[error] * 4)  # one is tried again with other credentials; the first in vain is not told

@@ -20,7 +20,7 @@ def test_innocent():
 """
 
 
-def test_what_a_failed_test_leaks_is_not_told_of_the_next(tmp_path: Path) -> None:
+def test_what_a_failed_test_leaks_is_not_reported_for_the_next(tmp_path: Path) -> None:
     suite = tmp_path / "test_suite.py"
     suite.write_text(SUITE)
     options = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-W", "error", "-rA", f"--rootdir={tmp_path}"]

@@ -180,7 +180,7 @@ def test_plugins_are_installed_where_the_node_has_them_and_others_stay() -> None
     assert (flannel.names, flannel.force) == (("flannel",), True)
 
 
-def test_the_network_is_flannels_and_in_each_family_that_is_told_of() -> None:
+def test_the_network_is_flannels_and_in_each_family_that_it_names() -> None:
     network = parse_network_config(CONFIG["net-conf.json"].encode(), "net-conf.json")
     assert (network.network(4).text, network.families, network.backend.kind) == ("10.244.0.0/16", (4,), VXLAN)
     more = TWO_FAMILIES.search((CONF / "kubernetes/podwire.yaml").read_text())

@@ -113,7 +113,7 @@ def lacking(name: str, word: bytes) -> str:
         ("ports", b"fib", "chain inet podwire prerouting: fib daddr type local jump hostports: ... nft_fib_inet)"),
     ],
 )
-def test_a_kernel_without_an_expression_is_told_with_its_module(
+def test_a_kernel_without_an_expression_is_reported_with_its_module(
     machine: Machine, name: str, word: bytes, named: str
 ) -> None:
     assert machine.call(lacking, name, word) == named.replace("...", "not supported by the kernel (load the module")

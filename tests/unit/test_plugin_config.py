@@ -50,7 +50,7 @@ def test_a_name_that_no_file_can_have_is_refused() -> None:
         assert text.endswith("name: network name of 256 characters is too long for a file name (255 at most)")
 
 
-def test_a_name_at_fault_is_told_with_all_other_faults() -> None:
+def test_a_name_at_fault_is_reported_with_all_other_faults() -> None:
     errors = network(name="a b", plugins=[]).validate()
     errors.add("mtu", "odd")
     assert [text.partition(":")[0] for text in errors.messages] == ["name", "plugins", "mtu"]
@@ -69,7 +69,7 @@ def test_a_verb_that_judges_nothing_refuses_a_name_at_once(command: str) -> None
         parse_plugin_config(b'{"cniVersion": "1.1.0", "name": "../a"}', command)
 
 
-def test_wrong_types_are_told_together() -> None:
+def test_wrong_types_are_reported_together() -> None:
     with pytest.raises(InvalidConfig) as refusal:
         network(name=1, cniVersion=1.1)
     assert refusal.value.message == (

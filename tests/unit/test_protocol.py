@@ -96,7 +96,7 @@ def test_a_call_at_fault_is_answered_before_anything_is_done(
     assert answer.stderr.writes == []
 
 
-def test_details_are_told_where_there_are_any() -> None:
+def test_details_are_reported_where_there_are_any() -> None:
     assert (
         call(NETWORK | {"cniVersion": "9.9.9"}).json["details"].startswith("config is '9.9.9', plugin supports 0.1.0,")
     )
@@ -104,7 +104,7 @@ def test_details_are_told_where_there_are_any() -> None:
 
 
 @pytest.mark.parametrize("command", ["ADD", "CHECK", "STATUS"])
-def test_all_faults_of_a_configuration_are_told_at_once(command: str) -> None:
+def test_all_faults_of_a_configuration_are_reported_at_once(command: str) -> None:
     code, message = call(
         NETWORK | {"bridge": "a/b", "mtu": "x", "ipam": {"type": "host-local"}}, {"CNI_COMMAND": command}
     ).error

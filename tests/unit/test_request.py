@@ -104,7 +104,7 @@ def test_interface_names_are_those_that_the_kernel_takes(name: str, error: str) 
     assert ifname_error(name) == error
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     environment = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "!", "CNI_IFNAME": "a/b", "CNI_ARGS": "odd"}
     with pytest.raises(InvalidEnvironment) as refusal:
         parse_request(environment)

@@ -198,7 +198,7 @@ def test_every_reader_is_held_to_the_oracle() -> None:
     ("protocol", "expires", "expected"),
     [(9, 0, True), (9, 180_000, True), (2, 180_000, True), (2, 0, False), (3, 180_000, False), (80, 0, False)],
 )
-def test_a_route_that_a_router_advertised_is_told_by_its_protocol_or_its_end(
+def test_a_route_that_a_router_advertised_is_reported_by_its_protocol_or_its_end(
     protocol: int, expires: int, expected: bool
 ) -> None:
     cache = {"rta_clntref": 0, "rta_lastuse": 0, "rta_expires": expires, "rta_error": 0, "rta_used": 0}

@@ -47,7 +47,7 @@ def test_a_device_without_an_end_is_not_read() -> None:
         smallfile.read("/dev/zero")
 
 
-def test_a_folder_and_what_is_absent_are_told_as_that(tmp_path: Path) -> None:
+def test_a_folder_and_what_is_absent_are_reported_as_that(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         smallfile.read(str(tmp_path))
     with pytest.raises(FileNotFoundError):

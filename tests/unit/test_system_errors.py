@@ -25,7 +25,7 @@ from cni.protocol.errors import IOFailure
         (OSError(), "OSError"),
     ],
 )
-def test_a_failure_is_told_in_words(error: Exception, text: str) -> None:
+def test_a_failure_is_reported_in_words(error: Exception, text: str) -> None:
     def step() -> None:
         raise error
 

@@ -304,7 +304,7 @@ def test_a_plan_keeps_originals_before_it_changes_anything() -> None:
     )
 
 
-def test_each_operation_is_told_as_a_command() -> None:
+def test_each_operation_is_reported_as_a_command() -> None:
     assert [operation.describe() for operation in operations(EVERYTHING, OWNER)] == [
         "keep the settings of eth0 in /data/c1_eth0.json",
         "ip netns exec CONTAINER sysctl -w net.ipv4.ip_forward=1",
