@@ -72,19 +72,17 @@ def is_change(line: str) -> bool:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("signal", ["TERM", "KILL", "INT"])
-def test_a_restart_loses_no_packet_and_changes_nothing(
-    cluster: Cluster, podwired: Path, backend: str, signal: str
-) -> None:
+def test_a_restart_loses_no_packet_and_changes_nothing(cluster: Cluster, podwired: Path, backend: str) -> None:
     cluster.configure({"Type": backend})
     node, other = cluster.populate({"node": podwired, "other": podwired})
     before, lease = seen(node), node.lease()
     with lossless(node.guest, other.guest), lossless(other.guest, node.guest), unchanged(node):
-        assert node.stop_agent(signal) == (KILLED if signal == "KILL" else 0)
-        assert seen(node) == before
-        node.start_agent(podwired, MASQUERADE)
-        assert cluster.is_whole()
-    assert (seen(node), node.lease()) == (before, lease)
+        for signal in ("TERM", "KILL", "INT"):
+            assert node.stop_agent(signal) == (KILLED if signal == "KILL" else 0)
+            assert seen(node) == before, signal
+            node.start_agent(podwired, MASQUERADE)
+            assert cluster.is_whole(), signal
+            assert (seen(node), node.lease()) == (before, lease), signal
 
 
 def test_a_restart_of_both_families_changes_nothing(cluster: Cluster, podwired: Path) -> None:
