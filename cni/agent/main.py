@@ -172,15 +172,19 @@ def _policies(
         health.policy_error = error
 
     families = (4, 6) if has_ipv6() else (4,)
-    revoke = not options.keeps_established and _supports(host, LABELLING, UNLABELLED)
-    logs = options.logs_denied and _supports(host, LOGGING, UNLOGGED)
-    table = TableOptions(families, log=logs, revoke=revoke, open=options.policy_unknown_open)
+    table = TableOptions(
+        families,
+        log=options.logs_denied and _supports(host, LOGGING, UNLOGGED),
+        revoke=not options.keeps_established and _supports(host, LABELLING, UNLABELLED),
+        open=options.policy_unknown_open,
+        opens_node=options.opens_node,
+    )
     store = open_policy_store(options)
     policies = PolicyController(host, metrics, store, table, status)
     controllers: list[Controller] = [policies, Inquiries(host, policies, ALLOWED if table.open else DENIED)]
     stores: list[EventStore] = [store]
     metrics.count_denied(denied_packets)
-    if logs:
+    if table.log:
         controllers.append(Denials(policies.index))
         stores.append(DeniedPackets())
     return controllers, stores, lambda: table.open or policies.in_force

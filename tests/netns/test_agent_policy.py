@@ -14,7 +14,7 @@ from cni.agent.policy.index import Index
 from cni.agent.policy.objects import Pod
 from cni.agent.policy.tracker import Tracker
 from cni.effects import nft_load
-from cni.kernel import nft_ruleset
+from cni.kernel import conntrack, nft, nft_ruleset
 from cni.kernel.netlink import NETLINK_NETFILTER, Netlink
 from cni.kernel.rtnl_socket import RtnlSocket
 from cni.plan.nftrule import ACCEPT, Chain, Counter, Rule, Table
@@ -105,11 +105,19 @@ def enforce(policies: tuple[str, ...]) -> str:
     try:
         table = PolicyTable(netfilter, OPTIONS)
         table.audit(tracker.table)
+        netfilter.request(*forget_connections())
         error = bridge_filter.ensure(rtnl_socket, [IP.from_packed(one) for pod in PODS for one in pod.addresses])
         return error or table.audit(tracker.table)
     finally:
         netfilter.close()
         rtnl_socket.close()
+
+
+def forget_connections() -> tuple[int, int, bytes]:
+    """Returns the message by which the kernel forgets all connections: a datagram from a port that was used before
+    would belong to one of them.
+    """
+    return conntrack.NFNL_SUBSYS_CTNETLINK << 8 | conntrack.IPCTNL_MSG_CT_DELETE, 0, nft.NFGENMSG.pack(0, 0, 0)
 
 
 def make_anew(policies: tuple[str, ...]) -> None:

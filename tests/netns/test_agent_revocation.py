@@ -69,9 +69,13 @@ def run_agent(*steps: list[PolicyEvent]) -> float:
     """Inside: runs a new controller through the changes, until nothing is due after each; returns how many connections
     it cut.
     """
+    return run_agent_with(OPTIONS, *steps)
+
+
+def run_agent_with(options: TableOptions, *steps: list[PolicyEvent]) -> float:
     host, metrics = Host({}, print), Metrics()
     store = cast("Any", Store())
-    controller = PolicyController(host, metrics, store, OPTIONS, print)
+    controller = PolicyController(host, metrics, store, options, print)
     controller.request_full_sync()
     start: list[PolicyEvent] = [ObjectsChanged(NAMESPACES, {key_of(SHOP): SHOP}), *changed(*PODS)]
     try:
@@ -87,8 +91,15 @@ def run_agent(*steps: list[PolicyEvent]) -> float:
 
 
 class Store:
+    """One that knows all pods from the start."""
+
+    default_namespace = ""
+
     def watch_remote_pods(self, *, wanted: bool) -> None:
-        """Knows all pods already."""
+        pass
+
+    def note_attached(self, key: Key, *, attached: bool) -> None:
+        pass
 
 
 def lacks_labels() -> bool:

@@ -55,6 +55,7 @@ class ConnectionKernel:
         self.addresses = addresses
         self.refusal: NetlinkError | None = None  # to a dump
         self.label_refusal: NetlinkError | None = None
+        self.links: set[str] = set()
         self.dumps = self.opened = 0
         self._entries: dict[bytes, bytes] = {}  # by the content of the first direction
         self._labels: dict[bytes, bytes | None] = {}  # None: it is older than the rule for labels
@@ -92,6 +93,9 @@ class ConnectionKernel:
 
     def close(self) -> None:
         self.opened -= 1
+
+    def find(self, name: str) -> object:
+        return name if name in self.links else None
 
     def all_addresses(self) -> list[Info]:
         return [Info(text) for text in self.addresses]

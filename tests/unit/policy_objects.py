@@ -72,6 +72,7 @@ class Objects:
     """A state of the evaluator that looks at everything each time, with claims of addresses in the order of events."""
 
     def __init__(self) -> None:
+        self.opens_node = False
         self.namespaces: dict[str, Namespace] = {}
         self.pods: dict[str, Pod] = {}
         self.policies: dict[str, NetworkPolicy | ClusterPolicy] = {}
@@ -107,6 +108,9 @@ class Objects:
 
     def is_node_of(self, pod: Pod, address: bytes) -> bool:
         return address in [parse_ip(text).packed for text in NODES.get(pod.node, ())]
+
+    def is_open_node(self, pod: Pod, address: bytes) -> bool:
+        return self.opens_node and self.is_node_of(pod, address)
 
     def selects(self, peer: PodPeer, pod: Pod) -> bool:
         if not peer.pods.matches(dict(pod.labels)):

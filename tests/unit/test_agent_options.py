@@ -31,6 +31,7 @@ ADDITIONAL = {
     "policy-log",
     "control-socket",
     "policy-established",
+    "policy-node-egress",
     "cleanup",
     "help",
 }
@@ -95,6 +96,7 @@ def test_what_nothing_is_said_of_is_as_in_flanneld() -> None:
         "logs_denied": False,
         "control_socket": "",
         "keeps_established": False,
+        "opens_node": False,
         "healthz_ip": parse_ip("0.0.0.0"),
         "healthz_port": 0,
         "debug": False,
@@ -204,6 +206,7 @@ def test_every_flag_reaches_its_option() -> None:
         "logs_denied": False,
         "control_socket": "",
         "keeps_established": False,
+        "opens_node": False,
         "healthz_ip": parse_ip("::1"),
         "healthz_port": 65535,
         "debug": True,
@@ -409,6 +412,13 @@ def test_a_variable_is_spelled_as_flannelds() -> None:
     options = parse(**values)
     assert options.etcd is not None
     assert (options.etcd.renew_margin, options.debug) == (7, True)
+
+
+def test_egress_to_the_own_node_is_judged_or_open() -> None:
+    assert parse("--nodes-file=/n", "--policy-node-egress=open").opens_node
+    assert errors("--policy-node-egress=yes", "--nodes-file=/n") == [
+        "--policy-node-egress: 'yes' is neither judged nor open"
+    ]
 
 
 def test_connections_that_are_no_longer_allowed_are_cut_or_kept() -> None:

@@ -15,7 +15,7 @@ from cni.agent.controllers.revocation import GATHER_SECONDS
 from cni.agent.dataplane import bridge_filter, connections
 from cni.agent.metrics import Metrics
 from cni.agent.model.events import Recovered
-from cni.agent.policy.basetable import TableOptions
+from cni.agent.policy.basetable import IPVS_LINK, TableOptions
 from cni.agent.policy.events import (
     KINDS,
     LOCAL_PODS,
@@ -28,8 +28,8 @@ from cni.agent.policy.events import (
     PolicyStoreFailed,
     PolicyStoreRecovered,
 )
-from cni.kernel import conntrack, nft, nft_ruleset
-from cni.kernel.netlink import NetlinkError
+from cni.kernel import conntrack, nft, nft_ruleset, rtnl
+from cni.kernel.netlink import NetlinkError, text
 from cni.plan.policy import TABLE
 from cni.protocol.errors import OperationFailed
 from tests.unit.connection_kernel import ConnectionKernel
@@ -92,6 +92,9 @@ class Scene:
         asked = [*messages]
         of_connections = asked[0][0] >> 8 == conntrack.NFNL_SUBSYS_CTNETLINK
         return self.connections.ask_each(asked) if of_connections else PolicyKernel.ask_each(self.kernel, asked)
+
+    def find(self, name: str) -> object:
+        return self.connections.find(name)
 
     def watch_remote_pods(self, *, wanted: bool) -> None:
         self.wanted.append(wanted)
@@ -446,3 +449,26 @@ def test_connections_are_kept_where_that_is_wanted(scene: Scene) -> None:
     assert scene.connections.revoked == set()
     assert scene.connections.dumps == 0
     assert scene.controller.due_at == math.inf
+
+
+def hooks(scene: Scene) -> set[str]:
+    return {"forward", "input", "output"} & scene.kernel.chains.keys()
+
+
+def test_what_ipvs_sends_is_judged_once_its_interface_is_there(scene: Scene) -> None:
+    scene.begin(CLOSED)
+    other, ipvs = (rtnl.IFINFO.pack(0, 1, 7, 1, 0) + text(rtnl.IFLA_IFNAME, name) for name in ("eth1", IPVS_LINK))
+    scene.connections.links.add(IPVS_LINK)
+    scene.controller.handle_links([(rtnl.RTM_NEWLINK, other), (rtnl.RTM_DELLINK, ipvs)])
+    assert scene.sync() == 0
+    scene.controller.handle_links([(rtnl.RTM_NEWLINK, ipvs)])
+    assert scene.sync() == 1
+    assert hooks(scene) == {"forward", "input", "output"}
+    assert scene.keys("ingress4") == {DB_KEY}
+    scene.controller.handle_links([(rtnl.RTM_NEWLINK, ipvs)])
+    scene.connections.links.clear()
+    scene.controller.request_full_sync()
+    assert scene.sync() == 0
+    scene.restarted()
+    scene.begin(CLOSED)
+    assert hooks(scene) == {"forward", "input"}

@@ -8,7 +8,7 @@ from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod
 from cni.agent.policy.revocation import Judge
 from cni.agent.policy.tracker import Touched, Tracker
 from cni.protocol.address import parse_ip
-from tests.unit.policy_objects import namespace_of, pod_of, policy_of
+from tests.unit.policy_objects import cluster_policy_of, namespace_of, pod_of, policy_of
 
 NODE, WEB, DB, FAR, OUTSIDE = "192.0.2.1", "10.1.0.3", "10.1.0.2", "10.1.9.2", "203.0.113.7"
 FROM_WEB = """{podSelector: {matchLabels: {app: db}}, ingress: [
@@ -132,3 +132,17 @@ def test_the_addresses_of_a_nodes_pods_are_known() -> None:
     scene = Scene()
     scene.put(pod_of("shop/six", "10.1.0.6", "fd00::6"))
     assert set(scene.index.local_addresses()) == packed(DB, WEB, "10.1.0.6", "fd00::6")
+
+
+def test_peers_that_come_narrow_where_rules_may_deny() -> None:
+    """Such a rule cuts a pod's connections when it is selected, and restores them when it no longer is."""
+    scene = Scene()
+    deny = "{action: Deny, from: [{pods: {podSelector: {matchLabels: {role: x}}}}]}"
+    spec = f"{{tier: Admin, priority: 1, subject: {{namespaces: {{}}}}, ingress: [{deny}]}}"
+    scene.index.put_policy(cluster_policy_of("p", spec))
+    assert scene.touched().narrowed == packed(DB, WEB)
+    assert scene.allows(FAR, DB) is True
+    assert scene.put(pod_of("shop/far", FAR, node="n2", labels={"role": "x"})) == Touched(packed(FAR), set())
+    assert scene.allows(FAR, DB) is False
+    assert scene.put(pod_of("shop/far", FAR, node="n2")) == Touched(packed(FAR), set())
+    assert scene.allows(FAR, DB) is True

@@ -321,6 +321,13 @@ def test_22_egress_to_the_own_node_is_judged_like_any_other() -> None:
     )
 
 
+def test_22_an_option_opens_the_own_node_to_pods_and_no_other() -> None:
+    state = cluster(DENY)
+    state.opens_node = True
+    assert state.allows("x/a", "192.0.2.1")
+    assert not state.allows("x/a", "192.0.2.2")
+
+
 def test_23_other_nodes_are_anybody() -> None:
     assert not cluster(DENY).allows("192.0.2.2", "x/a")
     assert not cluster(DENY).allows("10.1.2.1", "x/a")

@@ -25,7 +25,7 @@ from cni.agent.policy.objects import IpBlock, Namespace, NetworkPolicy, Pod, Pod
 from cni.agent.policy.selectors import EVERYTHING, IN, Requirement, Selector
 from cni.agent.policy.tracker import Tracker
 from cni.kernel.nft_ruleset import create
-from cni.plan.nftrule import Chain, Table, commands
+from cni.plan.nftrule import FILTER, Chain, Hook, Table, commands
 from cni.plan.policy import map_name
 from cni.protocol.address import parse_ip, parse_net
 from tests.unit.policy_model import KernelTable, Packet
@@ -167,6 +167,21 @@ def test_a_table_without_policies_asks_and_logs_nothing_that_it_cannot() -> None
         "ip6 saddr fe80::/10 drop",
         "meta pkttype { broadcast, multicast } drop",
     ]
+
+
+def test_a_node_that_is_open_to_its_pods_judges_nothing_that_it_takes_in() -> None:
+    assert {chain.hook.hook for chain in base_table(TableOptions(opens_node=True)).chains if chain.hook} == {"forward"}
+
+
+def test_what_ipvs_sends_is_judged_at_the_output_behind_what_the_node_sends() -> None:
+    chains = {chain.name: chain for chain in base_table(TableOptions(ipvs=True)).chains}
+    output, forward = [rule.text for rule in chains["output"].rules], [rule.text for rule in chains["forward"].rules]
+    assert output == ["fib saddr type local accept", *forward]
+    assert [chains[name].hook for name in ("input", "output")] == [
+        Hook("filter", "input", 110),  # IPVS is at 98 and 99
+        Hook("filter", "output", FILTER),
+    ]
+    assert {chain.hook.hook for chain in base_table(OPTIONS).chains if chain.hook} == {"forward", "input"}
 
 
 def test_policies_without_pods_on_this_node_cost_nothing() -> None:

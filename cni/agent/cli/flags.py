@@ -75,6 +75,7 @@ FLAGS = {
         Flag("policy-unknown", "new pods until podwired knows them: closed, or open", "closed|open", "closed"),
         Flag("policy-log", "log packets that policies deny, at most ten a second: off, or denied", "off|denied", "off"),
         Flag("control-socket", "socket for `podwire policy` (default /run/podwire/podwired.sock)", "FILE"),
+        Flag("policy-node-egress", "egress to the own node: judged as any other, or open", "judged|open", "judged"),
         Flag("policy-established", "connections that policies no longer allow: cut, or keep", "cut|keep", "cut"),
         Flag("healthz-ip", "health server address (/healthz, /readyz, /metrics)", "IP", "0.0.0.0"),  # noqa: S104  # flannel's
         Flag("healthz-port", "health server port; 0 disables it", "PORT", "0"),

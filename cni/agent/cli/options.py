@@ -24,6 +24,7 @@ PROGRAM = "podwired"
 INTEGERS = (-(1 << 31), (1 << 31) - 1)
 OPEN = "open"
 UNKNOWN = ("closed", OPEN)  # what pods are that podwired does not know yet
+NODE_EGRESS = ("judged", OPEN)  # what pods send to their own node
 KEEP = "keep"
 ESTABLISHED = ("cut", KEEP)  # what becomes of connections that policies no longer allow
 DENIED = "denied"
@@ -64,6 +65,7 @@ class Options(Record):
     logs_denied: bool
     control_socket: str
     keeps_established: bool
+    opens_node: bool
     healthz_ip: IP
     healthz_port: int
     debug: bool
@@ -97,6 +99,7 @@ def parse_options(arguments: list[str], environment: Mapping[str, str]) -> Optio
         policy_unknown_open=_choice(given, "policy-unknown", UNKNOWN) == OPEN,
         logs_denied=_choice(given, "policy-log", LOGGED) == DENIED,
         control_socket=given.text("control-socket"),
+        opens_node=_choice(given, "policy-node-egress", NODE_EGRESS) == OPEN,
         keeps_established=_choice(given, "policy-established", ESTABLISHED) == KEEP,
         healthz_ip=given.ip("healthz-ip") or IP(4, 0),
         healthz_port=given.number("healthz-port", 0, PORT_LIMIT),

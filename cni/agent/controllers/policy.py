@@ -57,7 +57,7 @@ class PolicyController:
         self, host: Host, metrics: Metrics, store: PolicyStore, options: TableOptions, status: Callable[[str], None]
     ) -> None:
         self._host, self._metrics, self._store, self._status = host, metrics, store, status
-        self._index = Index(THIS_NODE)
+        self._index = Index(THIS_NODE, opens_node=options.opens_node)
         self._tracker = Tracker(self._index, options)
         self._table = PolicyTable(host.netfilter, options)
         self._revocation = Revocation(host, metrics, self._index) if options.revoke else None
@@ -173,10 +173,11 @@ class PolicyController:
                 self._pods_moved = True
 
     def handle_links(self, changes: Changes) -> list[str]:
-        """Takes in that pods are gone with their interfaces. Returns an empty list: no link is desired here. Raises
-        Malformed.
+        """Takes in that pods are gone with their interfaces, and that IPVS begins. Returns an empty list: no link is
+        desired here. Raises Malformed.
         """
         self._pods.hear_links(changes)
+        self._audit_due |= self._table.is_outdated_by(changes)
         return []
 
     def handle_rules(self, changes: Changes) -> None:
@@ -271,6 +272,7 @@ class PolicyController:
         self._metrics.policy_sets.set(len(self._tracker.table.sets))
 
     def _audit(self) -> None:
+        self._table.adapt_to(self._host.rtnl)
         done = self._table.audit(self._tracker.table, self._pods.pending)
         if done and self._revocation is not None:
             self._revocation.touch_all()  # what others changed may have let connections in

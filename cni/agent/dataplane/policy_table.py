@@ -10,7 +10,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from cni.agent.dataplane.policy_dump import Found, read_table
-from cni.agent.policy.basetable import base_table
+from cni.agent.logs import log
+from cni.agent.policy.basetable import IPVS_LINK, base_table
 from cni.agent.policy.desired import (
     AddElements,
     AddSet,
@@ -22,7 +23,7 @@ from cni.agent.policy.desired import (
     difference,
 )
 from cni.effects import nft_load
-from cni.kernel import nft, nft_rules, nft_ruleset, nft_sets
+from cni.kernel import nft, nft_rules, nft_ruleset, nft_sets, rtnl, rtnl_parse
 from cni.kernel.netlink import NLM_F_ACK, NetlinkError
 from cni.kernel.nft_ruleset import Step
 from cni.plan.nftrule import Chain, Table
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from cni.kernel.netlink import Netlink
     from cni.kernel.nft import SetRef
     from cni.kernel.rtnl import Message
+    from cni.kernel.rtnl_socket import RtnlSocket
     from cni.plan.nftrule import Rule
 
 FAMILY = nft.NFPROTO_INET
@@ -52,9 +54,20 @@ class PolicyTable:
     """The table over a socket of nfnetlink."""
 
     def __init__(self, netfilter: Netlink, options: TableOptions) -> None:
-        self._netfilter = netfilter
-        base = base_table(options)
-        self._base = base._replace(chains=tuple([marked(chain.name, chain.rules, chain) for chain in base.chains]))
+        self._netfilter, self._options = netfilter, options
+        self._base = _marked_base(options)
+
+    def is_outdated_by(self, changes: Iterable[tuple[int, bytes]]) -> bool:
+        """True if a link of these came for which the base table has to be another. Raises Malformed."""
+        came = [payload for kind, payload in changes if kind == rtnl.RTM_NEWLINK] if not self._options.ipvs else []
+        return any(rtnl_parse.parse_link(payload).name == IPVS_LINK for payload in came)
+
+    def adapt_to(self, links: RtnlSocket) -> None:
+        """Makes `audit` expect IPVS once there is its interface, until the agent is restarted. Raises NetlinkError."""
+        if not self._options.ipvs and links.find(IPVS_LINK) is not None:
+            self._options = self._options._replace(ipvs=True)
+            self._base = _marked_base(self._options)
+            log.info("NetworkPolicy: services are led on by IPVS (%s)", IPVS_LINK)
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Makes the changes, all or none. Raises OperationFailed, NetlinkError, OSError."""
@@ -212,3 +225,8 @@ def marked(name: str, rules: Iterable[Rule], chain: Chain | None = None) -> Chai
         digest = blake2b(rule.text.encode(), digest_size=4).hexdigest()
         marked.append(rule._replace(comment=f"{rule.comment} {digest}".lstrip()))
     return Chain(name, tuple(marked), chain.hook if chain is not None else None)
+
+
+def _marked_base(options: TableOptions) -> Table:
+    base = base_table(options)
+    return base._replace(chains=tuple([marked(chain.name, chain.rules, chain) for chain in base.chains]))

@@ -43,6 +43,9 @@ LOG_GROUP = 77
 LOGS_A_SECOND = 10
 NEIGHBOUR_DISCOVERY = Range(133, 137)  # RFC 4861
 LINK_LOCAL = parse_net("fe80::/10")
+FROM_NODE = Match("fib saddr type", "local")
+IPVS_LINK = "kube-ipvs0"
+BEHIND_IPVS = 110  # at the hook input IPVS takes packets for services at 98 and 99, and sends them by the hook output
 LABELLING = Rule((SetLabel(REVOKED),))  # the kernel gives connections labels while there is such a rule
 LOGGING = Rule((Limit(LOGS_A_SECOND), Log(LOG_GROUP)))  # the kernel refuses it without nfnetlink_log
 
@@ -50,7 +53,8 @@ LOGGING = Rule((Limit(LOGS_A_SECOND), Log(LOG_GROUP)))  # the kernel refuses it 
 class TableOptions(Record):
     """`families` of the node's pods. `log` and `revoke`: the kernel has nfnetlink_log, and labels of connections;
     `reject` answers what is denied, `multicast` lets broadcasts and multicasts of other pods reach an isolated one;
-    `open` lets pods through that podwired does not know yet.
+    `open` lets pods through that podwired does not know yet, `opens_node` lets pods through to the node itself.
+    `ipvs`: kube-proxy leads services on by IPVS.
     """
 
     families: tuple[int, ...] = (4, 6)
@@ -59,6 +63,8 @@ class TableOptions(Record):
     reject: bool = False
     multicast: bool = False
     open: bool = False
+    opens_node: bool = False
+    ipvs: bool = False
 
 
 def own_name(family: int) -> str:
@@ -83,8 +89,12 @@ def base_table(options: TableOptions) -> Table:
         *[Chain(isolation_chain(direction), _isolation(options, direction)) for direction in DIRECTIONS],
         *[Chain(PENDING[suffix(direction)], _pending(options, direction)) for direction in DIRECTIONS],
         Chain("forward", _forward(options), Hook("filter", "forward", FILTER)),
-        Chain("input", _first(options) + _lookups(options, OUT, "saddr"), Hook("filter", "input", FILTER)),
     ]
+    if not options.opens_node:
+        hook = Hook("filter", "input", BEHIND_IPVS if options.ipvs else FILTER)
+        chains.append(Chain("input", _first(options) + _lookups(options, OUT, "saddr"), hook))
+    if options.ipvs:
+        chains.append(Chain("output", (_rule(FROM_NODE, ACCEPT), *_forward(options)), Hook("filter", "output", FILTER)))
     if options.revoke:
         chains.append(Chain("labels", (LABELLING,)))  # never entered
     return Table("inet", TABLE, tuple(sets), tuple(chains))

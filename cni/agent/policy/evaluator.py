@@ -47,6 +47,9 @@ class State(Protocol):
     def is_node_of(self, pod: Pod, address: bytes) -> bool:
         """True if it is an address of the node on which the pod runs."""
 
+    def is_open_node(self, pod: Pod, address: bytes) -> bool:
+        """True if it is an address of the pod's node, and egress to the own node is not judged."""
+
 
 class Judgement(Record):
     """A direction of a connection, judged for the pod that it concerns.
@@ -108,7 +111,7 @@ def allowed(state: State, source: IP, destination: IP, protocol: str, port: int)
     packet = Packet(source, destination, protocol, port)
     judgements = []
     sender, receiver = state.pod_at(source.packed), state.pod_at(destination.packed)
-    if sender is not None:
+    if sender is not None and not state.is_open_node(sender, destination.packed):
         judgements.append(_judge(state, Question(packet, EGRESS, sender, destination)))
     if receiver is not None:
         if state.is_node_of(receiver, source.packed):

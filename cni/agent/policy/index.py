@@ -43,9 +43,11 @@ class Changes(Record):
 class Index:
     """The objects of the cluster as the node `node` sees them; a State of the evaluator."""
 
-    def __init__(self, node: str, node_addresses: Iterable[bytes] = ()) -> None:
+    def __init__(self, node: str, node_addresses: Iterable[bytes] = (), *, opens_node: bool = False) -> None:
+        """`opens_node`: egress of its pods to the node itself is not judged."""
         self.node = node
         self.node_addresses = frozenset(node_addresses)
+        self._opens_node = opens_node
         self._groups = Groups()
         self._holders = Holders()
         self._pods: dict[str, dict[str, Entry]] = {}  # by namespace and name: those that selectors can select
@@ -226,6 +228,9 @@ class Index:
 
     def is_node_of(self, pod: Pod, address: bytes) -> bool:
         return pod.node == self.node and address in self.node_addresses
+
+    def is_open_node(self, pod: Pod, address: bytes) -> bool:
+        return self._opens_node and self.is_node_of(pod, address)
 
     # Consequences
 

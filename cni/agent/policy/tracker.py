@@ -129,12 +129,13 @@ class Tracker:
     def _touch(self, changes: Changes) -> None:
         narrowed, widened = self._touched
         narrowed.update(changes.addresses, *map(self._index.subjects, changes.policies))
-        for members in changes.members.values():
+        joined = narrowed if any(self._index.cluster_policies()) else widened  # only those have rules that deny
+        for members in (*changes.members.values(), *changes.nodes.values()):
             for address, joins in members.items():
-                (widened if joins else narrowed).add(address)
+                (joined if joins else narrowed).add(address)
         for ends in changes.named.values():
             for (address, _), joins in ends.items():
-                (widened if joins else narrowed).add(address)
+                (joined if joins else narrowed).add(address)
 
     # Elements of sets in use
 
