@@ -68,9 +68,9 @@ class Pod(NamedTuple):
     name: str
     path: str
 
-    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command in this network namespace."""
-        return self.machine.run(*command, check=check, inside=self)
+        return self.machine.run(*command, stdin=stdin, check=check, inside=self)
 
     def addresses(self, interface: str = "eth0") -> list[str]:
         """Give the interface's global addresses with prefix, in the kernel's order."""
@@ -211,11 +211,13 @@ class Machine:
     def outside(self) -> Pod:
         """Add a host behind a wire, 192.0.2.2 and 2001:db8:2::2; ours end in 1. It knows no way to pods."""
         outside = self.pod("outside")
-        self.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", outside.name)
-        for run, link, end in ((self.run, "uplink", "1"), (outside.run, "eth0", "2")):
-            run("ip", "address", "add", f"192.0.2.{end}/24", "dev", link)
-            run("ip", "address", "add", f"2001:db8:2::{end}/64", "dev", link, "nodad")
-            run("ip", "link", "set", link, "up")
+        self.run(
+            "ip",
+            "-batch",
+            "-",
+            stdin=f"link add uplink type veth peer name eth0 netns {outside.name}\n{_end('uplink', 1)}",
+        )
+        outside.run("ip", "-batch", "-", stdin=_end("eth0", 2))
         return outside
 
     def wait_for_links(self, *names: str) -> None:
@@ -276,6 +278,15 @@ def pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(pause * 1.5, LONGEST)
+
+
+def _end(link: str, host: int) -> str:
+    """Returns the commands of ip that bring up an end of the wire to an external host."""
+    return f"""
+        address add 192.0.2.{host}/24 dev {link}
+        address add 2001:db8:2::{host}/64 dev {link} nodad
+        link set {link} up
+    """
 
 
 def _pipe(stream: IO[str] | None) -> IO[str]:

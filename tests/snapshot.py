@@ -75,20 +75,18 @@ def _settings(folders: tuple[str, ...]) -> list[str]:
 
 
 def _shown() -> dict[str, Any]:
-    """Asks ip, nft and tc, as seldom as possible: a snapshot is taken before and after everything."""
-    (links,) = _answers("ip", "-j", "-d", "link")
-    addresses, routes4, rules4 = _answers("ip", "-j", "-batch", "-", stdin="address\nroute show table all\nrule\n")
-    routes6, rules6 = _answers("ip", "-j", "-6", "-batch", "-", stdin="route show table all\nrule\n")
-    nft = _answers("nft", "-j", "list", "ruleset") if _has_tables() else [{"nftables": []}]
-    (qdiscs,) = _answers("tc", "-j", "qdisc")
-    return {
-        "links": links,
-        "addresses": addresses,
-        "routes": [*routes4, *routes6],
-        "rules": [*rules4, *rules6],
-        "nft": nft[0]["nftables"],
-        "qdiscs": qdiscs,
-    }
+    """Asks ip, nft and tc, as seldom as possible: a snapshot is taken before and after everything.
+
+    A dump by netlink tells whether a program has anything to show.
+    """
+    links, routes, rules = _answers("ip", "-j", "-d", "-batch", "-", stdin="address\nroute show table all\nrule\n")
+    if len(_dump(_ROUTE, _RTM_GETRULE, bytes([socket.AF_INET6, *bytes(11)]))) != _USUAL_RULES6:
+        rules += _answers("ip", "-j", "-6", "rule")[0]
+    tables = _dump(_NETFILTER, _NFT_MSG_GETTABLE, bytes(4))
+    nft = _answers("nft", "-j", "list", "ruleset") if tables else [{"nftables": []}]
+    queues = [kind for kind in map(_queue, _dump(_ROUTE, _RTM_GETQDISC, bytes(20))) if kind != "noqueue"]
+    (qdiscs,) = _answers("tc", "-j", "qdisc") if queues else [[]]
+    return {"links": links, "routes": routes, "rules": rules, "nft": nft[0]["nftables"], "qdiscs": qdiscs}
 
 
 def _answers(*command: str, stdin: str = "") -> list[Any]:
@@ -97,19 +95,38 @@ def _answers(*command: str, stdin: str = "") -> list[Any]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def _has_tables() -> bool:
-    """Tells whether there is an nftables ruleset to list: nft itself takes longer to say that there is none."""
-    question = struct.pack("=IHHIIBBH", 20, 0xA01, 0x301, 1, 0, 0, 0, 0)  # NFT_MSG_GETTABLE of all families, dump
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as netfilter:
-        netfilter.send(question)
-        answer = netfilter.recv(1 << 16)
-    return struct.unpack_from("=H", answer, 4) == (0xA00,)
+_ROUTE, _NETFILTER = 0, 12  # protocols of netlink
+_RTM_GETRULE, _RTM_GETQDISC, _NFT_MSG_GETTABLE = 34, 38, 0xA01
+_NLM_F_REQUEST_DUMP, _NLMSG_ERROR, _NLMSG_DONE = 0x301, 2, 3
+_HEADER = struct.Struct("=IHHII")
+_USUAL_RULES6 = 2  # for the tables local and main
+
+
+def _dump(protocol: int, kind: int, payload: bytes) -> list[bytes]:
+    """Returns the payloads of the kernel's answers; none where it knows no such thing."""
+    answers: list[bytes] = []
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as netlink:
+        netlink.send(_HEADER.pack(_HEADER.size + len(payload), kind, _NLM_F_REQUEST_DUMP, 1, 0) + payload)
+        while data := netlink.recv(1 << 16):
+            while data:
+                length, answer, *_ = _HEADER.unpack_from(data)
+                if answer in (_NLMSG_ERROR, _NLMSG_DONE):
+                    return answers
+                answers.append(data[_HEADER.size : length])
+                data = data[(length + 3) & ~3 :]
+    return answers
+
+
+def _queue(payload: bytes) -> str:
+    """Returns the kind of a queueing discipline, its first attribute behind struct tcmsg."""
+    (length,) = struct.unpack_from("=H", payload, 20)
+    return payload[24 : 20 + length].rstrip(b"\0").decode()
 
 
 def _lines(shown: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Turn what ip, nft and tc answered into (section, line) pairs."""
     yield from (("links", _link(link)) for link in shown["links"])
-    yield from (("addresses", line) for link in shown["addresses"] for line in _addresses(link))
+    yield from (("addresses", line) for link in shown["links"] for line in _addresses(link))
     for route in shown["routes"]:
         if not route["dst"].startswith(("fe80:", "ff00:")) and route.get("table") != "local":
             yield "routes", _sorted_json(route, without=("flags", "pref", "metrics"))

@@ -80,8 +80,8 @@ class World(NamedTuple):
 def crossing(machine: Machine, node: Node) -> World:
     """Build it; whatever serves does so at port 8080."""
     outside = machine.outside()
-    for subnet in SUBNETS:
-        outside.run("ip", "route", "add", subnet, "via", "2001:db8:2::1" if ":" in subnet else "192.0.2.1")
+    gateways = [(subnet, "2001:db8:2::1" if ":" in subnet else "192.0.2.1") for subnet in SUBNETS]
+    outside.run("ip", "-batch", "-", stdin="".join([f"route add {net} via {gateway}\n" for net, gateway in gateways]))
     pods = machine.pod("pod1"), machine.pod("pod2")
     for pod in (outside, *pods):
         pod.serve(8080)
