@@ -21,6 +21,7 @@ from cni.kernel import rtnl, rtnl_overlay
 from cni.kernel.netlink import NLM_F_REPLACE
 from cni.kernel.rtnl import AF_BRIDGE
 from cni.protocol.address import IP, Net, parse_ip, parse_mac, parse_net
+from tests.unit.strategies import seeds
 
 if TYPE_CHECKING:
     from cni.kernel.rtnl import Message
@@ -114,7 +115,7 @@ def test_a_subnet_on_the_same_wire_has_a_route_alone() -> None:
         assert (state.neighbours, state.fdb, state.unreachable) == ({}, set(), [])
 
 
-def test_without_a_tunnel_what_is_on_no_wire_is_told_and_left_out() -> None:
+def test_without_a_tunnel_what_is_on_no_wire_is_reported_and_left_out() -> None:
     unreachable = endpoint("10.5.2.0/24", "198.51.100.2", "")
     state = forwarding_state([unreachable], WIRE_ALONE)
     assert state.unreachable == [unreachable]
@@ -227,7 +228,7 @@ def any_wanted(dice: random.Random, family: int, links: NextHopLinks) -> Forward
 
 
 @pytest.mark.parametrize("family", [4, 6])
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", seeds(50))
 def test_whatever_is_there_the_changes_make_it_what_is_wanted(seed: int, family: int) -> None:
     dice = random.Random(seed)
     for _ in range(20):

@@ -12,6 +12,7 @@ from cni.agent.model.leaseformat import derived_mac
 from cni.agent.model.network import parse_network_config
 from cni.agent.model.peers import Peers
 from cni.protocol.address import IP, Net, mac_text, parse_ip, parse_mac, parse_net
+from tests.unit.strategies import seeds
 
 if TYPE_CHECKING:
     from cni.agent.model.network import NetworkConfig
@@ -200,6 +201,15 @@ def test_several_subnets_behind_one_address_are_all_served(mac: str) -> None:
     renamed = lease("10.5.3.0/24", "192.0.2.2", mac)
     peers = peers_of(TWO, renamed)
     assert (peers.served, peers.errors) == ({TWO.key: TWO, renamed.key: renamed}, {})
+
+
+def test_both_leases_of_a_node_are_served_that_got_its_second_family_later() -> None:
+    single = lease("10.5.2.0/24", "192.0.2.2", "02")
+    both = endpoint("10.5.3.0/24", "192.0.2.2", "02"), endpoint("fd00:5:0:3::/64", "fd01::2", "02")
+    peers, dual = Peers(DUAL, OWN), Lease(both, "vxlan", 1)
+    for peer in (single, dual):
+        peers.put(peer.key, peer)
+    assert (peers.served, peers.errors) == ({single.key: single, dual.key: dual}, {})
 
 
 def test_an_end_of_a_tunnel_is_used_until_the_last_lease_behind_it_is_gone() -> None:
@@ -419,7 +429,7 @@ def any_news(dice: random.Random, leases: dict[str, Lease | str], *, dual: bool)
     return one.key, leases[one.key]
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(30))
 @pytest.mark.parametrize(("config", "dual"), [(SINGLE, False), (DUAL, True), (SINGLE, True)])
 def test_after_any_news_just_those_are_served_that_the_reference_serves(
     seed: int, config: NetworkConfig, *, dual: bool

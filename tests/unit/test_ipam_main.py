@@ -277,6 +277,7 @@ def test_faults_of_the_configuration_have_their_own_code(verb: str) -> None:
     assert error_of(calls[verb]).code == 7
 
 
+@pytest.mark.no_cover
 def test_many_at_once_never_share_an_address(tmp_path: Path) -> None:
     pool = Pool(tmp_path, subnet="10.1.2.0/24")
 
@@ -346,6 +347,7 @@ def disturb(dice: random.Random, pool: Pool, model: Model, monkeypatch: pytest.M
         monkeypatch.setattr("ipam.index.RUN", f"{pool.data}-run{dice.randrange(3)}")
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("seed", range(12))
 def test_any_history_ends_as_in_a_naive_model(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     dice = random.Random(seed)

@@ -36,6 +36,7 @@ from tests.unit.strategies import damaged
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.no_cover
 EXAMPLES = 50
 MAC = bytes(range(6))
 IP4, NET4, NET6 = parse_ip("192.0.2.1"), parse_net("192.0.2.0/24"), parse_net("2001:db8::/64")

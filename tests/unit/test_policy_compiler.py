@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -265,6 +266,7 @@ STARTS = st.tuples(
 )
 
 
+@pytest.mark.no_cover
 @settings(PROFILE, max_examples=EXAMPLES)
 @given(STARTS, st.lists(st.lists(EVENTS, min_size=1, max_size=3), max_size=3), st.sampled_from([(4,), (4, 6)]))
 def test_packets_pass_exactly_if_the_evaluator_allows_them(

@@ -13,6 +13,7 @@ from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod, PodPeer
 from cni.agent.policy.selectors import EVERYTHING, EXISTS, IN, NOT_IN, Requirement, Selector, selector_of
 from cni.protocol.address import IP, parse_ip
 from tests.unit.policy_objects import Objects, namespace_of, pod_of, policy_of
+from tests.unit.strategies import seeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,7 +125,7 @@ def step(draw: random.Random, index: Index, objects: Objects) -> None:
         event()
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(40))
 def test_what_has_changed_leads_from_each_state_to_the_next(seed: int) -> None:
     draw, index, objects = random.Random(seed), Index("n1"), Objects()
     sets: dict[PodPeer, set[bytes]] = {}

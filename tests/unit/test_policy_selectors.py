@@ -145,6 +145,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.no_cover
 @settings(PROFILE)
 @given(st.dictionaries(WORDS, VALUES))
 def test_a_selector_of_any_json_is_read_or_an_error(value: dict[str, Any]) -> None:

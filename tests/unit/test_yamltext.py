@@ -28,6 +28,7 @@ def parsed(text: str) -> list[Any]:
     return parse_documents(text.encode(), "it.yaml")
 
 
+@pytest.mark.no_cover
 @settings(PROFILE)
 @given(st.lists(VALUES.filter(lambda value: value is not None), max_size=3))
 def test_what_yaml_writes_is_read(documents: list[Any]) -> None:
@@ -36,6 +37,7 @@ def test_what_yaml_writes_is_read(documents: list[Any]) -> None:
         assert parsed(text) == documents
 
 
+@pytest.mark.no_cover
 @settings(PROFILE)
 @given(VALUES.filter(lambda value: value is not None))
 def test_json_is_yaml(value: Any) -> None:
