@@ -42,9 +42,38 @@ def test_an_unknown_command_is_refused(bundle: Path, word: str) -> None:
     assert done.stderr == f"podwire: unknown command {word!r} (available: install, policy, completion, version, help)\n"
 
 
-@pytest.mark.parametrize("word", ["help", "version", "install"])
+@pytest.mark.parametrize("words", [["policy"], ["policy", "why"], ["policy", "show"], ["completion"]])
+def test_every_command_of_the_bundle_has_its_help(bundle: Path, words: list[str]) -> None:
+    done = typed(bundle / "podwire", *words, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Usage: podwire {' '.join(words)}")
+    assert "Examples:\n" in done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_the_command_line(bundle: Path, shell: str) -> None:
+    variable = "_PODWIRE_COMPLETE"
+    script = typed(bundle / "podwire", "completion", shell)
+    assert (script.returncode, script.stderr) == (0, "")
+    assert f"{variable}={shell}_complete" in script.stdout
+    words = {"COMP_WORDS": "podwire policy w", "COMP_CWORD": "w" if shell == "fish" else "2"}
+    environment = {variable: f"{shell}_complete", **words}
+    done = subprocess.run([bundle / "podwire"], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "why" in done.stdout
+    assert "show" not in done.stdout
+
+
+def test_without_an_agent_a_question_has_no_answer(bundle: Path, tmp_path: Path) -> None:
+    done = typed(bundle / "podwire", "policy", "why", "shop/web", "[fd00::1]:80", "--socket", f"{tmp_path}/none")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith(f"podwire: {tmp_path}/none: No such file or directory")
+
+
+@pytest.mark.parametrize("word", ["help", "version", "install", "completion bash", "policy --help"])
 def test_people_without_stdout_get_a_status(bundle: Path, tmp_path: Path, word: str) -> None:
-    script = f'exec "$0" {word} --bin-dir {tmp_path} >&-'
+    folder = f"--bin-dir {tmp_path}" if word in ("help", "version", "install") else ""
+    script = f'exec "$0" {word} {folder} >&-'
     done = subprocess.run(["sh", "-c", script, bundle / "podwire"], env={}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "podwire: cannot write the answer: Bad file descriptor\n")
 

@@ -108,20 +108,6 @@ def test_each_node_answers_for_its_own_pods(shop: Shop) -> None:
     assert policy(shop, "show", "shop/nobody")[0] == 3
 
 
-def test_a_kernel_that_does_not_agree_is_found(shop: Shop) -> None:
-    """The agent is stopped while somebody changes its table: it would mend that at once."""
-    shop.apply(CLOSED)
-    shop.until("web", {"far"})
-    db = shop.pods["db"].addresses[4]
-    deleting = ("nft", "delete", "element", "inet", "podwire-policy", "ingress4", f"{{ {db} }}")
-    assert shop.node.agent
-    before = policy(shop, "why", "shop/web", f"{db}:{PORT}")
-    assert (before[0], before[1].count("the kernel agrees")) == (1, 2)
-    shop.node.run(*deleting)
-    shop.cluster.until(lambda: "healed: table" in shop.node.agent.log, "the table is mended")  # type: ignore[union-attr]
-    assert policy(shop, "why", "shop/web", f"{db}:{PORT}") == before
-
-
 def test_denied_packets_are_lines_of_the_log_and_are_counted(shop: Shop) -> None:
     node: Node = shop.node
     node.stop_agent()
