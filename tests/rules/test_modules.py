@@ -182,7 +182,7 @@ def test_pods_are_handed_over_to_podwired_by_few_modules(machine: Machine) -> No
         own, others = call(machine, verb, "bridge")
         assert others - STANDARD == set(), verb
         seen |= own
-    assert seen == ATTACHING | HANDING_OVER
+    assert seen == ATTACHING | HANDING_OVER | CHECKING
 
 
 def test_releasing_asks_no_rules_of_a_network_that_has_none(machine: Machine) -> None:
