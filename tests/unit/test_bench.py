@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from cni.agent.policy.objects import parse_policy
+from hack.bench_policy.api import Collections, is_selected
+from hack.bench_policy.objects import NODE, SPACE, TEST, World
+
 HACK = Path(__file__).parents[2] / "hack"
 
 
@@ -24,7 +28,7 @@ def loaded(path: Path) -> Any:
     return module
 
 
-@pytest.mark.parametrize("program", ["bench", "bench_agent/main.py"])
+@pytest.mark.parametrize("program", ["bench", "bench_agent/main.py", "bench_policy/main.py"])
 def test_the_bundle_is_unpacked(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, folder = tmp_path / "bundle", tmp_path / "folder"
     (bundle / "podwire.d").mkdir(parents=True)
@@ -42,3 +46,16 @@ def test_the_bundle_is_unpacked(program: str, tmp_path: Path, monkeypatch: pytes
     (tmp_path / "hack").symlink_to(tmp_path)
     module.unpack(folder)
     assert {path.name for path in folder.iterdir()} >= {"podwire", "podwire.d"}
+
+
+def test_the_measured_pods_are_selected_by_as_many_policies_as_asked_for() -> None:
+    policies = [parse_policy(item) for plural, item in World(300, 7, 3).objects() if plural == "networkpolicies"]
+    selecting = [one.namespace == SPACE and one.selector.matches(TEST) for one in policies]
+    assert selecting == [True] * 3 + [False] * 4
+
+
+def test_the_api_of_the_measurement_tells_own_pods_from_others() -> None:
+    pods = Collections(World(300, 0, 0)).objects["pods"].values()
+    own = [one for one in pods if is_selected(one, {"fieldSelector": f"spec.nodeName={NODE}"})]
+    others = [one for one in pods if is_selected(one, {"fieldSelector": f"spec.nodeName!=,spec.nodeName!={NODE}"})]
+    assert (len(own), len(others), sum(is_selected(one, {}) for one in pods)) == (2, 298, 300)

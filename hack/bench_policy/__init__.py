@@ -1,0 +1,1 @@
+"""hack/bench policy: podwired against kube-network-policies."""
