@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from cni.agent.policy.events import KINDS, LOCAL_PODS, NAMESPACES, POLICIES, REMOTE_PODS
+from cni.agent.policy.events import CLUSTER_POLICIES, KINDS, LOCAL_PODS, NAMESPACES, NODES, POLICIES, REMOTE_PODS
 from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod
 from cni.agent.stores.kube import policies
 from cni.agent.stores.kube.client import Api
@@ -98,7 +98,7 @@ def test_objects_come_change_and_go(server: Server) -> None:
     cluster.put_pod("web", "10.244.1.2", app="web")
     with following() as recorder:
         recorder.wait(LOCAL_PODS, "blue/web")
-        until(lambda: recorder.listed == {NAMESPACES, POLICIES, LOCAL_PODS}, "all are listed")
+        until(lambda: recorder.listed == {NAMESPACES, POLICIES, CLUSTER_POLICIES, LOCAL_PODS}, "all are listed")
         blue = Namespace("blue", (("kubernetes.io/metadata.name", "blue"),))
         assert recorder.objects[NAMESPACES]["", "blue"] == blue
         cluster.label(team="a")
@@ -164,7 +164,7 @@ def test_a_pod_that_moves_from_node_to_node_is_known_once(server: Server) -> Non
     cluster = Cluster(server)
     with following() as recorder:
         recorder.store.watch_remote_pods(True)
-        until(lambda: recorder.listed == {*KINDS}, "all are listed")
+        until(lambda: recorder.listed == {*KINDS} - {NODES}, "all are listed")
         for turn in range(6):
             kind, node = ((LOCAL_PODS, "one"), (REMOTE_PODS, "two"))[turn % 2]
             cluster.put_pod("web-0", f"10.244.{turn}.2", node)

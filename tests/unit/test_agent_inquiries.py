@@ -65,6 +65,8 @@ class Scene:
 
     def watch_remote_pods(self, *, wanted: bool) -> None: ...
 
+    def watch_nodes(self, *, wanted: bool) -> None: ...
+
     def links(self) -> list[Any]:
         return []
 

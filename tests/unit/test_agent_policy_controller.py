@@ -17,9 +17,11 @@ from cni.agent.metrics import Metrics
 from cni.agent.model.events import Recovered
 from cni.agent.policy.basetable import IPVS_LINK, TableOptions
 from cni.agent.policy.events import (
+    CLUSTER_POLICIES,
     KINDS,
     LOCAL_PODS,
     NAMESPACES,
+    NODES,
     POLICIES,
     REMOTE_PODS,
     ObjectsChanged,
@@ -34,7 +36,7 @@ from cni.plan.policy import TABLE
 from cni.protocol.errors import OperationFailed
 from tests.unit.connection_kernel import ConnectionKernel
 from tests.unit.policy_kernel import PolicyKernel
-from tests.unit.policy_objects import namespace_of, pod_of, policy_of
+from tests.unit.policy_objects import cluster_policy_of, namespace_of, node_of, pod_of, policy_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,6 +73,7 @@ class Scene:
         self.attached: list[tuple[Key, bool]] = []  # as the store is told
         self.now = 1000.0
         self.wanted: list[bool] = []
+        self.wanted_nodes: list[bool] = []
         self.said: list[str] = []
         self.bridge_error: str | Exception = ""
         self.pods: list[IP] = []
@@ -99,6 +102,9 @@ class Scene:
     def watch_remote_pods(self, *, wanted: bool) -> None:
         self.wanted.append(wanted)
 
+    def watch_nodes(self, *, wanted: bool) -> None:
+        self.wanted_nodes.append(wanted)
+
     def note_attached(self, key: Key, *, attached: bool) -> None:
         self.attached.append((key, attached))
 
@@ -118,7 +124,7 @@ class Scene:
         for event in events:
             self.controller.handle(event)
 
-    def begin(self, *policies: NetworkPolicy, kinds: Iterable[str] = KINDS[:3]) -> None:
+    def begin(self, *policies: NetworkPolicy, kinds: Iterable[str] = KINDS[:4]) -> None:
         self.tell(
             ObjectsChanged(NAMESPACES, {("", "shop"): namespace_of("shop")}),
             ObjectsChanged(POLICIES, {(one.namespace, one.name): one for one in policies}),
@@ -158,7 +164,7 @@ def put(kind: str, *pods: Pod) -> ObjectsChanged:
 
 
 def test_nothing_is_done_before_all_kinds_are_listed(scene: Scene) -> None:
-    for kind in KINDS[:2]:
+    for kind in KINDS[:3]:
         scene.tell(ObjectsListed(kind))
         assert scene.controller.due_at == math.inf
     scene.tell(ObjectsListed(LOCAL_PODS))
@@ -263,6 +269,39 @@ def test_pods_of_other_nodes_are_watched_while_a_policy_asks_for_them(scene: Sce
     scene.tell(ObjectsChanged(POLICIES, {("shop", "web"): FROM_WEB}))
     assert scene.after(1) == 0
     assert scene.wanted == [True, False, True]
+
+
+def test_nodes_are_watched_while_a_rule_asks_for_them_and_waited_for_together_with_pods(scene: Scene) -> None:
+    peers = "[{nodes: {}}, {pods: {podSelector: {matchLabels: {app: web}}}}]"
+    deny = cluster_policy_of("deny", f"{{egress: [{{action: Deny, to: {peers}}}]}}")
+    scene.begin()
+    assert len(scene.kernel.transactions) == 1
+    scene.tell(ObjectsChanged(CLUSTER_POLICIES, {("", "deny"): deny}))
+    assert scene.after(1) == 0
+    assert (scene.wanted, scene.wanted_nodes) == ([True], [True])
+    scene.tell(ObjectsListed(REMOTE_PODS))
+    assert scene.after(1) == 0, "nodes are not listed yet"
+    node = node_of("n1", "192.0.2.1")
+    scene.tell(ObjectsChanged(NODES, {("", "n1"): node}), ObjectsListed(NODES))
+    assert scene.after(1) == 1
+    (name,) = [name for name in scene.kernel.sets if name.startswith("nodes/") and name.endswith("4")]
+    assert scene.keys(name) == {bytes([192, 0, 2, 1])}
+    scene.tell(ObjectsChanged(NODES, {("", "n1"): None}))
+    assert scene.after(1) == 1
+    assert scene.keys(name) == set()
+    scene.tell(ObjectsChanged(CLUSTER_POLICIES, {("", "deny"): None}))
+    assert scene.after(1) == 1
+    assert not any(name.startswith("nodes/") for name in scene.kernel.sets)
+    scene.controller.request_full_sync()
+    assert (scene.wanted, scene.wanted_nodes) == ([True, False], [True, False])
+
+
+def test_a_policy_waits_for_nodes_no_longer_than_for_pods(scene: Scene) -> None:
+    scene.begin()
+    deny = cluster_policy_of("deny", "{egress: [{action: Deny, to: [{nodes: {}}]}]}")
+    scene.tell(ObjectsChanged(CLUSTER_POLICIES, {("", "deny"): deny}))
+    assert scene.after(1) == 0
+    assert scene.after(HOLD_SECONDS + 1) == 1
 
 
 def test_a_store_that_tells_of_all_pods_is_not_waited_for(scene: Scene) -> None:

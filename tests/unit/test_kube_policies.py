@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.agent.policy.events import (
+    CLUSTER_POLICIES,
     KINDS,
     LOCAL_PODS,
     NAMESPACES,
+    NODES,
     POLICIES,
     REMOTE_PODS,
     ObjectsChanged,
@@ -34,7 +36,15 @@ if TYPE_CHECKING:
 
 LOCAL = "pods spec.nodeName=one"
 REMOTE = "pods spec.nodeName!=,spec.nodeName!=one,status.phase!=Succeeded,status.phase!=Failed"
-RESOURCES = {NAMESPACES: "namespaces", POLICIES: "networkpolicies", LOCAL_PODS: LOCAL, REMOTE_PODS: REMOTE}
+RESOURCES = {
+    NAMESPACES: "namespaces",
+    POLICIES: "networkpolicies",
+    CLUSTER_POLICIES: "clusternetworkpolicies",
+    LOCAL_PODS: LOCAL,
+    REMOTE_PODS: REMOTE,
+    NODES: "nodes",
+}
+ALWAYS = {NAMESPACES, POLICIES, CLUSTER_POLICIES, LOCAL_PODS}  # the others are watched while they are wanted
 OPTIONS = KubeOptions("one", ("", ""), "", "", "", "flannel.alpha.coreos.com/", "", set_network_condition=False)
 GONE = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old resource version"}}
 
@@ -125,7 +135,7 @@ def test_each_kind_is_listed_and_its_records_are_emitted(recorder: PolicyRecorde
     web = recorder.objects[LOCAL_PODS]["blue", "web"]
     assert isinstance(web, Pod)
     assert (web.labels, web.addresses, web.node) == ((("app", "web"),), (bytes([10, 244, 1, 2]),), "one")
-    assert recorder.listed == {NAMESPACES, POLICIES, LOCAL_PODS}
+    until(lambda: recorder.listed == ALWAYS, "all are listed")
     assert [type(event) for event in recorder.of(LOCAL_PODS)] == [ObjectsChanged, ObjectsListed]
 
 
@@ -307,7 +317,7 @@ def test_an_object_that_cannot_be_understood_is_emitted_and_logged_as_that_and_s
     api.put(NAMESPACES, namespace("red"))
     key = (item["metadata"].get("namespace", ""), "odd")
     with running(api) as recorder:
-        until(lambda: recorder.listed == {NAMESPACES, POLICIES, LOCAL_PODS}, "all are listed")
+        until(lambda: recorder.listed == ALWAYS, "all are listed")
         assert words in str(recorder.objects[kind][key])
         assert f"{kind} {'/'.join(filter(None, key))} is ignored: {words}" in caplog.text
         assert recorder.errors == []

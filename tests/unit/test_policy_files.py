@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from cni.agent.policy.clusterpolicy import ClusterPolicy, ClusterRule
 from cni.agent.policy.events import (
+    CLUSTER_POLICIES,
     KINDS,
     LOCAL_PODS,
     NAMESPACES,
+    NODES,
     POLICIES,
     REMOTE_PODS,
     ObjectsChanged,
 )
-from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod
+from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod, Rule
 from cni.agent.stores import policyfiles, watchfile
 from cni.agent.stores.policyfiles import PolicyFiles
 from tests.machine import until
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from cni.agent.stores.policyobjects import Content
 
 NETWORKING = "networking.k8s.io/v1"
+CLUSTERED = "policy.networking.k8s.io/v1alpha2"
 
 
 def namespace(name: str, **labels: str) -> dict[str, Any]:
@@ -50,6 +54,18 @@ def policy(name: str, **spec: Any) -> dict[str, Any]:
     metadata = {"name": name, "namespace": "blue", "creationTimestamp": None}
     return {"apiVersion": NETWORKING, "kind": "NetworkPolicy", "metadata": metadata,
             "spec": {"podSelector": {}, **spec}}  # fmt: skip
+
+
+def clustered(name: str, action: str = "Deny") -> dict[str, Any]:
+    """Returns a ClusterNetworkPolicy with a peer that is not served."""
+    rule = {"action": action, "to": [{"domainNames": ["a.example"]}]}
+    spec = {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "egress": [rule]}
+    return {"apiVersion": CLUSTERED, "kind": "ClusterNetworkPolicy", "metadata": {"name": name}, "spec": spec}
+
+
+def node(name: str, address: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+            "status": {"addresses": [{"type": "InternalIP", "address": address}]}}  # fmt: skip
 
 
 DENY = policy("deny")
@@ -127,6 +143,29 @@ def test_documents_lists_and_lists_of_one_kind_are_read_in_yaml_and_json(folder:
         assert recorder.errors == []
         labels = ("kubernetes.io/metadata.name", "blue"), ("team", "a")
         assert recorder.objects[NAMESPACES]["", "blue"] == Namespace("blue", labels)
+
+
+def test_cluster_policies_and_nodes_are_read_of_both_versions_that_are_the_same(
+    folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.write("a.yaml", clustered("a"), node("n1", "192.0.2.1"))
+    folder.write("b.yaml", {**clustered("b", action="Accept"), "apiVersion": "policy.networking.k8s.io/v1beta1"})
+    with running(folder) as recorder:
+        recorder.wait(CLUSTER_POLICIES, "a", "b")
+        recorder.wait(NODES, "n1")
+        (error,) = recorder.errors
+        assert "a.yaml: ClusterNetworkPolicy a: spec.egress[0].to[0].domainNames: only rules that accept" in error
+        closed = recorder.objects[CLUSTER_POLICIES]["", "a"]
+        assert isinstance(closed, ClusterPolicy)
+        assert closed.egress == (ClusterRule(0, "Deny", Rule()),)
+        assert "b: spec.egress[0].to[0].domainNames: not supported, matches nothing" in caplog.text
+        folder.write("a.yaml", {**clustered("a"), "apiVersion": "policy.networking.k8s.io/v1"})
+        recorder.wait_error(
+            "apiVersion 'policy.networking.k8s.io/v1' is not supported, policy.networking.k8s.io/v1alpha2 is"
+        )
+        recorder.store.watch_nodes(True)
+        folder.remove("b.yaml")
+        recorder.wait(CLUSTER_POLICIES, "a")
 
 
 def test_what_the_api_server_would_add_is_added(folder: Folder) -> None:
@@ -286,7 +325,7 @@ def test_other_kinds_are_named_in_the_log_and_are_no_error(folder: Folder, caplo
     with running(folder) as recorder:
         recorder.wait(POLICIES, "blue/deny")
         assert recorder.errors == []
-    assert "all.yaml: ignored 1 NetworkPolcy, 2 Service (Namespace, Pod and NetworkPolicy are read)" in caplog.text
+    assert "all.yaml: ignored 1 NetworkPolcy, 2 Service (Namespace, Node, Pod, NetworkPolicy, Cluster" in caplog.text
 
 
 def test_many_errors_are_told_as_their_number(folder: Folder) -> None:
@@ -389,8 +428,11 @@ def test_a_projected_volume_is_followed(folder: Folder) -> None:
 
 def test_the_example_is_without_errors() -> None:
     content = policyfiles.read_file(os.path.join(os.path.dirname(__file__), "../../conf/policies.yaml"))
-    assert [item.kind for item in content.items] == [NAMESPACES, REMOTE_PODS, REMOTE_PODS, POLICIES]
-    assert [item.error for item in content.items] == [""] * 4
+    assert [item.kind for item in content.items] == [
+        *[NAMESPACES, REMOTE_PODS, REMOTE_PODS, POLICIES],
+        *[CLUSTER_POLICIES] * 2,
+    ]
+    assert [item.error for item in content.items] == [""] * 6
     assert (content.errors, content.ignored) == ((), ())
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cni.agent.policy.basetable import TableOptions
 from cni.agent.policy.index import Index
+from cni.agent.policy.nodes import Node
 from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod
 from cni.agent.policy.revocation import Judge
 from cni.agent.policy.tracker import Touched, Tracker
 from cni.protocol.address import parse_ip
-from tests.unit.policy_objects import cluster_policy_of, namespace_of, pod_of, policy_of
+from tests.unit.policy_objects import cluster_policy_of, namespace_of, node_of, pod_of, policy_of
+
+if TYPE_CHECKING:
+    from cni.agent.policy.clusterpolicy import ClusterPolicy
 
 NODE, WEB, DB, FAR, OUTSIDE = "192.0.2.1", "10.1.0.3", "10.1.0.2", "10.1.9.2", "203.0.113.7"
 FROM_WEB = """{podSelector: {matchLabels: {app: db}}, ingress: [
@@ -31,13 +37,15 @@ class Scene:
         self.put(namespace_of("shop"), pod_of("shop/db", DB), pod_of("shop/web", WEB))
         self.put(pod_of("shop/far", FAR, node="n2"), *policies)
 
-    def put(self, *objects: Namespace | Pod | NetworkPolicy) -> Touched:
+    def put(self, *objects: Namespace | Pod | NetworkPolicy | ClusterPolicy | Node) -> Touched:
         """Returns what these objects touch."""
         for one in objects:
             if isinstance(one, Pod):
                 self.index.put_pod(one)
             elif isinstance(one, Namespace):
                 self.index.put_namespace(one)
+            elif isinstance(one, Node):
+                self.index.put_node(one)
             else:
                 self.index.put_policy(one)
         return self.touched()
@@ -146,3 +154,14 @@ def test_peers_that_come_narrow_where_rules_may_deny() -> None:
     assert scene.allows(FAR, DB) is False
     assert scene.put(pod_of("shop/far", FAR, node="n2")) == Touched(packed(FAR), set())
     assert scene.allows(FAR, DB) is True
+
+
+def test_what_joins_a_set_may_be_denied_where_cluster_policies_have_rules() -> None:
+    scene = Scene(policy_of("shop/p", FROM_WEB))
+    assert scene.put(pod_of("shop/new", "10.9.0.8", node="n2", labels={"app": "web"})).narrowed == set()
+    peers = "[{pods: {podSelector: {matchLabels: {app: web}}}}, {nodes: {}}]"
+    scene.put(cluster_policy_of("guard", f"{{egress: [{{action: Deny, to: {peers}}}]}}"))
+    assert scene.put(pod_of("shop/newer", "10.9.0.9", node="n2", labels={"app": "web"})).narrowed == packed("10.9.0.9")
+    assert scene.allows(DB, "10.9.0.9") is False
+    assert scene.put(node_of("n2", "192.0.2.2")).narrowed == packed("192.0.2.2")
+    assert scene.allows(DB, "192.0.2.2") is False

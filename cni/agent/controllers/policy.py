@@ -16,8 +16,10 @@ from cni.agent.dataplane.policy_table import TITLE, PolicyTable
 from cni.agent.logs import error_text, log
 from cni.agent.node.podrecords import PodRecords
 from cni.agent.policy.events import (
+    CLUSTER_POLICIES,
     LOCAL_PODS,
     NAMESPACES,
+    NODES,
     POLICIES,
     REMOTE_PODS,
     ObjectsChanged,
@@ -27,7 +29,8 @@ from cni.agent.policy.events import (
     PolicyStoreRecovered,
 )
 from cni.agent.policy.index import Index
-from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod
+from cni.agent.policy.intake import put_object
+from cni.agent.policy.objects import Pod
 from cni.agent.policy.tracker import Tracker
 from cni.kernel.netlink import Interrupted, NetlinkError
 from cni.protocol.address import IP
@@ -45,9 +48,9 @@ if TYPE_CHECKING:
 
 THIS_NODE = "this node"  # no node has this name; which pods are here, the store says
 QUIET_SECONDS, LONGEST_SECONDS = 0.01, 0.05  # what comes together is applied together
-HOLD_SECONDS = 5.0  # new policies wait so long for the addresses of pods that they allow
+HOLD_SECONDS = 5.0  # new policies wait so long for the addresses of pods and nodes that they ask for
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)  # after failures
-NEEDED = frozenset({NAMESPACES, POLICIES, LOCAL_PODS})
+NEEDED = frozenset({NAMESPACES, POLICIES, CLUSTER_POLICIES, LOCAL_PODS})
 
 
 class PolicyController:
@@ -65,7 +68,7 @@ class PolicyController:
         self._listed: set[str] = set()
         self._local: dict[Key, tuple[bytes, ...]] = {}  # addresses
         self._began = self._latest = NEVER  # when the first event came that is not in force, and the last one
-        self._wants_remote = False
+        self._wanted: set[str] = set()  # kinds that are watched only while a rule asks for them
         self._hold_end = 0.0  # nothing is done before
         self._failures = 0
         self._audit_due = True
@@ -96,7 +99,7 @@ class PolicyController:
         are allowed would be cut.
         """
         settled = self._in_force and not self._audit_due and self._latest == NEVER and self._listed >= NEEDED
-        if self._revocation is None or not settled or (self._tracker.asks_for_pods and REMOTE_PODS not in self._listed):
+        if self._revocation is None or not settled or not self._asked <= self._listed:
             return NEVER
         return self._revocation.due_at
 
@@ -130,7 +133,7 @@ class PolicyController:
                     self._take(kind, key, None)
             case ObjectsListed(kind):
                 self._listed.add(kind)
-                if kind == REMOTE_PODS:
+                if kind in self._wanted and self._asked <= self._listed:
                     self._hold_end = 0.0
             case PolicyStoreFailed(reason):
                 self._metrics.errors.labels("policy store").inc()
@@ -150,22 +153,8 @@ class PolicyController:
         self._began = min(self._began, self._latest)
 
     def _take(self, kind: str, key: Key, new: PolicyObject | None) -> None:
-        """Takes in an object; one that cannot be understood stays as it was."""
-        match new:
-            case Namespace():
-                self._index.put_namespace(new)
-            case NetworkPolicy():
-                self._index.put_policy(new)
-            case Pod():
-                self._index.put_pod(new._replace(node=THIS_NODE if kind == LOCAL_PODS else ""))
-            case None if kind == NAMESPACES:
-                self._index.remove_namespace(key[1])
-            case None if kind == POLICIES:
-                self._index.remove_policy(*key)
-            case None:
-                self._index.remove_pod(*key)
-            case _:
-                return
+        if not put_object(self._index, kind, key, new):
+            return
         if kind == LOCAL_PODS:
             self._local.pop(key, None)
             if isinstance(new, Pod) and new.is_subject:
@@ -197,11 +186,11 @@ class PolicyController:
             self._is_urgent = self._pods_moved = True
 
     def request_full_sync(self) -> None:
-        """Makes the next `sync` compare everything, and ends the watch of other nodes' pods if nothing needs it."""
+        """Makes the next `sync` compare everything, and ends watches that nothing needs."""
         self._audit_due = self._pods_moved = True
-        if self._wants_remote and not self._tracker.asks_for_pods:
-            self._wants_remote = False
-            self._store.watch_remote_pods(wanted=False)
+        for kind in self._wanted - self._asked:
+            self._wanted.discard(kind)
+            self._watch(kind, wanted=False)
 
     def request_rules_sync(self) -> None:
         self._audit_due = True
@@ -239,14 +228,24 @@ class PolicyController:
             log.error("%s", text)
         self._tell()
 
+    @property
+    def _asked(self) -> set[str]:
+        """The kinds for which rules ask."""
+        asked = {REMOTE_PODS: self._tracker.asks_for_pods, NODES: self._tracker.asks_for_nodes}
+        return {kind for kind, is_asked in asked.items() if is_asked}
+
+    def _watch(self, kind: str, *, wanted: bool) -> None:
+        (self._store.watch_remote_pods if kind == REMOTE_PODS else self._store.watch_nodes)(wanted=wanted)
+
     def _must_wait(self) -> bool:
-        """Asks for other nodes' pods when they begin to matter. Returns True while they are to be waited for."""
-        if self._tracker.asks_for_pods and not self._wants_remote:
-            self._wants_remote = True
-            if REMOTE_PODS not in self._listed:
+        """Asks for other nodes' pods, and nodes, when they begin to matter. Returns True while they are waited for."""
+        asked = self._asked
+        for kind in asked - self._wanted:
+            self._wanted.add(kind)
+            if kind not in self._listed:
                 self._hold_end = time.monotonic() + HOLD_SECONDS if self._in_force else NEVER
-            self._store.watch_remote_pods(wanted=True)
-        return self._tracker.asks_for_pods and REMOTE_PODS not in self._listed and time.monotonic() < self._hold_end
+            self._watch(kind, wanted=True)
+        return not asked <= self._listed and time.monotonic() < self._hold_end
 
     def _commit(self, changes: list[Change]) -> None:
         """Raises CniError, NetlinkError, Interrupted, OSError."""

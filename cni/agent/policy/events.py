@@ -14,14 +14,19 @@ from cni.protocol.record import Record
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from cni.agent.policy.clusterpolicy import ClusterPolicy
+    from cni.agent.policy.nodes import Node
     from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod
 
-    Key = tuple[str, str]  # namespace, empty for a Namespace, and name
-    PolicyObject = Namespace | Pod | NetworkPolicy | str  # a text is the reason why an object cannot be understood
+    Key = tuple[str, str]  # namespace, empty for what is in none, and name
+    PolicyObject = (
+        Namespace | Pod | NetworkPolicy | ClusterPolicy | Node | str
+    )  # a text is the reason why an object cannot be understood
 
-NAMESPACES, POLICIES = "Namespace", "NetworkPolicy"
+NAMESPACES, POLICIES, CLUSTER_POLICIES = "Namespace", "NetworkPolicy", "ClusterNetworkPolicy"
 LOCAL_PODS, REMOTE_PODS = "Pod of this node", "Pod of another node"  # no key is known as both at a time
-KINDS = (NAMESPACES, POLICIES, LOCAL_PODS, REMOTE_PODS)
+NODES = "Node"
+KINDS = (NAMESPACES, POLICIES, CLUSTER_POLICIES, LOCAL_PODS, REMOTE_PODS, NODES)
 
 
 class ObjectsChanged(Record):
@@ -72,6 +77,9 @@ class PolicyStore(Protocol):
         """Is called, from any thread, when pods of other nodes begin to matter or no longer do; at first they do not.
         A store may emit them all the time.
         """
+
+    def watch_nodes(self, wanted: bool) -> None:
+        """Is called as `watch_remote_pods` is, for nodes."""
 
     def close(self) -> None:
         """Ends the threads."""

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cni.agent.logs import error_text
+from cni.agent.policy.clusterpolicy import ClusterPolicy
 from cni.agent.policy.events import (
     KINDS,
     LOCAL_PODS,
@@ -25,6 +26,7 @@ from cni.agent.policy.events import (
 from cni.agent.policy.objects import Pod
 from cni.agent.stores.known import KnownObjects
 from cni.agent.stores.policyobjects import (
+    PARSERS,
     Content,
     Item,
     implied_namespace,
@@ -93,6 +95,9 @@ class PolicyFiles(EventSource[PolicyEvent]):
     def watch_remote_pods(self, wanted: bool) -> None:
         """Does nothing: the files have all pods, and each is emitted."""
 
+    def watch_nodes(self, wanted: bool) -> None:
+        """Does nothing, either."""
+
     def _read(self) -> bool:
         """Returns False if a file has to be read again though it does not change. Raises OSError."""
         paths = policy_files(self._folder)
@@ -120,7 +125,10 @@ class PolicyFiles(EventSource[PolicyEvent]):
             return ReadFile(None, before.content, error_text(error))
         if content.ignored:
             kinds = ", ".join([f"{count} {kind}" for kind, count in content.ignored])
-            log.warning("%s: ignored %s (Namespace, Pod and NetworkPolicy are read)", path, kinds)
+            log.warning("%s: ignored %s (%s are read)", path, kinds, ", ".join(PARSERS))
+        for item in content.items:
+            if isinstance(item.object, ClusterPolicy) and item.object.unserved:
+                log.warning("%s: %s: %s", path, item.title, item.object.unserved)
         return ReadFile(state, content)
 
     def _settle(self, files: dict[str, ReadFile]) -> None:

@@ -1,4 +1,4 @@
-"""Objects of files as `kubectl get` writes them: documents, Lists in them, and the three kinds that count.
+"""Objects of files as `kubectl get` writes them: documents, Lists in them, and the kinds that count.
 
 An object is read as the API server would take it: with the API's defaults, in the namespace `default` unless it names
 another, and with a namespace to be in.
@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from cni.agent.policy.events import NAMESPACES, POLICIES, REMOTE_PODS
+from cni.agent.policy.clusterpolicy import ClusterPolicy, parse_cluster_policy
+from cni.agent.policy.events import CLUSTER_POLICIES, NAMESPACES, NODES, POLICIES, REMOTE_PODS
 from cni.agent.policy.jsonobject import Invalid
+from cni.agent.policy.nodes import parse_node
 from cni.agent.policy.objects import (
     DEFAULT_NAMESPACE,
     NAMESPACE_NAME,
@@ -30,11 +32,15 @@ if TYPE_CHECKING:
     from cni.protocol.jsontext import JsonValue
 
 LIST = "List"
-# By kind: the version of the API, the kind of events, and the parser.
-PARSERS: dict[str, tuple[str, str, Callable[[JsonValue], PolicyObject]]] = {
-    "Namespace": ("v1", NAMESPACES, parse_namespace),
-    "Pod": ("v1", REMOTE_PODS, parse_pod),
-    "NetworkPolicy": ("networking.k8s.io/v1", POLICIES, parse_policy),
+CLUSTER_VERSIONS = ("policy.networking.k8s.io/v1alpha2", "policy.networking.k8s.io/v1beta1")  # are the same
+CLUSTERED = (NAMESPACES, CLUSTER_POLICIES, NODES)  # are in no namespace
+# By kind: the versions of the API, the kind of events, and the parser.
+PARSERS: dict[str, tuple[tuple[str, ...], str, Callable[[JsonValue], PolicyObject]]] = {
+    "Namespace": (("v1",), NAMESPACES, parse_namespace),
+    "Node": (("v1",), NODES, parse_node),
+    "Pod": (("v1",), REMOTE_PODS, parse_pod),
+    "NetworkPolicy": (("networking.k8s.io/v1",), POLICIES, parse_policy),
+    "ClusterNetworkPolicy": (CLUSTER_VERSIONS, CLUSTER_POLICIES, parse_cluster_policy),
 }
 
 
@@ -119,10 +125,10 @@ def _items(place: str, value: JsonValue) -> Iterator[tuple[str, JsonValue]]:
 
 def _item(name: str, value: dict[str, JsonValue]) -> Item | str:
     """Returns an object of one of the kinds, or what is wrong with one that has no name."""
-    version, kind, parse = PARSERS[name]
+    versions, kind, parse = PARSERS[name]
     key = _key(kind, value)
-    if value.get("apiVersion") != version:
-        error = f"apiVersion {value.get('apiVersion')!r} is not supported, {version} is"
+    if value.get("apiVersion") not in versions:
+        error = f"apiVersion {value.get('apiVersion')!r} is not supported, {versions[0]} is"
         return Item(kind, key, error, error) if key is not None else error
     try:
         parsed = parse(value)
@@ -130,7 +136,7 @@ def _item(name: str, value: dict[str, JsonValue]) -> Item | str:
         error = str(invalid)
         return Item(kind, key, error, error) if key is not None else error
     assert key is not None
-    return Item(kind, key, parsed, parsed.error if isinstance(parsed, NetworkPolicy) else "")
+    return Item(kind, key, parsed, parsed.error if isinstance(parsed, NetworkPolicy | ClusterPolicy) else "")
 
 
 def _key(kind: str, value: dict[str, JsonValue]) -> Key | None:
@@ -139,5 +145,5 @@ def _key(kind: str, value: dict[str, JsonValue]) -> Key | None:
     if not isinstance(metadata, dict):
         return None
     name, namespace = metadata.get("name"), metadata.get("namespace")
-    namespace = "" if kind == NAMESPACES else DEFAULT_NAMESPACE if namespace is None else namespace
+    namespace = "" if kind in CLUSTERED else DEFAULT_NAMESPACE if namespace is None else namespace
     return (namespace, name) if name and isinstance(name, str) and isinstance(namespace, str) else None

@@ -12,7 +12,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
 from cni.agent.stores.http import Lines, body_of, connection_error, parsed, pool_of, retry_after, status_text
-from cni.agent.stores.kube.errors import ApiError, Expired, TooLarge
+from cni.agent.stores.kube.errors import Absent, ApiError, Expired, Forbidden, TooLarge
 from cni.agent.stores.kube.resource import NODES, OBJECTS, resource_version
 from cni.protocol.record import Record
 
@@ -31,7 +31,7 @@ MOST_PAGES = 2000
 SMALLER = 8  # by how much, after a page that was too large
 NONSENSE = "unexpected response (not the Kubernetes API)"
 OVERTIME = 30.0  # seconds by which the server may be late to end a watch
-DONE, UNAUTHORIZED, GONE = (200, 201), 401, 410
+DONE, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, GONE = (200, 201), 401, 403, 404, 410
 
 
 class ApiRequest(Record):
@@ -250,7 +250,8 @@ def _page(resource: Resource, answer: Json) -> Page:
 
 
 def _rejection(status: object, text: str, wait: float = 0.0) -> ApiError:
-    return Expired(text, wait) if status == GONE else ApiError(text, wait)
+    kinds: dict[object, type[ApiError]] = {FORBIDDEN: Forbidden, NOT_FOUND: Absent, GONE: Expired}
+    return kinds.get(status, ApiError)(text, wait)
 
 
 def _message(body: bytes) -> str:

@@ -13,5 +13,13 @@ class Expired(ApiError):
     """The requested revision is older than what the API server remembers (410 Gone)."""
 
 
+class Absent(ApiError):
+    """The API server does not know what was asked for (404 Not Found)."""
+
+
+class Forbidden(ApiError):
+    """The API server does not allow it (403 Forbidden)."""
+
+
 class TooLarge(ApiError):
     """An answer is larger than what is read of one."""

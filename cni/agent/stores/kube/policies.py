@@ -1,7 +1,8 @@
-"""The Kubernetes store of what NetworkPolicy is about: watches of policies, namespaces and pods.
+"""The Kubernetes store of what NetworkPolicy is about: watches of policies, namespaces, pods and nodes.
 
-Each kind has a thread of its own, so that one that fails stops no other. Pods of other nodes, by far the most, are
-watched only while they are wanted. Of each object a small record is kept; the JSON is dropped in the watch's thread.
+Each kind has a thread of its own, so that one that fails stops no other. Pods of other nodes, by far the most, and
+nodes are watched only while they are wanted. Of each object a small record is kept; the JSON is dropped in the watch's
+thread.
 """
 
 from __future__ import annotations
@@ -12,21 +13,28 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from cni.agent.logs import error_text
+from cni.agent.policy.clusterpolicy import ClusterPolicy, parse_cluster_policy
 from cni.agent.policy.events import (
+    CLUSTER_POLICIES,
     NAMESPACES,
+    NODES,
     POLICIES,
     REMOTE_PODS,
+    ObjectsForgotten,
     PolicyEvent,
     PolicyStoreFailed,
     PolicyStoreRecovered,
 )
 from cni.agent.policy.jsonobject import Invalid
+from cni.agent.policy.nodes import parse_node
 from cni.agent.policy.objects import NetworkPolicy, parse_namespace, parse_pod, parse_policy
 from cni.agent.stores.known import KnownObjects, Listing
 from cni.agent.stores.kube.client import Api, log
 from cni.agent.stores.kube.config import access_of
 from cni.agent.stores.kube.errors import ApiError
+from cni.agent.stores.kube.optional import OptionalWatcher
 from cni.agent.stores.kube.pods import Pods
+from cni.agent.stores.kube.resource import NODES as NODE_RESOURCE
 from cni.agent.stores.kube.resource import Resource
 from cni.agent.stores.kube.watch import ResourceWatcher, WatchHandler
 from cni.agent.stores.worker import EventSource
@@ -49,12 +57,16 @@ METADATA = (
 )
 NAMESPACE_METADATA = Resource("namespaces", "/api/v1/namespaces", PAGE, types=METADATA)
 NETWORK_POLICIES = Resource("networkpolicies", "/apis/networking.k8s.io/v1/networkpolicies", PAGE)
+CLUSTER_NETWORK_POLICIES = tuple(
+    Resource("clusternetworkpolicies", f"/apis/policy.networking.k8s.io/{version}/clusternetworkpolicies", PAGE)
+    for version in ("v1alpha2", "v1beta1")  # are the same
+)
 PODS = Resource("pods", "/api/v1/pods", PAGE)
 UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"  # a pod that finishes leaves as one that is deleted
 
 
 class Session(Record):
-    """The watch of pods of other nodes, from when they are wanted until `over`."""
+    """A watch of what is watched only while it is wanted: from then until `over`."""
 
     watcher: ResourceWatcher
     over: Event
@@ -85,57 +97,78 @@ class KubePolicyStore(EventSource[PolicyEvent]):
         self._node = options.node_name  # empty until the API was asked for the pod's node
         self._api = Api(partial(access_of, options))
         self._pods = Pods(self._emit, self._relist)  # with the lock, as is what is known of the other kinds
-        self._session: Session | None = None
-        namespaces, policies = KnownObjects(NAMESPACES, self._emit), KnownObjects(POLICIES, self._emit)
-        self._watchers = [
-            self._watcher(namespaces, lambda: NAMESPACE_METADATA, parse_namespace, self._stop),
-            self._watcher(policies, lambda: NETWORK_POLICIES, parse_policy, self._stop),
-            self._watcher(self._pods.local, self._local_pods, parse_pod, self._stop),
+        self._nodes = KnownObjects(NODES, self._emit)
+        self._sessions: dict[str, Session] = {}  # by kind
+        namespaces, policies, clustered = [
+            KnownObjects(kind, self._emit) for kind in (NAMESPACES, POLICIES, CLUSTER_POLICIES)
         ]
-        for name, watcher in zip(("namespaces", "policies", "local-pods"), self._watchers, strict=True):
+        watchers = {
+            "namespaces": self._watcher(namespaces, lambda: NAMESPACE_METADATA, parse_namespace, self._stop),
+            "policies": self._watcher(policies, lambda: NETWORK_POLICIES, parse_policy, self._stop),
+            "local-pods": self._watcher(self._pods.local, self._local_pods, parse_pod, self._stop),
+            "cluster-policies": self._optional_watcher(clustered),
+        }
+        self._watchers = [*watchers.values()]
+        for name, watcher in watchers.items():
             self._add_thread(f"kube-{name}", watcher.run)
-        self._add_thread("kube-remote-pods", self._run_sessions)
+        for name, kind in (("remote-pods", REMOTE_PODS), ("nodes", NODES)):
+            self._add_thread(f"kube-{name}", partial(self._run_sessions, kind))
 
     def note_attached(self, key: Key, attached: bool) -> None:
         """Does nothing: the API server tells of the pod."""
 
     def watch_remote_pods(self, wanted: bool) -> None:
         """Begins or ends the watch of other nodes' pods. What was known of them is forgotten with it."""
+        prepared = partial(self._watcher, self._pods.remote, self._remote_pods, parse_pod)
+        self._want(REMOTE_PODS, prepared if wanted else None, self._pods.forget_remote)
+
+    def watch_nodes(self, wanted: bool) -> None:
+        """Begins or ends the watch of nodes, likewise."""
+        prepared = partial(self._watcher, self._nodes, lambda: NODE_RESOURCE, parse_node)
+        self._want(NODES, prepared if wanted else None, self._forget_nodes)
+
+    def _want(self, kind: str, watcher: Callable[[Event], ResourceWatcher] | None, forget: Callable[[], None]) -> None:
+        """Begins the watch of a kind by what is returned for an event that ends it; None: ends it."""
         with self._wake:
-            session = self._session
-            if wanted == (session is not None) or self._stop.is_set():
+            session = self._sessions.get(kind)
+            if (watcher is None) == (session is None) or self._stop.is_set():
                 return
-            if session is None:
+            if watcher is not None:
                 over = Event()
-                self._session = Session(self._watcher(self._pods.remote, self._remote_pods, parse_pod, over), over)
+                self._sessions[kind] = Session(watcher(over), over)
                 self._wake.notify_all()
                 return
-            self._session = None
+            session = self._sessions.pop(kind)
             session.over.set()
-            self._succeed(REMOTE_PODS)
-            self._pods.forget_remote()
+            self._succeed(kind)
+            forget()
         session.watcher.interrupt()
+
+    def _forget_nodes(self) -> None:
+        keys = frozenset(self._nodes.hashes)
+        self._nodes = KnownObjects(NODES, self._emit)
+        self._emit(ObjectsForgotten(NODES, keys))
 
     def _relist(self) -> None:
         """Lists the pods of other nodes again; with the lock held."""
-        if self._session is not None:
-            self._session.watcher.relist()
+        if REMOTE_PODS in self._sessions:
+            self._sessions[REMOTE_PODS].watcher.relist()
 
-    def _run_sessions(self) -> None:
-        while (session := self._next_session()) is not None:
+    def _run_sessions(self, kind: str) -> None:
+        while (session := self._next_session(kind)) is not None:
             session.watcher.run()
 
-    def _next_session(self) -> Session | None:
+    def _next_session(self, kind: str) -> Session | None:
         """Returns the session that is wanted, once there is one; None at the end."""
         with self._wake:
-            while self._session is None and not self._stop.is_set():
+            while kind not in self._sessions and not self._stop.is_set():
                 self._wake.wait()
-            return None if self._stop.is_set() else self._session
+            return None if self._stop.is_set() else self._sessions[kind]
 
     def _interrupt(self) -> None:
         with self._wake:
-            session = self._session
-        if session is not None:
+            sessions = [*self._sessions.values()]
+        for session in sessions:
             session.over.set()
             session.watcher.interrupt()
         for watcher in self._watchers:
@@ -159,6 +192,18 @@ class KubePolicyStore(EventSource[PolicyEvent]):
         self, known: KnownObjects, prepare: Callable[[], Resource], parse: Parser, over: Event
     ) -> ResourceWatcher:
         """Returns a watcher of a kind, which does nothing any more once it is over."""
+        return ResourceWatcher(self._api, self._handler(known, prepare, parse, over), over)
+
+    def _optional_watcher(self, known: KnownObjects) -> OptionalWatcher:
+        """Returns the watcher of ClusterNetworkPolicies, which a cluster may not have."""
+        (first, *_) = CLUSTER_NETWORK_POLICIES
+        handler = self._handler(known, lambda: first, parse_cluster_policy, self._stop)
+        return OptionalWatcher(self._api, handler, self._stop, CLUSTER_NETWORK_POLICIES)
+
+    def _handler(
+        self, known: KnownObjects, prepare: Callable[[], Resource], parse: Parser, over: Event
+    ) -> WatchHandler:
+        """Returns the taker of a kind, which takes nothing any more once it is over."""
 
         def guarded(act: Callable[[], None]) -> None:
             with self._wake:
@@ -177,14 +222,13 @@ class KubePolicyStore(EventSource[PolicyEvent]):
             with suppress(ApiError):
                 guarded(lambda: self._fail(known.kind, reason))
 
-        handler = WatchHandler(
+        return WatchHandler(
             prepare=prepare,
             list=lambda: ParsedList(parsed, Listing(known), guarded),
             changed=changed,
             connected=lambda: guarded(lambda: self._succeed(known.kind)),
             failed=failed,
         )
-        return ResourceWatcher(self._api, handler, over)
 
 
 def _parsed(kind: str, key: Key, parse: Callable[[], PolicyObject]) -> PolicyObject:
@@ -201,4 +245,9 @@ def _parsed(kind: str, key: Key, parse: Callable[[], PolicyObject]) -> PolicyObj
         log.warning("%s is ignored: %s", title, new)
     elif isinstance(new, NetworkPolicy) and new.error:
         log.warning("%s isolates its pods and allows nothing: %s", title, new.error)
+    elif isinstance(new, ClusterPolicy):
+        if new.error:
+            log.warning("%s: rules in doubt accept nothing, or deny everything: %s", title, new.error)
+        if new.unserved:
+            log.warning("%s: %s", title, new.unserved)
     return new

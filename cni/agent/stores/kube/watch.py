@@ -85,8 +85,10 @@ class ResourceWatcher(WatchLoop):
             self._handler.failed(reason_of(error))
 
     def _follow(self) -> None:
+        self._follow_resource(self._handler.prepare())
+
+    def _follow_resource(self, resource: Resource) -> None:
         """Raises Expired, ApiError."""
-        resource = self._handler.prepare()
         if self._is_outdated:
             self._is_outdated, self._revision = False, ""
         if self._revision and self._broken and is_older(self._api.revision(resource), self._revision):
