@@ -67,6 +67,9 @@ class PolicyKernel:
             case _:
                 return self._elements_of(payload)
 
+    def parts(self, kind: int, payload: bytes) -> list[tuple[int, bytes]]:
+        return [*[(0, answer) for answer in self.dump(kind, payload)], (0, b"")]
+
     def request(self, *message: Any) -> None:
         self.ended.append(message)
 

@@ -186,6 +186,7 @@ def test_a_pod_is_gone_with_its_interface(node: Node) -> None:
     assert node.after(DEL_SECONDS / 2) == 0, "a DEL may be under way"
     assert node.after(DEL_SECONDS) == 1
     assert node.classes(NEW) == ()
+    node.after(DEL_SECONDS)
     assert node.controller.due_at == math.inf
     node.unrecord(NEW)
     node.controller.request_full_sync()
@@ -314,23 +315,80 @@ def connection(source: bytes, destination: bytes) -> bytes:
     return nft.NFGENMSG.pack(2, 0, 0) + both
 
 
+OTHER = bytes([10, 1, 9, 9])
+
+
+def ended(node: Node) -> set[bytes]:
+    """Returns the connections that were ended, by their first direction."""
+    found = {attributes(payload, nft.NFGENMSG.size)[CTA_TUPLE_ORIG] for _, _, payload in node.kernel.ended}
+    node.kernel.ended.clear()
+    return found
+
+
 def test_connections_of_an_earlier_holder_end_before_the_class_is_given(node: Node) -> None:
+    node.kernel.connections = [connection(NEW, OTHER), connection(OTHER, NEW), connection(OTHER, DB_KEY)]
+    mine = {connections.parse_connection(one).original for one in node.kernel.connections[:2]}
     node.begin(CLOSED)
-    other = bytes([10, 1, 9, 9])
-    node.kernel.connections = [connection(NEW, other), connection(other, NEW), connection(other, DB_KEY)]
     node.tell(put(LOCAL_PODS, pod_of("shop/web")))
     node.add(NEW, "web")
-    assert {connections.parse_connection(one).original for one in node.kernel.connections[:2]} == {
-        attributes(payload, nft.NFGENMSG.size)[1] for _, _, payload in node.kernel.ended
-    }
+    assert ended(node) == mine
     assert node.classes(NEW) == ("pending-in", "pending-out")
-    node.kernel.ended.clear()
+    node.sync()
+    node.add(NEW, "web", "c2")  # before the end of the first one was noticed
+    assert ended(node) == mine
+
+
+def test_connections_end_with_their_pod_so_that_no_add_waits_for_that(node: Node) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/web", labels={"app": "db"})))
+    node.kernel.connections_error = NetlinkError(EIO, "")  # nothing is asked for an address without connections
+    node.add(NEW, "web")
+    node.sync()
+    node.kernel.connections_error = None
+    node.kernel.connections = [connection(NEW, OTHER), connection(OTHER, DB_KEY)]
+    node.unlink()
+    node.unrecord(NEW)
     node.hear(node.lead(NEW, away=True))
-    assert node.kernel.ended == [], "a DEL ends nothing: the next ADD does"
+    node.sync()
+    assert ended(node) == set()
+    node.after(1)
+    assert ended(node) == {connections.parse_connection(node.kernel.connections[0]).original}
+    assert node.controller.due_at < math.inf, "the interface is not forgotten yet"
+    node.after(DEL_SECONDS)
+    assert node.controller.due_at == math.inf
+    node.add(NEW, "web")
+    assert ended(node) == set()
+
+
+def test_an_address_that_the_store_gave_to_a_pod_has_had_connections(node: Node) -> None:
+    node.begin(CLOSED)
+    node.kernel.connections = [connection(OTHER, DB_KEY)]
+    node.tell(ObjectsChanged(LOCAL_PODS, {("shop", "db"): None}), put(LOCAL_PODS, pod_of("shop/web")))
+    node.after(1)
+    node.add(DB_KEY, "web")
+    assert len(ended(node)) == 1
+
+
+def test_an_address_that_is_used_again_is_not_waited_for(node: Node) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/web")))
+    node.add(NEW, "web")
+    node.sync()
+    node.unlink()
+    node.now += DEL_SECONDS
+    node.sync()
+    node.add(NEW, "web", "c2")
+    node.kernel.connections = [connection(NEW, OTHER)]
+    node.sync()
+    node.after(1)
+    assert ended(node) == set()
 
 
 @pytest.mark.parametrize("errno", [EINVAL, EIO])
 def test_a_kernel_that_cannot_tell_of_connections_closes_nobody(node: Node, errno: int) -> None:
+    if errno == EINVAL:
+        node.kernel.connections_error = NetlinkError(errno, "")
+    node.kernel.connections = [connection(NEW, OTHER)]
     node.begin(CLOSED)
     node.tell(put(LOCAL_PODS, pod_of("shop/web")))
     node.kernel.connections_error = NetlinkError(errno, "")
@@ -347,9 +405,9 @@ def test_connections_that_end_by_themselves_are_no_error(node: Node, monkeypatch
 
         monkeypatch.setattr(node.kernel, "request", raised)
 
+    node.kernel.connections = [connection(NEW, DB_KEY)]
     node.begin(CLOSED)
     node.tell(put(LOCAL_PODS, pod_of("shop/web")))
-    node.kernel.connections = [connection(NEW, DB_KEY)]
     refuse(ENOENT)
     node.add(NEW, "web")
     node.sync()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cni.agent.controllers.base import NEVER
 from cni.agent.controllers.drift import NFT_ELEMENTS, table_of
-from cni.agent.dataplane import forgotten
+from cni.agent.dataplane.forgotten import Connections
 from cni.agent.logs import error_text
 from cni.agent.node.podrecords import is_young
 from cni.agent.policy.basetable import PENDING
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cni.effects.host import Host
 
 DEL_SECONDS = 2.0  # a DEL deletes the interface, then elements; if both did so, each would miss what the other deleted
+PIECE_SECONDS = 0.2  # between two addresses whose connections end
 VETH = "veth"  # how the names of podwire's host interfaces begin
 
 
@@ -64,6 +65,9 @@ class LocalPods:
         self.pending: set[bytes] = set()  # addresses that the kernel has as such
         self.starting: dict[Key, float] = {}  # pods that wait for their class, since when (time.time)
         self._gone: dict[str, float] = {}  # interfaces, until when their pods' DEL may come (time.monotonic)
+        self._connections = Connections(host.netfilter)
+        self._forget_at = 0.0  # when connections of pods that are gone are to be ended (time.monotonic)
+        self.settled: set[bytes] = set()  # addresses that pods have newly got or lost: they have no connections
         self.error = ""  # why new pods are not closed
 
     @property
@@ -80,7 +84,8 @@ class LocalPods:
         for kind, payload in changes:
             if table_of(kind, payload) == TABLE and not self._take(kind, payload, told):
                 is_foreign = True
-        self._forget_connections({address for address, is_pending in told.items() if is_pending})
+        for address in [address for address, is_pending in told.items() if is_pending]:
+            self._connections.claim(address)  # before it gets its class
         for address in told:
             self._note(address, self._records.read(address))
         return Heard(is_foreign, bool(told))
@@ -102,11 +107,6 @@ class LocalPods:
             (self.pending.add if is_pending else self.pending.discard)(element.key)
         return True
 
-    def _forget_connections(self, addresses: set[bytes]) -> None:
-        """Ends connections of an earlier holder before an address gets its class: the table lets known ones pass."""
-        for address in addresses:
-            forgotten.forget(self._host.netfilter, address)
-
     def hear_links(self, changes: Changes) -> None:
         """Takes in that interfaces are gone, and with them pods whose DEL may never come. Raises Malformed."""
         for payload in [payload for kind, payload in changes if kind == rtnl.RTM_DELLINK]:
@@ -116,12 +116,18 @@ class LocalPods:
 
     @property
     def due_at(self) -> float:
-        """The moment (time.monotonic) from which on `expire` has something to do."""
-        return min(self._gone.values(), default=NEVER)
+        """The moment (time.monotonic) from which on `go_on` has something to do."""
+        return min([*self._gone.values(), self._forget_at if self._connections.is_waiting else NEVER])
 
-    def expire(self) -> None:
-        """Takes in that the pods of interfaces that have been gone for long enough are gone."""
+    def go_on(self) -> None:
+        """Takes in that pods are gone whose interface has been gone for long enough, and ends the connections of one.
+
+        Raises NetlinkError, Interrupted, OSError, CniError.
+        """
         now = time.monotonic()
+        if self._connections.is_waiting and self._forget_at <= now:
+            self._forget_at = now + PIECE_SECONDS
+            self._connections.go_on()
         gone = {name for name, moment in self._gone.items() if moment <= now}
         for name in gone:
             del self._gone[name]
@@ -130,8 +136,10 @@ class LocalPods:
 
     def catch_up(self) -> None:
         """Takes in all records, and what is pending. Raises NetlinkError, Interrupted, OSError, CniError."""
+        self._connections.begin()
         pending = self._read_pending()
-        self._forget_connections(pending - self.pending)
+        for address in pending - self.pending:
+            self._connections.claim(address)
         self.pending |= pending
         interfaces = {link.name for link in self._host.rtnl.links()}
         records = self._read_records()
@@ -172,13 +180,22 @@ class LocalPods:
     def _note(self, address: bytes, pod: AttachedPod | None) -> None:
         """Takes in who has an address by its record; None: nobody."""
         before = self._attached.pop(address, None)
+        if pod is None and before is not None:
+            self.settled.add(address)
+            self._connections.release(address)
+            self._forget_at = time.monotonic() + PIECE_SECONDS
         if pod is not None:
+            self.use([address])
             self._attached[address] = pod
             if pod.pod is not None and address in self.pending:
                 self.starting[pod.pod] = pod.since
         if before != pod:
             for key in {one.pod for one in (before, pod) if one is not None and one.pod is not None}:
                 self._settle(key)
+
+    def use(self, addresses: Iterable[bytes]) -> None:
+        """Takes in which addresses pods of this node have, as the store or a record tells."""
+        self._connections.use(addresses)
 
     def _settle(self, key: Key) -> None:
         """Hands the addresses of a pod to the index; it may have several interfaces."""
@@ -192,7 +209,9 @@ class LocalPods:
 
     def take_started(self) -> list[float]:
         """Returns how long pods have been pending that have their class now, in seconds; after a transaction."""
-        self.pending = {address for address in self.pending if self._index.local_group(address) is UNKNOWN}
+        judged = {address for address in self.pending if self._index.local_group(address) is not UNKNOWN}
+        self.pending -= judged
+        self.settled |= judged
         now, started = time.time(), list[float]()
         for address, pod in self._attached.items() if self.starting else ():
             if pod.pod in self.starting and self._index.local_group(address) is not UNKNOWN:

@@ -159,6 +159,7 @@ class PolicyController:
             self._local.pop(key, None)
             if isinstance(new, Pod) and new.is_subject:
                 self._local[key] = new.addresses
+                self._pods.use(new.addresses)
                 self._pods_moved = True
 
     def handle_links(self, changes: Changes) -> list[str]:
@@ -208,7 +209,7 @@ class PolicyController:
     def _sync_table(self) -> None:
         before = {self._error, self._bridge_error, self._pods.error, ""}
         try:
-            self._pods.expire()
+            self._pods.go_on()
             if self._audit_due:
                 self._pods.catch_up()
             changes = self._tracker.update()
@@ -259,10 +260,13 @@ class PolicyController:
                 self._audit_due = True
         if self._audit_due:
             self._audit()
-        if self._revocation is not None:
-            self._revocation.touch(self._tracker.take_touched())
         for seconds in self._pods.take_started():
             self._metrics.policy_pod_start_seconds.observe(seconds)
+        touched = self._tracker.take_touched()
+        touched.narrowed.difference_update(self._pods.settled)
+        self._pods.settled.clear()
+        if self._revocation is not None:
+            self._revocation.touch(touched)
         if changes and began < NEVER:
             self._metrics.policy_programming_seconds.observe(time.monotonic() - began)
         self._metrics.policies.set(self._index.policy_count)
