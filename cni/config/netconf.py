@@ -33,8 +33,8 @@ BRIDGED_ONLY = ("vlan", "vlanTrunk", "hairpinMode", "promiscMode", "portIsolatio
 class NetConf(Record):
     """The plugin's configuration; `mtu` in bytes, 0 for the kernel's choice; `dns` is None if it is not configured.
 
-    `mac_capability`: the runtime may choose the containers' MAC addresses (capability mac). `portmap_requested`,
-    `bandwidth_requested`: it may map ports, limit the bandwidth. `accept`: the containers' traffic is accepted if the
+    `mac_capability`: the runtime may choose the containers' MAC addresses (capability mac). `may_map_ports`,
+    `may_limit_bandwidth`: it may map ports, limit the bandwidth. `accept`: the containers' traffic is accepted if the
     host's firewall drops forwarded packets. `policy_wait`: so many seconds podwired may take to judge a new pod.
     `accept_ra`: a container with an IPv6 address also accepts router advertisements. `ip_spoof_check`: None if it is
     not configured.
@@ -62,9 +62,9 @@ class NetConf(Record):
     mac_capability: bool
     dns: DNS | None
     ports: Ports
-    portmap_requested: bool
+    may_map_ports: bool
     bandwidth: Bandwidth
-    bandwidth_requested: bool
+    may_limit_bandwidth: bool
     accept: bool
     policy_wait: int
     ipam_type: str
@@ -112,9 +112,9 @@ def parse_netconf(
         mac_capability=capabilities.flag("mac"),
         dns=(_runtime_dns(fields) if is_podwire else None) or _dns(fields),
         ports=parse_ports(fields) if is_podwire else Ports(),
-        portmap_requested=is_podwire and capabilities.flag("portMappings"),
+        may_map_ports=is_podwire and capabilities.flag("portMappings"),
         bandwidth=parse_bandwidth(fields) if is_podwire else Bandwidth(),
-        bandwidth_requested=is_podwire and (capabilities.flag("bandwidth") or has_rates(fields)),
+        may_limit_bandwidth=is_podwire and (capabilities.flag("bandwidth") or has_rates(fields)),
         accept=is_podwire,
         policy_wait=fields.integer("policyWait", 0, POLICY_WAIT_LIMIT, POLICY_WAIT) if is_podwire else POLICY_WAIT,
         ipam_type=fields.object("ipam").text("type"),

@@ -153,7 +153,7 @@ def delete(call: Call) -> None:
     failed = release(host, [op for op in reversed(operations) if own is not None or not isinstance(op, Veth)])
     if host.container is not None:
         collect_errors(failed, lambda: _release_stray(call, owner, conf, addresses or _leased(request, config, ipam)))
-    ports_unknown = conf.portmap_requested and not (alias.label or conf.ports.mappings)
+    ports_unknown = conf.may_map_ports and not (alias.label or conf.ports.mappings)
     needs_addresses = conf.ip_masq or checked or conf.ports.mappings
     if ports_unknown or not alias.whole or (not addresses and needs_addresses):
         _release_labelled(host, owner.owns, failed)
@@ -197,8 +197,8 @@ def status(call: Call) -> None:
     bridge = call.host.rtnl.find(conf.bridge)
     if not conf.routed and bridge is not None and bridge.kind != "bridge":
         raise PluginNotAvailable(f'"{conf.bridge}" exists but is not a bridge: choose another name for the bridge')
-    if conf.ip_masq or conf.mac_spoof_check or conf.ip_spoof_check or conf.portmap_requested:
-        require_nft(call, program=conf.portmap_requested and conf.ports.has_conditions)
+    if conf.ip_masq or conf.mac_spoof_check or conf.ip_spoof_check or conf.may_map_ports:
+        require_nft(call, program=conf.may_map_ports and conf.ports.has_conditions)
     if conf.accept and conf.ipam_type:
         from cni.config.firewall import families_of
         from cni.effects import forward_audit
@@ -285,7 +285,7 @@ def _release_labelled(host: Host, matches: Callable[[str], bool], failed: list[s
 def _with_alias(conf: NetConf, alias: Alias, group: int) -> NetConf:
     """Returns the configuration as ADD had it, from the alias; without an interface, all that may have been made."""
     # An ADD that was killed may have left an ifb; in the interface's group it is deleted with it.
-    ifb_alone = conf.bandwidth_requested and not alias.label and group < GROUPS
+    ifb_alone = conf.may_limit_bandwidth and not alias.label and group < GROUPS
     return conf._replace(
         ip_masq=conf.ip_masq or alias.ip_masq,
         mac_spoof_check=conf.mac_spoof_check or alias.allowed_mac is not None,

@@ -206,8 +206,8 @@ def test_one_process_attaches_a_pod_with_its_ports_and_limits() -> None:
     attached = parse_netconf(config, {}, errors)
     assert errors.messages == []
     assert [mapping.host_port for mapping in attached.ports.mappings] == [8080]
-    assert attached.portmap_requested
-    assert attached.bandwidth_requested
+    assert attached.may_map_ports
+    assert attached.may_limit_bandwidth
     assert (attached.hairpin, attached.is_default_gateway, attached.ip_masq, attached.mtu) == (True, True, False, 1450)
 
 

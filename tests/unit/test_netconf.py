@@ -38,9 +38,9 @@ DEFAULTS: dict[str, Any] = {
     "mac_capability": False,
     "dns": None,
     "ports": Ports(),
-    "portmap_requested": False,
+    "may_map_ports": False,
     "bandwidth": Bandwidth(),
-    "bandwidth_requested": False,
+    "may_limit_bandwidth": False,
     "accept": True,
     "policy_wait": 2,
     "ipam_type": "",
@@ -119,7 +119,7 @@ KEYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "args": ({"cni": {"mac": MAC}}, {"mac": MAC_BYTES}),
     "capabilities": (
         {"mac": True, "portMappings": True, "bandwidth": True},
-        {"mac_capability": True, "portmap_requested": True, "bandwidth_requested": True},
+        {"mac_capability": True, "may_map_ports": True, "may_limit_bandwidth": True},
     ),
 }
 
@@ -136,7 +136,7 @@ def test_each_key_has_its_meaning_in_any_case(key: str, spell: Any) -> None:
 def test_limits_of_the_configuration_itself_are_known() -> None:
     netconf, errors = conf_of(BANDWIDTH)
     assert errors == []
-    assert netconf._asdict() == DEFAULTS | {"bandwidth": Bandwidth(Rate(1000, 2000)), "bandwidth_requested": True}
+    assert netconf._asdict() == DEFAULTS | {"bandwidth": Bandwidth(Rate(1000, 2000)), "may_limit_bandwidth": True}
 
 
 EVERYTHING: dict[str, Any] = {
