@@ -5,7 +5,7 @@ from __future__ import annotations
 from errno import EBUSY, ENOENT
 from typing import TYPE_CHECKING, Any
 
-from cni.kernel import nft, nft_rules, nft_ruleset, nft_sets
+from cni.kernel import nft, nft_keys, nft_rules, nft_ruleset
 from cni.kernel.conntrack import NFNL_SUBSYS_CTNETLINK
 from cni.kernel.netlink import NLA_F_NESTED, NetlinkError, attributes, each_attribute, nest
 from cni.plan.policy import TABLE
@@ -126,7 +126,7 @@ class PolicyKernel:
         if name not in self.sets:
             return ENOENT
         listed = each_attribute(attrs[nft.NFTA_LIST_ELEMENTS])
-        for bound, (_, element) in zip(nft_sets.parse_bounds(payload), listed, strict=True):
+        for bound, (_, element) in zip(nft_keys.parse_bounds(payload), listed, strict=True):
             if kind == nft.NFT_MSG_NEWSETELEM:
                 self.elements[name][bound] = element
             elif self.elements[name].pop(bound, None) is None:

@@ -18,7 +18,7 @@ from cni.agent.policy.index import UNKNOWN
 from cni.kernel import connections, nft, rtnl
 from cni.kernel.conntrack import CTA_IP_DST, CTA_IP_SRC, CTA_TUPLE_IP, CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, CTA_TUPLE_REPLY
 from cni.kernel.netlink import NLA_F_NESTED, NetlinkError, attribute, attributes, nest, text
-from cni.kernel.nft_sets import parse_bounds
+from cni.kernel.nft_keys import parse_bounds
 from cni.kernel.rtnl import IFINFO
 from cni.plan.policy import OPEN, TABLE, PodRecord, map_name, pending_chain
 from cni.protocol.address import IP

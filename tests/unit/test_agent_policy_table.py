@@ -13,7 +13,7 @@ from cni.agent.policy.basetable import LABELLING, TableOptions
 from cni.agent.policy.desired import AddElements, AddVerdicts, DeleteChain, SetRules
 from cni.agent.policy.index import Index
 from cni.agent.policy.tracker import Tracker
-from cni.kernel import nft, nft_rules, nft_ruleset, nft_sets
+from cni.kernel import nft, nft_keys, nft_rules, nft_ruleset
 from cni.kernel.netlink import NLM_F_ACK, NetlinkError
 from cni.plan.nftrule import DROP, FILTER, Chain, Counter, Hook, NamedSet, Rule, Table
 from cni.plan.policy import TABLE
@@ -121,9 +121,9 @@ def test_every_change_leads_to_the_table_that_a_new_one_would_be(scene: Scene) -
 
 
 def test_large_sets_come_in_several_messages() -> None:
-    keys = tuple([number.to_bytes(4, "big") for number in range(2 * nft_sets.AT_A_TIME + 1)])
+    keys = tuple([number.to_bytes(4, "big") for number in range(2 * nft_keys.AT_A_TIME + 1)])
     assert len(steps_of([AddElements("s", keys)])) == 3
-    verdicts = AddVerdicts("m", tuple([(key, "c") for key in keys[: nft_sets.VERDICTS_AT_A_TIME + 1]]))
+    verdicts = AddVerdicts("m", tuple([(key, "c") for key in keys[: nft_keys.VERDICTS_AT_A_TIME + 1]]))
     assert len(steps_of([verdicts])) == 2
 
 
@@ -170,12 +170,12 @@ def lose_a_key(scene: Scene) -> None:
 
 @by_others("1 parts differed")
 def get_a_key(scene: Scene) -> None:
-    scene.send(nft_sets.add_keys(nft.SetRef(FAMILY, TABLE, "own4"), [bytes(8)]))
+    scene.send(nft_keys.add_keys(nft.SetRef(FAMILY, TABLE, "own4"), [bytes(8)]))
 
 
 @by_others("2 parts differed")
 def lead_elsewhere(scene: Scene) -> None:
-    scene.send(nft_sets.add_verdicts(nft.SetRef(FAMILY, TABLE, "ingress4"), [(bytes([10, 1, 0, 1]), "to-pod")]))
+    scene.send(nft_keys.add_verdicts(nft.SetRef(FAMILY, TABLE, "ingress4"), [(bytes([10, 1, 0, 1]), "to-pod")]))
 
 
 @by_others("1 parts differed")

@@ -9,7 +9,7 @@ import pytest
 
 from cni.agent.dataplane.tunnel_filter import Tunnel, TunnelFilter, chains
 from cni.agent.model.lease import Endpoint, Lease
-from cni.kernel import nft, nft_sets
+from cni.kernel import nft, nft_keys
 from cni.kernel.netlink import NetlinkError, attributes
 from cni.protocol.address import parse_ip, parse_net
 
@@ -36,11 +36,11 @@ class Kernel:
         name = set_of(payload)
         if name not in self.sets:
             raise NetlinkError(ENOENT, "")
-        return [nft_sets.add_keys(nft.SetRef(1, "podwired", name), self.sets[name])[2]]
+        return [nft_keys.add_keys(nft.SetRef(1, "podwired", name), self.sets[name])[2]]
 
     def batch(self, messages: list[Message]) -> NetlinkError | None:
         for kind, _, payload in messages[1:-1]:
-            name, keys = set_of(payload), set(nft_sets.parse_keys(payload))
+            name, keys = set_of(payload), set(nft_keys.parse_keys(payload))
             adding = kind & 0xFF == nft.NFT_MSG_NEWSETELEM
             self.told.append((name, "add" if adding else "delete", keys))
             if not adding and keys - self.sets[name]:
@@ -142,7 +142,7 @@ def test_further_addresses_of_a_node_are_let_in_as_well(kernel: Kernel, kept: Tu
 
 def test_thousands_go_in_few_messages(kernel: Kernel, kept: TunnelFilter) -> None:
     kept.admit_all([lease(2, f"192.0.{number >> 8}.{number & 255}") for number in range(5000)])
-    assert [len(keys) for _, _, keys in kernel.told] == [nft_sets.AT_A_TIME] * (5000 // nft_sets.AT_A_TIME)
+    assert [len(keys) for _, _, keys in kernel.told] == [nft_keys.AT_A_TIME] * (5000 // nft_keys.AT_A_TIME)
 
 
 def test_without_the_rules_nothing_is_sent(kept: TunnelFilter, kernel: Kernel) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.kernel import nft, nft_rules, nft_sets
+from cni.kernel import nft, nft_keys, nft_rules
 from cni.kernel.nft import Element, SetRef
 from cni.protocol.address import parse_ip
 from tests.unit.oracle import WHY, framed, plain, slot
@@ -80,7 +80,7 @@ def bare(one: bytes) -> tuple[str, Any]:
 
 
 def test_keys_are_read_as_they_are_written() -> None:
-    assert nft_sets.parse_keys(nft_sets.add_keys(KEYS, TWO)[2]) == TWO
+    assert nft_keys.parse_keys(nft_keys.add_keys(KEYS, TWO)[2]) == TWO
 
 
 CASES: dict[str, tuple[Message, int, int, SetRef, list[Any]]] = {
@@ -101,8 +101,8 @@ CASES: dict[str, tuple[Message, int, int, SetRef, list[Any]]] = {
     ),
     "delete": (nft.delete_element(MAP, ADDRESS), 14, 0x4, MAP, [{"attrs": [key(ADDRESS)]}]),
     "get": (nft.get_element(MAP, ADDRESS), 13, 0, MAP, [{"attrs": [key(ADDRESS)]}]),
-    "add keys to a set": (nft_sets.add_keys(KEYS, TWO), 12, 0x404, KEYS, [{"attrs": [bare(one)]} for one in TWO]),
-    "delete keys": (nft_sets.delete_keys(KEYS, TWO), 14, 0x4, KEYS, [{"attrs": [bare(one)]} for one in TWO]),
+    "add keys to a set": (nft_keys.add_keys(KEYS, TWO), 12, 0x404, KEYS, [{"attrs": [bare(one)]} for one in TWO]),
+    "delete keys": (nft_keys.delete_keys(KEYS, TWO), 14, 0x4, KEYS, [{"attrs": [bare(one)]} for one in TWO]),
     "all": ((nft.all_elements(MAP)[0], 0, nft.all_elements(MAP)[1]), 13, 0, MAP, []),
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cni.agent.policy.basetable import PENDING
 from cni.agent.policy.desired import DesiredTable
-from cni.kernel import nft, nft_ruleset, nft_sets
+from cni.kernel import nft, nft_keys, nft_ruleset
 from cni.kernel.netlink import NetlinkError, attributes
 from cni.kernel.nft_rules import NFTA_CHAIN_TYPE, NFTA_HOOK_PRIORITY, NFTA_RULE_USERDATA
 from cni.plan.nftrule import DROP, NamedSet, Rule
@@ -84,9 +84,9 @@ def _read_chains(netfilter: Netlink, base: Table, wanted: Found, found: DesiredT
 def _read_contents(netfilter: Netlink, wanted: Found, found: DesiredTable) -> str:
     desired = wanted.desired
     for name in desired.elements:
-        found.elements[name] = {key for one in _answers(netfilter, name) for key in nft_sets.parse_keys(one)}
+        found.elements[name] = {key for one in _answers(netfilter, name) for key in nft_keys.parse_keys(one)}
     for name, spans in desired.spans.items():
-        bounds = {bound for one in _answers(netfilter, name) for bound in nft_sets.parse_bounds(one)}
+        bounds = {bound for one in _answers(netfilter, name) for bound in nft_keys.parse_bounds(one)}
         if name in found.sets and bounds != _bounds_of(name, spans):
             return f"set {name} had other networks"
     for name, chains in desired.verdicts.items():
@@ -110,7 +110,7 @@ def _answers(netfilter: Netlink, name: str) -> list[bytes]:
 
 def _bounds_of(name: str, spans: Iterable[Span]) -> set[tuple[bytes, bool]]:
     messages = nft_ruleset.add_intervals(nft.SetRef(FAMILY, TABLE, name), spans)
-    return {bound for _, _, payload in messages for bound in nft_sets.parse_bounds(payload)}
+    return {bound for _, _, payload in messages for bound in nft_keys.parse_bounds(payload)}
 
 
 def _sets(netfilter: Netlink) -> dict[str, list[int]]:

@@ -23,7 +23,7 @@ from cni.agent.policy.desired import (
     difference,
 )
 from cni.effects import nft_load
-from cni.kernel import nft, nft_rules, nft_ruleset, nft_sets, rtnl, rtnl_parse
+from cni.kernel import nft, nft_keys, nft_rules, nft_ruleset, rtnl, rtnl_parse
 from cni.kernel.netlink import NLM_F_ACK, NetlinkError
 from cni.kernel.nft_ruleset import Step
 from cni.plan.nftrule import Chain, Table
@@ -164,12 +164,12 @@ def _steps_of(change: Change) -> Iterator[Step]:
         case AddSet(definition, spans):
             yield from _spans(definition.name, spans)
         case AddElements(name, keys):
-            yield from _elements(name, keys, nft_sets.add_keys)
+            yield from _elements(name, keys, nft_keys.add_keys)
         case DeleteElements(name, keys):
-            yield from _elements(name, keys, nft_sets.delete_keys)
+            yield from _elements(name, keys, nft_keys.delete_keys)
         case AddVerdicts(name, chains):
-            for part in _parts(chains, nft_sets.VERDICTS_AT_A_TIME):
-                yield _step(nft_sets.add_verdicts(_set_ref(name), part), "map", name)
+            for part in _parts(chains, nft_keys.VERDICTS_AT_A_TIME):
+                yield _step(nft_keys.add_verdicts(_set_ref(name), part), "map", name)
         case DeleteChain(name):
             yield _step(nft_rules.delete_chain(nft.Chain(FAMILY, TABLE, name)), "chain", name)
         case DeleteSet(name):
@@ -181,7 +181,7 @@ def _steps_of(change: Change) -> Iterator[Step]:
 def _contents(desired: DesiredTable) -> list[Step]:
     steps = [step for name, spans in desired.spans.items() for step in _spans(name, spans)]
     for name, keys in desired.elements.items():
-        steps += _elements(name, keys, nft_sets.add_keys)
+        steps += _elements(name, keys, nft_keys.add_keys)
     for name, chains in desired.verdicts.items():
         steps += _steps_of(AddVerdicts(name, tuple(chains.items())))
     return steps
@@ -195,7 +195,7 @@ def _spans(name: str, spans: Iterable[Span]) -> Iterator[Step]:
 def _elements(
     name: str, keys: Iterable[bytes], message: Callable[[SetRef, Iterable[bytes]], Message]
 ) -> Iterator[Step]:
-    for part in _parts(keys, nft_sets.AT_A_TIME):
+    for part in _parts(keys, nft_keys.AT_A_TIME):
         yield _step(message(_set_ref(name), part), "elements of", name)
 
 

@@ -13,7 +13,7 @@ import socket
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from cni.kernel import nft, nft_sets
+from cni.kernel import nft, nft_keys
 from cni.kernel.netlink import NetlinkError
 from cni.plan.nftrule import (
     DROP,
@@ -154,7 +154,7 @@ class TunnelFilter:
         held = self._current()
         lacking = {name: keys - held[name] for name, keys in wanted.items() if name in held}
         for name, keys in lacking.items():
-            self._change(name, keys, nft_sets.add_keys)
+            self._change(name, keys, nft_keys.add_keys)
             held[name] |= keys
         return sum(map(len, lacking.values()))
 
@@ -162,15 +162,15 @@ class TunnelFilter:
         held = self._current()
         present = {name: keys & held[name] for name, keys in surplus.items() if name in held}
         for name, keys in present.items():
-            self._change(name, keys, nft_sets.delete_keys)
+            self._change(name, keys, nft_keys.delete_keys)
             held[name] -= keys
         return sum(map(len, present.values()))
 
     def _change(self, name: str, keys: set[bytes], message: Callable[[SetRef, list[bytes]], Message]) -> None:
         """Sends a thousand keys in a transaction; after an error the sets are unknown. Raises NetlinkError."""
         waiting = [*keys]
-        for start in range(0, len(waiting), nft_sets.AT_A_TIME):
-            part = message(self._place(name), waiting[start : start + nft_sets.AT_A_TIME])
+        for start in range(0, len(waiting), nft_keys.AT_A_TIME):
+            part = message(self._place(name), waiting[start : start + nft_keys.AT_A_TIME])
             refusal = self._host.netfilter.batch(nft.transaction([part]))
             if refusal is not None:
                 self.forget()
@@ -191,7 +191,7 @@ class TunnelFilter:
             if error.errno not in nft.NOT_FOUND_OR_EINVAL:
                 raise
             return None
-        return {key for answer in answers for key in nft_sets.parse_keys(answer)}
+        return {key for answer in answers for key in nft_keys.parse_keys(answer)}
 
     def _place(self, name: str) -> SetRef:
         return nft.SetRef(nft.NFPROTO_INET, self._table, name)
