@@ -46,6 +46,8 @@
 #define WHOLE_PAGES(address) (((address) + PAGE - 1) & ~(PAGE - 1))
 
 extern char __data_start, _end; /* of the linker: the program's variables */
+#define BEGIN_OF_DATA ((char *)((size_t)&__data_start & ~(PAGE - 1)))
+#define END_OF_DATA ((char *)WHOLE_PAGES((size_t)&_end))
 
 static char home[PATH_MAX]; /* podwire.d */
 static int recording;
@@ -257,8 +259,7 @@ static void record(int argc, char **argv) {
     recording = 0;
     PyThreadState_Get()->native_thread_id = 0; /* no number of the build is recorded */
     sigaction(SIGINT, NULL, &interrupt);
-    struct Header header = {BUILD, (char *)((size_t)&__data_start & ~(PAGE - 1)), (char *)WHOLE_PAGES((size_t)&_end),
-                            HEAP + WHOLE_PAGES(used)};
+    struct Header header = {BUILD, BEGIN_OF_DATA, END_OF_DATA, HEAP + WHOLE_PAGES(used)};
     char page[PAGE] = {0};
     memcpy(page, &header, sizeof header);
     int file = open("podwire.d/podwire.memory", O_WRONLY | O_CREAT | O_TRUNC, 0644);
@@ -286,7 +287,7 @@ static int are_ours(int code, int file, struct Header *header) {
     struct stat status;
     return pread(code, build, sizeof build, 8) == sizeof build && !memcmp(build, BUILD, sizeof build) &&
            pread(file, header, sizeof *header, 0) == sizeof *header && !memcmp(header->build, BUILD, sizeof build) &&
-           header->data <= &__data_start && header->end_of_data >= &_end && fstat(file, &status) == 0 &&
+           header->data == BEGIN_OF_DATA && header->end_of_data == END_OF_DATA && fstat(file, &status) == 0 &&
            status.st_size == (off_t)PAGE + (header->end_of_data - header->data) + (header->end_of_heap - HEAP);
 }
 
