@@ -12,7 +12,6 @@ import start  # type: ignore[import-not-found]  # the bundle has it; it makes th
 
 LEFT_OUT = ("cni.agent", "cni.diag", "cni.kernel.events")  # podwired's, and what people type
 
-start.preload()
 for name in start.Code.hot:
     if not name.startswith(LEFT_OUT):
         __import__(name)
