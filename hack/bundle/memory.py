@@ -1,8 +1,9 @@
 """Brings the interpreter to where the launcher records it: it has run the modules of all plugins, and has read nothing
 of a call.
 
-Modules of the standard library that are not built in are left to the calls that need them. An answer of the machine to
-a module that is run here would be the build machine's: tests/rules/test_source.py has that none asks.
+What is not built in is left to the calls that need it: modules of the standard library, C modules in files, and those
+of podwire that import them at once, which are podwired's. An answer of the machine to a module that is run here would
+be the build machine's: tests/rules/test_source.py has that none asks.
 """
 
 import gc
@@ -10,13 +11,18 @@ import sys
 
 import start  # type: ignore[import-not-found]  # the bundle has it; it makes the imports after it possible
 
-LEFT_OUT = ("cni.agent", "cni.diag", "cni.kernel.events")  # podwired's, and what people type
+LEFT_OUT = ("cni.agent", "cni.diag")  # podwired's, and what people type
 
+extensions, start.Code.extensions, start.Code.rest = start.Code.extensions, {}, {}
 for name in start.Code.hot:
     if not name.startswith(LEFT_OUT):
-        __import__(name)
+        try:
+            __import__(name)
+        except ImportError:
+            continue
 from cni.main import main  # noqa: E402  # only now: it was not there before
 
+start.Code.extensions, start.Code.rest = extensions, None
 start.Code.close()
 # Nothing is found beside the working directory of a call, which is where the record was made.
 sys.path.clear()
