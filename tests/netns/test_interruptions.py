@@ -41,7 +41,7 @@ def execute(who: Attachment, config: Json, shell: str = 'exec "$@"', delay: floa
         if delay >= 0:
             time.sleep(delay)
             process.terminate()
-        output, heard = process.communicate(timeout=30)
+        output, heard = process.communicate(timeout=60)
     return Answer(process.returncode, output.decode(), heard.decode())
 
 

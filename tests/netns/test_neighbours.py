@@ -86,11 +86,11 @@ def test_a_neighbour_learns_of_the_new_owner_without_asking(
     node.add(DOUBLE, attachment(peer))
     node.add(old, attachment(first))
     where, device = (peer, "eth0") if neighbour == "another pod" else (machine, "cni0")
-    where.run("ping", "-c1", "-W2", address)
+    where.run("ping", "-c1", "-W10", address)
     assert known(where, address, family) == link(first, "eth0")["address"]
     pinned(where, address, family, device)
     node.delete(old, attachment(first))
     node.add(new, attachment(second), prepare=_late_port)
     mac = link(second, "eth0")["address"]
-    until(lambda: known(where, address, family) == mac, f"{neighbour} knows {mac}", seconds=1)
-    where.run("ping", "-c1", "-W1", address)
+    until(lambda: known(where, address, family) == mac, f"{neighbour} knows {mac}")
+    where.run("ping", "-c1", "-W10", address)

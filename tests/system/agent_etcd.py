@@ -36,7 +36,7 @@ class Etcd:
 
     def __init__(self, folder: str) -> None:
         self.url, self.folder = URL, folder
-        self.http = urllib3.PoolManager(retries=False, timeout=10)
+        self.http = urllib3.PoolManager(retries=False, timeout=60)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

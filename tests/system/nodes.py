@@ -263,7 +263,7 @@ class Cluster:
 
 
 def _get(path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", HEALTH_PORT, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", HEALTH_PORT, timeout=30)
     try:
         connection.request("GET", f"/{path}")
         answer = connection.getresponse()
