@@ -82,10 +82,10 @@ WRONG: list[Any] = [
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_an_earlier_result_of_a_wrong_type_is_refused(bundle: Path, program: str) -> None:
     ipam = {"ipam": {"type": "host-local", "subnet": "10.1.2.0/24", "dataDir": "/nowhere"}}
-    calls = [call(NETWORK | ipam | {"prevResult": one}, {}, program) for one in WRONG]
-    for one, ended in zip(calls, run_all(bundle, calls), strict=True):
-        assert (ended.error[0], ended.stderr) == (7, b""), one
-        assert ended.error[1].startswith("invalid network configuration: prevResult"), one
+    calls = [call(NETWORK | ipam | {"prevResult": result}, {}, program) for result in WRONG]
+    for request, ended in zip(calls, run_all(bundle, calls), strict=True):
+        assert (ended.error[0], ended.stderr) == (7, b""), request
+        assert ended.error[1].startswith("invalid network configuration: prevResult"), request
 
 
 @pytest.mark.parametrize("program", CHAINED)
@@ -131,9 +131,9 @@ def test_a_folder_that_no_path_can_name_is_the_configurations_fault(bundle: Path
         call(NETWORK | {"subnetFile": folder, "dataDir": folder}, {}, "flannel"),
         call(NETWORK | {"dataDir": folder, "prevResult": PREVIOUS}, {}, "tuning"),
     ]
-    for one, keys in zip(run_all(bundle, calls), (2, 2, 1), strict=True):
-        assert one.error[0] == 7
-        assert one.error[1].count("is too long for a path") == keys
+    for ended, keys in zip(run_all(bundle, calls), (2, 2, 1), strict=True):
+        assert ended.error[0] == 7
+        assert ended.error[1].count("is too long for a path") == keys
 
 
 FLOODS: dict[str, bytes] = {

@@ -55,10 +55,10 @@ def test_what_is_not_json_is_refused_as_that(bundle: Path, command: str, first: 
     """Each document by each verb, and by either program in turn: both meet all documents, and all verbs."""
     programs = islice(cycle(("podwire", "host-local")), first, None)
     calls = [call(data, {"CNI_COMMAND": command}, program) for data, program in zip(BROKEN, programs, strict=False)]
-    for one, ended in zip(calls, run_all(bundle, calls), strict=True):
+    for request, ended in zip(calls, run_all(bundle, calls), strict=True):
         code, message = ended.error
-        assert (code, ended.stderr) == (6, b""), one
-        assert message.startswith("the network configuration on stdin is "), one
+        assert (code, ended.stderr) == (6, b""), request
+        assert message.startswith("the network configuration on stdin is "), request
         assert "sys." not in message
         assert "<" not in message
 

@@ -49,13 +49,13 @@ def test_a_name_with_a_folder_is_executed_by_no_verb(bundle: Path, scene: Path, 
         configs.append(network(scene, {"delegate": {"type": kind}}))
     environment = {"CNI_PATH": f"{scene}/bin"}
     calls = [call(config, environment | {"CNI_COMMAND": verb}, program) for config in configs for verb in VERBS]
-    for one, ended in zip(calls, run_all(bundle, calls), strict=True):
-        assert not (scene / "ran").exists(), one
+    for request, ended in zip(calls, run_all(bundle, calls), strict=True):
+        assert not (scene / "ran").exists(), request
         assert b"Traceback" not in ended.stderr
         if ended.status:
-            assert ended.error[0] != 999, one
+            assert ended.error[0] != 999, request
         elif kind:
-            assert one.environment["CNI_COMMAND"] in ("DEL", "GC"), one
+            assert request.environment["CNI_COMMAND"] in ("DEL", "GC"), request
 
 
 @pytest.mark.parametrize("verb", ["DEL", "GC"])

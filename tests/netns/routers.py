@@ -18,7 +18,7 @@ import socket, struct, sys
 out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 out.bind((sys.argv[1], 0))
 mac = out.getsockname()[4]
-source, group = (socket.inet_pton(socket.AF_INET6, one) for one in ("fe80::dead", "ff02::1"))
+source, group = (socket.inet_pton(socket.AF_INET6, text) for text in ("fe80::dead", "ff02::1"))
 prefix = struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 3600, 3600, 0) + socket.inet_pton(socket.AF_INET6, sys.argv[2])
 def message(checksum):
     return struct.pack("!BBHBBHII", 134, 0, checksum, 64, 0, 1800, 0, 0) + b"\\1\\1" + mac + prefix
@@ -53,4 +53,4 @@ def advertised(where: Machine | Pod, interface: str) -> tuple[int, int]:
     defaults = shown(where, "ip", "-j", "-6", "route", "show", "default", "dev", interface)
     addresses = shown(where, "ip", "-j", "-6", "address", "show", "dev", interface)
     locals_ = [info["local"] for link in addresses for info in link.get("addr_info", [])]
-    return len(defaults), len([one for one in locals_ if one.startswith(PREFIX)])
+    return len(defaults), len([address for address in locals_ if address.startswith(PREFIX)])

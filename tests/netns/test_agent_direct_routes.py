@@ -85,4 +85,4 @@ def test_of_interfaces_that_are_not_the_chosen_one_the_route_that_wins_decides(m
         ip route add 10.7.0.0/16 via 192.0.2.7 metric 50
         """,
     )
-    assert [one for one in near(machine) if "second" in one] == ["10.6.0.0/16 second"]
+    assert [line for line in near(machine) if "second" in line] == ["10.6.0.0/16 second"]

@@ -351,7 +351,7 @@ def test_no_program_is_run(machine: Machine, node: Node, firewall: str) -> None:
 def questions(machine: Machine, config: Json) -> list[int]:
     """Give the messages to nftables of an ADD, by type."""
     who = attachment(machine.pod())
-    return [one.kind - 0xA00 for one in machine.call(exchanges, "ADD", config, who) if one.kind >> 8 == 0xA]
+    return [message.kind - 0xA00 for message in machine.call(exchanges, "ADD", config, who) if message.kind >> 8 == 0xA]
 
 
 def test_a_host_that_does_not_drop_costs_one_question(machine: Machine) -> None:

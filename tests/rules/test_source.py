@@ -163,7 +163,9 @@ def test_what_an_interpreter_may_lack_has_another_way_behind_it(file: str) -> No
         for imported in imports(file)
         if imported.module in sys.stdlib_module_names and imported.module.startswith("_")
     ]
-    bare = [one for one in private if one.module not in ("__future__", "_struct", "_operator", "_thread")]
+    bare = [
+        imported for imported in private if imported.module not in ("__future__", "_struct", "_operator", "_thread")
+    ]
     assert [imported.module for imported in bare if imported.line not in guarded] == []
 
 
@@ -257,7 +259,7 @@ def raised(function: ast.FunctionDef) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(function):
         if isinstance(node, ast.ExceptHandler) and node.type:
-            caught.update(one.id for one in ast.walk(node.type) if isinstance(one, ast.Name))
+            caught.update(name.id for name in ast.walk(node.type) if isinstance(name, ast.Name))
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name):
             names.add(node.exc.func.id)  # a name in lower case is a function that chooses the error
     return {name for name in names - caught if name[0].isupper()} - {"AssertionError"}

@@ -88,7 +88,7 @@ class Etcd:
         """Returns the values by their keys, these without `subnets/`."""
         start = f"{PREFIX}/subnets/"
         answer = self._ask("kv/range", key=_encoded(start), range_end=_encoded(f"{start[:-1]}0")).get("kvs", [])
-        return {_decoded(one["key"]).removeprefix(start): _decoded(one["value"]) for one in answer}
+        return {_decoded(entry["key"]).removeprefix(start): _decoded(entry["value"]) for entry in answer}
 
     def lives(self, key: str) -> int:
         """Returns the seconds until a lease's key expires, 0 for never."""

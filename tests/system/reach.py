@@ -51,7 +51,7 @@ class World(NamedTuple):
 
     def address(self, name: str, family: int) -> str:
         """Returns the address with this name."""
-        return next(one for one, its in self.names.items() if its == name and (":" in one) == (family == 6))
+        return next(address for address, its in self.names.items() if its == name and (":" in address) == (family == 6))
 
 
 def cnitool_for(machine: Machine, programs: tuple[Path, Path], conflist: Json, folder: Path) -> CniTool:
@@ -100,10 +100,10 @@ def measured(world: World, network: Network) -> Reach:
             name, _, port = column.partition(":")
             targets.append(Target(protocol, world.address(name, family), int(port)))
         seen = [
-            NOBODY if one.name == NOBODY else f"{one.name}<{world.names.get(one.source, one.source)}"
-            for one in ask_each(callers[caller], targets)
+            NOBODY if answer.name == NOBODY else f"{answer.name}<{world.names.get(answer.source, answer.source)}"
+            for answer in ask_each(callers[caller], targets)
         ]
-        found[caller] = {question.what: one for question, one in zip(questions, seen, strict=True)}
+        found[caller] = {question.what: answer for question, answer in zip(questions, seen, strict=True)}
     return found
 
 
@@ -141,6 +141,6 @@ def _questions(network: Network) -> dict[str, list[_Question]]:
     for caller, *cells in lines:
         asked = [(column, cell) for column, cell in zip(header, cells, strict=True) if cell != "-"]
         ways = [(protocol, family) for protocol in PROTOCOLS for family in network.families]
-        every = [_Question(*way, *one) for way in ways for one in asked]
-        found[caller] = [one for one in every if one.makes_sense]
+        every = [_Question(*way, *target) for way in ways for target in asked]
+        found[caller] = [question for question in every if question.makes_sense]
     return found

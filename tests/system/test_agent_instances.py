@@ -57,7 +57,7 @@ def test_two_networks_live_side_by_side(cluster: Cluster, podwired: Path, backen
     node, _ = nodes
     before = seen(node)
     second = Other(nodes, podwired, backend)
-    agents = [second.run(one, MASQUERADE) for one in nodes]
+    agents = [second.run(node, MASQUERADE) for node in nodes]
     both = seen(node)
     assert before - both == []
     assert [line for line in both.of("10.99.2.0") if line.startswith("routes")]

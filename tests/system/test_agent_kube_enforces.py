@@ -27,7 +27,7 @@ DB, WEB = {"matchLabels": {"app": "db"}}, {"matchLabels": {"app": "web"}}
 
 
 def rules() -> list[Any]:
-    roles = [one for one in yaml.safe_load_all(MANIFEST.read_text()) if one["kind"] == "ClusterRole"]
+    roles = [document for document in yaml.safe_load_all(MANIFEST.read_text()) if document["kind"] == "ClusterRole"]
     found: list[Any] = roles[0]["rules"]
     return found
 
@@ -40,13 +40,13 @@ def table() -> list[dict[str, Any]]:
 
 
 def isolated() -> list[str]:
-    maps = [one["map"] for one in table() if "map" in one]
-    return [element[0] for one in maps if one["name"] == "ingress4" for element in one.get("elem", [])]
+    maps = [item["map"] for item in table() if "map" in item]
+    return [element[0] for item in maps if item["name"] == "ingress4" for element in item.get("elem", [])]
 
 
 def allowed() -> list[str]:
-    sets = [one["set"] for one in table() if "set" in one]
-    return [element for one in sets if one["name"].startswith("pods/") for element in one.get("elem", [])]
+    sets = [item["set"] for item in table() if "set" in item]
+    return [element for item in sets if item["name"].startswith("pods/") for element in item.get("elem", [])]
 
 
 def test_policies_of_a_cluster_become_sets_and_chains(kubernetes: Machine, podwired: Path) -> None:

@@ -46,7 +46,7 @@ def machine(usual_machine: Machine) -> Machine:
 @contextmanager
 def unchanged(node: Node) -> Iterator[None]:
     """Assert that the kernel tells of no change meanwhile, not even of one that is no difference."""
-    monitors = [Program(node, f"monitor{one}", *command.split()) for one, command in enumerate(MONITORS.values())]
+    monitors = [Program(node, f"monitor{number}", *command.split()) for number, command in enumerate(MONITORS.values())]
     numbers = count(10)
 
     def heard() -> bool:

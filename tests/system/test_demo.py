@@ -96,7 +96,7 @@ def test_a_signal_ends_the_demo_and_its_agents(tmp_path: Path, number: signal.Si
     reached = tmp_path / "reached"
     with start(tmp_path, f"#!/bin/sh\ntouch {reached}\nexec sleep 300\n") as demo:
         until(reached.exists, "the first pod is attached", 60)
-        assert any("sleep 300" in one for one in marked(tmp_path))
+        assert any("sleep 300" in command for command in marked(tmp_path))
         demo.send_signal(number)
         demo.communicate(timeout=60)
     assert demo.returncode == 128 + number

@@ -111,7 +111,7 @@ class Containerd:
                 pool.submit(libcni.add, conflist, self._who(container, netns, ifname))
                 for libcni, conflist, ifname in self.networks
             ]
-        return [one.result() for one in attaching]
+        return [future.result() for future in attaching]
 
     def remove(self, container: str, netns: str) -> None:
         for libcni, conflist, ifname in self.networks:

@@ -196,7 +196,7 @@ def attached(**members: Any) -> Plan:
 def test_an_attachment_is_limited_before_the_first_packet_may_leave(mode: str) -> None:
     result = attached(mode=mode, isGateway=True, **TOLD_IN, **TOLD_OUT).operations
     limits = bandwidth.operations(Bandwidth(IN, OUT), OWNER, OWNER.host_interface, paired=True)
-    order = [type(one).__name__ for one in result]
+    order = [type(operation).__name__ for operation in result]
     start = result.index(limits[0])
     assert result[start : start + 4] == limits
     assert order.index("Veth") < start < start + 4 <= order.index("ContainerUp")

@@ -91,7 +91,7 @@ class Sockets:
         return list(self.flows)
 
     def all_addresses(self) -> list[rtnl_parse.AddressInfo]:
-        return [rtnl_parse.parse_address(address(one)) for one in ("127.0.0.1", HOST, "::1", HOST6)]
+        return [rtnl_parse.parse_address(address(text)) for text in ("127.0.0.1", HOST, "::1", HOST6)]
 
     def request(self, *message: Any) -> None:
         self.requests.append(message)

@@ -75,7 +75,7 @@ def test_ranges_are_compared_in_proportion(monkeypatch: pytest.MonkeyPatch, what
         if what == "one set":
             check_set(RangeSet("ranges[0]", tuple(shuffled(number))), no_fault)
         else:
-            check_sets([RangeSet("ranges", (one,)) for one in shuffled(number)], no_fault)
+            check_sets([RangeSet("ranges", (part,)) for part in shuffled(number)], no_fault)
 
     few, many = [calls_of(monkeypatch, ranges.Range, "overlaps", partial(check, n)) for n in (FEW, MANY)]
     assert grows_no_faster(few, many), (few, many)
@@ -91,12 +91,12 @@ def test_an_overlap_is_found_wherever_it_is(seed: int) -> None:
     check_set(RangeSet("ranges[0]", tuple(parts)), lambda _, text: errors.append(text))
     assert bool(errors) == expected
     errors.clear()
-    check_sets([RangeSet("ranges", (one,)) for one in parts], lambda _, text: errors.append(text))
+    check_sets([RangeSet("ranges", (part,)) for part in parts], lambda _, text: errors.append(text))
     assert bool(errors) == expected
 
 
 def test_an_address_finds_its_set_as_in_a_naive_search() -> None:
-    sets = [RangeSet("ranges", (one,)) for one in shuffled(50)] + [
+    sets = [RangeSet("ranges", (part,)) for part in shuffled(50)] + [
         RangeSet("ranges", (Range(parse_net("fd00::/64"), IP(6, 0xFD << 120), IP(6, (0xFD << 120) + 9), IP(6, 1)),))
     ]
     holders, dice = SetIndex(sets), random.Random(1)
@@ -106,13 +106,15 @@ def test_an_address_finds_its_set_as_in_a_naive_search() -> None:
             if dice.random() < 0.9
             else IP(6, (0xFD << 120) + dice.randrange(20))
         )
-        naive = next(((index, one.ranges[0]) for index, one in enumerate(sets) if one.range_of(ip)), None)
+        naive = next(
+            ((index, range_set.ranges[0]) for index, range_set in enumerate(sets) if range_set.range_of(ip)), None
+        )
         assert holders.find(ip) == naive
 
 
 def test_requests_are_held_against_sets_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(number: int) -> None:
-        sets = [RangeSet("ranges", (one,)) for one in shuffled(number)]
+        sets = [RangeSet("ranges", (part,)) for part in shuffled(number)]
         assert len(assign(sets, [IP(4, one.ranges[0].start.value + 3) for one in sets])) == number
 
     few, many = [calls_of(monkeypatch, ranges.Range, "contains", partial(work, n)) for n in (FEW, MANY)]

@@ -87,7 +87,7 @@ def test_all_that_the_cluster_needs_is_there_and_in_one_namespace() -> None:
     namespace = INSTALLED["Namespace"]["metadata"]
     assert namespace["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
     placed = [INSTALLED[kind] for kind in ("ServiceAccount", "ConfigMap", "DaemonSet")] + [REMOVAL["DaemonSet"]]
-    assert {one["metadata"]["namespace"] for one in placed} == {namespace["name"]}
+    assert {thing["metadata"]["namespace"] for thing in placed} == {namespace["name"]}
 
 
 def test_the_account_may_read_nodes_and_what_policies_are_about_and_tell_of_its_own_node() -> None:
