@@ -275,6 +275,7 @@ def test_packets_pass_exactly_if_the_evaluator_allows_them(
     run([[event for events in start for event in events], *batches], families)
 
 
+@pytest.mark.no_cover
 @settings(PROFILE, max_examples=EXAMPLES)
 @given(
     STARTS,
