@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import posix as os  # see cni/__init__.py
 from errno import EBUSY, EEXIST
+from fcntl import LOCK_NB, LOCK_SH, flock
 from time import monotonic, sleep
 
 from cni.effects import Effect, not_released, nothing_differs
 from cni.kernel import nft, statefile, sysctl
+from cni.kernel.hostlock import RUN, policy_lock
 from cni.kernel.netlink import NetlinkError
 from cni.plan.policy import IN, OPEN, OUT, TABLE, map_name, parse_record, pending_chain
 
@@ -34,7 +36,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.0005, 0.02  # seconds
 def apply(host: Host, op: Pending, journal: Journal) -> None:
     """Writes the records, then leads the addresses to the pending chains, whatever class an earlier holder had."""
     folder = host.pod_records
-    journal.add(lambda: release(host, op))
+    journal.add(lambda: _release(host, op.ips, lambda label: label == op.record.label))
     try:
         for ip in op.ips:
             _write(f"{folder}/{ip.text}", op.record.data)
@@ -121,11 +123,22 @@ def is_open(host: Host) -> bool:
 
 
 def release(host: Host, op: Pending) -> None:
-    """Removes records and elements of addresses that are still the attachment's."""
-    _release(host, op.ips, lambda label: label == op.record.label)
+    """Removes the records and elements of addresses that are still the attachment's.
+
+    Elements are left to podwired if it runs: it sees the interface go, and who deletes some waits for the kernel (RCU)
+    when it closes its socket.
+    """
+    own = _remove_records(host, op.ips, lambda label: label == op.record.label)
+    if own and not is_running(host):
+        _remove_elements(host, own)
 
 
 def _release(host: Host, ips: Iterable[IP], matches: Callable[[str], bool]) -> None:
+    _remove_elements(host, _remove_records(host, ips, matches))
+
+
+def _remove_records(host: Host, ips: Iterable[IP], matches: Callable[[str], bool]) -> list[IP]:
+    """Returns the addresses that had one."""
     folder, own = host.pod_records, []
     for ip in ips:
         path = f"{folder}/{ip.text}"
@@ -133,13 +146,32 @@ def _release(host: Host, ips: Iterable[IP], matches: Callable[[str], bool]) -> N
         if record is not None and matches(record.label):
             statefile.remove(path)  # first: podwired takes an element that is gone for lost while there is a record
             own.append(ip)
-    places = _places(own)
+    return own
+
+
+def _remove_elements(host: Host, ips: Iterable[IP]) -> None:
+    places = _places(ips)
     while present := [place for place, _ in _found(host, places)] if places else []:
         refusal = host.netfilter.batch(nft.transaction([nft.delete_element(*place) for place in present]))
         if refusal is None:
             return
         if refusal.errno not in nft.NOT_FOUND:  # by podwired, which has removed one
             raise refusal
+
+
+def is_running(host: Host) -> bool:
+    """Returns True if a podwired holds the lock on NetworkPolicy in this network namespace."""
+    try:
+        descriptor = os.open(f"{RUN}/{policy_lock(os.fstat(host.netns.descriptor).st_ino)}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        flock(descriptor, LOCK_SH | LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def read_record(path: str) -> PodRecord | None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import posix as os  # see cni/__init__.py
-from fcntl import LOCK_NB, LOCK_SH, flock
 from time import time
 
-from cni.effects.policy import is_open, read_record
+from cni.effects.policy import is_open, is_running, read_record
 from cni.kernel import nft, rtnl_parse
-from cni.kernel.hostlock import RUN, policy_lock
 from cni.kernel.netlink import NetlinkError
 from cni.plan.policy import IN, TABLE, map_name, pending_chain
 from cni.protocol.errors import PluginNotAvailable
@@ -25,7 +23,7 @@ def refuse_absence(host: Host) -> None:
     """Raises PluginNotAvailable if podwired does not run and a pod has been closed for longer than it takes to start
     podwired anew. An address that is pending without a record is nobody's.
     """
-    if is_open(host) or _is_running(host):
+    if is_open(host) or is_running(host):
         return
     for ip in _pending(host):
         path = f"{host.pod_records}/{ip.text}"
@@ -42,21 +40,6 @@ def refuse_absence(host: Host) -> None:
                 f" {'/'.join(filter(None, (record.namespace, record.name)))} ({ip.text}) has waited for {seconds:.0f} s"
                 " (start podwired; started without --network-policy it removes the table)"
             )
-
-
-def _is_running(host: Host) -> bool:
-    """Returns True if a podwired holds the lock on NetworkPolicy in this network namespace."""
-    try:
-        descriptor = os.open(f"{RUN}/{policy_lock(os.fstat(host.netns.descriptor).st_ino)}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        flock(descriptor, LOCK_SH | LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _pending(host: Host) -> list[IP]:

@@ -14,12 +14,13 @@ from cni.agent.policy.index import Index
 from cni.agent.policy.tracker import Tracker
 from cni.kernel.netlink import NETLINK_NETFILTER, Netlink
 from cni.plan.policy import parse_record
-from tests.machine import until
 from tests.netns.faults import crash, lose, refuse, sweep, wrap_effects
 from tests.netns.runtime import DUAL, IPV4, Attachment, attachment, host_local, network
 from tests.netns.state import difference, leases, shown, whole
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.machine import Machine
     from tests.netns.faults import Fault
     from tests.netns.runtime import Json, Node
@@ -232,18 +233,37 @@ def test_status_tells_of_pods_that_wait_for_an_agent_that_is_away(policed: Machi
     assert node.call("STATUS", ONE).code == 0
 
 
-def test_status_leaves_pods_that_a_running_agent_does_not_know_to_it(policed: Machine, node: Node) -> None:
-    node.add(ONE, attachment(policed.pod("pod1"), arguments=POD))
-    policed.call(age, 60)
-    assert node.call("STATUS", ONE).code == 50
+@pytest.fixture
+def agent(policed: Machine) -> Iterator[Machine]:
+    """Gives a host on which somebody holds podwired's lock."""
     inode = policed.call(own_inode)
     holder = policed.start(
         "sh", "-c", f"exec flock -x /run/podwire/podwired-{inode}-policy.lock sh -c 'echo locked; sleep 60'"
     )
     assert holder.stdout
     assert holder.stdout.readline() == "locked\n"
-    until(lambda: node.call("STATUS", ONE).code == 0, "the lock is held")
+    yield policed
     holder.kill()
+
+
+def test_status_leaves_pods_that_a_running_agent_does_not_know_to_it(agent: Machine, node: Node) -> None:
+    node.add(ONE, attachment(agent.pod("pod1"), arguments=POD))
+    agent.call(age, 60)
+    assert node.call("STATUS", ONE).code == 0
+
+
+def test_del_leaves_elements_to_a_running_agent_but_a_failed_add_does_not(agent: Machine, node: Node) -> None:
+    who = attachment(agent.pod("pod1"), arguments=POD)
+    node.add(ONE, who)
+    node.delete(ONE, who)
+    assert agent.call(read_records) == {}
+    assert elements(agent) == {f"ingress4 {FIRST}": "pending-in", f"egress4 {FIRST}": "pending-out"}
+    number = agent.call(position_of_link, ONE, Attachment("counted", agent.pod("counted").path))
+    before = elements(agent)
+    (case,) = agent.call(sweep, wrap_effects, refuse, ONE, who.netns, [number], (), False)
+    assert case.answer.status
+    assert elements(agent) == before
+    assert agent.call(read_records) == {}
 
 
 def own_inode() -> int:

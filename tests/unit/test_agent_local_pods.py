@@ -7,11 +7,12 @@ import math
 import os
 import time
 from errno import EINVAL, EIO, ENOENT
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from cni.agent.controllers.localpods import DEL_SECONDS
+from cni.agent.dataplane.forgotten import Connections
 from cni.agent.node import podrecords
 from cni.agent.policy.events import LOCAL_PODS, POLICIES, ObjectsChanged
 from cni.agent.policy.index import UNKNOWN
@@ -23,6 +24,7 @@ from cni.kernel.rtnl import IFINFO
 from cni.plan.policy import OPEN, TABLE, PodRecord, map_name, pending_chain
 from cni.protocol.address import IP
 from cni.protocol.owner import Owner
+from tests.unit.policy_kernel import PolicyKernel
 from tests.unit.policy_objects import pod_of, policy_of
 from tests.unit.test_agent_policy_controller import CLOSED, DB, DB_KEY, Scene, put
 
@@ -382,6 +384,35 @@ def test_an_address_that_is_used_again_is_not_waited_for(node: Node) -> None:
     node.sync()
     node.after(1)
     assert ended(node) == set()
+
+
+def test_an_error_of_the_first_look_is_told_and_it_is_tried_again(node: Node) -> None:
+    node.kernel.connections_error = NetlinkError(EIO, "")
+    node.begin(CLOSED)
+    assert "Input/output error" in node.said[0]
+    node.kernel.connections_error = None
+    node.after(1)
+    assert node.said[1:] == [""]
+
+
+def test_connections_are_ended_once_however_often_a_pod_is_gone() -> None:
+    kernel = PolicyKernel()
+    kept = Connections(cast("Any", kernel))
+    kept.begin()
+    kernel.connections = [connection(NEW, OTHER)]
+    for _ in range(2):
+        kept.release(NEW)
+    kept.go_on()
+    assert not kept.is_waiting
+    assert len(kernel.ended) == 2  # each direction's search finds it
+    kept.release(NEW)
+    kernel.connections_error = NetlinkError(EIO, "")
+    with pytest.raises(NetlinkError):
+        kept.go_on()
+    kept.release(NEW)
+    kernel.connections_error = NetlinkError(EINVAL, "")
+    kept.go_on()
+    assert not kept.is_waiting
 
 
 @pytest.mark.parametrize("errno", [EINVAL, EIO])
