@@ -63,6 +63,9 @@ class Scene:
         for kind in KINDS:
             self.tell(ObjectsListed(kind))
 
+    def find(self, name: str) -> None:
+        """Returns None: the node has no such link."""
+
     def watch_remote_pods(self, *, wanted: bool) -> None: ...
 
     def watch_nodes(self, *, wanted: bool) -> None: ...
