@@ -23,7 +23,7 @@ from cni.protocol.address import IP
 from tests.echo import leave_all_but
 from tests.machine import Machine
 from tests.traffic import NOBODY, PROTOCOLS, Target, ask_each, listen
-from tests.unit.policy_objects import Cluster, namespace_of, pod_of, policy_of
+from tests.unit.policy_objects import Cluster, cluster_policy_of, namespace_of, node_of, pod_of, policy_of
 
 if TYPE_CHECKING:
     import subprocess
@@ -42,6 +42,7 @@ OBJECTS = (
     pod_of("shop/db", "10.1.0.2", "fd00:1::2", ports={"http": 80}),
     pod_of("shop/web", "10.1.0.3", "fd00:1::3", ports={"http": 81}),
     pod_of("blue/other", "10.1.0.4", "fd00:1::4"),
+    node_of("outside", *OUTSIDE.values()),
 )
 PODS = [one for one in OBJECTS if isinstance(one, Pod)]
 DB, NOT_DB = (
@@ -68,6 +69,47 @@ CASES: dict[str, tuple[str, ...]] = {
         f"{{podSelector: {{}}, policyTypes: [Egress], egress: [{{to: [{WIRE}, {{podSelector: {{}}}}]}}]}}",
     ),
 }
+ALL, OF_BLUE, OF_SHOP = (
+    "{namespaces: {}}",
+    "{namespaces: {matchLabels: {team: blue}}}",
+    "{pods: {podSelector: {matchExpressions: [{key: app, operator: In, values: [web, db]}]}}}",
+)
+HTTP = "protocols: [{tcp: {destinationPort: {number: 80}}}, {udp: {destinationPort: {range: {start: 81, end: 90}}}}]"
+BOTH = "{podSelector: {}, policyTypes: [Ingress, Egress]}"
+CASES |= {
+    "Admin denies what a NetworkPolicy allows": (
+        f"{{tier: Admin, ingress: [{{action: Deny, from: [{OF_BLUE}]}}]}}",
+        f"{{{DB}, ingress: [{{from: [{{{BLUE}}}]}}, {{ports: [{{port: 80}}]}}]}}",
+    ),
+    "Admin accepts what NetworkPolicies deny": (
+        (
+            f"{{tier: Admin, ingress: [{{action: Accept, from: [{ALL}], {HTTP}}}], "
+            f"egress: [{{action: Accept, to: [{OF_SHOP}, {{nodes: {{}}}}], {HTTP}}}]}}"
+        ),
+        BOTH,
+    ),
+    "Admin passes some, to NetworkPolicy and to Baseline, and denies the others": (
+        f"{{tier: Admin, priority: 1, ingress: [{{action: Pass, from: [{OF_SHOP}]}}]}}",
+        f"{{tier: Admin, priority: 2, ingress: [{{action: Deny, from: [{ALL}]}}]}}",
+        f"{{{DB}, ingress: [{{ports: [{{port: http}}]}}]}}",
+        f"{{tier: Baseline, ingress: [{{action: Deny, from: [{ALL}], {HTTP}}}]}}",
+    ),
+    "Baseline denies where no NetworkPolicy decides": (
+        f"{{tier: Baseline, priority: 2, ingress: [{{action: Deny, from: [{ALL}]}}]}}",
+        (
+            f"{{tier: Baseline, priority: 1, ingress: [{{action: Accept, from: [{OF_SHOP}], "
+            "protocols: [{destinationNamedPort: http}]}]}"
+        ),
+        f"{{{DB}, ingress: [{{from: [{{{BLUE}}}]}}]}}",
+    ),
+    "egress to nodes and networks": (
+        (
+            "{tier: Admin, egress: [{action: Deny, to: [{nodes: {}}], protocols: [{udp: {}}]}, "
+            f"{{action: Accept, to: [{{networks: [192.0.2.0/24, 'fd00:1::2/127']}}], {HTTP}}}, "
+            "{action: Deny, to: [{networks: [0.0.0.0/0]}]}]}"
+        ),
+    ),
+}
 FOREIGN = (
     "flush ruleset",
     "flush chain inet podwire-policy forward",
@@ -80,7 +122,14 @@ def name_of(pod: Pod) -> str:
 
 
 def state_of(policies: tuple[str, ...]) -> Cluster:
-    return Cluster(*OBJECTS, *[policy_of(f"shop/p{number}", spec) for number, spec in enumerate(policies)])
+    """Returns the state with policies of a namespace, or of a tier where the spec names one."""
+    return Cluster(
+        *OBJECTS,
+        *[
+            cluster_policy_of(f"p{number}", spec) if "tier: " in spec else policy_of(f"shop/p{number}", spec)
+            for number, spec in enumerate(policies)
+        ],
+    )
 
 
 def tracked(policies: tuple[str, ...]) -> Tracker:
@@ -93,6 +142,8 @@ def tracked(policies: tuple[str, ...]) -> Tracker:
         index.put_pod(pod)
     for policy in state.policies.values():
         index.put_policy(policy)
+    for node in state.nodes.values():
+        index.put_node(node)
     tracker = Tracker(index, OPTIONS)
     tracker.update()
     return tracker
@@ -242,6 +293,10 @@ def test_the_node_always_reaches_its_pods_which_reach_themselves_by_a_service(ne
     net.machine.run("nft", "-f", "-", stdin=rules)
     assert net.answers("shop/db", [Target("tcp", SERVICE, 80)], 10.0) == [True]
     assert net.answers("shop/web", [Target("tcp", SERVICE, 80)], 0.5) == [False]
+    for tier, answers in (("Baseline", [True]), ("Admin", [False])):  # NetworkPolicy has decided before Baseline
+        deny = f"{{tier: {tier}, ingress: [{{action: Deny, from: [{ALL}]}}]}}"
+        net.machine.call(enforce, ("{podSelector: {}, policyTypes: [Ingress, Egress]}", deny))
+        assert net.answers("shop/db", [Target("tcp", SERVICE, 80)], 10.0 if answers[0] else 0.5) == answers
     net.machine.run("nft", "delete", "table", "ip", "nat")
 
 
