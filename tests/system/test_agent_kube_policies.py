@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 
+from cni.agent.policy.clusterpolicy import ClusterPolicy
 from cni.agent.policy.events import CLUSTER_POLICIES, KINDS, LOCAL_PODS, NAMESPACES, NODES, POLICIES, REMOTE_PODS
 from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod
 from cni.agent.stores.kube import policies
@@ -32,6 +33,21 @@ pytestmark = pytest.mark.xdist_group("kubernetes")
 BLUE = "/api/v1/namespaces/blue"
 NETWORKING = "/apis/networking.k8s.io/v1"
 MERGE = "application/merge-patch+json"
+GROUP = "policy.networking.k8s.io"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+ANYTHING: Json = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+DEFINITION: Json = {
+    "metadata": {
+        "name": f"clusternetworkpolicies.{GROUP}",
+        "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/network-policy-api"},
+    },
+    "spec": {
+        "group": GROUP,
+        "scope": "Cluster",
+        "names": {"kind": "ClusterNetworkPolicy", "plural": "clusternetworkpolicies"},
+        "versions": [{"name": "v1alpha2", "served": True, "storage": True, "schema": {"openAPIV3Schema": ANYTHING}}],
+    },
+}
 
 
 class Cluster:
@@ -197,13 +213,40 @@ def test_what_the_server_has_forgotten_is_made_up_for(server: Server) -> None:
 
 
 @against_kubernetes
+def test_cluster_policies_are_known_while_the_cluster_has_their_definition(server: Server) -> None:
+    served = f"/apis/{GROUP}/v1alpha2/clusternetworkpolicies"
+    server.call("POST", DEFINITIONS, DEFINITION)
+    try:
+        until(lambda: server.status("GET", served) == 200, "the definition is in force")
+        spec = {"tier": "Admin", "priority": 7, "subject": {"namespaces": {}}}
+        rules = [{"action": "Deny", "from": [{"namespaces": {}}]}]
+        item = {"apiVersion": f"{GROUP}/v1alpha2", "kind": "ClusterNetworkPolicy", "metadata": {"name": "guard"}}
+        server.call("POST", served, {**item, "spec": {**spec, "ingress": rules}})
+        with following() as recorder:
+            recorder.wait(CLUSTER_POLICIES, "guard")
+            policy = recorder.objects[CLUSTER_POLICIES]["", "guard"]
+            assert isinstance(policy, ClusterPolicy)
+            assert (policy.priority, len(policy.ingress), policy.error) == (7, 1, "")
+            server.call("PATCH", f"{served}/guard", {"spec": {"priority": 8}}, MERGE)
+            until(lambda: recorder.objects[CLUSTER_POLICIES]["", "guard"] != policy, "the change is known")
+            server.call("DELETE", f"{served}/guard")
+            recorder.wait(CLUSTER_POLICIES)
+            assert recorder.errors == []
+    finally:
+        server.call("DELETE", f"{DEFINITIONS}/clusternetworkpolicies.{GROUP}")
+
+
+@against_kubernetes
 def test_a_kind_that_may_not_be_read_stops_no_other(server: Server) -> None:
     cluster = Cluster(server)
     cluster.put_pod("web", "10.244.1.2")
     rule: Json = {"verbs": ["get", "list", "watch"]}
     name: Json = {"metadata": {"name": "reads-pods"}}
-    pods = {**rule, "apiGroups": [""], "resources": ["pods", "namespaces"]}
-    server.call("POST", f"{RBAC}/clusterroles", {**name, "rules": [pods]})
+    seen = [
+        {**rule, "apiGroups": [""], "resources": ["pods", "namespaces"]},
+        {**rule, "apiGroups": [GROUP], "resources": ["clusternetworkpolicies"]},
+    ]
+    server.call("POST", f"{RBAC}/clusterroles", {**name, "rules": seen})
     bound = {"kind": "User", "name": "reader", "apiGroup": "rbac.authorization.k8s.io"}
     role = {"kind": "ClusterRole", "name": "reads-pods", "apiGroup": "rbac.authorization.k8s.io"}
     server.call("POST", f"{RBAC}/clusterrolebindings", {**name, "roleRef": role, "subjects": [bound]})
@@ -212,7 +255,7 @@ def test_a_kind_that_may_not_be_read_stops_no_other(server: Server) -> None:
             recorder.wait(LOCAL_PODS, "blue/web")
             recorder.wait_error("list networkpolicies: 403 Forbidden: ", '"reader"')
             more = {**rule, "apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"]}
-            server.call("PATCH", f"{RBAC}/clusterroles/reads-pods", {"rules": [pods, more]}, MERGE)
+            server.call("PATCH", f"{RBAC}/clusterroles/reads-pods", {"rules": [*seen, more]}, MERGE)
             recorder.wait(POLICIES)
             recorder.wait_recovered()
     finally:

@@ -49,6 +49,19 @@ kind: NetworkPolicy
 metadata: {name: no-way-out, namespace: shop}
 spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Egress]}
 """
+ADMIN = """
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: guard}
+spec:
+  tier: Admin
+  priority: 10
+  subject: {pods: {podSelector: {matchLabels: {app: db}}}}
+  ingress:
+    - {action: Accept, from: [{pods: {podSelector: {matchLabels: {app: far}}}}]}
+    - {action: Deny, name: not from other, from: [{pods: {podSelector: {matchLabels: {app: other}}}}]}
+"""
+BASELINE = ADMIN.replace("Admin", "Baseline").replace("guard", "base")
 
 
 @pytest.fixture
@@ -170,6 +183,22 @@ def test_policies_hold_on_a_node_and_across_nodes(shop: Shop) -> None:
     shop.apply()
     shop.until("web", {"db", "other", "far"})
     shop.until("far", {"db", "web", "other"}, OTHER_PORT)
+
+
+def test_tiers_of_cluster_policies_come_before_and_behind_network_policies(shop: Shop) -> None:
+    shop.apply(ADMIN)
+    shop.until("other", {"web", "far"})
+    assert shop.reached("web") == {"db", "other", "far"}
+    shop.apply(ADMIN, CLOSED)
+    shop.until("web", {"other", "far"})
+    assert shop.reached("far") == {"db", "web", "other"}
+    shop.apply(BASELINE, CLOSED)
+    shop.until("far", {"web", "other"})
+    shop.apply(BASELINE)
+    shop.until("web", {"db", "other", "far"})
+    assert shop.reached("other") == {"web", "far"}
+    shop.apply()
+    shop.until("other", {"db", "web", "far"})
 
 
 def test_a_killed_agent_leaves_policies_in_force_and_a_new_one_changes_nothing(shop: Shop) -> None:
