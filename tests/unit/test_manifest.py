@@ -97,6 +97,7 @@ def test_the_account_may_read_nodes_and_what_policies_are_about_and_tell_of_its_
         {"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
         {"apiGroups": [""], "resources": ["namespaces", "pods"], "verbs": reading},
         {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": reading},
+        {"apiGroups": ["policy.networking.k8s.io"], "resources": ["clusternetworkpolicies"], "verbs": reading},
     ]
     binding = INSTALLED["ClusterRoleBinding"]
     assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) == ("ClusterRole", "podwire")
