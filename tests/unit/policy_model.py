@@ -9,7 +9,7 @@ from cni.plan.nftrule import AnonymousSet, Lookup, Match, Range, Rule, Verdict, 
 from cni.protocol.address import IP, Net
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from cni.agent.policy.desired import Change
     from cni.plan.nftrule import Statement, Table
@@ -142,6 +142,16 @@ class KernelTable:
         return key in self.sets[name]
 
 
+OTHER_FIELDS: dict[str, Callable[[Packet], int | str | None]] = {
+    "meta nfproto": lambda packet: f"ipv{packet.source.family}",
+    "meta l4proto": lambda packet: packet.protocol.lower(),
+    "meta pkttype": lambda packet: packet.kind,
+    "ct state": lambda packet: packet.state,
+    "ct label": lambda _: 0,
+    "icmpv6 type": lambda packet: packet.port if packet.protocol == "ICMPv6" else None,
+}
+
+
 def _value(field: str, packet: Packet) -> IP | int | str | None:
     """Returns a field of a packet; None if it has no such field."""
     head, _, name = field.partition(" ")
@@ -150,15 +160,7 @@ def _value(field: str, packet: Packet) -> IP | int | str | None:
         return end if end.family == (4 if head == "ip" else 6) else None
     if name == "dport":
         return packet.port if packet.protocol.lower() == head else None
-    others: dict[str, int | str | None] = {
-        "meta nfproto": f"ipv{packet.source.family}",
-        "meta l4proto": packet.protocol.lower(),
-        "meta pkttype": packet.kind,
-        "ct state": packet.state,
-        "ct label": 0,
-        "icmpv6 type": packet.port if packet.protocol == "ICMPv6" else None,
-    }
-    return others[field]
+    return OTHER_FIELDS[field](packet)
 
 
 def _key(fields: str, packet: Packet) -> bytes | None:

@@ -29,6 +29,7 @@ NODES: dict[str, tuple[str, ...]] = {
     "n1": ("192.0.2.1", "10.1.1.1", "2001:db8::1"),
     "n2": ("192.0.2.2", "10.1.2.1", "2001:db8::2"),
 }
+PACKED = {node: {parse_ip(text).packed for text in texts} for node, texts in NODES.items()}
 
 
 def namespace_of(name: str, **labels: str) -> Namespace:
@@ -91,8 +92,7 @@ class Objects:
         self._claims = [claim for claim in self._claims if claim[1] != title or claim[0] in but]
 
     def pod_at(self, address: bytes) -> Pod | None:
-        titles = [title for claimed, title in self._claims if claimed == address]
-        return self.pods[titles[-1]] if titles else None
+        return next((self.pods[title] for claimed, title in reversed(self._claims) if claimed == address), None)
 
     def namespace_labels(self, name: str) -> Labels | None:
         return self.namespaces[name].labels if name in self.namespaces else None
@@ -107,7 +107,7 @@ class Objects:
         return [node.labels for node in self.nodes.values() if address in node.addresses]
 
     def is_node_of(self, pod: Pod, address: bytes) -> bool:
-        return address in [parse_ip(text).packed for text in NODES.get(pod.node, ())]
+        return address in PACKED.get(pod.node, ())
 
     def is_open_node(self, pod: Pod, address: bytes) -> bool:
         return self.opens_node and self.is_node_of(pod, address)
