@@ -11,7 +11,7 @@ from cni.agent.cli.flags import InvalidOptions
 from cni.agent.cli.options import HelpRequested, parse_options
 from cni.agent.controllers.inquiries import Inquiries
 from cni.agent.controllers.reconciler import Reconciler
-from cni.agent.dataplane import devices, policy_table, routes
+from cni.agent.dataplane import devices, policy_table, port_isolation, routes
 from cni.agent.logs import configure, enable_debug, error_text, finish, log
 from cni.agent.node import conflist, files, masquerade, podrecords, subnetenv
 from cni.agent.node.publisher import Settings
@@ -217,6 +217,7 @@ def remove_policies(host: Host, instance: Instance) -> None:
         instance.hold_policies()
     except Occupied:
         return
+    port_isolation.end(host)
     podrecords.remove(host.pod_records)  # first: an ADD that finds no folder makes nothing pending
     if is_present:
         policy_table.remove(host.netfilter)

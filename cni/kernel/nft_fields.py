@@ -57,6 +57,7 @@ ICMPV6 = {
     "nd-router-solicit": 133,
     "nd-neighbor-solicit": 135,
     "nd-neighbor-advert": 136,
+    "nd-redirect": 137,
     "mld2-listener-report": 143,
 }
 TYPES = {
@@ -69,7 +70,7 @@ TYPES = {
     "arp_op": Type(11, 2, {"request": 1, "reply": 2}),
     "inet_proto": Type(12, 1, L4),
     "inet_service": Type(13, 2),
-    "icmp_type": Type(14, 1, {"echo-reply": 0, "destination-unreachable": 3, "echo-request": 8}),
+    "icmp_type": Type(14, 1, {"echo-reply": 0, "destination-unreachable": 3, "redirect": 5, "echo-request": 8}),
     "mark": Type(19, 4, native=True),
     "arphrd": Type(21, 2, {"ether": 1}, native=True),
     "ct_state": Type(26, 4, {"invalid": 1, "established": 2, "related": 4, "new": 8, "untracked": 64}, True, True),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LENGTH = 255  # kernel include/uapi/linux/if.h: IFALIASZ with its NUL
 GUARDED, ADDRESSES, MASQUERADED, SOURCES, PORTS = "guarded", "addresses", "masqueraded", "sources", "ports"
-RECORDED = "recorded"
+RECORDED, ISOLATED = "recorded", "isolated"
 MORE = "..."  # the phrase did not fit
 
 
@@ -28,8 +28,8 @@ class Alias(Record):
     """The content of an alias. `label`: the owner's; `allowed_mac`: the only allowed source MAC address; `addresses`,
     with prefix, for which there are rules; `ip_masq`: their traffic is masqueraded; `further_sources`: what is accepted
     from the container beside these by the source check, nothing if it is routed, None without the check; `recorded`:
-    podwired has their record; `ports_masqueraded`: whose connections to the ports are (Ports.masqueraded). `whole`:
-    nothing was omitted for lack of space.
+    podwired has their record; `isolated`: its port of the bridge is isolated for NetworkPolicy; `ports_masqueraded`:
+    whose connections to the ports are (Ports.masqueraded). `whole`: nothing was omitted for lack of space.
     """
 
     label: str
@@ -41,6 +41,7 @@ class Alias(Record):
     ports: tuple[PortMapping, ...] = ()
     whole: bool = True
     recorded: bool = False
+    isolated: bool = False
 
     @property
     def sources(self) -> tuple[IP, ...]:
@@ -66,6 +67,8 @@ class Alias(Record):
             phrases.append([MASQUERADED])
         if self.recorded:
             phrases.append([RECORDED])
+        if self.isolated:
+            phrases.append([ISOLATED])
         if self.addresses:
             phrases.append([ADDRESSES, *[address.text for address in self.addresses]])
         if self.further_sources is not None:  # whole or not at all, and after the addresses: what is restored is whole
@@ -89,6 +92,8 @@ def parse_alias(text: str) -> Alias:
             alias = alias._replace(ip_masq=True)
         elif keyword == RECORDED:
             alias = alias._replace(recorded=True)
+        elif keyword == ISOLATED:
+            alias = alias._replace(isolated=True)
         elif keyword == SOURCES:
             alias = alias._replace(further_sources=_valid(parse_ip, words))
         elif keyword == PORTS:

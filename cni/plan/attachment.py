@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 class Facts(Record):
     """The state of the host that a plan depends on. `node`: the host's identity, for its bridge's address; `group`: for
-    DEL, the link group of the host's interface; `pod`: the record for podwired, None where it enforces no policies.
+    DEL, the link group of the host's interface; `pod`: the record for podwired, None where it enforces no policies;
+    `isolated`: for that, ports of a bridge exchange no frames.
     """
 
     node: str
@@ -24,6 +25,7 @@ class Facts(Record):
     ipv6: bool
     group: int = 0
     pod: PodRecord | None = None
+    isolated: bool = False
 
 
 class Names(Record):

@@ -61,8 +61,9 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
         operations += [IgnoreAdvertisements(conf.bridge), IgnoreAdvertisements(names.host_interface)]
     # Through its own host port a container's frames come back to where they came from (kernel br_netfilter_hooks.c).
     hairpin = conf.hairpin or (bool(conf.ports.mappings) and not conf.promiscuous)
-    if hairpin or conf.port_isolation:
-        operations.append(BridgePort(names.host_interface, hairpin, conf.port_isolation))
+    isolated = conf.port_isolation or attachment.facts.isolated
+    if hairpin or isolated:
+        operations.append(BridgePort(names.host_interface, hairpin, isolated))
     if conf.vlan_aware:
         from cni.plan import vlan
 
@@ -93,6 +94,7 @@ def alias_of(attachment: Attachment) -> Alias:
         ports=ports.mappings,
         whole=ports.mappings == conf.ports.mappings,
         recorded=recorded,
+        isolated=attachment.facts.isolated and not conf.port_isolation,
     )
 
 

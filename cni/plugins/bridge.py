@@ -69,9 +69,11 @@ def prepare(call: Call, conf: NetConf, lease: Result) -> Plan:
     facts = _facts(call.host, conf)
     names = names_of(owner, conf.mac, lease)
     if call.request.command == "ADD" and _has_policies(call.host):
-        from cni.plan.policy import record_of
+        from cni.plan.policy import ISOLATED, record_of
 
-        facts = facts._replace(pod=record_of(owner, call.request.args))
+        # Where the host is no gateway it does not forward between pods: they would not reach each other.
+        isolated = conf.is_gateway and not conf.routed and sysctl.exists(f"{call.host.pod_records}/{ISOLATED}")
+        facts = facts._replace(pod=record_of(owner, call.request.args), isolated=isolated)
     conf = conf._replace(ip_spoof_check=_checks_sources(conf, facts, lease))
     if call.request.command == "CHECK":
         from cni.plugins import checked

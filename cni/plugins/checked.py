@@ -29,6 +29,7 @@ def from_result(
     if own is not None:
         alias = parse_alias(own.alias)
         names = names._replace(allowed_mac=alias.allowed_mac or b"", further_sources=alias.further_sources)
+        facts = facts._replace(isolated=alias.isolated)
         conf = conf._replace(ip_spoof_check=conf.ip_spoof_check or alias.further_sources is not None)
     if names.host_interface != owner.host_interface:
         # Attached by a third-party plugin: its rules are not podwire's, and it may leave out settings of IPv6.

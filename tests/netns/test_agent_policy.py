@@ -14,9 +14,9 @@ from cni.agent.policy.index import Index
 from cni.agent.policy.objects import Pod
 from cni.agent.policy.tracker import Tracker
 from cni.effects import nft_load
+from cni.effects.host import Host
 from cni.kernel import conntrack, nft, nft_ruleset
 from cni.kernel.netlink import NETLINK_NETFILTER, Netlink
-from cni.kernel.rtnl_socket import RtnlSocket
 from cni.plan.nftrule import ACCEPT, Chain, Counter, Rule, Table
 from cni.plan.policy import TABLE
 from cni.protocol.address import IP
@@ -152,16 +152,16 @@ def tracked(policies: tuple[str, ...]) -> Tracker:
 def enforce(policies: tuple[str, ...]) -> str:
     """Inside: makes the table that of the policies; returns what an audit finds after that."""
     tracker = tracked(policies)
-    netfilter, rtnl_socket = Netlink(NETLINK_NETFILTER), RtnlSocket()
+    host = Host(os.environ, print)
     try:
-        table = PolicyTable(netfilter, OPTIONS)
+        table = PolicyTable(host.netfilter, OPTIONS)
         table.audit(tracker.table)
-        netfilter.request(*forget_connections())
-        error = bridge_filter.ensure(rtnl_socket, [IP.from_packed(one) for pod in PODS for one in pod.addresses])
+        host.netfilter.request(*forget_connections())
+        os.makedirs(host.pod_records, exist_ok=True)
+        error = bridge_filter.ensure(host, [IP.from_packed(one) for pod in PODS for one in pod.addresses])
         return error or table.audit(tracker.table)
     finally:
-        netfilter.close()
-        rtnl_socket.close()
+        host.close()
 
 
 def forget_connections() -> tuple[int, int, bytes]:
@@ -187,6 +187,12 @@ def make_anew(policies: tuple[str, ...]) -> None:
             file.write("\n".join(reasons))
     finally:
         os._exit(0)
+
+
+def remove_bridge_filter(machine: Machine) -> None:
+    """Makes a machine one without the module br_netfilter."""
+    off = "cd /proc/sys/net/bridge 2>/dev/null || exit 0; for name in bridge-nf-call-*; do echo 0 > $name; done"
+    machine.run("sh", "-c", f"{off}; mount -t tmpfs none /proc/sys/net/bridge")
 
 
 class Net:
@@ -265,7 +271,7 @@ class Net:
         return found
 
 
-@pytest.fixture(scope="module", params=["routed", "bridged"])
+@pytest.fixture(scope="module", params=["routed", "bridged", "isolated"])
 def net(request: pytest.FixtureRequest) -> Iterator[Net]:
     with Machine() as machine:
         if (
@@ -273,7 +279,9 @@ def net(request: pytest.FixtureRequest) -> Iterator[Net]:
             and machine.run("sysctl", "net.bridge.bridge-nf-call-iptables", check=False).returncode
         ):
             pytest.skip("absent: the module br_netfilter")
-        yield Net(machine, bridged=request.param == "bridged")
+        if request.param == "isolated":
+            remove_bridge_filter(machine)
+        yield Net(machine, bridged=request.param != "routed")
 
 
 @pytest.mark.parametrize("case", CASES)

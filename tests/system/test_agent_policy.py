@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from tests.netns.test_agent_policy import remove_bridge_filter
 from tests.system.nodes import MASQUERADE, POD_PORT
 from tests.system.programs import Program
 from tests.talk import Talk, echo
@@ -70,15 +71,17 @@ def machine(usual_machine: Machine) -> Machine:
 
 
 class Shop:
-    """Pods of two nodes by name, and the files that podwired follows on both."""
+    """Pods of two nodes by name, and the files that podwired follows on both. `filters`: they have br_netfilter."""
 
-    def __init__(self, cluster: Cluster, podwired: Path) -> None:
+    def __init__(self, cluster: Cluster, podwired: Path, *, filters: bool = True) -> None:
         self.cluster, self.podwired = cluster, podwired
         cluster.configure(families=(4, 6))
         self.nodes = cluster.add("one", "two")
         self.pods: dict[str, Guest] = {}
         for node in self.nodes:
             node.run("mkdir", FOLDER)
+            if not filters:
+                remove_bridge_filter(node)
             self.start(node)
 
     @property
@@ -199,6 +202,31 @@ def test_tiers_of_cluster_policies_come_before_and_behind_network_policies(shop:
     assert shop.reached("other") == {"web", "far"}
     shop.apply()
     shop.until("other", {"db", "web", "far"})
+
+
+def test_policies_hold_between_pods_of_a_bridge_without_br_netfilter(cluster: Cluster, podwired: Path) -> None:
+    """Until the module is there; then by it."""
+    shop = Shop(cluster, podwired, filters=False)
+    for name in ("db", "web", "other"):
+        shop.attach(shop.node, name)
+    shop.write()
+    shop.until("web", {"db", "other"})
+    shop.apply(CLOSED, WEB_ONLY)
+    shop.until("other", {"web"})
+    assert shop.reached("web") == {"db", "other"}
+    assert shop.reached("web", OTHER_PORT) == {"other"}
+    assert shop.node.agent
+    assert "cannot be enforced" not in shop.node.agent.log
+    ports = ("bridge", "-d", "link", "show")
+    assert shop.node.run(*ports).stdout.count("isolated on") == len(shop.pods)
+
+    shop.node.run("umount", "/proc/sys/net/bridge")
+    shop.attach(shop.node, "late")
+    shop.write()
+    shop.cluster.until(lambda: "isolated on" not in shop.node.run(*ports).stdout, "no port is isolated any more")
+    assert shop.node.run("sysctl", "-n", SETTING).stdout == "1\n"
+    shop.until("other", {"web", "late"})
+    shop.until("late", {"web", "other"})
 
 
 def test_a_killed_agent_leaves_policies_in_force_and_a_new_one_changes_nothing(shop: Shop) -> None:

@@ -9,6 +9,7 @@ import pytest
 from cni.config.netconf import NetConf, parse_netconf
 from cni.plan import address, link
 from cni.plan import operations as ops
+from cni.plan.alias import parse_alias
 from cni.plan.attachment import Attachment, Facts, Names, names_of
 from cni.plan.masquerade import Masquerade
 from cni.plan.plan import plan_attachment
@@ -276,6 +277,15 @@ def test_of_a_routed_container_no_addresses_are_listed() -> None:
     """There the host's routes tell which are its own."""
     (guard,) = only(SourceGuard, operations("10.1.2.3/24", mode="routed", ipSpoofCheck=True))
     assert (guard.sources, guard.routed) == ((), True)
+
+
+@pytest.mark.parametrize(("members", "told"), [({}, True), ({"portIsolation": True}, False)])
+def test_a_port_that_is_isolated_for_policies_tells_so_unless_it_always_is(
+    members: dict[str, bool], *, told: bool
+) -> None:
+    planned = operations("10.1.2.3/24", facts=FACTS._replace(isolated=True), **members)
+    assert only(ops.BridgePort, planned) == [ops.BridgePort(OWNER.host_interface, hairpin=False, isolated=True)]
+    assert parse_alias(only(ops.Veth, planned)[0].alias).isolated == told
 
 
 @pytest.mark.parametrize("mode", ["bridged", "routed"])

@@ -34,7 +34,7 @@ class Links:
 def prepared(command: str, lease: Result, members: dict[str, Any], program: str = "bridge") -> Plan:
     config = parse_plugin_config(dump({**NETWORK, **IPAM, **members}).encode(), command)
     request = parse_request({**ENVIRONMENT, "CNI_COMMAND": command})
-    host = cast("Host", SimpleNamespace(rtnl=Links()))
+    host = cast("Host", SimpleNamespace(rtnl=Links(), pod_records="/nowhere"))
     call = Call(program, request, config, host, str, print, print)
     conf, _, _ = validate(call)
     return prepare(call, conf, lease)

@@ -300,7 +300,7 @@ class PolicyController:
         addresses = {address for addresses in self._local.values() for address in addresses}
         addresses.update(self._pods.addresses)
         try:
-            return bridge_filter.ensure(self._host.rtnl, sorted(map(IP.from_packed, addresses)))
+            return bridge_filter.ensure(self._host, sorted(map(IP.from_packed, addresses)))
         except (CniError, NetlinkError, Interrupted, OSError) as failure:
             return f"NetworkPolicy cannot be enforced on bridges: {error_text(failure)}"
 
