@@ -90,6 +90,10 @@ def test_all_that_the_cluster_needs_is_there_and_in_one_namespace() -> None:
     assert {thing["metadata"]["namespace"] for thing in placed} == {namespace["name"]}
 
 
+def test_policies_are_enforced() -> None:
+    assert options(container(INSTALLED["DaemonSet"], "podwired")).network_policy
+
+
 def test_the_account_may_read_nodes_and_what_policies_are_about_and_tell_of_its_own_node() -> None:
     reading = ["get", "list", "watch"]
     assert INSTALLED["ClusterRole"]["rules"] == [
