@@ -15,7 +15,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     (r"hack/peers", "hack/peers"),
     (r"cluster|KUBECONFIG|PODWIRE_(NODE|OUTSIDE)|two nodes|no tunnels|DaemonSet|no process of|of others", "a cluster"),
     (r"hack/build|hack/image", "a bundle or image (hack/build or hack/image says why there is none)"),
-    (r"not installed|absent", "programs that are not installed (hack/test installs some as root)"),
+    (r"not installed|absent|launcher|no valgrind", "programs that are not installed (hack/test installs some as root)"),
     (r"needs root", "root"),
     (r"namespaces", "root, or user namespaces for ordinary users"),
     (r"capabilit|CAP_", "a capability that is missing"),

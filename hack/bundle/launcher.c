@@ -225,7 +225,9 @@ static void start_interpreter(int argc, char **argv) {
     }
     config.module_search_paths_set = 1;
     check(PyWideStringList_Append(&config.module_search_paths, library));
-    check(PyWideStringList_Append(&config.module_search_paths, folder));
+    if (!recording) { /* a folder that is searched is remembered by its whole path */
+        check(PyWideStringList_Append(&config.module_search_paths, folder));
+    }
     check(PyConfig_SetBytesArgv(&config, argc, argv));
     check(Py_InitializeFromConfig(&config));
     PyConfig_Clear(&config);

@@ -139,8 +139,9 @@ def interrupted(bundle: Path, shell: str) -> tuple[int, dict[str, Any]]:
     """Returns the status and the answer of an ADD that gets SIGINT while it reads stdin, which then ends."""
     environment = VERSION | {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/x", "CNI_IFNAME": "eth0"}
     script = f'{shell} exec "$0"'
+    unignored = ["env", "--default-signal=INT"]  # a shell ignores it in what it starts in the background
     with subprocess.Popen(
-        ["/bin/sh", "-c", script, bundle / "podwire"],
+        [*unignored, "/bin/sh", "-c", script, bundle / "podwire"],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
