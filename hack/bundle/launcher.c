@@ -254,6 +254,7 @@ static void record(int argc, char **argv) {
         fail("the addresses of the heap are in use");
     }
     recording = 1;
+    signal(SIGINT, SIG_DFL); /* a build in the background is started with it ignored, and so would be every call */
     start_interpreter(argc, argv);
     if (!PyImport_ImportModule("memory")) {
         fail("memory.py has failed");

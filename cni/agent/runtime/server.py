@@ -57,8 +57,8 @@ class Server:
         self.close()
 
     def end(self) -> None:
+        os.eventfd_write(self._wake, 1)  # first: once it ends, the other thread closes it
         self._ends = True
-        os.eventfd_write(self._wake, 1)
 
     def serve_once(self) -> None:
         """Waits for an event or the next deadline, and deals with it."""
