@@ -22,11 +22,10 @@ from cni.agent.runtime.instance import NAME, Instance, Occupied
 from cni.agent.runtime.loop import EventQueue, Loop, kernel_events
 from cni.agent.uplink.select import local_addresses
 from cni.effects.host import Host, has_ipv6
-from cni.kernel.netlink import Interrupted, NetlinkError
+from cni.effects.journal import FAILURES
 from cni.kernel.rtnl_socket import RtnlSocket
 from cni.protocol.address import parse_net
 from cni.protocol.control import ALLOWED, DENIED, socket_path
-from cni.protocol.errors import CniError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -78,7 +77,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], answer: Calla
     except Occupied as occupied:
         log.error("%s", occupied)
         return 1
-    except (CniError, NetlinkError, Interrupted, OSError) as error:
+    except FAILURES as error:
         log.error(
             "%s (podwired needs CAP_NET_ADMIN)" if isinstance(error, PermissionError) else "%s", error_text(error)
         )

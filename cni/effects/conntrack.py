@@ -6,7 +6,7 @@ port that was mapped later, or through one that is released.
 
 from __future__ import annotations
 
-from errno import EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
+from errno import ENOENT
 
 from cni.effects import Effect, not_released, nothing_differs
 from cni.kernel import conntrack
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from cni.effects.journal import Journal
     from cni.kernel.conntrack import Flow
     from cni.plan.portmap import FlowsBeforeMapping, FlowsThroughMapping
-
-LACKING = (EINVAL, EOPNOTSUPP, EPROTONOSUPPORT)  # without nf_conntrack_netlink, no flow can be deleted
 
 
 def apply_unmapped(host: Host, op: FlowsBeforeMapping, journal: Journal) -> None:
@@ -74,7 +72,7 @@ def _delete_flows(host: Host, family: int, ports: set[bytes], is_stale: Callable
     try:
         answers = host.nft.dump(*conntrack.flows_to(family, ports))
     except (NetlinkError, OSError) as error:
-        if error.errno in LACKING:
+        if error.errno in conntrack.LACKING:
             return
         raise
     for answer in answers:

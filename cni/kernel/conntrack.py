@@ -6,6 +6,7 @@ As in cni.kernel.nft, nothing here opens a socket.
 from __future__ import annotations
 
 from _struct import Struct
+from errno import EINVAL, EOPNOTSUPP, EPROTONOSUPPORT
 
 from cni.kernel.netlink import NLA_F_NESTED, NLM_F_ACK, attribute, attributes, nest, u8
 from cni.kernel.nft import NFGENMSG
@@ -27,6 +28,7 @@ CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS = 1, 2
 FILTER_PROTO_NUM, FILTER_PROTO_DST_PORT = 1 << 3, 1 << 5
 UDP = 17
 PORT, FLAGS = Struct(">H"), Struct("=I")
+LACKING = (EINVAL, EOPNOTSUPP, EPROTONOSUPPORT)  # without nf_conntrack_netlink
 
 
 class Flow(Record):

@@ -18,7 +18,7 @@ from cni.agent.policy.events import LOCAL_PODS, POLICIES, ObjectsChanged
 from cni.agent.policy.index import UNKNOWN
 from cni.kernel import connections, nft, rtnl
 from cni.kernel.conntrack import CTA_IP_DST, CTA_IP_SRC, CTA_TUPLE_IP, CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, CTA_TUPLE_REPLY
-from cni.kernel.netlink import NLA_F_NESTED, NetlinkError, attribute, attributes, nest, text
+from cni.kernel.netlink import NLA_F_NESTED, Interrupted, NetlinkError, attribute, attributes, nest, text
 from cni.kernel.nft_keys import parse_bounds
 from cni.kernel.rtnl import IFINFO
 from cni.plan.policy import OPEN, TABLE, PodRecord, map_name, pending_chain
@@ -227,6 +227,33 @@ def test_a_foreign_verdict_in_a_map_leads_to_a_comparison(node: Node) -> None:
     node.sync()
     assert node.classes(DB_KEY) == ("class",)
     assert node.metric("podwired_policy_healed_total") == 1
+
+
+def test_a_pod_that_comes_before_the_lists_are_there_waits_for_them(node: Node) -> None:
+    """As where the API server is away while podwired starts anew: the table of before is in force."""
+    node.begin(CLOSED)
+    node.restarted()
+    node.add(NEW, "db2")
+    assert node.classes(NEW) == ("pending-in", "pending-out")
+    node.tell(put(LOCAL_PODS, pod_of("shop/db2", labels={"app": "db"})))
+    node.begin(CLOSED)
+    assert node.classes(NEW) == ("class",)
+
+
+def test_a_new_pod_whose_connections_cannot_be_searched_has_its_class_after_a_comparison(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise Interrupted("a dump was interrupted 10 times")
+
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/db2", labels={"app": "db"})))
+    with monkeypatch.context() as patch:
+        patch.setattr(Connections, "claim", fail)
+        node.add(NEW, "db2")
+    assert "NetworkPolicy: a new pod: a dump was interrupted 10 times" in caplog.text
+    node.sync()
+    assert node.classes(NEW) == ("class",)
 
 
 def test_a_restart_finds_what_came_meanwhile_and_opens_nothing(node: Node) -> None:

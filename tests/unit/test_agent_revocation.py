@@ -18,7 +18,7 @@ from cni.agent.policy.index import Index
 from cni.agent.policy.objects import NetworkPolicy, Pod
 from cni.agent.policy.revocation import Judge
 from cni.agent.policy.tracker import Touched, Tracker
-from cni.kernel.netlink import NetlinkError
+from cni.kernel.netlink import Interrupted, NetlinkError
 from cni.protocol.address import parse_ip
 from tests.unit.connection_kernel import ConnectionKernel
 from tests.unit.policy_objects import namespace_of, pod_of, policy_of
@@ -269,6 +269,23 @@ def test_errors_are_logged_and_all_is_judged_again(scene: Scene, caplog: pytest.
     assert scene.kernel.opened == 0
     assert scene.metric("podwired_errors_total", where="policy") == 2
     scene.kernel.label_refusal = None
+    scene.settle()
+    assert scene.kernel.revoked == {key}
+
+
+def test_addresses_that_change_too_often_to_be_read_are_read_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> list[Any]:
+        raise Interrupted("a dump was interrupted 10 times")
+
+    key = scene.kernel.add(FAR, DB)
+    scene.put(CLOSED)
+    scene.now += GATHER_SECONDS
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.kernel, "all_addresses", fail)
+        scene.revocation.go_on()
+    assert "NetworkPolicy: connections: a dump was interrupted 10 times" in caplog.text
     scene.settle()
     assert scene.kernel.revoked == {key}
 

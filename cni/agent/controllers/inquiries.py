@@ -14,10 +14,9 @@ from cni.agent.logs import error_text, log
 from cni.agent.policy.explain import explain, show
 from cni.agent.runtime.control import Asked
 from cni.agent.uplink.select import local_addresses
-from cni.kernel.netlink import Interrupted, NetlinkError
+from cni.effects.journal import FAILURES
 from cni.protocol.address import IP, PORT_LIMIT
 from cni.protocol.control import DENIED, PROTOCOLS, SHOW, WHY, pod_or_address
-from cni.protocol.errors import CniError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     Object = dict[str, JsonValue]
 
 SETTLING_SECONDS = 0.1  # a question waits so long for changes that are about to be applied
-FAILURES = (CniError, NetlinkError, Interrupted, OSError)
 OFF = "NetworkPolicy is not enforced: podwired runs without --network-policy"
 UNKNOWN_POD = (
     "is not known here. Pods of other nodes are known while a policy of this node needs them, pods in the host's"

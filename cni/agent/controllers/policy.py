@@ -32,9 +32,9 @@ from cni.agent.policy.index import Index
 from cni.agent.policy.intake import put_object
 from cni.agent.policy.objects import Pod
 from cni.agent.policy.tracker import Tracker
-from cni.kernel.netlink import Interrupted, NetlinkError
+from cni.effects.journal import FAILURES
+from cni.kernel.netlink import NetlinkError
 from cni.protocol.address import IP
-from cni.protocol.errors import CniError, IOFailure, OperationFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,7 +177,7 @@ class PolicyController:
         """
         try:
             heard = self._pods.hear(changes)
-        except (NetlinkError, OSError, OperationFailed, IOFailure) as failure:  # it is found by comparison
+        except FAILURES as failure:  # it is found by comparison
             log.warning("NetworkPolicy: a new pod: %s", error_text(failure))
             self._audit_due = True
             return
@@ -218,7 +218,7 @@ class PolicyController:
                 return
             self._commit(changes)
             self._failures, self._error = 0, ""
-        except (CniError, NetlinkError, Interrupted, OSError) as failure:
+        except FAILURES as failure:
             self._audit_due = self._in_doubt = True
             self._hold_end = time.monotonic() + RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)]
             self._failures += 1
@@ -301,7 +301,7 @@ class PolicyController:
         addresses.update(self._pods.addresses)
         try:
             return bridge_filter.ensure(self._host, sorted(map(IP.from_packed, addresses)))
-        except (CniError, NetlinkError, Interrupted, OSError) as failure:
+        except FAILURES as failure:
             return f"NetworkPolicy cannot be enforced on bridges: {error_text(failure)}"
 
     def _tell(self) -> None:

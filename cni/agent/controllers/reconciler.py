@@ -24,8 +24,7 @@ from cni.agent.node.publisher import NodePublisher
 from cni.agent.runtime.instance import Occupied
 from cni.agent.uplink.pinned import PinnedUnderlay
 from cni.agent.uplink.select import NoUnderlay
-from cni.kernel.netlink import Interrupted, NetlinkError
-from cni.protocol.errors import CniError
+from cni.effects.journal import FAILURES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -142,7 +141,7 @@ class Reconciler:
             if not self.is_ready:
                 raise
             self._fail("instance", str(error))
-        except (NetlinkError, Interrupted, CniError, OSError) as error:
+        except FAILURES as error:
             self._fail("kernel", error_text(error), blocks=blocks)
         else:
             return True

@@ -6,7 +6,6 @@ A part of the controller of policies, which has it go on only while the table is
 from __future__ import annotations
 
 import time
-from errno import EINVAL, EOPNOTSUPP, EPROTONOSUPPORT
 from typing import TYPE_CHECKING
 
 from cni.agent.controllers.base import NEVER
@@ -14,8 +13,8 @@ from cni.agent.dataplane.connections import Walk
 from cni.agent.logs import error_text, log
 from cni.agent.policy.revocation import Judge
 from cni.agent.uplink.select import local_addresses
-from cni.kernel.netlink import NetlinkError
-from cni.protocol.errors import OperationFailed
+from cni.effects.journal import FAILURES
+from cni.kernel.conntrack import LACKING
 
 if TYPE_CHECKING:
     from cni.agent.metrics import Metrics
@@ -27,7 +26,6 @@ GATHER_SECONDS = 0.2  # what is touched together is judged in one walk
 PIECE_SECONDS = 0.02  # of a walk
 LONGEST_REST_SECONDS = 0.5  # a walk is followed by a rest as long as itself
 RETRY_SECONDS = 1.0
-LACKING = (EINVAL, EOPNOTSUPP, EPROTONOSUPPORT)  # without nf_conntrack_netlink
 
 
 class Revocation:
@@ -73,7 +71,7 @@ class Revocation:
             walk = self._walk or self._begin(now)
             if not walk.go_on(Judge(self._index), now + PIECE_SECONDS):
                 self._end(walk)
-        except (NetlinkError, OperationFailed, OSError) as error:
+        except FAILURES as error:
             self._stop()
             self._fail(error)
 
@@ -105,7 +103,7 @@ class Revocation:
             self._walk.close()
             self._walk = None
 
-    def _fail(self, error: NetlinkError | OperationFailed | OSError) -> None:
+    def _fail(self, error: Exception) -> None:
         """All is judged again after an error, unless the kernel cannot tell of connections."""
         self._all = True
         self._due = time.monotonic() + RETRY_SECONDS

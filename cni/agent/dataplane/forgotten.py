@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from errno import EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
+from errno import ENOENT
 from typing import TYPE_CHECKING
 
 from cni.kernel import connections
+from cni.kernel.conntrack import LACKING
 from cni.kernel.netlink import NetlinkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cni.kernel.netlink import Netlink
-
-LACKING = (EINVAL, EOPNOTSUPP, EPROTONOSUPPORT)  # without nf_conntrack_netlink, no connection can be ended
 
 
 class Connections:
@@ -58,6 +57,7 @@ class Connections:
 
     def claim(self, address: bytes) -> None:
         """Takes in a new holder, and ends the connections of earlier ones first. Raises Interrupted, and as `begin`."""
+        self.begin()  # an ADD may be heard of before anything else
         if self._used.get(address, self._was_connected(address)):
             self._end(address)
         self.use([address])

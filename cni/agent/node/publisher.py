@@ -10,7 +10,8 @@ from cni.agent.dataplane import tunnel_filter
 from cni.agent.dataplane.tunnel_filter import Tunnel, TunnelFilter
 from cni.agent.logs import error_text, log
 from cni.agent.node import conflist, files, flannel_rules, masquerade, subnetenv
-from cni.kernel.netlink import Interrupted, NetlinkError
+from cni.effects.journal import FAILURES
+from cni.kernel.netlink import NetlinkError
 from cni.protocol.errors import CniError
 from cni.protocol.record import Record
 
@@ -135,7 +136,7 @@ class NodePublisher:
         try:
             for text in flannel_rules.remove(self._host, networks):
                 log.info("removed %s", text)
-        except (CniError, NetlinkError, Interrupted, OSError) as error:
+        except FAILURES as error:
             log.warning("flanneld's rules are left: %s", error_text(error))
 
     def _load(self) -> list[str]:
