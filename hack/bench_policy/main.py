@@ -12,32 +12,18 @@ namespace, and a C compiler.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[2]
+from hack.benchmark import ROOT, Figures, Row, add, measure, report, table, unpack
+
 PARTS = ("few", "many", "first", "scale", "add")
 PEER = "kube-network-policies"
 PEER_SOURCE = "sigs.k8s.io/kube-network-policies/cmd/kube-network-policies/standard@v1.1.1"
-
-
-class Row(NamedTuple):
-    """A row of the table. `goal` is a ratio, or with `absolute` podwired's own figure."""
-
-    part: str
-    figure: str
-    label: str
-    digits: int
-    goal: float | None = None
-    absolute: bool = False
 
 
 ROWS = (
@@ -54,49 +40,6 @@ ROWS = (
     Row("add", "more", "ADD with policies: more than without (ms)", 1, 3, absolute=True),
 )
 
-Figures = dict[str, list[float]]
-
-
-def measure(agent: Path, part: str, traffic: Path, options: list[str]) -> Figures:
-    flags = "-mnp" if os.geteuid() == 0 else "-Urmnp"
-    machine = ["unshare", flags, "--fork", "--kill-child", "--mount-proc", "--"]
-    node = [sys.executable, "-B", "-m", "hack.bench_policy.node", part, str(agent), str(traffic), *options]
-    process = subprocess.run([*machine, *node], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
-    if process.returncode:
-        raise SystemExit(f"bench: {agent} could not be measured")
-    figures: Figures = json.loads(process.stdout)
-    return figures
-
-
-def line_of(row: Row, ours: Figures, theirs: Figures) -> tuple[str, ...]:
-    own, other = (
-        statistics.median(figures[row.figure]) if row.figure in figures else None for figures in (ours, theirs)
-    )
-    ratio = f"{own / other:.2f}" if own is not None and other and not row.absolute else "-"
-    goal = "-" if row.goal is None else f"<= {row.goal}" if row.goal else "0"
-    texts = ("-" if value is None else f"{value:.{row.digits}f}" for value in (own, other))
-    return row.label, *texts, ratio, goal
-
-
-def table(parts: list[str], ours: Figures, theirs: Figures) -> str:
-    head = ("what", "podwired", PEER, "ratio", "to reach")
-    lines = [line_of(row, ours, theirs) for row in ROWS if row.part in parts]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, tuple("-" * len(word) for word in head), *lines))
-
-
-def unpack(folder: Path) -> Path:
-    archive = subprocess.run([ROOT / "hack" / "build"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-    subprocess.run(["tar", "-xzf", archive, "-C", folder], check=True)
-    return folder
-
-
-def report(name: str, part: str, turn: int, figures: Figures) -> None:
-    texts = ", ".join(
-        f"{key} {statistics.median(values):.4g} ({min(values):.4g} to {max(values):.4g})"
-        for key, values in figures.items()
-    )
-    sys.stderr.write(f"{name}, {part}, round {turn + 1}: {texts}\n")
-
 
 def compare(agents: dict[str, Path], traffic: Path, rounds: int, parts: list[str], options: list[str]) -> str:
     collected: dict[str, Figures] = {"podwired": {}, PEER: {}}
@@ -105,11 +48,10 @@ def compare(agents: dict[str, Path], traffic: Path, rounds: int, parts: list[str
             for name, agent in agents.items():
                 if part == "add" and name == PEER:
                     continue
-                figures = measure(agent, part, traffic, options)
-                report(name, part, turn, figures)
-                for key, values in figures.items():
-                    collected[name].setdefault(key, []).extend(values)
-    return table(parts, *collected.values())
+                figures = measure("hack.bench_policy.node", agent, part, str(agent), str(traffic), *options)
+                report(f"{name}, {part}, round {turn + 1}", figures)
+                add(collected[name], figures)
+    return table(ROWS, parts, PEER, *collected.values())
 
 
 def arguments_of() -> argparse.Namespace:

@@ -28,7 +28,7 @@ def loaded(path: Path) -> Any:
     return module
 
 
-@pytest.mark.parametrize("program", ["bench", "bench_agent/main.py", "bench_policy/main.py"])
+@pytest.mark.parametrize("program", ["bench", "benchmark.py"])
 def test_the_bundle_is_unpacked(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, folder = tmp_path / "bundle", tmp_path / "folder"
     (bundle / "podwire.d").mkdir(parents=True)
