@@ -35,7 +35,7 @@ MODE = Struct(">IBx")  # bytes of a packet, mode
 COPIED_BYTES = 256  # of a packet: its headers
 DATAGRAMS = 64  # read at a time
 
-IPV4_BYTES, IPV6_BYTES = 20, 40
+IPV4_HEADER_BYTES, IPV6_HEADER_BYTES = 20, 40
 HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, OPTIONS = 0, 43, 44, 51, 60
 EXTENSIONS = 8  # IPv6 headers between the first and the ports
 TCP, UDP, SCTP = 6, 17, 132
@@ -107,9 +107,9 @@ def parse_packet(data: bytes) -> LoggedPacket | None:
     attrs = attributes(data, NFGENMSG.size)
     prefix, payload = name_of(attrs.get(NFULA_PREFIX)), attrs.get(NFULA_PAYLOAD, b"")
     version = payload[0] >> 4 if payload else 0
-    if version == 4 and len(payload) >= IPV4_BYTES:
+    if version == 4 and len(payload) >= IPV4_HEADER_BYTES:
         return _ipv4(prefix, payload)
-    if version == 6 and len(payload) >= IPV6_BYTES:
+    if version == 6 and len(payload) >= IPV6_HEADER_BYTES:
         return _ipv6(prefix, payload)
     return None
 
@@ -117,12 +117,12 @@ def parse_packet(data: bytes) -> LoggedPacket | None:
 def _ipv4(prefix: str, packet: bytes) -> LoggedPacket:
     protocol, ports = packet[9], (packet[0] & 0x0F) * 4
     (fragment,) = U16.unpack_from(packet, 6)
-    port = 0 if fragment & 0x1FFF or ports < IPV4_BYTES else _port(packet, protocol, ports)
+    port = 0 if fragment & 0x1FFF or ports < IPV4_HEADER_BYTES else _port(packet, protocol, ports)
     return LoggedPacket(prefix, IP.from_packed(packet[12:16]), IP.from_packed(packet[16:20]), protocol, port)
 
 
 def _ipv6(prefix: str, packet: bytes) -> LoggedPacket:
-    protocol, position, is_first = packet[6], IPV6_BYTES, True
+    protocol, position, is_first = packet[6], IPV6_HEADER_BYTES, True
     for _ in range(EXTENSIONS):
         if protocol not in (HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, OPTIONS) or len(packet) < position + 8:
             break

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cni.agent.stores.kube import watch
 from cni.agent.stores.watchloop import Backoff
 from cni.kernel.hostlock import HostLock
 from tests.machine import Machine, missing
@@ -58,3 +59,10 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(Backoff, "next", record)
     return recorded
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shortens the pauses after a failed watch of Kubernetes."""
+    monkeypatch.setattr(watch, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(watch, "LONGEST_PAUSE", 0.1)

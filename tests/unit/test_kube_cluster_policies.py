@@ -22,6 +22,8 @@ from tests.unit.test_kube_policies import RESOURCES, Cluster, namespace, running
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 RESOURCE = RESOURCES[CLUSTER_POLICIES]
 V1ALPHA2, V1BETA1 = (f"/apis/policy.networking.k8s.io/{version}/{RESOURCE}" for version in ("v1alpha2", "v1beta1"))
 
@@ -35,12 +37,6 @@ def clustered(name: str, **spec: Any) -> dict[str, Any]:
 
 def node(name: str, address: str) -> dict[str, Any]:
     return {"metadata": {"name": name}, "status": {"addresses": [{"type": "InternalIP", "address": address}]}}
-
-
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(watch, "LONGEST_PAUSE", 0.1)
 
 
 @pytest.fixture

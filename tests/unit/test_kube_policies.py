@@ -23,7 +23,7 @@ from cni.agent.policy.events import (
     ObjectsListed,
 )
 from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod
-from cni.agent.stores.kube import policies, watch
+from cni.agent.stores.kube import policies
 from cni.agent.stores.kube.options import KubeOptions
 from cni.agent.stores.kube.policies import METADATA, KubePolicyStore
 from tests.machine import until
@@ -33,6 +33,8 @@ from tests.unit.scripted import answer, chunk, head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+pytestmark = pytest.mark.usefixtures("hasty")
 
 LOCAL = "pods spec.nodeName=one"
 REMOTE = "pods spec.nodeName!=,spec.nodeName!=one,status.phase!=Succeeded,status.phase!=Failed"
@@ -88,12 +90,6 @@ class Cluster(ObjectApi):
 
     def wait_watched(self, *kinds: str) -> None:
         until(lambda: all(self.collections[RESOURCES[kind]].watching for kind in kinds), f"{kinds} are watched")
-
-
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(watch, "LONGEST_PAUSE", 0.1)
 
 
 @pytest.fixture
