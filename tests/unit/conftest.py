@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent.stores.kube import watch
 from cni.agent.stores.watchloop import Backoff
 from cni.kernel.hostlock import HostLock
 from tests.machine import Machine, missing
@@ -64,5 +63,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shortens the pauses after a failed watch of Kubernetes."""
+    from cni.agent.stores.kube import watch  # which needs urllib3, unlike most tests
+
     monkeypatch.setattr(watch, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(watch, "LONGEST_PAUSE", 0.1)
