@@ -1,4 +1,4 @@
-"""What the benchmarks of podwired share: machines for each agent, figures by name, and the table of ratios."""
+"""The common parts of podwired's benchmarks: machines for each agent, figures by name, and the table of ratios."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from cni.agent.uplink.select import local_addresses
 from cni.effects.host import Host, has_ipv6
 from cni.effects.journal import FAILURES
 from cni.kernel.rtnl_socket import RtnlSocket
+from cni.plan import sourcecheck
 from cni.protocol.address import parse_net
 from cni.protocol.control import ALLOWED, DENIED, socket_path
 
@@ -177,6 +178,7 @@ def _policies(
         revoke=not options.keeps_established and _supports(host, LABELLING, UNLABELLED),
         open=options.policy_unknown_open,
         opens_node=options.opens_node,
+        checks_sources=_can_check_sources(host),
     )
     store = open_policy_store(options)
     policies = PolicyController(host, metrics, store, table, status)
@@ -195,6 +197,18 @@ def _supports(host: Host, rule: Rule, lack: str) -> bool:
         return True
     log.warning("NetworkPolicy: %s", lack)
     return False
+
+
+def _can_check_sources(host: Host) -> bool:
+    """Returns False, and says what is lacking, where ADD could not load the source check. Raises OSError."""
+    parts = [part for routed in (False, True) for part in sourcecheck.rulesets(routed=routed)]
+    lacks = filter(None, [policy_table.lack_of(host.netfilter, part.content()) for part in parts])
+    if lack := "; ".join(lacks):
+        log.warning(
+            "NetworkPolicy: %s: not supported by the kernel: sources of pods are not checked (ipSpoofCheck)", lack
+        )
+        return False
+    return True
 
 
 def open_policy_store(options: Options) -> PolicyStore:

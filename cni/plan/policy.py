@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TABLE = "podwire-policy"
 IN, OUT = "in", "out"  # the directions, as names of chains end
+UNCHECKED = "unchecked"  # a file beside the records, where the kernel cannot check sources (ipSpoofCheck)
 OPEN = "open"  # a file beside the records, while pods that podwired does not know may do everything
 ISOLATED = "isolated"  # a file beside them, while ports of bridges exchange no frames: there is no br_netfilter
 POD_NAMESPACE, POD_NAME = "K8S_POD_NAMESPACE", "K8S_POD_NAME"  # of CNI_ARGS, as containerd and CRI-O set them

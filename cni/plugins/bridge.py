@@ -74,7 +74,7 @@ def prepare(call: Call, conf: NetConf, lease: Result) -> Plan:
         # Where the host is no gateway it does not forward between pods: they would not reach each other.
         isolated = conf.is_gateway and not conf.routed and sysctl.exists(f"{call.host.pod_records}/{ISOLATED}")
         facts = facts._replace(pod=record_of(owner, call.request.args), isolated=isolated)
-    conf = conf._replace(ip_spoof_check=_checks_sources(conf, facts, lease))
+    conf = conf._replace(ip_spoof_check=_checks_sources(call.host, conf, facts, lease))
     if call.request.command == "CHECK":
         from cni.plugins import checked
 
@@ -250,12 +250,16 @@ def _has_policies(host: Host) -> bool:
     return sysctl.exists(host.pod_records)
 
 
-def _checks_sources(conf: NetConf, facts: Facts, lease: Result) -> bool:
+def _checks_sources(host: Host, conf: NetConf, facts: Facts, lease: Result) -> bool:
     """Returns True if the container may send from the lease's addresses alone: by default, where policies are
-    enforced, since they know pods by their addresses.
+    enforced, since they know pods by their addresses, and the kernel can check that.
     """
-    is_wanted = facts.pod is not None if conf.ip_spoof_check is None else conf.ip_spoof_check
-    return is_wanted and bool(lease.ips)
+    is_wanted = conf.ip_spoof_check
+    if is_wanted is None and facts.pod is not None:
+        from cni.plan.policy import UNCHECKED
+
+        is_wanted = not sysctl.exists(f"{host.pod_records}/{UNCHECKED}")
+    return bool(is_wanted and lease.ips)
 
 
 def _incoming_interface(conf: NetConf) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cni.plan.link import link_local
+from cni.plan.policy import UNCHECKED
 from cni.protocol.address import parse_mac
 from tests.machine import MachineError
 from tests.netns import frames
@@ -351,6 +353,25 @@ def test_where_policies_are_enforced_sources_are_checked_by_default(
     assert bool(elements(machine)) == bool(asked)
     node.delete(config, who)
     assert elements(machine) == {}
+
+
+def mark_unchecked() -> None:
+    """Inside: as podwired does where the kernel lacks what the check needs."""
+    Path(folder(), UNCHECKED).touch()
+
+
+@pytest.mark.parametrize("config", [CHECKED, ROUTED], ids=["bridged", "routed"])
+def test_where_the_kernel_cannot_check_sources_the_default_fails_no_container(
+    machine: Machine, node: Node, config: Json
+) -> None:
+    who = attachment(machine.pod())
+    config = {**config, "ipSpoofCheck": None, "policyWait": 0}
+    machine.call(make_folder)
+    machine.call(mark_unchecked)
+    node.add(config, who)
+    assert elements(machine) == {}
+    node.check(config, who).succeeded()
+    node.delete(config, who)
 
 
 @pytest.mark.parametrize("config", [CHECKED, ROUTED], ids=["bridged", "routed"])

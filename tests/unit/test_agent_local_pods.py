@@ -21,7 +21,7 @@ from cni.kernel.conntrack import CTA_IP_DST, CTA_IP_SRC, CTA_TUPLE_IP, CTA_TUPLE
 from cni.kernel.netlink import NLA_F_NESTED, Interrupted, NetlinkError, attribute, attributes, nest, text
 from cni.kernel.nft_keys import parse_bounds
 from cni.kernel.rtnl import IFINFO
-from cni.plan.policy import OPEN, TABLE, PodRecord, map_name, pending_chain
+from cni.plan.policy import OPEN, TABLE, UNCHECKED, PodRecord, map_name, pending_chain
 from cni.protocol.address import IP
 from cni.protocol.owner import Owner
 from tests.unit.policy_kernel import PolicyKernel
@@ -489,11 +489,12 @@ def test_where_no_records_can_be_written_that_is_told(node: Node) -> None:
     assert node.folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_plugin_is_told_what_unknown_pods_may_do(tmp_path: Path) -> None:
+def test_the_plugin_is_told_what_unknown_pods_may_do_and_what_the_kernel_can_check(tmp_path: Path) -> None:
     records = podrecords.PodRecords(str(tmp_path / "pods"))
-    for is_open in (True, True, False, False):
-        records.begin(is_open=is_open)
-        assert (tmp_path / "pods" / OPEN).exists() == is_open
+    for holds in (True, True, False, False):
+        records.begin({OPEN: holds, UNCHECKED: not holds})
+        assert (tmp_path / "pods" / OPEN).exists() == holds
+        assert (tmp_path / "pods" / UNCHECKED).exists() != holds
     (tmp_path / "pods" / "10.1.0.1").touch()
     podrecords.remove(records.folder)
     podrecords.remove(records.folder)

@@ -17,6 +17,7 @@ from cni.kernel import nft, nft_keys, nft_rules, nft_ruleset
 from cni.kernel.netlink import NLM_F_ACK, NetlinkError
 from cni.plan.nftrule import DROP, FILTER, Chain, Counter, Hook, NamedSet, Rule, Table
 from cni.plan.policy import TABLE
+from cni.plan.sourcecheck import rulesets
 from tests.unit.policy_kernel import PolicyKernel
 from tests.unit.policy_objects import namespace_of, pod_of, policy_of
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from cni.effects.host import Host
     from cni.kernel.netlink import Netlink
+    from cni.plan.nftables import RulesetFragment
 
 OPTIONS = TableOptions(log=False, revoke=False)
 WEB = """{podSelector: {matchLabels: {app: db}}, ingress: [
@@ -287,6 +289,20 @@ def test_a_kernel_that_gives_connections_no_labels_is_found_out(scene: Scene) ->
     for position, supported in expected.items():
         scene.kernel.refusals.append(NetlinkError(ENOENT, "", position))
         assert policy_table.is_supported(scene.socket, LABELLING) is supported
+    assert len(scene.kernel.transactions) == 1
+
+
+@pytest.mark.parametrize(
+    "part", [part for routed in (False, True) for part in rulesets(routed=routed)], ids=lambda part: part.chains[0]
+)
+def test_what_a_kernel_lacks_for_the_source_check_is_named(scene: Scene, part: RulesetFragment) -> None:
+    steps = nft_ruleset.create(part.content()._replace(name=policy_table.TRIAL))
+    for position, step in enumerate(steps, 1):
+        scene.kernel.refusals.append(NetlinkError(ENOENT, "", position))
+        lack = policy_table.lack_of(scene.socket, part.content())
+        assert lack == f"{step.title} (load the module {step.module or 'nf_tables'})"
+    scene.kernel.refusals.append(NetlinkError(ENOENT, "", len(steps) + 1))
+    assert policy_table.lack_of(scene.socket, part.content()) == ""
     assert len(scene.kernel.transactions) == 1
 
 

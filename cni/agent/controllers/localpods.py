@@ -18,7 +18,7 @@ from cni.agent.policy.basetable import PENDING
 from cni.agent.policy.index import UNKNOWN
 from cni.kernel import nft, rtnl, rtnl_parse
 from cni.kernel.netlink import NetlinkError, attributes
-from cni.plan.policy import IN, OUT, TABLE, map_name
+from cni.plan.policy import IN, OPEN, OUT, TABLE, UNCHECKED, map_name
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class LocalPods:
         self._chains = {
             map_name(suffix, family): PENDING[suffix] for suffix in (IN, OUT) for family in options.families
         }
-        self._is_open = options.open
+        self._marks = {OPEN: options.open, UNCHECKED: not options.checks_sources}
         self._attached: dict[bytes, AttachedPod] = {}
         self.pending: set[bytes] = set()  # addresses that the kernel has as such
         self.starting: dict[Key, float] = {}  # pods that wait for their class, since when (time.time)
@@ -154,7 +154,7 @@ class LocalPods:
     def _read_records(self) -> dict[bytes, AttachedPod]:
         """Returns no records where there can be none. Raises IOFailure."""
         try:
-            self._records.begin(is_open=self._is_open)
+            self._records.begin(self._marks)
             self.error = ""
             return self._records.read_all()
         except OSError as error:

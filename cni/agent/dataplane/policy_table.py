@@ -127,12 +127,25 @@ def is_supported(netfilter: Netlink, rule: Rule) -> bool:
 
     Raises OSError.
     """
-    table = Table("inet", TRIAL, (), (Chain("trial", (rule,)),))
+    step = _refused(netfilter, Table("inet", TRIAL, (), (Chain("trial", (rule,)),)))
+    return step is None or step.rule is None
+
+
+def lack_of(netfilter: Netlink, table: Table) -> str:
+    """Returns the part of a table that the kernel refuses, with the module for it; empty if it takes all. Nothing is
+    changed. Raises OSError.
+    """
+    step = _refused(netfilter, table._replace(name=TRIAL))
+    return "" if step is None else f"{step.title} (load the module {step.module or 'nf_tables'})"
+
+
+def _refused(netfilter: Netlink, table: Table) -> Step | None:
+    """Returns the step that the kernel refuses of those that create a table."""
     steps = nft_ruleset.create(table)
     impossible = nft_rules.delete_chain(nft.Chain(FAMILY, TRIAL, "none"))
     refusal = netfilter.batch(nft.transaction([*[step.message for step in steps], impossible]))
     refused = refusal.position - 1 if refusal is not None else len(steps)  # the first message begins the batch
-    return not 0 <= refused < len(steps) or steps[refused].rule is None
+    return steps[refused] if 0 <= refused < len(steps) else None
 
 
 def remove(netfilter: Netlink) -> None:

@@ -10,12 +10,13 @@ import time
 from typing import TYPE_CHECKING
 
 from cni.effects.policy import read_record
-from cni.plan.policy import OPEN
 from cni.protocol.address import IP, parse_ip
 from cni.protocol.owner import host_interface_of, label_keys
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cni.agent.policy.events import Key
 
 YOUNG_SECONDS = 60.0  # the ADD of a record may be under way
@@ -35,15 +36,19 @@ class PodRecords:
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
-    def begin(self, *, is_open: bool) -> None:
-        """Makes the folder if it is missing, and tells the plugin what unknown pods may do. Raises OSError."""
+    def begin(self, marks: Mapping[str, bool]) -> None:
+        """Makes the folder if it is missing, and in it the files that tell the plugin what holds (OPEN, UNCHECKED).
+
+        Raises OSError.
+        """
         os.makedirs(self.folder, 0o700, exist_ok=True)
-        path = os.path.join(self.folder, OPEN)
-        if is_open:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-        else:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+        for name, holds in marks.items():
+            path = os.path.join(self.folder, name)
+            if holds:
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
 
     def read(self, address: bytes) -> AttachedPod | None:
         """Returns None if there is no record, or it is not written to its end. Raises IOFailure."""

@@ -54,7 +54,7 @@ class TableOptions(Record):
     """`families` of the node's pods. `log` and `revoke`: the kernel has nfnetlink_log, and labels of connections;
     `reject` answers what is denied, `multicast` lets broadcasts and multicasts of other pods reach an isolated one;
     `open` lets pods through that podwired does not know yet, `opens_node` lets pods through to the node itself.
-    `ipvs`: kube-proxy leads services on by IPVS.
+    `ipvs`: kube-proxy leads services on by IPVS. `checks_sources`: the kernel takes the rules of ipSpoofCheck.
     """
 
     families: tuple[int, ...] = (4, 6)
@@ -65,6 +65,7 @@ class TableOptions(Record):
     open: bool = False
     opens_node: bool = False
     ipvs: bool = False
+    checks_sources: bool = True
 
 
 def own_name(family: int) -> str:
