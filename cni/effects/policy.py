@@ -14,7 +14,7 @@ from cni.effects import Effect, not_released, nothing_differs
 from cni.kernel import nft, statefile, sysctl
 from cni.kernel.hostlock import RUN, policy_lock
 from cni.kernel.netlink import NetlinkError
-from cni.plan.policy import IN, OPEN, OUT, TABLE, map_name, parse_record, pending_chain
+from cni.plan.policy import IN, OPEN, OUT, TABLE, map_name, new_map, parse_record, pending_chain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _make_pending(host: Host, op: Pending) -> None:
             return  # no table
         if not left or not (refusal.errno in TAKEN or (of_old and refusal.errno in nft.NOT_FOUND)):
             raise refusal
-        deleting = [nft.delete_element(*place) for place, _ in _found(host, places)]
+        deleting = [nft.delete_element(*place) for place in _found(host, [*places, *_new_places(places)])]
 
 
 def _places(ips: Iterable[IP], label: str = "") -> list[Place]:
@@ -83,13 +83,18 @@ def _places(ips: Iterable[IP], label: str = "") -> list[Place]:
     ]
 
 
-def _found(host: Host, places: list[Place]) -> list[tuple[Place, Element]]:
+def _new_places(places: list[Place]) -> list[Place]:
+    """Returns for each place the one of the same address in the map of new pods."""
+    return [(place._replace(name=new_map(place.name)), element) for place, element in places]
+
+
+def _found(host: Host, places: list[Place]) -> dict[Place, Element]:
     """Returns the places that have an element, each with it. Raises NetlinkError."""
     answers = host.netfilter.ask_each([nft.get_element(*place) for place in places])
-    found = []
+    found: dict[Place, Element] = {}
     for place, answer in zip(places, answers, strict=True):
         if not isinstance(answer, NetlinkError):
-            found += [(place, element) for element in nft.each_element(answer)]
+            found.update([(place, element) for element in nft.each_element(answer)])
         elif answer.errno not in nft.NOT_FOUND_OR_EINVAL:
             raise answer
     return found
@@ -99,13 +104,23 @@ def await_class(host: Host, op: AwaitClass, journal: Journal) -> None:
     """Returns once podwired has given the addresses their class, or after the time with a notice."""
     places = _places(op.ips)
     end, pause = monotonic() + op.seconds, FIRST_PAUSE
-    while any(element.chain == place[1].chain for place, element in _found(host, places)):
+    while _is_any_pending(host, places):
         host.raise_if_interrupted()
         if monotonic() > end:
             host.warn(_late(host, op))
             return
         sleep(pause)
         pause = min(1.5 * pause, LONGEST_PAUSE)
+
+
+def _is_any_pending(host: Host, places: list[Place]) -> bool:
+    """Returns True if an address is pending, and podwired has given it no class as a new pod. Raises NetlinkError."""
+    new_places = _new_places(places)
+    found = _found(host, [*places, *new_places])
+    return any(
+        place in found and found[place].chain == place[1].chain and new_place not in found
+        for place, new_place in zip(places, new_places, strict=True)
+    )
 
 
 def _late(host: Host, op: AwaitClass) -> str:
@@ -151,7 +166,8 @@ def _remove_records(host: Host, ips: Iterable[IP], matches: Callable[[str], bool
 
 def _remove_elements(host: Host, ips: Iterable[IP]) -> None:
     places = _places(ips)
-    while present := [place for place, _ in _found(host, places)] if places else []:
+    places += _new_places(places)
+    while present := _found(host, places) if places else {}:
         refusal = host.netfilter.batch(nft.transaction([nft.delete_element(*place) for place in present]))
         if refusal is None:
             return

@@ -1,7 +1,9 @@
 """NetworkPolicy as the plugin sees it: podwired's maps from addresses to classes, and the pods that ADD hands over.
 
 A new address leads to a pending chain in both maps before its container can send. podwired hears of that from the
-kernel, reads in the address's record whose it is, and gives it the classes of its pod.
+kernel, reads in the address's record whose it is, and gives it the classes of its pod: first in maps of new pods, which
+the pending chains look up. So nothing is deleted while an ADD waits: a netlink socket closes only when the kernel has
+freed what was deleted, after an RCU grace period (net/netfilter/nf_tables_api.c, nft_rcv_nl_event).
 """
 
 from __future__ import annotations
@@ -28,6 +30,17 @@ POD_NAMESPACE, POD_NAME = "K8S_POD_NAMESPACE", "K8S_POD_NAME"  # of CNI_ARGS, as
 def map_name(suffix: str, family: int) -> str:
     """Returns the name of the map from pods' addresses to their class for a direction (`in`, `out`)."""
     return f"{'ingress' if suffix == IN else 'egress'}{family}"
+
+
+def new_map(name: str) -> str:
+    """Returns the name of the map beside this one: from addresses that are still pending to the classes that podwired
+    has given them.
+    """
+    return f"new-{name}"
+
+
+def new_map_name(suffix: str, family: int) -> str:
+    return new_map(map_name(suffix, family))
 
 
 def pending_chain(suffix: str) -> str:

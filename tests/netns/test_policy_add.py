@@ -118,6 +118,40 @@ def test_add_returns_once_the_pod_has_its_class(policed: Machine, node: Node) ->
     assert judge.wait() == 0
 
 
+def judging(name: str) -> str:
+    """Returns the command that gives a new pod a class, in which it is not isolated."""
+    chain = "accepted" if "ingress" in name else "to-pod"
+    return f"add element inet podwire-policy {name} {{ {FIRST} : goto {chain} }}"
+
+
+def test_add_returns_once_the_maps_of_new_pods_have_the_class(policed: Machine, node: Node) -> None:
+    pending = f"nft get element inet podwire-policy ingress4 '{{ {FIRST} }}'"
+    judge = "; ".join(judging(f"new-{name}") for name in MAPS[:2])
+    agent = policed.start("sh", "-c", f"until {pending} >/dev/null 2>&1; do sleep 0.02; done; sleep 0.2; nft '{judge}'")
+    who = attachment(policed.pod("pod1"), arguments=POD)
+    answer = node.call("ADD", {**ONE, "policyWait": 60}, who).succeeded()
+    assert agent.wait() == 0
+    assert "NetworkPolicy" not in answer.stderr
+    assert elements(policed) == {
+        f"ingress4 {FIRST}": "pending-in",
+        f"egress4 {FIRST}": "pending-out",
+        f"new-ingress4 {FIRST}": "accepted",
+        f"new-egress4 {FIRST}": "to-pod",
+    }
+    node.delete(ONE, who)
+    assert elements(policed) == {}
+
+
+@pytest.mark.parametrize("judged", [["new-ingress4"], ["new-egress4"]])
+def test_add_waits_for_the_class_of_both_directions(policed: Machine, node: Node, judged: list[str]) -> None:
+    pending = f"nft get element inet podwire-policy ingress4 '{{ {FIRST} }}'"
+    judge = "; ".join(map(judging, judged))
+    agent = policed.start("sh", "-c", f"until {pending} >/dev/null 2>&1; do sleep 0.02; done; nft '{judge}'")
+    answer = node.call("ADD", {**ONE, "policyWait": 1}, attachment(policed.pod("pod1"), arguments=POD)).succeeded()
+    assert agent.wait() == 0
+    assert "did not judge the pod within 1 s" in answer.stderr
+
+
 def test_a_pod_stays_closed_when_the_wait_is_over(policed: Machine, node: Node) -> None:
     answer = node.call("ADD", {**ONE, "policyWait": 1}, attachment(policed.pod("pod1"), arguments=POD)).succeeded()
     assert f"NetworkPolicy: {FIRST}: podwired did not judge the pod within 1 s (policyWait)" in answer.stderr
@@ -139,6 +173,7 @@ def test_the_class_of_an_earlier_holder_is_gone_when_add_returns(
 ) -> None:
     for name in maps:
         policed.run("nft", f"add element inet podwire-policy {name} {{ {FIRST} : goto denied-in }}")
+        policed.run("nft", judging(f"new-{name}"))
     node.add(ONE, attachment(policed.pod("pod1"), arguments=POD))
     assert elements(policed) == {f"ingress4 {FIRST}": "pending-in", f"egress4 {FIRST}": "pending-out"}
 
@@ -231,6 +266,15 @@ def test_status_tells_of_pods_that_wait_for_an_agent_that_is_away(policed: Machi
     assert f"shop/db ({FIRST}) has waited for 6" in refusal.message or "pod2 (" in refusal.message
     policed.call(write, "open")
     assert node.call("STATUS", ONE).code == 0
+
+
+def test_status_leaves_out_new_pods_that_podwired_judged_before_it_ended(policed: Machine, node: Node) -> None:
+    node.add(ONE, attachment(policed.pod("pod1"), arguments=POD))
+    policed.call(age, 60)
+    policed.run("nft", judging("new-ingress4"))
+    assert node.call("STATUS", ONE).code == 0
+    policed.run("nft", f"delete element inet podwire-policy new-ingress4 {{ {FIRST} }}")
+    assert node.call("STATUS", ONE).code == 50
 
 
 @pytest.fixture

@@ -224,7 +224,7 @@ def test_no_packet_of_a_new_pod_passes_before_its_verdict(shop: Shop) -> None:
     assert shop.counted(other.pod)["sent"] > PODS
     assert max(shop.counted(new.pod)["arrived"] for new in news) == 0
     assert shop.counted(shop.target.pod)["arrived"] == 0
-    assert "pending" not in shop.elements()
+    shop.cluster.until(lambda: "pending" not in shop.elements(), "all are moved")
 
     _, metrics = shop.node.probe("metrics")
     assert f"podwired_policy_pod_start_seconds_count {PODS - 8}.0" in metrics
@@ -252,6 +252,7 @@ def test_the_first_packet_after_add_passes_where_it_is_allowed(shop: Shop) -> No
 def test_new_pods_stay_closed_while_the_agent_is_away_and_meet_their_policies_when_it_is_back(shop: Shop) -> None:
     shop.apply(CLOSED)
     old = shop.attach("other")
+    shop.cluster.until(lambda: "pending" not in shop.elements(), "the pod is no longer new")
     assert shop.node.stop_agent("KILL") == -9
     senders = []
     for name in ("new-0", "free", "new-1"):

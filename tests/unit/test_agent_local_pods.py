@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from cni.agent.controllers.localpods import DEL_SECONDS
+from cni.agent.controllers.localpods import DEL_SECONDS, NEW_PODS, SETTLE_SECONDS
 from cni.agent.dataplane.forgotten import Connections
 from cni.agent.node import podrecords
+from cni.agent.policy.basetable import NOT_ISOLATED
 from cni.agent.policy.events import LOCAL_PODS, POLICIES, ObjectsChanged
 from cni.agent.policy.index import UNKNOWN
 from cni.kernel import connections, nft, rtnl
 from cni.kernel.conntrack import CTA_IP_DST, CTA_IP_SRC, CTA_TUPLE_IP, CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, CTA_TUPLE_REPLY
 from cni.kernel.netlink import NLA_F_NESTED, Interrupted, NetlinkError, attribute, attributes, nest, text
 from cni.kernel.nft_keys import parse_bounds
+from cni.kernel.nft_rules import NFT_MSG_DELRULE
 from cni.kernel.rtnl import IFINFO
-from cni.plan.policy import OPEN, TABLE, UNCHECKED, PodRecord, map_name, pending_chain
+from cni.plan.policy import OPEN, TABLE, UNCHECKED, PodRecord, map_name, new_map, pending_chain
 from cni.protocol.address import IP
 from cni.protocol.owner import Owner
 from tests.unit.policy_kernel import PolicyKernel
@@ -81,14 +83,25 @@ class Node(Scene):
         assert self.controller.handle_links([(rtnl.RTM_NEWLINK, link), (rtnl.RTM_DELLINK, link)]) == []
 
     def classes(self, address: bytes) -> tuple[str, ...]:
-        """Returns the chains of ingress and egress, in the kernel."""
-        found = []
+        """Returns the chains that packets of an address come to, of ingress and egress, without those that accept."""
+        chains = []
         for suffix in ("in", "out"):
-            elements = self.kernel.elements[map_name(suffix, FAMILIES[len(address)])]
-            data = elements.get((address, False))
-            listed = nest(nft.NFTA_LIST_ELEMENTS, nest(nft.NFTA_LIST_ELEM, data)) if data is not None else b""
-            found += [element.chain for element in nft.each_element(nft.NFGENMSG.pack(1, 0, 0) + listed)]
-        return tuple([chain.partition("/")[0] for chain in found])
+            name = map_name(suffix, FAMILIES[len(address)])
+            chain = self.chain(name, address)
+            if chain == pending_chain(suffix):
+                chain = self.chain(new_map(name), address) or chain
+            chains.append(chain.partition("/")[0])
+        return tuple([chain for chain in chains if chain and chain not in NOT_ISOLATED.values()])
+
+    def chain(self, name: str, address: bytes) -> str:
+        """Returns where a map leads an address; empty if it does not have it."""
+        data = self.kernel.elements[name].get((address, False))
+        listed = nest(nft.NFTA_LIST_ELEMENTS, nest(nft.NFTA_LIST_ELEM, data)) if data is not None else b""
+        return "".join([element.chain for element in nft.each_element(nft.NFGENMSG.pack(1, 0, 0) + listed)])
+
+    def kinds(self) -> set[int]:
+        """Returns the kinds of messages in the latest transaction."""
+        return {kind & 0xFF for kind, _, _ in self.kernel.transactions[-1]}
 
 
 @pytest.fixture
@@ -104,18 +117,118 @@ def test_a_new_pod_has_its_class_in_one_transaction_at_once(node: Node) -> None:
     assert node.classes(NEW) == ("pending-in", "pending-out")
     assert node.sync() == 1
     assert node.classes(NEW) == ("class",)
-    assert node.controller.due_at == math.inf
     assert node.metric("podwired_policy_pod_start_seconds_count") == 1
     assert node.metric("podwired_policy_healed_total") == 0
     assert node.metric("podwired_policy_pods", what="local") == 2
 
 
-def test_a_pod_that_no_policy_selects_leaves_the_maps(node: Node) -> None:
+@pytest.mark.parametrize("labels", [{"app": "db"}, {}], ids=["isolated", "not isolated"])
+def test_nothing_is_deleted_while_an_add_waits_and_the_pod_is_moved_when_none_does(
+    node: Node, labels: dict[str, str]
+) -> None:
     node.begin(CLOSED)
-    node.tell(put(LOCAL_PODS, pod_of("shop/web")))
-    node.add(NEW, "web")
-    assert node.sync() == 1
+    node.tell(put(LOCAL_PODS, pod_of("shop/x", labels=labels)))
+    node.after(1)
+    node.add(NEW, "x")
+    node.sync()
+    assert node.kinds() & {nft.NFT_MSG_DELSETELEM, NFT_MSG_DELRULE} == set()
+    classes = node.classes(NEW)
+    assert classes == (("class",) if labels else ())
+    assert node.chain("ingress4", NEW) == "pending-in"
+    node.controller.request_full_sync()
+    assert node.sync() == 0, "the table is as it has to be"
+    assert node.after(SETTLE_SECONDS) == 1
+    assert node.chain("ingress4", NEW).partition("/")[0] == "".join(classes)
+    assert node.chain("egress4", NEW) == ""
+    assert node.keys("new-ingress4") == node.keys("new-egress4") == set()
+    assert node.controller.due_at == math.inf
+    node.controller.request_full_sync()
+    assert node.sync() == 0
+
+
+def test_pods_are_moved_only_when_no_add_came_for_a_while_or_they_are_many(node: Node) -> None:
+    names = [f"x{number}" for number in range(NEW_PODS)]
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, *[pod_of(f"shop/{name}") for name in names]))
+    node.after(1)
+    for number, name in enumerate(names, 1):
+        assert len(node.keys("new-ingress4")) == number - 1
+        node.add(bytes([10, 1, 1, number]), name, name)
+        node.sync()
+        node.after(SETTLE_SECONDS / 2)
+    assert node.keys("new-ingress4") == set()
+
+
+def test_a_new_pod_whose_policies_change_has_its_other_class_at_once(node: Node) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/x")))
+    node.add(NEW, "x")
+    node.sync()
     assert node.classes(NEW) == ()
+    node.tell(put(LOCAL_PODS, pod_of("shop/x", labels={"app": "db"})))
+    node.after(SETTLE_SECONDS / 2)
+    assert node.classes(NEW) == ("class",)
+    node.after(SETTLE_SECONDS)
+    assert node.chain("ingress4", NEW).startswith("class/")
+
+
+def test_a_new_pod_that_is_gone_before_it_is_moved_leaves_nothing(node: Node) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/x", labels={"app": "db"})))
+    node.add(NEW, "x")
+    node.sync()
+    node.unlink()
+    node.after(DEL_SECONDS)
+    for name in ("ingress4", "egress4", "new-ingress4", "new-egress4", "own4"):
+        assert not {key for key in node.keys(name) if key.startswith(NEW)}
+
+
+def test_an_address_that_is_attached_again_before_it_is_moved_is_pending_again(node: Node) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/x")))
+    node.add(NEW, "x")
+    node.sync()
+    node.record(NEW, "late", "c2")
+    removed = [
+        nft.delete_element(nft.SetRef(nft.NFPROTO_INET, TABLE, f"new-{name}"), nft.Element(NEW, "", ""))
+        for name in ("ingress4", "egress4")
+    ]
+    assert node.kernel.batch(nft.transaction(removed)) is None
+    node.hear([*removed, *node.lead(NEW)])
+    node.sync()
+    assert node.classes(NEW) == ("pending-in", "pending-out")
+    node.after(SETTLE_SECONDS)
+    assert node.classes(NEW) == ("pending-in", "pending-out")
+
+
+def test_a_restart_before_a_new_pod_is_moved_keeps_its_connections_and_moves_it(node: Node) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/x", labels={"app": "db"})))
+    node.add(NEW, "x")
+    node.sync()
+    node.kernel.connections = [connection(NEW, OTHER)]
+    node.restarted()
+    node.tell(put(LOCAL_PODS, pod_of("shop/x", labels={"app": "db"})))
+    node.begin(CLOSED)
+    assert ended(node) == set()
+    assert node.chain("ingress4", NEW).startswith("class/")
+    assert node.keys("new-ingress4") == node.keys("new-egress4") == set()
+    node.controller.request_full_sync()
+    assert node.sync() == 0
+
+
+def test_a_move_that_fails_is_done_by_comparison(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/x", labels={"app": "db"})))
+    node.add(NEW, "x")
+    node.sync()
+    with monkeypatch.context() as patch:
+        patch.setattr(node.kernel, "batch", lambda _: NetlinkError(EIO, ""))
+        node.after(SETTLE_SECONDS)
+    assert node.chain("ingress4", NEW) == "pending-in"
+    node.after(SETTLE_SECONDS)
+    assert node.chain("ingress4", NEW).startswith("class/")
+    assert node.keys("new-ingress4") == set()
 
 
 def test_a_pod_of_which_the_api_does_not_tell_yet_stays_closed_until_it_does(node: Node) -> None:
@@ -182,6 +295,7 @@ def test_a_pod_is_gone_with_its_interface(node: Node) -> None:
     node.tell(put(LOCAL_PODS, pod_of("shop/db2", labels={"app": "db"})))
     node.add(NEW, "db2")
     node.sync()
+    node.after(SETTLE_SECONDS)
     node.unlink("another")
     assert node.controller.due_at == math.inf
     node.unlink()
@@ -261,6 +375,7 @@ def test_a_restart_finds_what_came_meanwhile_and_opens_nothing(node: Node) -> No
     node.tell(put(LOCAL_PODS, pod_of("shop/db2", labels={"app": "db"})))
     node.add(NEW, "db2")
     node.sync()
+    node.after(SETTLE_SECONDS)
     node.restarted()
     node.record(NEW6, "db3", "c3")
     node.lead(NEW6)

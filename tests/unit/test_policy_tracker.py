@@ -302,7 +302,7 @@ def add_as_the_plugin(node: Node, address: str) -> None:
     for suffix in ("in", "out"):
         name = map_name(suffix, 4)
         node.kernel.maps[name][packed(address)] = f"pending-{suffix}"
-        node.tracker.meet(name, packed(address), f"pending-{suffix}")
+        node.tracker.verdicts.meet(name, packed(address), f"pending-{suffix}")
 
 
 def test_an_address_that_the_plugin_has_closed_gets_its_class() -> None:
@@ -328,7 +328,7 @@ def test_an_element_that_is_gone_is_missed_only_while_it_is_needed() -> None:
         if not wanted:
             node.index.remove_pod("x", "db")
         node.kernel.maps["ingress4"].pop(packed("10.1.1.2"))
-        node.tracker.meet("ingress4", packed("10.1.1.2"), None)
+        node.tracker.verdicts.meet("ingress4", packed("10.1.1.2"), None)
         node.update()
         assert node.passes("203.0.113.7", "10.1.1.2") != wanted
     assert vars(node.tracker.table) == vars(empty_table(OPTIONS))

@@ -18,7 +18,7 @@ from cni.agent.policy.basetable import PENDING
 from cni.agent.policy.index import UNKNOWN
 from cni.kernel import nft, rtnl, rtnl_parse
 from cni.kernel.netlink import NetlinkError, attributes
-from cni.plan.policy import IN, OPEN, OUT, TABLE, UNCHECKED, map_name
+from cni.plan.policy import IN, OPEN, OUT, TABLE, UNCHECKED, map_name, new_map
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from cni.agent.policy.basetable import TableOptions
     from cni.agent.policy.events import Key, PolicyStore
     from cni.agent.policy.index import Index
-    from cni.agent.policy.tracker import Tracker
+    from cni.agent.policy.verdicts import Verdicts
     from cni.effects.host import Host
 
 DEL_SECONDS = 2.0  # a DEL deletes the interface, then elements; if both did so, each would miss what the other deleted
+SETTLE_SECONDS = 1.0  # new pods' addresses are moved when there was none for so long: that delays who ends an ADD
+NEW_PODS = 64  # of so many, it is done at once: the kernel checks all ways of one packet, so also those of all new pods
 PIECE_SECONDS = 0.2  # between two addresses whose connections end
 VETH = "veth"  # how the names of podwire's host interfaces begin
 
@@ -51,18 +53,21 @@ class LocalPods:
         self,
         host: Host,
         records: PodRecords,
-        tables: tuple[Index, Tracker],
+        tables: tuple[Index, Verdicts],
         store: PolicyStore,
         options: TableOptions,
     ) -> None:
         self._host, self._records, self._store = host, records, store
-        self._index, self._tracker = tables
+        self._index, self._verdicts = tables
         self._chains = {
             map_name(suffix, family): PENDING[suffix] for suffix in (IN, OUT) for family in options.families
         }
         self._marks = {OPEN: options.open, UNCHECKED: not options.checks_sources}
         self._attached: dict[bytes, AttachedPod] = {}
-        self.pending: set[bytes] = set()  # addresses that the kernel has as such
+        self._new_maps = {*map(new_map, self._chains)}
+        self.pending: set[bytes] = set()  # addresses without a class, which the kernel has as pending
+        self._judged: set[bytes] = set()  # addresses with a class in the maps of new pods
+        self._settle_at = NEVER  # when these are to be moved (time.monotonic)
         self.starting: dict[Key, float] = {}  # pods that wait for their class, since when (time.time)
         self._gone: dict[str, float] = {}  # interfaces, until when their pods' DEL may come (time.monotonic)
         self._connections = Connections(host.netfilter)
@@ -77,6 +82,11 @@ class LocalPods:
     @property
     def addresses(self) -> Iterable[bytes]:
         return self._attached.keys()
+
+    @property
+    def pending_in_kernel(self) -> set[bytes]:
+        """The addresses that the kernel is known to have as pending."""
+        return self.pending | self._judged
 
     def hear(self, changes: Changes) -> Heard:
         """Takes in changes in nftables by others. Raises Malformed, NetlinkError, OSError, CniError."""
@@ -96,14 +106,19 @@ class LocalPods:
         """
         message = kind & 0xFF
         name = nft.name_of(attributes(payload, nft.NFGENMSG.size).get(nft.NFTA_LIST_SET))
+        if message == nft.NFT_MSG_DELSETELEM and name in self._new_maps:
+            for element in nft.each_element(payload):
+                self._verdicts.meet(name, element.key, None)
+            return True
         if message not in NFT_ELEMENTS or name not in self._chains:
             return False
         for element in nft.each_element(payload):
             is_pending = message == nft.NFT_MSG_NEWSETELEM
             if is_pending and element.chain != self._chains[name]:
                 return False
-            self._tracker.meet(name, element.key, element.chain if is_pending else None)
+            self._verdicts.meet(name, element.key, element.chain if is_pending else None)
             told[element.key] = is_pending
+            self._judged.discard(element.key)
             (self.pending.add if is_pending else self.pending.discard)(element.key)
         return True
 
@@ -117,14 +132,19 @@ class LocalPods:
     @property
     def due_at(self) -> float:
         """The moment (time.monotonic) from which on `go_on` has something to do."""
-        return min([*self._gone.values(), self._forget_at if self._connections.is_waiting else NEVER])
+        forget_at = self._forget_at if self._connections.is_waiting else NEVER
+        return min([*self._gone.values(), forget_at, self._settle_at])
 
     def go_on(self) -> None:
-        """Takes in that pods are gone whose interface has been gone for long enough, and ends the connections of one.
+        """Takes in that pods are gone whose interface has been gone for long enough, that pods are no longer new, and
+        ends the connections of one.
 
         Raises NetlinkError, Interrupted, OSError, CniError.
         """
         now = time.monotonic()
+        if self._settle_at <= now:
+            self._settle_at = NEVER
+            self._verdicts.settle(self._judged)
         if self._connections.is_waiting and self._forget_at <= now:
             self._forget_at = now + PIECE_SECONDS
             self._connections.go_on()
@@ -162,20 +182,26 @@ class LocalPods:
             return {}
 
     def _read_pending(self) -> set[bytes]:
-        """Returns the addresses that are pending in the kernel."""
-        found = set[bytes]()
+        """Returns the addresses that are pending in the kernel, and have no class as new pods."""
+        unjudged = set[bytes]()
         for name, chain in self._chains.items():
-            try:
-                answers = self._host.netfilter.dump(*nft.all_elements(nft.SetRef(nft.NFPROTO_INET, TABLE, name)))
-            except NetlinkError as error:
-                if error.errno not in nft.NOT_FOUND:
-                    raise
-                continue
-            for element in [element for answer in answers for element in nft.each_element(answer)]:
-                if element.chain == chain:
-                    self._tracker.meet(name, element.key, chain)
-                    found.add(element.key)
-        return found
+            pending = {element.key for element in self._elements(name) if element.chain == chain}
+            judged = {element.key for element in self._elements(new_map(name))}  # read later: an ADD removes from it
+            self._judged = (self._judged - pending) | (pending & judged)
+            for address in pending - judged:
+                self._verdicts.meet(name, address, chain)
+            unjudged |= pending - judged
+        return unjudged
+
+    def _elements(self, name: str) -> list[nft.Element]:
+        """Returns the elements of a map; none if there is no such map."""
+        try:
+            answers = self._host.netfilter.dump(*nft.all_elements(nft.SetRef(nft.NFPROTO_INET, TABLE, name)))
+        except NetlinkError as error:
+            if error.errno not in nft.NOT_FOUND:
+                raise
+            return []
+        return [element for answer in answers for element in nft.each_element(answer)]
 
     def _note(self, address: bytes, pod: AttachedPod | None) -> None:
         """Takes in who has an address by its record; None: nobody."""
@@ -212,6 +238,9 @@ class LocalPods:
         judged = {address for address in self.pending if self._index.local_group(address) is not UNKNOWN}
         self.pending -= judged
         self.settled |= judged
+        self._judged = (self._judged | judged) & self._verdicts.new
+        if judged:
+            self._settle_at = time.monotonic() + (SETTLE_SECONDS if len(self._judged) < NEW_PODS else 0)
         now, started = time.time(), list[float]()
         for address, pod in self._attached.items() if self.starting else ():
             if pod.pod in self.starting and self._index.local_group(address) is not UNKNOWN:

@@ -64,7 +64,9 @@ class PolicyController:
         self._tracker = Tracker(self._index, options)
         self._table = PolicyTable(host.netfilter, options)
         self._revocation = Revocation(host, metrics, self._index) if options.revoke else None
-        self._pods = LocalPods(host, PodRecords(host.pod_records), (self._index, self._tracker), store, options)
+        self._pods = LocalPods(
+            host, PodRecords(host.pod_records), (self._index, self._tracker.verdicts), store, options
+        )
         self._listed: set[str] = set()
         self._local: dict[Key, tuple[bytes, ...]] = {}  # addresses
         self._began = self._latest = NEVER  # when the first event came that is not in force, and the last one
@@ -276,7 +278,7 @@ class PolicyController:
 
     def _audit(self) -> None:
         self._table.adapt_to(self._host.rtnl)
-        done = self._table.audit(self._tracker.table, self._pods.pending)
+        done = self._table.audit(self._tracker.table, self._pods.pending_in_kernel)
         if done and self._revocation is not None:
             self._revocation.touch_all()  # what others changed may have let connections in
         if done and not self._in_doubt:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cni.agent.dataplane.policy_table import FAMILY, TITLE, marked
+from cni.agent.policy.basetable import NOT_ISOLATED, PENDING
 from cni.kernel import nft, nft_ruleset
 from cni.kernel.netlink import NetlinkError, attributes
 from cni.kernel.nft_rules import NFTA_RULE_USERDATA
-from cni.plan.policy import TABLE
+from cni.plan.policy import TABLE, new_map
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -36,22 +37,32 @@ def compare(
 
     Raises NetlinkError, OperationFailed, OSError.
     """
-    set_ref = nft.SetRef(FAMILY, TABLE, wanted.map_name)
     element = nft.Element(wanted.address.packed, "", "")
-    table, answer = netfilter.ask_each([nft_ruleset.get_table(FAMILY, TABLE), nft.get_element(set_ref, element)])
+    places = [nft.SetRef(FAMILY, TABLE, name) for name in (wanted.map_name, new_map(wanted.map_name))]
+    table, *answers = netfilter.ask_each(
+        [nft_ruleset.get_table(FAMILY, TABLE), *[nft.get_element(place, element) for place in places]]
+    )
     if isinstance(table, NetlinkError):
         _raise_unless_missing(table)
         return Comparison("", f"table {TITLE} is missing")
-    if isinstance(answer, NetlinkError):
-        _raise_unless_missing(answer)
-    found = [] if isinstance(answer, NetlinkError) else nft.parse_elements(answer)
-    chain = found[0].chain if found else ""
+    chain, early = map(_chain_of, answers)
+    if chain in PENDING.values() and early:  # a new pod
+        chain = "" if early in NOT_ISOLATED.values() else early
     if chain != wanted.chain:
         return Comparison(
             chain, f"{wanted.address.text} leads to {chain or NOWHERE}, expected: {wanted.chain or NOWHERE}"
         )
     differing = [name for name in names[:CHAINS_COMPARED] if not _is_as_desired(netfilter, name, chains.get(name))]
     return Comparison(chain, f"chain {', '.join(differing)} has other rules" if differing else "")
+
+
+def _chain_of(answer: bytes | NetlinkError) -> str:
+    """Returns where an element leads; empty if there is none."""
+    if isinstance(answer, NetlinkError):
+        _raise_unless_missing(answer)
+        return ""
+    elements = nft.parse_elements(answer)
+    return elements[0].chain if elements else ""
 
 
 def _raise_unless_missing(error: NetlinkError) -> None:

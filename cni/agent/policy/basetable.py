@@ -7,6 +7,8 @@ ends in `accept`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cni.agent.policy.classes import denial_chain, isolation_chain
 from cni.agent.policy.compiler import ADDRESS_TYPES, HEADERS, TO_POD, allowing, suffix
 from cni.agent.policy.desired import DesiredTable
@@ -32,12 +34,16 @@ from cni.plan.nftrule import (
     Verdict,
     VerdictMap,
 )
-from cni.plan.policy import IN, OUT, TABLE, map_name, pending_chain
+from cni.plan.policy import IN, OUT, TABLE, map_name, new_map_name, pending_chain
 from cni.protocol.address import parse_net
 from cni.protocol.record import Record
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 BYWAYS = "byways"
 PENDING = {suffix: pending_chain(suffix) for suffix in (IN, OUT)}
+NOT_ISOLATED = {OUT: "to-pod", IN: "accepted"}  # chains of new pods that no policy concerns
 REVOKED = 77  # a label of connections that are no longer allowed
 LOG_GROUP = 77
 LOGS_A_SECOND = 10
@@ -81,11 +87,13 @@ def base_table(options: TableOptions) -> Table:
     for family in options.families:
         address = ADDRESS_TYPES[family]
         sets += [NamedSet(map_name(way, family), address, "verdict") for way in (OUT, IN)]
+        sets += [NamedSet(new_map_name(way, family), address, "verdict") for way in (OUT, IN)]
         sets.append(NamedSet(own_name(family), f"{address} . {address}"))
     chains = [
         Chain("known", (*([_rule(Match("ct label", REVOKED), DROP)] if options.revoke else []), _rule(ACCEPT))),
         Chain(BYWAYS),
-        Chain("to-pod", (*_lookups(options, IN, "daddr"), _rule(ACCEPT))),
+        Chain(NOT_ISOLATED[OUT], (*_lookups(options, IN), _rule(ACCEPT))),
+        Chain(NOT_ISOLATED[IN], (_rule(ACCEPT),)),
         *[Chain(denial_chain(direction), _denial(options, denial_chain(direction))) for direction in DIRECTIONS],
         *[Chain(isolation_chain(direction), _isolation(options, direction)) for direction in DIRECTIONS],
         *[Chain(PENDING[suffix(direction)], _pending(options, direction)) for direction in DIRECTIONS],
@@ -93,7 +101,7 @@ def base_table(options: TableOptions) -> Table:
     ]
     if not options.opens_node:
         hook = Hook("filter", "input", BEHIND_IPVS if options.ipvs else FILTER)
-        chains.append(Chain("input", _first(options) + _lookups(options, OUT, "saddr"), hook))
+        chains.append(Chain("input", _first(options) + _lookups(options, OUT), hook))
     if options.ipvs:
         chains.append(Chain("output", (_rule(FROM_NODE, ACCEPT), *_forward(options)), Hook("filter", "output", FILTER)))
     if options.revoke:
@@ -104,7 +112,7 @@ def base_table(options: TableOptions) -> Table:
 def empty_table(options: TableOptions) -> DesiredTable:
     """Returns the desired table where no pod is isolated."""
     families = options.families
-    maps = [map_name(way, family) for way in (OUT, IN) for family in families]
+    maps = [name(way, family) for name in (map_name, new_map_name) for way in (OUT, IN) for family in families]
     return DesiredTable([own_name(family) for family in families], maps, [BYWAYS])
 
 
@@ -127,7 +135,7 @@ def _first(options: TableOptions) -> tuple[Rule, ...]:
 
 def _forward(options: TableOptions) -> tuple[Rule, ...]:
     jump = _rule(Verdict("jump", BYWAYS))
-    return (*_first(options), jump, *_lookups(options, OUT, "saddr"), _rule(TO_POD))
+    return (*_first(options), jump, *_lookups(options, OUT), _rule(TO_POD))
 
 
 def _isolation(options: TableOptions, direction: str) -> tuple[Rule, ...]:
@@ -136,9 +144,11 @@ def _isolation(options: TableOptions, direction: str) -> tuple[Rule, ...]:
 
 
 def _pending(options: TableOptions, direction: str) -> tuple[Rule, ...]:
+    """Returns the rules for addresses without a class, unless podwired has given them one as new pods."""
+    judged = _lookups(options, suffix(direction), new_map_name)
     if options.open:
-        return (_rule(allowing(direction)),)
-    return (*_own(options, direction), *_denial(options, PENDING[suffix(direction)]))
+        return (*judged, _rule(allowing(direction)))
+    return (*judged, *_own(options, direction), *_denial(options, PENDING[suffix(direction)]))
 
 
 def _own(options: TableOptions, direction: str) -> tuple[Rule, ...]:
@@ -151,8 +161,10 @@ def _own(options: TableOptions, direction: str) -> tuple[Rule, ...]:
     )
 
 
-def _lookups(options: TableOptions, way: str, end: str) -> tuple[Rule, ...]:
-    return tuple([_rule(VerdictMap(f"{HEADERS[family]} {end}", map_name(way, family))) for family in options.families])
+def _lookups(options: TableOptions, way: str, name: Callable[[str, int], str] = map_name) -> tuple[Rule, ...]:
+    """Returns the rules that lead a pod's address to its class for a direction: the source's or the destination's."""
+    end = "saddr" if way == OUT else "daddr"
+    return tuple([_rule(VerdictMap(f"{HEADERS[family]} {end}", name(way, family))) for family in options.families])
 
 
 def _denial(options: TableOptions, name: str) -> tuple[Rule, ...]:

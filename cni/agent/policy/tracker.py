@@ -15,7 +15,8 @@ from cni.agent.policy.compiler import BlockSet, NodeSet, PodSet, PortSet, compil
 from cni.agent.policy.desired import AddSet, Delta
 from cni.agent.policy.index import UNKNOWN
 from cni.agent.policy.objects import DIRECTIONS, NetworkPolicy
-from cni.plan.policy import IN, OUT, map_name
+from cni.agent.policy.verdicts import Verdicts
+from cni.plan.policy import IN, OUT
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -36,9 +37,8 @@ BYTES = {4: 4, 6: 16}  # of an address
 
 
 class Suspects(Record):
-    """Classes, their parts and sets that have lost a user in this update, and may have lost their last."""
+    """Parts of classes and sets that have lost a user in this update, and may have lost their last."""
 
-    classes: list[str]
     parts: list[Part]
     sets: list[SetSource]
 
@@ -59,29 +59,14 @@ class Tracker:
         self.table = empty_table(options)
         self._index = index
         self._options = options
+        self.verdicts = Verdicts(self.table.verdicts, options.families)
         self._classes: dict[str, ClassChain] = {}  # by name
-        self._class_users: Counter[str] = Counter()  # addresses
         self._part_users: Counter[Part] = Counter()  # classes
         self._sets: dict[Part, tuple[SetSource, ...]] = {}
         self._set_users: Counter[SetSource] = Counter()  # chains
         self._delta = Delta()
-        self._suspects = Suspects([], [], [])
-        self._met: set[bytes] = set()  # addresses
+        self._suspects = Suspects([], [])
         self._touched = Touched(set(), set())
-
-    def meet(self, name: str, address: bytes, chain: str | None) -> None:
-        """Takes in to which chain somebody else has led an address in a map; None: to none any more. `update` changes
-        what the kernel has then.
-        """
-        verdicts = self.table.verdicts[name]
-        old = verdicts.pop(address, None)
-        if old is not None:
-            self._class_users[old] -= 1
-            self._suspects.classes.append(old)
-        if chain is not None:
-            self._class_users[chain] += 1
-            verdicts[address] = chain
-        self._met.add(address)
 
     def take_touched(self) -> Touched:
         """Returns what all updates since the call before have touched."""
@@ -92,14 +77,16 @@ class Tracker:
         """Returns the changes that the events since the call before lead to."""
         self._delta = Delta()
         changes = self._index.take()
-        changes.addresses.update(self._met)
-        self._met.clear()
+        changes.addresses.update(self.verdicts.take_met())
         self._touch(changes)
+        changes.addresses.update(self.verdicts.take_settled())
         self._update_elements(changes)
         classes: dict[Group | None, Classes] = {None: (None, None)}
         for address in [one for one in changes.addresses if _family(one) in self._options.families]:
             group = self._index.local_group(address)
-            if group is not None and group not in classes:
+            if group is None:
+                self.verdicts.new.discard(address)
+            elif group not in classes:
                 classes[group] = self._classes_of(group)
             self._update_address(address, classes[group])
         self._remove_classes()
@@ -108,9 +95,9 @@ class Tracker:
                 self._compile(part)
         self._remove_parts()
         self._remove_sets()
-        isolates = any(self.table.verdicts.values())
+        isolates = bool(self._classes) or self.verdicts.are_any_unjudged
         self._put_chain(BYWAYS, byways(self._options) if isolates else ())
-        self._suspects = Suspects([], [], [])
+        self._suspects = Suspects([], [])
         return list(self._delta.ordered())
 
     def sets_of(self, part: Part) -> tuple[SetSource, ...]:
@@ -165,25 +152,13 @@ class Tracker:
 
     def _update_address(self, address: bytes, classes: Classes) -> None:
         family = _family(address)
-        for direction, new in zip(DIRECTIONS, classes, strict=True):
-            name = map_name(suffix(direction), family)
-            verdicts = self.table.verdicts[name]
-            old = verdicts.get(address)
-            if old == new:
-                continue
-            if old is not None:
-                self._delta.old_verdicts.setdefault(name, []).append(address)
-                self._class_users[old] -= 1
-                self._suspects.classes.append(old)
-                del verdicts[address]
-            if new is not None:
-                self._delta.verdicts.setdefault(name, {})[address] = new
-                self._class_users[new] += 1
-                verdicts[address] = new
+        for direction, chain in zip(DIRECTIONS, classes, strict=True):
+            self.verdicts.lead(address, suffix(direction), family, chain, self._delta)
         isolated = any(
             chain in PENDING.values() or self._classes[chain].policies for chain in classes if chain is not None
         )
-        self._change(own_name(family), {address + address: isolated})
+        if isolated or address not in self.verdicts.new:
+            self._change(own_name(family), {address + address: isolated})
 
     def _classes_of(self, group: Group) -> Classes:
         """Returns the chains of a group's pods for both directions; None for one in which no policy concerns them."""
@@ -205,14 +180,15 @@ class Tracker:
         return chain.name
 
     def _remove_classes(self) -> None:
-        for chain in dict.fromkeys(self._suspects.classes):
-            if self._class_users[chain] or chain in PENDING.values():
+        for chain in dict.fromkeys(self.verdicts.lost):
+            if self.verdicts.users[chain] or chain not in self._classes:
                 continue
-            del self._class_users[chain]
+            del self.verdicts.users[chain]
             self._remove_chain(chain)
             for part in self._classes.pop(chain).parts:
                 self._part_users[part] -= 1
                 self._suspects.parts.append(part)
+        self.verdicts.lost.clear()
 
     # Chains of policies and their sets
 
