@@ -146,6 +146,23 @@ def test_nothing_is_deleted_while_an_add_waits_and_the_pod_is_moved_when_none_do
     assert node.sync() == 0
 
 
+def test_an_add_that_is_heard_of_in_two_parts_is_one(node: Node) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/x", labels={"app": "db"})))
+    node.after(1)
+    node.interfaces.add(owner().host_interface)
+    node.record(NEW, "x")
+    first, second = node.lead(NEW)
+    node.hear([first])
+    node.sync()
+    node.kernel.connections = [connection(NEW, OTHER)]
+    node.hear([second])
+    assert node.sync() == 0
+    assert ended(node) == set()
+    assert node.classes(NEW) == ("class",)
+    assert node.metric("podwired_policy_pod_start_seconds_count") == 1
+
+
 def test_pods_are_moved_only_when_no_add_came_for_a_while_or_they_are_many(node: Node) -> None:
     names = [f"x{number}" for number in range(NEW_PODS)]
     node.begin(CLOSED)

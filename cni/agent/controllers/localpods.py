@@ -116,6 +116,8 @@ class LocalPods:
             is_pending = message == nft.NFT_MSG_NEWSETELEM
             if is_pending and element.chain != self._chains[name]:
                 return False
+            if is_pending and element.key in self._judged:  # the other direction of an ADD that was heard of in parts
+                continue
             self._verdicts.meet(name, element.key, element.chain if is_pending else None)
             told[element.key] = is_pending
             self._judged.discard(element.key)
