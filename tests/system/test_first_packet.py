@@ -218,6 +218,7 @@ def test_no_packet_of_a_new_pod_passes_before_its_verdict(shop: Shop) -> None:
         pod = shop.prepare(f"new-{number}")
         sender = shop.flood(pod, shop.target.address)
         news.append(shop.attach(f"new-{number}", pod=pod))
+        shop.cluster.until(lambda pod=pod: shop.counted(pod)["sent"] > 0, "it has sent")  # type: ignore[misc]
         shop.end_flood(sender)
     sent = [shop.counted(new.pod)["sent"] for new in news]
     assert min(sent) > 0
