@@ -74,6 +74,12 @@ class Metrics:
             ["what"],
             registry=registry,
         )
+        self.policy_faults = Gauge(
+            "podwired_policy_faults",
+            "Number of policies that are ignored, closed or unsupported in a part, or tied; the log says why.",
+            ["fault"],
+            registry=registry,
+        )
         self.policy_sets = Gauge("podwired_policy_sets", "Number of sets that policies' rules use.", registry=registry)
         self.policy_programming_seconds = Histogram(
             "podwired_policy_programming_seconds",

@@ -47,6 +47,8 @@ def show(answer: Object) -> Iterator[str]:
         yield style(NOT_IN_FORCE, fg="yellow")
     yield f"pod {answer['pod']} ({', '.join(answer['addresses'])}), {'this' if answer['here'] else 'another'} node"
     yield f"labels: {', '.join([f'{key}={value}' for key, value in answer['labels'].items()]) or 'none'}"
+    for ignored in answer.get("ignored", ()):
+        yield style(f"ignored: {ignored}", fg="yellow")
     for direction in answer["directions"]:
         yield f"{direction['direction']}: {'isolated' if direction['isolated'] else 'not isolated'}"
         for policy in direction["policies"]:
@@ -89,12 +91,17 @@ def _kernel(kernel: Object) -> str:
 def _policy(policy: Object) -> Iterator[str]:
     tier = policy.get("tier")
     kind = f"ClusterNetworkPolicy of tier {tier}, " if tier else ""
-    yield f"  {policy['policy']} ({kind}chain {policy['chain']})"
+    chain = f"chain {policy['chain']}" if policy["chain"] else "no chain"
+    yield f"  {policy['policy']} ({kind}{chain})"
     if policy["error"]:
-        error = CLOSED if tier else REASONS["error"]
-        yield style(f"    {error}: {policy['error']}", fg="red")
-    elif not policy["rules"]:
-        yield "    allows nothing"
+        yield style(f"    {CLOSED if tier else REASONS['error']}: {policy['error']}", fg="red")
+    if policy.get("unsupported"):
+        yield style(f"    {policy['unsupported']}", fg="yellow")
+    if policy.get("same_priority"):
+        others = ", ".join(policy["same_priority"])
+        yield style(f"    has the priority of {others}: the order of their names decides", fg="yellow")
+    if not policy["rules"] and not policy["error"]:
+        yield "    has no rules for this direction" if tier else "    allows nothing"
     for rule in policy["rules"]:
         yield f"    {'' if tier else 'allows '}{rule}"
     for one in policy["sets"]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.system.test_agent_policy import CLOSED, FLAGS, OTHER_PORT, PORT, WEB_ONLY, Shop
+from tests.system.test_agent_policy import ADMIN, CLOSED, FLAGS, OTHER_PORT, PORT, WEB_ONLY, Shop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,6 +106,44 @@ def test_each_node_answers_for_its_own_pods(shop: Shop) -> None:
     assert status == 0
     assert "ingress: isolated\n  shop/closed (chain policy/shop/closed/in)\n    allows nothing\n" in output
     assert policy(shop, "show", "shop/nobody")[0] == 3
+
+
+def test_cluster_policies_at_fault_are_told_by_log_metric_and_show(shop: Shop) -> None:
+    def guard(name: str, rules: str, priority: int = 10) -> str:
+        return ADMIN[: ADMIN.index("  ingress:")].replace("guard", name).replace("10", str(priority)) + rules
+
+    denial = "{action: Deny, to: [{networks: [198.51.100.0/24]}]}"
+    faulty = {
+        "names": guard("names", f"  egress: [{{action: Accept, to: [{{domainNames: [a.example]}}]}}, {denial}]\n"),
+        "twin": guard("twin", f"  egress: [{denial}]\n"),
+        "field": guard("field", "  egress: [{action: Deny, to: [{services: {}}]}]\n", 900),
+        "action": guard("action", "  egress: [{action: Log, to: [{networks: [192.0.2.0/24]}]}]\n", 901),
+        "late": guard("late", f"  egress: [{denial}]\n", 1001),
+        "tier": guard("tier", f"  egress: [{denial}]\n").replace("Admin", "Middle"),
+    }
+    shop.apply(*faulty.values())
+    reasons = {
+        "names": "spec.egress[0].to[0].domainNames: not supported, matches nothing",
+        "field": "spec.egress[0].to[0].services: unknown field",
+        "action": "spec.egress[0].action: 'Log' is not one of Accept, Deny, Pass",
+        "late": "spec.priority: expected an integer between 0 and 1000",
+        "tier": "spec.tier: 'Middle' is neither Admin nor Baseline",
+    }
+    agent = shop.node.agent
+    assert agent is not None
+    for name, reason in reasons.items():
+        shop.cluster.until(lambda told=f"{name}: {reason}": told in agent.log, f"{name} is in the log")  # type: ignore[misc]
+    tie = "ClusterNetworkPolicies names, twin of tier Admin: they select the same pods with priority 10"
+    shop.cluster.until(lambda: agent.log.count(tie) == 1, "the tie is in the log")
+    lines = [line for line in shop.node.probe("metrics")[1].splitlines() if "policy_faults{" in line]
+    samples = dict(line.rsplit(" ", 1) for line in lines)
+    assert {key.split('"')[1]: float(number) for key, number in samples.items()} == {
+        "ignored": 2, "closed": 2, "unsupported": 1, "tied": 2,
+    }  # fmt: skip
+    status, output = policy(shop, "show", "shop/db")
+    assert status == 0
+    for told in (*reasons.values(), "names (ClusterNetworkPolicy of tier Admin, ", "has the priority of twin: "):
+        assert told in output
 
 
 def test_denied_packets_are_lines_of_the_log_and_are_counted(shop: Shop) -> None:

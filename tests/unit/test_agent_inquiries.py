@@ -18,16 +18,25 @@ from cni.agent.dataplane import bridge_filter, policy_lookup
 from cni.agent.metrics import Metrics
 from cni.agent.model.events import Recovered
 from cni.agent.policy.basetable import TableOptions
-from cni.agent.policy.events import KINDS, LOCAL_PODS, NAMESPACES, POLICIES, ObjectsChanged, ObjectsListed
+from cni.agent.policy.events import (
+    CLUSTER_POLICIES,
+    KINDS,
+    LOCAL_PODS,
+    NAMESPACES,
+    POLICIES,
+    ObjectsChanged,
+    ObjectsListed,
+)
 from cni.agent.runtime.control import Asked
 from cni.kernel.netlink import NetlinkError
 from cni.protocol.address import parse_ip
 from tests.unit.policy_kernel import PolicyKernel
-from tests.unit.policy_objects import namespace_of, pod_of, policy_of
+from tests.unit.policy_objects import cluster_policy_of, namespace_of, pod_of, policy_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cni.agent.policy.events import Key
     from cni.effects.host import Host
 
 CLOSED = policy_of("shop/closed", "{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress]}")
@@ -198,11 +207,33 @@ def test_a_pod_is_shown_by_its_name_or_its_address(scene: Scene) -> None:
     assert ingress["isolated"]
     closed, web = ingress["policies"]
     assert closed == {
-        "policy": "shop/closed", "tier": "", "chain": "policy/shop/closed/in", "error": "", "rules": [], "sets": [],
+        "policy": "shop/closed", "tier": "", "chain": "policy/shop/closed/in", "error": "", "unsupported": "",
+        "same_priority": [], "rules": [], "sets": [],
     }  # fmt: skip
     assert web["rules"] == ["from pods app=web in shop, TCP 80"]
     assert [(one["size"], one["of"]) for one in web["sets"]] == [(1, "pods app=web in shop")] * 2
     assert all(kernel["agrees"] for kernel in ingress["kernel"])
+
+
+def test_what_is_at_fault_is_shown_with_the_pods_that_it_concerns(scene: Scene) -> None:
+    names = cluster_policy_of("names", "{egress: [{action: Accept, to: [{domainNames: [a.example]}]}]}")
+    broken = cluster_policy_of("broken", "{ingress: [{action: Log, from: [{namespaces: {}}]}]}")
+    policies: dict[Key, Any] = {("", "names"): names, ("", "broken"): broken, ("", "odd"): "spec.priority: is missing"}
+    others = {("shop", "strange"): "spec: is missing", ("blue", "strange"): "spec: is missing"}
+    scene.tell(ObjectsChanged(CLUSTER_POLICIES, policies), ObjectsChanged(POLICIES, others))
+    scene.now += 1
+    scene.policies.sync()
+    answer = scene.ask("show", pod="shop/web")
+    assert answer["ignored"] == [
+        "ClusterNetworkPolicy odd: spec.priority: is missing", "NetworkPolicy shop/strange: spec: is missing",
+    ]  # fmt: skip
+    egress, ingress = answer["directions"]
+    assert {one["policy"]: one["unsupported"] for one in egress["policies"]}["names"] == (
+        "spec.egress[0].to[0].domainNames: not supported, matches nothing"
+    )
+    [shown] = [one for one in ingress["policies"] if one["policy"] == "broken"]
+    assert shown["error"].startswith("spec.ingress[0].action: 'Log' is not one of")
+    assert shown["same_priority"] == []
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,78 @@ def test_objects_go_and_those_that_cannot_be_understood_stay(scene: Scene) -> No
     assert scene.keys("ingress4") == set()
 
 
+def faults(scene: Scene) -> dict[str, float]:
+    """Returns how many policies have which fault, without those that none has."""
+    kinds = ("ignored", "closed", "unsupported", "tied")
+    numbers = {kind: scene.metric("podwired_policy_faults", fault=kind) for kind in kinds}
+    return {kind: number for kind, number in numbers.items() if number}
+
+
+def test_policies_at_fault_are_counted_as_long_as_they_are(scene: Scene) -> None:
+    scene.begin(CLOSED)
+    scene.after(1)
+    assert faults(scene) == {}
+    broken = policy_of("shop/broken", "{podSelector: {}, ingress: [{ports: [{port: 0}]}]}")
+    names = cluster_policy_of("names", "{egress: [{action: Accept, to: [{domainNames: [a.example]}, {}]}]}")
+    scene.tell(
+        ObjectsChanged(POLICIES, {("shop", "broken"): broken}),
+        ObjectsChanged(CLUSTER_POLICIES, {("", "names"): names, ("", "odd"): "spec.priority: is missing"}),
+    )
+    scene.after(1)
+    assert faults(scene) == {"ignored": 1, "closed": 2, "unsupported": 1}
+    scene.tell(ObjectsChanged(CLUSTER_POLICIES, {("", "names"): "spec.tier: is missing"}))
+    scene.after(1)
+    assert faults(scene) == {"ignored": 2, "closed": 2, "unsupported": 1}, "the one before is still enforced"
+    assert scene.controller.faults.ignored("shop") == [
+        "ClusterNetworkPolicy names: spec.tier: is missing",
+        "ClusterNetworkPolicy odd: spec.priority: is missing",
+    ]
+    fine = cluster_policy_of("names", "{}")
+    scene.tell(
+        ObjectsChanged(POLICIES, {("shop", "broken"): None}),
+        ObjectsChanged(CLUSTER_POLICIES, {("", "names"): fine, ("", "odd"): None}),
+    )
+    scene.after(1)
+    assert faults(scene) == {}
+
+
+def test_an_ignored_policy_of_a_namespace_is_none_of_another(scene: Scene) -> None:
+    scene.begin()
+    scene.tell(ObjectsChanged(POLICIES, {("shop", "odd"): "spec: is missing"}))
+    assert scene.controller.faults.ignored("shop") == ["NetworkPolicy shop/odd: spec: is missing"]
+    assert scene.controller.faults.ignored("blue") == []
+
+
+def test_policies_that_only_their_names_order_are_told_once(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    def tied(name: str, priority: int = 7, tier: str = "Admin", team: str = "{}") -> dict[Key, Any]:
+        rules = "[{action: Deny, to: [{networks: [192.0.2.0/24]}]}]"
+        spec = f"{{tier: {tier}, priority: {priority}, subject: {{namespaces: {team}}}, egress: {rules}}}"
+        return {("", name): cluster_policy_of(name, spec)}
+
+    told = "ClusterNetworkPolicies a, b of tier Admin: they select the same pods with priority 7"
+    scene.begin()
+    elsewhere = tied("c", team="{matchLabels: {team: none}}")
+    scene.tell(ObjectsChanged(CLUSTER_POLICIES, tied("a") | tied("d", 8) | tied("e", tier="Baseline") | elsewhere))
+    scene.after(1)
+    assert faults(scene) == {}
+    scene.tell(ObjectsChanged(CLUSTER_POLICIES, tied("b")))
+    scene.after(1)
+    assert faults(scene) == {"tied": 2}
+    assert caplog.text.count(told) == 1
+    scene.tell(ObjectsChanged(CLUSTER_POLICIES, tied("d", 9)))
+    scene.after(1)
+    assert caplog.text.count(told) == 1
+    scene.tell(ObjectsChanged(CLUSTER_POLICIES, tied("b", 6)))
+    scene.after(1)
+    assert faults(scene) == {}
+    scene.tell(ObjectsChanged(CLUSTER_POLICIES, tied("b")))
+    scene.after(1)
+    assert caplog.text.count(told) == 2
+    scene.tell(ObjectsChanged(CLUSTER_POLICIES, {("", "a"): None}))
+    scene.after(1)
+    assert faults(scene) == {}
+
+
 def test_a_new_policy_waits_for_pods_of_other_nodes_but_not_for_ever(scene: Scene) -> None:
     scene.begin()
     scene.tell(ObjectsChanged(POLICIES, {("shop", "web"): FROM_WEB}))

@@ -267,6 +267,40 @@ def test_a_pod_is_shown(agent: Agent) -> None:
     assert json.loads(agent.request) == {"version": 1, "ask": "show", "pod": "shop/db"}
 
 
+def test_a_pod_is_shown_with_what_is_at_fault(agent: Agent) -> None:
+    policy = {
+        "policy": "names", "tier": "Admin", "chain": "admin/out/1", "error": "",
+        "unsupported": "spec.egress[0].to[0].domainNames: not supported, matches nothing",
+        "same_priority": ["a", "b"], "rules": ["deny to all nodes, every port and protocol"], "sets": [],
+    }  # fmt: skip
+    bare = policy | {"policy": "bare", "chain": "", "same_priority": [], "rules": []}
+    answer = {
+        "version": 1,
+        "ask": "show",
+        "pod": "shop/db",
+        "here": True,
+        "in_force": True,
+        "labels": {},
+        "addresses": ["10.1.0.2"],
+        "ignored": ["ClusterNetworkPolicy odd: spec.priority: is missing"],
+        "directions": [{"direction": "egress", "isolated": False, "policies": [policy, bare], "kernel": []}],
+    }
+    agent.answer = json.dumps(answer).encode()
+    status, stdout, _ = typed("policy", "show", "shop/db", "--socket", agent.path)
+    assert status == 0
+    assert stdout.splitlines()[2:] == [
+        "ignored: ClusterNetworkPolicy odd: spec.priority: is missing",
+        "egress: not isolated",
+        "  names (ClusterNetworkPolicy of tier Admin, chain admin/out/1)",
+        "    spec.egress[0].to[0].domainNames: not supported, matches nothing",
+        "    has the priority of a, b: the order of their names decides",
+        "    deny to all nodes, every port and protocol",
+        "  bare (ClusterNetworkPolicy of tier Admin, no chain)",
+        "    spec.egress[0].to[0].domainNames: not supported, matches nothing",
+        "    has no rules for this direction",
+    ]
+
+
 @pytest.mark.parametrize(
     ("environment", "terminal", "colours"),
     [({}, True, True), ({}, False, False), ({"NO_COLOR": "1"}, True, False), ({"NO_COLOR": ""}, True, True)],

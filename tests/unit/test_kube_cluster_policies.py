@@ -77,6 +77,24 @@ def test_policies_are_listed_and_followed(api: Cluster, caplog: pytest.LogCaptur
     assert set(asked(api)) == {V1ALPHA2}
 
 
+def test_a_fault_is_logged_when_it_comes_and_not_with_every_change_of_what_does_not_matter(
+    api: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.put(CLUSTER_POLICIES, clustered("guard", priority=1001))
+    with running(api) as recorder:
+        until(lambda: is_listed(recorder), "they are listed")
+        api.wait_watched(CLUSTER_POLICIES)
+        again = clustered("guard", priority=1001)
+        again["metadata"]["labels"] = {"seen": "twice"}
+        api.put(CLUSTER_POLICIES, again)
+        api.put(CLUSTER_POLICIES, clustered("other"))
+        recorder.wait(CLUSTER_POLICIES, "guard", "other")
+        reason = "ClusterNetworkPolicy guard is ignored: spec.priority: expected an integer between 0 and 1000"
+        assert caplog.text.count(reason) == 1
+        api.put(CLUSTER_POLICIES, clustered("guard", priority=-1, tier="Middle"))
+        until(lambda: "ClusterNetworkPolicy guard is ignored: spec.tier: 'Middle'" in caplog.text, "it is logged")
+
+
 def test_without_the_definition_there_are_none_and_it_is_looked_for_again(
     api: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cni.agent.controllers.base import NEVER, Listener
 from cni.agent.dataplane import policy_lookup
 from cni.agent.logs import error_text, log
-from cni.agent.policy.explain import explain, show
+from cni.agent.policy.explain import MISSES_SHOWN, explain, show
 from cni.agent.runtime.control import Asked
 from cni.agent.uplink.select import local_addresses
 from cni.effects.journal import FAILURES
@@ -172,6 +172,7 @@ class Inquiries(Listener):
             "in_force": policies.in_force,
             "labels": dict(pod.labels),
             "addresses": [IP.from_packed(one).text for one in pod.addresses],
+            "ignored": [*policies.faults.ignored(pod.namespace)[:MISSES_SHOWN]],
             "directions": [
                 self._isolation(direction, found, view.elements[direction])
                 for direction, found in view.policies.items()
@@ -215,6 +216,8 @@ def _policy(policy: PolicyView) -> Object:
         "tier": policy.tier,
         "chain": policy.chain,
         "error": policy.error,
+        "unsupported": policy.unsupported,
+        "same_priority": [*policy.same_priority],
         "rules": [*policy.rules],
         "sets": [{"name": one.name, "size": one.size, "of": one.text} for one in policy.sets],
     }

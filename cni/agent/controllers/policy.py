@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cni.agent.controllers.base import NEVER
+from cni.agent.controllers.faults import Faults
 from cni.agent.controllers.localpods import LocalPods
 from cni.agent.controllers.revocation import Revocation
 from cni.agent.dataplane import bridge_filter
@@ -60,6 +61,7 @@ class PolicyController:
         self, host: Host, metrics: Metrics, store: PolicyStore, options: TableOptions, status: Callable[[str], None]
     ) -> None:
         self._host, self._metrics, self._store, self._status = host, metrics, store, status
+        self.faults = Faults(metrics)
         self._index = Index(THIS_NODE, opens_node=options.opens_node)
         self._tracker = Tracker(self._index, options)
         self._table = PolicyTable(host.netfilter, options)
@@ -155,6 +157,7 @@ class PolicyController:
         self._began = min(self._began, self._latest)
 
     def _take(self, kind: str, key: Key, new: PolicyObject | None) -> None:
+        self.faults.note(kind, key, new)
         if not put_object(self._index, kind, key, new):
             return
         if kind == LOCAL_PODS:
@@ -271,6 +274,7 @@ class PolicyController:
             self._revocation.touch(touched)
         if changes and began < NEVER:
             self._metrics.policy_programming_seconds.observe(time.monotonic() - began)
+        self.faults.note_ties(self._tracker.ties)
         self._metrics.policies.set(self._index.policy_count)
         self._metrics.policy_pods.labels("local").set(len(self._local.keys() | self._pods.keys))
         self._metrics.policy_pods.labels("known").set(self._index.pod_count)

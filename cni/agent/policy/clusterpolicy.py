@@ -6,6 +6,7 @@ nothing, else it denies everything.
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from cni.agent.policy.jsonobject import raise_if_any, read_object
@@ -25,6 +26,8 @@ from cni.agent.policy.selectors import EVERYTHING, read_selector
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cni.agent.policy.jsonobject import JsonObject
     from cni.agent.policy.objects import Peer
     from cni.protocol.jsontext import JsonValue
@@ -84,6 +87,21 @@ class ClusterPolicy(Record):
     def rank(self) -> tuple[int, str]:
         """The order in which those of a tier are asked."""
         return self.priority, self.name
+
+
+class Tie(Record):
+    """Policies of one tier and priority that select the same pods: the order of their names decides."""
+
+    tier: str
+    priority: int
+    names: tuple[str, ...]
+
+
+def ties_in(policies: Iterable[ClusterPolicy]) -> list[Tie]:
+    """Returns the ties among policies of one tier, which are in the order in which they are asked."""
+    groups = groupby(policies, key=lambda policy: (policy.tier, policy.priority))
+    ties = [Tie(*place, tuple([policy.name for policy in group])) for place, group in groups]
+    return [tie for tie in ties if len(tie.names) > 1]
 
 
 def parse_cluster_policy(value: JsonValue) -> ClusterPolicy:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cni.agent.policy.basetable import PENDING
 from cni.agent.policy.classes import TierChain, class_of
-from cni.agent.policy.clusterpolicy import ClusterPolicy
+from cni.agent.policy.clusterpolicy import TIERS, ClusterPolicy, ties_in
 from cni.agent.policy.compiler import NodeSet, PodSet, PortSet, suffix
 from cni.agent.policy.describe import peer_text, rule_text
 from cni.agent.policy.evaluator import CLUSTERED, allowed
@@ -94,15 +94,17 @@ class UsedSet(Record):
 
 class PolicyView(Record):
     """A policy of a pod in a direction: its chain, what its rules say, and the sets that the chain looks up. `tier` is
-    empty for a NetworkPolicy, which isolates the pod.
+    empty for a NetworkPolicy, which isolates the pod; `same_priority` are those from which only the name orders it.
     """
 
     title: str
     chain: str
     error: str
-    rules: tuple[str, ...]
-    sets: tuple[UsedSet, ...]
+    rules: tuple[str, ...] = ()
+    sets: tuple[UsedSet, ...] = ()
     tier: str = ""
+    unsupported: str = ""
+    same_priority: tuple[str, ...] = ()
 
 
 class PodView(Record):
@@ -208,16 +210,28 @@ def show(index: Index, tracker: Tracker, pod: Pod) -> PodView:
     elements: dict[str, tuple[Element, ...]] = {}
     for direction in DIRECTIONS:
         parts = class_of(group, direction).parts if group is not None else ()
-        policies[direction] = tuple([view for part in parts for view in _policy_views(index, tracker, part)])
+        views = [view for part in parts for view in _policy_views(index, tracker, part)]
+        policies[direction] = (*views, *(_without_rules(group) if group is not None else ()))
         addresses = [IP.from_packed(one) for one in pod.addresses if here]
         elements[direction] = tuple([_element(group, direction, address) for address in addresses])
     return PodView(pod, here, policies, elements)
+
+
+def _without_rules(group: Group) -> list[PolicyView]:
+    """Returns the ClusterNetworkPolicies of which no rule is left."""
+    policies = [policy for tier in TIERS for policy in group.tier(tier) if not policy.ingress and not policy.egress]
+    return [
+        PolicyView(policy.title, "", policy.error, tier=policy.tier, unsupported=policy.unserved)
+        for policy in policies
+        if policy.error or policy.unserved
+    ]
 
 
 def _policy_views(index: Index, tracker: Tracker, part: PolicyChain | TierChain) -> list[PolicyView]:
     sets = tuple([_used_set(tracker, source) for source in tracker.sets_of(part)])
     tier = part.tier if isinstance(part, TierChain) else ""
     policies = [policy for title in part.titles if (policy := index.policy(title)) is not None]
+    ties = ties_in([policy for policy in policies if isinstance(policy, ClusterPolicy)])
     return [
         PolicyView(
             policy.title,
@@ -226,6 +240,8 @@ def _policy_views(index: Index, tracker: Tracker, part: PolicyChain | TierChain)
             tuple([*_rule_texts(policy, part.direction).values()][:MISSES_SHOWN]),
             sets,
             tier,
+            policy.unserved if isinstance(policy, ClusterPolicy) else "",
+            tuple([name for tie in ties if policy.name in tie.names for name in tie.names if name != policy.name]),
         )
         for policy in policies
     ]

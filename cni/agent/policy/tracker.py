@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cni.agent.policy.basetable import BYWAYS, PENDING, byways, empty_table, own_name
 from cni.agent.policy.classes import ClassChain, PolicyChain, TierChain, class_of, compile_tier
-from cni.agent.policy.clusterpolicy import ClusterPolicy
+from cni.agent.policy.clusterpolicy import ClusterPolicy, ties_in
 from cni.agent.policy.compiler import BlockSet, NodeSet, PodSet, PortSet, compile_policy, suffix
 from cni.agent.policy.desired import AddSet, Delta
 from cni.agent.policy.index import UNKNOWN
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cni.agent.policy.basetable import TableOptions
+    from cni.agent.policy.clusterpolicy import Tie
     from cni.agent.policy.compiler import CompiledChain, SetSource
     from cni.agent.policy.desired import Change
     from cni.agent.policy.groups import Group
@@ -64,6 +65,7 @@ class Tracker:
         self._part_users: Counter[Part] = Counter()  # classes
         self._sets: dict[Part, tuple[SetSource, ...]] = {}
         self._set_users: Counter[SetSource] = Counter()  # chains
+        self._ties: dict[Part, list[Tie]] = {}  # of tiers
         self._delta = Delta()
         self._suspects = Suspects([], [])
         self._touched = Touched(set(), set())
@@ -103,6 +105,11 @@ class Tracker:
     def sets_of(self, part: Part) -> tuple[SetSource, ...]:
         """Returns the sets that a chain looks up; none if no pod of this node is in need of it."""
         return self._sets.get(part, ())
+
+    @property
+    def ties(self) -> set[Tie]:
+        """The ties among ClusterNetworkPolicies that select a pod of this node."""
+        return {tie for ties in self._ties.values() for tie in ties}
 
     @property
     def asks_for_pods(self) -> bool:
@@ -214,6 +221,7 @@ class Tracker:
         policies = [policy for title in part.titles if (policy := self._index.policy(title)) is not None]
         if isinstance(part, TierChain):
             tier = [policy for policy in policies if isinstance(policy, ClusterPolicy)]
+            self._ties[part] = ties_in(tier)
             return compile_tier(tier, part.direction, self._options.families)
         (policy,) = [policy for policy in policies if isinstance(policy, NetworkPolicy)]
         return compile_policy(policy, part.direction, self._options.families)
@@ -224,6 +232,7 @@ class Tracker:
                 del self._part_users[part]
                 self._remove_chain(part.name)
                 self._release_sets(self._sets.pop(part))
+                self._ties.pop(part, None)
 
     def _add_set(self, source: SetSource) -> None:
         name = source.name

@@ -212,7 +212,12 @@ class KubePolicyStore(EventSource[PolicyEvent]):
                 act()
 
         def parsed(key: Key, item: Json) -> PolicyObject:
-            return _parsed(known.kind, key, partial(parse, item))
+            new = _parsed(known.kind, key, partial(parse, item))
+            faults = _faults(new)
+            if faults and known.hashes.get(key) != hash(new):  # what does not matter here changes often
+                for fault in faults:
+                    log.warning("%s %s%s", known.kind, "/".join(filter(None, key)), fault)
+            return new
 
         def changed(key: Key, item: Json | None) -> None:
             new = None if item is None else parsed(key, item)
@@ -232,22 +237,23 @@ class KubePolicyStore(EventSource[PolicyEvent]):
 
 
 def _parsed(kind: str, key: Key, parse: Callable[[], PolicyObject]) -> PolicyObject:
-    """Returns an object, or why it cannot be understood, and logs that: not even a defect of ours stops the others."""
-    title = f"{kind} {'/'.join(filter(None, key))}"
+    """Returns an object, or why it cannot be understood: not even a defect of ours stops the others."""
     try:
-        new = parse()
+        return parse()
     except Invalid as error:
-        new = str(error)
+        return str(error)
     except Exception as error:  # noqa: BLE001  # whatever an object makes the parser do
-        log.debug("%s", title, exc_info=error)
-        new = error_text(error)
+        log.debug("%s %s", kind, "/".join(filter(None, key)), exc_info=error)
+        return error_text(error)
+
+
+def _faults(new: PolicyObject) -> list[str]:
+    """Returns what of an object is not done, each text to be read behind the object's name."""
     if isinstance(new, str):
-        log.warning("%s is ignored: %s", title, new)
-    elif isinstance(new, NetworkPolicy) and new.error:
-        log.warning("%s isolates its pods and allows nothing: %s", title, new.error)
-    elif isinstance(new, ClusterPolicy):
-        if new.error:
-            log.warning("%s: rules in doubt accept nothing, or deny everything: %s", title, new.error)
-        if new.unserved:
-            log.warning("%s: %s", title, new.unserved)
-    return new
+        return [f" is ignored: {new}"]
+    if isinstance(new, NetworkPolicy) and new.error:
+        return [f" isolates its pods and allows nothing: {new.error}"]
+    if not isinstance(new, ClusterPolicy):
+        return []
+    closed = f": rules in doubt accept nothing, or deny everything: {new.error}" if new.error else ""
+    return [*filter(None, [closed, f": {new.unserved}" if new.unserved else ""])]
