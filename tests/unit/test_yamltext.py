@@ -14,7 +14,7 @@ from cni.agent.stores.yamltext import DEPTH, parse_documents
 from cni.protocol.errors import DecodingFailure
 from tests.unit.strategies import PROFILE
 
-TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)  # a codec takes 2 s to explore
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**15), 10**15) | TEXTS,
     lambda inner: (
