@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from base64 import b64decode, b64encode
+from signal import SIGCONT
 from typing import TYPE_CHECKING
 
 from tests.machine import SECONDS, MachineError, until
@@ -40,6 +41,8 @@ class Program:
 
     def signal(self, name: str) -> None:
         self._where.run("kill", f"-{name}", self._number)
+        if name == "CONT":
+            self._process.send_signal(SIGCONT)  # nsenter stops when its child does
 
     def end(self, signal: str = "TERM") -> int:
         """Returns the exit code, or the signal's number below 0."""

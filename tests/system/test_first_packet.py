@@ -31,6 +31,7 @@ FOLDER = "/run/policies"
 FLAGS = (MASQUERADE, "--network-policy", f"--policy-files={FOLDER}", "--node-name=one", "--v=1")
 PORT = 8080
 PODS = 60
+LOST = 60_000  # elements, whose notifications do not fit into podwired's queue (4 MiB)
 DELEGATE = {"type": "podwire", "isDefaultGateway": True, "hairpinMode": True}
 PAUSE = 0.0005  # of a flood
 CLOSED = """
@@ -283,6 +284,30 @@ def test_new_pods_stay_closed_while_the_agent_is_away_and_meet_their_policies_wh
     assert answer.name == "target"
     for sender in senders:
         shop.end_flood(sender)
+
+
+def test_what_the_kernel_could_not_tell_is_found_by_comparison(shop: Shop) -> None:
+    """The kernel drops notifications for who does not read them (ENOBUFS)."""
+    shop.apply(CLOSED, TO_TARGET)
+    gone = shop.attach("new-9")
+    shop.cluster.until(lambda: "pending" not in shop.elements(), "the pod is no longer new")
+    assert shop.node.agent
+    shop.node.agent.signal("STOP")
+    elements = ", ".join(map(str, range(LOST)))
+    many = f"table inet elsewhere {{ set many {{ type mark; elements = {{ {elements} }}; }}\n }}"
+    shop.node.run("nft", "-f", "-", stdin=many)
+    new = shop.attach("new-0", wait=0)
+    shop.detach(gone)
+    assert gone.address in shop.elements()
+    shop.node.agent.signal("CONT")
+    lost = "more has changed in nftables than the kernel could report"
+    shop.cluster.until(lambda: lost in shop.last_log(), "the loss is noticed")
+    shop.cluster.until(lambda: "pending" not in shop.elements(), "the new pod has its class")
+    shop.cluster.until(lambda: f"{gone.address} " not in shop.elements(), "the other one is gone")
+    (answer,) = ask_each(new.pod, [Target("tcp", shop.target.address, PORT)], 10)
+    assert answer == ("target", new.address)
+    (answer,) = ask_each(shop.target.pod, [Target("tcp", new.address, PORT)])
+    assert answer.name == NOBODY
 
 
 def test_a_udp_flow_to_a_pod_that_is_gone_does_not_reach_the_next_one(shop: Shop) -> None:

@@ -176,6 +176,7 @@ class Loop:
             for controller in self._controllers:
                 controller.handle_rules(changes)
         except (Overflowed, Malformed):
+            log.debug("more has changed in nftables than the kernel could report")
             for controller in self._controllers:
                 controller.request_rules_sync()
 
