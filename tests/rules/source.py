@@ -76,8 +76,7 @@ def functions(file: str) -> Iterator[ast.FunctionDef]:
             yield node
 
 
-def calls(file: str) -> Iterator[tuple[str, int]]:
+@cache
+def calls(file: str) -> tuple[tuple[str, int], ...]:
     """The dotted name and the line of everything that is called by name."""
-    for node in ast.walk(tree(file)):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node.lineno
+    return tuple([(ast.unparse(node.func), node.lineno) for node in ast.walk(tree(file)) if isinstance(node, ast.Call)])

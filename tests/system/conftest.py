@@ -98,8 +98,8 @@ def cluster(machine: Machine, plugins: Path) -> Iterator[Cluster]:
 class Pair:
     """Two nodes with podwired and a pod on each, lent to tests that leave them as they found them."""
 
-    def __init__(self, host: str, plugins: Path, backend: str) -> None:
-        self._host, self._plugins, self._backend = host, plugins, backend
+    def __init__(self, group: str, host: str, plugins: Path, backend: str) -> None:
+        self.group, self._host, self._plugins, self._backend = group, host, plugins, backend
         self._nodes: tuple[Node, Node] | None = None
         self._end = ExitStack()
 
@@ -123,14 +123,28 @@ class Pair:
         self._end.close()
 
 
+_PAIRS: list[Pair] = []
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """Ends the pairs that the next test does not borrow: their programs would run idle beside all other tests."""
+    groups = [mark.args[0] for mark in nextitem.iter_markers("xdist_group")] if nextitem else []
+    for pair in _PAIRS:
+        if pair.group not in groups:
+            pair.end()
+
+
 def pairs(name: str, backend: str, hosts: list[str]) -> Callable[[pytest.FixtureRequest, Path], Iterator[Pair]]:
     """Returns a fixture that gives a Pair on each of these hosts. One worker runs all tests of a pair."""
     groups = [pytest.param(host, marks=pytest.mark.xdist_group(f"{name} {host}")) for host in hosts]
 
     @pytest.fixture(scope="session", params=groups)
     def pair(request: pytest.FixtureRequest, plugins: Path) -> Iterator[Pair]:
-        pair = Pair(request.param, plugins, backend)
+        pair = Pair(f"{name} {request.param}", request.param, plugins, backend)
+        _PAIRS.append(pair)
         yield pair
+        _PAIRS.remove(pair)
         pair.end()
 
     return pair
