@@ -213,10 +213,10 @@ def _can_check_sources(host: Host) -> bool:
 
 def open_policy_store(options: Options) -> PolicyStore:
     if options.kube is not None:
-        from cni.agent.stores.kube.policies import KubePolicyStore
+        from cni.agent.stores.policy.kube import KubePolicyStore
 
         return KubePolicyStore(options.kube)
-    from cni.agent.stores.policyfiles import PolicyFiles
+    from cni.agent.stores.policy.files import PolicyFiles
 
     return PolicyFiles(options.policy_files, options.node_name or os.uname().nodename)
 

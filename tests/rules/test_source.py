@@ -40,13 +40,8 @@ ROOMS = {
     "cni.diag": ["cni", "cni.protocol", "cni.diag"],
     "cni.agent.model": ["cni.protocol", "cni.agent.model"],
     "cni.agent.policy": ["cni.protocol", "cni.plan.nftrule", "cni.plan.policy", "cni.agent.policy"],
-    "cni.agent.stores": [
-        "cni.protocol",
-        "cni.agent.model",
-        "cni.agent.policy",
-        "cni.agent.logs",
-        "cni.agent.stores",
-    ],
+    "cni.agent.stores.policy": ["cni.protocol", "cni.agent.policy", "cni.agent.logs", "cni.agent.stores"],
+    "cni.agent.stores": ["cni.protocol", "cni.agent.model", "cni.agent.logs", "cni.agent.stores"],
     "cni.agent": [
         "cni",
         "cni.protocol",

@@ -12,11 +12,11 @@ import pytest
 from cni.agent.policy.clusterpolicy import ClusterPolicy
 from cni.agent.policy.events import CLUSTER_POLICIES, KINDS, LOCAL_PODS, NAMESPACES, NODES, POLICIES, REMOTE_PODS
 from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod
-from cni.agent.stores.kube import policies
 from cni.agent.stores.kube.client import Api
 from cni.agent.stores.kube.config import access_of
 from cni.agent.stores.kube.options import KubeOptions
-from cni.agent.stores.kube.policies import KubePolicyStore
+from cni.agent.stores.policy import kube
+from cni.agent.stores.policy.kube import KubePolicyStore
 from tests.machine import until
 from tests.recorder import PolicyRecorder
 from tests.system.kube_server import ADMIN, PREFIX, RBAC, READER, Server, kubeconfig
@@ -140,9 +140,9 @@ def test_of_namespaces_the_server_sends_the_metadata_alone(server: Server) -> No
     cluster = Cluster(server)
     api = Api(partial(access_of, options_of()))
     items: list[Json] = []
-    revision = api.list(policies.NAMESPACE_METADATA, items.append)
+    revision = api.list(kube.NAMESPACE_METADATA, items.append)
     cluster.label(team="a")
-    stream = api.watch(policies.NAMESPACE_METADATA, revision, 60)
+    stream = api.watch(kube.NAMESPACE_METADATA, revision, 60)
     _, changed = next(iter(stream))
     stream.close()
     assert changed["metadata"]["labels"]["team"] == "a"
@@ -155,7 +155,7 @@ def test_pods_of_other_nodes_are_known_while_they_are_wanted_and_run(server: Ser
     cluster.put_pod("web", "10.244.1.2")
     cluster.put_pod("db", "10.244.2.2", "two")
     cluster.put_pod("unbound", "10.244.9.9", "")
-    with mock.patch.object(policies, "PODS", policies.PODS._replace(page=1)), following() as recorder:
+    with mock.patch.object(kube, "PODS", kube.PODS._replace(page=1)), following() as recorder:
         recorder.wait(LOCAL_PODS, "blue/web")
         recorder.store.watch_remote_pods(True)
         recorder.wait(REMOTE_PODS, "blue/db")

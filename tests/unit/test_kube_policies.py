@@ -23,9 +23,9 @@ from cni.agent.policy.events import (
     ObjectsListed,
 )
 from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod
-from cni.agent.stores.kube import policies
 from cni.agent.stores.kube.options import KubeOptions
-from cni.agent.stores.kube.policies import METADATA, KubePolicyStore
+from cni.agent.stores.policy import kube
+from cni.agent.stores.policy.kube import METADATA, KubePolicyStore
 from tests.machine import until
 from tests.recorder import PolicyRecorder
 from tests.unit.kube_api import ObjectApi, query_of, rejection
@@ -203,7 +203,7 @@ def _poked(api: Cluster) -> bool:
 def test_a_list_in_whose_middle_the_pods_are_no_longer_wanted_is_given_up(
     api: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policies, "PODS", policies.PODS._replace(page=1))
+    monkeypatch.setattr(kube, "PODS", kube.PODS._replace(page=1))
     first, proceed = threading.Event(), threading.Event()
     for number in range(10, 14):
         api.put(REMOTE_PODS, pod(f"pod-{number}", number, "two"))
@@ -339,7 +339,7 @@ def test_a_defect_of_the_parser_stops_no_other_object(api: Cluster, monkeypatch:
             raise ZeroDivisionError
         return Namespace("red", ())
 
-    monkeypatch.setattr(policies, "parse_namespace", parse)
+    monkeypatch.setattr(kube, "parse_namespace", parse)
     api.put(NAMESPACES, namespace("red"))
     with running(api) as recorder:
         recorder.wait(NAMESPACES, "blue", "red")
@@ -370,7 +370,7 @@ def test_a_list_without_differences_emits_nothing(api: Cluster, recorder: Policy
 
 def test_an_object_that_is_deleted_while_all_are_listed_is_gone(api: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pages are those of one revision, and what happened since comes by the watch."""
-    monkeypatch.setattr(policies, "PODS", policies.PODS._replace(page=1))
+    monkeypatch.setattr(kube, "PODS", kube.PODS._replace(page=1))
     api.put(LOCAL_PODS, pod("next", 5))
     pages = [api.collections[LOCAL].page(1, 0), api.collections[LOCAL].page(1, 1)]
 
@@ -386,7 +386,7 @@ def test_an_object_that_is_deleted_while_all_are_listed_is_gone(api: Cluster, mo
 
 
 def test_a_list_that_expires_in_its_middle_begins_again(api: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policies, "PODS", policies.PODS._replace(page=1))
+    monkeypatch.setattr(kube, "PODS", kube.PODS._replace(page=1))
     api.put(LOCAL_PODS, pod("next", 5))
     api.fail_all("list", LOCAL_PODS, api.collections[LOCAL].page(1, 0), rejection(410, "continue token expired"))
     with running(api) as recorder:

@@ -24,8 +24,9 @@ from cni.agent.policy.events import (
     ObjectsChanged,
 )
 from cni.agent.policy.objects import Namespace, NetworkPolicy, Pod, Rule
-from cni.agent.stores import policyfiles, watchfile
-from cni.agent.stores.policyfiles import PolicyFiles
+from cni.agent.stores import watchfile
+from cni.agent.stores.policy import files as policyfiles
+from cni.agent.stores.policy.files import PolicyFiles
 from tests.machine import until
 from tests.recorder import PolicyRecorder
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cni.agent.stores.policyobjects import Content
+    from cni.agent.stores.policy.objects import Content
 
 NETWORKING = "networking.k8s.io/v1"
 CLUSTERED = "policy.networking.k8s.io/v1alpha2"

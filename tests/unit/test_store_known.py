@@ -16,9 +16,9 @@ from cni.agent.policy.events import (
     ObjectsListed,
 )
 from cni.agent.policy.objects import Namespace
-from cni.agent.stores import known
-from cni.agent.stores.known import KnownObjects, Listing
-from cni.agent.stores.kube.pods import Pods
+from cni.agent.stores.policy import known
+from cni.agent.stores.policy.known import KnownObjects, Listing
+from cni.agent.stores.policy.pods import Pods
 from tests.unit.strategies import PROFILE
 
 if TYPE_CHECKING:

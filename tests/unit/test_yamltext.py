@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cni.agent.stores.yamltext import DEPTH, parse_documents
+from cni.agent.stores.policy.yamltext import DEPTH, parse_documents
 from cni.protocol.errors import DecodingFailure
 from tests.unit.strategies import PROFILE
 

@@ -1,1 +1,1 @@
-"""Stores of leases (a file of all nodes, etcd, Kubernetes), and of policies and pods (a folder, Kubernetes)."""
+"""Stores of leases (a file of all nodes, etcd, Kubernetes), and of policies and pods (`policy`)."""

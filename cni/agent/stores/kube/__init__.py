@@ -1,1 +1,1 @@
-"""The Kubernetes stores: of leases (pod CIDRs and flannel's annotations of nodes), of policies, namespaces and pods."""
+"""The Kubernetes store of leases (pod CIDRs and flannel's annotations of nodes), and the watch of any resource."""

@@ -24,8 +24,8 @@ from cni.agent.policy.events import (
     PolicyStoreRecovered,
 )
 from cni.agent.policy.objects import Pod
-from cni.agent.stores.known import KnownObjects
-from cni.agent.stores.policyobjects import (
+from cni.agent.stores.policy.known import KnownObjects
+from cni.agent.stores.policy.objects import (
     PARSERS,
     Content,
     Item,
@@ -34,9 +34,9 @@ from cni.agent.stores.policyobjects import (
     pod_without_labels,
     read_objects,
 )
+from cni.agent.stores.policy.yamltext import parse_documents
 from cni.agent.stores.watchfile import FileWatch
 from cni.agent.stores.worker import EventSource
-from cni.agent.stores.yamltext import parse_documents
 from cni.protocol import smallfile
 from cni.protocol.errors import CniError
 from cni.protocol.jsontext import parse

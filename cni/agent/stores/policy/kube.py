@@ -28,15 +28,15 @@ from cni.agent.policy.events import (
 from cni.agent.policy.jsonobject import Invalid
 from cni.agent.policy.nodes import parse_node
 from cni.agent.policy.objects import NetworkPolicy, parse_namespace, parse_pod, parse_policy
-from cni.agent.stores.known import KnownObjects, Listing
 from cni.agent.stores.kube.client import Api, log
 from cni.agent.stores.kube.config import access_of
 from cni.agent.stores.kube.errors import ApiError
 from cni.agent.stores.kube.optional import OptionalWatcher
-from cni.agent.stores.kube.pods import Pods
 from cni.agent.stores.kube.resource import NODES as NODE_RESOURCE
 from cni.agent.stores.kube.resource import Resource
 from cni.agent.stores.kube.watch import ResourceWatcher, WatchHandler
+from cni.agent.stores.policy.known import KnownObjects, Listing
+from cni.agent.stores.policy.pods import Pods
 from cni.agent.stores.worker import EventSource
 from cni.protocol.record import Record
 

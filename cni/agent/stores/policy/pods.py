@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cni.agent.policy.events import LOCAL_PODS, REMOTE_PODS, ObjectsChanged, ObjectsForgotten
-from cni.agent.stores.known import KnownObjects
+from cni.agent.stores.policy.known import KnownObjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable
