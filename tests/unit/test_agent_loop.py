@@ -19,7 +19,7 @@ from cni.kernel.netlink import Malformed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cni.agent.controllers.base import AgentEvent, Changes
+    from cni.agent.controllers.base import AgentEvent, Notifications
     from cni.agent.model.events import StoreEvent
     from cni.agent.model.lease import Node
 
@@ -104,13 +104,13 @@ class Recorder:
         self.handled.append(event)
         self.is_due = True
 
-    def handle_links(self, changes: Changes) -> list[str]:
-        if any(payload == b"malformed" for _, payload in changes):
+    def handle_links(self, notifications: Notifications) -> list[str]:
+        if any(payload == b"malformed" for _, payload in notifications):
             raise Malformed("too short")
-        return [self._disturbance for _ in changes if self._disturbance]
+        return [self._disturbance for _ in notifications if self._disturbance]
 
-    def handle_rules(self, changes: Changes) -> None:
-        if changes:
+    def handle_rules(self, notifications: Notifications) -> None:
+        if notifications:
             self.calls.append("rules")
             self.is_due = True
 

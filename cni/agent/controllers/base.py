@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cni.agent.runtime.control import Asked
 
     AgentEvent = StoreEvent | PolicyEvent | Asked | PacketDenied
-    Changes = Sequence[tuple[int, bytes]]  # (type, payload) of the kernel's notifications
+    Notifications = Sequence[tuple[int, bytes]]  # (type, payload) of the kernel's notifications
 
 NEVER = math.inf
 
@@ -29,13 +29,13 @@ class Controller(Protocol):
     def handle(self, event: AgentEvent) -> None:
         """Takes in an event of a store, if it is one of its own; `sync` acts on it."""
 
-    def handle_links(self, changes: Changes) -> list[str]:
+    def handle_links(self, notifications: Notifications) -> list[str]:
         """Returns how changes of links, addresses, neighbours and routes disturb what is desired; empty if they do not.
 
         Raises Malformed.
         """
 
-    def handle_rules(self, changes: Changes) -> None:
+    def handle_rules(self, notifications: Notifications) -> None:
         """Takes in changes in nftables; `sync` acts on those that disturb what is desired. Raises Malformed."""
 
     def request_full_sync(self) -> None:
@@ -55,11 +55,11 @@ class Listener:
     def due_at(self) -> float:
         return NEVER
 
-    def handle_links(self, changes: Changes) -> list[str]:  # noqa: ARG002  # as in Controller
+    def handle_links(self, notifications: Notifications) -> list[str]:  # noqa: ARG002  # as in Controller
         """Returns an empty list."""
         return []
 
-    def handle_rules(self, changes: Changes) -> None:
+    def handle_rules(self, notifications: Notifications) -> None:
         """Does nothing."""
 
     def request_full_sync(self) -> None:

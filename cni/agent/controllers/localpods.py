@@ -24,7 +24,7 @@ from cni.protocol.record import Record
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cni.agent.controllers.base import Changes
+    from cni.agent.controllers.base import Notifications
     from cni.agent.node.podrecords import AttachedPod, PodRecords
     from cni.agent.policy.basetable import TableOptions
     from cni.agent.policy.events import Key, PolicyStore
@@ -88,7 +88,7 @@ class LocalPods:
         """The addresses that the kernel is known to have as pending."""
         return self.pending | self._judged
 
-    def hear(self, changes: Changes) -> Heard:
+    def hear(self, changes: Notifications) -> Heard:
         """Takes in changes in nftables by others. Raises Malformed, NetlinkError, OSError, CniError."""
         is_foreign, told = False, dict[bytes, bool]()
         for kind, payload in changes:
@@ -124,7 +124,7 @@ class LocalPods:
             (self.pending.add if is_pending else self.pending.discard)(element.key)
         return True
 
-    def hear_links(self, changes: Changes) -> None:
+    def hear_links(self, changes: Notifications) -> None:
         """Takes in that interfaces are gone, and with them pods whose DEL may never come. Raises Malformed."""
         for payload in [payload for kind, payload in changes if kind == rtnl.RTM_DELLINK]:
             name = rtnl_parse.parse_link(payload).name

@@ -40,7 +40,7 @@ from cni.protocol.address import IP
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cni.agent.controllers.base import AgentEvent, Changes
+    from cni.agent.controllers.base import AgentEvent, Notifications
     from cni.agent.metrics import Metrics
     from cni.agent.policy.basetable import TableOptions
     from cni.agent.policy.desired import Change
@@ -167,7 +167,7 @@ class PolicyController:
                 self._pods.use(new.addresses)
                 self._pods_moved = True
 
-    def handle_links(self, changes: Changes) -> list[str]:
+    def handle_links(self, changes: Notifications) -> list[str]:
         """Takes in that pods are gone with their interfaces, and that IPVS begins. Returns an empty list: no link is
         desired here. Raises Malformed.
         """
@@ -175,7 +175,7 @@ class PolicyController:
         self._audit_due |= self._table.is_outdated_by(changes)
         return []
 
-    def handle_rules(self, changes: Changes) -> None:
+    def handle_rules(self, changes: Notifications) -> None:
         """Takes in changes in nftables by others: by an ADD or DEL, or such that `sync` has to compare the table.
 
         Raises Malformed.

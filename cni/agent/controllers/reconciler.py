@@ -29,7 +29,7 @@ from cni.effects.journal import FAILURES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cni.agent.controllers.base import AgentEvent, Changes
+    from cni.agent.controllers.base import AgentEvent, Notifications
     from cni.agent.metrics import Metrics
     from cni.agent.model.lease import Endpoint, Lease, Node
     from cni.agent.model.network import NetworkConfig
@@ -89,17 +89,17 @@ class Reconciler:
         if isinstance(event, Failed):
             self._metrics.errors.labels("store").inc()
 
-    def handle_links(self, changes: Changes) -> list[str]:
+    def handle_links(self, notifications: Notifications) -> list[str]:
         """Returns how changes of links, addresses, neighbours and routes disturb what is desired. Raises Malformed."""
-        disturbances = [text for kind, payload in changes if (text := self.drift.disturbed(kind, payload))]
+        disturbances = [text for kind, payload in notifications if (text := self.drift.disturbed(kind, payload))]
         self._rules_due |= self.drift.take_pods()
         return disturbances
 
-    def handle_rules(self, changes: Changes) -> None:
+    def handle_rules(self, notifications: Notifications) -> None:
         """Takes in changes in nftables; `sync` acts on those that disturb what is desired. Raises Malformed."""
-        if any(self.drift.elements_disturbed(kind, payload) for kind, payload in changes):
+        if any(self.drift.elements_disturbed(kind, payload) for kind, payload in notifications):
             self.request_rules_sync()
-        elif any(self.drift.rules_disturbed(kind, payload) for kind, payload in changes):
+        elif any(self.drift.rules_disturbed(kind, payload) for kind, payload in notifications):
             self._rules_due = True
 
     def request_full_sync(self) -> None:
