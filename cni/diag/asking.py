@@ -44,14 +44,14 @@ def _usual_path() -> str:
     """Raises NoAnswer where there are several."""
     usual = socket_path(USUAL)
     try:
-        found = [f"{FOLDER}/{name}" for name in sorted(os.listdir(FOLDER)) if name.endswith(SUFFIX)]
+        sockets = [f"{FOLDER}/{name}" for name in sorted(os.listdir(FOLDER)) if name.endswith(SUFFIX)]
     except OSError:
-        found = []
-    if usual in found or not found:
+        sockets = []
+    if usual in sockets or not sockets:
         return usual
-    if len(found) > 1:
-        raise NoAnswer(f"several podwireds can be asked (name one with --socket): {', '.join(found)}")
-    return found[0]
+    if len(sockets) > 1:
+        raise NoAnswer(f"several podwireds can be asked (name one with --socket): {', '.join(sockets)}")
+    return sockets[0]
 
 
 def _exchange(path: str, question: bytes) -> Iterator[bytes]:

@@ -130,7 +130,7 @@ def why(source: str, destination: Target, path: str, as_json: bool) -> Outcome:
     ends = {"from": source, "to": destination.end}
     answer = ask(path, ask=WHY, **ends, protocol=destination.protocol, port=destination.port)
     connections = answer["connections"]
-    kernels = [one["kernel"] for each in connections for one in each["directions"] if one["kernel"]]
+    kernels = [direction["kernel"] for each in connections for direction in each["directions"] if direction["kernel"]]
     verdicts = {each["verdict"] for each in connections}
     if DENIED in verdicts or not all(kernel["agrees"] for kernel in kernels):
         status = FINDING
@@ -144,7 +144,7 @@ def why(source: str, destination: Target, path: str, as_json: bool) -> Outcome:
 @options
 def show(pod: str, path: str, as_json: bool) -> Outcome:
     answer = ask(path, ask=SHOW, pod=pod)
-    agree = all(kernel["agrees"] for one in answer["directions"] for kernel in one["kernel"])
+    agree = all(kernel["agrees"] for direction in answer["directions"] for kernel in direction["kernel"])
     return _outcome(FINE if agree else FINDING, answer, policytext.show if not as_json else None)
 
 

@@ -104,5 +104,5 @@ def _policy(policy: Object) -> Iterator[str]:
         yield "    has no rules for this direction" if tier else "    allows nothing"
     for rule in policy["rules"]:
         yield f"    {'' if tier else 'allows '}{rule}"
-    for one in policy["sets"]:
-        yield f"    set {one['name']}: {one['size']} ({one['of']})"
+    for members in policy["sets"]:
+        yield f"    set {members['name']}: {members['size']} ({members['of']})"

@@ -158,7 +158,7 @@ class Nft(Netlink):
         missing.
         """
         try:
-            refusal = self.change(*[nft.delete_element(*one) for one in owned])
+            refusal = self.change(*[nft.delete_element(*pair) for pair in owned])
             if refusal is not None:
                 raise refusal
         except (NetlinkError, OSError) as error:

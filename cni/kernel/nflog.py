@@ -74,10 +74,10 @@ class PacketLog(Netlink):
 
         Raises OSError.
         """
-        found: list[LoggedPacket] = []
+        packets: list[LoggedPacket] = []
         for _ in range(DATAGRAMS):
             try:
-                found += [
+                packets += [
                     packet
                     for kind, _, _, payload in messages(self._receive(MSG_DONTWAIT))
                     if kind == NFULNL_MSG_PACKET and (packet := parse_packet(payload)) is not None
@@ -89,7 +89,7 @@ class PacketLog(Netlink):
                     break
                 if error.errno != ENOBUFS:  # packets were lost, and more may wait
                     raise
-        return found
+        return packets
 
 
 def bind(group: int) -> list[Message]:

@@ -86,8 +86,8 @@ class Step(Record):
         """The modules of the kernel that it takes; empty if all of it is in nf_tables."""
         if self.rule is None:
             return NAT_MODULE if self.chain is not None and self.chain.hook and self.chain.hook.kind == "nat" else ""
-        words = [type(op).__name__ for op in self.rule.statements] + self.rule.text.split()
-        return ", ".join([module for word, module in MODULES.items() if word in words])
+        keywords = [type(op).__name__ for op in self.rule.statements] + self.rule.text.split()
+        return ", ".join([module for word, module in MODULES.items() if word in keywords])
 
 
 def create(*tables: Table) -> list[Step]:

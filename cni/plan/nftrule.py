@@ -207,8 +207,8 @@ class Rule(Record):
 
     @property
     def text(self) -> str:
-        words = " ".join([statement.text for statement in self.statements])
-        return f'{words} comment "{self.comment}"' if self.comment else words
+        statements = " ".join([statement.text for statement in self.statements])
+        return f'{statements} comment "{self.comment}"' if self.comment else statements
 
     @property
     def needs_nft(self) -> bool:

@@ -111,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _list(self, plural: str, query: dict[str, str]) -> None:
         with self.collections.lock:
-            items = [one.text for one in self.collections.objects[plural].values() if is_selected(one, query)]
+            items = [stored.text for stored in self.collections.objects[plural].values() if is_selected(stored, query)]
             revision = self.collections.revision
         start, limit = int(query.get("continue", "0")), int(query.get("limit", "0")) or len(items)
         metadata = {"resourceVersion": str(revision)}
@@ -141,9 +141,9 @@ class Handler(BaseHTTPRequestHandler):
             initial: list[Stored] = []
             if query.get("sendInitialEvents") == "true":
                 since = collections.revision
-                initial = [one for one in collections.objects[plural].values() if is_selected(one, query)]
+                initial = [stored for stored in collections.objects[plural].values() if is_selected(stored, query)]
         for start in range(0, len(initial), CHUNK):
-            yield b"".join([event_of("ADDED", one) for one in initial[start : start + CHUNK]])
+            yield b"".join([event_of("ADDED", stored) for stored in initial[start : start + CHUNK]])
         if query.get("sendInitialEvents") == "true":
             yield bookmark(plural, since)
         sent = 0

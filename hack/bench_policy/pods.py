@@ -54,15 +54,15 @@ def batch(*lines: str, namespace: str = "") -> None:
 def inside(name: str) -> Iterator[None]:
     """Moves this thread to a pod's namespace: sockets that it creates there stay there."""
     home = os.open("/proc/self/ns/net", os.O_RDONLY)
-    there = os.open(NAMESPACES / name, os.O_RDONLY)
+    namespace = os.open(NAMESPACES / name, os.O_RDONLY)
     try:
-        if _LIBC.setns(there, 0):
+        if _LIBC.setns(namespace, 0):
             raise OSError(ctypes.get_errno(), f"cannot enter {name}")
         yield
     finally:
         _LIBC.setns(home, 0)
         os.close(home)
-        os.close(there)
+        os.close(namespace)
 
 
 class Pods:

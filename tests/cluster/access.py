@@ -82,7 +82,7 @@ class Cluster:
 
     def nodes(self) -> list[Node]:
         """Give all, those of the control plane first."""
-        nodes = sorted(self.get("nodes")["items"], key=lambda one: CONTROL_PLANE not in one["metadata"]["labels"])
+        nodes = sorted(self.get("nodes")["items"], key=lambda node: CONTROL_PLANE not in node["metadata"]["labels"])
         return [_node(node) for node in nodes]
 
     def node(self, name: str) -> Node:
@@ -187,10 +187,10 @@ def is_ready(pod: Json) -> bool:
     )
 
 
-def _node(one: Json) -> Node:
-    addresses = {each["type"]: each["address"] for each in reversed(one["status"]["addresses"])}
-    conditions = {each["type"]: each for each in one["status"]["conditions"]}
-    annotations = one["metadata"].get("annotations", {})
+def _node(node: Json) -> Node:
+    addresses = {each["type"]: each["address"] for each in reversed(node["status"]["addresses"])}
+    conditions = {each["type"]: each for each in node["status"]["conditions"]}
+    annotations = node["metadata"].get("annotations", {})
     return Node(
-        one["metadata"]["name"], addresses["InternalIP"], one["spec"].get("podCIDR", ""), annotations, conditions
+        node["metadata"]["name"], addresses["InternalIP"], node["spec"].get("podCIDR", ""), annotations, conditions
     )

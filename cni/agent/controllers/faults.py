@@ -52,17 +52,17 @@ class Faults:
 
     def ignored(self, namespace: str) -> list[str]:
         """Returns which policies that may concern pods of a namespace are ignored, and why."""
-        found = [
+        policies = [
             f"{kind} {'/'.join(filter(None, key))}: {reason}"
             for (kind, key), reason in self._found[IGNORED].items()
             if key[0] in ("", namespace)
         ]
-        return sorted(found)
+        return sorted(policies)
 
     def _put(self, fault: str, kind: str, key: Key, reason: str) -> None:
-        found = self._found[fault]
+        reasons = self._found[fault]
         if reason:
-            found[kind, key] = reason
+            reasons[kind, key] = reason
         else:
-            found.pop((kind, key), None)
-        self._numbers[fault].set(len(found))
+            reasons.pop((kind, key), None)
+        self._numbers[fault].set(len(reasons))

@@ -113,7 +113,7 @@ class Inquiries(Listener):
         if not families:
             raise ValueError("the two ends have no addresses of one family")
         policies.index.node_addresses = frozenset([ip.packed for ip in local_addresses(self._host.rtnl)])
-        found = [
+        explanations = [
             explain(policies.index, sources[family], destinations[family], protocol, port, unknown=self._unknown)
             for family in families
         ]
@@ -121,7 +121,7 @@ class Inquiries(Listener):
             "protocol": protocol,
             "port": port,
             "in_force": policies.in_force,
-            "connections": [self._connection(one) for one in found],
+            "connections": [self._connection(explanation) for explanation in explanations],
         }
 
     def _connection(self, explanation: Explanation) -> Object:
@@ -130,20 +130,20 @@ class Inquiries(Listener):
             "to": _end(explanation.destination),
             "verdict": explanation.verdict,
             "reason": explanation.reason,
-            "directions": [self._direction(one) for one in explanation.directions],
+            "directions": [self._direction(direction) for direction in explanation.directions],
         }
 
-    def _direction(self, one: Direction) -> Object:
+    def _direction(self, direction: Direction) -> Object:
         return {
-            "direction": one.direction.lower(),
-            "pod": one.pod,
-            "verdict": one.verdict,
-            "reason": one.reason,
-            "isolating": [*one.isolating],
-            "rule": _miss(one.rule) if one.rule is not None else None,
-            "misses": [_miss(miss) for miss in one.misses],
-            "left_out": one.left_out,
-            "kernel": self._kernel(one.element) if one.element is not None else None,
+            "direction": direction.direction.lower(),
+            "pod": direction.pod,
+            "verdict": direction.verdict,
+            "reason": direction.reason,
+            "isolating": [*direction.isolating],
+            "rule": _miss(direction.rule) if direction.rule is not None else None,
+            "misses": [_miss(miss) for miss in direction.misses],
+            "left_out": direction.left_out,
+            "kernel": self._kernel(direction.element) if direction.element is not None else None,
         }
 
     def _kernel(self, element: Element) -> Object:
@@ -152,10 +152,15 @@ class Inquiries(Listener):
         names = [*([element.chain] if element.chain in table.chains else []), *element.parts]
         answer: Object = {"map": element.map_name, "address": element.address.text, "expected": element.chain}
         try:
-            found = policy_lookup.compare(self._host.netfilter, element, names, table.chains)
+            comparison = policy_lookup.compare(self._host.netfilter, element, names, table.chains)
         except FAILURES as failure:
             return {**answer, "chain": "", "agrees": False, "difference": error_text(failure)}
-        return {**answer, "chain": found.chain, "agrees": not found.difference, "difference": found.difference}
+        return {
+            **answer,
+            "chain": comparison.chain,
+            "agrees": not comparison.difference,
+            "difference": comparison.difference,
+        }
 
     # What the policies of a pod are
 
@@ -171,20 +176,20 @@ class Inquiries(Listener):
             "here": view.here,
             "in_force": policies.in_force,
             "labels": dict(pod.labels),
-            "addresses": [IP.from_packed(one).text for one in pod.addresses],
+            "addresses": [IP.from_packed(address).text for address in pod.addresses],
             "ignored": [*policies.faults.ignored(pod.namespace)[:MISSES_SHOWN]],
             "directions": [
-                self._isolation(direction, found, view.elements[direction])
-                for direction, found in view.policies.items()
+                self._isolation(direction, policies, view.elements[direction])
+                for direction, policies in view.policies.items()
             ],
         }
 
-    def _isolation(self, direction: str, found: tuple[PolicyView, ...], elements: tuple[Element, ...]) -> Object:
+    def _isolation(self, direction: str, policies: tuple[PolicyView, ...], elements: tuple[Element, ...]) -> Object:
         return {
             "direction": direction.lower(),
-            "isolated": any(not policy.tier for policy in found),
-            "policies": [_policy(one) for one in found],
-            "kernel": [self._kernel(one) for one in elements],
+            "isolated": any(not policy.tier for policy in policies),
+            "policies": [_policy(policy) for policy in policies],
+            "kernel": [self._kernel(element) for element in elements],
         }
 
 
@@ -219,5 +224,5 @@ def _policy(policy: PolicyView) -> Object:
         "unsupported": policy.unsupported,
         "same_priority": [*policy.same_priority],
         "rules": [*policy.rules],
-        "sets": [{"name": one.name, "size": one.size, "of": one.text} for one in policy.sets],
+        "sets": [{"name": members.name, "size": members.size, "of": members.text} for members in policy.sets],
     }

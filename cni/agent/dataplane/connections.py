@@ -50,8 +50,8 @@ class Walk:
         """
         for part in self._parts:
             self.seen += len(part)
-            found = [answer for answer in part if not self.addresses.isdisjoint(connections.ends_of(answer))]
-            self._settle(judge, map(connections.parse_connection, found))
+            answers = [answer for answer in part if not self.addresses.isdisjoint(connections.ends_of(answer))]
+            self._settle(judge, map(connections.parse_connection, answers))
             if time.monotonic() >= until:
                 return True
         return False
@@ -65,10 +65,10 @@ class Walk:
                 yield part
             yield part
 
-    def _settle(self, judge: Judge, found: Iterable[Connection]) -> None:
+    def _settle(self, judge: Judge, parsed: Iterable[Connection]) -> None:
         revoked: list[Connection] = []
         restored: list[Connection] = []
-        for connection in found:
+        for connection in parsed:
             is_revoked = connection.has_label(REVOKED)
             allows = judge.allows(*connection.judged)
             if allows is False and connection.master:
@@ -81,7 +81,9 @@ class Walk:
                 restored.append(connection)
         self.revoked += sum(map(self._revoke, _parts_of(revoked)))
         for part in _parts_of(restored):
-            self.restored += len(part) - len(self._ask([connections.set_label(one, REVOKED, on=False) for one in part]))
+            self.restored += len(part) - len(
+                self._ask([connections.set_label(connection, REVOKED, on=False) for connection in part])
+            )
 
     def _allows_master(self, judge: Judge, connection: Connection) -> bool | None:
         """Judges the connection of which a helper expected this one (FTP, SIP), if that is still there."""
@@ -90,9 +92,9 @@ class Walk:
 
     def _revoke(self, part: list[Connection]) -> int:
         """Returns how many were still there."""
-        without = self._ask([connections.set_label(one, REVOKED, on=True) for one in part])
+        without = self._ask([connections.set_label(connection, REVOKED, on=True) for connection in part])
         old = [part[position] for position, errno in without.items() if errno == ENOSPC]
-        ended = self._ask([connections.delete_connection(one) for one in old])
+        ended = self._ask([connections.delete_connection(connection) for connection in old])
         return len(part) - len(without) + len(old) - len(ended)
 
     def _ask(self, messages: list[Message]) -> dict[int, int]:
@@ -106,6 +108,6 @@ class Walk:
         return errors
 
 
-def _parts_of(found: list[Connection]) -> Iterator[list[Connection]]:
-    for start in range(0, len(found), MESSAGES):
-        yield found[start : start + MESSAGES]
+def _parts_of(whole: list[Connection]) -> Iterator[list[Connection]]:
+    for start in range(0, len(whole), MESSAGES):
+        yield whole[start : start + MESSAGES]

@@ -112,11 +112,11 @@ def _answer_for_neighbours(folder: str, segment: Segment) -> None:
 
 
 def _set_proxies(rtnl_socket: RtnlSocket, wanted: set[Proxy]) -> None:
-    found = {rtnl_proxy.parse_proxy(answer) for answer in rtnl_socket.dump(*rtnl_proxy.all_proxies(6))}
-    present = {(proxy.ifindex, proxy.ip) for proxy in found}  # also those of an administrator, which stay
+    proxies = {rtnl_proxy.parse_proxy(answer) for answer in rtnl_socket.dump(*rtnl_proxy.all_proxies(6))}
+    present = {(proxy.ifindex, proxy.ip) for proxy in proxies}  # also those of an administrator, which stay
     for proxy in [proxy for proxy in wanted if (proxy.ifindex, proxy.ip) not in present]:
         rtnl_socket.tolerate(EEXIST, rtnl_proxy.add_proxy(proxy))
-    for proxy in {proxy for proxy in found if proxy.protocol == PROTOCOL} - wanted:
+    for proxy in {proxy for proxy in proxies if proxy.protocol == PROTOCOL} - wanted:
         rtnl_socket.tolerate(ENOENT, rtnl_proxy.delete_proxy(proxy))
 
 

@@ -66,14 +66,14 @@ class PodRecords:
 
     def read_all(self) -> dict[bytes, AttachedPod]:
         """Returns all records by address. Raises OSError, IOFailure."""
-        found = {}
+        pods = {}
         for name in os.listdir(self.folder):
             with contextlib.suppress(ValueError):
                 address = parse_ip(name).packed
                 pod = self.read(address)
                 if pod is not None:
-                    found[address] = pod
-        return found
+                    pods[address] = pod
+        return pods
 
     def forget(self, address: bytes) -> None:
         """Removes a record. Raises OSError."""

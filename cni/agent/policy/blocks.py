@@ -32,12 +32,12 @@ def _interval(net: Net) -> Interval:
 
 def _without(whole: Interval, excepts: list[Interval]) -> list[Interval]:
     """Returns what is left of an interval, of which every except is a part."""
-    found = []
+    intervals = []
     position, end = whole
     for first, last in merged(excepts):
         if position < first:
-            found.append((position, first - 1))
+            intervals.append((position, first - 1))
         position = last + 1
     if position <= end:
-        found.append((position, end))
-    return found
+        intervals.append((position, end))
+    return intervals

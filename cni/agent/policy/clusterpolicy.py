@@ -149,10 +149,10 @@ def _rules(spec: JsonObject, key: str, direction: str, unserved: list[str]) -> t
     before = spec.errors.count
     entries = spec.objects(key)
     is_whole = spec.errors.count == before
-    found = [_rule(fields, number, direction, unserved) for number, fields in enumerate(entries)]
+    rules = [_rule(fields, number, direction, unserved) for number, fields in enumerate(entries)]
     if not is_whole:  # there are others, whatever they say
-        found.append(ClusterRule(len(found), DENY, EVERYTHING_DENIED))
-    return tuple([rule for rule in found if rule is not None])
+        rules.append(ClusterRule(len(rules), DENY, EVERYTHING_DENIED))
+    return tuple([rule for rule in rules if rule is not None])
 
 
 def _rule(fields: JsonObject, number: int, direction: str, unserved: list[str]) -> ClusterRule | None:

@@ -58,7 +58,7 @@ def _cause(index: Index, packet: PacketDenied, direction: str) -> str:
     """
     protocol = PROTOCOLS.get(packet.protocol, "").upper()
     verdict = allowed(index, packet.source, packet.destination, protocol, packet.port)
-    judgement = next((one for one in verdict.judgements if one.direction == direction), None)
+    judgement = next((judgement for judgement in verdict.judgements if judgement.direction == direction), None)
     if judgement is None or judgement.allowed:
         return "allowed-by-now"
     if judgement.rule:

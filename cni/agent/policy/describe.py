@@ -41,7 +41,7 @@ def peer_text(peer: Peer) -> str:
 
 def selector_text(selector: Selector) -> str:
     """Returns a selector as kubectl takes it."""
-    return _listed([_requirement_text(one) for one in selector.requirements], ",")
+    return _listed([_requirement_text(requirement) for requirement in selector.requirements], ",")
 
 
 def port_text(port: PortRange) -> str:

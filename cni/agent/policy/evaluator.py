@@ -120,7 +120,7 @@ def allowed(state: State, source: IP, destination: IP, protocol: str, port: int)
     if not judgements:
         return Verdict(True, "neither end is a pod that policies can select")
     denied = [judgement for judgement in judgements if not judgement.allowed]
-    return Verdict(not denied, "; ".join([one.reason for one in denied or judgements]), tuple(judgements))
+    return Verdict(not denied, "; ".join([judgement.reason for judgement in denied or judgements]), tuple(judgements))
 
 
 def _judge(state: State, question: Question) -> Judgement:
@@ -137,8 +137,8 @@ def _judge(state: State, question: Question) -> Judgement:
 
 def _of_tier(state: State, question: Question, tier: str, misses: list[tuple[str, str]]) -> Judgement | None:
     """Returns what the policies of a tier say; None: nothing. Adds to the misses the rules that do not decide."""
-    policies = [one for one in state.cluster_policies() if one.tier == tier]
-    for policy in sorted(policies, key=lambda one: one.rank):
+    policies = [policy for policy in state.cluster_policies() if policy.tier == tier]
+    for policy in sorted(policies, key=lambda policy: policy.rank):
         if not _selects(state, policy.subject, question.pod):
             continue
         for rule in policy.rules(question.direction):
@@ -183,13 +183,13 @@ def _title(pod: Pod) -> str:
 def _mismatch(state: State, rule: Rule, question: Question) -> str:
     """Returns what of a rule does not match; empty if all does. No peers are everybody, no ports are every protocol."""
     packet = question.packet
-    if rule.peers and not any(_is_peer(state, one, question.peer) for one in rule.peers):
+    if rule.peers and not any(_is_peer(state, peer, question.peer) for peer in rule.peers):
         return PEER
     if not rule.ports:
         return ""
-    if packet.protocol not in PROTOCOLS or all(one.protocol != packet.protocol for one in rule.ports):
+    if packet.protocol not in PROTOCOLS or all(port.protocol != packet.protocol for port in rule.ports):
         return PROTOCOL
-    return "" if any(_is_port(state, one, packet) for one in rule.ports) else PORT
+    return "" if any(_is_port(state, port, packet) for port in rule.ports) else PORT
 
 
 def _is_peer(state: State, peer: Peer, address: IP) -> bool:
@@ -217,4 +217,4 @@ def _is_port(state: State, port: PortRange, packet: Packet) -> bool:
     if not port.name:
         return port.first <= packet.port <= port.last
     pod = state.pod_at(packet.destination.packed)
-    return pod is not None and (port.name, packet.protocol, packet.port) in [tuple(one) for one in pod.ports]
+    return pod is not None and (port.name, packet.protocol, packet.port) in [tuple(named) for named in pod.ports]

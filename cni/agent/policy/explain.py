@@ -131,20 +131,20 @@ def explain(
     ends = {EGRESS: end_of(index, source), INGRESS: end_of(index, destination)}
     verdict = allowed(index, source, destination, protocol, port)
     judgements = {judgement.direction: judgement for judgement in verdict.judgements}
-    found = []
+    directions = []
     for direction in DIRECTIONS:
         address, peer = (source, destination) if direction == EGRESS else (destination, source)
         if index.is_pending(address.packed) and peer != address and peer.packed not in index.node_addresses:
-            found.append(_pending(direction, address, unknown))
+            directions.append(_pending(direction, address, unknown))
         elif direction in judgements:
-            found.append(_direction(index, judgements[direction], ends[direction]))
-    denied = [one for one in found if one.verdict == DENIED]
-    if not found:
+            directions.append(_direction(index, judgements[direction], ends[direction]))
+    denied = [direction for direction in directions if direction.verdict == DENIED]
+    if not directions:
         return Explanation(ends[EGRESS], ends[INGRESS], ALLOWED, verdict.reason, ())
-    here = [one for one in found if one.verdict != ELSEWHERE]
-    text = "; ".join([one.reason for one in denied or found])
+    here = [direction for direction in directions if direction.verdict != ELSEWHERE]
+    text = "; ".join([direction.reason for direction in denied or directions])
     conclusion = DENIED if denied else ALLOWED if here else ELSEWHERE
-    return Explanation(ends[EGRESS], ends[INGRESS], conclusion, text, tuple(found))
+    return Explanation(ends[EGRESS], ends[INGRESS], conclusion, text, tuple(directions))
 
 
 def _pending(direction: str, address: IP, verdict: str) -> Direction:
@@ -212,7 +212,7 @@ def show(index: Index, tracker: Tracker, pod: Pod) -> PodView:
         parts = class_of(group, direction).parts if group is not None else ()
         views = [view for part in parts for view in _policy_views(index, tracker, part)]
         policies[direction] = (*views, *(_without_rules(group) if group is not None else ()))
-        addresses = [IP.from_packed(one) for one in pod.addresses if here]
+        addresses = [IP.from_packed(address) for address in pod.addresses if here]
         elements[direction] = tuple([_element(group, direction, address) for address in addresses])
     return PodView(pod, here, policies, elements)
 

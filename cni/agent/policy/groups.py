@@ -38,13 +38,13 @@ class Group:
     @property
     def policies(self) -> list[NetworkPolicy]:
         """The NetworkPolicies that select the pods, in the order of their titles."""
-        found = [policy for policy in self._selecting() if isinstance(policy, NetworkPolicy)]
-        return sorted(found, key=lambda policy: policy.title)
+        policies = [policy for policy in self._selecting() if isinstance(policy, NetworkPolicy)]
+        return sorted(policies, key=lambda policy: policy.title)
 
     def tier(self, tier: str) -> list[ClusterPolicy]:
         """Returns the ClusterNetworkPolicies of a tier that select the pods, in the order in which they are asked."""
-        found = [one for one in self._selecting() if isinstance(one, ClusterPolicy) and one.tier == tier]
-        return sorted(found, key=lambda policy: policy.rank)
+        policies = [policy for policy in self._selecting() if isinstance(policy, ClusterPolicy) and policy.tier == tier]
+        return sorted(policies, key=lambda policy: policy.rank)
 
     def _selecting(self) -> Iterator[Policy]:
         for query in self.queries:

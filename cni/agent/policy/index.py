@@ -218,10 +218,10 @@ class Index:
         return self._groups.namespace_labels(name)
 
     def policies_in(self, namespace: str) -> Iterable[NetworkPolicy]:
-        return [one for one in self._policies.get(namespace, {}).values() if isinstance(one, NetworkPolicy)]
+        return [policy for policy in self._policies.get(namespace, {}).values() if isinstance(policy, NetworkPolicy)]
 
     def cluster_policies(self) -> Iterable[ClusterPolicy]:
-        return [one for one in self._policies.get("", {}).values() if isinstance(one, ClusterPolicy)]
+        return [policy for policy in self._policies.get("", {}).values() if isinstance(policy, ClusterPolicy)]
 
     def nodes_at(self, address: bytes) -> Iterable[Labels]:
         return self._nodes.labels_at(address)

@@ -114,13 +114,13 @@ class JsonObject:
         return JsonObject(self._typed(key, dict, {}), key, self.errors, self)
 
     def objects(self, key: str) -> list[JsonObject]:
-        found = []
+        objects = []
         for position, value in enumerate(self._typed(key, list, [])):
             if isinstance(value, dict):
-                found.append(JsonObject(value, f"{key}[{position}]", self.errors, self))
+                objects.append(JsonObject(value, f"{key}[{position}]", self.errors, self))
             else:
                 self.error(f"{key}[{position}]", "expected an object")
-        return found
+        return objects
 
     def texts(self, key: str) -> tuple[str, ...]:
         values = self._typed(key, list, [])

@@ -209,7 +209,9 @@ def _addresses(status: JsonObject) -> Iterator[bytes]:
 
 def _container_ports(spec: JsonObject) -> Iterator[NamedPort]:
     """Yields the named ports of containers, and of init containers that go on running (sidecars)."""
-    sidecars = [one for one in spec.objects("initContainers") if one.text("restartPolicy") == "Always"]
+    sidecars = [
+        container for container in spec.objects("initContainers") if container.text("restartPolicy") == "Always"
+    ]
     for container in spec.objects("containers") + sidecars:
         for port in container.objects("ports"):
             name, number = port.text("name"), port.port("containerPort")

@@ -21,7 +21,7 @@ class PortNames:
     def use(self, name: PortName, holders: Holders) -> list[Endpoint]:
         """Returns the addresses of the pods that have a port of that protocol and name, with the port."""
         self._users[name] = self._users.get(name, 0) + 1
-        return [found for address, entry in holders.items() for found in _endpoints(address, entry, name)]
+        return [endpoint for address, entry in holders.items() for endpoint in _endpoints(address, entry, name)]
 
     def release(self, name: PortName) -> None:
         self._users[name] -= 1

@@ -43,5 +43,5 @@ class Judge:
         if source in self._index.node_addresses or sender.is_loopback:
             return True
         verdict = allowed(self._index, sender, receiver, PROTOCOL_NAMES.get(protocol, str(protocol)), port)
-        denied = [one.direction for one in verdict.judgements if not one.allowed]
+        denied = [judgement.direction for judgement in verdict.judgements if not judgement.allowed]
         return not any(local[0 if direction == EGRESS else 1] is not None for direction in denied)

@@ -53,11 +53,11 @@ class Selector(Record):
         """One of these must be among `demands_met` of the labels, or the selector does not match: the fewest pairs that
         a requirement names, else a key, else nothing.
         """
-        named = [one for one in self.requirements if one.operator == IN]
+        named = [requirement for requirement in self.requirements if requirement.operator == IN]
         if named:
-            narrowest = min(named, key=lambda one: len(one.values))
+            narrowest = min(named, key=lambda requirement: len(requirement.values))
             return tuple([(narrowest.key, value) for value in narrowest.values])
-        keys = [one.key for one in self.requirements if one.operator == EXISTS]
+        keys = [requirement.key for requirement in self.requirements if requirement.operator == EXISTS]
         return ((keys[0],) if keys else (),)
 
 
@@ -80,9 +80,9 @@ def selector_of(requirements: list[Requirement]) -> Selector:
 def read_selector(fields: JsonObject) -> Selector:
     """Returns a selector of matchLabels and matchExpressions, and notes every error in it."""
     fields.unknown_keys("matchLabels", "matchExpressions")
-    found = [Requirement(key, IN, (value,)) for key, value in fields.labels("matchLabels")]
-    found += [_requirement(expression) for expression in fields.objects("matchExpressions")]
-    return selector_of(found)
+    requirements = [Requirement(key, IN, (value,)) for key, value in fields.labels("matchLabels")]
+    requirements += [_requirement(expression) for expression in fields.objects("matchExpressions")]
+    return selector_of(requirements)
 
 
 def _requirement(fields: JsonObject) -> Requirement:

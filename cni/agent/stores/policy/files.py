@@ -154,8 +154,8 @@ class PolicyFiles(EventSource[PolicyEvent]):
         if not errors:
             self._succeed(path)
             return
-        told = "; ".join([*errors[:MOST_TOLD], *([f"{len(errors) - MOST_TOLD} more"] if errors[MOST_TOLD:] else [])])
-        self._fail(path, told if path in errors[0] else f"{path}: {told}")
+        text = "; ".join([*errors[:MOST_TOLD], *([f"{len(errors) - MOST_TOLD} more"] if errors[MOST_TOLD:] else [])])
+        self._fail(path, text if path in errors[0] else f"{path}: {text}")
 
     def _emit_all(self, items: list[Item]) -> None:
         objects: dict[str, dict[Key, PolicyObject]] = {kind: {} for kind in KINDS}

@@ -116,11 +116,11 @@ def _items(place: str, value: JsonValue) -> Iterator[tuple[str, JsonValue]]:
         yield place, value
         return
     # Those of a PodList, for one, need not say what they are.
-    told: dict[str, JsonValue] = (
+    implied: dict[str, JsonValue] = (
         {} if kind == LIST else {"apiVersion": value.get("apiVersion"), "kind": kind[: -len(LIST)]}
     )
     for index, item in enumerate(items):
-        yield from _items(f"{place}.items[{index}]", told | item if isinstance(item, dict) else item)
+        yield from _items(f"{place}.items[{index}]", implied | item if isinstance(item, dict) else item)
 
 
 def _item(name: str, value: dict[str, JsonValue]) -> Item | str:
