@@ -128,6 +128,9 @@ class PolicyKernel:
         listed = each_attribute(attrs[nft.NFTA_LIST_ELEMENTS])
         for bound, (_, element) in zip(nft_keys.parse_bounds(payload), listed, strict=True):
             if kind == nft.NFT_MSG_NEWSETELEM:
+                held = self.elements[name].get(bound)
+                if held is not None and _chain_of(held) != _chain_of(element):
+                    return EBUSY
                 self.elements[name][bound] = element
             elif self.elements[name].pop(bound, None) is None:
                 return ENOENT
@@ -138,3 +141,9 @@ class PolicyKernel:
         self.table = None
         for held in (self.chains, self.rules, self.sets, self.elements):
             held.clear()
+
+
+def _chain_of(element: bytes) -> str:
+    """Returns the chain to which an element leads; empty if to none."""
+    listed = nest(nft.NFTA_LIST_ELEMENTS, nest(nft.NFTA_LIST_ELEM, element))
+    return "".join([one.chain for one in nft.each_element(nft.NFGENMSG.pack(1, 0, 0) + listed)])

@@ -62,7 +62,7 @@ class KernelTable:
                 for key in keys:
                     place.remove(key) if isinstance(place, set) else place.pop(key)
             case desired.AddVerdicts(name, chains):
-                assert not self.maps[name].keys() & dict(chains).keys()
+                assert all(self.maps[name].get(key, chain) == chain for key, chain in chains)
                 assert {chain for _, chain in chains} <= self.chains.keys()
                 self.maps[name].update(chains)
             case _:

@@ -218,6 +218,57 @@ def test_an_address_that_is_attached_again_before_it_is_moved_is_pending_again(n
     assert node.classes(NEW) == ("pending-in", "pending-out")
 
 
+@pytest.mark.parametrize("name", ["x", "late"], ids=["known", "unknown"])
+def test_an_address_that_was_given_anew_while_it_left_the_maps_is_closed_with_the_event(node: Node, name: str) -> None:
+    both = policy_of("shop/out", "{podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress, Egress]}")
+    node.begin(CLOSED, both)
+    node.tell(put(LOCAL_PODS, pod_of("shop/old", labels={"app": "web"}), pod_of("shop/x", labels={"app": "db"})))
+    node.add(NEW, "old", "c0")
+    node.sync()
+    node.after(SETTLE_SECONDS)
+    node.unlink("c0")
+    node.record(NEW, name)
+    told = node.lead(NEW)
+    node.after(DEL_SECONDS)
+    assert node.classes(NEW) == (), "podwired has not heard of the new holder"
+    node.hear(told)
+    node.sync()
+    assert node.classes(NEW) == (("class",) if name == "x" else ("pending-in", "pending-out"))
+    assert (node.chain("ingress4", NEW), node.chain("egress4", NEW)) == ("pending-in", "pending-out")
+    node.after(SETTLE_SECONDS)
+    assert node.metric("podwired_policy_healed_total") == 0
+
+
+def test_an_address_that_was_given_anew_while_its_class_changed_has_the_class_of_the_new_holder(node: Node) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/old", labels={"app": "db"}), pod_of("shop/x", labels={"app": "web"})))
+    node.add(NEW, "old", "c0")
+    node.sync()
+    node.after(SETTLE_SECONDS)
+    node.record(NEW, "x")
+    told = node.lead(NEW)
+    near = policy_of("shop/near", "{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 80}]}]}")
+    node.begin(CLOSED, near)
+    node.after(1)
+    assert node.classes(NEW) == ("class", "pending-out"), "podwired has not heard of the new holder"
+    node.hear(told)
+    node.sync()
+    assert node.classes(NEW) == ()
+
+
+@pytest.mark.parametrize("name", ["new-ingress4", "new-egress4"])
+def test_a_class_that_others_have_removed_from_a_map_of_new_pods_comes_back_at_once(node: Node, name: str) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/x", labels={"app": "db"})))
+    node.add(NEW, "x")
+    node.sync()
+    removed = [nft.delete_element(nft.SetRef(nft.NFPROTO_INET, TABLE, name), nft.Element(NEW, "", ""))]
+    assert node.kernel.batch(nft.transaction(removed)) is None
+    node.hear(removed)
+    node.sync()
+    assert node.keys(name) == {NEW}
+
+
 def test_a_restart_before_a_new_pod_is_moved_keeps_its_connections_and_moves_it(node: Node) -> None:
     node.begin(CLOSED)
     node.tell(put(LOCAL_PODS, pod_of("shop/x", labels={"app": "db"})))

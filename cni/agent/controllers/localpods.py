@@ -98,7 +98,7 @@ class LocalPods:
             self._connections.claim(address)  # before it gets its class
         for address in told:
             self._note(address, self._records.read(address))
-        return Heard(is_foreign, bool(told))
+        return Heard(is_foreign, self._verdicts.has_met)
 
     def _take(self, kind: int, payload: bytes, told: dict[bytes, bool]) -> bool:
         """Takes in a change of elements as the plugin makes it: `told` has True for what is pending now. Returns False

@@ -79,7 +79,8 @@ class Tracker:
         """Returns the changes that the events since the call before lead to."""
         self._delta = Delta()
         changes = self._index.take()
-        changes.addresses.update(self.verdicts.take_met())
+        met = self.verdicts.take_met()
+        changes.addresses.update(met)
         self._touch(changes)
         changes.addresses.update(self.verdicts.take_settled())
         self._update_elements(changes)
@@ -91,6 +92,7 @@ class Tracker:
             elif group not in classes:
                 classes[group] = self._classes_of(group)
             self._update_address(address, classes[group])
+        self.verdicts.close(met, self._delta)
         self._remove_classes()
         for part in self._parts_with(changes.policies):
             if self._part_users[part]:

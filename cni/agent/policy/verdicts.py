@@ -45,6 +45,11 @@ class Verdicts:
             self.new.discard(address)
         self._met.add(address)
 
+    @property
+    def has_met(self) -> bool:
+        """True if others have led an address somewhere since `take_met`."""
+        return bool(self._met)
+
     def take_met(self) -> set[bytes]:
         """Returns the addresses that others have led somewhere since the call before."""
         met, self._met = self._met, set()
@@ -54,6 +59,15 @@ class Verdicts:
         """Makes these addresses such as are not new."""
         self._settled |= addresses
         self.new -= addresses
+
+    def close(self, addresses: AbstractSet[bytes], delta: Delta) -> None:
+        """Sends as pending, of these addresses, those of new pods: the kernel has them so, unless podwired changed the
+        earlier holder's element after the ADD and before it heard of it. Where it is pending, the kernel does nothing.
+        """
+        for name, _ in self._pairs:
+            verdicts = self._maps[name]
+            for address in addresses & self.new & verdicts.keys():
+                delta.verdicts.setdefault(name, {})[address] = verdicts[address]
 
     def take_settled(self) -> set[bytes]:
         """Returns the addresses that have been settled since the call before."""
