@@ -2,8 +2,10 @@
 
 store event -> cluster state -> peers -> forwarding state -> netlink messages
 
-An event of the store (`stores`) changes the cluster state, from which the peers follow (`model`). Their forwarding
-state is compared with the kernel's, and the difference is sent (`dataplane`). `controllers.reconciler` takes these
-steps when `runtime.loop` wakes it; so does a change in the kernel that differs from the desired state
+A thread of the store (`stores`) puts an event into the queue of `runtime.loop`, which hands it to the controllers and
+has those synchronize that have something to do. In `controllers.reconciler` the event changes the cluster state, from
+which the peers follow (`model`). Of a single lease that has changed, the forwarding state before and after are compared
+(`Reconciler._sync_changed_peers`); after anything else, the whole desired state and the kernel's (`_reconcile`). The
+difference is sent (`dataplane`). A change in the kernel that differs from the desired state leads there as well
 (`controllers.drift`).
 """

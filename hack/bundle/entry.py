@@ -1,4 +1,6 @@
-"""The executable `podwire`, and every link to it."""
+"""The first script of an interpreter that was started: of podwired, and of a plugin for which the launcher restores no
+memory. Of restored ones memory.py serves the call.
+"""
 
 import posix
 

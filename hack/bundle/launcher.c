@@ -6,6 +6,9 @@
  * to podwire.d/podwire.memory, and a plugin maps that file instead. Pages are shared with all other calls until they
  * are written to.
  *
+ * A call, then: main -> map_memory -> restore -> give (arguments, environment) -> resume in memory.py -> main in
+ * cni/main.py, which reads stdin. Without a memory, and for podwired: main -> start_interpreter -> entry.py -> the same.
+ *
  * How that can be right
  *
  * - The program is not position-independent, so its functions and variables have the same addresses in each process.
@@ -369,6 +372,7 @@ static int give(int argc, char **argv) {
     return PySys_SetObject("argv", arguments);
 }
 
+/* Serves the call, and ends the process: resume in memory.py does not return. */
 static void restore(int argc, char **argv, int code) {
     PyThreadState *state = PyThreadState_Get();
     _PyRuntime.gilstate.autoTSSkey = (Py_tss_t)Py_tss_NEEDS_INIT; /* a key of the recorded process */

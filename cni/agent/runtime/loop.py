@@ -165,16 +165,16 @@ class Loop:
 
     def _link_disturbances(self) -> list[str]:
         try:
-            changes = self._link_events.read()
-            return [text for controller in self._controllers for text in controller.handle_links(changes)]
+            notifications = self._link_events.read()
+            return [text for controller in self._controllers for text in controller.handle_links(notifications)]
         except (Overflowed, Malformed):
             return ["more has changed than the kernel could report"]
 
     def _drain_rules(self) -> None:
         try:
-            changes = self._rule_events.read()
+            notifications = self._rule_events.read()
             for controller in self._controllers:
-                controller.handle_rules(changes)
+                controller.handle_rules(notifications)
         except (Overflowed, Malformed):
             log.debug("more has changed in nftables than the kernel could report")
             for controller in self._controllers:
