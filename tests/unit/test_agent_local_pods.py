@@ -68,6 +68,15 @@ class Node(Scene):
         self.kernel.transactions.pop()
         return messages
 
+    def leave_new(self, address: bytes) -> list[Message]:
+        """Deletes the classes of a new pod's address, in the kernel; returns the kernel's notifications."""
+        element = nft.Element(address, "", "")
+        places = [nft.SetRef(nft.NFPROTO_INET, TABLE, new_map(map_name(suffix, 4))) for suffix in ("in", "out")]
+        messages = [nft.delete_element(place, element) for place in places]
+        assert self.kernel.batch(nft.transaction(messages)) is None
+        self.kernel.transactions.pop()
+        return messages
+
     def hear(self, messages: list[Message]) -> None:
         self.controller.handle_rules([(kind, payload) for kind, _, payload in messages])
 
@@ -206,12 +215,7 @@ def test_an_address_that_is_attached_again_before_it_is_moved_is_pending_again(n
     node.add(NEW, "x")
     node.sync()
     node.record(NEW, "late", "c2")
-    removed = [
-        nft.delete_element(nft.SetRef(nft.NFPROTO_INET, TABLE, f"new-{name}"), nft.Element(NEW, "", ""))
-        for name in ("ingress4", "egress4")
-    ]
-    assert node.kernel.batch(nft.transaction(removed)) is None
-    node.hear([*removed, *node.lead(NEW)])
+    node.hear(node.leave_new(NEW) + node.lead(NEW))
     node.sync()
     assert node.classes(NEW) == ("pending-in", "pending-out")
     node.after(SETTLE_SECONDS)
@@ -254,6 +258,31 @@ def test_an_address_that_was_given_anew_while_its_class_changed_has_the_class_of
     node.hear(told)
     node.sync()
     assert node.classes(NEW) == ()
+
+
+@pytest.mark.parametrize("labels", [{"app": "db"}, {}], ids=["isolated", "not isolated"])
+@pytest.mark.parametrize("change", ["moved", "changed"])
+def test_an_address_that_was_given_anew_stays_closed_when_the_new_pod_before_is_moved_or_changes(
+    node: Node, labels: dict[str, str], change: str
+) -> None:
+    node.begin(CLOSED)
+    node.tell(put(LOCAL_PODS, pod_of("shop/old", labels=labels)))
+    node.add(NEW, "old", "c0")
+    node.sync()
+    node.record(NEW, "late")
+    told = node.leave_new(NEW) + node.lead(NEW)
+    if change == "changed":
+        node.tell(put(LOCAL_PODS, pod_of("shop/old", labels={} if labels else {"app": "db"})))
+        node.after(SETTLE_SECONDS / 2)
+    else:
+        node.after(SETTLE_SECONDS)
+    assert node.classes(NEW) == ("pending-in", "pending-out"), "podwired has not heard of the new holder"
+    node.hear(told)
+    node.sync()
+    assert node.classes(NEW) == ("pending-in", "pending-out")
+    node.tell(put(LOCAL_PODS, pod_of("shop/late", labels={"app": "db"})))
+    node.sync()
+    assert node.classes(NEW) == ("class",)
 
 
 @pytest.mark.parametrize("name", ["new-ingress4", "new-egress4"])

@@ -177,7 +177,8 @@ def get_a_key(scene: Scene) -> None:
 
 @by_others("2 parts differed")
 def lead_elsewhere(scene: Scene) -> None:
-    scene.send(nft_keys.add_verdicts(nft.SetRef(FAMILY, TABLE, "ingress4"), [(bytes([10, 1, 0, 1]), "to-pod")]))
+    place, key = nft.SetRef(FAMILY, TABLE, "ingress4"), bytes([10, 1, 0, 1])
+    scene.send(nft.delete_element(place, nft.Element(key, "", "")), nft_keys.add_verdicts(place, [(key, "to-pod")]))
 
 
 @by_others("1 parts differed")

@@ -66,7 +66,7 @@ class LocalPods:
         self._attached: dict[bytes, AttachedPod] = {}
         self._new_maps = {*map(new_map, self._chains)}
         self.pending: set[bytes] = set()  # addresses without a class, which the kernel has as pending
-        self._judged: set[bytes] = set()  # addresses with a class in the maps of new pods
+        self.judged: set[bytes] = set()  # addresses with a class in the maps of new pods
         self._settle_at = NEVER  # when these are to be moved (time.monotonic)
         self.starting: dict[Key, float] = {}  # pods that wait for their class, since when (time.time)
         self._gone: dict[str, float] = {}  # interfaces, until when their pods' DEL may come (time.monotonic)
@@ -82,11 +82,6 @@ class LocalPods:
     @property
     def addresses(self) -> Iterable[bytes]:
         return self._attached.keys()
-
-    @property
-    def pending_in_kernel(self) -> set[bytes]:
-        """The addresses that the kernel is known to have as pending."""
-        return self.pending | self._judged
 
     def hear(self, changes: Notifications) -> Heard:
         """Takes in changes in nftables by others. Raises Malformed, NetlinkError, OSError, CniError."""
@@ -116,11 +111,11 @@ class LocalPods:
             is_pending = message == nft.NFT_MSG_NEWSETELEM
             if is_pending and element.chain != self._chains[name]:
                 return False
-            if is_pending and element.key in self._judged:  # the other direction of an ADD that was heard of in parts
+            if is_pending and element.key in self.judged:  # the other direction of an ADD that was heard of in parts
                 continue
             self._verdicts.meet(name, element.key, element.chain if is_pending else None)
             told[element.key] = is_pending
-            self._judged.discard(element.key)
+            self.judged.discard(element.key)
             (self.pending.add if is_pending else self.pending.discard)(element.key)
         return True
 
@@ -146,7 +141,7 @@ class LocalPods:
         now = time.monotonic()
         if self._settle_at <= now:
             self._settle_at = NEVER
-            self._verdicts.settle(self._judged)
+            self._verdicts.settle(self.judged)
         if self._connections.is_waiting and self._forget_at <= now:
             self._forget_at = now + PIECE_SECONDS
             self._connections.go_on()
@@ -189,7 +184,7 @@ class LocalPods:
         for name, chain in self._chains.items():
             pending = {element.key for element in self._elements(name) if element.chain == chain}
             judged = {element.key for element in self._elements(new_map(name))}  # read later: an ADD removes from it
-            self._judged = (self._judged - pending) | (pending & judged)
+            self.judged = (self.judged - pending) | (pending & judged)
             for address in pending - judged:
                 self._verdicts.meet(name, address, chain)
             unjudged |= pending - judged
@@ -240,9 +235,9 @@ class LocalPods:
         judged = {address for address in self.pending if self._index.local_group(address) is not UNKNOWN}
         self.pending -= judged
         self.settled |= judged
-        self._judged = (self._judged | judged) & self._verdicts.new
+        self.judged = (self.judged | judged) & self._verdicts.new
         if judged:
-            self._settle_at = time.monotonic() + (SETTLE_SECONDS if len(self._judged) < NEW_PODS else 0)
+            self._settle_at = time.monotonic() + (SETTLE_SECONDS if len(self.judged) < NEW_PODS else 0)
         now, started = time.time(), list[float]()
         for address, pod in self._attached.items() if self.starting else ():
             if pod.pod in self.starting and self._index.local_group(address) is not UNKNOWN:

@@ -282,7 +282,7 @@ class PolicyController:
 
     def _audit(self) -> None:
         self._table.adapt_to(self._host.rtnl)
-        done = self._table.audit(self._tracker.table, self._pods.pending_in_kernel)
+        done = self._table.audit(self._tracker.table, self._pods.pending, self._pods.judged)
         if done and self._revocation is not None:
             self._revocation.touch_all()  # what others changed may have let connections in
         if done and not self._in_doubt:

@@ -13,7 +13,7 @@ from cni.kernel import nft, nft_keys, nft_ruleset
 from cni.kernel.netlink import NetlinkError, attributes
 from cni.kernel.nft_rules import NFTA_CHAIN_TYPE, NFTA_HOOK_PRIORITY, NFTA_RULE_USERDATA
 from cni.plan.nftrule import DROP, NamedSet, Rule
-from cni.plan.policy import TABLE
+from cni.plan.policy import TABLE, new_map
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -36,11 +36,14 @@ KIND = (
 
 
 class Found(Record):
-    """The table to compare with, its chains as they are sent, and the pending addresses that the agent has heard of."""
+    """The table to compare with, its chains as they are sent, and the pending addresses that the agent has heard of:
+    those without a class, and those that have one in the maps of new pods.
+    """
 
     desired: DesiredTable
     chains: dict[str, Chain]
-    heard: Container[bytes] = ()
+    pending: Container[bytes] = ()
+    judged: Container[bytes] = ()
 
 
 def read_table(netfilter: Netlink, base: Table, wanted: Found) -> DesiredTable | str:
@@ -89,13 +92,28 @@ def _read_contents(netfilter: Netlink, wanted: Found, found: DesiredTable) -> st
         bounds = {bound for one in _answers(netfilter, name) for bound in nft_keys.parse_bounds(one)}
         if name in found.sets and bounds != _bounds_of(name, spans):
             return f"set {name} had other networks"
-    for name, chains in desired.verdicts.items():
+    for name in desired.verdicts:
         elements = [element for one in _answers(netfilter, name) for element in nft.each_element(one)]
-        verdicts = {one.key: one.chain if one.leaves else FOREIGN for one in elements}
-        new = {key for key, chain in verdicts.items() if chain in PENDING.values() and key not in wanted.heard}
-        found.verdicts[name] = {key: chain for key, chain in verdicts.items() if key not in new}
-        found.verdicts[name].update({key: chains[key] for key in new if key in chains})
+        found.verdicts[name] = {one.key: one.chain if one.leaves else FOREIGN for one in elements}
+    for name in [name for name in desired.verdicts if new_map(name) in desired.verdicts]:
+        _leave_unheard(name, wanted, found)
     return ""
+
+
+def _leave_unheard(name: str, wanted: Found, found: DesiredTable) -> None:
+    """Makes pending addresses of which the agent has not heard yet agree in a map, so that nothing opens them: those
+    new to it, and those that an ADD has given to another pod, which removes the class of the one before.
+    """
+    early, judged = new_map(name), found.verdicts[new_map(name)]
+    unheard = [
+        key
+        for key, chain in found.verdicts[name].items()
+        if chain in PENDING.values() and key not in wanted.pending and not (key in wanted.judged and key in judged)
+    ]
+    for key in unheard:
+        del found.verdicts[name][key]
+        for place in [one for one in (name, early) if key in wanted.desired.verdicts[one]]:
+            found.verdicts[place].setdefault(key, wanted.desired.verdicts[place][key])
 
 
 def _answers(netfilter: Netlink, name: str) -> list[bytes]:

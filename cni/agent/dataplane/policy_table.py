@@ -73,14 +73,14 @@ class PolicyTable:
         """Makes the changes, all or none. Raises OperationFailed, NetlinkError, OSError."""
         self._send(steps_of(changes))
 
-    def audit(self, desired: DesiredTable, heard: Container[bytes] = ()) -> str:
+    def audit(self, desired: DesiredTable, pending: Container[bytes] = (), judged: Container[bytes] = ()) -> str:
         """Makes the table what it has to be where it is not, in one transaction; returns how it differed. Addresses
-        that are pending, but are not among those `heard` of, are left to the event that tells of them.
+        that are pending, but of which the agent has not heard (see Found), are left to the event that tells of them.
 
         Raises OperationFailed, NetlinkError, Interrupted, OSError.
         """
         whole = self._whole(desired)
-        wanted = Found(desired, {chain.name: chain for chain in whole.chains}, heard)
+        wanted = Found(desired, {chain.name: chain for chain in whole.chains}, pending, judged)
         found = read_table(self._netfilter, self._base, wanted)
         if isinstance(found, str):
             self._send(nft_ruleset.replace(whole) + _contents(desired))
