@@ -28,7 +28,9 @@ from cni.agent.policy.events import (
     ObjectsListed,
 )
 from cni.agent.runtime.control import Asked
+from cni.kernel import nft
 from cni.kernel.netlink import NetlinkError
+from cni.plan.policy import TABLE
 from cni.protocol.address import parse_ip
 from tests.unit.policy_kernel import PolicyKernel
 from tests.unit.policy_objects import cluster_policy_of, namespace_of, pod_of, policy_of
@@ -180,6 +182,23 @@ def test_the_kernel_agrees_or_it_is_told_how_it_differs(scene: Scene, monkeypatc
     assert {kernel["difference"] for kernel in scene.kernels()} == {"table inet podwire-policy is missing"}
     scene.kernel.answer = NetlinkError(EPERM, "")
     assert not scene.kernels()[1]["agrees"]
+
+
+def test_a_new_pod_whose_class_is_in_the_maps_of_new_pods_is_no_difference(scene: Scene) -> None:
+    _, ingress = scene.kernels()
+    db, web = (parse_ip(text).packed for text in ("10.1.0.2", "10.1.0.3"))
+
+    def element(name: str, key: bytes, chain: str) -> tuple[nft.SetRef, nft.Element]:
+        return nft.SetRef(nft.NFPROTO_INET, TABLE, name), nft.Element(key, chain, "", leaves=True)
+
+    messages = [nft.delete_element(*element("ingress4", db, ""))]
+    for name, key, chain, early in (
+        ("ingress4", db, "pending-in", ingress["chain"]),
+        ("egress4", web, "pending-out", "to-pod"),
+    ):
+        messages += [nft.add_element(*element(name, key, chain)), nft.add_element(*element(f"new-{name}", key, early))]
+    assert scene.kernel.batch(nft.transaction(messages)) is None
+    assert [(kernel["chain"], kernel["agrees"]) for kernel in scene.kernels()] == [("", True), (ingress["chain"], True)]
 
 
 def test_an_address_that_leads_somewhere_though_nothing_isolates_it_is_a_difference(scene: Scene) -> None:
