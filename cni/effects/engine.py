@@ -65,6 +65,7 @@ FILES = {
     "VlanGateway": "vlan",
     "Pending": "policy",
     "AwaitClass": "policy",
+    "PolicyPort": "policy",
     "SpoofGuard": "spoofcheck",
     "SourceGuard": "sourcecheck",
     "HostAddress": "routed",

@@ -11,10 +11,10 @@ from fcntl import LOCK_NB, LOCK_SH, flock
 from time import monotonic, sleep
 
 from cni.effects import Effect, not_released, nothing_differs
-from cni.kernel import nft, statefile, sysctl
+from cni.kernel import nft, rtnl, statefile, sysctl
 from cni.kernel.hostlock import RUN, policy_lock
 from cni.kernel.netlink import NetlinkError
-from cni.plan.policy import IN, OPEN, OUT, TABLE, map_name, new_map, parse_record, pending_chain
+from cni.plan.policy import IN, ISOLATED, OPEN, OUT, TABLE, map_name, new_map, parse_record, pending_chain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.kernel.nft import Element, SetRef
-    from cni.plan.policy import AwaitClass, Pending, PodRecord
+    from cni.plan.policy import AwaitClass, Pending, PodRecord, PolicyPort
     from cni.protocol.address import IP
 
     Place = tuple[SetRef, Element]
@@ -98,6 +98,16 @@ def _found(host: Host, places: list[Place]) -> dict[Place, Element]:
         elif answer.errno not in nft.NOT_FOUND_OR_EINVAL:
             raise answer
     return found
+
+
+def apply_port(host: Host, op: PolicyPort, journal: Journal) -> None:
+    """Makes the port as podwired asks for now. podwired changes its file first and lists the ports then, and here the
+    port comes before the look at the file: one of the two always sees the other.
+    """
+    isolated = sysctl.exists(f"{host.pod_records}/{ISOLATED}")
+    if isolated != op.isolated:
+        host.rtnl.request(*rtnl.set_alias(op.host_interface, op.alias._replace(isolated=isolated).text))
+        host.rtnl.request(*rtnl.set_bridge_port(op.host_interface, op.hairpin, isolated))
 
 
 def await_class(host: Host, op: AwaitClass, journal: Journal) -> None:
@@ -211,5 +221,6 @@ def release_labelled(host: Host, matches: Callable[[str], bool]) -> None:
 
 EFFECTS = {
     "Pending": Effect(apply, release, nothing_differs),
+    "PolicyPort": Effect(apply_port, not_released, nothing_differs),
     "AwaitClass": Effect(await_class, not_released, nothing_differs),
 }

@@ -64,6 +64,10 @@ def operations(attachment: Attachment) -> tuple[Operation, ...]:
     isolated = conf.port_isolation or attachment.facts.isolated
     if hairpin or isolated:
         operations.append(BridgePort(names.host_interface, hairpin, isolated))
+    if attachment.facts.pod is not None and conf.is_gateway and not conf.port_isolation:
+        from cni.plan.policy import PolicyPort
+
+        operations.append(PolicyPort(names.host_interface, hairpin, isolated, alias_of(attachment)))
     if conf.vlan_aware:
         from cni.plan import vlan
 

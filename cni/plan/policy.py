@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cni.plan.alias import Alias
     from cni.plan.attachment import Attachment
     from cni.plan.operations import Operation
     from cni.protocol.address import IP
@@ -97,6 +98,23 @@ class AwaitClass(Record):
 
     def describe(self) -> str:
         return f"wait up to {self.seconds} s until {', '.join([ip.text for ip in self.ips])} are no longer pending"
+
+
+class PolicyPort(Record):
+    """A port of a bridge that is isolated while podwired asks for it, whichever of the two has begun first.
+
+    podwired may begin or end this after ADD has looked and before the port is on its bridge: then podwired's list of
+    ports lacks this one. `isolated` and `alias` are what the port was made with.
+    """
+
+    host_interface: str
+    hairpin: bool
+    isolated: bool
+    alias: Alias
+
+    def describe(self) -> str:
+        isolated = "on" if self.isolated else "off"
+        return f"bridge link set dev {self.host_interface} isolated {isolated}, or as podwired asks now"
 
 
 def pending(attachment: Attachment, record: PodRecord) -> tuple[Operation, ...]:

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cni.agent.dataplane import port_isolation
 from cni.agent.dataplane.policy_table import PolicyTable
 from cni.agent.policy.basetable import TableOptions
 from cni.agent.policy.index import Index
 from cni.agent.policy.tracker import Tracker
 from cni.kernel.netlink import NETLINK_NETFILTER, Netlink
-from cni.plan.policy import parse_record
-from tests.netns.faults import crash, lose, refuse, sweep, wrap_effects
-from tests.netns.runtime import DUAL, IPV4, Attachment, attachment, host_local, network
-from tests.netns.state import difference, leases, shown, whole
+from cni.plan.alias import parse_alias
+from cni.plan.policy import ISOLATED, parse_record
+from tests.netns.faults import crash, lose, refuse, sweep, wrap_effects, wrap_operations
+from tests.netns.runtime import DUAL, IPV4, Attachment, attachment, host_local, network, serve
+from tests.netns.state import difference, leases, link, owners, shown, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.machine import Machine
-    from tests.netns.faults import Fault
+    from tests.netns.faults import Fault, Function
     from tests.netns.runtime import Json, Node
 
 OPTIONS = TableOptions(log=False, revoke=False)
@@ -219,6 +222,36 @@ def test_a_failed_add_leaves_neither_record_nor_element(policed: Machine, fault:
     assert [str(case) for case in cases if "could be undone" in case.answer.message] == []
     assert policed.call(read_records) == {}
     assert difference(before, whole(policed)) == []
+
+
+def add_during(begins: bool, who: Attachment) -> Json:
+    """Inside: returns the answer of an ADD that meets podwired's change between its plan and its port."""
+    marker, config = Path(folder()) / ISOLATED, {**ONE, "policyWait": 0}
+    if not begins:
+        marker.touch()
+
+    def install(name: str, function: Function) -> Function:
+        def changed(*arguments: Any, **named: Any) -> Any:
+            if name == "Pending":
+                (port_isolation.begin if begins else port_isolation.end)(arguments[0])
+            return function(*arguments, **named)
+
+        return changed
+
+    wrap_operations(install)
+    return serve(who.environment("ADD"), config).succeeded().content
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_port_is_isolated_as_podwired_asks_when_the_port_is_there(policed: Machine, node: Node, begins: bool) -> None:
+    """Podwired lists the ports before this one is there, and does not look again."""
+    who = attachment(policed.pod("pod1"), arguments=POD)
+    result = policed.call(add_during, begins, who)
+    (name,) = owners(policed)
+    port = link(policed, name)
+    isolated = port["linkinfo"]["info_slave_data"]["isolated"]
+    assert (isolated, parse_alias(port["ifalias"]).isolated) == (begins, begins)
+    node.call("CHECK", {**ONE, "prevResult": result}, who).succeeded()
 
 
 def test_del_after_an_add_that_was_killed_releases_everything(policed: Machine, node: Node) -> None:
