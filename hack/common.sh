@@ -43,10 +43,10 @@ CODE
 
 # Prints which of the programs, each PACKAGE:PROGRAM, are missing, in the same form.
 lacking_programs() {
-    local one
-    for one in "$@"; do
-        command -v -- "${one#*:}" >/dev/null ||
-            printf '%s\tno %s in PATH\n' "${one%%:*}" "${one#*:}"
+    local requirement
+    for requirement in "$@"; do
+        command -v -- "${requirement#*:}" >/dev/null ||
+            printf '%s\tno %s in PATH\n' "${requirement%%:*}" "${requirement#*:}"
     done
 }
 

@@ -68,7 +68,7 @@ def _make_pending(host: Host, op: Pending) -> None:
             return  # no table
         if not left or not (refusal.errno in TAKEN or (of_old and refusal.errno in nft.NOT_FOUND)):
             raise refusal
-        deleting = [nft.delete_element(*place) for place in _found(host, [*places, *_new_places(places)])]
+        deleting = [nft.delete_element(*place) for place in _read_elements(host, [*places, *_new_places(places)])]
 
 
 def _places(ips: Iterable[IP], label: str = "") -> list[Place]:
@@ -88,16 +88,16 @@ def _new_places(places: list[Place]) -> list[Place]:
     return [(place._replace(name=new_map(place.name)), element) for place, element in places]
 
 
-def _found(host: Host, places: list[Place]) -> dict[Place, Element]:
+def _read_elements(host: Host, places: list[Place]) -> dict[Place, Element]:
     """Returns the places that have an element, each with it. Raises NetlinkError."""
     answers = host.netfilter.ask_each([nft.get_element(*place) for place in places])
-    found: dict[Place, Element] = {}
+    elements: dict[Place, Element] = {}
     for place, answer in zip(places, answers, strict=True):
         if not isinstance(answer, NetlinkError):
-            found.update([(place, element) for element in nft.each_element(answer)])
+            elements.update([(place, element) for element in nft.each_element(answer)])
         elif answer.errno not in nft.NOT_FOUND_OR_EINVAL:
             raise answer
-    return found
+    return elements
 
 
 def apply_port(host: Host, op: PolicyPort, journal: Journal) -> None:
@@ -126,9 +126,9 @@ def await_class(host: Host, op: AwaitClass, journal: Journal) -> None:
 def _is_any_pending(host: Host, places: list[Place]) -> bool:
     """Returns True if an address is pending, and podwired has given it no class as a new pod. Raises NetlinkError."""
     new_places = _new_places(places)
-    found = _found(host, [*places, *new_places])
+    elements = _read_elements(host, [*places, *new_places])
     return any(
-        place in found and found[place].chain == place[1].chain and new_place not in found
+        place in elements and elements[place].chain == place[1].chain and new_place not in elements
         for place, new_place in zip(places, new_places, strict=True)
     )
 
@@ -177,7 +177,7 @@ def _remove_records(host: Host, ips: Iterable[IP], matches: Callable[[str], bool
 def _remove_elements(host: Host, ips: Iterable[IP]) -> None:
     places = _places(ips)
     places += _new_places(places)
-    while present := _found(host, places) if places else {}:
+    while present := _read_elements(host, places) if places else {}:
         refusal = host.netfilter.batch(nft.transaction([nft.delete_element(*place) for place in present]))
         if refusal is None:
             return

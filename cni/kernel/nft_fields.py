@@ -126,16 +126,16 @@ NFPROTOS = {"ip": "ipv4", "ip6": "ipv6", "icmp": "ipv4", "ipv6-icmp": "ipv6"}
 ETHER_TYPES = {"icmp": "ip", "ipv6-icmp": "ip6", "arp": "arp"}
 
 
-def fields_of(words: str) -> list[Field]:
+def fields_of(expression: str) -> list[Field]:
     """Returns the fields of a concatenation, or the single one. Raises KeyError for unknown words."""
-    if words in FIELDS:
-        return [FIELDS[words]]
-    return [_raw(word) if word.startswith("@") else FIELDS[word] for word in words.split(" . ")]
+    if expression in FIELDS:
+        return [FIELDS[expression]]
+    return [_raw(part) if part.startswith("@") else FIELDS[part] for part in expression.split(" . ")]
 
 
-def _raw(words: str) -> Field:
+def _raw(expression: str) -> Field:
     """Returns the field of nft's raw payload expression `@HEADER,OFFSET,LENGTH`, in bits."""
-    header, offset, length = words[1:].split(",")
+    header, offset, length = expression[1:].split(",")
     base = {"ll": LINK, "nh": NETWORK, "th": TRANSPORT}[header]
     return Field("payload", (base, int(offset) // 8, int(length) // 8), "integer")
 
@@ -182,9 +182,9 @@ def _number(field: Field, kind: Type, value: str | int) -> bytes:
     return value.to_bytes(length_of(field), "big")
 
 
-def types_of(words: str) -> list[Type]:
+def types_of(concatenation: str) -> list[Type]:
     """Returns the types that are joined by ` . `, as in the declaration of a set."""
-    return [TYPES[word] for word in words.split(" . ")]
+    return [TYPES[part] for part in concatenation.split(" . ")]
 
 
 def types_read(fields: list[Field]) -> list[Type]:

@@ -85,9 +85,9 @@ class RuleEncoder:
             part = _LOADS[field.expression, numbers] = expression(field.expression, *attributes)
         self.parts.append(part)
 
-    def _load_all(self, words: str) -> list[Field]:
+    def _load_all(self, concatenation: str) -> list[Field]:
         """Loads a concatenation, or a single field."""
-        fields = fields_of(words)
+        fields = fields_of(concatenation)
         self._require(fields)
         position = 0
         for field in fields:

@@ -83,11 +83,11 @@ def parse_alias(text: str) -> Alias:
     label, *phrases = text.split("; ")
     alias = Alias(label)
     for phrase in phrases:
-        keyword, *words = phrase.split(" ")
+        keyword, *values = phrase.split(" ")
         if keyword == GUARDED:
-            alias = alias._replace(allowed_mac=_mac(words))
+            alias = alias._replace(allowed_mac=_mac(values))
         elif keyword == ADDRESSES:
-            alias = alias._replace(addresses=_valid(parse_net, words))
+            alias = alias._replace(addresses=_valid(parse_net, values))
         elif keyword == MASQUERADED:
             alias = alias._replace(ip_masq=True)
         elif keyword == RECORDED:
@@ -95,29 +95,29 @@ def parse_alias(text: str) -> Alias:
         elif keyword == ISOLATED:
             alias = alias._replace(isolated=True)
         elif keyword == SOURCES:
-            alias = alias._replace(further_sources=_valid(parse_ip, words))
+            alias = alias._replace(further_sources=_valid(parse_ip, values))
         elif keyword == PORTS:
             from cni.config.portmap import parse_mappings
 
-            alias = alias._replace(ports_masqueraded=words[0] if words else "", ports=parse_mappings(words[1:]))
+            alias = alias._replace(ports_masqueraded=values[0] if values else "", ports=parse_mappings(values[1:]))
         elif keyword == MORE:
             alias = alias._replace(whole=False)
     return alias
 
 
-def _mac(words: list[str]) -> bytes | None:
+def _mac(values: list[str]) -> bytes | None:
     try:
-        return parse_mac(" ".join(words))
+        return parse_mac(" ".join(values))
     except ValueError:
         return None
 
 
-def _valid(parse: Callable[[str], T], words: list[str]) -> tuple[T, ...]:
+def _valid(parse: Callable[[str], T], texts: list[str]) -> tuple[T, ...]:
     """Returns what the words say, without those that are invalid."""
     values = []
-    for word in words:
+    for text in texts:
         try:
-            values.append(parse(word))
+            values.append(parse(text))
         except ValueError:
             continue
     return tuple(values)

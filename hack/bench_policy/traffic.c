@@ -38,21 +38,21 @@ static void enter(const char *path) {
 }
 
 static int new_socket(void) {
-    int one = 1, found = socket(AF_INET, SOCK_STREAM, 0);
-    if (found < 0) fail("socket");
-    setsockopt(found, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    return found;
+    int enabled = 1, descriptor = socket(AF_INET, SOCK_STREAM, 0);
+    if (descriptor < 0) fail("socket");
+    setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &enabled, sizeof enabled);
+    return descriptor;
 }
 
 /* Sends back whatever comes, on one connection after the other. */
 static void *serve(void *argument) {
-    int listener = *(int *)argument, one = 1;
+    int listener = *(int *)argument, enabled = 1;
     char buffer[SIZE];
     for (;;) {
         int connection = accept(listener, NULL, NULL);
         ssize_t size;
         if (connection < 0) continue;
-        setsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        setsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &enabled, sizeof enabled);
         while ((size = read(connection, buffer, sizeof buffer)) > 0)
             if (write(connection, buffer, size) < 0) break;
         close(connection);
@@ -76,12 +76,12 @@ static void round_trip(int connection) {
 
 int main(int count, char **arguments) {
     if (count != 7) return 2;
-    int trips = !strcmp(arguments[1], "trips"), listener, connection = -1, one = 1;
+    int trips = !strcmp(arguments[1], "trips"), listener, connection = -1, enabled = 1;
     struct sockaddr_in server = {.sin_family = AF_INET, .sin_port = htons(atoi(arguments[6]))};
     pthread_t thread;
     enter(arguments[4]);
     listener = new_socket();
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &enabled, sizeof enabled);
     if (bind(listener, (struct sockaddr *)&server, sizeof server) || listen(listener, BACKLOG)) fail("listen");
     pthread_create(&thread, NULL, serve, &listener);
     enter(arguments[3]);

@@ -38,8 +38,8 @@ def find(name: str) -> codecs.CodecInfo | None:
     if name in {"utf_8", "utf-8"}:
         return UTF8
     become_encodings()
-    found: codecs.CodecInfo | None = globals()["search_function"](name)
-    return found
+    codec: codecs.CodecInfo | None = globals()["search_function"](name)
+    return codec
 
 
 def become_encodings() -> None:

@@ -139,9 +139,9 @@ def wait_for_the_group() -> list[str]:
     first, source = PacketLog(LOG_GROUP), DeniedPackets()
     source.start(found.put)
     try:
-        while not source._told:
+        while not source._reported:
             os.sched_yield()
-        assert source._told == packetlog.TAKEN
+        assert source._reported == packetlog.TAKEN
         first.close()
         return [_await(found, "127.0.0.2").chain]
     finally:

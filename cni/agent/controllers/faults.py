@@ -25,7 +25,7 @@ class Faults:
 
     def __init__(self, metrics: Metrics) -> None:
         self._numbers = {fault: metrics.policy_faults.labels(fault) for fault in (IGNORED, CLOSED, UNSUPPORTED, TIED)}
-        self._found: dict[str, dict[tuple[str, Key], str]] = {IGNORED: {}, CLOSED: {}, UNSUPPORTED: {}}
+        self._reasons: dict[str, dict[tuple[str, Key], str]] = {IGNORED: {}, CLOSED: {}, UNSUPPORTED: {}}
         self._ties: set[Tie] = set()
 
     def note(self, kind: str, key: Key, new: PolicyObject | None) -> None:
@@ -54,13 +54,13 @@ class Faults:
         """Returns which policies that may concern pods of a namespace are ignored, and why."""
         policies = [
             f"{kind} {'/'.join(filter(None, key))}: {reason}"
-            for (kind, key), reason in self._found[IGNORED].items()
+            for (kind, key), reason in self._reasons[IGNORED].items()
             if key[0] in ("", namespace)
         ]
         return sorted(policies)
 
     def _put(self, fault: str, kind: str, key: Key, reason: str) -> None:
-        reasons = self._found[fault]
+        reasons = self._reasons[fault]
         if reason:
             reasons[kind, key] = reason
         else:

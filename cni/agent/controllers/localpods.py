@@ -83,21 +83,21 @@ class LocalPods:
     def addresses(self) -> Iterable[bytes]:
         return self._attached.keys()
 
-    def hear(self, changes: Notifications) -> Heard:
+    def hear(self, notifications: Notifications) -> Heard:
         """Takes in changes in nftables by others. Raises Malformed, NetlinkError, OSError, CniError."""
-        is_foreign, told = False, dict[bytes, bool]()
-        for kind, payload in changes:
-            if table_of(kind, payload) == TABLE and not self._take(kind, payload, told):
+        is_foreign, changed = False, dict[bytes, bool]()
+        for kind, payload in notifications:
+            if table_of(kind, payload) == TABLE and not self._take(kind, payload, changed):
                 is_foreign = True
-        for address in [address for address, is_pending in told.items() if is_pending]:
+        for address in [address for address, is_pending in changed.items() if is_pending]:
             self._connections.claim(address)  # before it gets its class
-        for address in told:
+        for address in changed:
             self._note(address, self._records.read(address))
         return Heard(is_foreign, self._verdicts.has_met)
 
-    def _take(self, kind: int, payload: bytes, told: dict[bytes, bool]) -> bool:
-        """Takes in a change of elements as the plugin makes it: `told` has True for what is pending now. Returns False
-        for any other change.
+    def _take(self, kind: int, payload: bytes, changed: dict[bytes, bool]) -> bool:
+        """Takes in a change of elements as the plugin makes it: `changed` has True for what is pending now. Returns
+        False for any other change.
         """
         message = kind & 0xFF
         name = nft.name_of(attributes(payload, nft.NFGENMSG.size).get(nft.NFTA_LIST_SET))
@@ -114,14 +114,14 @@ class LocalPods:
             if is_pending and element.key in self.judged:  # the other direction of an ADD that was heard of in parts
                 continue
             self._verdicts.meet(name, element.key, element.chain if is_pending else None)
-            told[element.key] = is_pending
+            changed[element.key] = is_pending
             self.judged.discard(element.key)
             (self.pending.add if is_pending else self.pending.discard)(element.key)
         return True
 
-    def hear_links(self, changes: Notifications) -> None:
+    def hear_links(self, notifications: Notifications) -> None:
         """Takes in that interfaces are gone, and with them pods whose DEL may never come. Raises Malformed."""
-        for payload in [payload for kind, payload in changes if kind == rtnl.RTM_DELLINK]:
+        for payload in [payload for kind, payload in notifications if kind == rtnl.RTM_DELLINK]:
             name = rtnl_parse.parse_link(payload).name
             if name.startswith(VETH) and any(pod.host_interface == name for pod in self._attached.values()):
                 self._gone[name] = time.monotonic() + DEL_SECONDS
@@ -213,7 +213,7 @@ class LocalPods:
             if pod.pod is not None and address in self.pending:
                 self.starting[pod.pod] = pod.since
         if before != pod:
-            for key in {one.pod for one in (before, pod) if one is not None and one.pod is not None}:
+            for key in {holder.pod for holder in (before, pod) if holder is not None and holder.pod is not None}:
                 self._settle(key)
 
     def use(self, addresses: Iterable[bytes]) -> None:

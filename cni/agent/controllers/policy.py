@@ -80,7 +80,7 @@ class PolicyController:
         self._in_doubt = True  # the table may differ by what was not applied
         self._in_force = False
         self._pods_moved = True
-        self._error = self._bridge_error = self._store_error = self._told = ""
+        self._error = self._bridge_error = self._store_error = self._reported = ""
 
     @property
     def due_at(self) -> float:
@@ -167,21 +167,21 @@ class PolicyController:
                 self._pods.use(new.addresses)
                 self._pods_moved = True
 
-    def handle_links(self, changes: Notifications) -> list[str]:
+    def handle_links(self, notifications: Notifications) -> list[str]:
         """Takes in that pods are gone with their interfaces, and that IPVS begins. Returns an empty list: no link is
         desired here. Raises Malformed.
         """
-        self._pods.hear_links(changes)
-        self._audit_due |= self._table.is_outdated_by(changes)
+        self._pods.hear_links(notifications)
+        self._audit_due |= self._table.is_outdated_by(notifications)
         return []
 
-    def handle_rules(self, changes: Notifications) -> None:
+    def handle_rules(self, notifications: Notifications) -> None:
         """Takes in changes in nftables by others: by an ADD or DEL, or such that `sync` has to compare the table.
 
         Raises Malformed.
         """
         try:
-            heard = self._pods.hear(changes)
+            heard = self._pods.hear(notifications)
         except FAILURES as failure:  # it is found by comparison
             log.warning("NetworkPolicy: a new pod: %s", error_text(failure))
             self._audit_due = True
@@ -314,6 +314,6 @@ class PolicyController:
         """Tells which errors stand, when they have changed; errors of the store only until the table is in force."""
         errors = self._store_error if not self._in_force else "", self._error, self._bridge_error, self._pods.error
         text = "; ".join(filter(None, errors))
-        if text != self._told:
-            self._told = text
+        if text != self._reported:
+            self._reported = text
             self._status(text)

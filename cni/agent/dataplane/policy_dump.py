@@ -35,7 +35,7 @@ KIND = (
 )
 
 
-class Found(Record):
+class Expected(Record):
     """The table to compare with, its chains as they are sent, and the pending addresses that the agent has heard of:
     those without a class, and those that have one in the maps of new pods.
     """
@@ -46,7 +46,7 @@ class Found(Record):
     judged: Container[bytes] = ()
 
 
-def read_table(netfilter: Netlink, base: Table, wanted: Found) -> DesiredTable | str:
+def read_table(netfilter: Netlink, base: Table, wanted: Expected) -> DesiredTable | str:
     """Returns the table, or why it has to be made anew. Raises NetlinkError, Interrupted, OSError."""
     (table,) = netfilter.ask_each([nft_ruleset.get_table(FAMILY, TABLE)])
     if isinstance(table, NetlinkError):
@@ -55,12 +55,12 @@ def read_table(netfilter: Netlink, base: Table, wanted: Found) -> DesiredTable |
         raise table
     if any(attributes(table, nft.NFGENMSG.size).get(nft_ruleset.NFTA_TABLE_FLAGS, b"")):
         return "it was dormant"
-    found = DesiredTable([], [], [])
-    error = _read_sets(netfilter, base, wanted, found) or _read_chains(netfilter, base, wanted, found)
-    return error or _read_contents(netfilter, wanted, found) or found
+    actual = DesiredTable([], [], [])
+    error = _read_sets(netfilter, base, wanted, actual) or _read_chains(netfilter, base, wanted, actual)
+    return error or _read_contents(netfilter, wanted, actual) or actual
 
 
-def _read_sets(netfilter: Netlink, base: Table, wanted: Found, found: DesiredTable) -> str:
+def _read_sets(netfilter: Netlink, base: Table, wanted: Expected, actual: DesiredTable) -> str:
     """Each of these reads a part of the table, and returns why it has to be made anew; empty if it need not."""
     sets = _sets(netfilter)
     desired = wanted.desired
@@ -68,52 +68,52 @@ def _read_sets(netfilter: Netlink, base: Table, wanted: Found, found: DesiredTab
     for named in (*base.sets, *desired.sets.values()):
         if (named.name in own or named.name in sets) and sets.get(named.name) != _kind_of_set(named):
             return f"{named.kind} {named.name} was missing or another"
-    found.sets = {name: desired.sets.get(name, NamedSet(name, "")) for name in sets if name not in own}
+    actual.sets = {name: desired.sets.get(name, NamedSet(name, "")) for name in sets if name not in own}
     return ""
 
 
-def _read_chains(netfilter: Netlink, base: Table, wanted: Found, found: DesiredTable) -> str:
+def _read_chains(netfilter: Netlink, base: Table, wanted: Expected, actual: DesiredTable) -> str:
     chains, rules = _chains(netfilter), _rules(netfilter)
     for chain in wanted.chains.values():
         if chain.name in chains and chains[chain.name] != _hook_of(chain):
             return f"chain {chain.name} had another hook"
-    found.chains = {name: _found_rules(name, rules.get(name, []), wanted) for name in chains}
+    actual.chains = {name: _actual_rules(name, rules.get(name, []), wanted) for name in chains}
     for chain in base.chains:
-        if chain.name not in wanted.desired.chains and found.chains.pop(chain.name, OTHERS) == OTHERS:
+        if chain.name not in wanted.desired.chains and actual.chains.pop(chain.name, OTHERS) == OTHERS:
             return f"chain {chain.name} was missing or had other rules"
     return ""
 
 
-def _read_contents(netfilter: Netlink, wanted: Found, found: DesiredTable) -> str:
+def _read_contents(netfilter: Netlink, wanted: Expected, actual: DesiredTable) -> str:
     desired = wanted.desired
     for name in desired.elements:
-        found.elements[name] = {key for one in _answers(netfilter, name) for key in nft_keys.parse_keys(one)}
+        actual.elements[name] = {key for answer in _answers(netfilter, name) for key in nft_keys.parse_keys(answer)}
     for name, spans in desired.spans.items():
-        bounds = {bound for one in _answers(netfilter, name) for bound in nft_keys.parse_bounds(one)}
-        if name in found.sets and bounds != _bounds_of(name, spans):
+        bounds = {bound for answer in _answers(netfilter, name) for bound in nft_keys.parse_bounds(answer)}
+        if name in actual.sets and bounds != _bounds_of(name, spans):
             return f"set {name} had other networks"
     for name in desired.verdicts:
-        elements = [element for one in _answers(netfilter, name) for element in nft.each_element(one)]
-        found.verdicts[name] = {one.key: one.chain if one.leaves else FOREIGN for one in elements}
+        elements = [element for answer in _answers(netfilter, name) for element in nft.each_element(answer)]
+        actual.verdicts[name] = {element.key: element.chain if element.leaves else FOREIGN for element in elements}
     for name in [name for name in desired.verdicts if new_map(name) in desired.verdicts]:
-        _leave_unheard(name, wanted, found)
+        _leave_unheard(name, wanted, actual)
     return ""
 
 
-def _leave_unheard(name: str, wanted: Found, found: DesiredTable) -> None:
+def _leave_unheard(name: str, wanted: Expected, actual: DesiredTable) -> None:
     """Makes pending addresses of which the agent has not heard yet agree in a map, so that nothing opens them: those
     new to it, and those that an ADD has given to another pod, which removes the class of the one before.
     """
-    early, judged = new_map(name), found.verdicts[new_map(name)]
+    early, judged = new_map(name), actual.verdicts[new_map(name)]
     unheard = [
         key
-        for key, chain in found.verdicts[name].items()
+        for key, chain in actual.verdicts[name].items()
         if chain in PENDING.values() and key not in wanted.pending and not (key in wanted.judged and key in judged)
     ]
     for key in unheard:
-        del found.verdicts[name][key]
-        for place in [one for one in (name, early) if key in wanted.desired.verdicts[one]]:
-            found.verdicts[place].setdefault(key, wanted.desired.verdicts[place][key])
+        del actual.verdicts[name][key]
+        for map_name in [map_name for map_name in (name, early) if key in wanted.desired.verdicts[map_name]]:
+            actual.verdicts[map_name].setdefault(key, wanted.desired.verdicts[map_name][key])
 
 
 def _answers(netfilter: Netlink, name: str) -> list[bytes]:
@@ -133,13 +133,13 @@ def _bounds_of(name: str, spans: Iterable[Span]) -> set[tuple[bytes, bool]]:
 
 def _sets(netfilter: Netlink) -> dict[str, list[int]]:
     """Returns by name what kind of set each is, but for the anonymous ones of rules."""
-    found = {}
+    kinds = {}
     for answer in netfilter.dump(*nft_ruleset.sets_of(FAMILY, TABLE)):
         attrs = attributes(answer, nft.NFGENMSG.size)
         kind = _kind(answer)
         if not kind[0] & nft_ruleset.NFT_SET_ANONYMOUS:
-            found[nft.name_of(attrs.get(nft_ruleset.NFTA_SET_NAME))] = kind
-    return found
+            kinds[nft.name_of(attrs.get(nft_ruleset.NFTA_SET_NAME))] = kind
+    return kinds
 
 
 def _kind_of_set(named: NamedSet) -> list[int]:
@@ -154,12 +154,12 @@ def _kind(data: bytes) -> list[int]:
 
 def _chains(netfilter: Netlink) -> dict[str, tuple[bytes, ...]]:
     """Returns the hooks of the table's chains by name; empty where a chain has none."""
-    found = {}
+    hooks = {}
     for answer in netfilter.dump(*nft.all_chains()):
         chain = nft.parse_chain(answer)
         if (chain.family, chain.table) == (FAMILY, TABLE):
-            found[chain.name] = _hook(answer)
-    return found
+            hooks[chain.name] = _hook(answer)
+    return hooks
 
 
 def _hook_of(chain: Chain) -> tuple[bytes, ...]:
@@ -179,15 +179,15 @@ def _payload(message: Message) -> bytes:
 
 def _rules(netfilter: Netlink) -> dict[str, list[str]]:
     """Returns the comments of the rules by chain, in their order."""
-    found: dict[str, list[str]] = {}
+    comments_by_chain: dict[str, list[str]] = {}
     for answer in netfilter.dump(*nft.rules_of(FAMILY, TABLE)):
         attrs = attributes(answer, nft.NFGENMSG.size)
-        comments = found.setdefault(nft.name_of(attrs.get(nft.NFTA_RULE_CHAIN)), [])
+        comments = comments_by_chain.setdefault(nft.name_of(attrs.get(nft.NFTA_RULE_CHAIN)), [])
         comments.append(nft.comment_of(attrs.get(NFTA_RULE_USERDATA, b"")))
-    return found
+    return comments_by_chain
 
 
-def _found_rules(name: str, comments: list[str], wanted: Found) -> tuple[Rule, ...]:
+def _actual_rules(name: str, comments: list[str], wanted: Expected) -> tuple[Rule, ...]:
     """Returns the desired rules of a chain if these are they."""
     chain = wanted.chains.get(name)
     if chain is None or comments != [rule.comment for rule in chain.rules]:

@@ -73,5 +73,6 @@ def _raise_unless_missing(error: NetlinkError) -> None:
 def _is_as_desired(netfilter: Netlink, name: str, rules: tuple[Rule, ...] | None) -> bool:
     """Compares the digests of the rules, as an audit of the table does."""
     answers = netfilter.dump(*nft.rules_of(FAMILY, TABLE, name))
-    comments = [nft.comment_of(attributes(one, nft.NFGENMSG.size).get(NFTA_RULE_USERDATA, b"")) for one in answers]
+    attrs = [attributes(answer, nft.NFGENMSG.size) for answer in answers]
+    comments = [nft.comment_of(rule.get(NFTA_RULE_USERDATA, b"")) for rule in attrs]
     return rules is not None and comments == [rule.comment for rule in marked(name, rules).rules]

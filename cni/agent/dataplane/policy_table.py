@@ -9,7 +9,7 @@ from hashlib import blake2b
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from cni.agent.dataplane.policy_dump import Found, read_table
+from cni.agent.dataplane.policy_dump import Expected, read_table
 from cni.agent.logs import log
 from cni.agent.policy.basetable import IPVS_LINK, base_table
 from cni.agent.policy.desired import (
@@ -57,10 +57,10 @@ class PolicyTable:
         self._netfilter, self._options = netfilter, options
         self._base = _marked_base(options)
 
-    def is_outdated_by(self, changes: Iterable[tuple[int, bytes]]) -> bool:
+    def is_outdated_by(self, notifications: Iterable[tuple[int, bytes]]) -> bool:
         """True if a link of these came for which the base table has to be another. Raises Malformed."""
-        came = [payload for kind, payload in changes if kind == rtnl.RTM_NEWLINK] if not self._options.ipvs else []
-        return any(rtnl_parse.parse_link(payload).name == IPVS_LINK for payload in came)
+        links = [payload for kind, payload in notifications if kind == rtnl.RTM_NEWLINK and not self._options.ipvs]
+        return any(rtnl_parse.parse_link(payload).name == IPVS_LINK for payload in links)
 
     def adapt_to(self, links: RtnlSocket) -> None:
         """Makes `audit` expect IPVS once there is its interface, until the agent is restarted. Raises NetlinkError."""
@@ -75,17 +75,17 @@ class PolicyTable:
 
     def audit(self, desired: DesiredTable, pending: Container[bytes] = (), judged: Container[bytes] = ()) -> str:
         """Makes the table what it has to be where it is not, in one transaction; returns how it differed. Addresses
-        that are pending, but of which the agent has not heard (see Found), are left to the event that tells of them.
+        that are pending, but of which the agent has not heard (see Expected), are left to the event that tells of them.
 
         Raises OperationFailed, NetlinkError, Interrupted, OSError.
         """
         whole = self._whole(desired)
-        wanted = Found(desired, {chain.name: chain for chain in whole.chains}, pending, judged)
-        found = read_table(self._netfilter, self._base, wanted)
-        if isinstance(found, str):
+        wanted = Expected(desired, {chain.name: chain for chain in whole.chains}, pending, judged)
+        actual = read_table(self._netfilter, self._base, wanted)
+        if isinstance(actual, str):
             self._send(nft_ruleset.replace(whole) + _contents(desired))
-            return found
-        changes = difference(found, desired)
+            return actual
+        changes = difference(actual, desired)
         if not changes:
             return ""
         try:

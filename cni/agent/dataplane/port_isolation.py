@@ -83,7 +83,8 @@ def apply(host: Host, segments: Iterable[Segment], pods: Iterable[IP]) -> str:
         if ip.family == 6 and segment.network.contains(ip)
     }
     _set_proxies(host.rtnl, wanted)
-    return "; ".join(filter(None, [_isolate(host.rtnl, name) for name in sorted({one.bridge for one in segments})]))
+    bridges = sorted({segment.bridge for segment in segments})
+    return "; ".join(filter(None, [_isolate(host.rtnl, bridge) for bridge in bridges]))
 
 
 def _drop_redirects(host: Host, interfaces: str) -> None:

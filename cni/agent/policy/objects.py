@@ -220,16 +220,16 @@ def _container_ports(spec: JsonObject) -> Iterator[NamedPort]:
 
 
 def _rules(rules: list[JsonObject], peers: str, namespace: str) -> tuple[Rule, ...]:
-    found = []
+    parsed = []
     for fields in rules:
         fields.unknown_keys(peers, "ports")
-        found.append(
+        parsed.append(
             Rule(
                 tuple([_peer(peer, namespace) for peer in fields.objects(peers)]),
                 tuple([_port(port) for port in fields.objects("ports")]),
             )
         )
-    return tuple(found)
+    return tuple(parsed)
 
 
 def _peer(fields: JsonObject, namespace: str) -> PodPeer | IpBlock:

@@ -85,7 +85,7 @@ class Tracker:
         changes.addresses.update(self.verdicts.take_settled())
         self._update_elements(changes)
         classes: dict[Group | None, Classes] = {None: (None, None)}
-        for address in [one for one in changes.addresses if _family(one) in self._options.families]:
+        for address in [address for address in changes.addresses if _family(address) in self._options.families]:
             group = self._index.local_group(address)
             if group is None:
                 self.verdicts.new.discard(address)

@@ -32,7 +32,7 @@ class DeniedPackets:
         self._ending = Event()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread: Thread | None = None
-        self._told = ""
+        self._reported = ""
 
     def start(self, emit: Callable[[PacketDenied], None]) -> None:
         self._thread = Thread(target=self._run, args=(emit,), name="denied packets", daemon=True)
@@ -57,7 +57,7 @@ class DeniedPackets:
         """Emits packets until the end. Raises NetlinkError, CniError, OSError."""
         packets = PacketLog(LOG_GROUP)
         try:
-            self._told = ""
+            self._reported = ""
             poll = select.poll()
             for source in (packets.fileno(), self._wake):
                 poll.register(source, select.POLLIN)
@@ -70,6 +70,6 @@ class DeniedPackets:
             packets.close()
 
     def _tell(self, text: str) -> None:
-        if text != self._told:
-            self._told = text
+        if text != self._reported:
+            self._reported = text
             log.warning("denied packets are not logged: %s", text)
