@@ -111,9 +111,9 @@ class ConnectionKernel:
         yield 0, b""
 
     def _matches(self, key: bytes, wanted: dict[int, bytes]) -> bool:
-        found = attributes(self._entries[key], NFGENMSG.size)
+        entry = attributes(self._entries[key], NFGENMSG.size)
         for kind in {CTA_TUPLE_ORIG, CTA_TUPLE_REPLY} & wanted.keys():
-            ends, ours = (attributes(attributes(one[kind])[CTA_TUPLE_IP]) for one in (wanted, found))
+            ends, ours = (attributes(attributes(attrs[kind])[CTA_TUPLE_IP]) for attrs in (wanted, entry))
             if any(ours.get(name) != value for name, value in ends.items()):
                 return False
         return True

@@ -34,9 +34,9 @@ class PolicyKernel:
         self.set_error: NetlinkError | None = None  # to those for elements
 
     def ask_each(self, questions: Iterable[Message]) -> list[bytes | NetlinkError]:
-        found = NetlinkError(ENOENT, "") if self.table is None else self.table
+        table = NetlinkError(ENOENT, "") if self.table is None else self.table
         return [
-            self._element(payload) if kind & 0xFF == nft.NFT_MSG_GETSETELEM else self.answer or found
+            self._element(payload) if kind & 0xFF == nft.NFT_MSG_GETSETELEM else self.answer or table
             for kind, _, payload in questions
         ]
 
@@ -146,4 +146,4 @@ class PolicyKernel:
 def _chain_of(element: bytes) -> str:
     """Returns the chain to which an element leads; empty if to none."""
     listed = nest(nft.NFTA_LIST_ELEMENTS, nest(nft.NFTA_LIST_ELEM, element))
-    return "".join([one.chain for one in nft.each_element(nft.NFGENMSG.pack(1, 0, 0) + listed)])
+    return "".join([parsed.chain for parsed in nft.each_element(nft.NFGENMSG.pack(1, 0, 0) + listed)])

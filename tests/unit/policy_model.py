@@ -34,8 +34,8 @@ class KernelTable:
     def __init__(self, base: Table) -> None:
         self.hooks = {chain.hook.hook: chain.name for chain in base.chains if chain.hook}
         self.chains = {chain.name: chain.rules for chain in base.chains}
-        self.sets: dict[str, set[bytes]] = {one.name: set() for one in base.sets if not one.data}
-        self.maps: dict[str, dict[bytes, str]] = {one.name: {} for one in base.sets if one.data}
+        self.sets: dict[str, set[bytes]] = {named.name: set() for named in base.sets if not named.data}
+        self.maps: dict[str, dict[bytes, str]] = {named.name: {} for named in base.sets if named.data}
         self.spans: dict[str, tuple[tuple[bytes, bytes], ...]] = {}
         for chain in base.chains:
             self._check(chain.rules)
@@ -83,7 +83,9 @@ class KernelTable:
                 assert name not in self._targets()
             case desired.DeleteSet(name):
                 (self.spans if name in self.spans else self.sets).pop(name)
-                assert name not in [one.set_name for one in self._statements() if isinstance(one, Lookup)]
+                assert name not in [
+                    statement.set_name for statement in self._statements() if isinstance(statement, Lookup)
+                ]
             case _:
                 raise AssertionError(change)
 
@@ -98,11 +100,11 @@ class KernelTable:
                 assert statement.chain in self.chains
 
     def _statements(self) -> list[Statement]:
-        return [one for rules in self.chains.values() for rule in rules for one in rule.statements]
+        return [statement for rules in self.chains.values() for rule in rules for statement in rule.statements]
 
     def _targets(self) -> set[str]:
-        jumps = {one.chain for one in self._statements() if isinstance(one, Verdict)}
-        return jumps.union(*[one.values() for one in self.maps.values()])
+        jumps = {statement.chain for statement in self._statements() if isinstance(statement, Verdict)}
+        return jumps.union(*[verdicts.values() for verdicts in self.maps.values()])
 
     def passes(self, hook: str, packet: Packet) -> bool:
         return (self._run(self.hooks[hook], packet) or "accept") == "accept"

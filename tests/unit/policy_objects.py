@@ -85,7 +85,7 @@ class Objects:
         self.remove_pod(title, but=pod.addresses if pod.is_subject else ())
         if pod.is_subject:
             self.pods[title] = pod
-            self._claims += [(one, title) for one in pod.addresses if (one, title) not in self._claims]
+            self._claims += [(address, title) for address in pod.addresses if (address, title) not in self._claims]
 
     def remove_pod(self, title: str, but: tuple[bytes, ...] = ()) -> None:
         self.pods.pop(title, None)
@@ -98,10 +98,14 @@ class Objects:
         return self.namespaces[name].labels if name in self.namespaces else None
 
     def policies_in(self, namespace: str) -> list[NetworkPolicy]:
-        return [one for one in self.policies.values() if isinstance(one, NetworkPolicy) and one.namespace == namespace]
+        return [
+            policy
+            for policy in self.policies.values()
+            if isinstance(policy, NetworkPolicy) and policy.namespace == namespace
+        ]
 
     def cluster_policies(self) -> list[ClusterPolicy]:
-        return [one for one in self.policies.values() if isinstance(one, ClusterPolicy)]
+        return [policy for policy in self.policies.values() if isinstance(policy, ClusterPolicy)]
 
     def nodes_at(self, address: bytes) -> list[Labels]:
         return [node.labels for node in self.nodes.values() if address in node.addresses]
@@ -126,10 +130,12 @@ class Cluster(Objects):
 
     def __init__(self, *objects: Namespace | Pod | NetworkPolicy | ClusterPolicy | Node) -> None:
         super().__init__()
-        self.given = [one for one in objects if isinstance(one, Pod)]
-        self.namespaces = {one.name: one for one in objects if isinstance(one, Namespace)}
-        self.policies = {one.title: one for one in objects if isinstance(one, NetworkPolicy | ClusterPolicy)}
-        self.nodes = {one.name: one for one in objects if isinstance(one, Node)}
+        self.given = [pod for pod in objects if isinstance(pod, Pod)]
+        self.namespaces = {namespace.name: namespace for namespace in objects if isinstance(namespace, Namespace)}
+        self.policies = {
+            policy.title: policy for policy in objects if isinstance(policy, NetworkPolicy | ClusterPolicy)
+        }
+        self.nodes = {node.name: node for node in objects if isinstance(node, Node)}
         for pod in self.given:
             self.namespaces.setdefault(pod.namespace, namespace_of(pod.namespace))
             self.put_pod(pod)

@@ -90,7 +90,7 @@ class Scene:
             self.inquiries.handle(event)
 
     def apply(self, *policies: Any) -> None:
-        self.tell(ObjectsChanged(POLICIES, {(one.namespace, one.name): one for one in policies}))
+        self.tell(ObjectsChanged(POLICIES, {(policy.namespace, policy.name): policy for policy in policies}))
         self.now += 1
         self.policies.sync()
 
@@ -107,7 +107,7 @@ class Scene:
 
     def kernels(self, source: str = "shop/web", destination: str = "10.1.0.2") -> list[dict[str, Any]]:
         [connection] = self.why(source, destination)["connections"]
-        return [one["kernel"] for one in connection["directions"]]
+        return [direction["kernel"] for direction in connection["directions"]]
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def test_a_pod_is_shown_by_its_name_or_its_address(scene: Scene) -> None:
         "same_priority": [], "rules": [], "sets": [],
     }  # fmt: skip
     assert web["rules"] == ["from pods app=web in shop, TCP 80"]
-    assert [(one["size"], one["of"]) for one in web["sets"]] == [(1, "pods app=web in shop")] * 2
+    assert [(peer_set["size"], peer_set["of"]) for peer_set in web["sets"]] == [(1, "pods app=web in shop")] * 2
     assert all(kernel["agrees"] for kernel in ingress["kernel"])
 
 
@@ -247,10 +247,10 @@ def test_what_is_at_fault_is_shown_with_the_pods_that_it_concerns(scene: Scene) 
         "ClusterNetworkPolicy odd: spec.priority: is missing", "NetworkPolicy shop/strange: spec: is missing",
     ]  # fmt: skip
     egress, ingress = answer["directions"]
-    assert {one["policy"]: one["unsupported"] for one in egress["policies"]}["names"] == (
+    assert {policy["policy"]: policy["unsupported"] for policy in egress["policies"]}["names"] == (
         "spec.egress[0].to[0].domainNames: not supported, matches nothing"
     )
-    [shown] = [one for one in ingress["policies"] if one["policy"] == "broken"]
+    [shown] = [policy for policy in ingress["policies"] if policy["policy"] == "broken"]
     assert shown["error"].startswith("spec.ingress[0].action: 'Log' is not one of")
     assert shown["same_priority"] == []
 
@@ -315,7 +315,7 @@ def test_a_question_waits_for_changes_that_are_about_to_be_applied(scene: Scene)
     scene.inquiries.sync()
     [connection] = cast("Any", asked.wait())["connections"]
     assert connection["verdict"] == "denied"
-    assert all(one["kernel"]["agrees"] for one in connection["directions"])
+    assert all(direction["kernel"]["agrees"] for direction in connection["directions"])
 
 
 def test_it_does_not_wait_for_what_is_not_applied(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,10 +232,10 @@ def test_an_address_that_was_given_anew_while_it_left_the_maps_is_closed_with_th
     node.after(SETTLE_SECONDS)
     node.unlink("c0")
     node.record(NEW, name)
-    told = node.lead(NEW)
+    notifications = node.lead(NEW)
     node.after(DEL_SECONDS)
     assert node.classes(NEW) == (), "podwired has not heard of the new holder"
-    node.hear(told)
+    node.hear(notifications)
     node.sync()
     assert node.classes(NEW) == (("class",) if name == "x" else ("pending-in", "pending-out"))
     assert (node.chain("ingress4", NEW), node.chain("egress4", NEW)) == ("pending-in", "pending-out")
@@ -250,12 +250,12 @@ def test_an_address_that_was_given_anew_while_its_class_changed_has_the_class_of
     node.sync()
     node.after(SETTLE_SECONDS)
     node.record(NEW, "x")
-    told = node.lead(NEW)
+    notifications = node.lead(NEW)
     near = policy_of("shop/near", "{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 80}]}]}")
     node.begin(CLOSED, near)
     node.after(1)
     assert node.classes(NEW) == ("class", "pending-out"), "podwired has not heard of the new holder"
-    node.hear(told)
+    node.hear(notifications)
     node.sync()
     assert node.classes(NEW) == ()
 
@@ -270,14 +270,14 @@ def test_an_address_that_was_given_anew_stays_closed_when_the_new_pod_before_is_
     node.add(NEW, "old", "c0")
     node.sync()
     node.record(NEW, "late")
-    told = node.leave_new(NEW) + node.lead(NEW)
+    notifications = node.leave_new(NEW) + node.lead(NEW)
     if change == "changed":
         node.tell(put(LOCAL_PODS, pod_of("shop/old", labels={} if labels else {"app": "db"})))
         node.after(SETTLE_SECONDS / 2)
     else:
         node.after(SETTLE_SECONDS)
     assert node.classes(NEW) == ("pending-in", "pending-out"), "podwired has not heard of the new holder"
-    node.hear(told)
+    node.hear(notifications)
     node.sync()
     assert node.classes(NEW) == ("pending-in", "pending-out")
     node.tell(put(LOCAL_PODS, pod_of("shop/late", labels={"app": "db"})))
@@ -488,7 +488,7 @@ def test_a_restart_finds_what_came_meanwhile_and_opens_nothing(node: Node) -> No
 
 def test_a_comparison_leaves_to_the_event_what_has_become_pending_since(node: Node) -> None:
     node.begin(CLOSED)
-    told = node.lead(NEW), node.lead(DB_KEY)
+    notifications = node.lead(NEW), node.lead(DB_KEY)
     node.controller.request_rules_sync()
     reading = node.kernel.dump
     try:
@@ -500,7 +500,7 @@ def test_a_comparison_leaves_to_the_event_what_has_become_pending_since(node: No
     assert node.controller._table.audit(node.controller._tracker.table, ()) == ""
     assert node.classes(NEW) == node.classes(DB_KEY) == ("pending-in", "pending-out")
     node.record(NEW, "late")
-    for messages in told:
+    for messages in notifications:
         node.hear(messages)
     node.sync()
     assert (node.classes(NEW), node.classes(DB_KEY)) == (("pending-in", "pending-out"), ("class",))
@@ -547,8 +547,8 @@ def test_an_add_that_comes_before_the_table_is_not_forgotten(node: Node, monkeyp
 def connection(source: bytes, destination: bytes) -> bytes:
     """Returns a UDP connection as the kernel tells of it."""
 
-    def direction(kind: int, one: bytes, other: bytes) -> bytes:
-        ends = attribute(CTA_IP_SRC[4], one) + attribute(CTA_IP_DST[4], other)
+    def direction(kind: int, source: bytes, destination: bytes) -> bytes:
+        ends = attribute(CTA_IP_SRC[4], source) + attribute(CTA_IP_DST[4], destination)
         ip = nest(CTA_TUPLE_IP, ends, flag=NLA_F_NESTED)
         return nest(kind, ip, nest(CTA_TUPLE_PROTO, attribute(1, b"\x11"), flag=NLA_F_NESTED), flag=NLA_F_NESTED)
 
@@ -561,14 +561,14 @@ OTHER = bytes([10, 1, 9, 9])
 
 def ended(node: Node) -> set[bytes]:
     """Returns the connections that were ended, by their first direction."""
-    found = {attributes(payload, nft.NFGENMSG.size)[CTA_TUPLE_ORIG] for _, _, payload in node.kernel.ended}
+    originals = {attributes(payload, nft.NFGENMSG.size)[CTA_TUPLE_ORIG] for _, _, payload in node.kernel.ended}
     node.kernel.ended.clear()
-    return found
+    return originals
 
 
 def test_connections_of_an_earlier_holder_end_before_the_class_is_given(node: Node) -> None:
     node.kernel.connections = [connection(NEW, OTHER), connection(OTHER, NEW), connection(OTHER, DB_KEY)]
-    mine = {connections.parse_connection(one).original for one in node.kernel.connections[:2]}
+    mine = {connections.parse_connection(message).original for message in node.kernel.connections[:2]}
     node.begin(CLOSED)
     node.tell(put(LOCAL_PODS, pod_of("shop/web")))
     node.add(NEW, "web")

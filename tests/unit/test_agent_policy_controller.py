@@ -127,7 +127,7 @@ class Scene:
     def begin(self, *policies: NetworkPolicy, kinds: Iterable[str] = KINDS[:4]) -> None:
         self.tell(
             ObjectsChanged(NAMESPACES, {("", "shop"): namespace_of("shop")}),
-            ObjectsChanged(POLICIES, {(one.namespace, one.name): one for one in policies}),
+            ObjectsChanged(POLICIES, {(policy.namespace, policy.name): policy for policy in policies}),
             ObjectsChanged(LOCAL_PODS, {("shop", "db"): DB}),
             *map(ObjectsListed, kinds),
         )
@@ -286,7 +286,7 @@ def test_policies_that_only_their_names_order_are_told_once(scene: Scene, caplog
         spec = f"{{tier: {tier}, priority: {priority}, subject: {{namespaces: {team}}}, egress: {rules}}}"
         return {("", name): cluster_policy_of(name, spec)}
 
-    told = "ClusterNetworkPolicies a, b of tier Admin: they select the same pods with priority 7"
+    warning = "ClusterNetworkPolicies a, b of tier Admin: they select the same pods with priority 7"
     scene.begin()
     elsewhere = tied("c", team="{matchLabels: {team: none}}")
     scene.tell(ObjectsChanged(CLUSTER_POLICIES, tied("a") | tied("d", 8) | tied("e", tier="Baseline") | elsewhere))
@@ -295,16 +295,16 @@ def test_policies_that_only_their_names_order_are_told_once(scene: Scene, caplog
     scene.tell(ObjectsChanged(CLUSTER_POLICIES, tied("b")))
     scene.after(1)
     assert faults(scene) == {"tied": 2}
-    assert caplog.text.count(told) == 1
+    assert caplog.text.count(warning) == 1
     scene.tell(ObjectsChanged(CLUSTER_POLICIES, tied("d", 9)))
     scene.after(1)
-    assert caplog.text.count(told) == 1
+    assert caplog.text.count(warning) == 1
     scene.tell(ObjectsChanged(CLUSTER_POLICIES, tied("b", 6)))
     scene.after(1)
     assert faults(scene) == {}
     scene.tell(ObjectsChanged(CLUSTER_POLICIES, tied("b")))
     scene.after(1)
-    assert caplog.text.count(told) == 2
+    assert caplog.text.count(warning) == 2
     scene.tell(ObjectsChanged(CLUSTER_POLICIES, {("", "a"): None}))
     scene.after(1)
     assert faults(scene) == {}

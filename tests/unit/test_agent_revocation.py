@@ -55,8 +55,8 @@ class Scene:
         return self.now
 
     def put(self, *objects: Pod | NetworkPolicy) -> None:
-        for one in objects:
-            self.index.put_pod(one) if isinstance(one, Pod) else self.index.put_policy(one)
+        for item in objects:
+            self.index.put_pod(item) if isinstance(item, Pod) else self.index.put_policy(item)
         self.tracker.update()
         self.revocation.touch(self.tracker.take_touched())
 
@@ -160,9 +160,9 @@ def test_what_has_ended_meanwhile_is_not_counted(scene: Scene, monkeypatch: pyte
     judge = Judge.allows
 
     def late(self: Judge, *question: Any) -> bool | None:
-        for one in (key, old):
-            if scene.kernel.has(one):
-                scene.kernel.end(one)
+        for connection in (key, old):
+            if scene.kernel.has(connection):
+                scene.kernel.end(connection)
         return judge(self, *question)
 
     monkeypatch.setattr(Judge, "allows", late)

@@ -109,7 +109,7 @@ def test_43_pass_skips_the_rest_of_its_tier_and_means_allow_in_baseline() -> Non
     passing, deny = policy("pass", rule("Pass", Y), priority=1), policy("deny", rule("Deny", ALL))
     assert who_reaches(cluster(passing, deny), "x/a") == of("y") | {OUTSIDE}
     assert who_reaches(cluster(passing, deny, ALLOW_Z), "x/a") == set(), "of y, NetworkPolicy allows nobody"
-    baseline = [one._replace(tier="Baseline") for one in (passing, deny)]
+    baseline = [cluster_policy._replace(tier="Baseline") for cluster_policy in (passing, deny)]
     assert who_reaches(cluster(*baseline), "x/a") == of("y") | {OUTSIDE}
     assert who_reaches(cluster(passing, baseline[1]), "x/a") == {OUTSIDE}, "Baseline is asked after a pass in Admin"
 
@@ -196,7 +196,7 @@ def test_protocols_are_those_of_the_destination(protocols: str, allowed: set[str
     web = pod_of("x/a", "10.1.1.10", ports={"web": 81})
     rules = f"[{rule('Accept', ALL, protocols=protocols)}, {rule('Deny', ALL)}]"
     state = Cluster(*SPACES, web, pod_of("y/b", "10.1.2.9"), cluster_policy_of("p", f"{{ingress: {rules}}}"))
-    assert {one for one in PROTOCOLS if state.allows("y/b", "x/a", one)} == allowed
+    assert {protocol for protocol in PROTOCOLS if state.allows("y/b", "x/a", protocol)} == allowed
 
 
 def test_reasons_name_the_rule_that_decides_and_those_before_it() -> None:

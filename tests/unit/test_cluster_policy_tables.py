@@ -203,6 +203,6 @@ def test_a_set_of_nodes_begins_with_those_that_are_known_and_two_chains_share_it
 
 
 def test_the_difference_of_two_tables_makes_one_of_the_other() -> None:
-    one, other = Host(ingress("Deny")), Host(ingress("Pass", "Baseline"), ingress("Accept", name="q"))
-    one.kernel.apply(difference(one.tracker.table, other.tracker.table))
-    assert vars(one.kernel) == vars(other.kernel)
+    first, second = Host(ingress("Deny")), Host(ingress("Pass", "Baseline"), ingress("Accept", name="q"))
+    first.kernel.apply(difference(first.tracker.table, second.tracker.table))
+    assert vars(first.kernel) == vars(second.kernel)

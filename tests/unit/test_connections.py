@@ -57,10 +57,10 @@ def answer(source: str, to: str, pod: str, protocol: int = 6, **more: Any) -> by
 def test_a_connection_is_read_behind_the_translation_of_its_destination(
     source: str, to: str, pod: str, protocol: int
 ) -> None:
-    found = parse_connection(answer(source, to, pod, protocol))
-    assert found.judged == (parse_ip(source).packed, parse_ip(pod).packed, protocol, 8080)
-    assert (found.labels, found.master, found.zone) == (b"", b"", b"")
-    assert ends_of(answer(source, to, pod, protocol)) == found.judged[:2]
+    connection = parse_connection(answer(source, to, pod, protocol))
+    assert connection.judged == (parse_ip(source).packed, parse_ip(pod).packed, protocol, 8080)
+    assert (connection.labels, connection.master, connection.zone) == (b"", b"", b"")
+    assert ends_of(answer(source, to, pod, protocol)) == connection.judged[:2]
 
 
 def sent(source: str, destination: str, *layer: bytes) -> bytes:
@@ -68,11 +68,11 @@ def sent(source: str, destination: str, *layer: bytes) -> bytes:
     ends = parse_ip(source).packed, parse_ip(destination).packed
     first = 1 if len(ends[0]) == 4 else 3
 
-    def way(kind: int, one: bytes, other: bytes) -> bytes:
-        addresses = nest(1, attribute(first, one), attribute(first + 1, other), flag=NLA_F_NESTED)
+    def direction(kind: int, source: bytes, destination: bytes) -> bytes:
+        addresses = nest(1, attribute(first, source), attribute(first + 1, destination), flag=NLA_F_NESTED)
         return nest(kind, addresses, nest(2, *layer, flag=NLA_F_NESTED), flag=NLA_F_NESTED)
 
-    return NFGENMSG.pack(2, 0, 0) + way(1, *ends) + way(2, *reversed(ends))
+    return NFGENMSG.pack(2, 0, 0) + direction(1, *ends) + direction(2, *reversed(ends))
 
 
 TCP = u8(1, 6), attribute(2, b"\0\x50"), attribute(3, b"\0\x50")
@@ -100,12 +100,12 @@ def test_a_connection_without_ports_has_port_0() -> None:
 def test_labels_zone_and_master_are_read() -> None:
     whole = answer(CLIENT, SERVICE, POD, CTA_ZONE=7)
     label = connections.label_bytes(LABEL)
-    found = parse_connection(whole + attribute(22, label) + attribute(14, b"m" * 8))
-    assert found.has_label(LABEL)
-    assert not found.has_label(LABEL + 1)
-    assert found.master == b"m" * 8
+    connection = parse_connection(whole + attribute(22, label) + attribute(14, b"m" * 8))
+    assert connection.has_label(LABEL)
+    assert not connection.has_label(LABEL + 1)
+    assert connection.master == b"m" * 8
     assert read((CT_GET, 0, whole))[1][-1] == ("CTA_ZONE", 7)
-    assert found.zone == attribute(18, b"\0\7")
+    assert connection.zone == attribute(18, b"\0\7")
     assert not parse_connection(whole).has_label(LABEL)
 
 
@@ -144,20 +144,20 @@ def test_the_connections_from_an_address_and_to_it_are_asked_for(address: str, f
 
 def test_a_connection_is_named_by_its_first_packet_and_zone() -> None:
     whole = answer(CLIENT, SERVICE, POD, CTA_ZONE=7)
-    found = parse_connection(whole)
+    connection = parse_connection(whole)
     original = read((CT_GET, 0, whole))[1][0]
-    head, attrs = read(connections.delete_connection(found))
+    head, attrs = read(connections.delete_connection(connection))
     assert head == (CT_DELETE, ACK, 2)
     assert attrs == [original, ("CTA_ZONE", 7)]
-    head, attrs = read(connections.get_master(found._replace(master=found.original)))
+    head, attrs = read(connections.get_master(connection._replace(master=connection.original)))
     assert head == (CT_GET, 0, 2)
     assert attrs == [original, ("CTA_ZONE", 7)]
 
 
 @pytest.mark.parametrize("on", [True, False])
 def test_a_label_is_set_and_cleared_beside_those_of_others(on: bool) -> None:
-    found = parse_connection(answer(CLIENT6, SERVICE6, POD6))
-    kind, flags, payload = connections.set_label(found, LABEL, on=on)
+    connection = parse_connection(answer(CLIENT6, SERVICE6, POD6))
+    kind, flags, payload = connections.set_label(connection, LABEL, on=on)
     assert (kind, flags, payload[0]) == (CT_NEW, ACK, 10)
     label = connections.label_bytes(LABEL)
     assert payload.endswith(attribute(22, label if on else bytes(16)) + attribute(23, label))

@@ -299,7 +299,7 @@ def test_an_error_of_one_kind_stands_until_it_succeeds_and_stops_no_other(api: C
 
 
 @pytest.mark.parametrize(
-    ("kind", "item", "words"),
+    ("kind", "item", "reason"),
     [
         (POLICIES, policy("odd", podSelector={"matchLabels": 7}), "spec.podSelector.matchLabels: expected an object"),
         (LOCAL_PODS, {"metadata": {"namespace": "blue", "name": "odd", "labels": {"a": 1}}}, "metadata.labels.a: "),
@@ -307,15 +307,15 @@ def test_an_error_of_one_kind_stands_until_it_succeeds_and_stops_no_other(api: C
     ],
 )
 def test_an_object_that_cannot_be_understood_is_emitted_and_logged_as_that_and_stops_no_other(
-    api: Cluster, caplog: pytest.LogCaptureFixture, kind: str, item: dict[str, Any], words: str
+    api: Cluster, caplog: pytest.LogCaptureFixture, kind: str, item: dict[str, Any], reason: str
 ) -> None:
     api.put(kind, item)
     api.put(NAMESPACES, namespace("red"))
     key = (item["metadata"].get("namespace", ""), "odd")
     with running(api) as recorder:
         until(lambda: recorder.listed == ALWAYS, "all are listed")
-        assert words in str(recorder.objects[kind][key])
-        assert f"{kind} {'/'.join(filter(None, key))} is ignored: {words}" in caplog.text
+        assert reason in str(recorder.objects[kind][key])
+        assert f"{kind} {'/'.join(filter(None, key))} is ignored: {reason}" in caplog.text
         assert recorder.errors == []
         api.delete(kind, "odd")
         until(lambda: key not in recorder.objects[kind], "it is gone")

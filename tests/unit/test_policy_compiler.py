@@ -52,9 +52,9 @@ POOL = [parse_ip(text).packed for text in ("10.1.1.2", "10.1.1.3", "10.1.2.2", "
 OTHERS = ["203.0.113.7", "192.0.2.1", "10.1.2.1", "2001:db8:7::1", "2001:db8::1"]  # outside, and nodes
 ENDS = [IP.from_packed(address) for address in POOL] + [parse_ip(text) for text in OTHERS]
 PAIRS = [
-    (one, other)
-    for one, other in product(ENDS, ENDS)
-    if one.family == other.family and not {one.text, other.text} <= set(OTHERS)
+    (source, destination)
+    for source, destination in product(ENDS, ENDS)
+    if source.family == destination.family and not {source.text, destination.text} <= set(OTHERS)
 ]
 EXAMPLES = 75  # of each test; together they ask about 108,000 connections
 ASKED = [(protocol, port) for protocol in ("TCP", "UDP", "SCTP") for port in (79, 80, 81)] + [("ICMP", 0)]
@@ -138,13 +138,13 @@ def _put_index(index: Index, event: Event) -> None:
 
 def judged(nodes: Nodes) -> list[str]:
     """Returns the connections that the tables and the evaluator judge differently."""
-    found = []
+    lines = []
     pairs = [pair for pair in PAIRS if pair[0].family in nodes.options.families]
     for (source, destination), (protocol, port) in product(pairs, ASKED):
         verdict = allowed(nodes.objects, source, destination, protocol, port)
         if nodes.passes(Packet(source, destination, protocol, port)) != verdict.allowed:
-            found.append(f"{source.text} > {destination.text} {protocol}/{port}: {verdict.reason}")
-    return found
+            lines.append(f"{source.text} > {destination.text} {protocol}/{port}: {verdict.reason}")
+    return lines
 
 
 def check(nodes: Nodes) -> None:

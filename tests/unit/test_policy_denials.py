@@ -23,12 +23,12 @@ DB = policy_of("ns2/db", "{podSelector: {matchLabels: {app: db}}, ingress: [{por
 
 
 def index(*policies: NetworkPolicy) -> Index:
-    found = Index("n1")
-    found.put_pod(pod_of("ns1/client", "10.244.1.7", "fd00::7"))
-    found.put_pod(pod_of("ns2/db", "10.244.2.9", "fd00::9"))
+    known = Index("n1")
+    known.put_pod(pod_of("ns1/client", "10.244.1.7", "fd00::7"))
+    known.put_pod(pod_of("ns2/db", "10.244.2.9", "fd00::9"))
     for policy in policies:
-        found.put_policy(policy)
-    return found
+        known.put_policy(policy)
+    return known
 
 
 def packet(chain: str, source: str, destination: str, protocol: int = 6, port: int = 5432) -> PacketDenied:
@@ -87,12 +87,12 @@ def test_of_many_policies_some_are_named() -> None:
 
 
 def test_a_cluster_network_policy_that_denies_is_named() -> None:
-    found = index(DB)
+    known = index(DB)
     for name in ("ns1", "ns2"):
-        found.put_namespace(namespace_of(name))
+        known.put_namespace(namespace_of(name))
     spec = "{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}"
-    found.put_policy(cluster_policy_of("no-web", spec))
-    line = denial_text(found, packet(DENIED[IN], "10.244.1.7", "10.244.2.9", port=80))
+    known.put_policy(cluster_policy_of("no-web", spec))
+    line = denial_text(known, packet(DENIED[IN], "10.244.1.7", "10.244.2.9", port=80))
     assert line.endswith(" tcp/80 denied-by=ClusterNetworkPolicy/no-web")
 
 

@@ -67,15 +67,15 @@ def misses(explanation: Explanation, position: int = -1) -> dict[str, str]:
 
 
 def test_what_no_policy_isolates_is_allowed_and_in_no_map() -> None:
-    found = Scene().why("shop/web", "shop/db")
-    assert (found.verdict, found.reason) == (
+    explanation = Scene().why("shop/web", "shop/db")
+    assert (explanation.verdict, explanation.reason) == (
         "allowed", "egress of shop/web: not isolated; ingress of shop/db: not isolated",
     )  # fmt: skip
-    assert [(one.direction, one.pod, one.verdict) for one in found.directions] == [
+    assert [(direction.direction, direction.pod, direction.verdict) for direction in explanation.directions] == [
         (EGRESS, "shop/web", "allowed"),
         (INGRESS, "shop/db", "allowed"),
     ]
-    assert [one.element for one in found.directions if one.element] == [
+    assert [direction.element for direction in explanation.directions if direction.element] == [
         Element("egress4", address("shop/web"), ""),
         Element("ingress4", address("shop/db"), ""),
     ]
@@ -83,28 +83,28 @@ def test_what_no_policy_isolates_is_allowed_and_in_no_map() -> None:
 
 def test_each_rule_that_does_not_match_is_told_with_why_and_with_what_it_allows() -> None:
     scene = Scene(closed=isolating(), db=isolating(FROM_BLUE, FROM_WEB))
-    found = scene.why("shop/web", "shop/db", port=81)
-    assert found.verdict == "denied"
-    assert found.reason == "ingress of shop/db: isolated by shop/closed, shop/db; none of their rules match"
-    assert [(miss.rule, miss.because, miss.text) for miss in found.directions[1].misses] == [
+    explanation = scene.why("shop/web", "shop/db", port=81)
+    assert explanation.verdict == "denied"
+    assert explanation.reason == "ingress of shop/db: isolated by shop/closed, shop/db; none of their rules match"
+    assert [(miss.rule, miss.because, miss.text) for miss in explanation.directions[1].misses] == [
         ("shop/db ingress 0", "peer", "from all pods in namespaces team=blue, every port and protocol"),
         ("shop/db ingress 1", "port", "from pods app=web in shop, TCP 80, UDP 90-99"),
         ("shop/closed", "no rules", ""),
     ]
     assert misses(scene.why("shop/web", "shop/db", "SCTP"))["shop/db ingress 1"] == "protocol"
-    element = found.directions[1].element
+    element = explanation.directions[1].element
     assert element is not None
     assert element.chain == ClassChain(INGRESS, (), ("shop/closed", "shop/db"), ()).name
     assert element.chain in scene.tracker.table.chains
 
 
 def test_the_rule_that_allows_is_told() -> None:
-    found = Scene(closed=isolating(), db=isolating(FROM_BLUE, FROM_WEB)).why("shop/web", "shop/db")
-    assert found.verdict == "allowed"
-    rule = found.directions[1].rule
+    explanation = Scene(closed=isolating(), db=isolating(FROM_BLUE, FROM_WEB)).why("shop/web", "shop/db")
+    assert explanation.verdict == "allowed"
+    rule = explanation.directions[1].rule
     assert rule is not None
     assert (rule.rule, rule.text) == ("shop/db ingress 1", "from pods app=web in shop, TCP 80, UDP 90-99")
-    assert misses(found) == {"shop/db ingress 0": "peer"}
+    assert misses(explanation) == {"shop/db ingress 0": "peer"}
 
 
 def test_without_a_port_every_port_and_protocol_is_meant() -> None:
@@ -116,11 +116,14 @@ def test_without_a_port_every_port_and_protocol_is_meant() -> None:
 
 def test_another_nodes_pod_is_judged_there() -> None:
     scene = Scene(db=isolating(), far=isolating(app="far", direction="egress"))
-    found = scene.why("shop/far", "shop/db")
-    assert found.verdict == "denied"
-    assert found.reason.startswith("ingress of shop/db: isolated by shop/db")
-    assert (found.source.here, found.destination.here) == (False, True)
-    assert [(one.verdict, one.element is None) for one in found.directions] == [("elsewhere", True), ("denied", False)]
+    explanation = scene.why("shop/far", "shop/db")
+    assert explanation.verdict == "denied"
+    assert explanation.reason.startswith("ingress of shop/db: isolated by shop/db")
+    assert (explanation.source.here, explanation.destination.here) == (False, True)
+    assert [(direction.verdict, direction.element is None) for direction in explanation.directions] == [
+        ("elsewhere", True),
+        ("denied", False),
+    ]
 
     leaving = scene.why("shop/web", "shop/far")
     assert leaving.verdict == "allowed"
@@ -134,25 +137,25 @@ def test_a_connection_without_a_judgement_has_its_reason() -> None:
         ("10.1.0.1", "shop/db", "from its own node everything reaches a pod"),
         (OUTSIDE, "203.0.113.8", "neither end is a pod that policies can select"),
     ):
-        found = scene.why(source, destination)
-        assert (found.verdict, found.reason, found.directions) == ("allowed", reason, ())
+        explanation = scene.why(source, destination)
+        assert (explanation.verdict, explanation.reason, explanation.directions) == ("allowed", reason, ())
 
 
 def test_a_pod_reaches_itself_through_a_service_unless_a_cluster_policy_denies_it() -> None:
     scene = Scene(db=isolating())
-    found = scene.why("shop/db", "shop/db")
-    assert (found.verdict, found.reason) == (
+    explanation = scene.why("shop/db", "shop/db")
+    assert (explanation.verdict, explanation.reason) == (
         "allowed",
         "egress of shop/db: not isolated; ingress of shop/db: a pod reaches itself",
     )
-    assert [one.misses for one in found.directions] == [(), ()]
+    assert [direction.misses for direction in explanation.directions] == [(), ()]
     passing = "{action: Pass, from: [{pods: {podSelector: {matchLabels: {app: far}}}}]}"
     ingress_rules = f"[{passing}, {{action: Deny, from: [{{namespaces: {{}}}}]}}]"
     egress_rules = "[{action: Accept, to: [{nodes: {}}]}]"
     scene.index.put_policy(cluster_policy_of("guard", f"{{ingress: {ingress_rules}, egress: {egress_rules}}}"))
-    found = scene.why("shop/db", "shop/db")
-    assert found.reason == "ingress of shop/db: denied by ClusterNetworkPolicy guard ingress 1"
-    egress, ingress = found.directions
+    explanation = scene.why("shop/db", "shop/db")
+    assert explanation.reason == "ingress of shop/db: denied by ClusterNetworkPolicy guard ingress 1"
+    egress, ingress = explanation.directions
     assert [miss.text for miss in egress.misses] == ["accept to all nodes, every port and protocol"]
     assert ingress.rule == Miss(
         "ClusterNetworkPolicy guard ingress 1", "", "deny from all pods in all namespaces, every port and protocol"
@@ -177,7 +180,7 @@ def test_a_pod_is_shown_with_the_policies_of_the_tiers() -> None:
         "deny to nodes role=edge, every port and protocol",
         "deny to anybody, every port and protocol",
     )
-    assert [(one.size, one.text) for one in view.sets] == [(0, "nodes role=edge")] * 2
+    assert [(peer_set.size, peer_set.text) for peer_set in view.sets] == [(0, "nodes role=edge")] * 2
 
 
 def test_a_pod_that_the_store_does_not_know_yet_is_closed() -> None:
@@ -187,10 +190,10 @@ def test_a_pod_that_the_store_does_not_know_yet_is_closed() -> None:
         (("10.1.0.9", "shop/db"), EGRESS, "egress4"),
         (("shop/web", "10.1.0.9"), INGRESS, "ingress4"),
     ):
-        found = scene.why(*ends)
-        assert found.verdict == "denied"
-        assert "10.1.0.9: the pod is attached, and not known" in found.reason
-        [pending] = [one for one in found.directions if one.verdict == "denied"]
+        explanation = scene.why(*ends)
+        assert explanation.verdict == "denied"
+        assert "10.1.0.9: the pod is attached, and not known" in explanation.reason
+        [pending] = [judgement for judgement in explanation.directions if judgement.verdict == "denied"]
         assert (pending.direction, pending.element) == (
             direction,
             Element(map_name, address("10.1.0.9"), PENDING[suffix(direction)]),
@@ -202,17 +205,17 @@ def test_a_pod_that_the_store_does_not_know_yet_is_closed() -> None:
 
 
 def test_a_policy_that_cannot_be_understood_is_told_with_its_error() -> None:
-    found = Scene(broken=isolating("{ports: [{port: 0}]}")).why("shop/web", "shop/db")
-    [miss] = found.directions[1].misses
+    explanation = Scene(broken=isolating("{ports: [{port: 0}]}")).why("shop/web", "shop/db")
+    [miss] = explanation.directions[1].misses
     assert (miss.rule, miss.because) == ("shop/broken", "error")
     assert "spec.ingress[0].ports[0].port" in miss.text
 
 
 def test_a_thousand_rules_are_counted_and_not_all_told() -> None:
-    found = Scene(many=isolating(*["{from: [{ipBlock: {cidr: 192.0.2.0/24}}]}"] * (MISSES_SHOWN + 7))).why(
+    explanation = Scene(many=isolating(*["{from: [{ipBlock: {cidr: 192.0.2.0/24}}]}"] * (MISSES_SHOWN + 7))).why(
         "shop/web", "shop/db"
     )
-    assert (len(found.directions[1].misses), found.directions[1].left_out) == (MISSES_SHOWN, 7)
+    assert (len(explanation.directions[1].misses), explanation.directions[1].left_out) == (MISSES_SHOWN, 7)
 
 
 def test_a_pod_is_shown_with_policies_and_the_sizes_of_their_sets() -> None:
@@ -227,14 +230,14 @@ def test_a_pod_is_shown_with_policies_and_the_sizes_of_their_sets() -> None:
         "from pods app=web in shop, TCP 80, UDP 90-99",
         "from 192.0.2.0/24 without 192.0.2.128/25, TCP http",
     )
-    assert {(one.text, one.size) for one in db.sets if one.name.endswith("_4")} == {
+    assert {(peer_set.text, peer_set.size) for peer_set in db.sets if peer_set.name.endswith("_4")} == {
         ("pods app=web in shop", 1), ("networks", 1), ("ports http of TCP", 1),
     }  # fmt: skip
-    assert [(one.map_name, one.chain != "") for one in view.elements[INGRESS]] == [
+    assert [(element.map_name, element.chain != "") for element in view.elements[INGRESS]] == [
         ("ingress4", True),
         ("ingress6", True),
     ]
-    assert [one.chain for one in view.elements[EGRESS]] == ["", ""]
+    assert [element.chain for element in view.elements[EGRESS]] == ["", ""]
 
     far = show(scene.index, scene.tracker, PODS["shop/far"]._replace(node=""))
     assert not far.here

@@ -133,7 +133,7 @@ def test_documents_lists_and_lists_of_one_kind_are_read_in_yaml_and_json(folder:
     folder.write(
         "a.yaml", namespace("blue", team="a"), {"apiVersion": "v1", "kind": "List", "items": [DENY, pod("web")]}
     )
-    untold = [{key: one[key] for key in ("metadata", "spec")} for one in (policy("c"), policy("d"))]
+    untold = [{key: document[key] for key in ("metadata", "spec")} for document in (policy("c"), policy("d"))]
     folder.write("b.yml", {"apiVersion": NETWORKING, "kind": "NetworkPolicyList", "items": untold})
     folder.put("c.json", json.dumps({"apiVersion": "v1", "kind": "List", "items": [policy("e")]}).encode())
     folder.write("notes.txt", "neither YAML: [")
@@ -190,9 +190,9 @@ def test_a_pod_is_of_this_node_unless_the_file_says_another(folder: Folder) -> N
     with running(folder) as recorder:
         recorder.wait(LOCAL_PODS, "blue/anywhere", "blue/here")
         recorder.wait(REMOTE_PODS, "blue/there")
-        there = recorder.objects[REMOTE_PODS]["blue", "there"]
-        assert isinstance(there, Pod)
-        assert there.addresses == (bytes([10, 5, 1, 2]),)
+        remote = recorder.objects[REMOTE_PODS]["blue", "there"]
+        assert isinstance(remote, Pod)
+        assert remote.addresses == (bytes([10, 5, 1, 2]),)
 
 
 def test_a_pod_that_moves_is_gone_before_it_comes(folder: Folder) -> None:
@@ -227,14 +227,14 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("text", "words"), BROKEN)
+@pytest.mark.parametrize(("text", "cause"), BROKEN)
 def test_a_file_that_is_broken_is_named_and_leaves_its_objects_and_those_of_others(
-    folder: Folder, recorder: PolicyRecorder, text: str, words: str
+    folder: Folder, recorder: PolicyRecorder, text: str, cause: str
 ) -> None:
     folder.write("more.yaml", policy("more"))
     recorder.wait(POLICIES, "blue/deny", "blue/more")
     folder.write("web.yaml", text)
-    reason = recorder.wait_error(str(folder.path / "web.yaml"), words, "keeping what was read before")
+    reason = recorder.wait_error(str(folder.path / "web.yaml"), cause, "keeping what was read before")
     assert reason.count("web.yaml") == 1
     folder.write("more.yaml", policy("other"))
     recorder.wait(POLICIES, "blue/deny", "blue/other")
@@ -286,7 +286,7 @@ def test_an_object_that_gets_an_error_stays_as_it_was_and_the_others_of_its_file
 
 
 @pytest.mark.parametrize(
-    ("spoiled", "words"),
+    ("spoiled", "cause"),
     [
         ({**pod("web"), "apiVersion": "v2"}, "Pod of another node blue/web: apiVersion 'v2' is not supported, v1 is"),
         ({"kind": "Pod", "metadata": {"name": "web"}}, "default/web: apiVersion None is not supported, v1 is"),
@@ -299,12 +299,12 @@ def test_an_object_that_gets_an_error_stays_as_it_was_and_the_others_of_its_file
         ({"kind": "PodList", "apiVersion": "v1", "items": [{}]}, "document 2.items[0]: Pod: metadata.name: "),
     ],
 )
-def test_an_object_that_cannot_be_understood_stops_no_other(folder: Folder, spoiled: Any, words: str) -> None:
+def test_an_object_that_cannot_be_understood_stops_no_other(folder: Folder, spoiled: Any, cause: str) -> None:
     folder.write("web.yaml", DENY, spoiled, namespace("red"))
     with running(folder) as recorder:
         recorder.wait(POLICIES, "blue/deny")
         recorder.wait(NAMESPACES, "blue", "default", "red")
-        assert words in recorder.wait_error("web.yaml: ")
+        assert cause in recorder.wait_error("web.yaml: ")
 
 
 def test_of_two_objects_with_one_name_the_first_counts(folder: Folder) -> None:

@@ -136,9 +136,9 @@ def test_what_has_changed_leads_from_each_state_to_the_next(seed: int) -> None:
             step(draw, index, objects)
         changes = index.take()
         for peer, changed in changes.members.items():
-            sets[peer] = sets[peer].union(changed) - {one for one, joins in changed.items() if not joins}
+            sets[peer] = sets[peer].union(changed) - {address for address, joins in changed.items() if not joins}
         for name, ends in changes.named.items():
-            named[name] = named[name].union(ends) - {one for one, joins in ends.items() if not joins}
+            named[name] = named[name].union(ends) - {end for end, joins in ends.items() if not joins}
         assert sets == {peer: members(objects, peer) for peer in sets}
         assert named == {name: named_ports(objects, name) for name in named}
         after = local_policies(objects)
@@ -164,8 +164,8 @@ def index_of(*objects: Namespace | Pod | NetworkPolicy) -> Index:
         Pod: index.put_pod,
         NetworkPolicy: index.put_policy,
     }
-    for one in objects:
-        put[type(one)](one)
+    for item in objects:
+        put[type(item)](item)
     return index
 
 

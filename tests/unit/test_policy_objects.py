@@ -273,4 +273,4 @@ def test_a_policy_in_no_namespace_is_in_the_default_one() -> None:
 
 def test_a_port_range_has_all_ports_unless_it_names_some() -> None:
     ranges = [PortRange("TCP"), PortRange("TCP", 0, 65534), PortRange("TCP", 1), PortRange("TCP", name="a")]
-    assert [one.is_any for one in ranges] == [True, False, False, False]
+    assert [port_range.is_any for port_range in ranges] == [True, False, False, False]

@@ -39,15 +39,15 @@ class Scene:
 
     def put(self, *objects: Namespace | Pod | NetworkPolicy | ClusterPolicy | Node) -> Touched:
         """Returns what these objects touch."""
-        for one in objects:
-            if isinstance(one, Pod):
-                self.index.put_pod(one)
-            elif isinstance(one, Namespace):
-                self.index.put_namespace(one)
-            elif isinstance(one, Node):
-                self.index.put_node(one)
+        for item in objects:
+            if isinstance(item, Pod):
+                self.index.put_pod(item)
+            elif isinstance(item, Namespace):
+                self.index.put_namespace(item)
+            elif isinstance(item, Node):
+                self.index.put_node(item)
             else:
-                self.index.put_policy(one)
+                self.index.put_policy(item)
         return self.touched()
 
     def touched(self) -> Touched:
@@ -70,7 +70,7 @@ def test_an_established_connection_is_judged_as_a_new_one() -> None:
 
 def test_what_the_node_itself_sends_is_never_cut() -> None:
     scene = Scene(policy_of("shop/p", CLOSED))
-    assert [scene.allows(one, DB) for one in (NODE, "10.1.0.1", "127.0.0.1", "127.0.0.53")] == [True] * 4
+    assert [scene.allows(sender, DB) for sender in (NODE, "10.1.0.1", "127.0.0.1", "127.0.0.53")] == [True] * 4
     assert scene.allows(OUTSIDE, DB) is False
 
 

@@ -56,13 +56,13 @@ def read(value: dict[str, Any]) -> tuple[Selector, ConfigErrors]:
 )
 def test_a_requirement_matches_by_its_operator(requirement: Requirement, matched: list[dict[str, str]]) -> None:
     labels: list[dict[str, str]] = [{"a": "1"}, {"a": "2", "b": "1"}, {"a": "3"}, {"a": ""}, {}, {"b": "1"}]
-    found = [one for one in labels if selector_of([requirement]).matches(one)]
-    assert found == matched
+    selected = [pod_labels for pod_labels in labels if selector_of([requirement]).matches(pod_labels)]
+    assert selected == matched
 
 
 def test_requirements_are_anded_and_none_selects_everything() -> None:
     both = selector_of([Requirement("a", IN, ("1",)), Requirement("b", EXISTS, ())])
-    assert [both.matches(one) for one in ({"a": "1", "b": ""}, {"a": "1"}, {"b": ""}, {})] == [
+    assert [both.matches(pod_labels) for pod_labels in ({"a": "1", "b": ""}, {"a": "1"}, {"b": ""}, {})] == [
         True,
         False,
         False,

@@ -28,7 +28,10 @@ SPACES = [namespace_of(name, team=name, **({"shared": "yes"} if name != "x" else
 
 def cluster(*policies: str | NetworkPolicy | Pod | Namespace, instead: list[Pod] | None = None) -> Cluster:
     """Returns a cluster with policies of the namespace x, each as its spec or as an object."""
-    objects = [policy_of(f"x/p{n}", one) if isinstance(one, str) else one for n, one in enumerate(policies)]
+    objects = [
+        policy_of(f"x/p{number}", policy) if isinstance(policy, str) else policy
+        for number, policy in enumerate(policies)
+    ]
     return Cluster(*SPACES, *(PODS if instead is None else instead), *objects)
 
 
@@ -248,8 +251,10 @@ NAMED = [
 
 def test_15_a_named_port_is_that_of_each_destination_pod_itself() -> None:
     state = cluster("{ingress: [{ports: [{port: http}]}]}", instead=NAMED)
-    found = {(pod, port) for pod in ("x/a", "x/b") for port in (8080, 8081) if state.allows("y/a", pod, f"TCP/{port}")}
-    assert found == {("x/a", 8080), ("x/b", 8081)}
+    reached = {
+        (pod, port) for pod in ("x/a", "x/b") for port in (8080, 8081) if state.allows("y/a", pod, f"TCP/{port}")
+    }
+    assert reached == {("x/a", 8080), ("x/b", 8081)}
 
 
 def test_15_the_protocol_of_a_named_port_must_match() -> None:
@@ -279,7 +284,9 @@ def test_17_a_name_that_no_pod_has_matches_nothing_but_isolates() -> None:
 @pytest.mark.parametrize("protocol", ["TCP", "UDP", "SCTP"])
 def test_18_a_protocol_allows_no_other(protocol: str) -> None:
     state = cluster(f"{{ingress: [{{ports: [{{port: 80, protocol: {protocol}}}]}}]}}")
-    assert [one for one in ("TCP", "UDP", "SCTP") if state.allows("y/a", "x/a", f"{one}/80")] == [protocol]
+    assert [candidate for candidate in ("TCP", "UDP", "SCTP") if state.allows("y/a", "x/a", f"{candidate}/80")] == [
+        protocol
+    ]
 
 
 def test_18_an_unknown_protocol_matches_nothing_and_isolates() -> None:
@@ -385,15 +392,15 @@ def test_the_reason_of_a_denial_names_every_policy_that_isolates() -> None:
 
 
 def test_the_reason_of_a_denial_counts_one_policy_and_no_rules_as_such() -> None:
-    one = f"{{podSelector: {A}, ingress: [{{ports: [{{port: 1}}, {{protocol: UDP}}]}}]}}"
-    assert cluster(one).verdict("y/a", "x/a").reason == "ingress of x/a: isolated by x/p0; none of its rules matches"
+    policy = f"{{podSelector: {A}, ingress: [{{ports: [{{port: 1}}, {{protocol: UDP}}]}}]}}"
+    assert cluster(policy).verdict("y/a", "x/a").reason == "ingress of x/a: isolated by x/p0; none of its rules matches"
     assert cluster(DENY).verdict("y/a", "x/a").reason == "ingress of x/a: isolated by x/p0; no rules in its ingress"
     assert cluster(DENY).verdict("x/a", "x/b").reason == (
         "egress of x/a: isolated by x/p0; no rules in its egress; "
         "ingress of x/b: isolated by x/p0; no rules in its ingress"
     )
-    assert cluster(one).verdict("y/a", "x/a").judgements[-1].misses == (("x/p0 ingress 0", "port"),)
-    assert cluster(one).verdict("y/a", "x/a", "SCTP/1").judgements[-1].misses == (("x/p0 ingress 0", "protocol"),)
+    assert cluster(policy).verdict("y/a", "x/a").judgements[-1].misses == (("x/p0 ingress 0", "port"),)
+    assert cluster(policy).verdict("y/a", "x/a", "SCTP/1").judgements[-1].misses == (("x/p0 ingress 0", "protocol"),)
 
 
 def test_the_reason_of_a_permission_names_the_rule() -> None:

@@ -51,13 +51,13 @@ class Node:
         self.put(*objects)
 
     def put(self, *objects: Pod | NetworkPolicy | Namespace) -> list[Change]:
-        for one in objects:
-            if isinstance(one, Pod):
-                self.index.put_pod(one)
-            elif isinstance(one, Namespace):
-                self.index.put_namespace(one)
+        for item in objects:
+            if isinstance(item, Pod):
+                self.index.put_pod(item)
+            elif isinstance(item, Namespace):
+                self.index.put_namespace(item)
             else:
-                self.index.put_policy(one)
+                self.index.put_policy(item)
         return self.update()
 
     def update(self) -> list[Change]:
@@ -135,8 +135,8 @@ def test_egress_goes_on_to_the_destination_and_both_families_have_their_rules() 
 
 def test_excepts_are_cut_out_of_blocks() -> None:
     def spans(*blocks: tuple[str, list[str]]) -> list[str]:
-        found = spans_of([IpBlock(parse_net(net), tuple(map(parse_net, parts))) for net, parts in blocks])
-        return [f"{first.hex()}-{last.hex()}" for first, last in found]
+        intervals = spans_of([IpBlock(parse_net(net), tuple(map(parse_net, parts))) for net, parts in blocks])
+        return [f"{first.hex()}-{last.hex()}" for first, last in intervals]
 
     assert spans(("10.0.0.0/24", ["10.0.0.0/25"])) == ["0a000080-0a0000ff"]
     assert spans(("10.0.0.0/24", ["10.0.0.128/25"])) == ["0a000000-0a00007f"]
@@ -248,7 +248,7 @@ def test_pods_with_the_same_policies_share_a_class_and_a_second_policy_makes_ano
     changes = node.put(policy_of("x/q", WEB))
     assert len(names(changes, AddChain)) == 2
     assert len(names(changes, DeleteChain)) == 1
-    assert [type(change) for change in changes].index(DeleteElements) < [type(one) for one in changes].index(
+    assert [type(change) for change in changes].index(DeleteElements) < [type(change) for change in changes].index(
         AddVerdicts
     )
 
@@ -363,12 +363,12 @@ def test_known_connections_and_neighbour_discovery_pass_and_byways_do_not() -> N
 
 
 def test_the_difference_of_two_tables_makes_one_of_the_other() -> None:
-    one = Node(policy_of("x/p", FROM_APP % "a"), pod_of("x/web", "10.1.1.1"), pod_of("x/a", "10.1.1.2"))
-    other = Node(policy_of("x/q", FROM_APP % "b"), pod_of("x/web", "10.1.1.1", "fd00::1"), pod_of("x/b", "10.1.1.4"))
-    changes = difference(one.tracker.table, other.tracker.table)
-    one.kernel.apply(changes)
-    assert vars(one.kernel) == vars(other.kernel)
-    assert difference(other.tracker.table, other.tracker.table) == []
+    first = Node(policy_of("x/p", FROM_APP % "a"), pod_of("x/web", "10.1.1.1"), pod_of("x/a", "10.1.1.2"))
+    second = Node(policy_of("x/q", FROM_APP % "b"), pod_of("x/web", "10.1.1.1", "fd00::1"), pod_of("x/b", "10.1.1.4"))
+    changes = difference(first.tracker.table, second.tracker.table)
+    first.kernel.apply(changes)
+    assert vars(first.kernel) == vars(second.kernel)
+    assert difference(second.tracker.table, second.tracker.table) == []
 
 
 def test_a_peer_of_all_pods_is_everybody_with_an_address() -> None:
