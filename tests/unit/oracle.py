@@ -44,7 +44,7 @@ def normal(kind: Any, data: bytes) -> tuple[bytes, list[bytes]]:
         (length,) = struct.unpack_from("=H", data, position)
         parts.append(data[position : position + length])
         position += (length + 3) & ~3
-    return data[:start], sorted(parts, key=lambda one: struct.unpack_from("=HH", one)[1])
+    return data[:start], sorted(parts, key=lambda part: struct.unpack_from("=HH", part)[1])
 
 
 def framed(message: Message) -> bytes:
@@ -57,9 +57,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, slot):
         return (value.name, plain(value.value))
     if isinstance(value, list):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     if isinstance(value, dict):
-        return {name: plain(one) for name, one in value.items()}
+        return {name: plain(item) for name, item in value.items()}
     return value
 
 

@@ -43,7 +43,7 @@ class Kernel:
         self.isolated = []
 
     def _apply(self, _host: object, segments: list[Segment], _pods: object) -> str:
-        self.isolated = [f"{one.interface} of {one.bridge}: {one.network.text}" for one in segments]
+        self.isolated = [f"{segment.interface} of {segment.bridge}: {segment.network.text}" for segment in segments]
         return "a port of others"
 
     def _end(self, *_: object) -> None:

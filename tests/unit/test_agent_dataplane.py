@@ -87,8 +87,8 @@ class Kernel:
         self.state.fdb.add((entry.mac, entry.ip))
 
 
-def same(one: ForwardingState, other: ForwardingState) -> bool:
-    return (one.routes, one.neighbours, one.fdb) == (other.routes, other.neighbours, other.fdb)
+def same(state: ForwardingState, other: ForwardingState) -> bool:
+    return (state.routes, state.neighbours, state.fdb) == (other.routes, other.neighbours, other.fdb)
 
 
 def made(actual: ForwardingState, wanted: ForwardingState, links: NextHopLinks = FAR) -> ForwardingState:
@@ -248,7 +248,7 @@ def is_complete(state: ForwardingState, payload: bytes) -> bool:
     route = rtnl_overlay.parse_kernel_route(payload)
     assert route.gw is not None
     mac = state.neighbours.get(route.gw)
-    return route.ifindex != DEVICE or any(one == mac for one, _ in state.fdb)
+    return route.ifindex != DEVICE or any(entry_mac == mac for entry_mac, _ in state.fdb)
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -26,10 +26,10 @@ def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def begun(file: Path, vni: int | None = None) -> Instance:
-    one = Instance(str(file))
-    one.begin()
-    one.serve(vni)
-    return one
+    agent = Instance(str(file))
+    agent.begin()
+    agent.serve(vni)
+    return agent
 
 
 def test_the_usual_subnet_file_gives_the_usual_name_and_others_names_of_their_own(tmp_path: Path) -> None:

@@ -113,8 +113,8 @@ def reference_flags() -> dict[str, tuple[bool, str]]:
         pytest.skip("absent: flanneld (hack/peers brings it)")
     usage = subprocess.run([program, "--help"], stderr=subprocess.PIPE, text=True, check=False).stderr
     flags = {}
-    for name, value, words in WORDED.findall(usage):
-        default = re.search(r'\(default "?([^")]*)"?\)$', words)
+    for name, value, description in WORDED.findall(usage):
+        default = re.search(r'\(default "?([^")]*)"?\)$', description)
         flags[name] = (bool(value), default[1] if default else "")
     return flags
 

@@ -289,37 +289,43 @@ def test_equal_subnets_under_different_keys_are_served_once() -> None:
 
 def test_the_families_of_a_node_are_judged_together() -> None:
     peers = Peers(DUAL, OWN)
-    one = Lease((endpoint("10.5.2.0/24", "192.0.2.2", "02"), endpoint("fd00:5:0:2::/64", "fd01::2", "02")), "vxlan", 1)
+    first = Lease(
+        (endpoint("10.5.2.0/24", "192.0.2.2", "02"), endpoint("fd00:5:0:2::/64", "fd01::2", "02")), "vxlan", 1
+    )
     other = Lease(
         (endpoint("10.5.3.0/24", "192.0.2.3", "03"), endpoint("fd00:5:0:2::/64", "fd01::3", "03")), "vxlan", 1
     )
     strange = Lease((endpoint("10.5.4.0/24", "192.0.2.4", "04"), endpoint("fd00:6::/64", "fd01::4", "04")), "vxlan", 1)
-    for peer in (one, other, strange):
+    for peer in (first, other, strange):
         peers.put(peer.key, peer)
-    assert peers.served == {one.key: one}
-    assert peers.errors[other.key] == f"subnet fd00:5:0:2::/64 is {one.key}'s, whose key comes first"
+    assert peers.served == {first.key: first}
+    assert peers.errors[other.key] == f"subnet fd00:5:0:2::/64 is {first.key}'s, whose key comes first"
     assert peers.errors[strange.key] == "fd00:6::/64 is not in fd00:5::/56"
 
 
 def test_the_device_of_each_family_may_have_the_same_mac_address() -> None:
     peers = Peers(DUAL, OWN)
-    one = Lease((endpoint("10.5.2.0/24", "192.0.2.2", "02"), endpoint("fd00:5:0:2::/64", "fd01::2", "03")), "vxlan", 1)
+    first = Lease(
+        (endpoint("10.5.2.0/24", "192.0.2.2", "02"), endpoint("fd00:5:0:2::/64", "fd01::2", "03")), "vxlan", 1
+    )
     other = Lease(
         (endpoint("10.5.3.0/24", "192.0.2.3", "03"), endpoint("fd00:5:0:3::/64", "fd01::3", "02")), "vxlan", 1
     )
-    for peer in (one, other):
+    for peer in (first, other):
         peers.put(peer.key, peer)
     assert len(peers.served) == 2
 
 
 def test_of_a_family_that_the_network_does_not_use_nothing_counts() -> None:
     """Such are left from a network that had both families."""
-    one = Lease((endpoint("10.5.2.0/24", "192.0.2.2", "02"), endpoint("fd00:5:0:2::/64", "fd01::2", "02")), "vxlan", 1)
+    first = Lease(
+        (endpoint("10.5.2.0/24", "192.0.2.2", "02"), endpoint("fd00:5:0:2::/64", "fd01::2", "02")), "vxlan", 1
+    )
     other = Lease(
         (endpoint("10.5.3.0/24", "192.0.2.3", "03"), endpoint("fd00:5:0:2::/64", "fd01::2", "02")), "vxlan", 1
     )
-    peers = peers_of(one, other)
-    assert peers.served == {one.key: used(SINGLE, one), other.key: used(SINGLE, other)}
+    peers = peers_of(first, other)
+    assert peers.served == {first.key: used(SINGLE, first), other.key: used(SINGLE, other)}
     assert not peers.errors
 
 
@@ -331,74 +337,75 @@ def test_a_node_of_another_family_alone_is_not_served() -> None:
     assert peers_of(TWO, config=six, own=own).errors == {TWO.key: "it has no subnet of the network's families"}
 
 
-def used(config: NetworkConfig, one: Lease) -> Lease:
-    return one._replace(
-        endpoints=tuple(endpoint for endpoint in one.endpoints if endpoint.subnet.family in config.families)
+def used(config: NetworkConfig, peer: Lease) -> Lease:
+    return peer._replace(
+        endpoints=tuple(endpoint for endpoint in peer.endpoints if endpoint.subnet.family in config.families)
     )
 
 
 def reference(config: NetworkConfig, own: Lease, leases: dict[str, Lease | str]) -> dict[str, Lease]:
     """Served is who has no fault of its own, and conflicts with nobody who is served and is believed before it."""
     sound = {
-        key: one
-        for key, one in leases.items()
-        if isinstance(one, Lease) and key != own.key and not is_faulty(config, own, one)
+        key: peer
+        for key, peer in leases.items()
+        if isinstance(peer, Lease) and key != own.key and not is_faulty(config, own, peer)
     }
     served: dict[str, Lease] = {}
     usual = {4: 24, 6: 64}
 
     def rank(key: str) -> tuple[bool, bool, int, str]:
-        one = sound[key]
+        peer = sound[key]
         strange = any(
-            endpoint.subnet.prefix != usual[endpoint.subnet.family] for endpoint in used(config, one).endpoints
+            endpoint.subnet.prefix != usual[endpoint.subnet.family] for endpoint in used(config, peer).endpoints
         )
-        return not one.lives, strange, -one.created, key
+        return not peer.lives, strange, -peer.created, key
 
     for key in sorted(sound, key=rank):
-        one = sound[key]
-        if not any(conflict(config, one, theirs) for theirs in served.values()):
-            served[key] = used(config, one)
+        peer = sound[key]
+        if not any(conflict(config, peer, theirs) for theirs in served.values()):
+            served[key] = used(config, peer)
     return served
 
 
 @cache  # it is asked about each lease after each change
-def is_faulty(config: NetworkConfig, own: Lease, one: Lease) -> bool:
+def is_faulty(config: NetworkConfig, own: Lease, peer: Lease) -> bool:
     inside = all(
         config.network(endpoint.subnet.family).contains(endpoint.subnet.ip)
         and endpoint.subnet.prefix > config.network(endpoint.subnet.family).prefix
-        for endpoint in one.endpoints
+        for endpoint in peer.endpoints
         if endpoint.subnet.family in config.families
     )
     kind = config.backend.kind
     unreachable = any(
         not endpoint.is_reachable or endpoint.subnet.contains(endpoint.public_ip)
-        for endpoint in one.endpoints
+        for endpoint in peer.endpoints
         if endpoint.subnet.family in config.families
     )
     return (
         unreachable
-        or one.backend != kind
-        or (kind == "vxlan" and one.vni != config.backend.vni)
+        or peer.backend != kind
+        or (kind == "vxlan" and peer.vni != config.backend.vni)
         or not inside
-        or conflict(config, one, own)
+        or conflict(config, peer, own)
         or any(
-            endpoint.public_ip in {mine.public_ip for mine in own.endpoints} for endpoint in used(config, one).endpoints
+            endpoint.public_ip in {mine.public_ip for mine in own.endpoints}
+            for endpoint in used(config, peer).endpoints
         )
     )
 
 
-def conflict(config: NetworkConfig, one: Lease, other: Lease) -> bool:
+def conflict(config: NetworkConfig, peer: Lease, other: Lease) -> bool:
     return any(
         overlap(mine.subnet, theirs.subnet)
         or (mine.vtep_mac is not None and mine.vtep_mac == theirs.vtep_mac and mine.public_ip != theirs.public_ip)
-        for mine in one.endpoints
+        for mine in peer.endpoints
         for theirs in other.endpoints
         if mine.subnet.family == theirs.subnet.family and mine.subnet.family in config.families
     )
 
 
-def overlap(one: Net, other: Net) -> bool:
-    return one.ip.value <= other.last.value and other.ip.value <= one.last.value
+def overlap(net: Net, other: Net) -> bool:
+    return net.ip.value <= other.last.value and other.ip.value <= net.last.value
 
 
 def any_lease(dice: random.Random, *, dual: bool) -> Lease:
@@ -426,9 +433,9 @@ def any_news(dice: random.Random, leases: dict[str, Lease | str], *, dual: bool)
         key = dice.choice(sorted(leases))
         del leases[key]
         return key, None
-    one = any_lease(dice, dual=dual)
-    leases[one.key] = one if dice.random() < 0.9 else "cannot be read"
-    return one.key, leases[one.key]
+    peer = any_lease(dice, dual=dual)
+    leases[peer.key] = peer if dice.random() < 0.9 else "cannot be read"
+    return peer.key, leases[peer.key]
 
 
 @pytest.mark.parametrize("seed", seeds(30))
@@ -448,10 +455,13 @@ def test_after_any_news_just_those_are_served_that_the_reference_serves(
         after = peers.served
         assert after == reference(config, own, leases)
         assert set(peers.errors) == {lease for lease in leases if lease not in after and lease != own.key}
-        changed = {one for one in before.keys() | after.keys() if before.get(one) != after.get(one)}
+        changed = {peer_key for peer_key in before.keys() | after.keys() if before.get(peer_key) != after.get(peer_key)}
         assert changed <= reported.keys()
-        assert reported == {one: before.get(one) for one in reported}
-        assert all(before.get(one) != after.get(one) or one in peers.errors or one == key for one in reported)
+        assert reported == {peer_key: before.get(peer_key) for peer_key in reported}
+        assert all(
+            before.get(peer_key) != after.get(peer_key) or peer_key in peers.errors or peer_key == key
+            for peer_key in reported
+        )
         if step % 6 == 5:
             all_at_once = Peers(config, own)
             all_at_once.load(leases)
@@ -466,8 +476,8 @@ def test_however_many_peers_there_are_a_change_is_about_a_few(prefix: int) -> No
     for number in range(300):
         subnet = Net(IP(4, (10 << 24) + (number << 32 - prefix)), prefix)
         mac = bytes([2, 0, 0, 0, 0, max(0, number - 200)])
-        one = Lease((Endpoint(subnet, IP(4, (198 << 24) + number), mac),), "vxlan", 1)
-        assert len(peers.put(one.key, one)) <= 2
+        peer = Lease((Endpoint(subnet, IP(4, (198 << 24) + number), mac),), "vxlan", 1)
+        assert len(peers.put(peer.key, peer)) <= 2
     assert len(peers.served) == 100
 
 

@@ -79,11 +79,11 @@ class Held:
             b'{"Network": "10.5.0.0/16", %s "Backend": {"Type": "vxlan"}}' % families, "the test"
         )
         self.wire = PinnedUnderlay(host, InterfaceSelector(**selector))  # type: ignore[arg-type]  # a Host has what it uses of a socket
-        self.told: tuple[IP, ...] = ()
+        self.public_ips: tuple[IP, ...] = ()
 
     def find(self, after: float = 0.0) -> Underlay:
         self.now += after
-        return self.wire.current(self.config, self.told)
+        return self.wire.current(self.config, self.public_ips)
 
     def ips(self, after: float = 0.0) -> str:
         underlay = self.find(after)
@@ -269,9 +269,9 @@ def test_an_address_that_was_asked_for_is_no_makeshift(host: Host, monkeypatch: 
         assert held.ips() == "eth0 192.0.2.100"
         assert held.ips() == "eth0 192.0.2.100"
     held = Held(host, monkeypatch)
-    held.told = (parse_ip("192.0.2.100"),)
+    held.public_ips = (parse_ip("192.0.2.100"),)
     assert held.ips() == "eth0 192.0.2.100"
-    held.told = ()
+    held.public_ips = ()
     assert held.ips() == "eth0 192.0.2.11"
 
 

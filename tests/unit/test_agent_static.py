@@ -58,13 +58,13 @@ def test_each_node_has_a_lease_and_without_a_mac_address_a_derived_one() -> None
 
 
 def test_both_families_have_their_ways() -> None:
-    one, two = parse_nodes(text(DUAL), "nodes.json").entries
-    assert one.lease.key == "10.5.1.0-24&fd00:5:0:1::-64"
-    assert [endpoint.vtep_mac for endpoint in one.lease.endpoints] == [
+    first, second = parse_nodes(text(DUAL), "nodes.json").entries
+    assert first.lease.key == "10.5.1.0-24&fd00:5:0:1::-64"
+    assert [endpoint.vtep_mac for endpoint in first.lease.endpoints] == [
         derived_mac(parse_ip("192.0.2.1"), 7),
         derived_mac(parse_ip("2001:db8::1"), 7),
     ]
-    assert [endpoint.vtep_mac for endpoint in two.lease.endpoints] == [parse_mac(MAC)] * 2
+    assert [endpoint.vtep_mac for endpoint in second.lease.endpoints] == [parse_mac(MAC)] * 2
 
 
 def test_a_network_of_ipv6_alone_needs_no_ipv4_of_its_nodes() -> None:

@@ -27,7 +27,7 @@ class Kernel:
 
     def __init__(self, *names: str) -> None:
         self.sets: dict[str, set[bytes]] = {name: set() for name in names}
-        self.told: list[tuple[str, str, set[bytes]]] = []
+        self.sent: list[tuple[str, str, set[bytes]]] = []
         self.asked = 0
         self.netfilter = self
 
@@ -42,7 +42,7 @@ class Kernel:
         for kind, _, payload in messages[1:-1]:
             name, keys = set_of(payload), set(nft_keys.parse_keys(payload))
             adding = kind & 0xFF == nft.NFT_MSG_NEWSETELEM
-            self.told.append((name, "add" if adding else "delete", keys))
+            self.sent.append((name, "add" if adding else "delete", keys))
             if not adding and keys - self.sets[name]:
                 return NetlinkError(ENOENT, "")
             self.sets[name] = self.sets[name] | keys if adding else self.sets[name] - keys
@@ -77,9 +77,9 @@ def kept(kernel: Kernel) -> TunnelFilter:
 def test_the_port_comes_last_for_without_it_nothing_is_dropped(kernel: Kernel, kept: TunnelFilter) -> None:
     kept.ports = {8472}
     kept.admit_all([lease(2, "192.0.2.2", "2001:db8::2"), lease(3, "192.0.2.3")])
-    assert [name for name, _, _ in kernel.told] == ["peers4", "peers6"]
+    assert [name for name, _, _ in kernel.sent] == ["peers4", "peers6"]
     assert kept.confine(["cni0"]) != []
-    assert kernel.told[-1] == ("ports", "add", {b"\x21\x18"})
+    assert kernel.sent[-1] == ("ports", "add", {b"\x21\x18"})
     assert kernel.sets == {
         "peers4": packed("192.0.2.2", "192.0.2.3"),
         "peers6": packed("2001:db8::2"),
@@ -91,10 +91,10 @@ def test_the_port_comes_last_for_without_it_nothing_is_dropped(kernel: Kernel, k
 def test_what_is_as_it_should_be_is_left_alone(kernel: Kernel, kept: TunnelFilter) -> None:
     kept.ports = {8472}
     for _ in range(2):
-        kernel.told.clear()
+        kernel.sent.clear()
         kept.admit_all([lease(2, "192.0.2.2")])
         done = kept.confine(["cni0"])
-    assert (done, kernel.told) == ([], [])
+    assert (done, kernel.sent) == ([], [])
 
 
 def test_surplus_keys_are_removed_by_confine_alone(kernel: Kernel, kept: TunnelFilter) -> None:
@@ -106,43 +106,43 @@ def test_surplus_keys_are_removed_by_confine_alone(kernel: Kernel, kept: TunnelF
 
 
 def test_an_address_of_two_leases_stays_until_both_are_gone(kernel: Kernel, kept: TunnelFilter) -> None:
-    one, other = lease(2, "192.0.2.2"), lease(3, "192.0.2.2")
-    kept.admit_all([one])
-    kept.admit([other])
-    kept.dismiss([one])
+    first, second = lease(2, "192.0.2.2"), lease(3, "192.0.2.2")
+    kept.admit_all([first])
+    kept.admit([second])
+    kept.dismiss([first])
     assert kernel.sets["peers4"] == packed("192.0.2.2")
-    kept.dismiss([other])
+    kept.dismiss([second])
     assert kernel.sets["peers4"] == set()
 
 
 def test_a_lease_that_changes_but_for_its_address_changes_nothing(kernel: Kernel, kept: TunnelFilter) -> None:
     kept.admit_all([lease(2, "192.0.2.2")])
-    kernel.told.clear()
+    kernel.sent.clear()
     kept.admit([lease(3, "192.0.2.2")])
     kept.dismiss([lease(2, "192.0.2.2")])
-    assert kernel.told == []
+    assert kernel.sent == []
 
 
 def test_one_change_asks_for_nothing_and_takes_one_transaction(kernel: Kernel, kept: TunnelFilter) -> None:
     kept.admit_all([lease(2, "192.0.2.2")])
-    kernel.told.clear()
+    kernel.sent.clear()
     kernel.asked = 0
     kept.admit([lease(3, "192.0.2.3")])
-    assert (kernel.told, kernel.asked) == ([("peers4", "add", packed("192.0.2.3"))], 0)
+    assert (kernel.sent, kernel.asked) == ([("peers4", "add", packed("192.0.2.3"))], 0)
 
 
 def test_further_addresses_of_a_node_are_let_in_as_well(kernel: Kernel, kept: TunnelFilter) -> None:
-    one = lease(2, "203.0.113.2")._replace(sources=(parse_ip("192.0.2.2"), parse_ip("2001:db8::2")))
-    kept.admit_all([one])
+    peer = lease(2, "203.0.113.2")._replace(sources=(parse_ip("192.0.2.2"), parse_ip("2001:db8::2")))
+    kept.admit_all([peer])
     assert kernel.sets["peers4"] == packed("203.0.113.2", "192.0.2.2")
     assert kernel.sets["peers6"] == packed("2001:db8::2")
-    kept.dismiss([one])
+    kept.dismiss([peer])
     assert kernel.sets["peers4"] == kernel.sets["peers6"] == set()
 
 
 def test_thousands_go_in_few_messages(kernel: Kernel, kept: TunnelFilter) -> None:
     kept.admit_all([lease(2, f"192.0.{number >> 8}.{number & 255}") for number in range(5000)])
-    assert [len(keys) for _, _, keys in kernel.told] == [nft_keys.AT_A_TIME] * (5000 // nft_keys.AT_A_TIME)
+    assert [len(keys) for _, _, keys in kernel.sent] == [nft_keys.AT_A_TIME] * (5000 // nft_keys.AT_A_TIME)
 
 
 def test_without_the_rules_nothing_is_sent(kept: TunnelFilter, kernel: Kernel) -> None:
@@ -150,7 +150,7 @@ def test_without_the_rules_nothing_is_sent(kept: TunnelFilter, kernel: Kernel) -
     kept.admit_all([lease(2, "192.0.2.2")])
     kept.admit([lease(3, "192.0.2.3")])
     kept.dismiss([lease(2, "192.0.2.2")])
-    assert (kept.confine(["cni0"]), kernel.told) == ([], [])
+    assert (kept.confine(["cni0"]), kernel.sent) == ([], [])
 
 
 def test_after_a_refusal_the_kernel_is_asked_again(kernel: Kernel, kept: TunnelFilter) -> None:
@@ -162,8 +162,8 @@ def test_after_a_refusal_the_kernel_is_asked_again(kernel: Kernel, kept: TunnelF
     assert kernel.sets["peers4"] == packed("192.0.2.3")
 
 
-def rules_of(found: list[Chain], name: str) -> list[str]:
-    return [rule.text for chain in found if chain.name == name for rule in chain.rules]
+def rules_of(ruleset: list[Chain], name: str) -> list[str]:
+    return [rule.text for chain in ruleset if chain.name == name for rule in chain.rules]
 
 
 def test_rules_judge_pods_and_the_tunnel_itself_before_the_vni_and_peers_before_all_else() -> None:

@@ -50,12 +50,12 @@ def test_the_bundle_is_unpacked(program: str, tmp_path: Path, monkeypatch: pytes
 
 def test_the_measured_pods_are_selected_by_as_many_policies_as_asked_for() -> None:
     policies = [parse_policy(item) for plural, item in World(300, 7, 3).objects() if plural == "networkpolicies"]
-    selecting = [one.namespace == SPACE and one.selector.matches(TEST) for one in policies]
+    selecting = [policy.namespace == SPACE and policy.selector.matches(TEST) for policy in policies]
     assert selecting == [True] * 3 + [False] * 4
 
 
 def test_the_api_of_the_measurement_tells_own_pods_from_others() -> None:
     pods = Collections(World(300, 0, 0)).objects["pods"].values()
-    own = [one for one in pods if is_selected(one, {"fieldSelector": f"spec.nodeName={NODE}"})]
-    others = [one for one in pods if is_selected(one, {"fieldSelector": f"spec.nodeName!=,spec.nodeName!={NODE}"})]
-    assert (len(own), len(others), sum(is_selected(one, {}) for one in pods)) == (2, 298, 300)
+    own = [pod for pod in pods if is_selected(pod, {"fieldSelector": f"spec.nodeName={NODE}"})]
+    others = [pod for pod in pods if is_selected(pod, {"fieldSelector": f"spec.nodeName!=,spec.nodeName!={NODE}"})]
+    assert (len(own), len(others), sum(is_selected(pod, {}) for pod in pods)) == (2, 298, 300)

@@ -357,14 +357,14 @@ def test_an_answer_that_does_not_end_is_given_up(agent: Agent, monkeypatch: pyte
         ask(agent.path, ask="show")
 
 
-@pytest.mark.parametrize("words", [["policy"], ["policy", "why"], ["policy", "show"], ["completion"]])
-def test_help_has_two_examples_and_tells_the_statuses(words: list[str]) -> None:
+@pytest.mark.parametrize("command", [["policy"], ["policy", "why"], ["policy", "show"], ["completion"]])
+def test_help_has_two_examples_and_tells_the_statuses(command: list[str]) -> None:
     for flag in ("--help", "-h"):
-        status, stdout, stderr = typed(*words, flag)
+        status, stdout, stderr = typed(*command, flag)
         assert (status, stderr) == (0, "")
         examples = stdout.partition("Examples:\n")[2].partition("\n\n")[0].splitlines()
         assert len([line for line in examples if "podwire" in line]) == 2
-        assert ("Exit status: 0" in stdout) is (words[0] == "policy")
+        assert ("Exit status: 0" in stdout) is (command[0] == "policy")
 
 
 def test_a_group_without_a_command_tells_its_own() -> None:
@@ -383,6 +383,6 @@ def test_a_shell_gets_a_script_and_its_answers(shell: str, monkeypatch: pytest.M
     monkeypatch.setenv("COMP_WORDS", "podwire ")
     monkeypatch.setenv("COMP_CWORD", "" if shell == "fish" else "1")
     monkeypatch.setenv(COMPLETE, f"{shell}_complete")
-    status, words, stderr = typed(**{COMPLETE: f"{shell}_complete"})
+    status, stdout, stderr = typed(**{COMPLETE: f"{shell}_complete"})
     assert (status, stderr) == (0, "")
-    assert {*ASKING, *commandline.SIMPLE} <= {*re.split(r"[\n,\t]", words)}
+    assert {*ASKING, *commandline.SIMPLE} <= {*re.split(r"[\n,\t]", stdout)}

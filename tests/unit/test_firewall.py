@@ -138,9 +138,9 @@ def test_podwire_accepts_by_subnet_and_bridge_as_its_reference_does_not() -> Non
 
 
 def test_what_a_person_would_do() -> None:
-    (one,) = forward_accept.operations([NET4, NET6], inbound=True)
-    assert "10.1.2.0/24, 2001:db8:1::/64" in one.describe()
-    assert "answers" not in one.describe()
+    (accept,) = forward_accept.operations([NET4, NET6], inbound=True)
+    assert "10.1.2.0/24, 2001:db8:1::/64" in accept.describe()
+    assert "answers" not in accept.describe()
     (other,) = forward_accept.operations([NET4], inbound=False)
     assert "answers" in other.describe()
     assert Isolation("br0", within=False).describe() == "nft add element inet podwire isolating { br0 }"
@@ -264,10 +264,10 @@ def test_questions_go_in_one_datagram_and_find_their_answers() -> None:
     netlink, script = scripted(
         frame(99, 0, 0, b"an older call's"), refusal(2, ENOENT), frame(5, 0, 3, b"last") + frame(5, 0, 1, b"once")
     )
-    one, two, three = netlink.ask_each([(4, 0, b"a"), (4, 0, b"b"), (4, 0, b"c")])
-    assert (one, three) == (b"once", b"last")
-    assert isinstance(two, NetlinkError)
-    assert two.errno == ENOENT
+    first, second, third = netlink.ask_each([(4, 0, b"a"), (4, 0, b"b"), (4, 0, b"c")])
+    assert (first, third) == (b"once", b"last")
+    assert isinstance(second, NetlinkError)
+    assert second.errno == ENOENT
     assert len(script.sent) == 1
 
 

@@ -86,7 +86,7 @@ def test_an_overlap_is_found_wherever_it_is(seed: int) -> None:
     """Held to the comparison of all with all."""
     dice = random.Random(seed)
     parts = [part(dice.randrange(30)) for _ in range(12)] if seed % 2 else shuffled(12)
-    expected = any(one.overlaps(two) for index, one in enumerate(parts) for two in parts[index + 1 :])
+    expected = any(first.overlaps(second) for index, first in enumerate(parts) for second in parts[index + 1 :])
     errors: list[str] = []
     check_set(RangeSet("ranges[0]", tuple(parts)), lambda _, text: errors.append(text))
     assert bool(errors) == expected
@@ -115,7 +115,7 @@ def test_an_address_finds_its_set_as_in_a_naive_search() -> None:
 def test_requests_are_held_against_sets_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(number: int) -> None:
         sets = [RangeSet("ranges", (part,)) for part in shuffled(number)]
-        assert len(assign(sets, [IP(4, one.ranges[0].start.value + 3) for one in sets])) == number
+        assert len(assign(sets, [IP(4, range_set.ranges[0].start.value + 3) for range_set in sets])) == number
 
     few, many = [calls_of(monkeypatch, ranges.Range, "contains", partial(work, n)) for n in (FEW, MANY)]
     assert grows_no_faster(few, many), (few, many)

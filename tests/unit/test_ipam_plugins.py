@@ -46,10 +46,10 @@ RESULT = Result(
 )
 ERROR = {"cniVersion": "1.1.0", "code": 11, "msg": "pool is empty", "details": "wait"}
 USES: dict[str, Callable[[Ipam, Request, PluginConfig], object]] = {
-    "DEL": lambda one, request, network: one.delete(request, network, alive),
-    "CHECK": lambda one, request, network: one.check(request, network, None),
-    "GC": lambda one, _, network: one.collect(network, set(), alive),
-    "STATUS": lambda one, _, network: one.status(network, alive),
+    "DEL": lambda plugin, request, network: plugin.delete(request, network, alive),
+    "CHECK": lambda plugin, request, network: plugin.check(request, network, None),
+    "GC": lambda plugin, _, network: plugin.collect(network, set(), alive),
+    "STATUS": lambda plugin, _, network: plugin.status(network, alive),
 }
 
 

@@ -122,15 +122,15 @@ def test_every_linux_node_has_a_pod_on_its_own_network(daemon_set: Json) -> None
     assert spec["tolerations"] == [{"operator": "Exists"}]
 
 
-@pytest.mark.parametrize(("spec", "one"), CONTAINERS)
-def test_a_container_has_this_version_and_few_rights(spec: Json, one: Json) -> None:
-    assert (one["image"], one["imagePullPolicy"]) == (f"podwire:{VERSION}", "IfNotPresent")
-    security = one["securityContext"]
+@pytest.mark.parametrize(("spec", "container"), CONTAINERS)
+def test_a_container_has_this_version_and_few_rights(spec: Json, container: Json) -> None:
+    assert (container["image"], container["imagePullPolicy"]) == (f"podwire:{VERSION}", "IfNotPresent")
+    security = container["securityContext"]
     assert security["readOnlyRootFilesystem"]
     assert not security["allowPrivilegeEscalation"]
     assert security["capabilities"]["drop"] == ["ALL"]
     needed = {"podwired": ["NET_ADMIN"], "cleanup": ["NET_ADMIN"], "done": []}
-    assert security["capabilities"].get("add", []) == needed.get(one["name"], ["DAC_OVERRIDE"])
+    assert security["capabilities"].get("add", []) == needed.get(container["name"], ["DAC_OVERRIDE"])
     assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
 
 
@@ -223,7 +223,7 @@ def test_the_list_has_flannels_name_and_the_versions_that_runtimes_know() -> Non
 
 
 def test_an_upgrade_takes_one_node_at_a_time_and_the_removal_all() -> None:
-    strategy = {name: one["spec"]["updateStrategy"] for name, one in DAEMON_SETS.items()}
+    strategy = {name: daemon_set["spec"]["updateStrategy"] for name, daemon_set in DAEMON_SETS.items()}
     assert strategy["podwire.yaml"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}
     assert strategy["cleanup.yaml"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "100%"}}
 

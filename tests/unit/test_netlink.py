@@ -138,10 +138,10 @@ def test_a_dump_gathers_all_parts(kernel: Kernel) -> None:
 
 def test_a_long_dump_is_read_as_it_comes(kernel: Kernel) -> None:
     kernel.says(part(1, b"a"), part(1, b"b"))
-    found = kernel.netlink.parts(18, b"")
-    assert [next(found)[1], next(found)[1]] == [b"a", b"b"]
+    parts = kernel.netlink.parts(18, b"")
+    assert [next(parts)[1], next(parts)[1]] == [b"a", b"b"]
     kernel.says(part(1, b"c", NLM_F_DUMP_INTR), done(1))
-    assert [content for _, content in found] == [b"c", b""]
+    assert [content for _, content in parts] == [b"c", b""]
     kernel.says(error(2, errno.EINVAL))
     with pytest.raises(NetlinkError):
         next(kernel.netlink.parts(18, b""))

@@ -42,9 +42,9 @@ def ipv6(protocol: int, rest: bytes) -> bytes:
 
 
 def port_of(packet: bytes) -> tuple[int, int]:
-    found = parse_packet(message(packet))
-    assert found is not None
-    return found.protocol, found.port
+    parsed = parse_packet(message(packet))
+    assert parsed is not None
+    return parsed.protocol, parsed.port
 
 
 @pytest.mark.parametrize("protocol", [TCP, UDP, SCTP])

@@ -62,41 +62,41 @@ def alter_batches(alter: Callable[[int, Message], Message]) -> None:
     """Changes the messages of all transactions from now on, by their positions."""
 
     def batch(self: Netlink, messages: Iterable[Message]) -> NetlinkError | None:
-        return BATCH(self, [alter(number, one) for number, one in enumerate(messages)])
+        return BATCH(self, [alter(number, message) for number, message in enumerate(messages)])
 
     setattr(Netlink, "batch", batch)  # noqa: B010 - a process of its own
 
 
-def spoilt(position: int, number: int, one: Message) -> Message:
-    return (UNKNOWN, *one[1:]) if number == position else one
+def spoilt(position: int, number: int, message: Message) -> Message:
+    return (UNKNOWN, *message[1:]) if number == position else message
 
 
 def refusals(name: str) -> list[tuple[str, int]]:
     """Returns for each message that the kernel refuses the error, and how much the ruleset holds then."""
-    found = []
+    refused = []
     host = Host(os.environ, print)
     for position in range(1, len(nft_ruleset.create(part_of(name).content())) + 1):
         alter_batches(partial(spoilt, position))
         try:
             loaded(name, host)
         except (NetlinkError, OperationFailed) as error:
-            found.append((str(error), len(dumped())))
+            refused.append((str(error), len(dumped())))
     host.close()
-    return found
+    return refused
 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_whatever_message_is_refused_nothing_is_left_and_the_object_is_named(machine: Machine, name: str) -> None:
     steps = nft_ruleset.create(part_of(name).content())
     answers = machine.call(refusals, name)
-    assert [words for words, _ in answers] == [f"Invalid argument ({step.title})" for step in steps]
+    assert [error for error, _ in answers] == [f"Invalid argument ({step.title})" for step in steps]
     assert {count for _, count in answers} == {0}
 
 
 def lacking(name: str, word: bytes) -> str:
     """Returns the error of a kernel that does not know an expression or a type of chains."""
     other = b"?" * len(word) + b"\0"
-    alter_batches(lambda _, one: (*one[:2], one[2].replace(word + b"\0", other)))
+    alter_batches(lambda _, message: (*message[:2], message[2].replace(word + b"\0", other)))
     host = Host(os.environ, print)
     try:
         loaded(name, host)
@@ -142,8 +142,8 @@ def test_a_kernel_that_refuses_a_transaction_as_a_whole_has_no_nftables() -> Non
 def undone(before: list[str], name: str, *commands: str) -> tuple[list[object], list[object]]:
     """Returns the ruleset before a part is loaded and after that is undone; `commands` of nft come before the load."""
     host = Host(os.environ, print)
-    for one in before:
-        loaded(one, host)
+    for part in before:
+        loaded(part, host)
     for command in commands:
         subprocess.run(["nft", *command.split()], check=True)
     host.nft.forget_chains()

@@ -69,14 +69,14 @@ def without_flag(value: Any) -> list[str]:
         return ([value.name] if nest and not value.get_flags() else []) + without_flag(inner)
     if isinstance(value, dict):
         return without_flag(value["attrs"])
-    return [name for one in value for name in without_flag(one)] if isinstance(value, list) else []
+    return [name for item in value for name in without_flag(item)] if isinstance(value, list) else []
 
 
 KEYS, TWO = SetRef(1, "podwired", "peers4"), [parse_ip("192.0.2.2").packed, parse_ip("192.0.2.3").packed]
 
 
-def bare(one: bytes) -> tuple[str, Any]:
-    return ("NFTA_SET_ELEM_KEY", {"attrs": [("NFTA_DATA_VALUE", one)]})
+def bare(element_key: bytes) -> tuple[str, Any]:
+    return ("NFTA_SET_ELEM_KEY", {"attrs": [("NFTA_DATA_VALUE", element_key)]})
 
 
 def test_keys_are_read_as_they_are_written() -> None:
@@ -101,8 +101,8 @@ CASES: dict[str, tuple[Message, int, int, SetRef, list[Any]]] = {
     ),
     "delete": (nft.delete_element(MAP, ADDRESS), 14, 0x4, MAP, [{"attrs": [key(ADDRESS)]}]),
     "get": (nft.get_element(MAP, ADDRESS), 13, 0, MAP, [{"attrs": [key(ADDRESS)]}]),
-    "add keys to a set": (nft_keys.add_keys(KEYS, TWO), 12, 0x404, KEYS, [{"attrs": [bare(one)]} for one in TWO]),
-    "delete keys": (nft_keys.delete_keys(KEYS, TWO), 14, 0x4, KEYS, [{"attrs": [bare(one)]} for one in TWO]),
+    "add keys to a set": (nft_keys.add_keys(KEYS, TWO), 12, 0x404, KEYS, [{"attrs": [bare(ip)]} for ip in TWO]),
+    "delete keys": (nft_keys.delete_keys(KEYS, TWO), 14, 0x4, KEYS, [{"attrs": [bare(ip)]} for ip in TWO]),
     "all": ((nft.all_elements(MAP)[0], 0, nft.all_elements(MAP)[1]), 13, 0, MAP, []),
 }  # fmt: skip
 

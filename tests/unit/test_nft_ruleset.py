@@ -167,7 +167,7 @@ GUARD = (
 
 
 def rules(statements: list[tuple[Statement, ...]]) -> tuple[Rule, ...]:
-    return tuple([Rule(one, f"rule {number}") for number, one in enumerate(statements)])
+    return tuple([Rule(sequence, f"rule {number}") for number, sequence in enumerate(statements)])
 
 
 TABLES = {
@@ -186,22 +186,24 @@ GETTERS = {"table": 1, "chain": 4, "set": 10, "rule": 7}
 
 def dumped() -> list[Any]:
     """Returns all nftables objects as the kernel gives them, rules by their expressions; to be called in a machine."""
-    socket, found = Nft(), list[Any]()
+    socket, objects = Nft(), list[Any]()
     for what, kind in GETTERS.items():
         for data in socket.dump(nft.NFNL_SUBSYS_NFTABLES << 8 | kind, nft.NFGENMSG.pack(0, 0, 0)):
             content = attributes(data, nft.NFGENMSG.size)
-            kept = {number: one for number, one in content.items() if number not in COUNTED[what]}
-            found.append((what, data[0], sorted(kept.items())))
+            kept = {number: value for number, value in content.items() if number not in COUNTED[what]}
+            objects.append((what, data[0], sorted(kept.items())))
             if what == "set":
                 place = nft.SetRef(data[0], nft.name_of(content[1]), nft.name_of(content[2]))
-                found.append(elements(socket, place))
+                objects.append(elements(socket, place))
     socket.close()
-    return found
+    return objects
 
 
 def elements(socket: Nft, place: nft.SetRef) -> list[bytes]:
     answers = [attributes(data, nft.NFGENMSG.size) for data in socket.dump(*nft.all_elements(place))]
-    return sorted([one for answer in answers for _, one in each_attribute(answer.get(nft.NFTA_LIST_ELEMENTS, b""))])
+    return sorted(
+        [element for answer in answers for _, element in each_attribute(answer.get(nft.NFTA_LIST_ELEMENTS, b""))]
+    )
 
 
 def send(steps: list[nft_ruleset.Step]) -> NetlinkError | None:
@@ -320,14 +322,14 @@ def test_a_transaction_may_be_larger_than_the_buffers_of_a_socket(host: Machine)
 def test_every_field_is_read_by_a_rule() -> None:
     tried = {
         op.field
-        for one in [*FILTERING, *BRIDGED, *NAT["prerouting"]]
-        for op in one
+        for statements in [*FILTERING, *BRIDGED, *NAT["prerouting"]]
+        for op in statements
         if isinstance(op, (Match, Lookup, VerdictMap, Dnat))
     }
-    words = {word for field in tried for word in ([field] if field in nft_fields.FIELDS else field.split(" . "))}
+    names = {name for field in tried for name in ([field] if field in nft_fields.FIELDS else field.split(" . "))}
     asked_first = {"meta iiftype"}
     same = {"th sport", "tcp sport", "sctp sport"}  # as those of the other protocols
-    assert set(nft_fields.FIELDS) - words == asked_first | same
+    assert set(nft_fields.FIELDS) - names == asked_first | same
 
 
 def test_every_statement_is_tried() -> None:

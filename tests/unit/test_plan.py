@@ -279,13 +279,13 @@ def test_of_a_routed_container_no_addresses_are_listed() -> None:
     assert (guard.sources, guard.routed) == ((), True)
 
 
-@pytest.mark.parametrize(("members", "told"), [({}, True), ({"portIsolation": True}, False)])
+@pytest.mark.parametrize(("members", "in_alias"), [({}, True), ({"portIsolation": True}, False)])
 def test_a_port_that_is_isolated_for_policies_tells_so_unless_it_always_is(
-    members: dict[str, bool], *, told: bool
+    members: dict[str, bool], *, in_alias: bool
 ) -> None:
     planned = operations("10.1.2.3/24", facts=FACTS._replace(isolated=True), **members)
     assert only(ops.BridgePort, planned) == [ops.BridgePort(OWNER.host_interface, hairpin=False, isolated=True)]
-    assert parse_alias(only(ops.Veth, planned)[0].alias).isolated == told
+    assert parse_alias(only(ops.Veth, planned)[0].alias).isolated == in_alias
 
 
 @pytest.mark.parametrize("mode", ["bridged", "routed"])

@@ -139,10 +139,10 @@ def test_loopback_is_routed_where_a_port_can_be_reached_by_it_and_answers_come_b
 def test_what_restrains_a_port_is_there_before_the_port() -> None:
     operations = planned(BOTH, BOTH._replace(host_port=81), conditions4="ip saddr 192.0.2.0/24", conditions6="iif lo")
     order = kinds(operations)
-    for position, one in enumerate(operations):
-        if isinstance(one, HostPort):
+    for position, operation in enumerate(operations):
+        if isinstance(operation, HostPort):
             assert operations[position - 1] == Condition(
-                one, "ip saddr 192.0.2.0/24" if one.ip == V4.ip else "iif lo", 13
+                operation, "ip saddr 192.0.2.0/24" if operation.ip == V4.ip else "iif lo", 13
             )
     assert order.index("Hairpin") < order.index("Condition")
     assert order.count("Condition") == order.count("HostPort") == 4
@@ -190,13 +190,13 @@ def test_loopback_is_routed_over_the_interface_that_has_the_gateway_once_it_is_t
     members: dict[str, Any], interface: str
 ) -> None:
     operations = attached("10.1.2.3/24", **members)
-    (routing,) = [position for position, one in enumerate(operations) if isinstance(one, LoopbackRouting)]
+    (routing,) = [position for position, operation in enumerate(operations) if isinstance(operation, LoopbackRouting)]
     assert operations[routing].describe() == f"sysctl -w net.ipv4.conf.{interface}.route_localnet=1"
     positions = [
         position
-        for position, one in enumerate(operations)
-        if interface in (getattr(one, name, "") for name in ("name", "host_interface"))
-        and isinstance(one, (ops.Bridge, ops.Veth, VlanGateway))
+        for position, operation in enumerate(operations)
+        if interface in (getattr(operation, name, "") for name in ("name", "host_interface"))
+        and isinstance(operation, (ops.Bridge, ops.Veth, VlanGateway))
     ]
     assert positions
     assert positions[0] < routing
