@@ -8,7 +8,7 @@ ADD or DEL loads are written in a few idioms:
 - Modules of features that few networks use are imported in the functions that need them. Records are declared with
   cni.protocol.record, not with typing or dataclasses, and only where a name for each field is worth a class.
 
-README, Decisions, has the figures. tests/rules/test_modules.py lists the modules of each call,
+The decisions in cni/README.md have the figures. tests/rules/test_modules.py lists the modules of each call,
 tests/rules/test_source.py the imports that are allowed.
 """
 

@@ -1,4 +1,4 @@
-"""Errors of the bundle: the code in the README's table, and a message short enough for a pod's event."""
+"""Errors of the bundle: the code in the table in conf/README.md, and a message short enough for a pod's event."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LIMIT = 4000  # characters of a message
         (101, "host-local", {"ipam": LEASES, "prevResult": PREVIOUS}, {"CNI_COMMAND": "CHECK"}),
     ],
 )
-def test_each_code_of_the_readme_is_answered(
+def test_each_code_of_the_reference_is_answered(
     bundle: Path, tmp_path: Path, code: int, program: str, members: dict[str, Any], environment: dict[str, str]
 ) -> None:
     network = NETWORK | members

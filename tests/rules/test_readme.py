@@ -1,10 +1,10 @@
-"""The README's table of packages and the tree agree."""
+"""The table in cni/README.md of packages and the tree agree."""
 
 from __future__ import annotations
 
 from tests.rules.source import ROOT
 
-README = ROOT / "README.md"
+README = ROOT / "cni/README.md"
 
 
 def rooms() -> list[str]:

@@ -1,6 +1,6 @@
 """Answers to questions about policies: why a connection is allowed or denied, and what isolates a pod.
 
-cni.protocol.control has the protocol; README, Operations, the shape of the answers.
+cni.protocol.control has the protocol; cni/agent/README.md, Operations, the shape of the answers.
 """
 
 from __future__ import annotations
