@@ -101,5 +101,5 @@ def _rules(items: list[dict[str, Any]]) -> Iterator[str]:
 
 def _still(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _still(one) for key, one in value.items() if key not in ("packets", "bytes", "expires")}
-    return [_still(one) for one in value] if isinstance(value, list) else value
+        return {key: _still(item) for key, item in value.items() if key not in ("packets", "bytes", "expires")}
+    return [_still(item) for item in value] if isinstance(value, list) else value

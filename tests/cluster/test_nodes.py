@@ -46,7 +46,7 @@ def test_pods_of_a_node_whose_plug_was_pulled_come_back(cluster: Cluster, pods: 
     cluster.pull_plug(lost, "stop")
     cluster.kubectl("delete", "pod", "-n", cluster.namespace, "dropped", "--force", "--grace-period=0")
     cluster.pull_plug(lost, "start")
-    until(lambda: all(container(cluster, one) not in ("", before[one]) for one in staying), "the pods run again")
+    until(lambda: all(container(cluster, name) not in ("", before[name]) for name in staying), "the pods run again")
     assert pods.here.seen_at(pods.unreachable.address) == pods.here.address
     assert pods.unreachable.seen_at(pods.here.address) == pods.unreachable.address
     assert pods.host_here.answered_from(nodes[1].address, 28082) == "returning"

@@ -61,7 +61,7 @@ def test_limits_hold_both_ways(cluster: Cluster, pods: Pods, nodes: tuple[Node, 
     detours = cluster.on(nodes[0].name, "tc", "filter", "show", "dev", device, "ingress")
     outgoing = next(word.strip(")") for word in detours.split() if word.startswith("ifb"))
     buckets = {name: bucket(cluster, nodes[0].name, name) for name in (device, outgoing)}
-    assert {name: one["options"]["rate"] for name, one in buckets.items()} == dict.fromkeys(buckets, BITS // 8)
+    assert {name: qdisc["options"]["rate"] for name, qdisc in buckets.items()} == dict.fromkeys(buckets, BITS // 8)
     for sender, receiver, name in ((pods.neighbour, limited, device), (limited, pods.neighbour, outgoing)):
         burst = int(buckets[name]["options"]["burst"])
         sent = burst + BYTES_MORE

@@ -36,7 +36,7 @@ def services(cluster: Cluster) -> Iterator[Cluster]:
     ]
     cluster.apply(*made_here)
     yield cluster
-    cluster.delete("service", *(one["metadata"]["name"] for one in made_here))
+    cluster.delete("service", *(service["metadata"]["name"] for service in made_here))
 
 
 @pytest.mark.parametrize("client", ["here", "far"], ids=["on another node", "itself"])

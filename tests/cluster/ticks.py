@@ -55,7 +55,7 @@ class Ticks(NamedTuple):
         goals = [len(self._arrived(protocol)) + count for protocol in PROTOCOLS]
 
         def reached() -> bool:
-            return all(len(self._arrived(one)) >= goal for one, goal in zip(PROTOCOLS, goals, strict=True))
+            return all(len(self._arrived(protocol)) >= goal for protocol, goal in zip(PROTOCOLS, goals, strict=True))
 
         until(reached, f"{goals} ticks came")
 
@@ -65,7 +65,7 @@ class Ticks(NamedTuple):
 
     def lost(self) -> list[str]:
         """Name the ticks that did not arrive."""
-        return [one for protocol in PROTOCOLS for one in self._lost(protocol)]
+        return [tick for protocol in PROTOCOLS for tick in self._lost(protocol)]
 
     def unanswered(self) -> list[str]:
         """Name the faults of connections to the service."""

@@ -42,11 +42,11 @@ def test_an_unknown_command_is_refused(bundle: Path, word: str) -> None:
     assert done.stderr == f"podwire: unknown command {word!r} (available: install, policy, completion, version, help)\n"
 
 
-@pytest.mark.parametrize("words", [["policy"], ["policy", "why"], ["policy", "show"], ["completion"]])
-def test_every_command_of_the_bundle_has_its_help(bundle: Path, words: list[str]) -> None:
-    done = typed(bundle / "podwire", *words, "--help")
+@pytest.mark.parametrize("command", [["policy"], ["policy", "why"], ["policy", "show"], ["completion"]])
+def test_every_command_of_the_bundle_has_its_help(bundle: Path, command: list[str]) -> None:
+    done = typed(bundle / "podwire", *command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"Usage: podwire {' '.join(words)}")
+    assert done.stdout.startswith(f"Usage: podwire {' '.join(command)}")
     assert "Examples:\n" in done.stdout
 
 
@@ -56,8 +56,8 @@ def test_a_shell_completes_the_command_line(bundle: Path, shell: str) -> None:
     script = typed(bundle / "podwire", "completion", shell)
     assert (script.returncode, script.stderr) == (0, "")
     assert f"{variable}={shell}_complete" in script.stdout
-    words = {"COMP_WORDS": "podwire policy w", "COMP_CWORD": "w" if shell == "fish" else "2"}
-    environment = {variable: f"{shell}_complete", **words}
+    shell_variables = {"COMP_WORDS": "podwire policy w", "COMP_CWORD": "w" if shell == "fish" else "2"}
+    environment = {variable: f"{shell}_complete", **shell_variables}
     done = subprocess.run([bundle / "podwire"], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "why" in done.stdout

@@ -158,8 +158,8 @@ def until_reading(pid: int) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with open(f"/proc/{pid}/syscall") as file:
-            words = file.read().split()
-        if words[:2] == ["0", "0x0"]:
+            fields = file.read().split()
+        if fields[:2] == ["0", "0x0"]:
             return
         time.sleep(0.01)
     raise AssertionError("the plugin does not read stdin")

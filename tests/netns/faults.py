@@ -145,11 +145,11 @@ class Case(NamedTuple):
         return f"effect {self.number} ({self.effect}): {self.answer.stdout}{self.answer.stderr}"
 
 
-def count(install: Callable[[Wrap], None], config: Json, who: Attachment) -> list[str]:
+def count(install: Callable[[Wrap], None], config: Json, attachment: Attachment) -> list[str]:
     """Give the names of the effects of an ADD without fault. To be called in a machine."""
     saboteur = Saboteur(refuse)
     install(saboteur.wrap)
-    serve(who.environment("ADD"), config).succeeded()
+    serve(attachment.environment("ADD"), config).succeeded()
     return saboteur.names
 
 
@@ -182,17 +182,17 @@ def sweep(
     install(saboteur.wrap)
     cases = []
     for number in numbers:
-        who = Attachment(f"container{number}", netns)
+        attachment = Attachment(f"container{number}", netns)
         if fresh:
             _forget_allocations()
         saboteur.aim_at(number)
-        answer = serve(who.environment("ADD"), config)
+        answer = serve(attachment.environment("ADD"), config)
         cases.append(Case(number, saboteur.victim, answer))
         if answer.status == 0:
             saboteur.aim_at(-1)
             result = {**config, "prevResult": answer.content}
-            serve(who.environment("CHECK"), result).succeeded()
-            serve(who.environment("DEL"), result).succeeded()
+            serve(attachment.environment("CHECK"), result).succeeded()
+            serve(attachment.environment("DEL"), result).succeeded()
             for command in clean_up:
                 subprocess.run(command.split(), check=True)
     return cases

@@ -28,12 +28,12 @@ def leases(machine: Machine) -> dict[str, str]:
 
 
 def _leases(files: Iterable[str]) -> dict[str, str]:
-    found = {}
+    leased = {}
     for line in files:
         if match := _LEASE.search(line):
             content = line[match.end() - 1 :].strip("'\"")
-            found[match[1]] = content.replace("\\r\\n", "/")
-    return found
+            leased[match[1]] = content.replace("\\r\\n", "/")
+    return leased
 
 
 def whole(machine: Machine) -> Snapshot:
@@ -83,15 +83,15 @@ def elements(machine: Machine) -> dict[str, str]:
 
 
 def _elements(ruleset: Any) -> dict[str, str]:
-    found = {}
+    owned = {}
     for item in ruleset["nftables"]:
         ((kind, body),) = item.items()
         for element in body.get("elem", []) if kind in ("set", "map") else []:
             inner = element[0] if isinstance(element, list) else element
             key = inner["elem"]["val"]
             text = " ".join(map(str, key["concat"])) if isinstance(key, dict) else key
-            found[f"{body['name']} {text}"] = "/".join(inner["elem"]["comment"].split(" ")[3].split("/")[1:])
-    return found
+            owned[f"{body['name']} {text}"] = "/".join(inner["elem"]["comment"].split(" ")[3].split("/")[1:])
+    return owned
 
 
 def owners(machine: Machine) -> dict[str, str]:
@@ -100,12 +100,12 @@ def owners(machine: Machine) -> dict[str, str]:
 
 
 def _owners(links: Any) -> dict[str, str]:
-    found = {}
+    owned = {}
     for link in links:
         if link.get("ifalias", "").startswith("podwire "):
-            words = link["ifalias"].partition(";")[0].split(" ")[3]
-            found[link["ifname"]] = "/".join(words.split("/")[1:])
-    return found
+            label = link["ifalias"].partition(";")[0].split(" ")[3]
+            owned[link["ifname"]] = "/".join(label.split("/")[1:])
+    return owned
 
 
 def held_by(machine: Machine, *some: str) -> list[str]:

@@ -90,8 +90,8 @@ def synchronize(family: int) -> list[str]:
 
 def shown(machine: Machine, family: int) -> dict[str, Any]:
     (link,) = json.loads(machine.run("ip", "-j", "-d", "address", "show", "dev", NAMES[family]).stdout)
-    found: dict[str, Any] = link
-    return found
+    details: dict[str, Any] = link
+    return details
 
 
 def entries(machine: Machine, family: int) -> list[str]:
@@ -363,7 +363,7 @@ def cleared(family: int) -> list[str]:
 def test_what_the_kernel_refuses_is_reported_and_the_rest_is_done(host: Machine, family: int) -> None:
     failed, number = host.call(refused, family)
     bad = "10.5.200.0/24 via 203.0.113.9" if family == 4 else "fd00:5:0:200::/64 via 2001:db8:ff::9"
-    assert [one.partition(":")[0] if family == 4 else one[: len(bad) + 17] for one in failed] == [
+    assert [failure.partition(":")[0] if family == 4 else failure[: len(bad) + 17] for failure in failed] == [
         f"ip route replace {bad}"
     ]
     assert number == 300
@@ -400,8 +400,8 @@ def heard_of(change: Callable[[RtnlSocket, int], None], *, own: bool) -> int:
         change(acting, index)
         return len(heard.read())
     finally:
-        for one in (acting, other, heard):
-            one.close()
+        for opened in (acting, other, heard):
+            opened.close()
 
 
 def add_route(route: RtnlSocket, index: int) -> None:
@@ -435,7 +435,7 @@ def test_more_changes_than_fit_are_reported_as_lost_and_what_follows_is_heard(ho
 def overflowed() -> list[object]:
     """Inside: a queue so small that it cannot hold what happens."""
     events.QUEUE_BYTES = 1 << 12
-    found: list[object] = []
+    outcome: list[object] = []
     with listening(events.RTNLGRP_IPV4_ROUTE) as (route, heard):
         index = route.ifindex("flannel.1")
         for number in range(200):
@@ -444,8 +444,8 @@ def overflowed() -> list[object]:
         try:
             heard.read()
         except Overflowed:
-            found.append("lost")
+            outcome.append("lost")
         heard.read()
         add_route(route, index)
-        found.append(len(heard.read()))
-    return found
+        outcome.append(len(heard.read()))
+    return outcome

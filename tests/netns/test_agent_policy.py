@@ -44,7 +44,7 @@ OBJECTS = (
     pod_of("blue/other", "10.1.0.4", "fd00:1::4"),
     node_of("outside", *OUTSIDE.values()),
 )
-PODS = [one for one in OBJECTS if isinstance(one, Pod)]
+PODS = [item for item in OBJECTS if isinstance(item, Pod)]
 DB, NOT_DB = (
     "podSelector: {matchLabels: {app: db}}",
     "podSelector: {matchExpressions: [{key: app, operator: NotIn, values: [db]}]}",
@@ -158,7 +158,7 @@ def enforce(policies: tuple[str, ...]) -> str:
         table.audit(tracker.table)
         host.netfilter.request(*forget_connections())
         os.makedirs(host.pod_records, exist_ok=True)
-        error = bridge_filter.ensure(host, [IP.from_packed(one) for pod in PODS for one in pod.addresses])
+        error = bridge_filter.ensure(host, [IP.from_packed(address) for pod in PODS for address in pod.addresses])
         return error or table.audit(tracker.table)
     finally:
         host.close()
@@ -244,7 +244,7 @@ class Net:
 
     def differences(self, state: Cluster) -> list[str]:
         """Returns the connections on which kernel and evaluator do not agree. What should pass is given time."""
-        found = []
+        disagreements = []
         for source, (_, own) in self.places.items():
             asked = [
                 (name, family, Target(protocol, addresses[family], port))
@@ -263,12 +263,12 @@ class Net:
             late = [at for at, allowed in enumerate(expected) if allowed and not passed[at]]
             for at, answered in zip(late, self.answers(source, [asked[at][2] for at in late], 10.0), strict=True):
                 passed[at] = answered
-            found += [
+            disagreements += [
                 f"{source} -> {name} {' '.join(map(str, target))}: {'passes' if passes else 'is dropped'}"
                 for (name, _, target), allowed, passes in zip(asked, expected, passed, strict=True)
                 if passes != allowed
             ]
-        return found
+        return disagreements
 
 
 @pytest.fixture(scope="module", params=["routed", "bridged", "isolated"])

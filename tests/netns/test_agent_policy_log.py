@@ -82,23 +82,26 @@ def send(host: str, count: int = 1) -> None:
 
 def logged(hosts: list[str]) -> list[Packet]:
     """Inside: sends a datagram to each host; returns what was logged, one by one."""
-    found: SimpleQueue[PacketDenied] = SimpleQueue()
+    queue: SimpleQueue[PacketDenied] = SimpleQueue()
     source = DeniedPackets()
-    source.start(found.put)
+    source.start(queue.put)
     try:
-        packets = [_await(found, host) for host in hosts]
-        return [(one.chain, one.source.text, one.destination.text, one.protocol, one.port) for one in packets]
+        packets = [_await(queue, host) for host in hosts]
+        return [
+            (packet.chain, packet.source.text, packet.destination.text, packet.protocol, packet.port)
+            for packet in packets
+        ]
     finally:
         source.close()
 
 
-def _await(found: SimpleQueue[PacketDenied], host: str) -> PacketDenied:
+def _await(queue: SimpleQueue[PacketDenied], host: str) -> PacketDenied:
     """Sends until a packet is logged: the thread has to begin, and the kernel logs ten in a second."""
     for _ in range(int(SECONDS / 0.5)):
         send(host)
         try:
             while True:
-                packet = found.get(timeout=0.5)
+                packet = queue.get(timeout=0.5)
                 if packet.destination.text == host:
                     return packet
         except Empty:
@@ -135,15 +138,15 @@ def test_a_group_has_one_reader_at_a_time(machine: Machine) -> None:
 def wait_for_the_group() -> list[str]:
     """Inside: starts to read while another reads; returns the chains of packets that are read when it has ended."""
     packetlog.RETRY_SECONDS = 0.1
-    found: SimpleQueue[PacketDenied] = SimpleQueue()
+    queue: SimpleQueue[PacketDenied] = SimpleQueue()
     first, source = PacketLog(LOG_GROUP), DeniedPackets()
-    source.start(found.put)
+    source.start(queue.put)
     try:
         while not source._reported:
             os.sched_yield()
         assert source._reported == packetlog.TAKEN
         first.close()
-        return [_await(found, "127.0.0.2").chain]
+        return [_await(queue, "127.0.0.2").chain]
     finally:
         source.close()
 
@@ -158,8 +161,8 @@ def flooded() -> tuple[int, int]:
     before = denied_packets()
     send("127.0.0.2", BURST)
     count = 0
-    while found := packets.read():
-        count += len(found)
+    while batch := packets.read():
+        count += len(batch)
     packets.close()
     return denied_packets()["ingress"] - before["ingress"], count
 

@@ -87,9 +87,9 @@ def arrives(net: Machine, source: str, seconds: float = PATIENT) -> bool:
 
 def _counted(net: Machine) -> int:
     listed = net.pods["db"].run("nft", "list", "chain", "inet", "t", "i").stdout
-    found = re.search(r"packets (\d+)", listed)
-    assert found, listed
-    return int(found[1])
+    match = re.search(r"packets (\d+)", listed)
+    assert match, listed
+    return int(match[1])
 
 
 def _send(sources: tuple[str, str]) -> None:

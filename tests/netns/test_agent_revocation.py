@@ -53,16 +53,16 @@ table inet services {{
 """
 
 
-def key_of(one: Namespace | Pod | NetworkPolicy) -> Key:
-    return getattr(one, "namespace", ""), one.name
+def key_of(item: Namespace | Pod | NetworkPolicy) -> Key:
+    return getattr(item, "namespace", ""), item.name
 
 
 def changed(*objects: Pod | NetworkPolicy) -> list[PolicyEvent]:
-    return [ObjectsChanged(LOCAL_PODS if isinstance(one, Pod) else POLICIES, {key_of(one): one}) for one in objects]
+    return [ObjectsChanged(LOCAL_PODS if isinstance(item, Pod) else POLICIES, {key_of(item): item}) for item in objects]
 
 
 def without(*policies: NetworkPolicy) -> list[PolicyEvent]:
-    return [ObjectsChanged(POLICIES, {key_of(one): None}) for one in policies]
+    return [ObjectsChanged(POLICIES, {key_of(policy): None}) for policy in policies]
 
 
 def run_agent(*steps: list[PolicyEvent]) -> float:
@@ -157,7 +157,7 @@ def test_what_is_no_longer_allowed_is_cut_and_what_is_stays(net: Machine) -> Non
     assert net.call(run_agent, changed(FROM_WEB)) == 0
     assert [web.ask(PATIENT), closed.ask(SILENT), out.ask(PATIENT)] == ["++++", "----", "++++"]
     assert net.call(run_agent, changed(FROM_WEB), without(FROM_WEB)) == 0
-    assert [one.ask(PATIENT) for one in (web, closed, other, out)] == ["++++"] * 4
+    assert [conversation.ask(PATIENT) for conversation in (web, closed, other, out)] == ["++++"] * 4
 
 
 def test_an_agent_that_died_between_the_table_and_the_connections_is_made_up_for(net: Machine) -> None:
@@ -233,15 +233,15 @@ def test_labels_of_others_are_kept(net: Machine) -> None:
 def labels() -> list[int]:
     """Inside: returns the labels of all connections to db, each read as the kernel lists it at its place."""
     netfilter = Netlink(NETLINK_NETFILTER)
-    found = []
+    masks = []
     try:
         for answer in netfilter.dump(*connections.all_connections()):
-            one = connections.parse_connection(answer)
-            assert connections.ends_of(answer) == one.judged[:2]
-            found += [int.from_bytes(one.labels, "little")] if one.port == 80 else []
+            connection = connections.parse_connection(answer)
+            assert connections.ends_of(answer) == connection.judged[:2]
+            masks += [int.from_bytes(connection.labels, "little")] if connection.port == 80 else []
     finally:
         netfilter.close()
-    return found
+    return masks
 
 
 def test_what_a_kernel_cannot_do_is_found_without_a_change(net: Machine) -> None:

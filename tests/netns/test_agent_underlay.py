@@ -279,8 +279,8 @@ def test_the_address_that_will_last_is_preferred(
     machine: Machine, addresses: list[tuple[str, tuple[str, ...]]], best: str
 ) -> None:
     wire(machine, "east")
-    for address, words in addresses:
-        add(machine, "east", address, *words)
+    for address, options in addresses:
+        add(machine, "east", address, *options)
     assert ask(machine, 6 if ":" in best else 4, names=["east"])["addresses"] == [best]
 
 

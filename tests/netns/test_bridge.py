@@ -43,8 +43,8 @@ def test_a_bridge_without_a_mac_address_gets_one_and_keeps_it(machine: Machine, 
     answered = node.add(config, first, program="bridge")["interfaces"][0]["mac"]
     assert answered == link(machine, "br9")["address"] != NOBODYS
     assert node.add(config, second, program="bridge")["interfaces"][0]["mac"] == answered
-    for who in (first, second):
-        node.delete(config, who, program="bridge")
+    for attached in (first, second):
+        node.delete(config, attached, program="bridge")
     assert link(machine, "br9")["address"] == answered
 
 

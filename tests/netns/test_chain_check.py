@@ -37,7 +37,8 @@ class Chain:
     def __init__(self, node: Node, who: Attachment, version: str, plugins: list[tuple[str, Json]]) -> None:
         self.node, self.who = node, who
         self.plugins = [
-            (program, {**network(), "type": program, "cniVersion": version, **one}) for program, one in plugins
+            (program, {**network(), "type": program, "cniVersion": version, **settings})
+            for program, settings in plugins
         ]
         self.result: Json = {}
 
@@ -66,7 +67,9 @@ def test_what_a_later_plugin_changes_is_no_fault_of_an_earlier_ones(
     machine: Machine, node: Node, version: str, later: list[tuple[str, Json]]
 ) -> None:
     if version != "1.1.0" and len([plugin for plugin in later if plugin[0] == "tuning"]) > 1:
-        later = [("tuning", {**one, "mtu": 0}) for _, one in later]  # that the first is no longer so, nothing tells
+        later = [
+            ("tuning", {**settings, "mtu": 0}) for _, settings in later
+        ]  # that the first is no longer so, nothing tells
     attached = chain(machine, node, version, FIRST["bridge"], *later)
     attached.add()
     assert attached.check() == [""] * len(attached.plugins)

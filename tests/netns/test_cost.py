@@ -54,10 +54,10 @@ def exchanges(verb: str, config: Json, who: Attachment) -> list[Exchange]:
     vars(netlink)["socket"] = Counting
     serve(who.environment(verb), config).succeeded()
     return sorted(
-        one
+        exchange
         for counting in Counting.all
-        for number, one in enumerate(counting.seen)
-        if number == 0 or one != counting.seen[number - 1]
+        for number, exchange in enumerate(counting.seen)
+        if number == 0 or exchange != counting.seen[number - 1]
     )
 
 

@@ -146,11 +146,11 @@ def test_rules_are_the_subnets_not_the_containers(world: World, firewall: str) -
     attach(world)
     before = rules(world.machine)
     others = [attachment(world.machine.pod(f"other{number}")) for number in range(3)]
-    for who in others:
-        world.node.add(ONE, who)
+    for attached in others:
+        world.node.add(ONE, attached)
     assert rules(world.machine) == before
-    for who in others:
-        world.node.delete(ONE, who)
+    for attached in others:
+        world.node.delete(ONE, attached)
     assert rules(world.machine) == before
     assert all(paths(world))
 

@@ -200,8 +200,8 @@ def test_nftables_is_not_touched_where_nothing_asks_for_it(machine: Machine, nod
 def test_no_program_is_executed_for_rules(machine: Machine, node: Node) -> None:
     """Neither for the first pod, which loads them, nor for others."""
     pods = [attachment(machine.pod()) for _ in range(2)]
-    for who in pods:
-        node.add(RICH, who, prepare=_no_programs)
+    for attached in pods:
+        node.add(RICH, attached, prepare=_no_programs)
     node.check(RICH, pods[0], prepare=_no_programs).succeeded()
     node.delete(RICH, pods[0], prepare=_no_programs)
     assert len(owners(machine)) == 1
@@ -233,10 +233,12 @@ def test_an_address_that_another_container_claims_twice_has_one_element(machine:
     does not take it.
     """
     first, second = machine.pod("here"), machine.pod("there")
-    one, two = (network(name, bridge=f"br-{name}", ipMasq=True, ipam=host_local(IPV4)) for name in ("one", "two"))
-    node.add(one, Attachment("here", first.path))
-    node.add(two, Attachment("there", second.path))
-    node.delete(one, Attachment("here", first.path))
+    first_network, second_network = (
+        network(name, bridge=f"br-{name}", ipMasq=True, ipam=host_local(IPV4)) for name in ("one", "two")
+    )
+    node.add(first_network, Attachment("here", first.path))
+    node.add(second_network, Attachment("there", second.path))
+    node.delete(first_network, Attachment("here", first.path))
     assert elements(machine) == {"masquerade4 10.1.2.2": "there/eth0"}
 
 
@@ -244,13 +246,13 @@ def test_an_address_that_another_container_claims_twice_has_one_element(machine:
 def test_guards_against_spoofing_come_back_with_the_next_pod(machine: Machine, node: Node, damage: str) -> None:
     guarded = {**PLAIN, "macspoofchk": True}
     pods = [attachment(machine.pod(name)) for name in ("first", "second", "third")]
-    for who in pods[:2]:
-        node.add(guarded, who)
+    for attached in pods[:2]:
+        node.add(guarded, attached)
     before = elements(machine)
     machine.run("nft", *damage.split())
     assert node.check(guarded, pods[0]).code == 101
     node.add(guarded, pods[2])
-    for who in pods:
-        node.check(guarded, who).succeeded()
+    for attached in pods:
+        node.check(guarded, attached).succeeded()
     node.delete(guarded, pods[2])
     assert elements(machine) == before

@@ -41,7 +41,7 @@ def containers(machine: Machine, count: int, prefix: str = "pod") -> list[Attach
 
 def test_twenty_at_once_on_a_fresh_machine(machine: Machine, node: Node) -> None:
     everybody = containers(machine, CONTAINERS)
-    added = answers([node.start("ADD", RICH, who) for who in everybody])
+    added = answers([node.start("ADD", RICH, attachment) for attachment in everybody])
     assert [answer.message for answer in added if answer.status] == []
     results = [answer.content for answer in added]
     for family in (0, 1):
@@ -51,10 +51,11 @@ def test_twenty_at_once_on_a_fresh_machine(machine: Machine, node: Node) -> None
     # Two families of masquerade, and two sets that guard.
     assert len(elements(machine)) == EACH * CONTAINERS
     checks = [
-        node.start("CHECK", {**RICH, "prevResult": result}, who) for result, who in zip(results, everybody, strict=True)
+        node.start("CHECK", {**RICH, "prevResult": result}, attachment)
+        for result, attachment in zip(results, everybody, strict=True)
     ]
     assert [answer.message for answer in answers(checks) if answer.status] == []
-    deletions = answers([node.start("DEL", RICH, who) for who in everybody])
+    deletions = answers([node.start("DEL", RICH, attachment) for attachment in everybody])
     assert [answer.message for answer in deletions if answer.status] == []
     assert (owners(machine), elements(machine), leases(machine)) == ({}, {}, {})
 
@@ -68,22 +69,23 @@ def test_adds_that_fail_take_nothing_from_adds_that_succeed(machine: Machine, no
     """All begin on a fresh machine, so each has the bridge and the rules to make, and the failing ones to undo."""
     good, bad = containers(machine, 6, "good"), containers(machine, 6, "bad")
     running = []
-    for one, other in zip(good, bad, strict=True):
-        running += [node.start("ADD", UNREACHABLE, other), node.start("ADD", RICH, one)]
+    for attachment, failing in zip(good, bad, strict=True):
+        running += [node.start("ADD", UNREACHABLE, failing), node.start("ADD", RICH, attachment)]
     ended = answers(running)
     assert [answer.code for answer in ended] == [100, 0] * 6
     results: list[Json] = [json.loads(answer.stdout) for answer in ended[1::2]]
-    for result, who in zip(results, good, strict=True):
-        node.call("CHECK", {**RICH, "prevResult": result}, who).succeeded()
+    for result, attachment in zip(results, good, strict=True):
+        node.call("CHECK", {**RICH, "prevResult": result}, attachment).succeeded()
     assert len(owners(machine)) == 6
-    assert set(elements(machine).values()) == {f"{who.container}/eth0" for who in good}
+    assert set(elements(machine).values()) == {f"{attachment.container}/eth0" for attachment in good}
 
 
 def test_adds_that_all_fail_leave_a_fresh_machine_to_the_last(machine: Machine, node: Node) -> None:
     """Whoever fails while others are at work leaves them what they share; alone, an ADD takes everything back."""
     everybody = containers(machine, 4)
     before = whole(machine)
-    assert {answer.code for answer in answers([node.start("ADD", UNREACHABLE, who) for who in everybody])} == {100}
+    ended = answers([node.start("ADD", UNREACHABLE, attachment) for attachment in everybody])
+    assert {answer.code for answer in ended} == {100}
     assert (owners(machine), elements(machine), leases(machine)) == ({}, {}, {})
     shared = difference(before, whole(machine))
     assert not any("eth0" in line or "veth" in line for line in shared)
@@ -91,12 +93,13 @@ def test_adds_that_all_fail_leave_a_fresh_machine_to_the_last(machine: Machine, 
 
 def test_adds_and_deletes_cross(machine: Machine, node: Node) -> None:
     first, second = containers(machine, 8, "first"), containers(machine, 8, "second")
-    assert [answer.status for answer in answers([node.start("ADD", RICH, who) for who in first])] == [0] * 8
+    added = answers([node.start("ADD", RICH, attachment) for attachment in first])
+    assert [answer.status for answer in added] == [0] * 8
     running = []
     for leaving, coming in zip(first, second, strict=True):
         running += [node.start("DEL", RICH, leaving), node.start("ADD", RICH, coming)]
     assert [answer.message for answer in answers(running) if answer.status] == []
-    assert set(owners(machine).values()) == {f"{who.container}/eth0" for who in second}
+    assert set(owners(machine).values()) == {f"{attachment.container}/eth0" for attachment in second}
     assert len(elements(machine)) == EACH * 8
     assert len(leases(machine)) == 2 * 8
 
@@ -128,10 +131,10 @@ def _refuses_company() -> None:
 
 
 def test_nobody_has_the_machine_alone_while_a_pod_comes_or_goes(machine: Machine, node: Node) -> None:
-    (who,) = containers(machine, 1)
+    (attachment,) = containers(machine, 1)
     assert machine.call(_alone)
-    node.call("ADD", RICH, who, prepare=_refuses_company).succeeded()
-    node.call("DEL", RICH, who, prepare=_refuses_company).succeeded()
+    node.call("ADD", RICH, attachment, prepare=_refuses_company).succeeded()
+    node.call("DEL", RICH, attachment, prepare=_refuses_company).succeeded()
     assert machine.call(_alone)
 
 

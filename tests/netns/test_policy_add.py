@@ -56,12 +56,12 @@ def enforce() -> None:
 
 def read_records() -> dict[str, tuple[str, ...]]:
     """Inside: returns of each address namespace and name of its pod."""
-    found: dict[str, tuple[str, ...]] = {}
+    records: dict[str, tuple[str, ...]] = {}
     for name in os.listdir(folder()):
         with open(f"{folder()}/{name}", "rb") as file:
             record = parse_record(file.read())
-            found[name] = record[1:] if record else ()
-    return found
+            records[name] = record[1:] if record else ()
+    return records
 
 
 def age(seconds: float) -> None:
@@ -74,12 +74,12 @@ def age(seconds: float) -> None:
 def elements(machine: Machine) -> dict[str, str]:
     """Returns the elements of podwired's maps as "MAP ADDRESS", each with its chain."""
     listed = shown(machine, "nft", "-j", "list", "table", "inet", "podwire-policy")["nftables"]
-    found = {}
+    chains = {}
     for body in [item["map"] for item in listed if "map" in item]:
         for key, verdict in body.get("elem", []):
             address = key["elem"]["val"] if isinstance(key, dict) else key
-            found[f"{body['name']} {address}"] = verdict["goto"]["target"]
-    return found
+            chains[f"{body['name']} {address}"] = verdict["goto"]["target"]
+    return chains
 
 
 @pytest.fixture

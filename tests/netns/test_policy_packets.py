@@ -86,10 +86,13 @@ class Kernel:
         """True if the policies of this node's pods allow it; those of other nodes' pods are enforced there."""
         verdict = allowed(nodes.objects, *probe)
         ends = {EGRESS: probe.source}
-        pods = [nodes.objects.pod_at(ends.get(one.direction, probe.destination).packed) for one in verdict.judgements]
+        pods = [
+            nodes.objects.pod_at(ends.get(judgement.direction, probe.destination).packed)
+            for judgement in verdict.judgements
+        ]
         return not any(
-            not one.allowed and pod is not None and pod.node == NODE
-            for one, pod in zip(verdict.judgements, pods, strict=True)
+            not judgement.allowed and pod is not None and pod.node == NODE
+            for judgement, pod in zip(verdict.judgements, pods, strict=True)
         )
 
 
@@ -121,7 +124,7 @@ def without_needless(kernel: Kernel, batches: list[list[Event]]) -> list[list[Ev
     """Returns the changes without all those that are not needed to fail."""
     for number, batch in enumerate(batches):
         for event in list(batch):
-            fewer = [[one for one in other if one is not event] for other in batches]
+            fewer = [[kept for kept in other if kept is not event] for other in batches]
             if kernel.error(fewer):
                 return without_needless(kernel, fewer)
         if not batch:

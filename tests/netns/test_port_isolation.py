@@ -57,7 +57,7 @@ def settings(machine: Machine) -> dict[str, str]:
 
 
 def proxies(machine: Machine) -> set[str]:
-    return {one["dst"] for one in shown(machine, "ip", "-j", "-6", "neighbour", "show", "proxy")}
+    return {entry["dst"] for entry in shown(machine, "ip", "-j", "-6", "neighbour", "show", "proxy")}
 
 
 def isolated(machine: Machine) -> dict[str, bool]:

@@ -82,9 +82,9 @@ def test_the_host_may_ask_for_its_neighbours_at_once(world: World, mode: str) ->
     """It needs an address of the link for that; while the kernel looks for a duplicate of it, nothing gets through."""
     world.node.add({**MAPPED, "mode": mode}, attachment(world.server))
     links = shown(world.machine, "ip", "-j", "-6", "address", "show", "scope", "link")
-    found = [address for link in links if link["ifname"] != "uplink" for address in link["addr_info"]]
-    assert found
-    assert not [address for address in found if "tentative" in address]
+    addresses = [address for link in links if link["ifname"] != "uplink" for address in link["addr_info"]]
+    assert addresses
+    assert not [address for address in addresses if "tentative" in address]
 
 
 def test_pods_of_another_subnet_keep_their_address(world: World) -> None:

@@ -79,9 +79,9 @@ def test_a_port_lives_until_the_last_attachment_is_gone(
 ) -> None:
     front, back = both(world)
     configs = on("front", mapped, mode=mode), on("back", mapped, mode=mode)
-    for config, who in zip(configs, (front, back), strict=True):
-        world.node.add(config, who)
-        assert world.node.check(config, who).message == ""
+    for config, attached in zip(configs, (front, back), strict=True):
+        world.node.add(config, attached)
+        assert world.node.check(config, attached).message == ""
     assert [answers(world, host) for host in hosts] == [True for _ in hosts]
     world.node.delete(configs[1], back)
     assert [answers(world, host) for host in hosts] == [True for _ in hosts]
@@ -188,7 +188,7 @@ def test_what_was_flushed_comes_back_for_both(world: World, flush: str) -> None:
     world.node.add(BACK, back)
     world.machine.run("nft", *flush.split())
     world.node.add(on("front", mapping(8081, 80)), attachment(world.machine.pod("other")))
-    checks = [world.node.check(config, who).message for config, who in ((FRONT, front), (BACK, back))]
+    checks = [world.node.check(config, attached).message for config, attached in ((FRONT, front), (BACK, back))]
     assert [text for text in checks if "port" in text] == []
     world.node.delete(FRONT, front)
     assert answers(world)
@@ -223,12 +223,12 @@ def test_a_udp_flow_follows_the_port_to_the_other_attachment(world: World) -> No
 def test_the_chained_plugin_serves_both_networks(world: World) -> None:
     front, back = both(world)
     results = []
-    for name, who in (("front", front), ("back", back)):
+    for name, attached in (("front", front), ("back", back)):
         bridge = {key: value for key, value in on(name).items() if key != "runtimeConfig"} | {"type": "bridge"}
-        results.append(world.node.add(bridge, who, program="bridge"))
+        results.append(world.node.add(bridge, attached, program="bridge"))
         portmap = network(name, type="portmap", runtimeConfig={"portMappings": [WHOLE]}, prevResult=results[-1])
-        world.node.call("ADD", portmap, who, program="portmap").succeeded()
-        assert world.node.call("CHECK", portmap, who, program="portmap").message == ""
+        world.node.call("ADD", portmap, attached, program="portmap").succeeded()
+        assert world.node.call("CHECK", portmap, attached, program="portmap").message == ""
     config = network("front", type="portmap", runtimeConfig={"portMappings": [WHOLE]}, prevResult=results[0])
     world.node.call("DEL", config, front, program="portmap").succeeded()
     world.node.call("DEL", on("front"), front, program="bridge").succeeded()

@@ -69,7 +69,7 @@ class Runtime:
         self.attached = 0
         self.living: dict[tuple[Kind, str, str], Json] = {}
 
-    def who(self, pod: str, interface: str) -> Attachment:
+    def attachment(self, pod: str, interface: str) -> Attachment:
         return Attachment(pod, self.node.machine.pods[pod].path, interface)
 
     def add(self, kind: Kind, pod: str, interface: str) -> None:
@@ -79,7 +79,7 @@ class Runtime:
         result: Json = {}
         for program, config in kind.configs(self.port(kind, pod)):
             request = {**config, **({"prevResult": result} if result else {})}
-            answer = self.node.call("ADD", request, self.who(pod, interface), program=program)
+            answer = self.node.call("ADD", request, self.attachment(pod, interface), program=program)
             if answer.status:
                 self.delete(kind, pod, interface)
                 return
@@ -98,7 +98,7 @@ class Runtime:
             request = {key: value for key, value in config.items() if key != "runtimeConfig"}
             if result and self.chance.random() < 0.7:
                 request["prevResult"] = result
-            self.node.call("DEL", request, self.who(pod, interface), program=program).succeeded()
+            self.node.call("DEL", request, self.attachment(pod, interface), program=program).succeeded()
 
     def collect(self, kind: Kind, pod: str, interface: str) -> None:
         """Collect on the network: the chosen container's attachment is no longer valid."""

@@ -29,7 +29,7 @@ def without_nf_tables() -> None:
     def is_foreign(kind: int) -> bool:
         return kind >> 8 == NFNL_SUBSYS_NFTABLES
 
-    def one(self: netlink.Netlink, kind: int, flags: int, payload: bytes) -> bytes:
+    def request(self: netlink.Netlink, kind: int, flags: int, payload: bytes) -> bytes:
         if is_foreign(kind):
             raise netlink.NetlinkError(EINVAL, "")
         return answer(self, kind, flags, payload)
@@ -51,7 +51,7 @@ def without_nf_tables() -> None:
             return [netlink.NetlinkError(EINVAL, "") for _ in kept]
         return ask_each(self, kept)
 
-    vars(netlink)["Netlink"]._answer, vars(netlink)["Netlink"].parts = one, all_of
+    vars(netlink)["Netlink"]._answer, vars(netlink)["Netlink"].parts = request, all_of
     vars(netlink)["Netlink"].batch, vars(netlink)["Netlink"].ask_each = together, each
 
 

@@ -109,11 +109,11 @@ def test_version_loads_next_to_nothing() -> None:
     assert others - FIRST == set()
 
 
-@pytest.mark.parametrize("words", [["help"], ["version"], ["install", "--help"]])
-def test_help_version_and_install_load_no_library_of_the_command_line(words: list[str]) -> None:
+@pytest.mark.parametrize("command_line", [["help"], ["version"], ["install", "--help"]])
+def test_help_version_and_install_load_no_library_of_the_command_line(command_line: list[str]) -> None:
     """They work where it is not installed."""
     script = CALL.replace("[sys.argv[1]]", "sys.argv[1:]").replace("status = main()", END_OF_ARGPARSE)
-    command = [sys.executable, "-I", "-S", "-c", script, "podwire", *words]
+    command = [sys.executable, "-I", "-S", "-c", script, "podwire", *command_line]
     own, others = loaded(subprocess.run(command, env={}, capture_output=True, text=True, check=True).stderr)
     assert own - PROTOCOL - {"cni.protocol.folders", "cni.protocol.record"} <= {"cni.diag", "cni.diag.install"}
     assert "click" not in others

@@ -32,9 +32,9 @@ def reached(file: str) -> set[str]:
     """The files of all that a module may load, at its start or later."""
     seen, waiting = set[str](), [file]
     while waiting:
-        one = waiting.pop()
-        seen.add(one)
-        loads = {f"{each.module.replace('.', '/')}.py" for each in imports(one) if not each.typing}
+        module = waiting.pop()
+        seen.add(module)
+        loads = {f"{each.module.replace('.', '/')}.py" for each in imports(module) if not each.typing}
         waiting += [each for each in loads if each in FILES and each not in seen]
     return seen
 
