@@ -78,10 +78,10 @@ class StoreRecorder:
         assert self.held is not None
         return self.held.lease
 
-    def wait_error(self, *words: str) -> str:
-        """Waits for an error with all the words, now or before; returns it."""
+    def wait_error(self, *parts: str) -> str:
+        """Waits for an error with all the parts, now or before; returns it."""
         return until(
-            lambda: next((text for text in self.errors if all(word in text for word in words)), ""), f"{words}"
+            lambda: next((text for text in self.errors if all(part in text for part in parts)), ""), f"{parts}"
         )
 
     def wait_leases(self, *keys: str) -> None:
@@ -152,10 +152,10 @@ class PolicyRecorder:
     def wait(self, kind: str, *names: str) -> None:
         until(lambda: self.names(kind) == {*names}, f"the objects of {kind} are {names}")
 
-    def wait_error(self, *words: str) -> str:
-        """Waits for an error with all the words, now or before; returns it."""
+    def wait_error(self, *parts: str) -> str:
+        """Waits for an error with all the parts, now or before; returns it."""
         return until(
-            lambda: next((text for text in self.errors if all(word in text for word in words)), ""), f"{words}"
+            lambda: next((text for text in self.errors if all(part in text for part in parts)), ""), f"{parts}"
         )
 
     def wait_recovered(self) -> None:

@@ -96,14 +96,14 @@ def _answer(server: socket.socket, name: str) -> None:
     if server.type == socket.SOCK_STREAM:
         caller, address = server.accept()
         with caller:
-            caller.sendall(_told(name, address[0]))
+            caller.sendall(_reply(name, address[0]))
         return
     _, [(level, kind, called)], _, address = server.recvmsg(64, 64)
     any_interface = called[:16] + bytes(4)
-    server.sendmsg([_told(name, address[0])], [(level, kind, any_interface)], 0, address)
+    server.sendmsg([_reply(name, address[0])], [(level, kind, any_interface)], 0, address)
 
 
-def _told(name: str, address: str) -> bytes:
+def _reply(name: str, address: str) -> bytes:
     return f"{name} {address.removeprefix('::ffff:')}".encode()
 
 

@@ -49,11 +49,11 @@ def lay(machine: Machine, ends: Iterable[IP], own: Iterable[IP]) -> str:
         "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.netfilter.nf_conntrack_checksum=0",
         f"sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.{LINK}.rp_filter=0 net.ipv4.conf.all.send_redirects=0",
         f"ip link set {LINK} up",
-        *[f"ip address add {one.text} dev lo" for one in own],
+        *[f"ip address add {ip.text} dev lo" for ip in own],
     ]
-    for one in (*ends, *MARKER):
-        lines.append(f"ip -{one.family} route add {one.text} dev {LINK}")
-        lines.append(f"ip -{one.family} neigh add {one.text} lladdr {MACS[ENDS]} dev {LINK} nud permanent")
+    for ip in (*ends, *MARKER):
+        lines.append(f"ip -{ip.family} route add {ip.text} dev {LINK}")
+        lines.append(f"ip -{ip.family} neigh add {ip.text} lladdr {MACS[ENDS]} dev {LINK} nud permanent")
     machine.run("sh", "-ec", "\n".join(lines))
     return pod.path
 
@@ -73,9 +73,9 @@ class Wire:
         self._node: dict[socket.socket, socket.AddressFamily] = {}
         for family in (socket.AF_INET, socket.AF_INET6):
             self._node |= {socket.socket(family, socket.SOCK_RAW, number): family for number in NUMBERS.values()}
-        for one in (self._ends, *self._node):
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-            one.setblocking(False)
+        for raw_socket in (self._ends, *self._node):
+            raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+            raw_socket.setblocking(False)
         self._numbers = count()
 
     def arrive(self, probes: Sequence[Probe]) -> list[bool]:

@@ -79,8 +79,8 @@ class Server:
             name: Json = {"metadata": {"name": role}}
             self.call("POST", f"{RBAC}/clusterroles", {**name, "rules": rules})
             to = {"kind": "ClusterRole", "name": role, "apiGroup": "rbac.authorization.k8s.io"}
-            who = {"kind": "User", "name": role, "apiGroup": "rbac.authorization.k8s.io"}
-            self.call("POST", f"{RBAC}/clusterrolebindings", {**name, "roleRef": to, "subjects": [who]})
+            subject = {"kind": "User", "name": role, "apiGroup": "rbac.authorization.k8s.io"}
+            self.call("POST", f"{RBAC}/clusterrolebindings", {**name, "roleRef": to, "subjects": [subject]})
         self.call("POST", "/api/v1/namespaces", {"metadata": {"name": "flannel"}})
 
     def start_etcd(self) -> None:

@@ -21,13 +21,13 @@ CURRENT = "1.1.0"
 
 
 class Container(NamedTuple):
-    """A container as a runtime knows it. `told`: the arguments of capabilities, by their names."""
+    """A container as a runtime knows it. `runtime_config`: the arguments of capabilities, by their names."""
 
     id: str
     netns: str
     ifname: str = "eth0"
     args: str = ""
-    told: Json = {}  # noqa: RUF012  # never written to
+    runtime_config: Json = {}  # noqa: RUF012  # never written to
 
 
 NOBODY = Container("", "", "")
@@ -40,9 +40,9 @@ class Libcni(NamedTuple):
     plugins: Path
     environment: tuple[str, ...] = ()
 
-    def execute(self, plugin: str, command: str, request: Json, who: Container = NOBODY, path: str = "") -> Json:
+    def execute(self, plugin: str, command: str, request: Json, container: Container = NOBODY, path: str = "") -> Json:
         """Executes one plugin and returns its answer; or RefusedError."""
-        values = (who.id, who.netns, who.args, who.ifname, path or str(self.plugins))
+        values = (container.id, container.netns, container.args, container.ifname, path or str(self.plugins))
         variables = [f"CNI_{name}={value}" for name, value in zip(PLUGIN_VARIABLES, values, strict=True)]
         program = str(self.plugins / plugin)
         command_line = ("env", "-i", *self.environment, f"CNI_COMMAND={command}", *variables, program)
@@ -52,22 +52,22 @@ class Libcni(NamedTuple):
             raise RefusedError(answer["code"], f"{plugin} {command}: {answer['msg']} {done.stderr}")
         return answer
 
-    def add(self, conflist: Json, who: Container, result: Json | None = None) -> Json:
+    def add(self, conflist: Json, container: Container, result: Json | None = None) -> Json:
         """Attaches by each plugin in turn, and returns the last one's answer. `result`: of what was there before."""
         result = result or {}
         for plugin in conflist["plugins"]:
-            result = self.execute(plugin["type"], "ADD", _request(conflist, plugin, who, result), who)
+            result = self.execute(plugin["type"], "ADD", _request(conflist, plugin, container, result), container)
         return result
 
-    def check(self, conflist: Json, who: Container, result: Json) -> None:
+    def check(self, conflist: Json, container: Container, result: Json) -> None:
         for plugin in conflist["plugins"]:
-            self.execute(plugin["type"], "CHECK", _request(conflist, plugin, who, result), who)
+            self.execute(plugin["type"], "CHECK", _request(conflist, plugin, container, result), container)
 
-    def delete(self, conflist: Json, who: Container, result: Json | None = None) -> None:
+    def delete(self, conflist: Json, container: Container, result: Json | None = None) -> None:
         """In reverse; `result` is what ADD answered, where it is still known, and old versions hand nothing on."""
         known = result if conflist["cniVersion"] >= "0.4.0" else None
         for plugin in reversed(conflist["plugins"]):
-            self.execute(plugin["type"], "DEL", _request(conflist, plugin, who, known), who)
+            self.execute(plugin["type"], "DEL", _request(conflist, plugin, container, known), container)
 
     def collect(self, conflist: Json, valid: Iterable[Container] | None) -> None:
         """GC. Of a network without containers, runtimes in Go say null."""
@@ -96,11 +96,13 @@ class Libcni(NamedTuple):
 VALID = ("cni.dev/valid-attachments", "cni.dev/attachments")  # the second for what was written after a draft
 
 
-def _request(conflist: Json, plugin: Json, who: Container, result: Json | None) -> Json:
+def _request(conflist: Json, plugin: Json, container: Container, result: Json | None) -> Json:
     request = {**plugin, "name": conflist["name"], "cniVersion": conflist["cniVersion"]}
     if result:
         request["prevResult"] = result
-    asked = [name for name, given in plugin.get("capabilities", {}).items() if given and name in who.told]
+    asked = [
+        name for name, given in plugin.get("capabilities", {}).items() if given and name in container.runtime_config
+    ]
     if asked:
-        request["runtimeConfig"] = {name: who.told[name] for name in asked}
+        request["runtimeConfig"] = {name: container.runtime_config[name] for name in asked}
     return request

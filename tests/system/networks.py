@@ -117,7 +117,7 @@ def _flannel() -> Network:
 NETWORKS = {"containerd": _containerd(), "podman": _podman(), "kind": _kind(), "flannel": _flannel()}
 
 
-def told(port: int) -> Json:
+def runtime_config(port: int) -> Json:
     """Returns the runtimeConfig of a container whose port 80 is the host's `port` and whose bandwidth is limited."""
     ports = [{"hostPort": port, "containerPort": 80, "protocol": protocol} for protocol in ("tcp", "udp")]
     limits = {"ingressRate": RATE, "ingressBurst": BURST, "egressRate": RATE, "egressBurst": BURST}

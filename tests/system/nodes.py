@@ -170,8 +170,8 @@ class Node(Machine):
         pod = self.pod(name)
         settings = {"hairpinMode": True, "isDefaultGateway": True, **(delegate or {})}
         config = {"cniVersion": "1.0.0", "name": "cbr0", "type": "flannel", "delegate": settings}
-        who = Attachment(f"{name}-of-{self.name}", pod.path)
-        answer = call(self, self.cluster.plugins / "flannel", "ADD", config, who)
+        attachment = Attachment(f"{name}-of-{self.name}", pod.path)
+        answer = call(self, self.cluster.plugins / "flannel", "ADD", config, attachment)
         addresses = [ip["address"].partition("/")[0] for ip in answer["ips"]]
         pod.serve(POD_PORT)
         guest = Guest(pod, {6 if ":" in address else 4: address for address in addresses})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.machine import until
-from tests.system.networks import SUBNET_ENV, WRITTEN, told
+from tests.system.networks import SUBNET_ENV, WRITTEN, runtime_config
 from tests.system.plugins import CniTool, Json, address_of
 from tests.traffic import NOBODY, PROTOCOLS, Target, ask_each, listen
 
@@ -66,7 +66,7 @@ def populate(cnitool: CniTool, network: Network) -> World:
     """Attaches both pods, and starts all that answers."""
     machine = cnitool.machine
     outside, server, neighbour = machine.outside(), machine.pod("server"), machine.pod("neighbour")
-    results = {"server": cnitool("add", server, told(PORT)), "neighbour": cnitool("add", neighbour)}
+    results = {"server": cnitool("add", server, runtime_config(PORT)), "neighbour": cnitool("add", neighbour)}
     names = {LOCALHOST: "localhost"}
     for family, subnet in zip(network.families, network.subnets, strict=True):
         names |= {NODE[family]: "node", OUTSIDE[family]: "outside"}
@@ -93,7 +93,7 @@ def measured(world: World, network: Network) -> Reach:
         "server": world.server,
         "neighbour": world.neighbour,
     }
-    found = {}
+    answers = {}
     for caller, questions in _questions(network).items():
         targets = []
         for protocol, family, column, _ in questions:
@@ -103,8 +103,8 @@ def measured(world: World, network: Network) -> Reach:
             NOBODY if answer.name == NOBODY else f"{answer.name}<{world.names.get(answer.source, answer.source)}"
             for answer in ask_each(callers[caller], targets)
         ]
-        found[caller] = {question.what: answer for question, answer in zip(questions, seen, strict=True)}
-    return found
+        answers[caller] = {question.what: answer for question, answer in zip(questions, seen, strict=True)}
+    return answers
 
 
 def expected(network: Network) -> Reach:
@@ -137,10 +137,10 @@ class _Question(NamedTuple):
 def _questions(network: Network) -> dict[str, list[_Question]]:
     """Returns the table's cells by caller."""
     header, *lines = [line.split() for line in _EXPECTED.strip().splitlines()]
-    found = {}
+    questions = {}
     for caller, *cells in lines:
         asked = [(column, cell) for column, cell in zip(header, cells, strict=True) if cell != "-"]
         ways = [(protocol, family) for protocol in PROTOCOLS for family in network.families]
         every = [_Question(*way, *target) for way in ways for target in asked]
-        found[caller] = [question for question in every if question.makes_sense]
-    return found
+        questions[caller] = [question for question in every if question.makes_sense]
+    return questions

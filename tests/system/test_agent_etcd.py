@@ -51,20 +51,20 @@ def test_a_lease_is_written_as_flannel_writes_it_and_reported_before_the_list(se
 @against_etcd
 def test_nodes_of_ipv6_alone_share_a_network(server: Etcd) -> None:
     server.configure(IPV6_ALONE)
-    with store_of(node_of_ipv6(1)) as one, store_of(node_of_ipv6(2)) as two:
-        leases = {held.key: held for held in (one.wait_held(), two.wait_held())}
+    with store_of(node_of_ipv6(1)) as first, store_of(node_of_ipv6(2)) as second:
+        leases = {held.key: held for held in (first.wait_held(), second.wait_held())}
         assert len(leases) == 2
-        until(lambda: one.leases == two.leases == leases, "each knows both")
+        until(lambda: first.leases == second.leases == leases, "each knows both")
         for key, lease in leases.items():
             subnet = lease.subnets[0]
             assert key == f"{subnet.ip.text}-64"
             assert parse_net("fd00:5::/56").contains(subnet.ip)
-        first = one.wait_held()
+        kept = first.wait_held()
         data = '"BackendV6Data":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}'
         value = f'{{"PublicIP":"0.0.0.0","PublicIPv6":"2001:db8::1","BackendType":"vxlan",{data}}}'
-        assert server.leases()[first.key] == value.encode()
+        assert server.leases()[kept.key] == value.encode()
     with store_of(node_of_ipv6(1)) as again:
-        assert again.wait_held() == first
+        assert again.wait_held() == kept
 
 
 @against_etcd

@@ -28,8 +28,8 @@ DB, WEB = {"matchLabels": {"app": "db"}}, {"matchLabels": {"app": "web"}}
 
 def rules() -> list[Any]:
     roles = [document for document in yaml.safe_load_all(MANIFEST.read_text()) if document["kind"] == "ClusterRole"]
-    found: list[Any] = roles[0]["rules"]
-    return found
+    listed: list[Any] = roles[0]["rules"]
+    return listed
 
 
 def table() -> list[dict[str, Any]]:

@@ -136,8 +136,8 @@ class Shop:
         verdicts: dict[str, set[bool]] = {}
         for (name, _), answer in zip(targets, answers, strict=True):
             verdicts.setdefault(name, set()).add(answer.name != NOBODY)
-        mixed = [name for name, found in verdicts.items() if len(found) > 1]
-        return {f"{name} in part" if name in mixed else name for name, found in verdicts.items() if True in found}
+        mixed = [name for name, passes in verdicts.items() if len(passes) > 1]
+        return {f"{name} in part" if name in mixed else name for name, passes in verdicts.items() if True in passes}
 
     def until(self, source: str, expected: set[str], port: int = PORT) -> None:
         self.cluster.until(lambda: self.reached(source, port) == expected, f"{source} reaches {expected or 'nobody'}")
@@ -259,15 +259,17 @@ def test_a_killed_agent_leaves_policies_in_force_and_a_new_one_changes_nothing(s
 
 def talks(shop: Shop, *names: str) -> list[Talk]:
     """Begins connections to db, with TCP and UDP over IPv4 and IPv6, in which answers come."""
-    targets = [Target(one, host, ECHO_PORT) for one in PROTOCOLS for host in shop.pods["db"].addresses.values()]
+    targets = [
+        Target(protocol, host, ECHO_PORT) for protocol in PROTOCOLS for host in shop.pods["db"].addresses.values()
+    ]
     begun = [Talk(shop.pods[name].pod, targets) for name in names]
-    assert [one.ask(PATIENT_SECONDS) for one in begun] == ["++++"] * len(names)
+    assert [talk.ask(PATIENT_SECONDS) for talk in begun] == ["++++"] * len(names)
     return begun
 
 
 def cut(shop: Shop) -> int:
     """Returns how many connections the node of db has cut; those that have ended are remembered for a while."""
-    (line,) = [one for one in shop.node.probe("metrics")[1].splitlines() if one.startswith(CUT)]
+    (line,) = [sample for sample in shop.node.probe("metrics")[1].splitlines() if sample.startswith(CUT)]
     return int(float(line.removeprefix(CUT)))
 
 
@@ -287,7 +289,7 @@ def test_what_is_no_longer_allowed_is_cut_and_nothing_else_past_the_death_of_the
     assert [web.ask(DENIED_SECONDS), other.ask(PATIENT_SECONDS)] == ["----", "++++"]
 
     shop.apply()
-    assert [one.ask(PATIENT_SECONDS) for one in (web, other, far)] == ["++++"] * 3
+    assert [talk.ask(PATIENT_SECONDS) for talk in (web, other, far)] == ["++++"] * 3
 
 
 def test_connections_are_kept_where_that_is_wanted(shop: Shop) -> None:

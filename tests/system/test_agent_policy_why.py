@@ -69,7 +69,7 @@ def test_it_is_told_why_before_and_after_a_policy_that_allows(shop: Shop) -> Non
 
     status, answer = why(shop, "shop/web", f"shop/db:{OTHER_PORT}/tcp")
     assert (status, answer["version"]) == (1, 1)
-    assert [one["to"]["address"] for one in answer["connections"]] == [db[4], db[6]]
+    assert [connection["to"]["address"] for connection in answer["connections"]] == [db[4], db[6]]
     for connection in answer["connections"]:
         assert connection["verdict"] == "denied"
         egress, ingress = connection["directions"]
@@ -78,7 +78,7 @@ def test_it_is_told_why_before_and_after_a_policy_that_allows(shop: Shop) -> Non
         assert {miss["rule"]: miss["because"] for miss in ingress["misses"]} == {
             "shop/web-only ingress 0": "port", "shop/closed": "no rules",
         }  # fmt: skip
-        assert [one["kernel"]["agrees"] for one in (egress, ingress)] == [True, True]
+        assert [direction["kernel"]["agrees"] for direction in (egress, ingress)] == [True, True]
 
     shop.apply(CLOSED, WEB_ONLY, ANYTHING)
     shop.until("web", {"db", "far"}, OTHER_PORT)
@@ -98,7 +98,7 @@ def test_each_node_answers_for_its_own_pods(shop: Shop) -> None:
     status, answer = why(shop, far, f"{db}:{PORT}", node=1)
     [connection] = answer["connections"]
     assert (status, connection["verdict"]) == (0, "allowed")
-    assert {one["direction"]: one["verdict"] for one in connection["directions"]} == {
+    assert {direction["direction"]: direction["verdict"] for direction in connection["directions"]} == {
         "egress": "allowed", "ingress": "elsewhere",
     }  # fmt: skip
 
@@ -132,7 +132,7 @@ def test_cluster_policies_at_fault_are_told_by_log_metric_and_show(shop: Shop) -
     agent = shop.node.agent
     assert agent is not None
     for name, reason in reasons.items():
-        shop.cluster.until(lambda told=f"{name}: {reason}": told in agent.log, f"{name} is in the log")  # type: ignore[misc]
+        shop.cluster.until(lambda text=f"{name}: {reason}": text in agent.log, f"{name} is in the log")  # type: ignore[misc]
     tie = "ClusterNetworkPolicies names, twin of tier Admin: they select the same pods with priority 10"
     shop.cluster.until(lambda: agent.log.count(tie) == 1, "the tie is in the log")
     lines = [line for line in shop.node.probe("metrics")[1].splitlines() if "policy_faults{" in line]
@@ -142,8 +142,8 @@ def test_cluster_policies_at_fault_are_told_by_log_metric_and_show(shop: Shop) -
     }  # fmt: skip
     status, output = policy(shop, "show", "shop/db")
     assert status == 0
-    for told in (*reasons.values(), "names (ClusterNetworkPolicy of tier Admin, ", "has the priority of twin: "):
-        assert told in output
+    for text in (*reasons.values(), "names (ClusterNetworkPolicy of tier Admin, ", "has the priority of twin: "):
+        assert text in output
 
 
 def test_denied_packets_are_lines_of_the_log_and_are_counted(shop: Shop) -> None:

@@ -95,7 +95,7 @@ def machine(usual_machine: Machine) -> Machine:
 def run_both(peers: Path, plugins: Path) -> Callable[..., tuple[list[Any], list[Any]]]:
     """Returns a function that adds a pod on two like machines, one for each program."""
 
-    def one(program: Path, request: Json) -> list[Any]:
+    def run(program: Path, request: Json) -> list[Any]:
         with Machine() as machine:
             pod = machine.pod()
             try:
@@ -106,8 +106,8 @@ def run_both(peers: Path, plugins: Path) -> Callable[..., tuple[list[Any], list[
             return [without_names(answer), what_the_pod_sees(machine.snapshot())]
 
     def both(settings: Json, ours: str, version: str) -> tuple[list[Any], list[Any]]:
-        theirs = one(peers / "bridge", config(settings, "bridge", version))
-        return theirs, one(plugins / ours, config(settings, ours, version))
+        theirs = run(peers / "bridge", config(settings, "bridge", version))
+        return theirs, run(plugins / ours, config(settings, ours, version))
 
     return both
 

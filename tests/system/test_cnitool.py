@@ -43,12 +43,12 @@ def test_add_answers_with_the_address_and_the_three_interfaces(cnitool: CniTool)
 
 def test_pods_see_each_other_under_their_own_addresses(cnitool: CniTool) -> None:
     first, second = cnitool.machine.pod(), cnitool.machine.pod()
-    one, two = address_of(cnitool("add", first)), address_of(cnitool("add", second))
+    first_address, second_address = address_of(cnitool("add", first)), address_of(cnitool("add", second))
     for protocol in ("tcp", "udp"):
         first.serve(8080, protocol)
         second.serve(8080, protocol)
-        assert second.ask(one, 8080, protocol) == two
-        assert first.ask(two, 8080, protocol) == one
+        assert second.ask(first_address, 8080, protocol) == second_address
+        assert first.ask(second_address, 8080, protocol) == first_address
 
 
 def test_a_pod_and_its_host_reach_each_other(cnitool: CniTool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.machine import MachineError
-from tests.system.networks import MTU, NETWORKS, RATE, TUNED, told
+from tests.system.networks import MTU, NETWORKS, RATE, TUNED, runtime_config
 from tests.system.plugins import CniTool, address_of
 from tests.system.reach import PORT, cnitool_for, expected, measured, populate
 from tests.system.shared import links_of, seen, without_pod
@@ -83,7 +83,7 @@ def test_containers_are_reached_although_the_node_drops_what_it_forwards(
 
 def test_what_passes_is_what_the_runtime_allows(podman: CniTool) -> None:
     pod = podman.machine.pod()
-    answer = podman("add", pod, told(PORT))
+    answer = podman("add", pod, runtime_config(PORT))
     least, most = RATE * (1 - NEAR), RATE * (1 + NEAR)
     assert least < rate(podman.machine, pod, address_of(answer), least) < most
     assert least < rate(pod, podman.machine, answer["ips"][0]["gateway"], least) < most
@@ -91,7 +91,7 @@ def test_what_passes_is_what_the_runtime_allows(podman: CniTool) -> None:
 
 def test_a_container_is_tuned(podman: CniTool) -> None:
     pod = podman.machine.pod()
-    answer = podman("add", pod, told(PORT))
+    answer = podman("add", pod, runtime_config(PORT))
     settings = [TUNED.replace("IFNAME", name) for name in ("eth0", "lo")]
     assert pod.run("sysctl", "-n", *settings).stdout.split() == ["1", "0"]
     (link,) = json.loads(pod.run("ip", "-j", "link", "show", "eth0").stdout)
@@ -107,8 +107,8 @@ def test_check_finds_the_chain_as_add_left_it(
 ) -> None:
     cnitool = cnitool_for(machine, (peers / "cnitool", plugins), NETWORKS[name].chain, tmp_path)
     pod = machine.pod()
-    cnitool("add", pod, told(PORT))
-    cnitool("check", pod, told(PORT))
+    cnitool("add", pod, runtime_config(PORT))
+    cnitool("check", pod, runtime_config(PORT))
 
 
 @pytest.mark.parametrize(
@@ -123,24 +123,24 @@ def test_check_finds_the_chain_as_add_left_it(
 )
 def test_check_finds_what_one_of_the_chain_misses(podman: CniTool, damage: str) -> None:
     pod = podman.machine.pod("pod1")
-    answer = podman("add", pod, told(PORT))
+    answer = podman("add", pod, runtime_config(PORT))
     podman.machine.run("sh", "-c", damage.format(host=answer["interfaces"][1]["name"]))
     with pytest.raises(MachineError, match="not as ADD made it"):
-        podman("check", pod, told(PORT))
+        podman("check", pod, runtime_config(PORT))
 
 
 @pytest.mark.parametrize("how", ["told all", "told nothing of capabilities", "after the namespace has gone"])
 def test_del_undoes_add_while_another_pod_lives(cnitool: CniTool, how: str) -> None:
     machine, pod = cnitool.machine, cnitool.machine.pod("goes")
-    cnitool("add", machine.pod("stays"), told(8081))
+    cnitool("add", machine.pod("stays"), runtime_config(8081))
     before, links = seen(machine), links_of(machine)
-    cnitool("add", pod, told(PORT))
+    cnitool("add", pod, runtime_config(PORT))
     assert pod.addresses()
     if how == "after the namespace has gone":
         pod.remove()
         before = without_pod(before, pod)
     for _ in range(2):
-        cnitool("del", pod, told(PORT) if how == "told all" else None)
+        cnitool("del", pod, runtime_config(PORT) if how == "told all" else None)
         machine.wait_for_links(*links)
         assert seen(machine) == before
 
@@ -149,11 +149,11 @@ def test_gc_takes_all_that_nobody_claims(cnitool: CniTool) -> None:
     """GC by cnitool names no valid attachment: libcni deletes all that its cache holds, then calls the plugins."""
     machine = cnitool.machine
     first, second = machine.pod(), machine.pod()
-    cnitool("add", first, told(PORT))
-    cnitool("del", first, told(PORT))
+    cnitool("add", first, runtime_config(PORT))
+    cnitool("del", first, runtime_config(PORT))
     before = seen(machine)
-    cnitool("add", first, told(PORT))
-    cnitool("add", second, told(8081))
+    cnitool("add", first, runtime_config(PORT))
+    cnitool("add", second, runtime_config(8081))
     cnitool("gc", first)
     assert seen(machine) == before
 
@@ -162,9 +162,9 @@ def test_an_add_that_the_chain_refuses_half_way_is_undone_by_del(cnitool: CniToo
     """The port is in use: the first plugin has attached the container already when portmap fails."""
     machine = cnitool.machine
     first, second = machine.pod(), machine.pod()
-    cnitool("add", first, told(PORT))
+    cnitool("add", first, runtime_config(PORT))
     before = seen(machine)
     with pytest.raises(MachineError, match="8080 is taken"):
-        cnitool("add", second, told(PORT))
-    cnitool("del", second, told(PORT))
+        cnitool("add", second, runtime_config(PORT))
+    cnitool("del", second, runtime_config(PORT))
     assert seen(machine) == before

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from tests.machine import Machine
-from tests.system.networks import NETWORKS, told
+from tests.system.networks import NETWORKS, runtime_config
 from tests.system.reach import PORT, cnitool_for, measured, populate
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def test_the_references_chain_answers_the_same(cnitool: Callable[..., CniTool], 
     def result(*, reference: bool) -> Json:
         with Machine() as machine:
             served = cnitool(machine, network.chain, reference=reference)
-            return without_names(served("add", machine.pod(), told(PORT)))
+            return without_names(served("add", machine.pod(), runtime_config(PORT)))
 
     assert result(reference=False) == result(reference=True)
 

@@ -41,15 +41,15 @@ def test_what_the_administrator_drops_is_dropped_whoever_comes_first(
         ("-A", ADMIN, "-p", "tcp", "--dport", "81", "-j", "DROP"),
     ):
         machine.run("iptables-nft", *commands)
-    who = Attachment("c1", pod.path)
-    result = call(machine, plugins / "bridge", "ADD", {**BRIDGE, "ipam": IPAM}, who)
+    attachment = Attachment("c1", pod.path)
+    result = call(machine, plugins / "bridge", "ADD", {**BRIDGE, "ipam": IPAM}, attachment)
     config = {**COMMON, "type": "firewall", "backend": "iptables", "prevResult": result}
     makers = [plugins / "firewall", peers / "firewall"]
     for program in makers if first == "podwire" else reversed(makers):
-        call(machine, program, "ADD", config, who)
+        call(machine, program, "ADD", config, attachment)
         assert until(lambda: pod.ask("192.0.2.2", 80), "what the chain does not name passes")
         with pytest.raises(MachineError):
             pod.ask("192.0.2.2", 81, seconds=1)
-        call(machine, program, "CHECK", config, who)
+        call(machine, program, "CHECK", config, attachment)
     jumps = [line for line in machine.run("iptables-nft", "-S").stdout.splitlines() if line.endswith(f"-j {ADMIN}")]
     assert len(jumps) == (2 if first == "podwire" else 1)  # the reference looks for its own alone

@@ -33,7 +33,7 @@ def test_both_leave_the_same_and_release_the_others(
     (tmp_path / "firewall").symlink_to(bundle / "podwire")
     machine = usual_machine
     firewalld.start(machine)
-    who = Attachment("c1", machine.pod("pod1").path)
+    attachment = Attachment("c1", machine.pod("pod1").path)
     ours, theirs = tmp_path / "firewall", peers / "firewall"
 
     def active() -> set[str]:
@@ -42,11 +42,11 @@ def test_both_leave_the_same_and_release_the_others(
     for settings, zone, maker, releaser in ({}, "trusted", theirs, ours), (INTERNAL, "internal", ours, theirs):
         config: Json = {"cniVersion": "1.0.0", "name": "net", "type": "firewall", "prevResult": PREVIOUS, **settings}
         other = ours if maker == theirs else theirs
-        answer = call(machine, maker, "ADD", config, who)
+        answer = call(machine, maker, "ADD", config, attachment)
         assert active() == {zone, "sources:", *SOURCES}
-        assert call(machine, other, "ADD", config, who)["ips"] == answer["ips"]  # it finds its sources there
+        assert call(machine, other, "ADD", config, attachment)["ips"] == answer["ips"]  # it finds its sources there
         for program in (maker, other):
-            call(machine, program, "CHECK", config, who)
-        call(machine, releaser, "DEL", config, who)
+            call(machine, program, "CHECK", config, attachment)
+        call(machine, releaser, "DEL", config, attachment)
         assert active() == set()
-        call(machine, maker, "DEL", config, who)  # it finds nothing
+        call(machine, maker, "DEL", config, attachment)  # it finds nothing

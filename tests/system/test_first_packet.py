@@ -68,7 +68,7 @@ class New(NamedTuple):
     """A pod that ADD has attached."""
 
     pod: Pod
-    who: Attachment
+    attachment: Attachment
     address: str
     config: dict[str, object]
 
@@ -139,12 +139,12 @@ class Shop:
         if ip:
             config |= {"capabilities": {"ips": True}, "runtimeConfig": {"ips": [ip]}}
         arguments = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={name};K8S_POD_UID=u"
-        who = Attachment(f"sandbox-of-{name}", pod.path, arguments=arguments)
-        answer = call(self.node, self.cluster.plugins / "flannel", "ADD", config, who)
-        return New(pod, who, answer["ips"][0]["address"].partition("/")[0], config)
+        attachment = Attachment(f"sandbox-of-{name}", pod.path, arguments=arguments)
+        answer = call(self.node, self.cluster.plugins / "flannel", "ADD", config, attachment)
+        return New(pod, attachment, answer["ips"][0]["address"].partition("/")[0], config)
 
     def detach(self, new: New) -> None:
-        call(self.node, self.cluster.plugins / "flannel", "DEL", new.config, new.who)
+        call(self.node, self.cluster.plugins / "flannel", "DEL", new.config, new.attachment)
 
     def flood(self, pod: Pod, *hosts: str, protocol: str = "tcp") -> int:
         """Sends from a pod without end, by new sockets, though it may have no interface yet; returns the process ID."""

@@ -44,20 +44,20 @@ def test_a_port_and_a_limit_of_different_makers_live_together(
         pod = machine.pod(f"pod{number}")
         pod.run("ip", "link", "set", "lo", "up")
         pod.serve(80)
-        who = Attachment(f"c{number}", pod.path)
+        attachment = Attachment(f"c{number}", pod.path)
         first: Json = {**common, "type": attaching, **NETWORK[attaching]}
-        result = call(machine, attacher / attaching, "ADD", first, who)
+        result = call(machine, attacher / attaching, "ADD", first, attachment)
         base: Json = {**common, "runtimeConfig": {"portMappings": PORTS, "bandwidth": RATE}}
         for program in order:
             config = {**base, "type": program, "prevResult": result}
-            result = call(machine, folders[program] / program, "ADD", config, who)
+            result = call(machine, folders[program] / program, "ADD", config, attachment)
         assert until(lambda: machine.ask("127.0.0.1", 8080), "the port answers"), (order, mapper)
         config = {**base, "prevResult": result}
         for program in order:
-            call(machine, folders[program] / program, "CHECK", {**config, "type": program}, who)
+            call(machine, folders[program] / program, "CHECK", {**config, "type": program}, attachment)
         for program in reversed(order):
-            call(machine, folders[program] / program, "DEL", {**config, "type": program}, who)
-        call(machine, attacher / attaching, "DEL", {**first, "prevResult": result}, who)
+            call(machine, folders[program] / program, "DEL", {**config, "type": program}, attachment)
+        call(machine, attacher / attaching, "DEL", {**first, "prevResult": result}, attachment)
         links = machine.run("ip", "-o", "link").stdout
         assert "veth" not in links, (order, mapper)
         assert "ifb" not in links, (order, mapper)

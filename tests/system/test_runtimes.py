@@ -84,7 +84,7 @@ CONTAINERD = network(
     capable("portmap"),
     capable("bandwidth"),
 )
-CONTAINERD_TOLD: Json = {
+CONTAINERD_RUNTIME_CONFIG: Json = {
     "portMappings": [
         {"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""},
         {"HostPort": 8080, "ContainerPort": 80, "Protocol": "udp", "HostIP": ""},
@@ -108,17 +108,17 @@ class Containerd:
     def attach(self, container: str, netns: str) -> list[Json]:
         with ThreadPoolExecutor() as pool:
             attaching = [
-                pool.submit(libcni.add, conflist, self._who(container, netns, ifname))
+                pool.submit(libcni.add, conflist, self._container(container, netns, ifname))
                 for libcni, conflist, ifname in self.networks
             ]
         return [future.result() for future in attaching]
 
     def remove(self, container: str, netns: str) -> None:
         for libcni, conflist, ifname in self.networks:
-            libcni.delete(conflist, self._who(container, netns, ifname))
+            libcni.delete(conflist, self._container(container, netns, ifname))
 
-    def _who(self, container: str, netns: str, ifname: str) -> Container:
-        return Container(container, netns, ifname, kubernetes(container), CONTAINERD_TOLD)
+    def _container(self, container: str, netns: str, ifname: str) -> Container:
+        return Container(container, netns, ifname, kubernetes(container), CONTAINERD_RUNTIME_CONFIG)
 
 
 @pytest.fixture
@@ -199,10 +199,10 @@ def test_crio_finds_that_every_plugin_knows_its_version(runtime: Libcni, name: s
 def test_crio_finds_its_network_ready_and_its_pod_in_order(machine: Machine, runtime: Libcni) -> None:
     runtime.status(CRIO)
     pod = machine.pod("pod")
-    who = crio_container(IDS[0], pod.path, 8080)
-    result = runtime.add(CRIO, who)
+    container = crio_container(IDS[0], pod.path, 8080)
+    result = runtime.add(CRIO, container)
     assert [ip["address"] for ip in result["ips"]] == ["fd00:85::2/64", "10.85.0.2/16"]
-    runtime.check(CRIO, who, result)
+    runtime.check(CRIO, container, result)
     runtime.status(CRIO)
     assert reached(machine, pod) == Answer("pod", OUTSIDE[4])
 
@@ -298,12 +298,12 @@ def test_nerdctl_removes_a_container_before_it_starts_and_after_its_end(machine:
 
 
 def test_nerdctl_keeps_its_networks_apart(machine: Machine, runtime: Libcni) -> None:
-    outside, one, two, other = machine.outside(), machine.pod("one"), machine.pod("two"), machine.pod("other")
+    outside, first, second, other = machine.outside(), machine.pod("one"), machine.pod("two"), machine.pod("other")
     addresses = {}
-    for number, (pod, conflist) in enumerate(((one, NERDCTL), (two, NERDCTL), (other, OTHER))):
+    for number, (pod, conflist) in enumerate(((first, NERDCTL), (second, NERDCTL), (other, OTHER))):
         addresses[pod] = address_of(runtime.add(conflist, nerdctl_container(pod, 8080 + number)))
         listen(pod, pod.name, 80)
     listen(outside, "outside", 80)
     targets = [Target("tcp", address, 80) for address in (*addresses.values(), OUTSIDE[4])]
-    heard = {pod.name: [answer.name for answer in ask_each(pod, targets, seconds=1.0)] for pod in (one, other)}
+    heard = {pod.name: [answer.name for answer in ask_each(pod, targets, seconds=1.0)] for pod in (first, other)}
     assert [names[1:] for names in heard.values()] == [["two", NOBODY, "outside"], [NOBODY, NOBODY, "outside"]]

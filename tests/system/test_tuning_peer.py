@@ -101,7 +101,7 @@ CONFIGS: dict[str, tuple[Json, str]] = {
 def run_both(theirs: Path, ours: Path) -> Callable[..., tuple[list[Any], list[Any]]]:
     """Returns a function that tunes a container on two like machines, one for each program."""
 
-    def one(program: Path, settings: Json, arguments: str, allowlist: str | None) -> list[Any]:
+    def run(program: Path, settings: Json, arguments: str, allowlist: str | None) -> list[Any]:
         with Machine() as machine:
             scene = attached(machine, ours.parent / "podwire")
             if allowlist is not None:
@@ -117,7 +117,7 @@ def run_both(theirs: Path, ours: Path) -> Callable[..., tuple[list[Any], list[An
             return [answer, scene.seen()]
 
     def both(settings: Json, arguments: str = "", allowlist: str | None = None) -> tuple[list[Any], list[Any]]:
-        return one(theirs, settings, arguments, allowlist), one(ours, settings, arguments, allowlist)
+        return run(theirs, settings, arguments, allowlist), run(ours, settings, arguments, allowlist)
 
     return both
 
