@@ -53,7 +53,7 @@ NAMED = os.environ.get("PODWIRE_BUNDLE", "").split(":")
 
 @pytest.fixture(scope="session", params=NAMED if len(NAMED) > 1 else None)
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder with the executable podwire: PODWIRE_BUNDLE names one already built, else it is built now.
+    """Returns the folder with the executable podwire: PODWIRE_BUNDLE names one already built, else it is built now.
 
     Of several, parted by colons (one for each Python), each is tested.
     """

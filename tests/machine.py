@@ -69,11 +69,11 @@ class Pod(NamedTuple):
     path: str
 
     def run(self, *command: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command in this network namespace."""
+        """Runs a command in this network namespace."""
         return self.machine.run(*command, stdin=stdin, check=check, inside=self)
 
     def addresses(self, interface: str = "eth0") -> list[str]:
-        """Give the interface's global addresses with prefix, in the kernel's order."""
+        """Returns the interface's global addresses with prefix, in the kernel's order."""
         shown = json.loads(self.run("ip", "-j", "address", "show", "dev", interface).stdout)
         return [
             f"{address['local']}/{address['prefixlen']}"
@@ -83,15 +83,15 @@ class Pod(NamedTuple):
         ]
 
     def serve(self, port: int, protocol: str = "tcp") -> None:
-        """Listen until the machine ends; a caller is told the address it came from."""
+        """Listens until the machine ends; a caller is told the address it came from."""
         self.machine.serve(port, protocol, inside=self)
 
     def ask(self, host: str, port: int, protocol: str = "tcp", seconds: float = 5.0) -> str:
-        """Give the address that a server at host sees us come from; MachineError when it is out of reach."""
+        """Returns the address that a server at host sees us come from; raises MachineError when it is out of reach."""
         return self.machine.ask(host, port, protocol, seconds, inside=self)
 
     def remove(self) -> None:
-        """Take the namespace away as a runtime does; what is left open keeps it alive."""
+        """Takes the namespace away as a runtime does; what is left open keeps it alive."""
         self.machine.run("ip", "netns", "del", self.name)
 
 
@@ -139,7 +139,7 @@ class Machine:
         return f"/proc/{self._number}/root"
 
     def command(self, *command: str, inside: Pod | None = None) -> list[str]:
-        """Give the command line that runs a command in the machine, in the host's network namespace or a pod's."""
+        """Returns the command line that runs a command in the machine, in the host's network namespace or a pod's."""
         user = ["--user", "--preserve-credentials"] if self.user_namespace else []
         net = f"--net={self.root}{inside.path}" if inside else "--net"
         return ["nsenter", f"--target={self._number}", *user, net, "--mount", "--pid", "--", *command]
@@ -153,7 +153,7 @@ class Machine:
         seconds: float = SECONDS,
         inside: Pod | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the machine; env is added to ours. MachineError unless it ends with 0."""
+        """Runs a command in the machine; env is added to ours. Raises MachineError unless it ends with 0."""
         done = subprocess.run(
             self.command(*command, inside=inside),
             input=stdin,
@@ -171,7 +171,7 @@ class Machine:
     def start(
         self, *command: str, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
     ) -> subprocess.Popen[str]:
-        """Start a command that lives no longer than the machine; its output is the caller's to read."""
+        """Starts a command that lives no longer than the machine; its output is the caller's to read."""
         return self._end.enter_context(
             subprocess.Popen(
                 self.command(*command),
@@ -184,7 +184,7 @@ class Machine:
         )
 
     def call(self, function: Callable[..., T], *arguments: object) -> T:
-        """Call a function in a child process inside the machine; all that goes in and comes out is pickled.
+        """Calls a function in a child process inside the machine; all that goes in and comes out is pickled.
 
         What cannot be pickled, and all where the user is not root, is called in a fork of this process, which costs
         more.
@@ -202,14 +202,14 @@ class Machine:
         return cast("T", answer.value)
 
     def pod(self, name: str = "") -> Pod:
-        """Add a container's network namespace, empty but for a loopback interface that is down."""
+        """Adds a container's network namespace, empty but for a loopback interface that is down."""
         name = name or f"pod{len(self.pods) + 1}"
         self.run("ip", "netns", "add", name)
         self.pods[name] = Pod(self, name, f"/run/netns/{name}")
         return self.pods[name]
 
     def outside(self) -> Pod:
-        """Add a host behind a wire, 192.0.2.2 and 2001:db8:2::2; ours end in 1. It knows no way to pods."""
+        """Adds a host behind a wire, 192.0.2.2 and 2001:db8:2::2; ours end in 1. It knows no way to pods."""
         outside = self.pod("outside")
         self.run(
             "ip",
@@ -221,7 +221,7 @@ class Machine:
         return outside
 
     def wait_for_links(self, *names: str) -> None:
-        """Wait until the host has just these: the kernel takes away a dead namespace's when it finds the time."""
+        """Waits until the host has just these: the kernel takes away a dead namespace's when it finds the time."""
 
         def same() -> bool:
             return {link["ifname"] for link in json.loads(self.run("ip", "-j", "link").stdout)} == set(names)
@@ -229,7 +229,7 @@ class Machine:
         until(same, f"the links are {', '.join(names)}")
 
     def serve(self, port: int, protocol: str = "tcp", *, inside: Pod | None = None) -> None:
-        """Listen on the host (or inside a pod) until the machine ends; see Pod.serve."""
+        """Listens on the host (or inside a pod) until the machine ends; see Pod.serve."""
         try:
             self.call(serve, inside and inside.path, protocol, port)
         except OSError as error:
@@ -238,18 +238,18 @@ class Machine:
     def ask(
         self, host: str, port: int, protocol: str = "tcp", seconds: float = 5.0, *, inside: Pod | None = None
     ) -> str:
-        """Ask a server as the host (or from inside a pod); see Pod.ask."""
+        """Asks a server as the host (or from inside a pod); see Pod.ask."""
         try:
             return self.call(ask, inside and inside.path, protocol, host, port, seconds)
         except OSError as error:
             raise MachineError(f"{protocol} {host} {port}: {error}") from error
 
     def files(self, *folders: str) -> list[str]:
-        """Give the files below these folders, each with its text, and the folders that are empty."""
+        """Returns the files below these folders, each with its text, and the folders that are empty."""
         return self.call(files_of, folders)
 
     def snapshot(self, state: Iterable[str] = STATE, settings: Iterable[str] = ()) -> Snapshot:
-        """Say all that a plugin may change, as sorted lines of text in sections that compare equal or differ.
+        """Returns all that a plugin may change, as sorted lines of text in sections that compare equal or differ.
 
         Sections: links, addresses, routes, rules, nft, qdiscs (of the host, and of each pod as "pod1: ..."),
         sysctls, files (below the folders `state`, with their text), and of the same namespaces the settings below the
@@ -261,7 +261,7 @@ class Machine:
 
 
 def until(ask: Callable[[], T], what: str, seconds: float = SECONDS) -> T:
-    """Ask again and again until the answer is true, and give it; MachineError when that takes too long."""
+    """Asks again and again until the answer is true, and returns it; raises MachineError when that takes too long."""
     end = time.monotonic() + seconds
     for pause in pauses():
         if answer := ask():

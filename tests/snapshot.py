@@ -124,7 +124,7 @@ def _queue(payload: bytes) -> str:
 
 
 def _lines(shown: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Turn what ip, nft and tc answered into (section, line) pairs."""
+    """Turns what ip, nft and tc answered into (section, line) pairs."""
     yield from (("links", _link(link)) for link in shown["links"])
     yield from (("addresses", line) for link in shown["links"] for line in _addresses(link))
     for route in shown["routes"]:
@@ -179,7 +179,7 @@ def _sorted_json(value: Any, without: Iterable[str] = ()) -> str:
 
 
 def _still(value: Any, without: frozenset[str]) -> Any:
-    """Leave out what moves by itself (counters, time left) and the keys that were named."""
+    """Leaves out what moves by itself (counters, time left) and the keys that were named."""
     if isinstance(value, dict):
         moving = {"packets", "bytes", "expires"} | without
         return {key: _still(item, frozenset()) for key, item in value.items() if key not in moving}

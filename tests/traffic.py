@@ -65,7 +65,7 @@ class Answer(NamedTuple):
 
 
 def listen(where: Machine | Pod, name: str, *ports: int) -> None:
-    """Answer by TCP and UDP on these ports of either family until the machine ends."""
+    """Answers by TCP and UDP on these ports of either family until the machine ends."""
     machine, netns = _place(where)
     machine.call(_listen, netns, name, ports)
 
@@ -108,7 +108,7 @@ def _reply(name: str, address: str) -> bytes:
 
 
 def ask_each(where: Machine | Pod, targets: Iterable[Target], seconds: float = 5.0) -> list[Answer]:
-    """Ask all targets at once, and give their answers in the same order."""
+    """Asks all targets at once, and returns their answers in the same order."""
     machine, netns = _place(where)
     outcomes = machine.call(_ask_all, netns, [tuple(target) for target in targets], seconds)
     return [Answer(*outcome.split()) if outcome else Answer(NOBODY, "") for outcome in outcomes]
@@ -145,7 +145,7 @@ def _place(where: Machine | Pod) -> tuple[Machine, str | None]:
 
 
 def rate(source: Machine | Pod, sink: Machine | Pod, address: str, least: float = 0.0) -> float:
-    """Give the bits a second that pass from one namespace to another, once the burst is over.
+    """Returns the bits a second that pass from one namespace to another, once the burst is over.
 
     A busy machine may let less pass than a limit allows, though never more: then it is measured again.
     """

@@ -76,12 +76,12 @@ class Cluster:
         self.kubectl("apply", "-n", self.namespace, "-f", "-", stdin=text(*objects))
 
     def delete(self, kind: str, *names: str, grace: int = 1) -> None:
-        """Wait until they are gone."""
+        """Waits until they are gone."""
         wait = ["--wait=true", f"--timeout={DEADLINE:.0f}s", "--ignore-not-found"]
         self.kubectl("delete", kind, "-n", self.namespace, *wait, f"--grace-period={grace}", *names)
 
     def nodes(self) -> list[Node]:
-        """Give all, those of the control plane first."""
+        """Returns all, those of the control plane first."""
         nodes = sorted(self.get("nodes")["items"], key=lambda node: CONTROL_PLANE not in node["metadata"]["labels"])
         return [_node(node) for node in nodes]
 
@@ -89,7 +89,7 @@ class Cluster:
         return next(node for node in self.nodes() if node.name == name)
 
     def on(self, node: str, *command: str) -> str:
-        """Run a program on a node."""
+        """Runs a program on a node."""
         return finished([word.format(node=node) for word in shlex.split(self.node_command)] + list(command))
 
     def shell(self, node: str, script: str) -> str:
@@ -99,7 +99,7 @@ class Cluster:
         finished([word.format(node=node, action=action) for word in shlex.split(self.plug_command)])
 
     def addresses_of_pods(self, node: str) -> set[str]:
-        """Give the addresses of all pods of the node that have a network of their own."""
+        """Returns the addresses of all pods of the node that have a network of their own."""
         pods = self.get("pods", "-A", f"--field-selector=spec.nodeName={node}")["items"]
         living = [pod for pod in pods if pod["status"]["phase"] not in ("Succeeded", "Failed")]
         own = [pod for pod in living if not pod["spec"].get("hostNetwork")]
@@ -120,7 +120,7 @@ class Pod(NamedTuple):
         return self.run("sh", "-c", script)
 
     def start(self, script: str) -> subprocess.Popen[str]:
-        """Start a script whose output is read later."""
+        """Starts a script whose output is read later."""
         return self.cluster.start("exec", "-n", self.cluster.namespace, self.name, "--", "sh", "-c", script)
 
     @property
@@ -134,16 +134,16 @@ class Pod(NamedTuple):
         return address
 
     def ask(self, host: str, port: int, question: str = "clientip") -> str:
-        """Ask another one by TCP. ClusterError where no answer comes."""
+        """Asks another one by TCP. Raises ClusterError where no answer comes."""
         return self.run("curl", "-sSf", "--max-time", "10", f"http://{host}:{port}/{question}")
 
     def seen_at(self, host: str, port: int = 8080) -> str:
-        """Give the address that the server sees, as soon as it answers."""
+        """Returns the address that the server sees, as soon as it answers."""
         answer = until(lambda: self.ask(host, port), f"{self.name} is answered from {host}:{port}")
         return answer.strip().rpartition(":")[0]
 
     def answered_from(self, host: str, port: int) -> str:
-        """Give the name of the pod that answers, as soon as one does."""
+        """Returns the name of the pod that answers, as soon as one does."""
         what = f"{self.name} is answered from {host}:{port}"
         return until(lambda: self.ask(host, port, "hostname"), what).strip()
 
@@ -151,12 +151,12 @@ class Pod(NamedTuple):
         return self.told_by(f"echo clientip | nc -u -w 2 {host} {port}").rpartition(":")[0]
 
     def told_by(self, script: str) -> str:
-        """Give what the script prints, as soon as it prints anything."""
+        """Returns what the script prints, as soon as it prints anything."""
         return until(lambda: self.shell(script), f"{self.name}: {script}").strip()
 
 
 def finished(command: Sequence[str], stdin: str = "") -> str:
-    """Give what it printed. ClusterError where it fails."""
+    """Returns what it printed. Raises ClusterError where it fails."""
     try:
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=2 * DEADLINE)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -167,7 +167,7 @@ def finished(command: Sequence[str], stdin: str = "") -> str:
 
 
 def until(ask: Callable[[], T], what: str, seconds: float = DEADLINE) -> T:
-    """Ask until the answer is true, and give it; a command that fails is not true yet."""
+    """Asks until the answer is true, and returns it; a command that fails is not true yet."""
     end, seen = time.monotonic() + seconds, ""
     while time.monotonic() < end:
         try:

@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Give the cluster, with a new namespace that goes at the end."""
+    """Yields the cluster, with a new namespace that goes at the end."""
     if not (os.environ.get("KUBECONFIG") and os.environ.get("PODWIRE_NODE_COMMAND")):
         # Both: who has a cluster at hand does not mean to have pods by the dozen started there, and nodes stopped.
         pytest.skip("KUBECONFIG and PODWIRE_NODE_COMMAND name no cluster to test (see tests/cluster/access.py)")
@@ -59,7 +59,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def nodes(cluster: Cluster) -> tuple[Node, Node]:
-    """Give two nodes; the second is none of the control plane, where there is a choice."""
+    """Returns two nodes; the second is none of the control plane, where there is a choice."""
     ready = [node for node in cluster.nodes() if node.is_ready]
     if len(ready) < 2:
         pytest.skip("needs two nodes that are ready")
@@ -68,7 +68,7 @@ def nodes(cluster: Cluster) -> tuple[Node, Node]:
 
 @pytest.fixture
 def pods(cluster: Cluster, nodes: tuple[Node, Node]) -> Pods:
-    """Give the pods; those that an earlier test has lost are made anew."""
+    """Returns the pods; those that an earlier test has lost are made anew."""
     here, unreachable = (node.name for node in nodes)
     wanted = [
         objects.pod("here", here),
@@ -85,7 +85,7 @@ def pods(cluster: Cluster, nodes: tuple[Node, Node]) -> Pods:
 
 @pytest.fixture
 def node_command(cluster: Cluster, nodes: tuple[Node, Node]) -> None:
-    """Skip where programs cannot be run on nodes."""
+    """Skips where programs cannot be run on nodes."""
     if not cluster.node_command:
         pytest.skip("PODWIRE_NODE_COMMAND does not say how to run programs on a node")
     for node in nodes:
@@ -93,7 +93,7 @@ def node_command(cluster: Cluster, nodes: tuple[Node, Node]) -> None:
 
 
 def made(cluster: Cluster, *wanted: Json) -> None:
-    """Make the pods that are not there, and wait until all are ready."""
+    """Makes the pods that are not there, and waits until all are ready."""
     names = {item["metadata"]["name"] for item in wanted}
 
     def ready() -> bool:

@@ -40,7 +40,7 @@ def agent_of(cluster: Cluster, node: str) -> set[str]:
 
 
 def end_agent(cluster: Cluster, node: str, signal: str, then: str = "true") -> None:
-    """End it, and wait until another runs."""
+    """Ends it, and waits until another runs."""
     before = agent_of(cluster, node)
 
     def replaced() -> bool:

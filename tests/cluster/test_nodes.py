@@ -84,7 +84,7 @@ def is_back(cluster: Cluster, name: str) -> bool:
 
 
 def restart_kubelet(cluster: Cluster, node: str) -> None:
-    """Skip where nobody starts it again, before anything is removed."""
+    """Skips where nobody starts it again, before anything is removed."""
     before = cluster.shell(node, "pgrep -x kubelet || true").split()
     if not before:
         pytest.skip(f"kubelet is no process of {node}'s")

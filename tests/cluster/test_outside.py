@@ -49,13 +49,13 @@ class Outside(NamedTuple):
     address: str
 
     def answered_from(self, host: str, port: int, question: str = "clientip") -> str:
-        """Give the answer, as soon as there is one."""
+        """Returns the answer, as soon as there is one."""
         url = f"http://{host}:{port}/{question}"
         return until(lambda: finished([*self.command, "python3", "-c", _CLIENT, url]).strip(), f"{url} answers")
 
     @contextmanager
     def serving(self) -> Iterator[int]:
-        """Give the port where it says who asks, by TCP and UDP."""
+        """Yields the port where it says who asks, by TCP and UDP."""
         command = [*self.command, "python3", "-c", _SERVER, self.address]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdin

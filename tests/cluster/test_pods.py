@@ -83,7 +83,7 @@ def test_nothing_is_left_of_pods_that_went(cluster: Cluster, nodes: tuple[Node, 
 
 
 def round_of_pods(cluster: Cluster, nodes: tuple[Node, Node], count: int) -> None:
-    """Make them and delete them: all have a port of the host, and limits."""
+    """Makes them and deletes them: all have a port of the host, and limits."""
     names = [f"many-{index}" for index in range(count)]
     made(
         cluster,
@@ -115,7 +115,7 @@ def bucket(cluster: Cluster, node: str, device: str) -> dict[str, Any]:
 
 
 def transfer(sender: Pod, receiver: Pod, count: int) -> float:
-    """Send so many bytes, and give how many seconds that took."""
+    """Sends so many bytes, and returns how many seconds that took."""
     address = receiver.address
     with receiver.start(f"nc -l {PORT} | wc -c") as server:
         listening = f"cat /proc/net/tcp /proc/net/tcp6 | grep ':{PORT:04X} .* 0A '"

@@ -22,7 +22,7 @@ NODE_PORTS = {"one-port": "Cluster", "one-port-local": "Local"}
 
 @pytest.fixture(scope="module")
 def services(cluster: Cluster) -> Iterator[Cluster]:
-    """Give services of the pod `far`, and two of both `here` and `far`."""
+    """Yields services of the pod `far`, and two of both `here` and `far`."""
     unreachable, both = {"app": "far"}, {"both": "yes"}
     made_here = [
         objects.service("one", unreachable),

@@ -64,11 +64,11 @@ class Ticks(NamedTuple):
         until(lambda: self.client.shell("cat /tmp/asked-all /tmp/sent-udp /tmp/sent-tcp"), "the client has stopped")
 
     def lost(self) -> list[str]:
-        """Name the ticks that did not arrive."""
+        """Returns the ticks that did not arrive."""
         return [tick for protocol in PROTOCOLS for tick in self._lost(protocol)]
 
     def unanswered(self) -> list[str]:
-        """Name the faults of connections to the service."""
+        """Returns the faults of connections to the service."""
         return self.client.shell("cat /tmp/unanswered").splitlines()
 
     def _lost(self, protocol: str) -> list[str]:
@@ -84,7 +84,7 @@ class Ticks(NamedTuple):
 
 @contextmanager
 def ticking(cluster: Cluster, client: str, server: str) -> Iterator[Ticks]:
-    """Give traffic from a pod of the first node to one of the second."""
+    """Yields traffic from a pod of the first node to one of the second."""
     ready = {"readinessProbe": {"httpGet": {"path": "/healthz", "port": objects.TCP}, "periodSeconds": 1}}
     made(cluster, objects.pod("ticked", server, ["sh", "-c", _SERVER], probes=ready))
     cluster.apply(objects.service("ticked", {"app": "ticked"}))

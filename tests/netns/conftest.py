@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True, scope="session")
 def _kernel() -> None:
-    """Skip where no namespaces can be had: as root, in `unshare -Urnm`, or as a user who may make user namespaces."""
+    """Skips where no namespaces can be had: as root, in `unshare -Urnm`, or as a user who may make user namespaces."""
     if reason := missing():
         pytest.skip(reason)
 
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
-    """Give a host of its own."""
+    """Yields a host of its own."""
     with Machine() as machine:
         yield machine
 
 
 @pytest.fixture
 def node(machine: Machine) -> Node:
-    """Give a runtime on that host."""
+    """Returns a runtime on that host."""
     return Node(machine)
 
 
 @pytest.fixture
 def world(machine: Machine, node: Node) -> World:
-    """Give two containers on different bridges of that host, and another host that knows the way to them."""
+    """Returns two containers on different bridges of that host, and another host that knows the way to them."""
     return crossing(machine, node)

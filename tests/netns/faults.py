@@ -56,14 +56,14 @@ class Calls:
 
 
 def wrap_effects(wrap: Wrap) -> None:
-    """Put a wrapper around everything that touches the machine, for the rest of this process."""
+    """Puts a wrapper around everything that touches the machine, for the rest of this process."""
     for holder, name in EVERY_EFFECT:
         setattr(holder, name, wrap(f"{holder.__name__.rpartition('.')[2]}.{name}", getattr(holder, name)))
     vars(ipam.store)["os"] = Calls(vars(ipam.store)["os"], wrap)
 
 
 def wrap_operations(wrap: Wrap) -> None:
-    """Put a wrapper around the application of every kind of operation, for the rest of this process."""
+    """Puts a wrapper around the application of every kind of operation, for the rest of this process."""
     for kind in FILES:
         effect = effect_of(kind)
         EFFECTS[kind] = effect._replace(apply=wrap(kind, effect.apply))
@@ -115,7 +115,7 @@ class Saboteur:
         self.aim_at(-1)
 
     def aim_at(self, number: int) -> None:
-        """Count anew; -1 aims at none."""
+        """Counts anew; -1 aims at none."""
         self.target = number
         self.names: list[str] = []
 
@@ -146,7 +146,7 @@ class Case(NamedTuple):
 
 
 def count(install: Callable[[Wrap], None], config: Json, attachment: Attachment) -> list[str]:
-    """Give the names of the effects of an ADD without fault. To be called in a machine."""
+    """Returns the names of the effects of an ADD without fault. To be called in a machine."""
     saboteur = Saboteur(refuse)
     install(saboteur.wrap)
     serve(attachment.environment("ADD"), config).succeeded()
@@ -154,7 +154,7 @@ def count(install: Callable[[Wrap], None], config: Json, attachment: Attachment)
 
 
 def _forget_allocations() -> None:
-    """Make the allocator's place as new, but for leases."""
+    """Makes the allocator's place as new, but for leases."""
     shutil.rmtree(INDEX, ignore_errors=True)
     for folder, _, files in os.walk(LEASES, topdown=False):
         for name in files:
@@ -173,7 +173,7 @@ def sweep(
     clean_up: tuple[str, ...],
     fresh: bool,
 ) -> list[Case]:
-    """Fail each of these effects in an ADD of its own. To be called in a machine.
+    """Fails each of these effects in an ADD of its own. To be called in a machine.
 
     An ADD that got over the fault has to be whole; it is released, and what it shares cleaned up. `fresh`: none finds
     what an earlier one has left in the allocator's memory, so that the numbers stay those that were counted.

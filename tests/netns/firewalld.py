@@ -29,14 +29,14 @@ BUS = """<busconfig>
 
 
 def start_bus(machine: Machine) -> None:
-    """Start the bus alone."""
+    """Starts the bus alone."""
     machine.run("sh", "-c", "mkdir -p /run/dbus && cat > /run/bus.conf", stdin=BUS)
     machine.start("dbus-daemon", "--nofork", "--nosyslog", "--config-file=/run/bus.conf")
     until(lambda: machine.run("test", "-S", "/run/dbus/system_bus_socket", check=False).returncode == 0, "a bus")
 
 
 def start(machine: Machine) -> None:
-    """Start both, with Debian's zones and nothing of this machine's settings."""
+    """Starts both, with Debian's zones and nothing of this machine's settings."""
     start_bus(machine)
     for folder in ("/etc/firewalld", "/var/log"):
         machine.run("sh", "-c", f"mkdir -p {folder} && mount -t tmpfs tmpfs {folder}")

@@ -49,7 +49,7 @@ FIREWALLS = [pytest.param("iptables", marks=NEEDS_IPTABLES), *NATIVE]
 
 
 def drop(machine: Machine, firewall: str) -> None:
-    """Have the host drop what it forwards."""
+    """Makes the host drop what it forwards."""
     if firewall in NATIVE:
         machine.run("nft", NATIVE[firewall])
     else:
@@ -78,7 +78,7 @@ class World(NamedTuple):
 
 
 def crossing(machine: Machine, node: Node) -> World:
-    """Build it; whatever serves does so at port 8080."""
+    """Builds it; whatever serves does so at port 8080."""
     outside = machine.outside()
     gateways = [(subnet, "2001:db8:2::1" if ":" in subnet else "192.0.2.1") for subnet in SUBNETS]
     outside.run("ip", "-batch", "-", stdin="".join([f"route add {net} via {gateway}\n" for net, gateway in gateways]))
@@ -95,12 +95,12 @@ def attach(world: World, program: str = "podwire") -> None:
 
 
 def settle(machine: Machine) -> None:
-    """Wait until the bridges may use their IPv6 addresses."""
+    """Waits until the bridges may use their IPv6 addresses."""
     until(lambda: not machine.run("ip", "-6", "address", "show", "tentative").stdout, "no address is tentative")
 
 
 def paths(world: World) -> list[bool]:
-    """Tell who can talk: out of a container, into one, and from bridge to bridge, by IPv4 and IPv6."""
+    """Returns who can talk: out of a container, into one, and from bridge to bridge, by IPv4 and IPv6."""
     first, second = world.pods
     return [
         reaches(first, OUTSIDE4),

@@ -49,12 +49,12 @@ def packed(address: str) -> bytes:
 
 
 def ethernet(kind: int, payload: bytes, *, destination: bytes = BROADCAST, tags: int = 0) -> bytes:
-    """Give a frame without its source, which the sender's MAC address becomes; `tags`: VLAN tags of priority 0."""
+    """Returns a frame without its source, which the sender's MAC address becomes; `tags`: VLAN tags of priority 0."""
     return destination + struct.pack("!HH", VLAN, 0) * tags + struct.pack("!H", kind) + payload
 
 
 def ipv4(source: str, destination: str = "255.255.255.255") -> bytes:
-    """Give a UDP packet from port 68 to 67, as DHCP has them; what it holds is what `passing` puts behind it."""
+    """Returns a UDP packet from port 68 to 67, as DHCP has them; what it holds is what `passing` puts behind it."""
     udp = struct.pack("!HHHH", 68, 67, 8 + _ROOM, 0)
     size = 20 + len(udp) + _ROOM
     header = struct.pack("!BBHHHBBH", 0x45, 0, size, 0, 0, 64, 17, 0) + packed(source) + packed(destination)
@@ -72,17 +72,17 @@ def arp(operation: int, sender: str, target: str) -> bytes:
 
 
 def ipv6(source: str, body: bytes = struct.pack("!HHHH", 9, 9, 8, 0), kind: int = 17) -> bytes:
-    """Give a packet to all nodes; of UDP, if its body is of no other kind."""
+    """Returns a packet to all nodes; of UDP, if its body is of no other kind."""
     return struct.pack("!IHBB", 6 << 28, len(body) + _ROOM, kind, 255) + packed(source) + packed("ff02::1") + body
 
 
 def icmpv6(source: str, kind: int, target: str = "::") -> bytes:
-    """Give a message, of neighbour discovery for a target; without a checksum, which no bridge looks at."""
+    """Returns a message, of neighbour discovery for a target; without a checksum, which no bridge looks at."""
     return ipv6(source, struct.pack("!BBHI", kind, 0, 0, 0) + packed(target), 58)
 
 
 def passing(sender: Pod, frames: Mapping[str, bytes], receiver: Machine | Pod, interface: str = "eth0") -> set[str]:
-    """Send frames, each with its name in it, and one that nothing holds up; give the names that arrive before it."""
+    """Sends frames, each with its name in it, and one that nothing holds up; returns the names of those before it."""
     machine = sender.machine
     enter = () if receiver is machine else ("nsenter", f"--net={receiver.path}", "--")  # type: ignore[union-attr]
     command = (sys.executable, "-I", "-S", "-c")

@@ -32,7 +32,7 @@ out.send(bytes.fromhex("333300000001") + mac + b"\\x86\\xdd" + header + body)
 
 
 def advertise(router: Machine | Pod, interface: str, listener: Machine | Pod, heard_by: str) -> None:
-    """Advertise a router out of the interface until the listener's kernel has counted it."""
+    """Advertises a router out of the interface until the listener's kernel has counted it."""
     counter = f"/proc/net/dev_snmp6/{heard_by}"
 
     def count() -> int:
@@ -49,7 +49,7 @@ def advertise(router: Machine | Pod, interface: str, listener: Machine | Pod, he
 
 
 def advertised(where: Machine | Pod, interface: str) -> tuple[int, int]:
-    """Give the number of default routes, and that of addresses of the advertised prefix."""
+    """Returns the number of default routes, and that of addresses of the advertised prefix."""
     defaults = shown(where, "ip", "-j", "-6", "route", "show", "default", "dev", interface)
     addresses = shown(where, "ip", "-j", "-6", "address", "show", "dev", interface)
     locals_ = [info["local"] for link in addresses for info in link.get("addr_info", [])]

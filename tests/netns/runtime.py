@@ -26,12 +26,12 @@ IPV4, IPV6 = [{"subnet": "10.1.2.0/24"}], [{"subnet": "2001:db8:1::/64"}]
 
 
 def host_local(*sets: list[dict[str, str]], **others: object) -> Json:
-    """Give the ipam part of a configuration: one address of each set."""
+    """Returns the ipam part of a configuration: one address of each set."""
     return {"type": "host-local", "ranges": list(sets), **others}
 
 
 def network(name: str = NETWORK, **settings: object) -> Json:
-    """Give a network configuration."""
+    """Returns a network configuration."""
     return {"cniVersion": "1.1.0", "name": name, "type": "podwire", **settings}
 
 
@@ -108,7 +108,7 @@ class Answer(NamedTuple):
         return str(self.content["msg"]) if self.status else ""
 
     def succeeded(self) -> Answer:
-        """Give the answer itself, or raise AnsweredError."""
+        """Returns the answer itself, or raises AnsweredError."""
         if self.status:
             raise AnsweredError(self.code, self.message + self.stderr)
         return self
@@ -123,7 +123,7 @@ class Attachment(NamedTuple):
     arguments: str = ""
 
     def environment(self, verb: str) -> dict[str, str]:
-        """Give the variables of one call."""
+        """Returns the variables of one call."""
         environment = {
             "CNI_COMMAND": verb,
             "CNI_CONTAINERID": self.container,
@@ -136,7 +136,7 @@ class Attachment(NamedTuple):
 
 
 def attachment(pod: Pod, interface: str = "eth0", arguments: str = "") -> Attachment:
-    """Give a pod's attachment; the container's ID is the pod's name."""
+    """Returns a pod's attachment; the container's ID is the pod's name."""
     return Attachment(pod.name, pod.path, interface, arguments)
 
 
@@ -161,7 +161,7 @@ class Closed(Text):
 
 
 def serve(environment: Mapping[str, str], config: Json, program: str = "podwire", stdout: Text | None = None) -> Answer:
-    """Serve one call in this process, which has to be inside a machine."""
+    """Serves one call in this process, which has to be inside a machine."""
     streams, heard = stdout or Text(), Text()
     inherited = {"PATH": os.environ["PATH"]}
     status = run([program], inherited | dict(environment), Text(json.dumps(config).encode()), streams, heard)
@@ -191,7 +191,7 @@ class Node:
         stdout: Text | None = None,
         prepare: Callable[[], object] | None = None,
     ) -> Answer:
-        """Call podwire in a process of its own; `prepare` is called in there first, `extra` is environment."""
+        """Calls podwire in a process of its own; `prepare` is called in there first, `extra` is environment."""
         environment = who.environment(verb) if who else {"CNI_COMMAND": verb, "CNI_PATH": PLUGINS}
         arguments = (environment | dict(extra or {}), config, program, stdout)
         if prepare:
@@ -199,28 +199,28 @@ class Node:
         return self.machine.call(serve, *arguments)
 
     def add(self, config: Json, who: Attachment, **how: Any) -> Json:
-        """Attach and give the result; AnsweredError where podwire refuses."""
+        """Attaches and returns the result; raises AnsweredError where podwire refuses."""
         result = self.call("ADD", config, who, **how).succeeded().content
         self.results[config["name"], who.container, who.interface] = result
         return result
 
     def with_result(self, config: Json, who: Attachment) -> Json:
-        """Give the configuration as CHECK and DEL get it."""
+        """Returns the configuration as CHECK and DEL get it."""
         key = config["name"], who.container, who.interface
         return {**config, "prevResult": self.results[key]} if key in self.results else config
 
     def check(self, config: Json, who: Attachment, **how: Any) -> Answer:
-        """Ask whether the attachment is as ADD made it."""
+        """Asks whether the attachment is as ADD made it."""
         return self.call("CHECK", self.with_result(config, who), who, **how)
 
     def delete(self, config: Json, who: Attachment, **how: Any) -> Answer:
-        """Release; AnsweredError where podwire cannot."""
+        """Releases; raises AnsweredError where podwire cannot."""
         answer = self.call("DEL", self.with_result(config, who), who, **how).succeeded()
         self.results.pop((config["name"], who.container, who.interface), None)
         return answer
 
     def start(self, verb: str, config: Json, who: Attachment, program: str = PROGRAM) -> subprocess.Popen[bytes]:
-        """Start podwire as a program; the caller waits for its end."""
+        """Starts podwire as a program; the caller waits for its end."""
         import subprocess
 
         environment = {"PATH": os.environ["PATH"], **who.environment(verb)}

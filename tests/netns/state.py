@@ -23,7 +23,7 @@ _LEASE = re.compile(r"/(\d+\.\d+\.\d+\.\d+|[0-9a-f]*:[0-9a-f:]*) '")
 
 
 def leases(machine: Machine) -> dict[str, str]:
-    """Give the leased addresses, each with its owner as CONTAINER/INTERFACE."""
+    """Returns the leased addresses, each with its owner as CONTAINER/INTERFACE."""
     return _leases(machine.files(LEASES))
 
 
@@ -37,7 +37,7 @@ def _leases(files: Iterable[str]) -> dict[str, str]:
 
 
 def whole(machine: Machine) -> Snapshot:
-    """Say everything that an attachment touches, every interface's settings on both sides included.
+    """Returns everything that an attachment touches, every interface's settings on both sides included.
 
     Left out are what an allocator may remember: its lock, its folder, and where its next round begins.
     """
@@ -46,36 +46,36 @@ def whole(machine: Machine) -> Snapshot:
 
 
 def difference(before: Snapshot, after: Snapshot) -> list[str]:
-    """Give the lines that are in one of them only, each with a sign."""
+    """Returns the lines that are in one of them only, each with a sign."""
     lost = [f"- {line}" for section in before for line in missing_from(after[section], before[section])]
     gained = [f"+ {line}" for section in after for line in missing_from(before[section], after[section])]
     return lost + gained
 
 
 def shown(where: Machine | Pod, *command: str) -> Any:
-    """Give what ip, bridge or nft shows as JSON."""
+    """Returns what ip, bridge or nft shows as JSON."""
     return json.loads(where.run(*command).stdout or "[]")
 
 
 def link(where: Machine | Pod, name: str) -> dict[str, Any]:
-    """Give one link with its details, or nothing."""
+    """Returns one link with its details, or nothing."""
     links = [item for item in shown(where, "ip", "-j", "-d", "link") if item["ifname"] == name]
     return links[0] if links else {}
 
 
 def links(where: Machine | Pod) -> set[str]:
-    """Give the names of all links."""
+    """Returns the names of all links."""
     return {item["ifname"] for item in shown(where, "ip", "-j", "link")}
 
 
 def routes(where: Machine | Pod, family: int = 4) -> list[dict[str, Any]]:
-    """Give the routes that somebody made, of all tables."""
+    """Returns the routes that somebody made, of all tables."""
     routes = shown(where, "ip", "-j", "-d", f"-{family}", "route", "show", "table", "all")
     return [route for route in routes if route["protocol"] == "boot"]
 
 
 def elements(machine: Machine) -> dict[str, str]:
-    """Give the elements of podwire's tables as "SET KEY", each with its owner as CONTAINER/INTERFACE.
+    """Returns the elements of podwire's tables as "SET KEY", each with its owner as CONTAINER/INTERFACE.
 
     Protocols are numbers: their names are in /etc/protocols, which a bare machine lacks.
     """
@@ -95,7 +95,7 @@ def _elements(ruleset: Any) -> dict[str, str]:
 
 
 def owners(machine: Machine) -> dict[str, str]:
-    """Give the host's links that podwire made for containers, each with its owner as CONTAINER/INTERFACE."""
+    """Returns the host's links that podwire made for containers, each with its owner as CONTAINER/INTERFACE."""
     return _owners(shown(machine, *_LINKS))
 
 
@@ -109,7 +109,7 @@ def _owners(links: Any) -> dict[str, str]:
 
 
 def held_by(machine: Machine, *some: str) -> list[str]:
-    """Give everything on the machine that bears one of the owners CONTAINER/INTERFACE: links, elements, leases."""
+    """Returns everything on the machine that bears one of the owners CONTAINER/INTERFACE: links, elements, leases."""
     links, ruleset, files = machine.call(_look_for_owners)
     held = {**_owners(links), **_elements(ruleset), **_leases(files)}
     return [name for name, of in held.items() if of in some]
@@ -121,7 +121,7 @@ def _look_for_owners() -> tuple[Any, Any, list[str]]:
 
 
 def filters_vlans(machine: Machine) -> bool:
-    """Tell whether the kernel's bridges know VLANs."""
+    """True if the kernel's bridges know VLANs."""
     done = machine.run("ip", "link", "add", "probe", "type", "bridge", "vlan_filtering", "1", check=False)
     if done.returncode == 0:
         machine.run("ip", "link", "delete", "probe")

@@ -47,7 +47,7 @@ def write(machine: Machine, verdict: str, *, outbound: bool, chain: str = ADMIN)
 
 
 def attach(world: World, **settings: str) -> list[Json]:
-    """Attach both; give firewall's configuration for other verbs."""
+    """Attaches both; returns firewall's configuration for other verbs."""
     notices = []
     for config, pod in zip((ONE, TWO), world.pods, strict=True):
         called = chain_behind(world.node, config, attachment(pod)) | settings

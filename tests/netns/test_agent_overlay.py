@@ -108,7 +108,7 @@ def entries(machine: Machine, family: int) -> list[str]:
 
 @pytest.fixture
 def host(machine: Machine) -> Machine:
-    """Give a host with a wire to another, and on it complete tunnels of both families."""
+    """Returns a host with a wire to another, and on it complete tunnels of both families."""
     machine.run("sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0")  # 2 s less
     machine.outside()
     for family in (4, 6):

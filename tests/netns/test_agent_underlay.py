@@ -53,7 +53,7 @@ def own_addresses() -> list[str]:
 
 
 def wire(machine: Machine, name: str, *addresses: str) -> Pod:
-    """Lay a wire from the host to a pod of the same name; addresses are the host's."""
+    """Lays a wire from the host to a pod of the same name; addresses are the host's."""
     pod = machine.pod(name)
     machine.run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
     pod.run("ip", "link", "set", "eth0", "up")
@@ -71,7 +71,7 @@ def add(machine: Machine, link: str, address: str, *arguments: str) -> None:
 
 @pytest.fixture
 def host(machine: Machine) -> Machine:
-    """Give a host with the interfaces east and west, each with addresses of both families, and no default route."""
+    """Returns a host with the interfaces east and west, each with addresses of both families, and no default route."""
     wire(machine, "east", f"{EAST}/24", f"{EAST6}/64")
     wire(machine, "west", f"{WEST}/24", f"{WEST6}/64")
     return machine

@@ -30,7 +30,7 @@ CHOSEN = "02:00:00:00:00:44"
 
 
 def port_of(machine: Machine) -> dict[str, Any]:
-    """Give the bridge's view of the only container's port."""
+    """Returns the bridge's view of the only container's port."""
     (name,) = owners(machine)
     port: dict[str, Any] = link(machine, name)["linkinfo"]["info_slave_data"]
     return port
@@ -101,7 +101,7 @@ BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 
 def heard(sender: Pod, source: str, receiver: Pod, destination: str, seconds: float) -> str:
-    """Send a frame; give the source address that it arrives with, or "nothing" after so long."""
+    """Sends a frame; returns the source address that it arrives with, or "nothing" after so long."""
     enter = ("nsenter", f"--net={receiver.path}", "--")
     listener = receiver.machine.start(*enter, *PYTHON, LISTEN, str(seconds))
     assert listener.stdout
@@ -354,7 +354,7 @@ GIVEN = {"ips": [{"address": "10.1.2.77/24"}], "routes": [{"dst": "0.0.0.0/0"}],
 
 @pytest.fixture
 def fake(machine: Machine) -> Machine:
-    """Give a machine with another allocator, fake-ipam: it answers what lies in a folder and keeps what it is told."""
+    """Returns a machine with another allocator, fake-ipam: its answers lie in a folder, where it keeps its requests."""
     write(machine, f"{PLUGINS}/fake-ipam", FAKE.replace("/tmp-ipam", "/run/ipam"))
     machine.run("chmod", "+x", f"{PLUGINS}/fake-ipam")
     machine.run("mkdir", "/run/ipam")

@@ -20,7 +20,7 @@ BOTH = {"ingressRate": RATE, "ingressBurst": BURST, "egressRate": RATE, "egressB
 
 
 def limited(**bandwidth: int) -> Json:
-    """Give a network whose containers are limited by the runtime."""
+    """Returns a network whose containers are limited by the runtime."""
     return network(
         isDefaultGateway=True,
         ipam=host_local(IPV4),

@@ -23,7 +23,7 @@ def link_locals(machine: Machine, bridge: str) -> list[str]:
 
 
 def without_ports(machine: Machine, bridge: str) -> None:
-    """Make a bridge whose ports have come and gone: its MAC address went with the last."""
+    """Makes a bridge whose ports have come and gone: its MAC address went with the last."""
     for command in (
         f"ip link add {bridge} type bridge",
         f"ip link set {bridge} up",

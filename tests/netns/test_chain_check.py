@@ -49,7 +49,7 @@ class Chain:
         return self.result
 
     def check(self) -> list[str]:
-        """Give what each plugin has to say."""
+        """Returns what each plugin has to say."""
         return [
             self.node.call("CHECK", {**config, "prevResult": self.result}, self.who, program=program).message
             for program, config in self.plugins

@@ -27,7 +27,7 @@ class Chain:
         self.results: dict[str, Json] = {}
 
     def attach(self, name: str, subnet: str) -> Pod:
-        """Attach as another plugin does: neither the interface's name nor its alias are podwire's."""
+        """Attaches as another plugin does: neither the interface's name nor its alias are podwire's."""
         pod = self.machine.pod(name)
         config = network(name, bridge=f"br-{name}", isGateway=True, ipam=host_local([{"subnet": subnet}]))
         result = self.node.add(config, attachment(pod), program="bridge")

@@ -50,7 +50,7 @@ _SOCKET: Any = vars(netlink)["socket"]
 
 
 def exchanges(verb: str, config: Json, who: Attachment) -> list[Exchange]:
-    """Serve a call and tell what it cost; waiting, which is asking the same again, counts once. To be called inside."""
+    """Inside: serves a call and returns what it cost; waiting, which is asking the same again, counts once."""
     vars(netlink)["socket"] = Counting
     serve(who.environment(verb), config).succeeded()
     return sorted(
@@ -62,7 +62,7 @@ def exchanges(verb: str, config: Json, who: Attachment) -> list[Exchange]:
 
 
 def cost(machine: Machine, config: Json, who: Attachment) -> dict[str, list[Exchange]]:
-    """Give the exchanges of an ADD and of the DEL after it."""
+    """Returns the exchanges of an ADD and of the DEL after it."""
     return {verb: machine.call(exchanges, verb, config, who) for verb in ("ADD", "DEL")}
 
 

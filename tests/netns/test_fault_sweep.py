@@ -62,7 +62,7 @@ FOREIGN = Scene(
 
 
 def prepared(scene: Scene, machine: Machine) -> str:
-    """Build the scene; give the path of the namespace that is to be attached."""
+    """Builds the scene; returns the path of the namespace that is to be attached."""
     node = Node(machine)
     for command in scene.before:
         machine.run(*command.split())
@@ -79,7 +79,7 @@ def effects_of(install: Install, scene: Scene) -> list[str]:
 def failed_adds(
     install: Install, fault: Fault, scene: Scene, numbers: Iterable[int]
 ) -> tuple[list[Case], Snapshot, Snapshot]:
-    """Give the cases, and the machine before and after them."""
+    """Returns the cases, and the machine before and after them."""
     with Machine() as machine:
         netns = prepared(scene, machine)
         before = whole(machine)
@@ -88,7 +88,7 @@ def failed_adds(
 
 
 def culprits(install: Install, fault: Fault, scene: Scene, numbers: Iterable[int]) -> list[str]:
-    """Repeat faults one by one, to tell which of them left something."""
+    """Repeats faults one by one, to tell which of them left something."""
     names = []
     for number in numbers:
         cases, before, after = failed_adds(install, fault, scene, [number])
@@ -103,7 +103,7 @@ def anything(name: str) -> bool:
 
 
 def changes(name: str) -> bool:
-    """Tell whether an effect changes something: the loss of an answer to a question is as good as a refusal."""
+    """True if an effect changes something: the loss of an answer to a question is as good as a refusal."""
     return name in ("Netlink.request", "Netlink.batch", "sysctl.write", "proc.run")
 
 

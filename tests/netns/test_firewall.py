@@ -34,7 +34,7 @@ def firewalled(policy: str = "") -> Json:
 
 
 def chain_behind(node: Node, config: Json, who: Attachment, policy: str = "") -> Json:
-    """Attach by the plugin bridge and have firewall see to the container; give its configuration for other verbs."""
+    """Attaches by the plugins bridge and firewall; returns the configuration of firewall for other verbs."""
     result = node.add(config, who, program="bridge")
     called = {**firewalled(policy), "name": config["name"], "prevResult": result}
     assert node.call("ADD", called, who, program="firewall").succeeded().content == result
@@ -192,7 +192,7 @@ def test_the_stricter_of_two_policies_of_a_bridge_counts(machine: Machine, node:
 
 
 def disowned(machine: Machine, result: Json) -> Json:
-    """Let the host's interface look like another plugin's: then nobody is attached, and what is shared may go."""
+    """Lets the host's interface look like another plugin's: then nobody is attached, and what is shared may go."""
     machine.run("ip", "link", "set", result["interfaces"][1]["name"], "alias", "another's")
     return result
 

@@ -349,7 +349,7 @@ def test_no_program_is_run(machine: Machine, node: Node, firewall: str) -> None:
 
 
 def questions(machine: Machine, config: Json) -> list[int]:
-    """Give the messages to nftables of an ADD, by type."""
+    """Returns the messages to nftables of an ADD, by type."""
     who = attachment(machine.pod())
     return [message.kind - 0xA00 for message in machine.call(exchanges, "ADD", config, who) if message.kind >> 8 == 0xA]
 
@@ -373,7 +373,7 @@ def test_a_host_that_drops_costs_two_more_however_many_containers(machine: Machi
 
 
 def expressions(machine: Machine, chain: Chain) -> list[list[Any]]:
-    """Give what the kernel tells of a chain's rules, without counts."""
+    """Returns what the kernel tells of a chain's rules, without counts."""
     return [
         [(name, data if name != "counter" else {}) for name, data in nft_rules.parse_rule(answer).expressions]
         for answer in machine.call(_rules_of, *chain[:3])

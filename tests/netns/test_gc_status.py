@@ -22,7 +22,7 @@ NEIGHBOUR = network(
 
 @pytest.fixture
 def populated(machine: Machine, node: Node) -> Machine:
-    """Give a host with two pods of a network, a second interface of one of them, and a pod of another network."""
+    """Returns a host with two pods of a network, a second interface of one of them, and a pod of another network."""
     for name in ("living", "dead"):
         node.add(RICH, attachment(machine.pod(name)))
     node.add(RICH, attachment(machine.pods["living"], "eth1"))
@@ -31,7 +31,7 @@ def populated(machine: Machine, node: Node) -> Machine:
 
 
 def collect(node: Node, config: Json, **valid: Any) -> None:
-    """Call GC as libcni does: all variables but CNI_COMMAND and CNI_PATH empty."""
+    """Calls GC as libcni does: all variables but CNI_COMMAND and CNI_PATH empty."""
     empty = {"CNI_CONTAINERID": "", "CNI_NETNS": "", "CNI_IFNAME": "", "CNI_ARGS": ""}
     named = {{"new": NEW, "old": OLD}[key]: value for key, value in valid.items()}
     answer = node.call("GC", {**config, **named}, extra=empty).succeeded()

@@ -26,7 +26,7 @@ LONGEST = 0.2  # s: an ADD from the start of its process to its end
 
 
 def execute(who: Attachment, config: Json, shell: str = 'exec "$@"', delay: float = -1) -> Answer:
-    """Run podwire as a program; send it SIGTERM after a delay in seconds. To be called in a machine."""
+    """Runs podwire as a program; sends it SIGTERM after a delay in seconds. To be called in a machine."""
     with subprocess.Popen(
         ["sh", "-c", shell, "sh", sys.executable, "-I", "-S", PROGRAM],
         env={"PATH": os.environ["PATH"], **who.environment("ADD")},

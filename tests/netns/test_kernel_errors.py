@@ -78,7 +78,7 @@ def test_a_default_route_of_a_family_without_addresses_is_set_where_the_kernel_t
 
 
 def drop_capabilities() -> None:
-    """Run in the process of the call: CAP_NET_ADMIN goes (prctl(2), capset(2))."""
+    """Runs in the process of the call: CAP_NET_ADMIN goes (prctl(2), capset(2))."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)

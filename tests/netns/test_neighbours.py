@@ -25,7 +25,7 @@ DOUBLE = network(isDefaultGateway=True, ipam=DUAL)
 
 
 def asking(config: Json, *ips: str, mac: str = "") -> Json:
-    """Give the configuration with a runtime's wishes."""
+    """Returns the configuration with a runtime's wishes."""
     return {**config, "runtimeConfig": {"ips": list(ips), **({"mac": mac} if mac else {})}}
 
 
@@ -46,13 +46,13 @@ SUCCESSIONS: dict[str, tuple[Json, Json, str]] = {
 
 
 def known(where: Machine | Pod, address: str, family: int) -> str:
-    """Give the MAC address that is remembered for an address."""
+    """Returns the MAC address that is remembered for an address."""
     entries = shown(where, "ip", "-j", f"-{family}", "neighbour", "show", address)
     return entries[0].get("lladdr", "") if entries else ""
 
 
 def pinned(where: Machine | Pod, address: str, family: int, device: str) -> None:
-    """Make the kernel believe for long what it has learned, as if it had just spoken with the old owner."""
+    """Makes the kernel believe for long what it has learned, as if it had just spoken with the old owner."""
     learned = known(where, address, family)
     assert learned
     where.run("ip", "neighbour", "replace", address, "lladdr", learned, "dev", device, "nud", "reachable")

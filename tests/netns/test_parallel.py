@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def answers(running: list[subprocess.Popen[bytes]]) -> list[Answer]:
-    """Wait for all."""
+    """Waits for all."""
     ended = []
     for process in running:
         output, heard = process.communicate(timeout=60)

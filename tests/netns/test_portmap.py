@@ -26,7 +26,7 @@ def mapping(host: int, container: int, protocol: str = "tcp", ip: str = "") -> J
 
 
 def mapped(*mappings: Json, name: str = "net", **settings: object) -> Json:
-    """Give a network that masquerades, and these ports."""
+    """Returns a network that masquerades, and these ports."""
     config = {"capabilities": {"portMappings": True}, "ipMasq": True, "isDefaultGateway": True, "ipam": DUAL}
     return network(name, **{**config, "runtimeConfig": {"portMappings": list(mappings)}, **settings})
 

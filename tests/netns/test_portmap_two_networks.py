@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def on(name: str, *mappings: Json, **settings: object) -> Json:
-    """Give network `name` (front or back) with these ports."""
+    """Returns network `name` (front or back) with these ports."""
     number = {"front": 1, "back": 2}[name]
     ranges = [{"subnet": f"10.{number}.0.0/24"}], [{"subnet": f"2001:db8:{number}0::/64"}]
     config = {
@@ -68,7 +68,7 @@ FRONT, BACK = on("front", WHOLE), on("back", WHOLE)
 
 
 def both(world: World) -> tuple[Attachment, Attachment]:
-    """Give the pod's attachments: to front by eth0, to back by eth1."""
+    """Returns the pod's attachments: to front by eth0, to back by eth1."""
     return attachment(world.web), attachment(world.web, "eth1")
 
 

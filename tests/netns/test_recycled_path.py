@@ -30,7 +30,7 @@ NETWORKS: dict[str, tuple[str, Json]] = {
 
 
 def rename_host_end(machine: Machine, holder: str) -> str:
-    """Leave the attachment as another plugin would have made it: a name of its choice, and no alias."""
+    """Leaves the attachment as another plugin would have made it: a name of its choice, and no alias."""
     (port,) = [name for name, owner in owners(machine).items() if owner == holder]
     machine.run("ip", "link", "set", port, "down")
     machine.run("ip", "link", "set", port, "name", f"x{port[4:]}", "alias", "")
@@ -39,7 +39,7 @@ def rename_host_end(machine: Machine, holder: str) -> str:
 
 
 def delete(node: Node, config: Json, who: Attachment, program: str, *, with_result: bool) -> None:
-    """Release; `with_result`: with what ADD answered."""
+    """Releases; `with_result`: with what ADD answered."""
     config = node.with_result(config, who) if with_result else config
     node.call("DEL", config, who, program=program).succeeded()
 

@@ -137,7 +137,7 @@ def test_everything_is_released(
 
 @pytest.fixture(scope="module")
 def crowded() -> Iterator[Node]:
-    """Give a host with another pod, which the tests leave as they found it."""
+    """Yields a host with another pod, which the tests leave as they found it."""
     with Machine() as machine:
         node = Node(machine)
         node.add(RICH, attachment(machine.pod("other")))

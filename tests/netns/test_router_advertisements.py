@@ -88,7 +88,7 @@ def test_an_add_that_fails_gives_the_bridge_back_as_it_was(machine: Machine, nod
 
 
 def follow(where: Machine | Pod, interface: str, router: Pod, behind: str) -> None:
-    """Wait until the interface has the route and an address of the router behind the other."""
+    """Waits until the interface has the route and an address of the router behind the other."""
 
     def has_both() -> bool:
         advertise(router, behind, where, interface)
@@ -99,7 +99,7 @@ def follow(where: Machine | Pod, interface: str, router: Pod, behind: str) -> No
 
 @pytest.fixture
 def router(machine: Machine) -> Pod:
-    """Give a router on a wire of the host's, which has followed it."""
+    """Returns a router on a wire of the host's, which has followed it."""
     router = machine.pod("router")
     machine.run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "up0", "netns", "router")
     router.run("ip", "link", "set", "up0", "up")
@@ -144,7 +144,7 @@ def test_an_add_that_fails_puts_the_interface_of_the_router_back(machine: Machin
 
 
 def refuse_the_last_step() -> None:
-    """Run in the process of the call, when all of the host is set up."""
+    """Runs in the process of the call, when all of the host is set up."""
 
     def refuse(*_: object) -> None:
         raise OperationFailed("refused")
@@ -153,7 +153,7 @@ def refuse_the_last_step() -> None:
 
 
 def on_a_lan(machine: Machine) -> Pod:
-    """Give a router on the bridge lan."""
+    """Returns a router on the bridge lan."""
     router = machine.pod("router")
     for command in (
         "ip link add lan type bridge",

@@ -32,7 +32,7 @@ class Kind:
         self.plugins = plugins
 
     def configs(self, port: int) -> list[tuple[str, Json]]:
-        """Give each plugin's configuration for a container with this host port."""
+        """Returns each plugin's configuration for a container with this host port."""
         runtime_config = {
             "portMappings": [
                 {"hostPort": port, "containerPort": 80, "protocol": protocol} for protocol in ("tcp", "udp")
@@ -73,7 +73,7 @@ class Runtime:
         return Attachment(pod, self.node.machine.pods[pod].path, interface)
 
     def add(self, kind: Kind, pod: str, interface: str) -> None:
-        """Add; where a plugin refuses (the container has it already, the port is taken), delete as runtimes do."""
+        """Adds; where a plugin refuses (the container has it already, the port is taken), deletes as runtimes do."""
         if (kind, pod, interface) in self.living:
             return
         result: Json = {}
@@ -92,7 +92,7 @@ class Runtime:
         return 8000 + 10 * KINDS.index(kind) + self.chance.choice([int(pod[-1]), 0])
 
     def delete(self, kind: Kind, pod: str, interface: str) -> None:
-        """Delete, at times without what a runtime may have forgotten."""
+        """Deletes, at times without what a runtime may have forgotten."""
         result = self.living.pop((kind, pod, interface), None)
         for program, config in reversed(kind.configs(1)):
             request = {key: value for key, value in config.items() if key != "runtimeConfig"}
@@ -101,7 +101,7 @@ class Runtime:
             self.node.call("DEL", request, self.attachment(pod, interface), program=program).succeeded()
 
     def collect(self, kind: Kind, pod: str, interface: str) -> None:
-        """Collect on the network: the chosen container's attachment is no longer valid."""
+        """Collects on the network: the chosen container's attachment is no longer valid."""
         self.living.pop((kind, pod, interface), None)
         valid = [{"containerID": pod, "ifname": name} for of, pod, name in self.living if of == kind]
         for program, config in kind.configs(1):

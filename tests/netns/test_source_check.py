@@ -158,7 +158,7 @@ _PYTHON = ("python3", "-I", "-S", "-c")
 
 
 def sources_heard(sender: Pod, target: str, sources: list[str], *, last: str, listener: Pod | None = None) -> list[str]:
-    """Send a datagram from each source, then one from `last`; give the sources that the target hears of."""
+    """Sends a datagram from each source, then one from `last`; returns the sources that the target hears of."""
     machine = sender.machine
     enter = () if listener is None else ("nsenter", f"--net={listener.path}", "--")
     process = machine.start(*enter, *_PYTHON, _HEAR, target, "9000")

@@ -43,7 +43,7 @@ ALL: Json = {"mac": MAC, "promisc": True, "mtu": 1400, "allmulti": True, "txQLen
 
 
 def tuning(**settings: object) -> Json:
-    """Give the configuration of the second plugin of a list."""
+    """Returns the configuration of the second plugin of a list."""
     return {**network(), "type": "tuning", **settings}
 
 
@@ -67,7 +67,7 @@ class Tuned:
         return self.call("ADD", previous, **settings).succeeded().content
 
     def seen(self) -> dict[str, Any]:
-        """Give what the container has, by the names of the configuration."""
+        """Returns what the container has, by the names of the configuration."""
         state = link(self.pod, "eth0")
         return {
             "mac": state["address"],
@@ -86,7 +86,7 @@ class Tuned:
         return f"{DATA_DIR}/{self.who.container}_eth0.json"
 
     def kept(self) -> Json:
-        """Give the content of the file with the originals, or nothing."""
+        """Returns the content of the file with the originals, or nothing."""
         read = self.machine.run("cat", self.file, check=False)
         content: Json = json.loads(read.stdout) if read.returncode == 0 else {}
         return content
@@ -94,7 +94,7 @@ class Tuned:
 
 @pytest.fixture
 def tuned(machine: Machine, node: Node) -> Tuned:
-    """Give a container that is attached and not yet tuned."""
+    """Returns a container that is attached and not yet tuned."""
     return Tuned(machine, node)
 
 
@@ -404,7 +404,7 @@ def test_an_answer_that_nobody_hears_leaves_everything_as_it_was(tuned: Tuned) -
 
 
 def faulty_adds(install: Install, fault: Fault, config: Json, environment: dict[str, str]) -> list[Case]:
-    """Fail each effect of an ADD in an ADD of its own, until one has no more to fail. To be called in a machine.
+    """Fails each effect of an ADD in an ADD of its own, until one has no more to fail. To be called in a machine.
 
     Left alone is the reading of settings: what cannot be read may be what can only be written.
     """

@@ -39,7 +39,7 @@ def new_machine(host: str) -> Machine:
 
 @pytest.fixture(params=HOSTS)
 def each_machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """Give a host of its own, once as root and once in a user namespace."""
+    """Yields a host of its own, once as root and once in a user namespace."""
     with new_machine(request.param) as machine:
         yield machine
 
@@ -51,7 +51,7 @@ def machine(each_machine: Machine) -> Machine:
 
 @pytest.fixture(scope="session")
 def peers() -> Path:
-    """Give the folder of cnitool and the reference plugins, which hack/peers fills."""
+    """Returns the folder of cnitool and the reference plugins, which hack/peers fills."""
     where = subprocess.run([CHECKOUT / "hack/peers", "--where"], capture_output=True, text=True, check=True)
     folder = Path(where.stdout.strip())
     absent = [name for name in ("cnitool", "bridge", "host-local") if not (folder / name).exists()]
@@ -62,7 +62,7 @@ def peers() -> Path:
 
 @pytest.fixture(scope="session")
 def plugins(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder as /opt/cni/bin would be: podwire under its own name and those it stands in for."""
+    """Returns a folder as /opt/cni/bin would be: podwire under its own name and those it stands in for."""
     folder = tmp_path_factory.mktemp("plugins")
     for name in NAMES:
         own = bundle / name
@@ -72,7 +72,7 @@ def plugins(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def usual_machine() -> Iterator[Machine]:
-    """Give a host of its own: as root one of root's, else one in a user namespace.
+    """Yields a host of its own: as root one of root's, else one in a user namespace.
 
     A module whose tests do the same on both kinds of hosts uses it as its `machine`, to take half of the time, and
     `each_machine` for one test or two.
@@ -90,7 +90,7 @@ def new_cluster(machine: Machine, plugins: Path) -> Cluster:
 
 @pytest.fixture
 def cluster(machine: Machine, plugins: Path) -> Iterator[Cluster]:
-    """Give an underlay with etcd on it."""
+    """Yields an underlay with etcd on it."""
     with new_cluster(machine, plugins) as cluster:
         yield cluster
 
@@ -156,13 +156,13 @@ usual_pair = pairs("usual", "vxlan", [USUAL])
 
 @pytest.fixture(scope="session")
 def podwired(plugins: Path) -> Path:
-    """Give podwire's node agent."""
+    """Returns podwire's node agent."""
     return plugins / "podwired"
 
 
 @pytest.fixture(scope="session")
 def flanneld(peers: Path) -> Path:
-    """Give the reference of node agents."""
+    """Returns the reference of node agents."""
     program = peers / "flanneld"
     if not program.exists():
         pytest.skip("absent: flanneld (hack/peers brings it)")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def kubernetes() -> Iterator[Machine]:
-    """Give a machine with a wire (192.0.2.1, 2001:db8:2::1) in which the API server serves."""
+    """Yields a machine with a wire (192.0.2.1, 2001:db8:2::1) in which the API server serves."""
     if reason := missing() or absent():
         pytest.skip(reason)
     with Machine() as machine:

@@ -96,7 +96,7 @@ class Server:
         until(lambda: _answers(2379), "etcd serves")
 
     def start(self, *tokens: str) -> None:
-        """Serve; whoever has another token is not known."""
+        """Serves; whoever has another token is not known."""
         write("tokens", "".join([f"{token},{USERS[token]}\n" for token in tokens or USERS]))
         _start(
             "api",
@@ -133,7 +133,7 @@ class Server:
         assert http.request("POST", f"{ETCD}/v3/kv/compaction", body=json.dumps(revision)).status == 200
 
     def status(self, method: str, path: str, body: Json | None = None, kind: str = "application/json") -> int:
-        """Ask for something; 0 where nobody answers."""
+        """Asks for something; 0 where nobody answers."""
         try:
             return self._request(method, path, body, kind).status
         except urllib3.exceptions.HTTPError:

@@ -54,7 +54,7 @@ class Guest(NamedTuple):
         return all(self.source_at(other.addresses[family]) == own for family, own in self.addresses.items())
 
     def source_at(self, host: str, seconds: float = 5.0) -> str:
-        """Give the address that a server sees, nothing when it is out of reach."""
+        """Returns the address that a server sees, nothing when it is out of reach."""
         try:
             return self.pod.ask(host, POD_PORT, seconds=seconds)
         except MachineError:
@@ -108,7 +108,7 @@ class Node(Machine):
         return WIRE[family] + str(self.number)
 
     def plug(self, mtu: int = 1500) -> None:
-        """Join the wire as eth0; the MAC address is the same each time, as a machine's is."""
+        """Joins the wire as eth0; the MAC address is the same each time, as a machine's is."""
         port = f"port-{self.name}"
         self.cluster.machine.run(
             *f"ip link add {port} mtu {mtu} master wire type veth peer name eth0".split(),
@@ -122,7 +122,7 @@ class Node(Machine):
         self.run("ip", "link", "del", "eth0")
 
     def address_wire(self) -> None:
-        """Give eth0 its addresses and the ways that lead out, of which some may be there."""
+        """Gives eth0 its addresses and the ways that lead out, of which some may be there."""
         commands = "".join(
             f"ip -{family} address replace {self.address(family)}/{length} dev eth0 {flag}\n"
             f"ip -{family} route replace default via {WIRE[family]}\n"
@@ -131,7 +131,7 @@ class Node(Machine):
         self.run("sh", "-ec", commands)
 
     def start_agent(self, program: Path, *flags: str, ready: bool = True) -> Program:
-        """Start flanneld, or what stands in for it."""
+        """Starts flanneld, or what stands in for it."""
         where = [f"--etcd-endpoints={self.cluster.etcd.endpoint}", "--iface=eth0"]
         health = ["--healthz-ip=127.0.0.1", f"--healthz-port={HEALTH_PORT}"]
         self.agent = Program(self, "agent", str(program), *where, *health, *flags)
@@ -140,20 +140,20 @@ class Node(Machine):
         return self.agent
 
     def probe(self, path: str) -> tuple[int, str]:
-        """Give status and text of the agent's answer, 0 where there is none."""
+        """Returns status and text of the agent's answer, 0 where there is none."""
         return self.call(_get, path)
 
     def subnet_env(self) -> str:
         return self.run("cat", SUBNET_ENV, check=False).stdout
 
     def subnet(self) -> str:
-        """Give the node's IPv4 subnet, as routes name it."""
+        """Returns the node's IPv4 subnet, as routes name it."""
         line = next(line for line in self.subnet_env().splitlines() if line.startswith("FLANNEL_SUBNET="))
         address, _, length = line.partition("=")[2].partition("/")
         return f"{address.rpartition('.')[0]}.0/{length}"
 
     def lease(self) -> tuple[str, str]:
-        """Give key and value of the node's lease."""
+        """Returns key and value of the node's lease."""
         leases = [(key, value) for key, value in self.cluster.etcd.leases().items() if self._is_mine(value)]
         assert len(leases) == 1, leases
         return leases[0]
@@ -166,7 +166,7 @@ class Node(Machine):
         return isinstance(lease, dict) and lease.get("PublicIP") == self.address()
 
     def attach(self, name: str = "pod", delegate: Json | None = None) -> Guest:
-        """Add a pod as kube-flannel's network does; it listens on POD_PORT."""
+        """Adds a pod as kube-flannel's network does; it listens on POD_PORT."""
         pod = self.pod(name)
         settings = {"hairpinMode": True, "isDefaultGateway": True, **(delegate or {})}
         config = {"cniVersion": "1.0.0", "name": "cbr0", "type": "flannel", "delegate": settings}
@@ -179,12 +179,12 @@ class Node(Machine):
         return guest
 
     def stop_agent(self, signal: str = "TERM") -> int:
-        """Give the exit code, or the signal's number below 0."""
+        """Returns the exit code, or the signal's number below 0."""
         assert self.agent
         return self.agent.end(signal)
 
     def until(self, condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
-        """Wait for what the agents bring about; an AssertionError shows what they said, and how the nodes are."""
+        """Waits for what the agents bring about; an AssertionError shows what they said, and how the nodes are."""
         self.cluster.until(condition, what, seconds)
 
 
@@ -210,7 +210,7 @@ class Cluster:
         self._end.close()
 
     def configure(self, backend: Json | None = None, families: tuple[int, ...] = (4,), **others: object) -> None:
-        """Write the network's configuration. flanneld needs `EnableNFTables` where no bridge filters packets.
+        """Writes the network's configuration. flanneld needs `EnableNFTables` where no bridge filters packets.
 
         Nodes take IPv4 subnets from 10.244.1.0 to 10.244.63.0; those behind are a test's to give away.
         """
@@ -221,7 +221,7 @@ class Cluster:
         self.etcd.put("config", {**space, "EnableNFTables": True, "Backend": backend, **others})
 
     def add(self, *names: str) -> list[Node]:
-        """Add nodes that are on the wire and have nothing else yet."""
+        """Adds nodes that are on the wire and have nothing else yet."""
         added = []
         for name in names:
             node = self._end.enter_context(Node(self, name, len(self.nodes)))
@@ -231,7 +231,7 @@ class Cluster:
         return added
 
     def populate(self, agents: Mapping[str, Path], *flags: str) -> list[Node]:
-        """Add nodes with these agents, by the nodes' names, and a pod on each; all of them reach all others."""
+        """Adds nodes with these agents, by the nodes' names, and a pod on each; all of them reach all others."""
         nodes = self.add(*agents)
         for node in nodes:
             node.start_agent(agents[node.name], *(flags or (MASQUERADE,)))
@@ -246,14 +246,14 @@ class Cluster:
         return all(guest.reaches(other) for guest in guests for other in guests if guest is not other)
 
     def until(self, condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
-        """See Node.until."""
+        """Waits as Node.until does."""
         try:
             until(condition, what, seconds)
         except MachineError as error:
             raise AssertionError(f"{error}\n{self.report()}") from error
 
     def report(self) -> str:
-        """Say all that may tell why the nodes are not as they should be."""
+        """Returns all that may tell why the nodes are not as they should be."""
         lines = []
         for name, node in self.nodes.items():
             log = node.agent.log if node.agent else "no agent\n"

@@ -82,12 +82,12 @@ class Seen(NamedTuple):
         return [line for line in self.lines if line not in other.lines]
 
     def of(self, *arguments: str) -> list[str]:
-        """Give the lines with one of these words."""
+        """Returns the lines with one of these words."""
         return [line for line in self.lines if any(word in line for word in arguments)]
 
 
 def seen(node: Node) -> Seen:
-    """Look at the node's links, addresses, routes, permanent neighbours, FDB entries, nft rules and subnet.env."""
+    """Looks at the node's links, addresses, routes, permanent neighbours, FDB entries, nft rules and subnet.env."""
     head, _, rest = node.run("sh", "-c", _STATE).stdout.partition("\nrest\n")
     lines = [f"rest {line}" for line in rest.splitlines()]
     for kind, text in zip(_KINDS, head.splitlines(), strict=True):
@@ -141,7 +141,7 @@ def _text(item: Mapping[str, Any]) -> str:
 
 @contextmanager
 def lossless(source: Guest, target: Guest, family: int = 4) -> Iterator[None]:
-    """Send numbered datagrams from one pod to the other, which answers each, and assert that none was lost."""
+    """Sends numbered datagrams from one pod to the other, which answers each, and asserts that none was lost."""
     python = [sys.executable, "-I", "-S", "-c"]
     end = "/run/stream-ends"
     source.pod.machine.run("rm", "-f", end)

@@ -63,7 +63,7 @@ class Etcd:
         return f"http://{self._usual}:{PORT}"
 
     def start(self, address: str = "") -> None:
-        """Serve, perhaps at another address than all others know."""
+        """Serves, perhaps at another address than all others know."""
         self._address = address or self._usual
         url = f"http://{self._address}:{PORT}"
         where = [f"--listen-client-urls={url}", f"--advertise-client-urls={url}", "--data-dir=/run/etcd"]

@@ -34,7 +34,7 @@ def say(machine: Machine, text: str) -> None:
 
 
 def listed(machine: Machine) -> dict[str, str]:
-    """Give what a runtime may see in its folder."""
+    """Returns what a runtime may see in its folder."""
     names = machine.run("ls", FOLDER, check=False).stdout.split()
     return {name: machine.run("cat", f"{FOLDER}/{name}").stdout for name in names}
 

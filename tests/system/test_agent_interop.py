@@ -79,7 +79,7 @@ def test_pods_of_both_agents_reach_each_other_and_flanneld_takes_over_without_a_
 
 
 def replace_agent(node: Node, other: Node, program: Path, families: tuple[int, ...]) -> None:
-    """Replace a node's agent under traffic both ways; nothing that others know of the node changes."""
+    """Replaces a node's agent under traffic both ways; nothing that others know of the node changes."""
     devices = [device for device in DEVICE.values() if device in links(node)]
     before = [ifindex(node, device) for device in devices]
     lease, env = node.lease(), node.subnet_env()
@@ -125,7 +125,7 @@ def test_what_podwired_writes_is_byte_for_byte_what_flanneld_writes(
 
 
 def forget(node: Node) -> None:
-    """Take away all by which a next agent would know what the last one had."""
+    """Takes away all by which a next agent would know what the last one had."""
     for device in links(node) & set(DEVICE.values()):
         node.run("ip", "link", "del", device)
     node.run("rm", SUBNET_ENV)

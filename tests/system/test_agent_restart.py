@@ -45,7 +45,7 @@ def machine(usual_machine: Machine) -> Machine:
 
 @contextmanager
 def unchanged(node: Node) -> Iterator[None]:
-    """Assert that the kernel tells of no change meanwhile, not even of one that is no difference."""
+    """Asserts that the kernel tells of no change meanwhile, not even of one that is no difference."""
     monitors = [Program(node, f"monitor{number}", *command.split()) for number, command in enumerate(MONITORS.values())]
     numbers = count(10)
 

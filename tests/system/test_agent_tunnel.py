@@ -138,7 +138,7 @@ def test_switched_off_it_drops_nothing(cluster: Cluster, podwired: Path) -> None
 
 
 def filtered(node: Node) -> list[str]:
-    """Give the addresses whose packets are let in."""
+    """Returns the addresses whose packets are let in."""
     listed = node.run("nft", "list", "set", "inet", "podwired", "peers4", check=False).stdout
     return sorted(word.strip(",") for word in listed.split() if word.startswith(WIRE[4].rpartition(".")[0]))
 

@@ -39,7 +39,7 @@ INVALID = {
 
 @pytest.fixture
 def wanted(tmp_path: Path) -> Conflist:
-    """Give a valid source, and the name that it is to have in a folder that is not there yet."""
+    """Returns a valid source, and the name that it is to have in a folder that is not there yet."""
     source = tmp_path / NAME
     source.write_text(TEXT)
     return Conflist(str(source), str(tmp_path / "cni" / "net.d" / NAME))

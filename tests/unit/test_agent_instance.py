@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the folder of the tunnels' locks, and let nobody wait."""
+    """Returns the folder of the tunnels' locks, and lets nobody wait."""
     monkeypatch.setattr(instance, "FOLDER", str(tmp_path / "podwire"))
     monkeypatch.setattr(instance, "PATIENCE_SECONDS", 0.0)
     return tmp_path / "podwire"
@@ -132,7 +132,7 @@ sys.stdin.read()
 
 
 def ended(file: Path, locks: Path, vni: int) -> None:
-    """Let one run that is killed, so that its files stay."""
+    """Lets one run that is killed, so that its files stay."""
     code = f"""
 import os, sys
 sys.path.insert(0, {os.getcwd()!r})

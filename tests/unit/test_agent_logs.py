@@ -24,7 +24,7 @@ class Log:
         (self.bound,) = [handler for handler in logs.log.handlers if isinstance(handler, logs.BoundedHandler)]
 
     def say(self, text: str, *args: object, level: int = logging.WARNING) -> list[str]:
-        """Give the lines that this adds."""
+        """Returns the lines that this adds."""
         before = len(self.written.getvalue())
         record = logs.log.makeRecord(logs.NAME, level, "", 0, text, args, None)
         record.created, record.msecs = self.now, 500.0
