@@ -33,15 +33,20 @@ def furnish(overlays: Iterable[str] = OVERLAYS, empty: Iterable[str] = EMPTY) ->
     _mount("/run/.sysfs", "/sys", flags=_MS_MOVE)
     os.rmdir("/run/.sysfs")
     for folder in overlays:
-        upper, work = (f"/run/.overlay{folder}/{name}" for name in ("upper", "work"))
-        os.makedirs(upper)
-        os.makedirs(work)
-        _mount("overlay", folder, "overlay", options=f"lowerdir={folder},upperdir={upper},workdir={work}")
+        cover(folder)
     for folder in empty:
         os.makedirs(folder, exist_ok=True)
         _mount("tmpfs", folder, "tmpfs")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         ioctl(control, _SIOCSIFFLAGS, pack("16sH22x", b"lo", _IFF_UP))
+
+
+def cover(folder: str) -> None:
+    """Mounts an overlay on a folder: what is written to it is in memory, and the real one stays as it is."""
+    upper, work = (f"/run/.overlay{folder}/{name}" for name in ("upper", "work"))
+    os.makedirs(upper)
+    os.makedirs(work)
+    _mount("overlay", folder, "overlay", options=f"lowerdir={folder},upperdir={upper},workdir={work}")
 
 
 def _mount(source: str, target: str, kind: str = "", *, flags: int = 0, options: str = "") -> None:

@@ -12,7 +12,7 @@ from cni.agent.cli.flags import InvalidOptions
 from cni.agent.cli.options import Options, parse_options
 
 CONF = Path(__file__).parents[2] / "conf"
-README = CONF.parent / "cni/agent/README.md"
+README = CONF.parent / "README.md"
 
 
 def settings(key: str) -> list[str]:
