@@ -41,12 +41,12 @@ def measure(module: str, agent: Path, *arguments: str) -> Figures:
     return figures
 
 
-def report(what: str, figures: Figures) -> None:
+def report(title: str, figures: Figures) -> None:
     texts = ", ".join(
         f"{key} {statistics.median(values):.4g} ({min(values):.4g} to {max(values):.4g})"
         for key, values in figures.items()
     )
-    sys.stderr.write(f"{what}: {texts}\n")
+    sys.stderr.write(f"{title}: {texts}\n")
 
 
 def add(collected: Figures, figures: Figures) -> None:

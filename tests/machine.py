@@ -260,14 +260,14 @@ class Machine:
         return self.call(look, pods, tuple(state), tuple(settings))
 
 
-def until(ask: Callable[[], T], what: str, seconds: float = SECONDS) -> T:
+def until(ask: Callable[[], T], goal: str, seconds: float = SECONDS) -> T:
     """Asks again and again until the answer is true, and returns it; raises MachineError when that takes too long."""
     end = time.monotonic() + seconds
     for pause in pauses():
         if answer := ask():
             return answer
         if time.monotonic() > end:
-            raise MachineError(f"waited {seconds} s in vain until {what}")
+            raise MachineError(f"waited {seconds} s in vain until {goal}")
         time.sleep(pause)
     raise AssertionError
 

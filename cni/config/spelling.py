@@ -22,11 +22,11 @@ def distance(source: str, target: str) -> int:
     """Returns the edit distance: insertions, deletions, substitutions, transpositions (optimal string alignment)."""
     previous: list[int] = []
     row = list(range(len(target) + 1))
-    for i, letter in enumerate(source, 1):
-        second_last, previous, row = previous, row, [i]
-        for j, wanted in enumerate(target, 1):
-            costs = [previous[j] + 1, row[j - 1] + 1, previous[j - 1] + (letter != wanted)]
-            if second_last and j > 1 and letter == target[j - 2] and source[i - 2] == wanted:
-                costs.append(second_last[j - 2] + 1)
+    for row_number, letter in enumerate(source, 1):
+        second_last, previous, row = previous, row, [row_number]
+        for column, target_letter in enumerate(target, 1):
+            costs = [previous[column] + 1, row[column - 1] + 1, previous[column - 1] + (letter != target_letter)]
+            if second_last and column > 1 and letter == target[column - 2] and source[row_number - 2] == target_letter:
+                costs.append(second_last[column - 2] + 1)
             row.append(min(costs))
     return row[-1]

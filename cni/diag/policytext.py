@@ -72,9 +72,9 @@ def _direction(direction: Object, *, every_port: bool) -> Iterator[str]:
     if direction["rule"]:
         yield f"    {direction['rule']['rule']} matches: {direction['rule']['allows']}"
     for miss in direction["misses"]:
-        said = f": {miss['allows']}" if miss["allows"] else ""
+        allowance = f": {miss['allows']}" if miss["allows"] else ""
         because = "some" if every_port and miss["because"] == "protocol" else miss["because"]
-        yield f"    {miss['rule']}: {REASONS.get(because, because)}{said}"
+        yield f"    {miss['rule']}: {REASONS.get(because, because)}{allowance}"
     if direction["left_out"]:
         yield f"    and {direction['left_out']} more that do not match"
     if direction["kernel"]:

@@ -60,8 +60,8 @@ class Netns:
         os.close(self.descriptor)
 
     def same_as(self, other: Netns) -> bool:
-        mine, its = os.fstat(self.descriptor), os.fstat(other.descriptor)
-        return (mine.st_dev, mine.st_ino) == (its.st_dev, its.st_ino)
+        mine, theirs = os.fstat(self.descriptor), os.fstat(other.descriptor)
+        return (mine.st_dev, mine.st_ino) == (theirs.st_dev, theirs.st_ino)
 
 
 class EnteredNetns:

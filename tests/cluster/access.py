@@ -144,8 +144,8 @@ class Pod(NamedTuple):
 
     def answered_from(self, host: str, port: int) -> str:
         """Returns the name of the pod that answers, as soon as one does."""
-        what = f"{self.name} is answered from {host}:{port}"
-        return until(lambda: self.ask(host, port, "hostname"), what).strip()
+        goal = f"{self.name} is answered from {host}:{port}"
+        return until(lambda: self.ask(host, port, "hostname"), goal).strip()
 
     def seen_by_udp_at(self, host: str, port: int) -> str:
         return self.told_by(f"echo clientip | nc -u -w 2 {host} {port}").rpartition(":")[0]
@@ -166,7 +166,7 @@ def finished(command: Sequence[str], stdin: str = "") -> str:
     return done.stdout
 
 
-def until(ask: Callable[[], T], what: str, seconds: float = DEADLINE) -> T:
+def until(ask: Callable[[], T], goal: str, seconds: float = DEADLINE) -> T:
     """Asks until the answer is true, and returns it; a command that fails is not true yet."""
     end, seen = time.monotonic() + seconds, ""
     while time.monotonic() < end:
@@ -177,7 +177,7 @@ def until(ask: Callable[[], T], what: str, seconds: float = DEADLINE) -> T:
         except ClusterError as error:
             seen = str(error)
         time.sleep(0.5)
-    raise ClusterError(f"waited in vain until {what}; last seen: {seen}")
+    raise ClusterError(f"waited in vain until {goal}; last seen: {seen}")
 
 
 def is_ready(pod: Json) -> bool:

@@ -119,13 +119,13 @@ SPOILED = {
 }
 
 
-@pytest.mark.parametrize("what", SPOILED)
-def test_a_setting_of_the_namespace_stands_in_for_it(machine: Machine, node: Node, what: str) -> None:
-    if "chown" in SPOILED[what] and machine.user_namespace:
+@pytest.mark.parametrize("spoiled", SPOILED)
+def test_a_setting_of_the_namespace_stands_in_for_it(machine: Machine, node: Node, spoiled: str) -> None:
+    if "chown" in SPOILED[spoiled] and machine.user_namespace:
         pytest.skip("needs root")
     pod = machine.pod()
     machine.run("mount", "-t", "tmpfs", "tmpfs", "/tmp")
-    machine.run("sh", "-c", SPOILED[what])
+    machine.run("sh", "-c", SPOILED[spoiled])
     assert machine.call(name_of_lock) == SETTING
     node.add(PLAIN, attachment(pod))
     node.check(PLAIN, attachment(pod)).succeeded()

@@ -155,18 +155,18 @@ def test_all_differences_are_named_at_once(machine: Machine, node: Node) -> None
 
 
 @pytest.mark.parametrize(
-    ("command", "what"),
+    ("command", "reason"),
     [
         ("ip address add 10.9.9.9/32 dev eth0", "an address of the container's own"),
         ("ip route add 203.0.113.0/24 via 10.1.2.1", "a route of the container's own"),
         ("sysctl -qw net.ipv4.conf.eth0.arp_notify=0", "a setting of the container's own"),
     ],
 )
-def test_what_a_container_adds_is_its_own_affair(machine: Machine, node: Node, command: str, what: str) -> None:
+def test_what_a_container_adds_is_its_own_affair(machine: Machine, node: Node, command: str, reason: str) -> None:
     pod = machine.pod()
     node.add(RICH, attachment(pod))
     pod.run("sh", "-ec", command)
-    assert node.check(RICH, attachment(pod)).status == 0, what
+    assert node.check(RICH, attachment(pod)).status == 0, reason
 
 
 def test_a_check_without_an_earlier_result_or_a_namespace_is_refused(machine: Machine, node: Node) -> None:

@@ -183,9 +183,9 @@ class Node(Machine):
         assert self.agent
         return self.agent.end(signal)
 
-    def until(self, condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
+    def until(self, condition: Callable[[], object], goal: str, seconds: float = SECONDS) -> None:
         """Waits for what the agents bring about; an AssertionError shows what they said, and how the nodes are."""
-        self.cluster.until(condition, what, seconds)
+        self.cluster.until(condition, goal, seconds)
 
 
 class Cluster:
@@ -245,10 +245,10 @@ class Cluster:
         guests = [node.guest for node in self.nodes.values()]
         return all(guest.reaches(other) for guest in guests for other in guests if guest is not other)
 
-    def until(self, condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
+    def until(self, condition: Callable[[], object], goal: str, seconds: float = SECONDS) -> None:
         """Waits as Node.until does."""
         try:
-            until(condition, what, seconds)
+            until(condition, goal, seconds)
         except MachineError as error:
             raise AssertionError(f"{error}\n{self.report()}") from error
 

@@ -51,7 +51,9 @@ class World(NamedTuple):
 
     def address(self, name: str, family: int) -> str:
         """Returns the address with this name."""
-        return next(address for address, its in self.names.items() if its == name and (":" in address) == (family == 6))
+        return next(
+            address for address, known in self.names.items() if known == name and (":" in address) == (family == 6)
+        )
 
 
 def cnitool_for(machine: Machine, programs: tuple[Path, Path], conflist: Json, folder: Path) -> CniTool:
@@ -103,7 +105,7 @@ def measured(world: World, network: Network) -> Reach:
             NOBODY if answer.name == NOBODY else f"{answer.name}<{world.names.get(answer.source, answer.source)}"
             for answer in ask_each(callers[caller], targets)
         ]
-        answers[caller] = {question.what: answer for question, answer in zip(questions, seen, strict=True)}
+        answers[caller] = {question.title: answer for question, answer in zip(questions, seen, strict=True)}
     return answers
 
 
@@ -111,7 +113,7 @@ def expected(network: Network) -> Reach:
     """Returns what `measured` is to find."""
     return {
         caller: {
-            question.what: question.seen.replace("egress", "node" if network.masquerades else caller)
+            question.title: question.seen.replace("egress", "node" if network.masquerades else caller)
             for question in questions
         }
         for caller, questions in _questions(network).items()
@@ -125,7 +127,7 @@ class _Question(NamedTuple):
     seen: str
 
     @property
-    def what(self) -> str:
+    def title(self) -> str:
         return f"{self.protocol}{self.family} {self.column}"
 
     @property

@@ -245,12 +245,12 @@ def test_a_killed_agent_leaves_policies_in_force_and_a_new_one_changes_nothing(s
         return "sign" in monitor.log
 
     shop.cluster.until(heard, "the monitor listens")
-    said = len(monitor.log)
+    logged = len(monitor.log)
     shop.start(shop.node)
     assert shop.node.agent
     agent = shop.node.agent
     shop.cluster.until(lambda: agent.log.count("NetworkPolicy is enforced") == 2, "the new agent has compared")
-    assert [line for line in monitor.log[said:].splitlines() if "podwire-policy" in line] == []
+    assert [line for line in monitor.log[logged:].splitlines() if "podwire-policy" in line] == []
     assert [line for line in table(shop.node).splitlines() if "counter" not in line] == [
         line for line in before.splitlines() if "counter" not in line
     ]

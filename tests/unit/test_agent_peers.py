@@ -164,19 +164,19 @@ CONFLICTS = [
 ]
 
 
-@pytest.mark.parametrize(("first", "second", "what", "_"), CONFLICTS)
+@pytest.mark.parametrize(("first", "second", "claim", "_"), CONFLICTS)
 def test_of_two_of_the_same_age_that_claim_the_same_the_one_whose_key_comes_first_is_served(
-    first: Lease, second: Lease, what: str, _: str
+    first: Lease, second: Lease, claim: str, _: str
 ) -> None:
     for order in ((first, second), (second, first)):
         peers = peers_of(*order)
         assert peers.served == {first.key: first}
-        assert peers.errors == {second.key: f"{what} is {first.key}'s, whose key comes first"}
+        assert peers.errors == {second.key: f"{claim} is {first.key}'s, whose key comes first"}
         assert peers.put(first.key, None) == {first.key: first, second.key: None}
         assert (peers.served, peers.errors) == ({second.key: second}, {})
 
 
-@pytest.mark.parametrize(("first", "second", "_", "what"), CONFLICTS)
+@pytest.mark.parametrize(("first", "second", "_", "claim"), CONFLICTS)
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
@@ -186,13 +186,13 @@ def test_of_two_of_the_same_age_that_claim_the_same_the_one_whose_key_comes_firs
     ],
 )
 def test_of_two_that_claim_the_same_the_one_that_lives_or_the_newer_is_served(
-    first: Lease, second: Lease, _: str, what: str, old: dict[str, Any], new: dict[str, Any], reason: str
+    first: Lease, second: Lease, _: str, claim: str, old: dict[str, Any], new: dict[str, Any], reason: str
 ) -> None:
     stale, alive = first._replace(**old), second._replace(**new)
     for order in ((stale, alive), (alive, stale)):
         peers = peers_of(*order)
         assert peers.served == {alive.key: alive}
-        assert peers.errors == {stale.key: f"{what} is {alive.key}'s, {reason}"}
+        assert peers.errors == {stale.key: f"{claim} is {alive.key}'s, {reason}"}
         assert peers.put(alive.key, None) == {alive.key: alive, stale.key: None}
         assert (peers.served, peers.errors) == ({stale.key: stale}, {})
 

@@ -69,10 +69,10 @@ def no_fault(where: str, error: str) -> None:
 # --- Ranges and sets
 
 
-@pytest.mark.parametrize("what", ["one set", "many sets"])
-def test_ranges_are_compared_in_proportion(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+@pytest.mark.parametrize("layout", ["one set", "many sets"])
+def test_ranges_are_compared_in_proportion(monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
     def check(number: int) -> None:
-        if what == "one set":
+        if layout == "one set":
             check_set(RangeSet("ranges[0]", tuple(shuffled(number))), no_fault)
         else:
             check_sets([RangeSet("ranges", (part,)) for part in shuffled(number)], no_fault)
@@ -180,8 +180,8 @@ class Listing(RtnlSocket):
         return []
 
 
-@pytest.mark.parametrize("what", ["routes", "addresses"])
-def test_a_check_lists_once(what: str) -> None:
+@pytest.mark.parametrize("kind", ["routes", "addresses"])
+def test_a_check_lists_once(kind: str) -> None:
     class FakeHost:
         container_rtnl = Listing()
 
@@ -189,7 +189,7 @@ def test_a_check_lists_once(what: str) -> None:
     host.container_rtnl.remember()
     for number in range(FEW):
         net = Net(IP(4, number << 8), 24)
-        if what == "routes":
+        if kind == "routes":
             differences = container.route_differs(cast("Host", host), ContainerRoute("eth0", Route(net)))
         else:
             differences = container.address_differs(cast("Host", host), ContainerAddress("eth0", net, False, True))

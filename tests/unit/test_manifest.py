@@ -87,7 +87,7 @@ def test_all_that_the_cluster_needs_is_there_and_in_one_namespace() -> None:
     namespace = INSTALLED["Namespace"]["metadata"]
     assert namespace["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
     placed = [INSTALLED[kind] for kind in ("ServiceAccount", "ConfigMap", "DaemonSet")] + [REMOVAL["DaemonSet"]]
-    assert {thing["metadata"]["namespace"] for thing in placed} == {namespace["name"]}
+    assert {item["metadata"]["namespace"] for item in placed} == {namespace["name"]}
 
 
 def test_policies_are_enforced() -> None:

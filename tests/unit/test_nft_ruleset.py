@@ -187,12 +187,12 @@ GETTERS = {"table": 1, "chain": 4, "set": 10, "rule": 7}
 def dumped() -> list[Any]:
     """Returns all nftables objects as the kernel gives them, rules by their expressions; to be called in a machine."""
     socket, objects = Nft(), list[Any]()
-    for what, kind in GETTERS.items():
+    for name, kind in GETTERS.items():
         for data in socket.dump(nft.NFNL_SUBSYS_NFTABLES << 8 | kind, nft.NFGENMSG.pack(0, 0, 0)):
             content = attributes(data, nft.NFGENMSG.size)
-            kept = {number: value for number, value in content.items() if number not in COUNTED[what]}
-            objects.append((what, data[0], sorted(kept.items())))
-            if what == "set":
+            kept = {number: value for number, value in content.items() if number not in COUNTED[name]}
+            objects.append((name, data[0], sorted(kept.items())))
+            if name == "set":
                 place = nft.SetRef(data[0], nft.name_of(content[1]), nft.name_of(content[2]))
                 objects.append(elements(socket, place))
     socket.close()

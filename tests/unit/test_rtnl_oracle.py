@@ -270,7 +270,7 @@ def test_a_flag_of_a_link_has_its_number(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "build", [lambda alias: rtnl.set_port("br0", 7, alias, False), lambda a: rtnl.set_alias("br0", a)]
+    "build", [lambda alias: rtnl.set_port("br0", 7, alias, False), lambda alias: rtnl.set_alias("br0", alias)]
 )
 def test_an_alias_is_sent_without_its_nul(build: Callable[[str], Message]) -> None:
     """As by ip(8): the kernel counts the bytes that it is given (net/core/dev.c, dev_set_alias)."""
