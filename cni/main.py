@@ -164,7 +164,7 @@ def _ask(arguments: Sequence[str], environment: Mapping[str, str], stdout: Writa
     try:
         from cni.diag.commandline import run as run_arguments
     except ModuleNotFoundError as absent:
-        raise OperationFailed(f"Python package is not installed: {absent.name} (pip install podwire[tool])") from None
+        raise OperationFailed(f"Python package is not installed: {absent.name} (pip install {absent.name})") from None
     ended = run_arguments(arguments, environment, os.isatty(1))
     if ended.stdout:
         _print(stdout, ended.stdout)

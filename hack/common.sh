@@ -104,6 +104,17 @@ require() {
     fi
 }
 
+# Prints the packages that podwire depends on and those of group $2, as pyproject.toml lists them. $1: an interpreter.
+packages_of() {
+    "$1" - "$root/pyproject.toml" "$2" <<'CODE'
+import sys, tomllib
+
+with open(sys.argv[1], "rb") as file:
+    listed = tomllib.load(file)
+print(*listed["project"]["dependencies"], *listed["dependency-groups"][sys.argv[2]], sep="\n")
+CODE
+}
+
 # Prints the folder of a virtual environment of python $1 with the packages after it, pinned by hack/constraints.txt.
 # It is created once.
 environment() {

@@ -53,6 +53,7 @@ ROOMS = {
         "cni.agent",
     ],
     "cni.main": ["cni.", "ipam"],
+    "cni.__main__": ["cni", "cni.main"],
     "ipam": ["ipam", "cni.protocol", "cni.locks"],
     "cni": [],
 }
@@ -70,7 +71,7 @@ CHEAP = {
 
 PURE = ("cni/protocol", "cni/config", "cni/plan", "cni/agent/policy", "ipam")
 # What people type has time, and the agent is loaded once.
-TOOLS = ("cni/diag/", "cni/agent/", "cni/kernel/events.py", "cni/kernel/nflog.py")
+TOOLS = ("cni/__main__.py", "cni/diag/", "cni/agent/", "cni/kernel/events.py", "cni/kernel/nflog.py")
 PLUGIN_FILES = [file for file in FILES if not file.startswith(TOOLS)]
 # Lines of tuning's allowlist are regular expressions, as is --iface-regex.
 PATTERNS = ("cni/config/tuning.py", "cni/agent/cli/options.py", "cni/agent/uplink/select.py")

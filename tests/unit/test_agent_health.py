@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-pytest.importorskip("prometheus_client", reason="the agent's part (pip install podwire[agent]) counts by it")
+pytest.importorskip("prometheus_client", reason="podwired counts by it (pip install prometheus-client)")
 
 from cni.agent.metrics import Metrics
 from cni.agent.runtime import server

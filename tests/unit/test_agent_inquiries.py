@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-pytest.importorskip("prometheus_client", reason="the agent's part (pip install podwire[agent]) counts by it")
+pytest.importorskip("prometheus_client", reason="podwired counts by it (pip install prometheus-client)")
 
 from cni.agent.controllers import inquiries
 from cni.agent.controllers.inquiries import SETTLING_SECONDS, Inquiries

@@ -8,7 +8,7 @@ from errno import EBUSY, EINVAL, EPERM
 
 import pytest
 
-pytest.importorskip("prometheus_client", reason="the agent's part (pip install podwire[agent]) counts by it")
+pytest.importorskip("prometheus_client", reason="podwired counts by it (pip install prometheus-client)")
 
 from cni.agent.metrics import Metrics
 from cni.agent.policy.denials import PacketDenied

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-pytest.importorskip("prometheus_client", reason="the agent's part (pip install podwire[agent]) counts by it")
+pytest.importorskip("prometheus_client", reason="podwired counts by it (pip install prometheus-client)")
 
 from cni.agent.controllers.reconciler import Reconciler
 from cni.agent.dataplane.state import PROTOCOL

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-pytest.importorskip("click", reason="the command line (pip install podwire[tool]) is made with it")
+pytest.importorskip("click", reason="the command line is made with it (pip install click)")
 
 from cni.diag import asking, commandline
 from cni.diag.asking import NoAnswer, ask
