@@ -11,14 +11,14 @@ import pytest
 from tests.docs.documents import ROOT
 from tests.machine import Machine, missing
 from tests.namespaces import cover
-from tests.system.conftest import peers
+from tests.system.conftest import peers, plugins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 
-__all__ = ["peers"]  # a fixture of the system tests
+__all__ = ["peers", "plugins"]  # fixtures of the system tests
 
 
 def shell(machine: Machine, commands: str, *, path: str = "", seconds: float = 300.0) -> str:

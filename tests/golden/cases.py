@@ -45,7 +45,11 @@ class Case(NamedTuple):
 
 def case(name: str) -> Case:
     """Reads and plans a case."""
-    data: dict[str, Any] = json.loads((FOLDER / name / "input.json").read_text())
+    return planned(json.loads((FOLDER / name / "input.json").read_text()))
+
+
+def planned(data: dict[str, Any]) -> Case:
+    """Plans an input in the form of input.json."""
     request = parse_request({"CNI_COMMAND": "ADD"} | data["environment"])
     network = parse_plugin_config(json.dumps(data["stdin"]).encode(), "ADD")
     errors = ConfigErrors()
