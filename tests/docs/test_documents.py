@@ -14,6 +14,8 @@ SESSIONS = {
     ("README.md", "node"),
     ("README.md", "containerd"),
     ("README.md", "service"),
+    ("conf/kubernetes/README.md", "cluster"),
+    ("conf/kubernetes/README.md", "each node of the cluster"),
 }
 FRONT_PAGE_LINES = 200
 LINK = re.compile(r"\[[^]]+\]\((?P<target>[^)\s]+)\)")
