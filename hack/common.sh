@@ -104,14 +104,17 @@ require() {
     fi
 }
 
-# Prints the packages that podwire depends on and those of group $2, as pyproject.toml lists them. $1: an interpreter.
+# Prints the packages that pyproject.toml lists in the groups $2...; `dependencies` are podwire's. $1: an interpreter.
 packages_of() {
-    "$1" - "$root/pyproject.toml" "$2" <<'CODE'
+    local python=$1
+    shift
+    "$python" - "$root/pyproject.toml" "$@" <<'CODE'
 import sys, tomllib
 
 with open(sys.argv[1], "rb") as file:
-    listed = tomllib.load(file)
-print(*listed["project"]["dependencies"], *listed["dependency-groups"][sys.argv[2]], sep="\n")
+    project = tomllib.load(file)
+groups = project["dependency-groups"] | {"dependencies": project["project"]["dependencies"]}
+print(*[package for group in sys.argv[2:] for package in groups[group]], sep="\n")
 CODE
 }
 

@@ -6,10 +6,12 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
 import tarfile
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,6 +105,26 @@ def test_the_archive_is_a_whole_image(blobs: dict[str, bytes]) -> None:
     assert (config["os"], json.loads(blobs["oci-layout"])) == ("linux", {"imageLayoutVersion": "1.0.0"})
 
 
+def test_the_image_says_what_it_is_and_of_which_commit(blobs: dict[str, bytes]) -> None:
+    manifest, config = parts(blobs)
+    labels = config["config"]["Labels"]
+    assert manifest["annotations"] == labels
+    assert {key.removeprefix("org.opencontainers.image.") for key in labels} >= {
+        "title", "description", "version", "licenses", "authors",
+    }  # fmt: skip
+    assert labels["org.opencontainers.image.version"] == VERSION
+    asked = subprocess.run(
+        ["git", "show", "--no-patch", "--format=%H %ct", "HEAD"], cwd=IMAGE.parent, capture_output=True, check=False
+    )
+    if asked.returncode:
+        assert "org.opencontainers.image.revision" not in labels
+        return
+    revision, seconds = asked.stdout.decode().split()
+    assert labels["org.opencontainers.image.revision"].removesuffix("-dirty") == revision
+    assert datetime.fromisoformat(config["created"]).timestamp() == int(seconds)
+    assert labels["org.opencontainers.image.created"] == config["created"] == config["history"][0]["created"]
+
+
 def test_docker_finds_the_same_blobs(blobs: dict[str, bytes]) -> None:
     manifest, _ = parts(blobs)
     (docker_manifest,) = json.loads(blobs["manifest.json"])
@@ -139,7 +161,10 @@ def test_the_image_has_no_shell_and_the_licences_of_what_it_has(machine: Machine
     assert {"coreutils", "libc6"} <= set(known)
     assert "nftables" not in known
     for package in known:
-        assert machine.run("test", "-s", f"{root}/usr/share/doc/{package}/copyright", check=False).returncode == 0
+        copyright_file = machine.run("cat", f"{root}/usr/share/doc/{package}/copyright").stdout
+        for common in re.findall(r"/usr/share/common-licenses/[A-Za-z0-9.-]*[A-Za-z0-9]", copyright_file):
+            assert machine.run("test", "-s", f"{root}{common}", check=False).returncode == 0, common
+    assert f"podwire {VERSION}" in machine.run("head", "-n1", f"{root}/opt/podwire/NOTICES").stdout
 
 
 def test_containerd_has_it_under_the_name_that_kubelet_asks_for(archive: Path, tmp_path: Path) -> None:
