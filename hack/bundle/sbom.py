@@ -71,7 +71,8 @@ def sbom(found: list[Part], archive: str, digest: str, seconds: int) -> str:
     listed = [component(part) for part in found]
     bom.components.update(listed)
     bom.register_dependency(root, listed)
-    return JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
+    text: str = JsonV1Dot6(bom).output_as_string(indent=2)
+    return f"{text}\n"
 
 
 def main() -> int:
