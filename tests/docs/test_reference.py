@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,13 @@ from cni.config.flannel import parse_flannel
 from cni.config.netconf import PTP_KEYS, parse_netconf
 from cni.config.portmap import parse_ports
 from cni.config.tuning import parse_tuning
+from cni.protocol.errors import CniError, Delegated
 from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.plugin_config import PluginConfig, parse_plugin_config
 from cni.protocol.request import parse_request
 from ipam.config import read_settings
 from tests.calls import ENVIRONMENT
-from tests.docs.documents import ALL, ROOT
+from tests.docs.documents import ALL, DOCUMENTS, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -193,6 +195,22 @@ def test_the_agents_table_has_all_metrics() -> None:
     lines = [line.split() for line in metrics.text().decode().splitlines() if line.startswith("# TYPE ")]
     names = {line[2] for line in lines if line[2].startswith("podwired_") and not line[2].endswith("_created")}
     assert names == set(first(rows(AGENT, "| metric | meaning |")))
+
+
+def test_no_document_names_a_metric_that_there_is_not() -> None:
+    names = set(first(rows(AGENT, "| metric | meaning |")))
+    text = "".join([(ROOT / document).read_text(encoding="utf-8") for document in DOCUMENTS])
+    assert set(re.findall(r"\bpodwired_[a-z_]+", text)) <= names
+
+
+def test_the_table_of_error_codes_has_all_codes() -> None:
+    listed = {int(code) for row in rows(CONF, "| code | meaning |") for code in row[0].split(", ")}
+    assert listed == {kind.code for kind in CniError.__subclasses__() if kind is not Delegated} | {CniError.code}
+
+
+def test_the_table_of_tools_has_all_tools() -> None:
+    tools = {f"hack/{path.name}" for path in (ROOT / "hack").iterdir() if path.is_file() and os.access(path, os.X_OK)}
+    assert set(first(rows("hack/README.md", "| tool | what it does |"))) == tools
 
 
 @pytest.mark.parametrize("block", [block for block in ALL if block.kind == "parsed"], ids=lambda block: block.place)
