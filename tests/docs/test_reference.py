@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 CONF, AGENT = "conf/README.md", "cni/agent/README.md"
 FROM_RUNTIME = {"runtimeConfig", "args"}  # no user writes them
 REJECTED = {"externalSetMarkChain"}  # the text says so
-WITHOUT_EFFECT = {"shapedSubnets", "unshapedSubnets"}  # the table of differences says so
+WITHOUT_EFFECT = {"shapedSubnets", "unshapedSubnets"}  # the text says so
 OF_EVERY_PLUGIN = {"cniVersion", "name", "capabilities", "ipam", "dns"}
 CODE = re.compile(r"`([^`]+)`")
 
@@ -147,6 +147,11 @@ def test_the_chained_plugins_have_the_keys_of_their_row(reads: Reads, program: s
     reads.paths.clear()
     CHAINED[program](network)
     assert reads.below() - FROM_RUNTIME - REJECTED == listed[program] - ({"backend"} if program == "portmap" else set())
+
+
+def test_the_text_names_keys_that_are_rejected_or_without_effect() -> None:
+    text = (ROOT / CONF).read_text(encoding="utf-8")
+    assert [key for key in (*REJECTED, *WITHOUT_EFFECT) if f"`{key}`" not in text] == []
 
 
 def test_the_table_of_capabilities_says_which_plugin_has_which() -> None:
