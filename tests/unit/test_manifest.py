@@ -251,5 +251,5 @@ def test_the_cluster_of_kind_leaves_the_network_to_podwire() -> None:
 
 def test_the_image_of_a_container_engine_is_of_this_version_and_starts_the_agent() -> None:
     text = (CONF / "kubernetes/Dockerfile").read_text()
-    assert f"ARG VERSION={VERSION} " in text
+    assert f'image.version="{VERSION}"' in text
     assert f"ENTRYPOINT {dump([*ENTRYPOINT])}" in text

@@ -1,0 +1,48 @@
+"""The Dockerfile brings all that hack/build reads, and nothing that is not there; hack/fresh runs its commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TEXT = re.sub(r" *\\\n *", " ", (ROOT / "conf/kubernetes/Dockerfile").read_text())
+SOURCE = "/src/"
+
+
+def copies(stage: str) -> dict[str, str]:
+    """Returns the sources of a stage's COPY lines, with the place of each below /src."""
+    places = {}
+    for line in re.findall(r"^COPY (?!--from)(.*)$", stage, re.MULTILINE):
+        *sources, target = line.split()
+        assert target.startswith(SOURCE)
+        for source in sources:
+            place = f"{target}{Path(source).name}" if target.endswith("/") else target
+            places[source] = place.removeprefix(SOURCE)
+    return places
+
+
+def stages() -> list[str]:
+    return re.split(r"^FROM ", TEXT, flags=re.MULTILINE)[1:]
+
+
+def test_it_is_built_by_hack_build_and_left_to_an_image_without_a_compiler() -> None:
+    build, image = stages()
+    assert "hack/build" in build
+    assert re.findall(r"^RUN", image, re.MULTILINE) == []
+    (left,) = re.findall(r"^COPY --from=build (\S+) \1$", image, re.MULTILINE)
+    assert f"-C {left}" in build
+
+
+def test_what_it_copies_lies_where_it_lay() -> None:
+    copied = copies(stages()[0])
+    assert copied
+    assert [source for source, place in copied.items() if source != place] == []
+    assert [source for source in copied if not (ROOT / source).exists()] == []
+
+
+def test_it_copies_all_that_a_bundle_is_made_of() -> None:
+    (found,) = re.findall(r"find (.*) -type f", (ROOT / "hack/build").read_text())
+    made_of = found.split()
+    assert {"cni", "hack/bundle", "pyproject.toml"} <= {*made_of}
+    assert sorted({*made_of} - copies(stages()[0]).keys()) == []
