@@ -64,10 +64,16 @@ def plugins_of(config: Json) -> Json:
 
 
 def comparable(result: Json) -> Json:
-    """Returns a result without the MAC address of the bridge, which depends on the node."""
-    first, *others = result["interfaces"]
-    rest = {key: value for key, value in first.items() if key != "mac"} if first["name"] in ("cni0", "br0") else first
-    return {**result, "interfaces": [rest, *others]}
+    """Returns a result without the MAC addresses of the bridge and its VLAN's gateway, which depend on the node."""
+    interfaces = [
+        {key: value for key, value in interface.items() if key != "mac" or not of_node(interface["name"])}
+        for interface in result["interfaces"]
+    ]
+    return {**result, "interfaces": interfaces}
+
+
+def of_node(interface: str) -> bool:
+    return interface.partition(".")[0] in ("cni0", "br0")
 
 
 def without_mtu(result: Json) -> Json:
