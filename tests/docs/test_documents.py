@@ -18,6 +18,19 @@ SESSIONS = {
     ("conf/kubernetes/README.md", "each node of the cluster"),
 }
 FRONT_PAGE_LINES = 200
+# Words that readers stumbled over, and those that say the same.
+PLAIN = {
+    r"told|tells?": "say, log, report, name",
+    r"anew": "again, recreated",
+    r"rooms": "packages",
+    r"faults?": "errors",
+    r"the outside": "the external network",
+    r"wire": "underlay",
+    r"programs of others": "third-party plugins",
+    r"ways to": "routes to",
+    r"but for": "except",
+    r"does as well": "works, too",
+}
 LINK = re.compile(r"\[[^]]+\]\((?P<target>[^)\s]+)\)")
 
 
@@ -33,6 +46,18 @@ def test_every_session_is_one_that_a_test_runs() -> None:
 
 def test_the_front_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= FRONT_PAGE_LINES
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_words_are_plain(document: str) -> None:
+    lines = [re.sub(r"`[^`]*`", "", line) for line in prose(document)]
+    found = [
+        f"line {number}: {match[0]} (instead: {plain})"
+        for number, line in enumerate(lines, 1)
+        for words, plain in PLAIN.items()
+        for match in re.finditer(rf"\b(?:{words})\b", line)
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -59,7 +59,7 @@ FLAGS = {
         Flag("public-ipv6", "IPv6 address by which others reach this node; alone, the interface that has it", "IP"),
     ),
     "What is done on this node": (
-        Flag("subnet-file", "file that tells CNI plugins subnet and MTU", "FILE", "/run/flannel/subnet.env"),
+        Flag("subnet-file", "file for CNI plugins, with subnet and MTU", "FILE", "/run/flannel/subnet.env"),
         Flag("conflist", "the runtime's network configuration; copied once pods can be attached, and followed", "FILE"),
         Flag("conflist-dir", "the folder where the runtime looks for it", "DIR", "/etc/cni/net.d"),
         Flag("ip-masq", "masquerade what leaves the network", "", "false"),
@@ -92,7 +92,7 @@ FLAGS = {
         Flag("kubeconfig-file", "access to the API server; without it the service account of the pod", "FILE"),
         Flag("kube-annotation-prefix", "prefix of the nodes' annotations", "PREFIX", "flannel.alpha.coreos.com"),
         Flag("net-config-path", "file with the network's configuration", "FILE", "/etc/kube-flannel/net-conf.json"),
-        Flag("set-node-network-unavailable", "tell Kubernetes when the node's network is available", "", "true"),
+        Flag("set-node-network-unavailable", "report to Kubernetes when the node's network is available", "", "true"),
     ),
     "Logging and information": (
         Flag("v", "above 0: log details", "LEVEL", "0"),
