@@ -109,7 +109,9 @@ def parts(contents: str) -> list[Part]:
         if owner := of_debian.get(path) or of_python.get(path):
             holds.setdefault(owner, set()).add(held)
         else:
-            other.setdefault(LIBRARY if path.startswith(library) else os.path.basename(path), set()).add(held)
+            name = os.path.basename(path)
+            of_interpreter = path.startswith(library) or name.startswith("libpython")
+            other.setdefault(LIBRARY if of_interpreter else name, set()).add(held)
     found = [
         debian_part(owner, tuple(sorted(held))) if isinstance(owner, str) else python_part(owner, tuple(sorted(held)))
         for owner, held in holds.items()

@@ -6,10 +6,12 @@ import hashlib
 import json
 import marshal
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +93,14 @@ def test_what_has_no_licence_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert materials.main() == 0
     assert "no licence of libown.so.1" in said[0]
     assert f"libown.so.1 unknown ({materials.OTHER}): podwire.d/libown.so.1" in target.read_text()
+
+
+def test_an_interpreter_that_no_package_has_is_one_with_its_library(tmp_path: Path) -> None:
+    library = Path(os.path.realpath(sysconfig.get_path("stdlib")))
+    own = [tmp_path / "libpython3.11.so.1.0", library / "no-such-module.py"]
+    (part,) = materials.parts(json.dumps([["podwire", str(own[0])], [materials.LIBRARY, str(own[1])]]))
+    assert (part.name, part.version, part.kind) == ("CPython", platform.python_version(), materials.OTHER)
+    assert part.holds == ("podwire", materials.LIBRARY)
 
 
 def build() -> Path:
