@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import selectors
 import socket
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,37 @@ def ask(netns: str | None, protocol: str, host: str, port: int, seconds: float) 
             client.settimeout(PATIENCE)  # who is connected is answered, on a busy machine later
         client.send(b"?")
         return client.recv(64).decode()
+
+
+def ask_all(questions: list[tuple[str, str, int]], seconds: float) -> list[bool]:
+    """Returns for each network namespace, address and TCP port if the server there answers: all are asked at once, so
+    that those without an answer share one wait. To be called in a child process.
+    """
+    end = time.monotonic() + seconds
+    clients: list[socket.socket] = []
+    answered: set[socket.socket] = set()
+    with selectors.DefaultSelector() as watched:
+        for netns, host, port in questions:
+            enter_net(netns)
+            client = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+            client.setblocking(False)
+            client.connect_ex((host, port))
+            watched.register(client, selectors.EVENT_WRITE, client)
+            clients.append(client)
+        while watched.get_map() and (left := end - time.monotonic()) > 0:
+            for key, _ in watched.select(left):
+                watched.unregister(key.fd)
+                if not key.data.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    answered.add(key.data)
+    return [client in answered and _is_answered(client) for client in clients]
+
+
+def _is_answered(client: socket.socket) -> bool:
+    """Returns True; who is connected is answered, on a busy machine later."""
+    with client:
+        client.settimeout(PATIENCE)
+        client.send(b"?")
+        return client.recv(64) != b""
 
 
 def leave_all_but(numbers: set[int]) -> None:

@@ -23,12 +23,12 @@ from tests.netns.forwarding import (
     ONE,
     OUTSIDE4,
     TWO,
+    answers,
     attach,
     drop,
     need_iptables_legacy,
     no_programs,
     paths,
-    reaches,
     rules,
     settle,
 )
@@ -89,7 +89,7 @@ def test_neighbours_on_one_bridge_talk_where_frames_are_filtered_as_packets(worl
             world.node.add(ONE, attachment(pod), program=program)
         settle(world.machine)
         addresses = [address.partition("/")[0] for address in second.addresses()]
-        assert [reaches(first, address) for address in addresses] == [reached, reached], program
+        assert answers(world.machine, *[(first, address) for address in addresses]) == [reached, reached], program
         for pod in world.pods:
             world.node.delete(ONE, attachment(pod), program=program)
 
