@@ -2,9 +2,6 @@
 # shellcheck shell=bash disable=SC2154
 
 root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd)
-cache=${PODWIRE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/podwire}
-mkdir -p -- "$cache"
-cache=$(cd -- "$cache" && pwd)
 
 # The PATH of an unprivileged user lacks the folders of nft and tc.
 for place in /usr/local/sbin /usr/sbin /sbin; do
@@ -13,6 +10,24 @@ done
 export PATH
 
 say() { echo "hack/$me: $*" >&2; }
+
+# Sets $cache to the folder that is kept between runs. What lies there is executed: it must be the user's own.
+open_cache() {
+    if [[ ! ${HOME:-} ]] && HOME=$(getent passwd "$EUID" | cut -d: -f6); then
+        export HOME
+    fi
+    if [[ ! ${PODWIRE_CACHE:-}${XDG_CACHE_HOME:-}$HOME ]]; then
+        say "HOME: not set, and user $EUID has no home in passwd (set PODWIRE_CACHE to a folder)"
+        return 1
+    fi
+    cache=${PODWIRE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/podwire}
+    if ! mkdir -p -m 700 -- "$cache" || [[ ! -O $cache ]]; then
+        say "$cache: not a folder of user $EUID (set PODWIRE_CACHE to one)"
+        return 1
+    fi
+    cache=$(cd -- "$cache" && pwd)
+}
+open_cache
 
 choose_python() {
     local candidate
