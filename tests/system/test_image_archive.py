@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from tests.system.plugins import Json
 
 pytestmark = pytest.mark.xdist_group("image")  # which is made once for all
-IMAGE = Path(__file__).parents[2] / "hack/image"
+ROOT = Path(__file__).resolve().parents[2]
+IMAGE = ROOT / "hack/image"
 NAME = f"docker.io/library/podwire:{VERSION}"
 SOCKET = "/run/containerd-test.sock"
 CONFIG = f"""
@@ -37,6 +38,10 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [grpc]
 address = "{SOCKET}"
 """
+
+
+def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -110,16 +115,15 @@ def test_the_image_says_what_it_is_and_of_which_commit(blobs: dict[str, bytes]) 
     labels = config["config"]["Labels"]
     assert manifest["annotations"] == labels
     assert {key.removeprefix("org.opencontainers.image.") for key in labels} >= {
-        "title", "description", "version", "licenses", "authors",
+        "title", "description", "version", "authors",
     }  # fmt: skip
+    assert "org.opencontainers.image.licenses" not in labels  # the packages in it have their own
     assert labels["org.opencontainers.image.version"] == VERSION
-    asked = subprocess.run(
-        ["git", "show", "--no-patch", "--format=%H %ct", "HEAD"], cwd=IMAGE.parent, capture_output=True, check=False
-    )
-    if asked.returncode:
+    asked = git(ROOT, "rev-parse", "--show-toplevel")
+    if asked.returncode or asked.stdout.strip() != str(ROOT):
         assert "org.opencontainers.image.revision" not in labels
         return
-    revision, seconds = asked.stdout.decode().split()
+    revision, seconds = git(ROOT, "show", "--no-patch", "--format=%H %ct", "HEAD").stdout.split()
     assert labels["org.opencontainers.image.revision"].removesuffix("-dirty") == revision
     assert datetime.fromisoformat(config["created"]).timestamp() == int(seconds)
     assert labels["org.opencontainers.image.created"] == config["created"] == config["history"][0]["created"]
@@ -182,6 +186,50 @@ def test_containerd_has_it_under_the_name_that_kubelet_asks_for(archive: Path, t
         assert machine.run(*ctr, "images", "list", "--quiet").stdout.split() == [NAME]
         checked = machine.run(*ctr, "images", "check", "--snapshotter", "native").stdout
         assert "complete" in checked.splitlines()[1]
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="not installed: git")
+@pytest.mark.parametrize(("place", "labelled"), [("hack/image", True), ("podwire-1.2/hack/image", False)])
+def test_a_commit_of_another_repository_is_not_that_of_the_image(tmp_path: Path, place: str, labelled: bool) -> None:
+    """A source archive may be unpacked below any repository."""
+    copy = tmp_path / place
+    copy.parent.mkdir(parents=True)
+    shutil.copy(IMAGE, copy)
+    identity = ("-c", "user.name=user", "-c", "user.email=user@podwire.invalid", "-c", "commit.gpgsign=false")
+    for arguments in (("init",), ("add", "."), (*identity, "commit", "-m", "first")):
+        assert git(tmp_path, *arguments).returncode == 0
+    _, labels = runpy.run_path(str(copy))["commit"]()
+    assert ("revision" in labels) == labelled
+
+
+APT = """#!/bin/sh
+case $* in
+    *--print-uris*) echo "'http://podwire.invalid/own_1_all.deb' own_1_all.deb 5 $HASH" ;;
+    *) printf right >own_1_all.deb ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("kept", "algorithm", "then"),
+    [(b"right", "SHA256", "kept"), (b"right", "SHA512", "kept"), (b"wrong", "SHA256", "downloaded"),
+     (b"right", "", "downloaded"), (None, "SHA256", "downloaded")],
+)  # fmt: skip
+def test_a_package_of_the_cache_is_used_if_it_has_the_hash_of_apts_lists(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kept: bytes | None, algorithm: str, then: str
+) -> None:
+    (tmp_path / "apt-get").write_text(APT)
+    (tmp_path / "apt-get").chmod(0o755)
+    cache, package = tmp_path / "cache", tmp_path / "cache/own_1_all.deb"
+    cache.mkdir()
+    if kept is not None:
+        package.write_bytes(kept)
+        os.utime(package, (1, 1))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("HASH", algorithm and f"{algorithm}:{hashlib.new(algorithm, b'right').hexdigest()}")
+    assert runpy.run_path(str(IMAGE))["archives"](["own"], cache) == [package]
+    assert package.read_bytes() == b"right"
+    assert (package.stat().st_mtime == 1) == (then == "kept")
 
 
 @pytest.mark.parametrize(
