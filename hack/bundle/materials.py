@@ -45,11 +45,18 @@ class Part(NamedTuple):
     expression: str = ""
 
 
+def dpkg_query(*arguments: str, check: bool) -> str:
+    """Returns the output of dpkg-query, which is in the language of its locale."""
+    command, environment = ["dpkg-query", *arguments], {**os.environ, "LC_ALL": "C"}
+    done = subprocess.run(command, env=environment, capture_output=True, check=check)
+    return done.stdout.decode(errors="surrogateescape")
+
+
 def debian_owners(paths: set[str]) -> dict[str, str]:
     """Returns the Debian packages of files, as dpkg knows them: also by their paths before /lib became /usr/lib."""
     names = sorted(paths | {path.removeprefix("/usr") for path in paths})
     try:
-        listed = subprocess.run(["dpkg-query", "--search", *names], capture_output=True, text=True, check=False).stdout
+        listed = dpkg_query("--search", *names, check=False)
     except FileNotFoundError:  # another distribution
         return {}
     owners: dict[str, str] = {}
@@ -70,17 +77,16 @@ def python_owners() -> dict[str, importlib.metadata.Distribution]:
 
 
 def debian_part(package: str, holds: tuple[str, ...]) -> Part:
-    form = "--showformat=${Version}"
-    version = subprocess.run(["dpkg-query", "--show", form, package], capture_output=True, text=True, check=True).stdout
+    version = dpkg_query("--show", "--showformat=${Version}", package, check=True)
     name = package.partition(":")[0]
     copyright_file = DOC / name / "copyright"
-    licence = copyright_file.read_text(errors="replace") if copyright_file.exists() else MISSING
+    licence = copyright_file.read_text(encoding="utf-8", errors="replace") if copyright_file.exists() else MISSING
     return Part(name, version, DEBIAN, holds, licence)
 
 
 def python_part(distribution: importlib.metadata.Distribution, holds: tuple[str, ...]) -> Part:
     texts = [
-        Path(os.fspath(file.locate())).read_text(errors="replace").rstrip("\n") + "\n"
+        Path(os.fspath(file.locate())).read_text(encoding="utf-8", errors="replace").rstrip("\n") + "\n"
         for file in sorted(distribution.files or [])
         if file.parts[0].endswith(".dist-info") and file.name.upper().startswith(LICENCE_FILES)
     ]
@@ -94,7 +100,7 @@ def other_part(name: str, holds: tuple[str, ...]) -> Part:
     if name != LIBRARY:
         return Part(name, "unknown", OTHER, holds, MISSING)
     licence = Path(sysconfig.get_path("stdlib"), "LICENSE.txt")
-    text = licence.read_text(errors="replace") if licence.exists() else MISSING
+    text = licence.read_text(encoding="utf-8", errors="replace") if licence.exists() else MISSING
     return Part("CPython", platform.python_version(), OTHER, holds, text)
 
 
@@ -131,16 +137,16 @@ def notices(found: list[Part]) -> str:
     referred = sorted({name for licence in packages for name in REFERRED.findall(licence)})
     for name in referred:
         if (COMMON / name).exists():
-            text = (COMMON / name).read_text(errors="replace")
+            text = (COMMON / name).read_text(encoding="utf-8", errors="replace")
             sections.append(f"/usr/share/common-licenses/{name}\n\n{text}")
     return f"\n{RULE}\n".join([INTRODUCTION, *[section.rstrip("\n") + "\n" for section in sections]])
 
 
 def main() -> int:
     contents, packages, target = map(Path, sys.argv[1:])
-    found = parts(contents.read_text())
-    packages.write_text(json.dumps([part._asdict() for part in found]))
-    target.write_text(notices(found))
+    found = parts(contents.read_text(encoding="utf-8"))
+    packages.write_text(json.dumps([part._asdict() for part in found]), encoding="utf-8")
+    target.write_text(notices(found), encoding="utf-8")
     if absent := [part.name for part in found if part.licence == MISSING]:
         sys.stderr.write(
             f"hack/build: NOTICES has no licence of {', '.join(absent)}: no package with it is installed\n"

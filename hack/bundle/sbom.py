@@ -77,10 +77,10 @@ def sbom(found: list[Part], archive: str, digest: str, seconds: int) -> str:
 
 def main() -> int:
     packages, archive = map(Path, sys.argv[1:])
-    found = [Part(**fields) for fields in json.loads(packages.read_text())]
+    found = [Part(**fields) for fields in json.loads(packages.read_text(encoding="utf-8"))]
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     text = sbom(found, archive.name, digest, int(os.environ["SOURCE_DATE_EPOCH"]))
-    archive.with_suffix(SUFFIX).write_text(text)
+    archive.with_suffix(SUFFIX).write_text(text, encoding="utf-8")
     return 0
 
 

@@ -103,6 +103,41 @@ def test_an_interpreter_that_no_package_has_is_one_with_its_library(tmp_path: Pa
     assert part.holds == ("podwire", materials.LIBRARY)
 
 
+@pytest.fixture(params=["C", "ISO-8859-1"])
+def locale(request: pytest.FixtureRequest) -> str:
+    """Returns a locale that has another encoding than UTF-8."""
+    if request.param == "C":
+        return "C"
+    known = subprocess.run(["locale", "-a"], capture_output=True, text=True, check=False).stdout.split()
+    return next((name for name in known if re.search(r"\.iso-?8859-?1$", name, re.IGNORECASE)), "") or pytest.skip(
+        "no locale with ISO-8859-1 is installed"
+    )
+
+
+def test_notices_are_written_in_utf8_in_every_locale(locale: str, tmp_path: Path) -> None:
+    contents, packages, target = (tmp_path / name for name in ("contents", "packages", "NOTICES"))
+    text = json.dumps([["podwire.d/libmünchen.so.1", "/nowhere/libown.so.1"]], ensure_ascii=False)
+    contents.write_text(text, encoding="utf-8")
+    subprocess.run(
+        [sys.executable, "-m", "hack.bundle.materials", contents, packages, target],
+        cwd=ROOT, env={**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0"}, check=True,
+    )  # fmt: skip
+    assert f"({materials.OTHER}): podwire.d/libmünchen.so.1\n".encode() in target.read_bytes()
+
+
+def test_the_owner_of_a_file_is_asked_in_the_words_of_no_language(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A diversion, which is no owner, is called by another word in each language."""
+    asked = tmp_path / "dpkg-query"
+    asked.write_text('#!/bin/sh\necho "package-$LC_ALL-${LANGUAGE-}: /usr/lib/libown.so.1"\n')
+    asked.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    monkeypatch.delenv("LANGUAGE", raising=False)
+    assert materials.debian_owners({"/usr/lib/libown.so.1"})["/usr/lib/libown.so.1"] == "package-C-"
+
+
 def build() -> Path:
     built = subprocess.run([ROOT / "hack/build"], capture_output=True, text=True, check=False)
     if built.returncode:
