@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -111,6 +112,8 @@ def test_the_metadata_names_what_is_needed(wheel: dict[str, bytes]) -> None:
     for name in metadata.get_all("License-File", []):
         assert wheel[f"{folder}/licenses/{name}"] == (ROOT / name).read_bytes()
     assert metadata.get_all("License-File") == ["LICENSE"]
+    (programs,) = [name for name in wheel if name.endswith("/entry_points.txt")]
+    assert re.findall(rb"^(\S+) =", wheel[programs], re.MULTILINE) == [b"podwire", b"podwired"]  # no common name
     assert "cni" in metadata["Keywords"].split(",")
     assert "Topic :: System :: Networking" in metadata.get_all("Classifier", [])
 
