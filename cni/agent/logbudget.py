@@ -108,7 +108,7 @@ class LogBudget:
 
 
 def _subject_of(record: logging.LogRecord) -> Subject:
-    """The subject of "lease %s is not served: %s" is that lease; one value alone is the whole text."""
+    """The subject of "lease %s is ignored: %s" is that lease; one value alone is the whole text."""
     first = record.args[0] if isinstance(record.args, tuple) and len(record.args) > 1 else record.getMessage()
     return record.name, str(record.msg), first
 

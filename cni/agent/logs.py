@@ -126,4 +126,4 @@ def error_text(error: BaseException) -> str:
     while place is not None and place.tb_next is not None:
         place = place.tb_next
     where = f" at {os.path.basename(place.tb_frame.f_code.co_filename)}:{place.tb_lineno}" if place is not None else ""
-    return f"a defect of podwired ({type(error).__name__}{where}); --v=1 tells more"
+    return f"a defect of podwired ({type(error).__name__}{where}); --v=1 logs more"

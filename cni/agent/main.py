@@ -85,7 +85,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], answer: Calla
         return 1
     except Exception as error:  # noqa: BLE001  # a defect, which is logged as any other error
         log.critical("%s", error_text(error))
-        log.debug("it is", exc_info=error)
+        log.debug("traceback", exc_info=error)
         return 1
     finally:
         host.close()

@@ -1,4 +1,4 @@
-"""Notices about unknown keys of a configuration and capabilities that are not served, which have no effect.
+"""Notices about unknown keys of a configuration and capabilities that are not supported, which have no effect.
 
 Known are the keys of runtimes and libcni, and all keys of the reference plugins, also those that podwire ignores.
 """
@@ -171,6 +171,6 @@ def _notices(unknown: list[tuple[str, str, Known]]) -> list[str]:
     texts = []
     for path, key, known in unknown[:SHOWN_LIMIT]:
         suggestion = nearest(key, known)
-        kind = "this capability is not served here" if path.startswith("capabilities.") else "unknown key"
+        kind = "this capability is not supported" if path.startswith("capabilities.") else "unknown key"
         texts.append(f"{path}: {kind}, ignored{f' (did you mean {suggestion}?)' if suggestion else ''}")
     return [*texts, f"and {len(unknown) - SHOWN_LIMIT} more"] if len(unknown) > SHOWN_LIMIT else texts

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Help is not in docstrings: the bundle has none.
-GROUP_HELP = """Tell why NetworkPolicies allow or deny a connection, and what isolates a pod.
+GROUP_HELP = """Explain why NetworkPolicies allow or deny a connection, and what isolates a pod.
 
 \b
 Examples:
   podwire policy why shop/web shop/db:5432
   podwire policy show shop/db
 """
-WHY_HELP = """Tell why a connection is allowed or denied, for both directions.
+WHY_HELP = """Explain why a connection is allowed or denied, for both directions.
 
 FROM and TO are NAMESPACE/NAME of a pod, or an address; an IPv6 address with a port has brackets. The port is the
 pod's, not a service's; without one every port and protocol is meant. The node of a pod judges what concerns the pod:

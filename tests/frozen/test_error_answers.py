@@ -180,7 +180,7 @@ def test_what_has_no_effect_is_reported_on_stderr_and_the_add_goes_on(bundle: Pa
     assert ended.error[0] == 8
     assert ended.stderr.decode().splitlines() == [
         "ipmask: unknown key, ignored (did you mean ipMasq?)",
-        "capabilities.portMapping: this capability is not served here, ignored (did you mean portMappings?)",
+        "capabilities.portMapping: this capability is not supported, ignored (did you mean portMappings?)",
     ]
     assert run(bundle, call(config, {"CNI_COMMAND": "DEL"})).stderr == b""
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NETWORKS = parse_net("10.5.0.0/16"), parse_net("fd00:5::/56")
 SPACES = ((NETWORKS[0], parse_net("10.5.1.0/24")), (NETWORKS[1], parse_net("fd00:5:0:1::/64")))
 RULES = Rules("podwired", SPACES, masquerades=True, fully_random=True, forwards=True)
-NOT_WHOLE = ["table inet podwired was not whole"]
+NOT_WHOLE = ["table inet podwired was incomplete"]
 FOREIGN = "add table inet theirs; add chain inet theirs mine; add rule inet theirs mine accept"
 
 

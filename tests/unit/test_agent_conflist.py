@@ -135,7 +135,7 @@ def test_what_no_runtime_would_take_is_refused_and_the_earlier_list_stays(
 def test_what_is_no_text_is_refused(wanted: Conflist) -> None:
     with open(wanted.source, "wb") as file:
         file.write(TEXT.encode("utf-16"))
-    with pytest.raises(CniError, match=f"{NAME} is no text in UTF-8"):
+    with pytest.raises(CniError, match=f"{NAME} is not UTF-8 text"):
         conflist.install(wanted)
     assert not conflist.is_installed(wanted)
 

@@ -60,7 +60,7 @@ def test_the_same_vni_is_refused_whatever_the_subnet_file(tmp_path: Path) -> Non
     begun(tmp_path / "three")
     with pytest.raises(Occupied) as caught:
         begun(tmp_path / "four", 7)
-    assert f"VNI 7 is served by another podwired (pid {os.getpid()}, subnet file {tmp_path}/one)" in str(caught.value)
+    assert f"VNI 7 is used by another podwired (pid {os.getpid()}, subnet file {tmp_path}/one)" in str(caught.value)
     first.serve(9)
     begun(tmp_path / "five", 7)
 

@@ -122,14 +122,14 @@ def test_events_are_never_repetitions(log: Log) -> None:
 
 
 def test_a_fault_that_changes_or_comes_again_after_an_event_is_no_repetition(log: Log) -> None:
-    texts = ["lease %s is not served: %s"] * 3
+    texts = ["lease %s is ignored: %s"] * 3
     assert [len(log.say(text, "x", reason)) for text, reason in zip(texts, ("a", "b", "a"), strict=True)] == [1, 1, 1]
-    assert log.say("lease %s is not served: %s", "x", "a") == []
+    assert log.say("lease %s is ignored: %s", "x", "a") == []
     assert len(log.say("added peer %s", "x", level=logging.INFO)) == 1
-    lines = log.say("lease %s is not served: %s", "x", "a")
+    lines = log.say("lease %s is ignored: %s", "x", "a")
     assert [line.partition(' msg="')[2] for line in lines] == [
-        'lease x is not served: a (1 times more)"',
-        'lease x is not served: a"',
+        'lease x is ignored: a (1 times more)"',
+        'lease x is ignored: a"',
     ]
 
 
@@ -137,7 +137,7 @@ def test_a_fault_that_changes_or_comes_again_after_an_event_is_no_repetition(log
 @pytest.mark.parametrize("letters", [1, 500, 20_000])
 def test_whatever_is_said_a_minute_has_a_budget(log: Log, level: int, letters: int) -> None:
     for number in range(500):
-        log.say("lease %d is not served: %s", number, "x" * letters, level=level)
+        log.say("lease %d is ignored: %s", number, "x" * letters, level=level)
         log.now += 0.01
     kind = log.written.getvalue()
     assert len(kind.splitlines()) <= logbudget.KIND_LINES
@@ -153,7 +153,7 @@ def test_whatever_is_said_a_minute_has_a_budget(log: Log, level: int, letters: i
 
 def test_one_flood_leaves_room_for_others(log: Log) -> None:
     for number in range(5000):
-        log.say("lease %d is not served", number)
+        log.say("lease %d is ignored", number)
     assert len(log.say("%s is down", "etcd")) == 1
 
 
@@ -204,7 +204,7 @@ def test_details_are_reported_where_that_is_asked_for(log: Log, more: Callable[[
         (FileNotFoundError(2, "No such file or directory", "/etc/x"), "/etc/x: No such file or directory"),
         (OSError(5, "Input/output error"), "Input/output error"),
         (InvalidConfig("Network: missing"), "Network: missing"),
-        (KeyError("x"), "a defect of podwired (KeyError); --v=1 tells more"),
+        (KeyError("x"), "a defect of podwired (KeyError); --v=1 logs more"),
     ],
 )
 def test_an_error_is_reported_in_words(error: Exception, text: str) -> None:

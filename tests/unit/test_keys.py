@@ -47,12 +47,12 @@ def notices(program: str = "podwire", **members: Any) -> list[str]:
         (
             "podwire",
             {"capabilities": {"portMapping": True}},
-            "capabilities.portMapping: this capability is not served here, ignored (did you mean portMappings?)",
+            "capabilities.portMapping: this capability is not supported, ignored (did you mean portMappings?)",
         ),
         (
             "bridge",
             {"capabilities": {"portMappings": True}},
-            "capabilities.portMappings: this capability is not served here, ignored",
+            "capabilities.portMappings: this capability is not supported, ignored",
         ),
         ("loopback", {"bogus": 1}, "bogus: unknown key, ignored"),
     ],

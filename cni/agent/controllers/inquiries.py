@@ -83,7 +83,7 @@ class Inquiries(Listener):
             return {"ask": str(ask), "error": error_text(failure)}
         except Exception as defect:  # noqa: BLE001  # a question must not end the agent
             log.error("question %r: %s", request, error_text(defect))
-            log.debug("it is", exc_info=defect)
+            log.debug("traceback", exc_info=defect)
             return {"ask": str(ask), "error": error_text(defect)}
 
     def _known(self) -> PolicyController:

@@ -1,4 +1,4 @@
-"""Logs which peers were added, changed and removed, and which leases are not served: by name, or many by number."""
+"""Logs which peers were added, changed and removed, and which leases are ignored: by name, or many by number."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def _log_change(old: Lease | None, new: Lease | None) -> None:
 
 
 def log_errors(errors: Mapping[str, str], keys: Iterable[str]) -> None:
-    """Logs why leases are not served, of those keys that have an error."""
+    """Logs why leases are ignored, of those keys that have an error."""
     ignored = [key for key in keys if key in errors]
     for key in ignored[:ONE_BY_ONE]:
-        log.warning("lease %s is not served: %s", key[:LONGEST_KEY], errors[key][:LONGEST_KEY])
+        log.warning("lease %s is ignored: %s", key[:LONGEST_KEY], errors[key][:LONGEST_KEY])
     if len(ignored) > ONE_BY_ONE:
-        log.warning("%d leases are not served", len(ignored))
+        log.warning("%d leases are ignored", len(ignored))
 
 
 def fields_of(lease: Lease | None) -> str:

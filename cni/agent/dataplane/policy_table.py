@@ -67,7 +67,7 @@ class PolicyTable:
         if not self._options.ipvs and links.find(IPVS_LINK) is not None:
             self._options = self._options._replace(ipvs=True)
             self._base = _marked_base(self._options)
-            log.info("NetworkPolicy: services are led on by IPVS (%s)", IPVS_LINK)
+            log.info("NetworkPolicy: services are forwarded by IPVS (%s)", IPVS_LINK)
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Makes the changes, all or none. Raises OperationFailed, NetlinkError, OSError."""

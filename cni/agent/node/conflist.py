@@ -87,7 +87,7 @@ def _read(path: str) -> str:
     try:
         return smallfile.read(path).decode()
     except UnicodeDecodeError:
-        raise InvalidConfig(f"{path} is no text in UTF-8") from None
+        raise InvalidConfig(f"{path} is not UTF-8 text") from None
 
 
 def _read_if_any(path: str) -> str | None:

@@ -95,7 +95,7 @@ def ensure(host: Host, rules: Rules) -> list[str]:
         if error.errno not in nft.NOT_FOUND:
             raise
         raise OperationFailed(f"nftables: {nft_load.UNSUPPORTED}") from None
-    return [f"table inet {rules.table} was not whole"]
+    return [f"table inet {rules.table} was incomplete"]
 
 
 def ensure_forward_accept(host: Host, rules: Rules) -> list[str]:

@@ -63,7 +63,7 @@ class NodePublisher:
         self._has_taken_over = False
 
     def publish(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> list[str]:
-        """The runtime's configuration comes last: then pods can be attached. Returns what was not whole.
+        """The runtime's configuration comes last: then pods can be attached. Returns what was incomplete.
 
         Where there is a subnet.env, pods may be attached already. Raises CniError, NetlinkError, OSError.
         """
@@ -120,7 +120,7 @@ class NodePublisher:
             self.errors.append(error_text(error))
 
     def ensure_rules(self) -> list[str]:
-        """Returns what was not whole. Raises CniError, NetlinkError, OSError."""
+        """Returns what was incomplete. Raises CniError, NetlinkError, OSError."""
         if self._rules is None:
             return []
         done = self._load() + self._confine()
@@ -156,7 +156,7 @@ class NodePublisher:
 
     def _warn(self, reason: str) -> None:
         if reason != self._unfiltered:
-            log.warning("packets of the tunnel are not filtered (--tunnel-filter=false: nor tried to be): %s", reason)
+            log.warning("tunnel packets are not filtered (--tunnel-filter=false disables the filter): %s", reason)
         self._unfiltered = reason
 
     def _confine(self) -> list[str]:

@@ -57,7 +57,7 @@ class Instance:
             return
         lock = None
         if vni is not None:
-            text = f"VNI {vni} is served by another podwired ({{}}): stop it, or give the networks different VNIs"
+            text = f"VNI {vni} is used by another podwired ({{}}): stop it, or give the networks different VNIs"
             lock = self._lock(os.path.join(FOLDER, f"{_front()}vni-{vni}.lock"), 0o700, text)
             earlier = lock.before.partition(NOTE)[2] if lock is not None else ""
             self.predecessor = _name(earlier) if earlier not in ("", self.subnet_file) else ""
