@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PROGRAM = PODWIRE
 CONTENTS = "podwire.d"  # the bundle's folder beside the executable
+NOTICES = "NOTICES"  # the licences of third-party software, which lie beside the executable in an archive
 VERSIONS = ".podwire"  # in the folder of plugins
 NAMES = tuple(name for name in PROGRAMS if name != PODWIRE)
 DESCRIPTION = """Copies this bundle to DIR as the executable podwire, and links plugin names to it. Files not installed
@@ -107,6 +108,8 @@ def _place_version(source: str, folder: str) -> str:
         os.mkdir(copying, 0o755)
         shutil.copy2(f"{source}/{PROGRAM}", f"{copying}/{PROGRAM}")
         shutil.copytree(f"{source}/{CONTENTS}", f"{copying}/{CONTENTS}", symlinks=True)
+        if os.path.exists(f"{source}/{NOTICES}"):
+            shutil.copy2(f"{source}/{NOTICES}", f"{copying}/{NOTICES}")
         os.rename(copying, f"{versions}/{version}")
     except OSError:
         shutil.rmtree(copying, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from typing import TYPE_CHECKING
@@ -35,6 +36,17 @@ def test_every_name_answers(bundle: Path, tmp_path: Path) -> None:
     for name in ("podwire", *NAMES):
         assert f"{folder}/{name} -> " in done.stdout
         assert_answers(call(folder / name, VERSION))
+
+
+def test_the_licences_are_installed_with_the_programs(bundle: Path, tmp_path: Path) -> None:
+    folder, unpacked = tmp_path / "bin", tmp_path / "unpacked"
+    assert install(bundle, folder).returncode == 0
+    installed = (folder / "podwire").resolve()
+    assert (installed.parent / "NOTICES").read_bytes() == (bundle / "NOTICES").read_bytes()
+    unpacked.mkdir()
+    subprocess.run(["cp", "-a", bundle / "podwire", bundle / "podwire.d", unpacked], check=True)
+    assert install(unpacked, folder).returncode == 0  # an archive without them
+    assert sorted(os.listdir((folder / "podwire").resolve().parent)) == ["podwire", "podwire.d"]
 
 
 def test_only_the_names_that_are_asked_for_are_linked(bundle: Path, tmp_path: Path) -> None:
