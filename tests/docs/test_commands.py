@@ -45,6 +45,12 @@ def test_the_demo_works(bundle: Path) -> None:
     environment = {**os.environ, "PODWIRE_BUNDLE": str(bundle)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "\x1b" not in done.stdout
+    end = done.stdout.partition("It worked\n")[2]
+    documents = re.findall(r"([\w/]*README\.md)(?:, \"([^\"]+)\")?", end)
+    assert documents
+    for document, heading in documents:
+        assert not heading or f"\n## {heading}\n" in (ROOT / document).read_text(encoding="utf-8")
 
 
 def test_two_containers_are_attached_by_cnitool_and_reach_each_other(node: Machine, peers: Path) -> None:
