@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
+import runpy
+import shlex
+from fnmatch import fnmatch
 from pathlib import Path
+
+from cni import VERSION
 
 ROOT = Path(__file__).parents[2]
 TEXT = re.sub(r" *\\\n *", " ", (ROOT / "conf/kubernetes/Dockerfile").read_text())
@@ -32,6 +37,21 @@ def test_it_is_built_by_hack_build_and_left_to_an_image_without_a_compiler() -> 
     assert re.findall(r"^RUN", image, re.MULTILINE) == []
     (left,) = re.findall(r"^COPY --from=build (\S+) \1$", image, re.MULTILINE)
     assert f"-C {left}" in build
+
+
+def test_its_labels_are_those_of_the_other_image() -> None:
+    """Labels of a commit are options of the build: without them they would be empty."""
+    (labels,) = re.findall(r"^LABEL (.*)$", stages()[1], re.MULTILINE)
+    tools = runpy.run_path(str(ROOT / "hack/image"))
+    expected = {f"{tools['ANNOTATION']}.{key}": value for key, value in {**tools["LABELS"], "version": VERSION}.items()}
+    assert dict(label.split("=", 1) for label in shlex.split(labels)) == expected
+
+
+def test_what_it_copies_is_sent_to_the_engine_and_caches_are_not() -> None:
+    ignored = [line.lstrip("/") for line in (ROOT / ".dockerignore").read_text().splitlines()]
+    assert {".git", "build", "dist"} <= {*ignored}
+    sent = copies(stages()[0])
+    assert [source for source in sent for pattern in ignored if fnmatch(f"{source}/", f"{pattern}/*")] == []
 
 
 def test_what_it_copies_lies_where_it_lay() -> None:
