@@ -80,7 +80,8 @@ def test_each_value_has_a_schema() -> None:
     known = json.loads(schema)["properties"]
     assert known.keys() - {"global"} == values.keys()
     closed = [name for name in known if known[name].get("additionalProperties") is False]
-    assert {"image", "networkPolicy", "namespace"} == set(closed)
+    assert {"backend", "image", "networkPolicy", "namespace"} == set(closed)
+    closed.remove("backend")  # its further keys have podwired's defaults
     assert [name for name in closed if known[name]["properties"].keys() != values[name].keys()] == []
 
 
@@ -91,7 +92,10 @@ def test_lint_has_no_complaint(run_helm: Callable[..., subprocess.CompletedProce
 
 
 def test_at_default_values_it_is_the_manifest(render: Callable[..., Rendered]) -> None:
-    assert render() == objects(MANIFEST.read_text())
+    rendered = render()
+    # A namespace that the chart has made stays with what others have put there.
+    assert rendered["Namespace"]["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+    assert rendered == objects(MANIFEST.read_text())
 
 
 def test_a_network_of_two_families_and_a_backend(render: Callable[..., Rendered]) -> None:
@@ -102,6 +106,21 @@ def test_a_network_of_two_families_and_a_backend(render: Callable[..., Rendered]
         "Backend": {"Type": "vxlan", "VNI": 4096},
     }  # fmt: skip
     parse_network_config(json.dumps(conf).encode(), "net-conf.json")
+
+
+def test_a_backend_has_all_keys_that_podwired_knows(render: Callable[..., Rendered]) -> None:
+    flags = {"GBP": True, "Learning": True, "DirectRouting": True}
+    backend = {"Type": "vxlan", "VNI": 7, "Port": 4789, "MTU": 1400, **flags}
+    conf = render(f"backend={json.dumps(backend)}")["ConfigMap"]["data"]["net-conf.json"]
+    parsed = parse_network_config(json.dumps(conf).encode(), "net-conf.json").backend
+    assert (parsed.vni, parsed.port, parsed.mtu) == (7, 4789, 1400)
+    assert (parsed.gbp, parsed.learning, parsed.direct_routing) == (True, True, True)
+
+
+def test_a_namespace_may_look_like_a_number(render: Callable[..., Rendered]) -> None:
+    rendered = render('namespace={"name": "1234"}')
+    assert rendered["Namespace"]["metadata"]["name"] == "1234"
+    assert {each["metadata"].get("namespace", "1234") for each in rendered.values()} == {"1234"}
 
 
 def test_a_network_of_ipv6_alone_with_more_keys(render: Callable[..., Rendered]) -> None:
@@ -165,7 +184,17 @@ def test_pods_without_a_bridge(render: Callable[..., Rendered]) -> None:
     [
         ('network=""', "network and ipv6Network"),
         ('netwrok="10.0.0.0/8"', "netwrok"),
+        ('network="10.244.0.0"', "network"),
+        ('network="10.244.0.300/16"', "network"),
+        ('network="10.244.0.0/29"', "network"),
+        ('network="fd00:1::/56"', "network"),
+        ('ipv6Network="10.244.0.0/16"', "ipv6Network"),
+        ('ipv6Network="fd00:1::"', "ipv6Network"),
         ('backend={"Type": "udp"}', "backend"),
+        ('backend={"vni": 7}', "vni"),
+        ('backend={"Port": "8472"}', "Port"),
+        ('namespace={"name": "Podwire"}', "name"),
+        ('namespace={"name": "a: b"}', "name"),
         ('flags=["iface=eth1"]', "flags"),
         ('networkPolicy={"enable": false}', "enable"),
         ('networkPolicy={"established": "kep"}', "established"),
