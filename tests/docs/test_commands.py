@@ -111,8 +111,9 @@ def test_two_nodes_under_systemds_unit_reach_each_others_containers(
 ) -> None:
     (tmp_path / "systemctl").write_text(SYSTEMCTL)
     (tmp_path / "systemctl").chmod(0o755)
+    build, copied = session("README.md", "build for nodes"), "cd dist"  # where the folder node is
     for number, machine in enumerate(nodes, 1):
-        printed = shell(machine, session("README.md", "service"), path=str(tmp_path))
+        printed = shell(machine, f"{build}\n{copied}\n{session('README.md', 'service')}", path=str(tmp_path))
         assert f"FLANNEL_SUBNET=10.244.{number}.1/24" in printed
         assert f"10.244.{3 - number}.0/24 via 10.244.{3 - number}.0 dev flannel.1" in printed
     for machine in nodes:

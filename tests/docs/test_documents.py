@@ -13,6 +13,7 @@ SESSIONS = {
     ("README.md", "demo"),
     ("README.md", "node"),
     ("README.md", "containerd"),
+    ("README.md", "build for nodes"),
     ("README.md", "service"),
     ("conf/kubernetes/README.md", "cluster"),
     ("conf/kubernetes/README.md", "each node of the cluster"),
