@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from cni.kernel.nft import Element
     from cni.protocol.address import IP
 
-GRACE_SECONDS = 30.0  # podwired may be starting anew: a node that is not ready for that would lose its services
+GRACE_SECONDS = 30.0  # podwired may be restarting: a node that is not ready for that would lose its services
 
 
 def refuse_absence(host: Host) -> None:
-    """Raises PluginNotAvailable if podwired does not run and a pod has been closed for longer than it takes to start
-    podwired anew. An address that is pending without a record is nobody's.
+    """Raises PluginNotAvailable if podwired does not run and a pod has been closed for longer than it takes to restart
+    podwired. An address that is pending without a record is nobody's.
     """
     if is_open(host) or is_running(host):
         return

@@ -108,7 +108,7 @@ def add_table(family: int, name: str) -> Message:
 
 
 def replace(table: Table) -> list[Step]:
-    """Returns the messages that delete a table with all that is in it, if it is there, and create it anew."""
+    """Returns the messages that delete a table with all that is in it, if it is there, and recreate it."""
     family = FAMILIES[table.family]
     title = f"table {table.title}"
     removal = [Step(add_table(family, table.name), title), Step(delete_table(family, table.name), title)]

@@ -1,7 +1,7 @@
 """podwire's tables: their names, and the parts of them that are loaded together, when one is missing.
 
 Each feature's rules are in the feature's file, as values (cni.plan.nftrule). Every part can be loaded again at any
-time: what exists stays, rules are flushed and written anew within the same transaction, so that connection tracking is
+time: what exists stays, rules are flushed and written again within the same transaction, so that connection tracking is
 never without a NAT rule in between.
 """
 

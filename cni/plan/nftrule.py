@@ -283,8 +283,8 @@ def merged(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def commands(table: Table) -> list[str]:
-    """Returns nft's commands. Table, sets and chains that are there stay, rules are written anew: they can be given
-    again at any time.
+    """Returns nft's commands. Table, sets and chains that are there stay, rules are flushed and written: they can be
+    given again at any time.
     """
     lines = [f"add table {table.title}"]
     lines += [f"add {named.kind} {table.title} {named.name} {named.text}" for named in table.sets]

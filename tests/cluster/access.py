@@ -35,7 +35,7 @@ class ClusterError(Exception):
 
 
 class Node(NamedTuple):
-    """As Kubernetes has it at the moment: one that registers anew may get another range."""
+    """As Kubernetes has it at the moment: one that registers again may get another range."""
 
     name: str
     address: str

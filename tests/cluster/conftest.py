@@ -68,7 +68,7 @@ def nodes(cluster: Cluster) -> tuple[Node, Node]:
 
 @pytest.fixture
 def pods(cluster: Cluster, nodes: tuple[Node, Node]) -> Pods:
-    """Returns the pods; those that an earlier test has lost are made anew."""
+    """Returns the pods; those that an earlier test has lost are recreated."""
     here, unreachable = (node.name for node in nodes)
     wanted = [
         objects.pod("here", here),

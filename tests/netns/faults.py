@@ -115,7 +115,7 @@ class Saboteur:
         self.aim_at(-1)
 
     def aim_at(self, number: int) -> None:
-        """Counts anew; -1 aims at none."""
+        """Counts from zero; -1 aims at none."""
         self.target = number
         self.names: list[str] = []
 

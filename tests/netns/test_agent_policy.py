@@ -172,7 +172,7 @@ def forget_connections() -> tuple[int, int, bytes]:
 
 
 def make_anew(policies: tuple[str, ...]) -> None:
-    """Inside: has the whole table made anew in a child, RELOADS times, because of a rule that no packet reaches."""
+    """Inside: has the whole table recreated in a child, RELOADS times, because of a rule that no packet reaches."""
     if os.fork():
         return
     try:

@@ -113,7 +113,7 @@ def test_iptables_still_understands_its_table(world: World) -> None:
 
 @NEEDS_IPTABLES
 def test_rules_that_were_saved_and_restored_are_known_again(world: World) -> None:
-    """A node that restores its rules at start must not collect podwire's anew with every start."""
+    """A node that restores its rules at start must not collect podwire's again with every start."""
     drop(world.machine, "iptables")
     attach(world)
     saved = world.machine.run("iptables-nft-save").stdout

@@ -95,7 +95,7 @@ def test_a_connection_that_fell_silent_is_given_up(cluster: Cluster, podwired: P
     cluster.machine.run("nft", "delete", "table", "ip", "cut")
     cluster.etcd.start()
     cluster.etcd.put(f"subnets/{SUBNET}", lease(IP, MAC))
-    cluster.until(lambda: knows(node, IP, MAC), "the agent connects anew", FALLEN_SILENT)
+    cluster.until(lambda: knows(node, IP, MAC), "the agent connects again", FALLEN_SILENT)
 
 
 def test_the_own_lease_comes_back_where_somebody_removed_it(usual_pair: Pair) -> None:

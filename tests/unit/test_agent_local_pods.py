@@ -441,7 +441,7 @@ def test_a_foreign_verdict_in_a_map_leads_to_a_comparison(node: Node) -> None:
 
 
 def test_a_pod_that_comes_before_the_lists_are_there_waits_for_them(node: Node) -> None:
-    """As where the API server is away while podwired starts anew: the table of before is in force."""
+    """As where the API server is away while podwired restarts: the table of before is in force."""
     node.begin(CLOSED)
     node.restarted()
     node.add(NEW, "db2")

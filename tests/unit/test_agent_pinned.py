@@ -110,7 +110,7 @@ def test_an_address_that_is_away_for_a_moment_is_kept(host: Host, monkeypatch: p
     host.add("eth0", OWN)
     assert held.ips(30.0) == "eth0 192.0.2.11"
     assert (held.wire.error, held.wire.searches) == ("", False)
-    host.remove(OWN)  # it counts anew
+    host.remove(OWN)  # it counts from zero
     assert held.ips(9.0) == "eth0 192.0.2.11"
 
 

@@ -47,7 +47,7 @@ class Expected(Record):
 
 
 def read_table(netfilter: Netlink, base: Table, wanted: Expected) -> DesiredTable | str:
-    """Returns the table, or why it has to be made anew. Raises NetlinkError, Interrupted, OSError."""
+    """Returns the table, or why it has to be recreated. Raises NetlinkError, Interrupted, OSError."""
     (table,) = netfilter.ask_each([nft_ruleset.get_table(FAMILY, TABLE)])
     if isinstance(table, NetlinkError):
         if table.errno in nft.NOT_FOUND_OR_EINVAL:
@@ -61,7 +61,7 @@ def read_table(netfilter: Netlink, base: Table, wanted: Expected) -> DesiredTabl
 
 
 def _read_sets(netfilter: Netlink, base: Table, wanted: Expected, actual: DesiredTable) -> str:
-    """Each of these reads a part of the table, and returns why it has to be made anew; empty if it need not."""
+    """Each of these reads a part of the table, and returns why it has to be recreated; empty if it need not."""
     sets = _sets(netfilter)
     desired = wanted.desired
     own = {named.name for named in base.sets}

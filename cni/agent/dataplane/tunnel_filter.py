@@ -1,7 +1,7 @@
 """The tunnel's filter: VXLAN packets that do not come from a known node are dropped, and so are those of pods.
 
 Rules ask four sets, which are kept here: the peers' addresses by family, the interfaces behind which pods are, and the
-UDP port. The port comes last: while it is not in its set nothing is dropped, so that a table which is loaded anew
+UDP port. The port comes last: while it is not in its set nothing is dropped, so that a table which is loaded again
 drops no packet of a peer. Peers' addresses are added before the routes to them, and removed after these.
 """
 

@@ -1,6 +1,6 @@
 """Pods of this node and of others, which come by two watches, so that each is known once.
 
-A pod that is created anew on another node under the same name may be told of by the one watch before the other one says
+A pod that is recreated on another node under the same name may be told of by the one watch before the other one says
 that it is gone here. As long as a pod of this node is known, one with its name elsewhere waits.
 """
 
