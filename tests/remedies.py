@@ -20,6 +20,9 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     (r"namespaces", "root, or user namespaces for ordinary users"),
     (r"capabilit|CAP_", "a capability that is missing"),
     (r"[kK]ernel|br_netfilter|iptables-legacy|no vxlan|VXLAN|had here", "another kernel or its modules"),
+    (r"no network", "network access"),
+    (r"git does not list", "a clone of the repository"),
+    (r"no dpkg", "Debian"),
     (r"pip install|pyroute2|prometheus", "Python packages (hack/test brings them)"),
 )
 
