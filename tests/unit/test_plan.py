@@ -13,6 +13,7 @@ from cni.plan.alias import parse_alias
 from cni.plan.attachment import Attachment, Facts, Names, names_of
 from cni.plan.masquerade import Masquerade
 from cni.plan.plan import plan_attachment
+from cni.plan.policy import PodRecord, PolicyPort
 from cni.plan.sourcecheck import SourceGuard
 from cni.plan.spoofcheck import SpoofGuard
 from cni.plan.vlan import PortVlan, RemovePortVlan, VlanGateway
@@ -286,6 +287,21 @@ def test_a_port_that_is_isolated_for_policies_tells_so_unless_it_always_is(
     planned = operations("10.1.2.3/24", facts=FACTS._replace(isolated=True), **members)
     assert only(ops.BridgePort, planned) == [ops.BridgePort(OWNER.host_interface, hairpin=False, isolated=True)]
     assert parse_alias(only(ops.Veth, planned)[0].alias).isolated == in_alias
+
+
+@pytest.mark.parametrize(
+    ("members", "ports"),
+    [({"isGateway": True}, 1), ({"isGateway": True, "portIsolation": True}, 0), ({"isGateway": False}, 0)],
+)
+def test_the_port_of_a_pod_follows_podwired_where_it_may_be_isolated(members: dict[str, bool], ports: int) -> None:
+    facts = FACTS._replace(pod=PodRecord(OWNER.label, "shop", "db"), isolated=True)
+    planned = operations("10.1.2.3/24", facts=facts, **members)
+    followed = only(PolicyPort, planned)
+    assert len(followed) == ports
+    for op in followed:
+        assert op.describe() == f"bridge link set dev {OWNER.host_interface} isolated on, or as podwired asks now"
+        assert op.alias.text == only(ops.Veth, planned)[0].alias
+        assert planned.index(op) > planned.index(only(ops.BridgePort, planned)[0])
 
 
 @pytest.mark.parametrize("mode", ["bridged", "routed"])
