@@ -17,6 +17,8 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     (r"hack/build|hack/image", "a bundle or image (hack/build or hack/image says why there is none)"),
     (r"not installed|absent|launcher|no valgrind", "programs that are not installed (hack/test installs some as root)"),
     (r"needs root", "root"),
+    (r"second user", "a user namespace with a second user"),
+    (r"localedef", "Debian's package locales"),
     (r"namespaces", "root, or user namespaces for ordinary users"),
     (r"capabilit|CAP_", "a capability that is missing"),
     (r"[kK]ernel|br_netfilter|iptables-legacy|no vxlan|VXLAN|had here", "another kernel or its modules"),

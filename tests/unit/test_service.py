@@ -49,8 +49,9 @@ def test_two_stores_are_an_error_that_names_both() -> None:
 
 def test_the_readme_puts_what_the_unit_names_where_it_looks() -> None:
     text = README.read_text()
+    assert "conf/nodes.json conf/podwired.service" in text
     (command,) = settings("ExecStart")
     assert f"-C {Path(shlex.split(command)[0]).parent}" in text
-    assert f"cp conf/nodes.json {Path(started().nodes_file).parent}/" in text
-    assert "cp conf/podwired.service /etc/systemd/system/" in text
+    assert f"cp node/nodes.json {Path(started().nodes_file).parent}/" in text
+    assert "cp node/podwired.service /etc/systemd/system/" in text
     assert json.loads((CONF / "nodes.json").read_text())["nodes"]
