@@ -89,6 +89,10 @@ class Host:
             raise InvalidNetns("the container's network namespace is gone")
         return self._container_rtnl
 
+    def attachment_record(self, key: str) -> str:
+        """Returns the path of an attachment's record; `key` is the owner's, and with none the beginning of all."""
+        return f"{RUN}/attachment-{os.fstat(self.netns.descriptor).st_ino}-{key}"
+
     @property
     def pod_records(self) -> str:
         """The folder of records of pods for podwired; it exists while podwired enforces NetworkPolicy."""

@@ -18,6 +18,7 @@ from cni.plan.alias import Alias, parse_alias
 from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.operations import Veth
 from cni.plan.plan import plan_attachment
+from cni.plugins import context
 from cni.plugins.context import Call, collect_errors, open_if_there, owner_of, raise_collected, require_nft
 from cni.plugins.ipam import allocator
 from cni.protocol.address import Net
@@ -101,6 +102,8 @@ def add(call: Call) -> None:
         apply(host, plan.operations, journal)
         if at_least(config.version, MTU_SINCE):
             answer = call.render(_with_mtus(host, conf, plan.result))
+        journal.add(lambda: context.forget_attachment(call))
+        context.record_attachment(call, answer)
         call.answer(answer)
 
 
@@ -168,6 +171,7 @@ def delete(call: Call) -> None:
     host.lock.release()
     collect_errors(failed, lambda: ipam.delete(request, config, alive_in(config.name)))
     raise_collected(failed, "not everything of the attachment could be released")
+    context.forget_attachment(call)
 
 
 def collect(call: Call) -> None:
@@ -188,6 +192,7 @@ def collect(call: Call) -> None:
 
         collect_errors(failed, lambda: policy.release_labelled(host, is_stale))
     host.lock.release()
+    collect_errors(failed, lambda: context.forget_stale(call, valid))
     ipam = allocator(conf.ipam_type, call.request)
     collect_errors(failed, lambda: ipam.collect(config, valid, alive_in(config.name)))
     raise_collected(failed, "not everything stale could be released")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posix as os  # see cni/__init__.py
+
 from cni.effects.journal import FAILURES, error_text
 from cni.protocol.errors import InvalidNetns, OperationFailed, PluginNotAvailable
 from cni.protocol.owner import Owner
@@ -31,6 +33,107 @@ class Call(Record):
     render: Callable[[Result], str]
     answer: Callable[[str], None]
     warn: Callable[[str], None]
+
+
+RECORD_VERSION = "1"
+RECORD_LIMIT = 1 << 16  # bytes: a larger one is not written, since /run is memory
+
+
+class AttachmentRecord(Record):
+    """The call that has attached a container and its answer, for the command line alone: no verb needs it.
+
+    `stdin` and `answer` are JSON; `args` and `path` are CNI_ARGS and CNI_PATH.
+    """
+
+    program: str
+    network: str
+    container_id: str
+    ifname: str
+    netns: str
+    args: str
+    path: str
+    stdin: str
+    answer: str
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(self.network, self.container_id, self.ifname)
+
+    @property
+    def data(self) -> bytes:
+        return "\0".join((RECORD_VERSION, *self)).encode("utf-8", "surrogateescape")
+
+
+def parse_attachment_record(data: bytes) -> AttachmentRecord | None:
+    """Returns None for what this version has not written, or not to its end."""
+    version, *fields = data.decode("utf-8", "surrogateescape").split("\0")
+    is_whole = version == RECORD_VERSION and len(fields) == len(AttachmentRecord._fields)
+    return AttachmentRecord(*fields) if is_whole else None
+
+
+def record_attachment(call: Call, answer: str) -> None:
+    """Writes the attachment's record, with three system calls.
+
+    Where /run/podwire cannot be written to, the command line makes do with less: no error.
+    """
+    request, environment = call.request, call.request.environment
+    record = AttachmentRecord(
+        call.program,
+        *owner_of(call),
+        request.netns,
+        environment.get("CNI_ARGS", ""),
+        environment.get("CNI_PATH", ""),
+        call.config.data.decode("utf-8", "surrogateescape"),
+        answer,
+    )
+    data = record.data
+    if len(data) > RECORD_LIMIT:
+        return
+    try:
+        descriptor = _create_record(call.host.attachment_record(record.owner.key))
+        try:
+            os.write(descriptor, data)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return
+
+
+def _create_record(path: str) -> int:
+    """Opens a new file, so that nothing is written through an old one. Raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except FileExistsError:  # of an attachment whose DEL was never called
+        os.unlink(path)
+    return os.open(path, flags, 0o600)
+
+
+def forget_attachment(call: Call) -> None:
+    """Removes the attachment's record, if there is one."""
+    try:
+        os.unlink(call.host.attachment_record(owner_of(call).key))
+    except OSError:
+        return
+
+
+def forget_stale(call: Call, valid: set[tuple[str, str]]) -> None:
+    """Removes the records of the network's attachments that are not valid."""
+    from cni.kernel import statefile
+
+    for path, record in read_attachment_records(call.host):
+        if record.network == call.config.name and (record.container_id, record.ifname) not in valid:
+            statefile.remove(path)
+
+
+def read_attachment_records(host: Host) -> list[tuple[str, AttachmentRecord]]:
+    """Returns the records of this host's attachments, each with its path. Raises IOFailure."""
+    from cni.kernel import statefile
+
+    folder, _, start = host.attachment_record("").rpartition("/")
+    paths = [f"{folder}/{name}" for name in statefile.names(folder) if name.startswith(start)]
+    records = [(path, parse_attachment_record(statefile.read(path) or b"")) for path in paths]
+    return [(path, record) for path, record in records if record is not None]
 
 
 def owner_of(call: Call) -> Owner:
