@@ -48,17 +48,6 @@ try:
 except ImportError:
     from signal import SIGINT, SIGTERM, signal
 
-USAGE = """usage: podwire install --bin-dir DIR [--names A,B] [--force]
-       podwire policy why FROM TO[:PORT[/PROTOCOL]]
-       podwire policy show POD
-       podwire completion bash|zsh|fish
-       podwire version
-       podwire help
-
-A CNI plugin: a container runtime runs it with CNI_COMMAND and other CNI_* variables, and the network configuration on
-stdin. `podwire install --help` explains how to install it under the names of the plugins that it replaces,
-`podwire policy --help` how to ask podwired, the node agent, about NetworkPolicies."""
-ASKING = ("policy", "completion")  # commands of cni.diag.commandline
 COMPLETE = "_PODWIRE_COMPLETE"  # the variable by which a shell asks it to complete a command line
 PIPE_BYTES = 1 << 16
 
@@ -136,38 +125,15 @@ def _shortage(error: Exception) -> str:
 
 def _run_command(arguments: Sequence[str], environment: Mapping[str, str], stdout: Writable, stderr: Writable) -> int:
     """Runs a command of the command line and returns the exit status."""
-    command = arguments[0] if arguments else ""
     try:
-        if command in ASKING or COMPLETE in environment:
-            return _ask(arguments, environment, stdout, stderr)
-        if command in ("help", "--help", "-h"):
-            _print(stdout, USAGE)
-        elif command in ("version", "--version"):
-            _print(stdout, f"{PODWIRE} {VERSION}")
-        elif command == "install":
-            from cni.diag.install import install, parse_order
+        from cni.diag.entry import run as run_arguments
 
-            _print(stdout, "\n".join(install(parse_order(arguments[1:]))))
-        else:
-            _try_print(
-                stderr, f"podwire: unknown command {command!r} (available: install, policy, completion, version, help)"
-            )
-            return 2
+        ended = run_arguments(arguments, environment, os.isatty(1))
+        if ended.stdout:
+            _print(stdout, ended.stdout)
     except CniError as error:
         _try_print(stderr, f"podwire: {error.message}")
         return 1
-    return 0
-
-
-def _ask(arguments: Sequence[str], environment: Mapping[str, str], stdout: Writable, stderr: Writable) -> int:
-    """Runs a command of cni.diag. Raises OperationFailed where its package is missing."""
-    try:
-        from cni.diag.commandline import run as run_arguments
-    except ModuleNotFoundError as absent:
-        raise OperationFailed(f"Python package is not installed: {absent.name} (pip install {absent.name})") from None
-    ended = run_arguments(arguments, environment, os.isatty(1))
-    if ended.stdout:
-        _print(stdout, ended.stdout)
     if ended.stderr:
         _try_print(stderr, ended.stderr)
     return ended.status

@@ -14,8 +14,8 @@ from click.shell_completion import CompletionItem, ShellComplete, get_completion
 
 from cni import PODWIRE
 from cni.diag.asking import NoAnswer
+from cni.diag.entry import COMPLETE, SIMPLE, USAGE_ERROR, Ended
 from cni.diag.policy import UNANSWERED, Outcome, policy
-from cni.protocol.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,22 +28,11 @@ Examples:
   source <(podwire completion bash)
   podwire completion fish >~/.config/fish/completions/podwire.fish
 """
-SIMPLE = ("help", "install", "version")  # commands that cni.main serves itself
-COMPLETE = "_PODWIRE_COMPLETE"  # the shell asks by this variable
 SHELLS = ("bash", "fish", "zsh")
-USAGE_ERROR = 2
-
-
-class Ended(Record):
-    """The exit status of a command line, and what is to be printed."""
-
-    status: int
-    stdout: str
-    stderr: str = ""
 
 
 class Root(click.Group):
-    """All commands; of those that cni.main serves only the names are known here."""
+    """All commands; of those that cni.diag.entry serves only the names are known here."""
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         names = [name for name in SIMPLE if name.startswith(incomplete)]

@@ -12,10 +12,11 @@ import pytest
 
 pytest.importorskip("click", reason="the command line is made with it (pip install click)")
 
-from cni.diag import asking, commandline
+from cni.diag import asking, commandline, entry
 from cni.diag.asking import NoAnswer, ask
+from cni.diag.entry import ASKING, SIMPLE
 from cni.diag.policy import Target, parse_target
-from cni.main import ASKING, COMPLETE, run
+from cni.main import COMPLETE, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -379,10 +380,10 @@ def test_a_shell_gets_a_script_and_its_answers(shell: str, monkeypatch: pytest.M
     status, script, _ = typed("completion", shell)
     assert status == 0
     assert f"{COMPLETE}={shell}_complete" in script
-    assert commandline.COMPLETE == COMPLETE
+    assert entry.COMPLETE == COMPLETE
     monkeypatch.setenv("COMP_WORDS", "podwire ")
     monkeypatch.setenv("COMP_CWORD", "" if shell == "fish" else "1")
     monkeypatch.setenv(COMPLETE, f"{shell}_complete")
     status, stdout, stderr = typed(**{COMPLETE: f"{shell}_complete"})
     assert (status, stderr) == (0, "")
-    assert {*ASKING, *commandline.SIMPLE} <= {*re.split(r"[\n,\t]", stdout)}
+    assert {*ASKING, *SIMPLE} <= {*re.split(r"[\n,\t]", stdout)}
