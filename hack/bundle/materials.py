@@ -125,6 +125,21 @@ def parts(contents: str) -> list[Part]:
     return sorted(found + [other_part(name, tuple(sorted(held))) for name, held in other.items()])
 
 
+def merged(found: list[Part]) -> list[Part]:
+    """Returns the packages, each once, with all that is there of it."""
+    known: dict[tuple[str, str, str], Part] = {}
+    for part in found:
+        before = known.setdefault(part[:3], part)
+        known[part[:3]] = before._replace(holds=tuple(sorted({*before.holds, *part.holds})))
+    return sorted(known.values())
+
+
+def report_missing(program: str, what: str, found: list[Part]) -> None:
+    """Names the packages of which there is no licence."""
+    if absent := [part.name for part in found if part.licence == MISSING]:
+        sys.stderr.write(f"{program}: {what} has no licence of {', '.join(absent)}: no package with it is installed\n")
+
+
 def notices(found: list[Part]) -> str:
     """Returns the text of NOTICES: packages of one licence together, then the licences to which their texts refer."""
     packages: dict[str, list[Part]] = {}
@@ -147,10 +162,7 @@ def main() -> int:
     found = parts(contents.read_text(encoding="utf-8"))
     packages.write_text(json.dumps([part._asdict() for part in found]), encoding="utf-8")
     target.write_text(notices(found), encoding="utf-8")
-    if absent := [part.name for part in found if part.licence == MISSING]:
-        sys.stderr.write(
-            f"hack/build: NOTICES has no licence of {', '.join(absent)}: no package with it is installed\n"
-        )
+    report_missing("hack/build", "NOTICES", found)
     return 0
 
 

@@ -1,7 +1,8 @@
-"""The list of materials of the bundle (SBOM), in CycloneDX's JSON.
+"""The list of materials (SBOM) of the bundle or of the image, in CycloneDX's JSON.
 
-`python -m hack.bundle.sbom PACKAGES ARCHIVE` writes it beside the archive, of the packages that materials.py found. It
-has no time but SOURCE_DATE_EPOCH, and no random number: equal archives have equal lists.
+`python -m hack.bundle.sbom PACKAGES ARCHIVE` writes it beside the archive, of the packages that materials.py found;
+hack/oci/image.py writes that of the image. It has no time but the archive's, and no random number: equal archives have
+equal lists.
 """
 
 from __future__ import annotations
@@ -55,19 +56,11 @@ def component(part: Part) -> Component:
     )
 
 
-def sbom(found: list[Part], archive: str, digest: str, seconds: int) -> str:
-    """Returns the list's text for an archive of that name and SHA-256."""
+def sbom(found: list[Part], root: Component, digest: str, seconds: int) -> str:
+    """Returns the list's text for an archive, the component `root`, that has this SHA-256."""
     bom = Bom(serial_number=uuid.uuid5(uuid.NAMESPACE_URL, digest))
     bom.metadata.timestamp = datetime.fromtimestamp(seconds, UTC)
-    bom.metadata.component = root = Component(
-        name="podwire",
-        version=VERSION,
-        type=ComponentType.APPLICATION,
-        bom_ref="podwire",
-        licenses=[LicenseFactory().make_from_string("Apache-2.0")],
-        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)],
-        properties=[Property(name="podwire:archive", value=archive)],
-    )
+    bom.metadata.component = root
     listed = [component(part) for part in found]
     bom.components.update(listed)
     bom.register_dependency(root, listed)
@@ -75,12 +68,25 @@ def sbom(found: list[Part], archive: str, digest: str, seconds: int) -> str:
     return f"{text}\n"
 
 
+def write_sbom(found: list[Part], archive: Path, kind: ComponentType, seconds: int) -> None:
+    """Writes the list beside the archive. An image (container) has no licence of its own: its packages have theirs."""
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    root = Component(
+        name="podwire",
+        version=VERSION,
+        type=kind,
+        bom_ref="podwire",
+        licenses=[] if kind == ComponentType.CONTAINER else [LicenseFactory().make_from_string("Apache-2.0")],
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)],
+        properties=[Property(name="podwire:archive", value=archive.name)],
+    )
+    archive.with_suffix(SUFFIX).write_text(sbom(found, root, digest, seconds), encoding="utf-8")
+
+
 def main() -> int:
     packages, archive = map(Path, sys.argv[1:])
     found = [Part(**fields) for fields in json.loads(packages.read_text(encoding="utf-8"))]
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    text = sbom(found, archive.name, digest, int(os.environ["SOURCE_DATE_EPOCH"]))
-    archive.with_suffix(SUFFIX).write_text(text, encoding="utf-8")
+    write_sbom(found, archive, ComponentType.APPLICATION, int(os.environ["SOURCE_DATE_EPOCH"]))
     return 0
 
 

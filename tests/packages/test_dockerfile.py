@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import runpy
 import shlex
 from fnmatch import fnmatch
 from pathlib import Path
 
 from cni import VERSION
+from hack.oci import image
 
 ROOT = Path(__file__).parents[2]
 TEXT = re.sub(r" *\\\n *", " ", (ROOT / "conf/kubernetes/Dockerfile").read_text())
@@ -42,8 +42,7 @@ def test_it_is_built_by_hack_build_and_left_to_an_image_without_a_compiler() -> 
 def test_its_labels_are_those_of_the_other_image() -> None:
     """Labels of a commit are options of the build: without them they would be empty."""
     (labels,) = re.findall(r"^LABEL (.*)$", stages()[1], re.MULTILINE)
-    tools = runpy.run_path(str(ROOT / "hack/image"))
-    expected = {f"{tools['ANNOTATION']}.{key}": value for key, value in {**tools["LABELS"], "version": VERSION}.items()}
+    expected = {f"{image.ANNOTATION}.{key}": value for key, value in {**image.LABELS, "version": VERSION}.items()}
     assert dict(label.split("=", 1) for label in shlex.split(labels)) == expected
 
 

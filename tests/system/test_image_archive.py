@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import tarfile
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni import VERSION
+from hack.bundle import materials
+from hack.oci import image, tree
 from tests.machine import Machine, until
 
 if TYPE_CHECKING:
@@ -55,7 +57,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = make(folder)
     if done.returncode:
         pytest.skip(f"hack/image made no image: {done.stderr.strip().splitlines()[-1]}")
-    return Path(shutil.copy(done.stdout.strip(), folder))
+    made = Path(done.stdout.strip())
+    shutil.copy(made.with_suffix(".cdx.json"), folder)
+    return Path(shutil.copy(made, folder))
 
 
 @pytest.fixture(scope="session")
@@ -189,47 +193,56 @@ def test_containerd_has_it_under_the_name_that_kubelet_asks_for(archive: Path, t
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="not installed: git")
-@pytest.mark.parametrize(("place", "labelled"), [("hack/image", True), ("podwire-1.2/hack/image", False)])
+@pytest.mark.parametrize(("place", "labelled"), [(".", True), ("podwire-1.2", False)])
 def test_a_commit_of_another_repository_is_not_that_of_the_image(tmp_path: Path, place: str, labelled: bool) -> None:
     """A source archive may be unpacked below any repository."""
-    copy = tmp_path / place
-    copy.parent.mkdir(parents=True)
-    shutil.copy(IMAGE, copy)
+    folder = tmp_path / place
+    folder.mkdir(exist_ok=True)
+    (folder / "file").write_text("of the tree")
     identity = ("-c", "user.name=user", "-c", "user.email=user@podwire.invalid", "-c", "commit.gpgsign=false")
     for arguments in (("init",), ("add", "."), (*identity, "commit", "-m", "first")):
         assert git(tmp_path, *arguments).returncode == 0
-    _, labels = runpy.run_path(str(copy))["commit"]()
-    assert ("revision" in labels) == labelled
+    seconds, revision = image.commit(folder)
+    assert (bool(revision), seconds != image.BORN) == (labelled, labelled)
 
 
-APT = """#!/bin/sh
-case $* in
-    *--print-uris*) echo "'http://podwire.invalid/own_1_all.deb' own_1_all.deb 5 $HASH" ;;
-    *) printf right >own_1_all.deb ;;
-esac
-"""
+def test_the_list_of_materials_has_the_packages_of_bundle_and_image(archive: Path, blobs: dict[str, bytes]) -> None:
+    if not shutil.which("dpkg-query"):
+        pytest.skip("no dpkg: licences of shared libraries are those of Debian packages")
+    validation = pytest.importorskip("cyclonedx.validation.json", reason="pip install cyclonedx-python-lib")
+    schema = pytest.importorskip("cyclonedx.schema", reason="pip install cyclonedx-python-lib")
+    text = archive.with_suffix(".cdx.json").read_text()
+    assert validation.JsonStrictValidator(schema.SchemaVersion.V1_6).validate_str(text) is None
+    listed = json.loads(text)
+    held = {entry["value"] for part in listed["components"] for entry in part["properties"]}
+    layer = gzip.decompress(blob(blobs, parts(blobs)[0]["layers"][0]))
+    with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
+        compiled = {member.name for member in tar if (file := tar.extractfile(member)) and file.read(4) == b"\x7fELF"}
+        packages = {name.rpartition("/")[2] for name in tar.getnames() if "/status.d/" in name}
+    assert {"usr/bin/sleep", *compiled, "podwire", "podwire.d/libssl.so.3", "module urllib3"} <= held
+    assert packages < {part["name"] for part in listed["components"]}
+    component = listed["metadata"]["component"]
+    assert (component["type"], component.get("licenses")) == ("container", None)  # the packages have their own
+    assert component["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(archive.read_bytes()).hexdigest()}]
 
 
-@pytest.mark.parametrize(
-    ("kept", "algorithm", "then"),
-    [(b"right", "SHA256", "kept"), (b"right", "SHA512", "kept"), (b"wrong", "SHA256", "downloaded"),
-     (b"right", "", "downloaded"), (None, "SHA256", "downloaded")],
-)  # fmt: skip
-def test_a_package_of_the_cache_is_used_if_it_has_the_hash_of_apts_lists(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kept: bytes | None, algorithm: str, then: str
+def test_a_library_for_another_processor_is_not_that_of_the_image(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "apt-get").write_text(APT)
-    (tmp_path / "apt-get").chmod(0o755)
-    cache, package = tmp_path / "cache", tmp_path / "cache/own_1_all.deb"
-    cache.mkdir()
-    if kept is not None:
-        package.write_bytes(kept)
-        os.utime(package, (1, 1))
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("HASH", algorithm and f"{algorithm}:{hashlib.new(algorithm, b'right').hexdigest()}")
-    assert runpy.run_path(str(IMAGE))["archives"](["own"], cache) == [package]
-    assert package.read_bytes() == b"right"
-    assert (package.stat().st_mtime == 1) == (then == "kept")
+    """A machine may have libraries of several, and ldconfig lists all of them by the same names."""
+    listed = []
+    for folder, machine in (("other", b"\x03\x00"), ("own", b"\x3e\x00")):
+        library = tmp_path / folder / "libc.so.6"
+        library.parent.mkdir()
+        library.write_bytes(b"\x7fELF\x02\x01" + bytes(12) + machine)
+        listed.append(f"\tlibc.so.6 (libc6) => {library}")
+    monkeypatch.setattr(tree, "run", lambda *_: "\n".join(["2 libs found in cache", *listed]))
+    assert tree.known_libraries(b"\x02\x01\x3e\x00") == {"libc.so.6": str(tmp_path / "own/libc.so.6")}
+
+
+def test_a_package_of_bundle_and_image_is_listed_once() -> None:
+    own, others = (materials.Part("libx", "1", materials.DEBIAN, (file,), "licence") for file in ("b", "a"))
+    assert materials.merged([own, others]) == [own._replace(holds=("a", "b"))]
 
 
 @pytest.mark.parametrize(
@@ -245,7 +258,7 @@ def test_a_package_of_the_cache_is_used_if_it_has_the_hash_of_apts_lists(
     ],
 )
 def test_a_name_is_completed_as_kubelet_does(given: str, full: str) -> None:
-    assert runpy.run_path(str(IMAGE))["full_name"](given, "1.2") == full
+    assert image.full_name(given, "1.2") == full
 
 
 def test_what_cannot_be_a_name_is_refused(tmp_path: Path) -> None:
