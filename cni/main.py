@@ -9,6 +9,7 @@ from __future__ import annotations
 import posix as os  # see cni/__init__.py
 import sys
 from errno import EMFILE, ENFILE, ENOMEM
+from time import monotonic
 
 from cni import (
     AGENT,
@@ -49,6 +50,7 @@ except ImportError:
     from signal import SIGINT, SIGTERM, signal
 
 COMPLETE = "_PODWIRE_COMPLETE"  # the variable by which a shell asks it to complete a command line
+LOG_LEVEL = b"loglevel"  # the key, in lower case, without which a successful call leaves no line
 PIPE_BYTES = 1 << 16
 
 
@@ -86,11 +88,18 @@ def run(
         version = f"{reference}+{PODWIRE}.{VERSION}" if reference else VERSION
         _try_print(stderr, f"CNI {name} plugin v{version}\nCNI protocol versions supported: {', '.join(SUPPORTED)}")
         return 0
+    return _call(name, environment, stdin, stdout, stderr)
+
+
+def _call(name: str, environment: Mapping[str, str], stdin: Readable, stdout: Writable, stderr: Writable) -> int:
+    """Serves a call of a runtime and returns the exit status."""
+    started, command = monotonic(), environment["CNI_COMMAND"]
+    data: list[bytes] = []  # what stdin had
     try:
         if command == "VERSION":
             _print(stdout, dump({"cniVersion": CURRENT, "supportedVersions": list(SUPPORTED)}))
         else:
-            _serve(name, environment, stdin, stdout, stderr)
+            _serve(name, environment, stdin, data, stdout, stderr)
     except CniError as error:
         failure = error
     except KeyboardInterrupt:
@@ -98,8 +107,25 @@ def run(
     except Exception as error:  # noqa: BLE001  # a defect needs an error object, too
         failure = _unexpected_error(error, stderr)
     else:
+        if data and LOG_LEVEL in data[0].lower():
+            _log(name, environment, data, started, None)
         return 0
-    return _fail(stdout, failure)  # not in a handler: here the memory of the call is released
+    _fail(stdout, failure)  # not in a handler: here the memory of the call is released
+    if command != "VERSION":
+        _log(name, environment, data, started, failure)
+    return 1
+
+
+def _log(
+    name: str, environment: Mapping[str, str], data: Sequence[bytes], started: float, error: CniError | None
+) -> None:
+    """Leaves a line of the call for people, once it is answered. Never fails."""
+    try:
+        from cni.plugins.calllog import log
+
+        log(name, environment, b"".join(data), monotonic() - started, error)
+    except (Exception, KeyboardInterrupt):  # noqa: BLE001  # the call has its answer, which is all that counts
+        return
 
 
 def _unexpected_error(error: Exception, stderr: Writable) -> CniError:
@@ -139,16 +165,23 @@ def _run_command(arguments: Sequence[str], environment: Mapping[str, str], stdou
     return ended.status
 
 
-def _serve(name: str, environment: Mapping[str, str], stdin: Readable, stdout: Writable, stderr: Writable) -> None:
+def _serve(
+    name: str,
+    environment: Mapping[str, str],
+    stdin: Readable,
+    data: list[bytes],
+    stdout: Writable,
+    stderr: Writable,
+) -> None:
     from cni.protocol.plugin_config import parse_plugin_config
     from cni.protocol.request import parse_request
 
     request = parse_request(environment, reads_args=kind_of(name) not in (CHAINED, DELEGATING))
     try:
-        data = stdin.read()
+        data.append(stdin.read())
     except OSError as error:
         raise IOFailure(f"error reading from stdin: {error.strerror}") from None
-    config = parse_plugin_config(data, request.command)
+    config = parse_plugin_config(data[0], request.command)
 
     def answer(text: str) -> None:
         _print(stdout, text)
@@ -251,16 +284,15 @@ def _try_print(stderr: Writable, text: str) -> None:
         return
 
 
-def _fail(stdout: Writable, error: CniError) -> int:
-    """Writes the error object and returns the exit status, which a runtime gets even if it has closed our stdout."""
+def _fail(stdout: Writable, error: CniError) -> None:
+    """Writes the error object. A runtime that has closed our stdout has the exit status."""
     answer: dict[str, JsonValue] = {"cniVersion": CURRENT, "code": error.code, "msg": shortened(error.message)}
     if error.details:
         answer["details"] = shortened(error.details, DETAILS_LIMIT)
     try:
         _print(stdout, dump(answer))
     except IOFailure:
-        return 1
-    return 1
+        return
 
 
 def _text(data: bytes) -> str:

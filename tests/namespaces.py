@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 OVERLAYS = ("/etc", "/opt", "/var/lib")
 EMPTY = ("/var/lib/cni", "/etc/cni", "/opt/cni")
+SYSTEM_LOG = "/dev/log"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _MS_BIND, _MS_MOVE, _MS_REC = 0x1000, 0x2000, 0x4000
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
@@ -32,6 +33,8 @@ def furnish(overlays: Iterable[str] = OVERLAYS, empty: Iterable[str] = EMPTY) ->
     _mount("/sys/fs/cgroup", "/run/.sysfs/fs/cgroup", flags=_MS_BIND | _MS_REC)
     _mount("/run/.sysfs", "/sys", flags=_MS_MOVE)
     os.rmdir("/run/.sysfs")
+    if os.path.exists(SYSTEM_LOG):
+        _mount("/dev/null", SYSTEM_LOG, flags=_MS_BIND)  # no line of a test's is among those of the real host
     for folder in overlays:
         cover(folder)
     for folder in empty:

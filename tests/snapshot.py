@@ -19,7 +19,8 @@ Snapshot = dict[str, list[str]]
 STATE = ("/var/lib/cni", "/run/cni", "/run/podwire")
 _SECTIONS = ("links", "addresses", "routes", "rules", "nft", "qdiscs", "settings")
 _SYSCTLS = ("net/ipv4/ip_forward", "net/ipv4/conf/all/forwarding", "net/ipv6/conf/all/forwarding")
-_LOCK = "/run/podwire/lock-"  # which every call of a host has in common
+# What all calls of a host have in common: the lock, and the lines of those that failed.
+_COMMON = ("/run/podwire/lock-", "/run/podwire/events")
 
 
 def look(pods: Mapping[str, str], state: Iterable[str], settings: tuple[str, ...]) -> Snapshot:
@@ -34,7 +35,7 @@ def look(pods: Mapping[str, str], state: Iterable[str], settings: tuple[str, ...
         for section, line in _lines(_shown()):
             seen[section].append(f"{name}: {line}" if name else line)
         seen["settings"] += [f"{name}: {line}" if name else line for line in _settings(settings)]
-    files = [line for line in files_of(state) if not line.startswith(_LOCK)]
+    files = [line for line in files_of(state) if not line.startswith(_COMMON)]
     return {section: sorted(lines) for section, lines in {**seen, "sysctls": sysctls, "files": files}.items()}
 
 

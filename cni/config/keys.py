@@ -30,7 +30,7 @@ def _any(*names: str) -> dict[str, Known | None]:
 DNS = _any("nameservers", "domain", "search", "options")
 COMMON: Known = {
     **_any("cniVersion", "cniVersions", "name", "type", "capabilities", "ipam", "args", "runtimeConfig", "prevResult"),
-    **_any("disableCheck", "disableGC", "loadOnlyInlinedPlugins", "plugins"),
+    **_any("disableCheck", "disableGC", "loadOnlyInlinedPlugins", "plugins", "logFile", "logLevel"),
     **_any("deviceID", "pciBusID", "resourceName", "aliases"),  # multus, podman
     **_any("addIf", "auto-mtu"),  # kubenet, kube-router
     "dns": DNS,

@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem, ShellComplete, get_completion
 from cni import PODWIRE
 from cni.diag.asking import NoAnswer
 from cni.diag.entry import COMPLETE, SIMPLE, USAGE_ERROR, Ended
+from cni.diag.events import events
 from cni.diag.policy import UNANSWERED, Outcome, policy
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Root(click.Group):
 @click.group(
     PODWIRE,
     cls=Root,
-    help="Ask podwired, the node agent, about this node.",
+    help="Ask about this node.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def root() -> None: ...
@@ -56,6 +57,7 @@ def completion(shell: str) -> Outcome:
     return Outcome(0, ShellComplete.source(kind(root, {}, PODWIRE, COMPLETE)))
 
 
+root.add_command(events)
 root.add_command(policy)
 
 

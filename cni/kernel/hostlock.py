@@ -74,7 +74,7 @@ class HostLock:
             status = os.fstat(self._host.descriptor)
             self._name = file_of(status.st_dev, status.st_ino)
             try:
-                self._descriptor = _open_file(self._name)
+                self._descriptor = open_of_root(self._name, os.O_RDONLY | os.O_CREAT | os.O_NONBLOCK)
             except OSError as error:
                 self._descriptor = _open_setting(f"{self._name}: {error.strerror}")
                 self._name = SETTING
@@ -91,8 +91,8 @@ def policy_lock(inode: int) -> str:
     return f"podwired-{inode}-policy.lock"
 
 
-def _open_file(name: str) -> int:
-    """Returns a descriptor. Raises OSError if the file or its folder is not root's alone."""
+def open_of_root(name: str, flags: int) -> int:
+    """Opens a file in RUN, which is made. Raises OSError if the file or its folder is not root's alone."""
     try:
         folder = os.stat(RUN, follow_symlinks=False)
     except FileNotFoundError:
@@ -100,8 +100,7 @@ def _open_file(name: str) -> int:
         folder = os.stat(RUN, follow_symlinks=False)
     if folder.st_mode & KIND != FOLDER or folder.st_uid != 0 or folder.st_mode & OTHERS_WRITE:
         raise PermissionError(EPERM, "the folder is not root's alone")
-    flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    return _private(os.open(name, flags, 0o600), regular_of_root=True)
+    return _private(os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), regular_of_root=True)
 
 
 def _make_folder() -> None:

@@ -16,11 +16,13 @@ from cni.agent.metrics import Metrics
 from cni.agent.stores.static import parse_nodes
 from cni.config import keys
 from cni.config.bandwidth import parse_bandwidth
+from cni.config.calllog import parse_calllog
 from cni.config.firewall import parse_firewall
 from cni.config.flannel import parse_flannel
 from cni.config.netconf import PTP_KEYS, parse_netconf
 from cni.config.portmap import parse_ports
 from cni.config.tuning import parse_tuning
+from cni.protocol.callevent import CallEvent
 from cni.protocol.errors import CniError, Delegated
 from cni.protocol.fields import ConfigErrors, Fields
 from cni.protocol.plugin_config import PluginConfig, parse_plugin_config
@@ -116,6 +118,20 @@ def test_keys_that_the_tables_explain_are_not_reported_as_unknown_and_no_others(
     listed = {*first(OF_BRIDGE), *first(OF_PODWIRE)}
     assert listed <= set(known)
     assert set(keys.KEYS["podwire"]) == listed - OF_EVERY_PLUGIN | REJECTED | {"backend"}
+
+
+def test_the_table_of_the_log_has_the_keys_that_are_read(reads: Reads) -> None:
+    fields = config().fields(ConfigErrors())
+    reads.paths.clear()
+    parse_calllog(fields)
+    listed = set(first(rows(CONF, "| key of every plugin | default | meaning |")))
+    assert reads.below() == listed
+    assert listed <= set(keys.COMMON)
+
+
+def test_the_document_of_events_has_all_members_of_a_line() -> None:
+    text = (ROOT / "cni/README.md").read_text(encoding="utf-8").partition("## Events\n")[2].partition("\n## ")[0]
+    assert [name for name in CallEvent._fields if f"`{name}`" not in text] == []
 
 
 def test_host_locals_table_has_the_keys_that_are_read(reads: Reads) -> None:
