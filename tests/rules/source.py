@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
 ROOT = Path(__file__).parents[2]
 ONE_WORKER = pytest.mark.xdist_group("source")  # so that each file is parsed once
@@ -30,6 +30,16 @@ class Import(NamedTuple):
 @cache
 def tree(file: str) -> ast.Module:
     return ast.parse((ROOT / file).read_text())
+
+
+@cache
+def nodes(file: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree(file)))
+
+
+def faults(rule: Callable[[str], Collection[object]], files: Iterable[str]) -> dict[str, Collection[object]]:
+    """Returns what breaks a rule, by file. One test asks for all: each costs all of pytest's processes time."""
+    return {file: broken for file in files if (broken := rule(file))}
 
 
 def module_of(file: str) -> str:
@@ -71,7 +81,7 @@ def _imports(node: ast.AST, *, lazy: bool, typing: bool, fallback: bool) -> Iter
 
 
 def functions(file: str) -> Iterator[ast.FunctionDef]:
-    for node in ast.walk(tree(file)):
+    for node in nodes(file):
         if isinstance(node, ast.FunctionDef):
             yield node
 
@@ -79,4 +89,4 @@ def functions(file: str) -> Iterator[ast.FunctionDef]:
 @cache
 def calls(file: str) -> tuple[tuple[str, int], ...]:
     """The dotted name and the line of everything that is called by name."""
-    return tuple([(ast.unparse(node.func), node.lineno) for node in ast.walk(tree(file)) if isinstance(node, ast.Call)])
+    return tuple([(ast.unparse(node.func), node.lineno) for node in nodes(file) if isinstance(node, ast.Call)])

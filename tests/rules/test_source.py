@@ -6,12 +6,10 @@ import ast
 import sys
 from typing import TYPE_CHECKING
 
-import pytest
-
-from tests.rules.source import FILES, ONE_WORKER, calls, functions, imports, is_module, module_of, tree
+from tests.rules.source import FILES, ONE_WORKER, calls, faults, functions, imports, is_module, module_of, nodes, tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 pytestmark = ONE_WORKER
 FILE_LINES, FUNCTION_LINES = 320, 50
@@ -89,8 +87,7 @@ def room_of(module: str) -> str:
     return next(room for room in ROOMS if begins(module, room))
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_imports_lead_one_way(file: str) -> None:
+def wrong_imports(file: str) -> list[str]:
     room = room_of(module_of(file))
     wrong = []
     for imported in imports(file):
@@ -99,7 +96,11 @@ def test_imports_lead_one_way(file: str) -> None:
         allowed = [*ROOMS[room], *(TYPES_ALONE.get(room, []) if imported.typing else [])]
         if not any(may_import(name, imported.module) for name in allowed):
             wrong.append(f"line {imported.line}: {imported.module}")
-    assert wrong == []
+    return wrong
+
+
+def test_imports_lead_one_way() -> None:
+    assert faults(wrong_imports, FILES) == {}
 
 
 def test_the_allocator_is_loaded_by_who_needs_it() -> None:
@@ -112,16 +113,18 @@ def test_the_allocator_is_loaded_by_who_needs_it() -> None:
     assert early == []
 
 
-@pytest.mark.parametrize("file", PLUGIN_FILES)
-def test_what_every_call_loads_is_cheap(file: str) -> None:
-    """Anything else belongs into the function that needs it, or under TYPE_CHECKING."""
-    dear = [
+def dear_imports(file: str) -> list[str]:
+    return [
         f"line {imported.line}: {imported.module}"
         for imported in imports(file)
         if not (imported.lazy or imported.typing or imported.fallback or is_module(imported.module))
         and imported.module not in CHEAP
     ]
-    assert dear == []
+
+
+def test_what_every_call_loads_is_cheap() -> None:
+    """Anything else belongs into the function that needs it, or under TYPE_CHECKING."""
+    assert faults(dear_imports, PLUGIN_FILES) == {}
 
 
 def run_at_import(node: ast.AST) -> Iterator[ast.AST]:
@@ -132,24 +135,23 @@ def run_at_import(node: ast.AST) -> Iterator[ast.AST]:
             yield from run_at_import(child)
 
 
-@pytest.mark.parametrize("file", PLUGIN_FILES)
-def test_what_a_module_runs_asks_nothing_of_the_machine(file: str) -> None:
-    """The bundle's modules are run at its build (hack/bundle/launcher.c): the answer would be the build machine's."""
-    nodes = [*run_at_import(tree(file))]
-    called = [ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)]
-    named = [ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)]
+def questions_at_import(file: str) -> list[str]:
+    run = [*run_at_import(tree(file))]
+    called = [ast.unparse(node.func) for node in run if isinstance(node, ast.Call)]
+    named = [ast.unparse(node) for node in run if isinstance(node, ast.Attribute)]
     asking = [name for name in called if name == "open" or name.startswith(("os.", "posix.", "time.", "fcntl."))]
-    assert asking + [name for name in named if name in ("os.environ", "sys.argv", "sys.path")] == []
+    return asking + [name for name in named if name in ("os.environ", "sys.argv", "sys.path")]
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_what_an_interpreter_may_lack_has_another_way_behind_it(file: str) -> None:
-    """Private modules may go at any time; but _thread is documented, and _struct and _operator are all that their
-    public modules consist of.
-    """
+def test_what_a_module_runs_asks_nothing_of_the_machine() -> None:
+    """The bundle's modules are run at its build (hack/bundle/launcher.c): the answer would be the build machine's."""
+    assert faults(questions_at_import, PLUGIN_FILES) == {}
+
+
+def unguarded_imports(file: str) -> list[str]:
     guarded = {
         inner.lineno
-        for node in ast.walk(tree(file))
+        for node in nodes(file)
         if isinstance(node, ast.Try)
         and any(handler.type and ast.unparse(handler.type) == "ImportError" for handler in node.handlers)
         for inner in node.body
@@ -162,7 +164,14 @@ def test_what_an_interpreter_may_lack_has_another_way_behind_it(file: str) -> No
     bare = [
         imported for imported in private if imported.module not in ("__future__", "_struct", "_operator", "_thread")
     ]
-    assert [imported.module for imported in bare if imported.line not in guarded] == []
+    return [imported.module for imported in bare if imported.line not in guarded]
+
+
+def test_what_an_interpreter_may_lack_has_another_way_behind_it() -> None:
+    """Private modules may go at any time; but _thread is documented, and _struct and _operator are all that their
+    public modules consist of.
+    """
+    assert faults(unguarded_imports, FILES) == {}
 
 
 def test_the_library_of_the_command_line_is_loaded_for_people_alone() -> None:
@@ -190,7 +199,7 @@ def test_nft_is_executed_for_users_expressions_alone() -> None:
     named = {
         file
         for file in FILES
-        for node in ast.walk(tree(file))
+        for node in nodes(file)
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("find", "find_system"))
         if node.args and isinstance(node.args[0], ast.Constant) and node.args[0].value == "nft"
     }
@@ -202,13 +211,13 @@ def test_the_answer_is_printed_in_one_file() -> None:
     streams = {
         file
         for file in FILES
-        for node in ast.walk(tree(file))
+        for node in nodes(file)
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.stdout", "sys.stderr", "sys.__stdout__")
     }
     descriptors = {
         file
         for file in FILES
-        for node in ast.walk(tree(file))
+        for node in nodes(file)
         if isinstance(node, ast.Call)
         and ast.unparse(node.func) in ("Descriptor", "os.write", "os.fdopen")
         and node.args
@@ -218,35 +227,41 @@ def test_the_answer_is_printed_in_one_file() -> None:
     assert descriptors == {"cni/main.py"}
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_nothing_ends_the_process_below_the_entry(file: str) -> None:
-    ending = [name for name, _ in calls(file) if name in ("exit", "quit", "sys.exit", "os._exit", "os.abort")]
-    assert ending == []
+def called(*names: str) -> Callable[[str], list[str]]:
+    return lambda file: [name for name, _ in calls(file) if name in names]
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_patterns_match_the_whole_text(file: str) -> None:
-    """`re.match` with `$` lets a newline through; there is no need of patterns but where a user writes them."""
-    assert [name for name, _ in calls(file) if name in ("re.match", "re.search")] == []
-    early = [
-        imported
+def test_nothing_ends_the_process_below_the_entry() -> None:
+    assert faults(called("exit", "quit", "sys.exit", "os._exit", "os.abort"), FILES) == {}
+
+
+def early_patterns(file: str) -> list[int]:
+    return [
+        imported.line
         for imported in imports(file)
         if imported.module == "re" and not imported.typing and not (imported.lazy and file in PATTERNS)
     ]
-    assert early == []
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_a_file_is_read_in_one_go(file: str) -> None:
-    lines = max([node.end_lineno or 0 for node in tree(file).body], default=0)
-    assert lines < FILE_LINES
+def test_patterns_match_the_whole_text() -> None:
+    """`re.match` with `$` lets a newline through; there is no need of patterns but where a user writes them."""
+    assert faults(called("re.match", "re.search"), FILES) == {}
+    assert faults(early_patterns, FILES) == {}
+
+
+def long_parts(file: str) -> list[str]:
+    """Returns the names of functions that are too long, and that of the file."""
     long = [f.name for f in functions(file) if (f.end_lineno or 0) - f.lineno + 1 >= FUNCTION_LINES]
-    assert long == []
+    lines = max([node.end_lineno or 0 for node in tree(file).body], default=0)
+    return [*long, file] if lines >= FILE_LINES else long
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_a_module_states_its_rule(file: str) -> None:
-    assert ast.get_docstring(tree(file))
+def test_a_file_is_read_in_one_go() -> None:
+    assert faults(long_parts, FILES) == {}
+
+
+def test_a_module_states_its_rule() -> None:
+    assert [file for file in FILES if not ast.get_docstring(tree(file))] == []
 
 
 def raised(function: ast.FunctionDef) -> set[str]:
@@ -261,12 +276,14 @@ def raised(function: ast.FunctionDef) -> set[str]:
     return {name for name in names - caught if name[0].isupper()} - {"AssertionError"}
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.startswith(PURE)])
-def test_a_public_function_names_the_error_that_it_raises(file: str) -> None:
-    silent = [
+def silent_errors(file: str) -> list[str]:
+    return [
         f"{statement.name}: {', '.join(sorted(raised(statement)))}"
         for statement in tree(file).body
         if isinstance(statement, ast.FunctionDef) and not statement.name.startswith("_")
         if not all(name in (ast.get_docstring(statement) or "") for name in raised(statement))
     ]
-    assert silent == []
+
+
+def test_a_public_function_names_the_error_that_it_raises() -> None:
+    assert faults(silent_errors, [file for file in FILES if file.startswith(PURE)]) == {}
