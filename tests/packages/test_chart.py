@@ -49,7 +49,7 @@ def run_helm(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subproce
     where = subprocess.run([ROOT / "hack/peers", "--where"], capture_output=True, text=True, check=True)
     helm = shutil.which("helm", path=f"{where.stdout.strip()}:{os.environ['PATH']}")
     if helm is None:
-        pytest.skip("absent: helm (hack/peers --kubernetes brings it)")
+        pytest.skip("absent: helm (hack/peers --helm brings it)")
     home = tmp_path_factory.mktemp("helm")
     folders = {f"HELM_{name}_HOME": str(home) for name in ("CACHE", "CONFIG", "DATA")}
 
