@@ -36,6 +36,39 @@ for _ in $(seq 600); do [[ ! -e /run/flannel/subnet.env ]] || exit 0; sleep 0.1;
 cat /run/unit.log >&2
 exit 1
 """
+KIND = """#!/bin/sh
+[ "$*" = "get nodes" ] && echo kind-worker
+"""
+DOCKER = """#!/bin/sh
+# docker exec [-i] NODE COMMAND: runs it here.
+set -eu
+[ "$1" = exec ]
+shift
+[ "$1" != -i ] || shift
+[ "$1" = kind-worker ]
+shift
+exec "$@"
+"""
+KINDNET = """
+{
+	"cniVersion": "0.3.1",
+	"name": "kindnet",
+	"plugins": [
+	{
+		"type": "ptp",
+		"ipMasq": false,
+		"ipam": {
+			"type": "host-local",
+			"dataDir": "/run/cni-ipam-state",
+			"routes": [{ "dst": "0.0.0.0/0" }],
+			"ranges": [[{ "subnet": "10.244.1.0/24" }]]
+		},
+		"mtu": 1500
+	},
+	{ "type": "portmap", "capabilities": { "portMappings": true } }
+	]
+}
+"""
 
 
 def test_the_demo_works(bundle: Path) -> None:
@@ -57,6 +90,28 @@ def test_two_containers_are_attached_by_cnitool_and_reach_each_other(node: Machi
     printed = shell(node, session("README.md", "node"), path=str(peers))
     assert '"address": "10.88.0.3/16"' in printed
     assert "1 received" in printed
+    assert node.run("ip", "-br", "link", "show", "type", "veth").stdout == ""
+
+
+def test_the_plugin_alone_takes_over_from_kindnet(node: Machine, peers: Path, tmp_path: Path) -> None:
+    """Both lease from the same files: a new pod never gets the address of one that kindnet has attached."""
+    for name, text in (("kind", KIND), ("docker", DOCKER)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    node.run("mkdir", "-p", "/opt/cni/bin", "/etc/cni/net.d")
+    node.run("cp", *[str(peers / name) for name in ("ptp", "host-local", "portmap")], "/opt/cni/bin")
+    node.run("cp", "/dev/stdin", "/etc/cni/net.d/10-kindnet.conflist", stdin=KINDNET)
+    cnitool = f"export CNI_PATH=/opt/cni/bin PATH={peers}:$PATH\n"
+    printed = shell(node, f"{cnitool}ip netns add old\ncnitool add kindnet /run/netns/old")
+    assert '"address": "10.244.1.2/24"' in printed
+    shell(node, session("conf/kubernetes/README.md", "kind"), path=str(tmp_path))
+    node.run("rm", "/opt/cni/bin/ptp", "/opt/cni/bin/host-local")  # what comes now is podwire's
+    printed = shell(node, f"{cnitool}ip netns add new\ncnitool add kindnet /run/netns/new")
+    assert '"address": "10.244.1.3/24"' in printed
+    for pod, other in (("old", "10.244.1.3"), ("new", "10.244.1.2")):
+        node.run("ip", "netns", "exec", pod, "ping", "-c", "1", "-W", "5", other)
+    shell(node, f"{cnitool}cnitool del kindnet /run/netns/old\ncnitool del kindnet /run/netns/new")
+    assert re.findall(r"10\.244\.\d+\.\d+", node.run("ls", "/run/cni-ipam-state/kindnet").stdout) == []
     assert node.run("ip", "-br", "link", "show", "type", "veth").stdout == ""
 
 

@@ -16,6 +16,7 @@ SESSIONS = {
     ("README.md", "build for nodes"),
     ("README.md", "service"),
     ("conf/kubernetes/README.md", "cluster"),
+    ("conf/kubernetes/README.md", "kind"),
     ("conf/kubernetes/README.md", "each node of the cluster"),
 }
 FRONT_PAGE_LINES = 200
