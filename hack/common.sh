@@ -134,7 +134,7 @@ CODE
 }
 
 # Prints the folder of a virtual environment of python $1 with the packages after it, pinned by hack/constraints.txt.
-# It is created once.
+# It is created once. Callers read its output, where bash goes on after an error: each command depends on that before.
 environment() {
     local python=$1 key venv
     shift
@@ -144,13 +144,12 @@ environment() {
         flock 9
         if [[ ! -f $venv/ready ]]; then
             say "making $venv"
-            rm -rf -- "$venv"
-            "$python" -m venv "$venv"
-            "$venv/bin/python" -m pip --disable-pip-version-check -q install -c "$root/hack/constraints.txt" "$@" >&2
-            touch "$venv/ready"
+            rm -rf -- "$venv" &&
+                "$python" -m venv "$venv" &&
+                "$venv/bin/python" -m pip --disable-pip-version-check -q install -c "$root/hack/constraints.txt" "$@" >&2 &&
+                touch "$venv/ready"
         fi
-    ) 9>"$cache/lock"
-    echo "$venv"
+    ) 9>"$cache/lock" && echo "$venv"
 }
 
 # Runs a command in its own process group and kills that when this script ends. A signal is handled at once.

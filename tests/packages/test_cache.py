@@ -77,3 +77,34 @@ def test_one_of_another_user_is_refused(passwd: Path, tmp_path: Path) -> None:
     done = opened(passwd, PODWIRE_CACHE=str(foreign))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"hack/script: {foreign}: not a folder of user {os.geteuid()} (set PODWIRE_CACHE to one)\n"
+
+
+INTERPRETER = """#!/bin/sh
+# `python -m venv FOLDER` makes a pip that fails until there is a network.
+case "$*" in
+    -VV) echo "Python 3.11" ;;
+    "-m venv "*)
+        mkdir -p "$3/bin"
+        printf '#!/bin/sh\\ntest -e "%s/network"\\n' "$TOP" >"$3/bin/python"
+        chmod +x "$3/bin/python"
+        ;;
+esac
+"""
+
+
+def test_an_environment_that_could_not_be_made_is_made_again(tmp_path: Path) -> None:
+    """A download that failed once would leave one without packages for good."""
+    python = tmp_path / "python"
+    python.write_text(INTERPRETER)
+    python.chmod(0o755)
+    script = f'set -euo pipefail; me=script; . {COMMON}; made=$(environment {python} click); echo "$made"'
+    variables = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TOP": str(tmp_path)}
+
+    def make() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["bash", "-c", script], env=variables, capture_output=True, text=True, check=False)
+
+    failed = make()
+    assert (failed.returncode, failed.stdout) == (1, "")
+    (tmp_path / "network").touch()
+    made = make()
+    assert (made.returncode, Path(made.stdout.strip(), "ready").exists()) == (0, True)
