@@ -46,7 +46,7 @@ def test_a_container_is_in_the_zone_while_it_lives(machine: Machine, node: Node)
     assert call(node, "CHECK", result, who).message == ""
     call(node, "ADD", result, who).succeeded()  # ZONE_ALREADY_SET
 
-    firewalld.command(machine, "--zone=trusted", f"--remove-source={OURS[0]}")
+    firewalld.zones(machine, "removeSource", "trusted", OURS[0])
     assert f"{OURS[0]} is not a source of firewalld's zone trusted" in call(node, "CHECK", result, who).message
     call(node, "DEL", result, who).succeeded()  # UNKNOWN_SOURCE
     assert firewalld.sources(machine) == []
@@ -62,8 +62,8 @@ def test_a_container_is_in_the_zone_while_it_lives(machine: Machine, node: Node)
     missing = call(node, "ADD", result, who, firewalldZone="nowhere")
     assert (missing.code, "INVALID_ZONE" in missing.message) == (100, True)
 
-    firewalld.command(machine, "--zone=trusted", f"--add-source={OURS[0]}")
-    firewalld.command(machine, "--zone=internal", f"--add-source={OURS[1]}")
+    firewalld.zones(machine, "addSource", "trusted", OURS[0])
+    firewalld.zones(machine, "addSource", "internal", OURS[1])
     assert "ZONE_CONFLICT" in call(node, "ADD", result, who).message
     assert firewalld.sources(machine) == OURS[:1]  # rollback leaves what was there before
     call(node, "DEL", result, who, firewalldZone="nowhere").succeeded()
@@ -111,6 +111,6 @@ def test_podwire_alone_names_the_remedy_and_is_served_by_either(machine: Machine
     assert until(lambda: not passes(machine, who), "the zone is left")
 
     for subnet in ("10.1.2.0/24", "2001:db8:1::/64"):
-        firewalld.command(machine, "--zone=trusted", f"--add-source={subnet}")
+        machine.run("firewall-cmd", "--zone=trusted", f"--add-source={subnet}", env={"PATH": firewalld.PATH})
     assert until(lambda: passes(machine, who), "the administrator has asked")
     assert node.call("STATUS", config).message == ""

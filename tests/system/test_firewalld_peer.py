@@ -36,17 +36,18 @@ def test_both_leave_the_same_and_release_the_others(
     attachment = Attachment("c1", machine.pod("pod1").path)
     ours, theirs = tmp_path / "firewall", peers / "firewall"
 
-    def active() -> set[str]:
-        return set(firewalld.command(machine, "--get-active-zones").split())
+    def active() -> dict[str, set[str]]:
+        """Returns the sources of the zones that have any."""
+        return {zone: set(members["sources"]) for zone, members in firewalld.zones(machine, "getActiveZones").items()}
 
     for settings, zone, maker, releaser in ({}, "trusted", theirs, ours), (INTERNAL, "internal", ours, theirs):
         config: Json = {"cniVersion": "1.0.0", "name": "net", "type": "firewall", "prevResult": PREVIOUS, **settings}
         other = ours if maker == theirs else theirs
         answer = call(machine, maker, "ADD", config, attachment)
-        assert active() == {zone, "sources:", *SOURCES}
+        assert active() == {zone: SOURCES}
         assert call(machine, other, "ADD", config, attachment)["ips"] == answer["ips"]  # it finds its sources there
         for program in (maker, other):
             call(machine, program, "CHECK", config, attachment)
         call(machine, releaser, "DEL", config, attachment)
-        assert active() == set()
+        assert active() == {}
         call(machine, maker, "DEL", config, attachment)  # it finds nothing
