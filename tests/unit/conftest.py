@@ -17,6 +17,20 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
 
+# These test no pure package: messages of the kernel, files, stores, logs. Measuring takes twice the time of a test.
+UNMEASURED = (
+    "test_agent_drift", "test_agent_health", "test_agent_logs", "test_agent_options", "test_agent_static", "test_etcd_",
+    "test_growth", "test_ipam_boot", "test_ipam_index", "test_ipam_store", "test_kube_", "test_netlink", "test_nflog",
+    "test_nft_load", "test_nft_oracle", "test_policy_files", "test_remedies", "test_rtnl_", "test_store_",
+    "test_tc_oracle", "test_yamltext",
+)  # fmt: skip
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.path.name.startswith(UNMEASURED):
+        item.add_marker("no_cover")
+
+
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     """Lets nothing trace a test that is marked no_cover. In a process of pytest-xdist, pytest-cov measures twice, and

@@ -18,6 +18,7 @@ from cni.protocol.fields import ConfigErrors
 from cni.protocol.owner import Owner, label_keys, mac_of
 from cni.protocol.plugin_config import PluginConfig
 from cni.protocol.result import IPConfig, Result
+from tests.unit.strategies import seeds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,14 +79,14 @@ def starts(part: Sequence[object], whole: Sequence[object]) -> bool:
     return list(part) == list(whole[: len(part)])
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", seeds(200))
 def test_an_alias_with_room_reads_back_as_it_was_written(seed: int) -> None:
     written = random_alias(random.Random(seed), 2)._replace(label=SHORT.label)
     assert parse_alias(written.text) == written
     assert label_keys(written.text) == label_keys(SHORT.label)
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", seeds(200))
 def test_a_full_alias_holds_whole_words_and_says_that_there_is_more(seed: int) -> None:
     """A part of an address or a port would be taken for another one when the rules are restored."""
     written = random_alias(random.Random(seed), 30)
