@@ -57,14 +57,16 @@ def _set_namespace(door: int) -> None:
 
 def answer_of(function: Callable[..., object], arguments: tuple[object, ...]) -> bytes:
     """Calls and returns the pickled Answer, whatever happens."""
-    before = set(sys.modules)
+    before = len(sys.modules)
     failure: BaseException | None = None
     value: object = None
     try:
         value = function(*arguments)
     except BaseException as error:  # noqa: BLE001 - every fault belongs to the caller
         failure = error
-    new = [name for name, module in sys.modules.items() if name not in before and getattr(module, "__spec__", None)]
+    # The last ones. To look at the others would copy what a forked process shares, for it counts references.
+    new = [name for name, _ in zip(reversed(sys.modules), range(len(sys.modules) - before), strict=False)][::-1]
+    new = [name for name in new if getattr(sys.modules[name], "__spec__", None)]
     try:
         return pickle.dumps(Answer(failure, value, tuple(new)))
     except Exception as error:  # noqa: BLE001 - any class may refuse to be pickled
@@ -128,6 +130,7 @@ class _Children:
         self._control = control
         self._watched = selectors.DefaultSelector()
         self._watched.register(control, selectors.EVENT_READ)
+        self._imported = 0
 
     def serve(self) -> None:
         """Starts a child for each request, until nobody is there who asks."""
@@ -144,8 +147,9 @@ class _Children:
     def _start(self, connection: socket.socket) -> None:
         number, kinds, modules, request = pickle.loads(_all_of(connection))
         try:
-            for module in modules:
+            for module in modules[self._imported :]:
                 importlib.import_module(module)
+                self._imported += 1
             function, arguments = pickle.loads(request)
             child = self._fork_inside(number)
         except Exception as error:  # noqa: BLE001 - it belongs to the caller
