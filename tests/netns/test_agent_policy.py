@@ -271,7 +271,11 @@ class Net:
         return disagreements
 
 
-@pytest.fixture(scope="module", params=["routed", "bridged", "isolated"])
+# One worker runs all tests of a net, whose making takes as much time as two of them.
+WAYS = [pytest.param(way, marks=pytest.mark.xdist_group(f"pods {way}")) for way in ("routed", "bridged", "isolated")]
+
+
+@pytest.fixture(scope="module", params=WAYS)
 def net(request: pytest.FixtureRequest) -> Iterator[Net]:
     with Machine() as machine:
         if (

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FOLDER = "/run/policies"
 FLAGS = (MASQUERADE, "--network-policy", f"--policy-files={FOLDER}", "--node-name=one", "--v=1")
 PORT = 8080
-PODS = 60
+PODS = 40
 LOST = 60_000  # elements, whose notifications do not fit into podwired's queue (4 MiB)
 DELEGATE = {"type": "podwire", "isDefaultGateway": True, "hairpinMode": True}
 PAUSE = 0.0005  # of a flood
