@@ -78,10 +78,15 @@ FOREIGN_CAPABILITIES = ("aliases", "infinibandGUID", "deviceID", "cgroupPath", "
 
 
 def ignored(program: str, config: PluginConfig) -> list[str]:
-    """Returns a text for each key and capability of the configuration that has no effect."""
+    """Returns a text for each key and capability of the configuration that has no effect; for many the first ones."""
+    return _notices(unknown_keys(program, config))
+
+
+def unknown_keys(program: str, config: PluginConfig) -> list[tuple[str, str, Known]]:
+    """Returns (path, key, known keys at that place) for each key and capability that has no effect."""
     members = {key.casefold(): value for key, value in config.members.items()}
     if program not in KEYS:  # an allocator gets the whole configuration of the plugin that calls it
-        return _notices(_unknown_in_ipam(members, "ipam"))
+        return _unknown_in_ipam(members, "ipam")
     unknown = _unknown_of_plugin(program, config.members, "")
     if kind_of(program) == INTERFACE:
         unknown += _unknown_in_ipam(members, "ipam")
@@ -94,7 +99,7 @@ def ignored(program: str, config: PluginConfig) -> list[str]:
             unknown += _unserved(kind, members)
     elif kind_of(program) != INTERFACE:
         unknown += _unserved(program, members)
-    return _notices(unknown)
+    return unknown
 
 
 def _unknown_of_plugin(program: str, members: Mapping[str, JsonValue], path: str) -> list[tuple[str, str, Known]]:
@@ -163,14 +168,15 @@ def _unserved(program: str, members: Mapping[str, JsonValue]) -> list[tuple[str,
     ]
 
 
-def _notices(unknown: list[tuple[str, str, Known]]) -> list[str]:
-    if not unknown:
-        return []
+def notice(key_path: str, key: str, known: Known) -> str:
+    """Returns the text for a key that has no effect, with the known key that it resembles."""
     from cni.config.spelling import nearest
 
-    texts = []
-    for path, key, known in unknown[:SHOWN_LIMIT]:
-        suggestion = nearest(key, known)
-        kind = "this capability is not supported" if path.startswith("capabilities.") else "unknown key"
-        texts.append(f"{path}: {kind}, ignored{f' (did you mean {suggestion}?)' if suggestion else ''}")
+    suggestion = nearest(key, known)
+    kind = "this capability is not supported" if key_path.startswith("capabilities.") else "unknown key"
+    return f"{key_path}: {kind}, ignored{f' (did you mean {suggestion}?)' if suggestion else ''}"
+
+
+def _notices(unknown: list[tuple[str, str, Known]]) -> list[str]:
+    texts = [notice(*each) for each in unknown[:SHOWN_LIMIT]]
     return [*texts, f"and {len(unknown) - SHOWN_LIMIT} more"] if len(unknown) > SHOWN_LIMIT else texts

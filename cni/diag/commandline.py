@@ -16,6 +16,7 @@ from cni import PODWIRE
 from cni.diag.asking import NoAnswer
 from cni.diag.entry import COMPLETE, SIMPLE, USAGE_ERROR, Ended
 from cni.diag.events import events
+from cni.diag.lint import lint
 from cni.diag.policy import UNANSWERED, Outcome, policy
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def completion(shell: str) -> Outcome:
 
 
 root.add_command(events)
+root.add_command(lint)
 root.add_command(policy)
 
 

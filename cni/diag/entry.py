@@ -14,16 +14,16 @@ USAGE = """usage: podwire install --bin-dir DIR [--names A,B] [--force]
        podwire policy why FROM TO[:PORT[/PROTOCOL]]
        podwire policy show POD
        podwire events [-n N] [--json]
+       podwire lint [--offline] [--json] [FILE|DIR]
        podwire completion bash|zsh|fish
        podwire version
        podwire help
 
 A CNI plugin: a container runtime runs it with CNI_COMMAND and other CNI_* variables, and the network configuration on
 stdin. `podwire install --help` explains how to install it under the names of the plugins that it replaces,
-`podwire policy --help` how to ask podwired, the node agent, about NetworkPolicies, `podwire events --help` what has
-failed."""
+the other commands with --help how to look at this node."""
 SIMPLE = ("install", "version", "help")
-ASKING = ("policy", "events", "completion")  # commands of cni.diag.commandline
+ASKING = ("policy", "events", "lint", "completion")  # commands of cni.diag.commandline
 COMPLETE = "_PODWIRE_COMPLETE"  # the variable by which a shell asks it to complete a command line
 USAGE_ERROR = 2
 

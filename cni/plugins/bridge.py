@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from cni.protocol.request import Request
 
 
-def validate(call: Call) -> tuple[NetConf, Ipam, Result | None]:
-    """Returns the configuration, the IPAM plugin and prevResult. Warns of what is ignored.
+def validate(call: Call, errors: ConfigErrors | None = None) -> tuple[NetConf, Ipam, Result | None]:
+    """Returns the configuration, the IPAM plugin and prevResult. Warns of what is ignored. `errors`: of the caller.
 
     Raises InvalidConfig with all errors, those of the IPAM plugin included.
     """
-    errors = call.config.validate()
+    errors = errors or call.config.validate()
     conf = parse_netconf(call.config, call.request.args, errors, call.program)
     previous = previous_result(call.config, errors)
     if conf.routed and not conf.ipam_type:

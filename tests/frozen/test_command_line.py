@@ -42,7 +42,9 @@ def test_an_unknown_command_is_refused(bundle: Path, word: str) -> None:
     assert done.stderr.startswith(f"podwire: unknown command {word!r} (available: install, policy, ")
 
 
-@pytest.mark.parametrize("command", [["policy"], ["policy", "why"], ["policy", "show"], ["events"], ["completion"]])
+@pytest.mark.parametrize(
+    "command", [["policy"], ["policy", "why"], ["policy", "show"], ["events"], ["lint"], ["completion"]]
+)
 def test_every_command_of_the_bundle_has_its_help(bundle: Path, command: list[str]) -> None:
     done = typed(bundle / "podwire", *command, "--help")
     assert (done.returncode, done.stderr) == (0, "")

@@ -35,7 +35,7 @@ ROOMS = {
         "cni.proc",
         "cni.plugins",
     ],
-    "cni.diag": ["cni", "cni.protocol", "cni.diag"],
+    "cni.diag": ["cni", "cni.", "ipam"],
     "cni.agent.model": ["cni.protocol", "cni.agent.model"],
     "cni.agent.policy": ["cni.protocol", "cni.plan.nftrule", "cni.plan.policy", "cni.agent.policy"],
     "cni.agent.stores.policy": ["cni.protocol", "cni.agent.policy", "cni.agent.logs", "cni.agent.stores"],

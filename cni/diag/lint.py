@@ -1,0 +1,101 @@
+"""`podwire lint`: what is wrong with network configurations, before a runtime uses them."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from cni.diag.asking import NoAnswer
+from cni.diag.conflint import chains, documents, folders, plugins
+from cni.diag.conflint.findings import Finding
+from cni.diag.conflint.folders import Network
+from cni.diag.policy import FINDING, FINE, Outcome
+from cni.effects.journal import FAILURES, error_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cni.diag.conflint.documents import Document
+
+USUAL = "/etc/cni/net.d"
+HELP = f"""Find errors in network configurations, each with its JSON path and remedy.
+
+PATH is a plugin list (.conflist), a single configuration (.conf, .json), or a folder of them (default: {USUAL}).
+Found are unknown keys, wrong values, a wrong order of a chain, and in a folder names, bridges and subnets that do not
+go together. Subnets are compared with the addresses of this node.
+
+\b
+Examples:
+  podwire lint
+  podwire lint --offline --json 10-mynet.conflist
+"""
+STATUSES = f"""\b
+Exit status: {FINE} nothing is wrong; {FINDING} there are findings; 2 usage."""
+VERSION = 1  # of the JSON
+OFFLINE_HELP = "Judge the files alone: ask nothing of this node."
+JSON_HELP = f"Print JSON (version {VERSION}: lists `files` and `findings`, text `first`)."
+
+
+@click.command("lint", help=HELP, epilog=STATUSES)
+@click.argument("path", default=USUAL, metavar="[PATH]", type=click.Path(exists=True))
+@click.option("--offline", is_flag=True, help=OFFLINE_HELP)
+@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+def lint(path: str, offline: bool, as_json: bool) -> Outcome:
+    is_folder = os.path.isdir(path)
+    try:
+        files = documents.files_in(path) if is_folder else [path]
+    except OSError as error:
+        raise click.UsageError(f"{path}: {error.strerror}") from None
+    read = [documents.read(file) for file in files]
+    findings = judge(read, on_node=not offline)
+    if is_folder and not files:
+        findings.append(Finding(path, "", "no network configuration", "a runtime needs a .conflist here"))
+    first = _first(read) if is_folder else ""
+    status = FINDING if findings else FINE
+    if as_json:
+        found = [finding._asdict() for finding in findings]
+        document = {"version": VERSION, "files": files, "first": first, "findings": found}
+        return Outcome(status, json.dumps(document, indent=2))
+    lines = [finding.text for finding in findings] or [f"{path}: no errors in {len(files)} files"]
+    if len(files) > 1:
+        lines.append(f"{first}: the first file by name, whose network most runtimes use; others are used by name")
+    return Outcome(status, "\n".join(["".join(map(_visible, line)) for line in lines]))
+
+
+def _first(read: Sequence[Document]) -> str:
+    return next((document.file for document in read if document.plugins), "")
+
+
+def judge(read: Sequence[Document], *, on_node: bool) -> list[Finding]:
+    """Returns the findings, file by file. Raises NoAnswer: the kernel tells no addresses."""
+    found: dict[str, list[Finding]] = {document.file: [*document.findings] for document in read}
+    networks = []
+    for document in read:
+        file = document.file
+        for plugin in document.plugins:
+            judged = plugins.judge(plugin, on_node=on_node)
+            found[file] += [_finding(file, plugin.prefix, *pair) for pair in judged.pairs]
+            if judged.conf is not None:
+                networks.append(Network(file, document.name, plugin.prefix, judged.conf, judged.sets))
+        found[file] += [Finding.of(file, *pair) for pair in chains.judge(document.plugins)]
+    between = [*folders.judge_names([(document.file, document.name) for document in read])]
+    between += folders.judge_pairs(networks)
+    if on_node and any(network.sets for network in networks):
+        try:
+            between += folders.judge_node(networks, folders.node_addresses())
+        except FAILURES as error:
+            raise NoAnswer(f"addresses of this node: {error_text(error)} (--offline needs none)") from None
+    for file, path, message in between:
+        found[file].append(Finding.of(file, path, message))
+    return list(dict.fromkeys([finding for findings in found.values() for finding in findings]))
+
+
+def _finding(file: str, prefix: str, path: str, message: str) -> Finding:
+    return Finding.of(file, f"{prefix}{path}" if path else prefix.rstrip("."), message)
+
+
+def _visible(letter: str) -> str:
+    return letter if letter.isprintable() else repr(letter)[1:-1]
