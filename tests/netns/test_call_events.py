@@ -171,7 +171,7 @@ def deny(environment: Mapping[str, str]) -> tuple[int, str, bool]:
 
 def test_a_user_who_may_not_write_there_has_his_answer(machine: Machine) -> None:
     if machine.user_namespace:
-        pytest.skip("a user namespace of one user (run the tests as root)")
+        pytest.skip("a user namespace without a second user (run the tests as root)")
     status, stderr, exists = machine.call(deny, ADD)
     assert (status, stderr, exists) == (1, "", False)
 
