@@ -5,6 +5,7 @@ Nothing is printed here: who calls prints.
 
 from __future__ import annotations
 
+import importlib
 import io
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
@@ -15,9 +16,8 @@ from click.shell_completion import CompletionItem, ShellComplete, get_completion
 from cni import PODWIRE
 from cni.diag.asking import NoAnswer
 from cni.diag.entry import COMPLETE, SIMPLE, USAGE_ERROR, Ended
-from cni.diag.events import events
-from cni.diag.lint import lint
-from cni.diag.policy import UNANSWERED, Outcome, policy
+from cni.diag.output import UNANSWERED, Outcome
+from cni.effects.journal import FAILURES, error_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,11 +30,22 @@ Examples:
   source <(podwire completion bash)
   podwire completion fish >~/.config/fish/completions/podwire.fish
 """
+# The module of each command, which has a function of the same name. It is loaded when the command is called.
+COMMANDS = {name: f"cni.diag.{name}" for name in ("check", "events", "leases", "lint", "policy", "ps")}
 SHELLS = ("bash", "fish", "zsh")
 
 
 class Root(click.Group):
     """All commands; of those that cni.diag.entry serves only the names are known here."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *COMMANDS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         names = [name for name in SIMPLE if name.startswith(incomplete)]
@@ -44,7 +55,7 @@ class Root(click.Group):
 @click.group(
     PODWIRE,
     cls=Root,
-    help="Ask about this node.",
+    help="Look at this node's network.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def root() -> None: ...
@@ -58,11 +69,6 @@ def completion(shell: str) -> Outcome:
     return Outcome(0, ShellComplete.source(kind(root, {}, PODWIRE, COMPLETE)))
 
 
-root.add_command(events)
-root.add_command(lint)
-root.add_command(policy)
-
-
 def run(arguments: Sequence[str], environment: Mapping[str, str], is_terminal: bool) -> Ended:
     """Runs a command. The text has colours only on a terminal, and not with NO_COLOR."""
     colours = is_terminal and not environment.get("NO_COLOR")
@@ -72,8 +78,8 @@ def run(arguments: Sequence[str], environment: Mapping[str, str], is_terminal: b
             outcome = root.main([*arguments], PODWIRE, COMPLETE, standalone_mode=False)
     except SystemExit as ended:  # completion
         return Ended(int(ended.code or 0), _text(printed))
-    except NoAnswer as error:
-        return Ended(UNANSWERED, "", f"{PODWIRE}: {error}")
+    except (NoAnswer, *FAILURES) as error:
+        return Ended(UNANSWERED, "", f"{PODWIRE}: {error_text(error)}")
     except click.exceptions.NoArgsIsHelpError as error:
         return Ended(USAGE_ERROR, "", error.format_message())
     except click.UsageError as error:

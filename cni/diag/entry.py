@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 USAGE = """usage: podwire install --bin-dir DIR [--names A,B] [--force]
+       podwire ps [NAME]...
+       podwire leases [--reclaim [--dry-run]]
+       podwire check [NAME]...
        podwire policy why FROM TO[:PORT[/PROTOCOL]]
        podwire policy show POD
        podwire events [-n N] [--json]
@@ -20,10 +23,10 @@ USAGE = """usage: podwire install --bin-dir DIR [--names A,B] [--force]
        podwire help
 
 A CNI plugin: a container runtime runs it with CNI_COMMAND and other CNI_* variables, and the network configuration on
-stdin. `podwire install --help` explains how to install it under the names of the plugins that it replaces,
-the other commands with --help how to look at this node."""
+stdin. `podwire install --help` explains how to install it under the names of the plugins that it replaces, the other
+commands with --help how to look at this node."""
 SIMPLE = ("install", "version", "help")
-ASKING = ("policy", "events", "lint", "completion")  # commands of cni.diag.commandline
+ASKING = ("check", "completion", "events", "leases", "lint", "policy", "ps")  # commands of cni.diag.commandline
 COMPLETE = "_PODWIRE_COMPLETE"  # the variable by which a shell asks it to complete a command line
 USAGE_ERROR = 2
 
@@ -49,8 +52,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str], is_terminal: b
         from cni.diag.install import install, parse_order
 
         return Ended(0, "\n".join(install(parse_order(arguments[1:]))))
-    known = ", ".join([SIMPLE[0], *ASKING, *SIMPLE[1:]])
-    return Ended(USAGE_ERROR, "", f"{PODWIRE}: unknown command {command!r} (available: {known})")
+    return Ended(USAGE_ERROR, "", f"{PODWIRE}: unknown command {command!r} (podwire help lists the commands)")
 
 
 def _ask(arguments: Sequence[str], environment: Mapping[str, str], is_terminal: bool) -> Ended:

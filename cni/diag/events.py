@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from cni.diag.asking import NoAnswer
-from cni.diag.policy import FINDING, FINE, UNANSWERED, Outcome
+from cni.diag.output import FINDING, FINE, JSON_VERSION, UNANSWERED, Outcome, outcome, table
 from cni.protocol import smallfile
 from cni.protocol.callevent import NAMES, parse_line
 from cni.protocol.control import FOLDER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from cni.protocol.callevent import CallEvent
 
 # Help is not in docstrings: the bundle has none.
@@ -33,29 +30,27 @@ Examples:
 STATUSES = f"""\b
 Exit status: {FINE} no call failed; {FINDING} there are failures; 2 usage; {UNANSWERED} the
 file cannot be read."""
-VERSION = 1  # of the JSON
 SHOWN = 20
 COUNT_HELP = f"Show the last N (default {SHOWN})."
-JSON_HELP = f"Print all members of the events as JSON (version {VERSION})."
+JSON_HELP = f"Print all members of the events as JSON (version {JSON_VERSION})."
 CONTAINER_SHOWN = 12  # characters, as other tools show
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+NONE = "no call has failed since the node's start"
 HEADER = ("TIME", "AGE", "POD", "VERB", "CODE", "MESSAGE")
 
 
 @click.command("events", help=HELP, epilog=STATUSES)
-@click.option(
-    "-n", "count", type=click.IntRange(1), default=SHOWN, metavar="N", help=f"Show the last N (default {SHOWN})."
-)
-@click.option("--json", "as_json", is_flag=True, help=f"Print all members of the events as JSON (version {VERSION}).")
+@click.option("-n", "count", type=click.IntRange(1), default=SHOWN, metavar="N", help=COUNT_HELP)
+@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
 def events(count: int, as_json: bool) -> Outcome:
     last = read_events(FOLDER)[-count:]
-    status = FINDING if last else FINE
-    if as_json:
-        document = {"version": VERSION, "events": [event._asdict() for event in last]}
-        return Outcome(status, json.dumps(document, indent=2))
-    if not last:
-        return Outcome(status, "no call has failed since the node's start")
-    return Outcome(status, "\n".join(table(last, datetime.now(UTC))))
+    now = datetime.now(UTC)
+    members: dict[str, object] = {"events": [event._asdict() for event in last]}
+
+    def text() -> str:
+        return table(HEADER, [row(event, now) for event in last]) if last else NONE
+
+    return outcome(FINDING if last else FINE, as_json, members, text)
 
 
 def read_events(folder: str) -> list[CallEvent]:
@@ -72,18 +67,11 @@ def read_events(folder: str) -> list[CallEvent]:
     return [event for event in map(parse_line, lines) if event is not None]
 
 
-def table(events: Iterable[CallEvent], now: datetime) -> list[str]:
-    """Returns the lines of the table; the message is the last column, as it is as long as it likes."""
-    rows: list[Sequence[str]] = [HEADER]
-    for event in events:
-        whose = event.pod or event.container[:CONTAINER_SHOWN] or "-"
-        message = f"{event.message} ({event.details})" if event.details else event.message
-        cells = (event.time[:19] + "Z", age(event.time, now), whose, event.verb, str(event.code), message)
-        rows.append([visible(cell) for cell in cells])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER) - 1)]
-    return [
-        "  ".join([*[cell.ljust(width) for cell, width in zip(row, widths, strict=False)], row[-1]]) for row in rows
-    ]
+def row(event: CallEvent, now: datetime) -> tuple[str, ...]:
+    """Returns the cells of an event; the message is the last, as it is as long as it likes."""
+    whose = event.pod or event.container[:CONTAINER_SHOWN] or "-"
+    message = f"{event.message} ({event.details})" if event.details else event.message
+    return (event.time[:19] + "Z", age(event.time, now), whose, event.verb, str(event.code), message)
 
 
 def age(time: str, now: datetime) -> str:
@@ -94,8 +82,3 @@ def age(time: str, now: datetime) -> str:
         return "?"
     size, unit = next((size, unit) for size, unit in UNITS if seconds >= size or size == 1)
     return f"{seconds // size}{unit}"
-
-
-def visible(text: str) -> str:
-    """Returns the text without what would move a terminal's cursor: names come from pods."""
-    return "".join([letter if letter.isprintable() else repr(letter)[1:-1] for letter in text])

@@ -12,7 +12,7 @@ from cni.diag.asking import NoAnswer
 from cni.diag.conflint import chains, documents, folders, plugins
 from cni.diag.conflint.findings import Finding
 from cni.diag.conflint.folders import Network
-from cni.diag.policy import FINDING, FINE, Outcome
+from cni.diag.output import FINDING, FINE, Outcome
 from cni.effects.journal import FAILURES, error_text
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import click
 
 from cni.diag import policytext
 from cni.diag.asking import ask
+from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome
 from cni.protocol.address import PORT_LIMIT
 from cni.protocol.control import ALLOWED, DENIED, PROTOCOLS, SHOW, WHY, pod_or_address
 from cni.protocol.record import Record
@@ -44,17 +45,9 @@ Examples:
   podwire policy show shop/db
   podwire policy show 10.244.1.9 --json
 """
-FINE, FINDING, UNANSWERED = 0, 1, 3
 STATUSES = f"""\b
 Exit status: {FINE} allowed, or nothing is wrong; {FINDING} denied, or the kernel does not
 agree; 2 usage; {UNANSWERED} podwired cannot answer."""
-
-
-class Outcome(Record):
-    """The end of a command: its exit status, and what it prints."""
-
-    status: int
-    text: str
 
 
 class Target(Record):

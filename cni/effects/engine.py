@@ -181,10 +181,12 @@ def release(host: Host, operations: Iterable[Operation]) -> list[str]:
 def differences(host: Host, operations: Iterable[Operation]) -> list[str]:
     """Returns the differences between the operations and the kernel's state. Raises CniError if it cannot be read."""
     host.remember()
-    results = []
-    for op in operations:
-        try:
-            results.append(effect_of(type(op).__name__).differs(host, op))
-        except FAILURES as error:
-            raise to_cni_error(op.describe(), error) from None
-    return [difference for difference in results if difference]
+    return [difference for difference in [compare(host, op) for op in operations] if difference]
+
+
+def compare(host: Host, op: Operation) -> str:
+    """Returns how the kernel's state differs from what the operation leaves, or an empty text. Raises CniError."""
+    try:
+        return effect_of(type(op).__name__).differs(host, op)
+    except FAILURES as error:
+        raise to_cni_error(op.describe(), error) from None

@@ -13,11 +13,15 @@ from cni.protocol.owner import label_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cni.config.netconf import NetConf
     from cni.effects.host import Host
     from cni.effects.journal import Journal
     from cni.kernel.rtnl_parse import Link
     from cni.plan.operations import Veth
     from cni.protocol.owner import Owner
+    from cni.protocol.result import Result
+
+VETH_MTU = 1500  # kernel drivers/net/veth.c, ether_setup
 
 
 def apply(host: Host, op: Veth, journal: Journal) -> None:
@@ -33,6 +37,16 @@ def apply(host: Host, op: Veth, journal: Journal) -> None:
     # A link whose MTU IPv6 cannot live with (RFC 8200: 1280 bytes) has nothing of it to set.
     has_ipv6 = sysctl.exists(f"/proc/sys/net/ipv6/conf/{op.host_interface}")
     host.rtnl.request(*rtnl.set_port(op.host_interface, bridge, op.alias, has_ipv6))
+
+
+def with_mtus(host: Host, conf: NetConf, result: Result) -> Result:
+    """Returns the result with MTUs: what was asked for, and for a bridge, which follows its ports, the kernel's."""
+    shared = () if conf.routed else (conf.bridge, f"{conf.bridge}.{conf.vlan}")
+    interfaces = []
+    for interface in result.interfaces:
+        is_shared = interface.name in shared and not interface.sandbox
+        interfaces.append(interface.with_mtu(host.rtnl.need(interface.name).mtu if is_shared else conf.mtu or VETH_MTU))
+    return result._replace(interfaces=tuple(interfaces))
 
 
 def refuse_attached(host: Host, host_interface: str, ifname: str) -> None:

@@ -10,7 +10,7 @@ from cni.effects.alive import alive_in
 from cni.effects.engine import apply, differences, release
 from cni.effects.host import has_ipv6, node_identity
 from cni.effects.journal import FAILURES, Journal
-from cni.effects.veth import find_own, refuse_attached
+from cni.effects.veth import find_own, refuse_attached, with_mtus
 from cni.kernel import sysctl
 from cni.kernel.rtnl import GROUPS
 from cni.plan.address import with_gateways
@@ -101,7 +101,7 @@ def add(call: Call) -> None:
         answer = call.render(plan.result)
         apply(host, plan.operations, journal)
         if at_least(config.version, MTU_SINCE):
-            answer = call.render(_with_mtus(host, conf, plan.result))
+            answer = call.render(with_mtus(host, conf, plan.result))
         journal.add(lambda: context.forget_attachment(call))
         context.record_attachment(call, answer)
         call.answer(answer)
@@ -109,18 +109,25 @@ def add(call: Call) -> None:
 
 def check(call: Call) -> None:
     """Raises CheckFailed with every difference from what ADD made."""
-    request, config, host = call.request, call.config, call.host
-    conf, ipam, previous = validate(call)
-    if previous is None:
-        raise InvalidConfig("prevResult: missing, CHECK compares with what ADD answered")
-    host.open_container(request.netns, request.netns_override)
-    failures = differences(host, prepare(call, conf, previous).operations)
+    made = expected(call)
+    failures = differences(call.host, made.operations)
     try:
-        ipam.check(request, config, previous)
+        made.check_leases()
     except CheckFailed as error:
         failures.append(error.message)
     if failures:
         raise CheckFailed("the container's network is not as ADD made it: " + "; ".join(failures))
+
+
+def expected(call: Call) -> context.Expected:
+    """Returns what ADD made, by the configuration and prevResult of a CHECK. Opens the container's namespace."""
+    request, config = call.request, call.config
+    conf, ipam, previous = validate(call)
+    if previous is None:
+        raise InvalidConfig("prevResult: missing, CHECK compares with what ADD answered")
+    call.host.open_container(request.netns, request.netns_override)
+    operations = prepare(call, conf, previous).operations
+    return context.Expected(operations, lambda: ipam.check(request, config, previous))
 
 
 def delete(call: Call) -> None:
@@ -218,18 +225,7 @@ def status(call: Call) -> None:
     ipam.status(call.config, alive_in(call.config.name))
 
 
-VETH_MTU = 1500  # kernel drivers/net/veth.c, ether_setup
 VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": status}
-
-
-def _with_mtus(host: Host, conf: NetConf, result: Result) -> Result:
-    """Returns the result with MTUs: what was asked for, and for a bridge, which follows its ports, the kernel's."""
-    shared = () if conf.routed else (conf.bridge, f"{conf.bridge}.{conf.vlan}")
-    interfaces = []
-    for interface in result.interfaces:
-        is_shared = interface.name in shared and not interface.sandbox
-        interfaces.append(interface.with_mtu(host.rtnl.need(interface.name).mtu if is_shared else conf.mtu or VETH_MTU))
-    return result._replace(interfaces=tuple(interfaces))
 
 
 def _require_address(conf: NetConf, lease: Result) -> None:

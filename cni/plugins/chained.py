@@ -10,7 +10,7 @@ from sys import modules
 from cni import PROGRAMS
 from cni.effects.engine import apply, differences, release
 from cni.effects.journal import Journal
-from cni.plugins.context import collect_errors, open_if_there, owner_of, raise_collected
+from cni.plugins.context import Expected, collect_errors, open_if_there, owner_of, raise_collected
 from cni.protocol.errors import CheckFailed, InvalidConfig
 from cni.protocol.fields import ConfigErrors
 from cni.protocol.owner import stale_labels
@@ -90,10 +90,15 @@ def add(call: Call) -> None:
 
 def check(call: Call) -> None:
     """Raises CheckFailed with every difference from what ADD made."""
-    plugin, previous = _prepared(call)
-    failures = differences(call.host, plugin.operations(previous))
+    failures = differences(call.host, expected(call).operations)
     if failures:
         raise CheckFailed("the container's network is not as ADD made it: " + "; ".join(failures))
+
+
+def expected(call: Call) -> Expected:
+    """Returns what ADD made, by the configuration and prevResult of a CHECK. Opens the container's namespace."""
+    plugin, previous = _prepared(call)
+    return Expected(tuple(plugin.operations(previous)), lambda: None)
 
 
 def delete(call: Call) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cni.effects.host import Host
+    from cni.plan.operations import Operation
     from cni.protocol.plugin_config import PluginConfig
     from cni.protocol.request import Request
     from cni.protocol.result import Result
@@ -33,6 +34,15 @@ class Call(Record):
     render: Callable[[Result], str]
     answer: Callable[[str], None]
     warn: Callable[[str], None]
+
+
+class Expected(Record):
+    """What an attachment should be: the operations whose effects ADD left, and a check of its leases, which raises
+    CheckFailed.
+    """
+
+    operations: tuple[Operation, ...]
+    check_leases: Callable[[], None]
 
 
 RECORD_VERSION = "1"

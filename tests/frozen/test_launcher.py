@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-BUNDLE_BYTES = 30_000_000
+BUNDLE_BYTES = 45_000_000
 # Instructions of a process, of which starting the interpreter and running podwire's modules would be 25 million.
 BUDGETS = {"VERSION": 1_500_000, "ADD": 9_500_000, "DEL": 5_000_000}
 NETWORK = {

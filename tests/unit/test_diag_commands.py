@@ -14,7 +14,7 @@ pytest.importorskip("click", reason="the command line is made with it (pip insta
 
 from cni.diag import asking, commandline, entry
 from cni.diag.asking import NoAnswer, ask
-from cni.diag.entry import ASKING, SIMPLE
+from cni.diag.entry import ASKING, SIMPLE, USAGE
 from cni.diag.policy import Target, parse_target
 from cni.main import COMPLETE, run
 
@@ -358,14 +358,23 @@ def test_an_answer_that_does_not_end_is_given_up(agent: Agent, monkeypatch: pyte
         ask(agent.path, ask="show")
 
 
-@pytest.mark.parametrize("command", [["policy"], ["policy", "why"], ["policy", "show"], ["completion"]])
+COMMANDS = [*[[name] for name in commandline.COMMANDS], ["policy", "why"], ["policy", "show"], ["completion"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_has_two_examples_and_tells_the_statuses(command: list[str]) -> None:
     for flag in ("--help", "-h"):
         status, stdout, stderr = typed(*command, flag)
         assert (status, stderr) == (0, "")
         examples = stdout.partition("Examples:\n")[2].partition("\n\n")[0].splitlines()
         assert len([line for line in examples if "podwire" in line]) == 2
-        assert ("Exit status: 0" in stdout) is (command[0] == "policy")
+        assert ("Exit status: 0" in stdout) is (command != ["completion"])
+
+
+def test_usage_and_completion_name_every_command() -> None:
+    assert set(ASKING) == {*commandline.COMMANDS, "completion"}
+    for name in (*ASKING, *SIMPLE):
+        assert re.search(rf"^(usage:|      ) podwire {name}\b", USAGE, re.MULTILINE), name
 
 
 def test_a_group_without_a_command_tells_its_own() -> None:

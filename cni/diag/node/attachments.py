@@ -1,0 +1,147 @@
+"""The attachments of this node: from kept calls and from the aliases of host interfaces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cni.diag.node.keptcalls import KeptCall, kept_calls
+from cni.diag.node.links import links
+from cni.plan.alias import parse_alias
+from cni.protocol.owner import Owner, host_interface_of, label_keys
+from cni.protocol.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from cni.diag.node.links import Link
+    from cni.effects.host import Host
+    from cni.plan.alias import Alias
+
+    Json = dict[str, Any]
+
+OWN, FOREIGN = "podwire", "another plugin"
+PRESENT, GONE = "present", "gone"  # the host interface
+
+
+class Attached(Record):
+    """An attachment. `pod` is NAMESPACE/NAME or empty; `made_by` OWN or FOREIGN; `interface` PRESENT or GONE; `since`
+    seconds (time.time), 0 where it is not known; `kept` None if all that is known is the alias.
+    """
+
+    owner: Owner
+    pod: str
+    program: str
+    made_by: str
+    addresses: tuple[str, ...]
+    host_interface: str
+    interface: str
+    ports: tuple[str, ...]
+    limits: tuple[str, ...]
+    netns: str
+    since: float
+    kept: KeptCall | None
+
+    @property
+    def name(self) -> str:
+        """Returns what people call it: the pod, else the container's ID."""
+        return self.pod or self.owner.container_id
+
+    def is_called(self, text: str) -> bool:
+        """Returns True for a pod's name, with or without its Kubernetes namespace, an ID's first digits, a network
+        namespace's path or name, the host interface, an address.
+        """
+        ids = len(text) >= SHORT and self.owner.container_id.startswith(text)
+        addresses = [address.partition("/")[0] for address in self.addresses]
+        exact = (
+            self.pod,
+            self.pod.partition("/")[2],
+            self.owner.container_id,
+            self.netns,
+            self.netns.rpartition("/")[2],
+            self.host_interface,
+        )
+        return ids or (bool(text) and text in (*addresses, *exact))
+
+    @property
+    def members(self) -> Json:
+        """Returns what --json prints of it."""
+        network, container_id, ifname = self.owner
+        shown = {"network": network, "containerID": container_id, "ifname": ifname, "pod": self.pod}
+        rest = ("program", "made_by", "addresses", "host_interface", "interface", "ports", "limits", "netns", "since")
+        return shown | {name: getattr(self, name) for name in rest}
+
+
+SHORT = 6  # digits of an ID that are enough
+
+
+def attachments(host: Host) -> list[Attached]:
+    """Returns all attachments, by pod, container and interface. Raises OSError."""
+    present = links()
+    labelled = dict(_labelled(present))
+    names = {link.name for link in present}
+    calls = kept_calls(host)
+    seen = [_from_call(call, labelled.pop(call.owner.key, None), names) for call in calls.values()]
+    seen += [_from_alias(link) for link in labelled.values()]
+    return sorted(seen, key=lambda attached: (not attached.pod, attached.pod, *attached.owner))
+
+
+def _labelled(present: Iterable[Link]) -> Iterator[tuple[str, Link]]:
+    """Yields the host interfaces that podwire has made by the attachment's key."""
+    for link in present:
+        keys = label_keys(parse_alias(link.alias).label)
+        if keys is not None and link.name == host_interface_of(keys[1]):
+            yield keys[1], link
+
+
+def _from_call(call: KeptCall, link: Link | None, names: set[str]) -> Attached:
+    hosts = [item.get("name", "") for item in call.result.get("interfaces") or () if not item.get("sandbox")]
+    pair = [name for name in hosts if name.startswith("veth")]
+    name = link.name if link is not None else (pair or [call.owner.host_interface])[0]
+    ports, limits = [], []
+    for config in call.configs:
+        runtime = config.get("runtimeConfig") or {}
+        ports += [_port(mapping) for mapping in runtime.get("portMappings") or ()]
+        limits += _limits({**config, **(runtime.get("bandwidth") or {})})
+    return Attached(
+        call.owner,
+        call.pod,
+        call.program,
+        OWN if link is not None or name == call.owner.host_interface else FOREIGN,
+        tuple([str(ip.get("address", "")) for ip in call.result.get("ips") or ()]),
+        name,
+        PRESENT if name in names else GONE,
+        tuple(ports),
+        tuple(limits),
+        call.netns,
+        call.since,
+        call,
+    )
+
+
+def _from_alias(link: Link) -> Attached:
+    alias: Alias = parse_alias(link.alias)
+    network, _, rest = alias.label.split(" ", 3)[-1].partition("/")
+    container_id, _, ifname = rest.partition("/")
+    addresses = tuple([address.text for address in alias.addresses])
+    ports = tuple([mapping.text for mapping in alias.ports])
+    owner = Owner(network, container_id, ifname)
+    return Attached(owner, "", "", OWN, addresses, link.name, PRESENT, ports, (), "", 0.0, None)
+
+
+def _port(mapping: Json) -> str:
+    host_ip = mapping.get("hostIP") or ""
+    host = f"[{host_ip}]:" if ":" in host_ip else f"{host_ip}:" if host_ip else ""
+    protocol = mapping.get("protocol") or "tcp"
+    return f"{host}{mapping.get('hostPort')}->{mapping.get('containerPort')}/{protocol.lower()}"
+
+
+def _limits(config: Json) -> list[str]:
+    """Returns rates in bits per second, with the direction as the plugin `bandwidth` names it."""
+    return [f"{way} {_rate(config[key])}" for way in ("ingress", "egress") if config.get(key := f"{way}Rate")]
+
+
+def _rate(bits: float) -> str:
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if bits >= size:
+            return f"{bits / size:g} {unit}bit/s"
+    return f"{bits:g} bit/s"

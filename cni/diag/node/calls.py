@@ -1,0 +1,46 @@
+"""Kept calls as calls of today: what was attached is planned and compared by the same functions as at its ADD."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from cni.plugins.context import Call
+from cni.protocol.plugin_config import parse_plugin_config
+from cni.protocol.request import Request
+
+if TYPE_CHECKING:
+    from cni.diag.node.keptcalls import KeptCall
+    from cni.effects.host import Host
+    from cni.protocol.result import Result
+
+    Json = dict[str, Any]
+
+FOLDER = "/opt/cni/bin"  # where plugins are, if the runtime's CNI_PATH was not kept
+
+
+def call_of(kept: KeptCall, config: Json, verb: str, host: Host) -> Call:
+    """Returns the call of a verb with one of the kept configurations and ADD's result. Raises CniError."""
+    data = json.dumps({"cniVersion": "", **config, "prevResult": kept.result}).encode()
+    path = kept.path or FOLDER
+    request = Request(
+        command=verb,
+        container_id=kept.owner.container_id,
+        netns=kept.netns,
+        ifname=kept.owner.ifname,
+        args=kept.args,
+        path=tuple(path.split(":")),
+        netns_override=True,
+        environment={**host.environment, "CNI_COMMAND": verb, "CNI_PATH": path},
+    )
+    return Call(
+        str(config.get("type", "")), request, parse_plugin_config(data, verb), host, _no_text, _no_answer, host.warn
+    )
+
+
+def _no_text(_: Result) -> str:
+    return ""
+
+
+def _no_answer(_: str) -> None:
+    return

@@ -1,0 +1,48 @@
+"""The network interfaces of this namespace, by pyroute2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cni.protocol.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Link(Record):
+    """An interface. `master` is the index of its bridge, 0 without one; `peer` that of the other end of a pair."""
+
+    ifindex: int
+    name: str
+    kind: str
+    alias: str
+    mac: str
+    mtu: int
+    up: bool
+    master: int
+    peer: int
+
+
+def links() -> list[Link]:
+    """Returns all interfaces. Raises OSError."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as route:
+        return list(_links(route))
+
+
+def _links(route: Any) -> Iterator[Link]:
+    for message in route.get_links():
+        information = message.get_attr("IFLA_LINKINFO")
+        yield Link(
+            message["index"],
+            message.get_attr("IFLA_IFNAME") or "",
+            (information.get_attr("IFLA_INFO_KIND") if information else "") or "",
+            message.get_attr("IFLA_IFALIAS") or "",
+            message.get_attr("IFLA_ADDRESS") or "",
+            message.get_attr("IFLA_MTU") or 0,
+            bool(message["flags"] & 1),  # IFF_UP
+            message.get_attr("IFLA_MASTER") or 0,
+            message.get_attr("IFLA_LINK") or 0,
+        )

@@ -1,0 +1,86 @@
+"""`podwire ps`: the attachments of this node."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from cni.diag.node.attachments import GONE, OWN, attachments
+from cni.diag.node.here import opened_host
+from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, outcome, print_now, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cni.diag.node.attachments import Attached
+
+# Help is not in docstrings: the bundle has none.
+HELP = """List the pods and containers that are attached on this node, with addresses, ports and limits.
+
+What reference plugins have attached is listed as well, where the runtime has kept its results (/var/lib/cni/results),
+and marked with the plugin's type.
+
+\b
+Examples:
+  podwire ps
+  podwire ps -w shop/web
+"""
+STATUSES = f"""\b
+Exit status: {FINE} all have their interface; {FINDING} an attachment's host
+interface is gone (DEL was never called); 2 usage; {UNANSWERED} the kernel cannot be asked."""
+COLUMNS = ("POD", "CONTAINER", "IF", "ADDRESSES", "HOST IF", "NETWORK", "PORTS", "LIMITS", "AGE", "BY")
+ID_DIGITS = 13  # as crictl shows
+SECONDS = 2.0  # between two looks
+
+
+@click.command("ps", help=HELP, epilog=STATUSES)
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (version 1: a list `attachments`).")
+@click.option("-w", "--watch", is_flag=True, help="Print the list again whenever it changes, until interrupted.")
+def ps(names: tuple[str, ...], as_json: bool, watch: bool) -> Outcome:
+    shown = _look(names, as_json)
+    while watch:
+        print_now(f"{shown.text}\n")
+        before = shown.text
+        while shown.text == before:
+            time.sleep(SECONDS)
+            shown = _look(names, as_json)
+    return shown
+
+
+def _look(names: Sequence[str], as_json: bool) -> Outcome:
+    with opened_host() as host:
+        seen = [each for each in attachments(host) if not names or any(map(each.is_called, names))]
+    status = FINDING if any(each.interface == GONE for each in seen) else FINE
+    members: dict[str, object] = {"attachments": [each.members for each in seen]}
+    return outcome(status, as_json, members, lambda: table(COLUMNS, map(_row, seen)))
+
+
+def _row(attached: Attached) -> Sequence[str]:
+    network, container_id, ifname = attached.owner
+    host_interface = attached.host_interface + (" (gone)" if attached.interface == GONE else "")
+    return (
+        attached.pod or "-",
+        container_id[:ID_DIGITS],
+        ifname,
+        ",".join(attached.addresses) or "-",
+        host_interface,
+        network,
+        ",".join(attached.ports) or "-",
+        ",".join(attached.limits) or "-",
+        age(attached.since),
+        "podwire" if attached.made_by == OWN else attached.program or "-",
+    )
+
+
+def age(since: float) -> str:
+    """Returns how long ago a time was, in the largest whole unit, as kubectl does; `-` where it is not known."""
+    if not since:
+        return "-"
+    seconds = max(0, int(time.time() - since))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

@@ -1,0 +1,232 @@
+"""The operator's commands of the bundle on a node with attachments: ps, leases, check."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.machine import Machine, missing, until
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.machine import Pod
+
+    Json = dict[str, Any]
+
+POOL = {"type": "host-local", "ranges": [[{"subnet": "10.1.2.0/29"}]]}
+NETWORK: Json = {
+    "cniVersion": "1.1.0",
+    "name": "net",
+    "type": "podwire",
+    "isDefaultGateway": True,
+    "ipMasq": True,
+    "ipam": POOL,
+    "runtimeConfig": {
+        "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}],
+        "bandwidth": {"ingressRate": 8_000_000, "ingressBurst": 8_000_000},
+    },
+}
+LAST = ("PORTS", "LIMITS", "AGE", "BY")  # columns
+RESULTS = "/var/lib/cni/results"
+LEASES = "/var/lib/cni/networks/net"
+
+
+class Operator:
+    """A node, the runtime that attaches pods on it, and the person at its terminal."""
+
+    def __init__(self, machine: Machine, bundle: Path) -> None:
+        self.machine, self.bundle = machine, bundle
+
+    def attach(self, name: str, config: Json) -> Pod:
+        pod = self.machine.pod(name)
+        self.call("ADD", name, pod, config)
+        return pod
+
+    def call(self, verb: str, name: str, pod: Pod, config: Json) -> Json:
+        variables = {
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": f"{name}0123456789abcdef",
+            "CNI_NETNS": pod.path,
+            "CNI_IFNAME": "eth0",
+            "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={name}",
+        }
+        command = ["env", *[f"{key}={value}" for key, value in variables.items()], str(self.bundle / "podwire")]
+        answer: Json = json.loads(self.machine.run(*command, stdin=json.dumps(config)).stdout or "{}")
+        return answer
+
+    def types(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.machine.run(str(self.bundle / "podwire"), *arguments, check=False)
+
+    def asks(self, *arguments: str) -> Json:
+        answer: Json = json.loads(self.types(*arguments, "--json").stdout)
+        assert answer["version"] == 1
+        return answer
+
+
+@pytest.fixture
+def operator(bundle: Path) -> Iterator[Operator]:
+    if reason := missing():
+        pytest.skip(reason)
+    with Machine() as machine:
+        yield Operator(machine, bundle)
+
+
+def test_ps_lists_pods_with_what_they_have(operator: Operator) -> None:
+    operator.attach("web", NETWORK)
+    done = operator.types("ps")
+    assert (done.returncode, done.stderr) == (0, "")
+    heading, row = done.stdout.splitlines()
+    assert heading.split() == [
+        "POD",
+        "CONTAINER",
+        "IF",
+        "ADDRESSES",
+        "HOST",
+        "IF",
+        "NETWORK",
+        "PORTS",
+        "LIMITS",
+        "AGE",
+        "BY",
+    ]
+    for shown in (
+        "shop/web",
+        "web0123456789 ",
+        "eth0",
+        "10.1.2.2/29",
+        "veth",
+        " net ",
+        "8080->80/tcp",
+        "ingress 8 Mbit/s",
+    ):
+        assert shown in row
+    assert row.endswith("podwire")
+
+
+@pytest.mark.parametrize("name", ["shop/web", "web", "web012", "10.1.2.2"])
+def test_an_attachment_has_several_names(operator: Operator, name: str) -> None:
+    for pod in ("web", "db"):
+        operator.attach(pod, {**NETWORK, "runtimeConfig": {}})
+    [shown] = operator.asks("ps", name)["attachments"]
+    assert shown["pod"] == "shop/web"
+
+
+def test_ps_says_whose_interface_is_gone(operator: Operator) -> None:
+    pod = operator.attach("web", NETWORK)
+    pod.remove()
+    until(lambda: "veth" not in operator.machine.run("ip", "link").stdout, "the kernel removes the interface")
+    done = operator.types("ps")
+    assert done.returncode == 1
+    assert "(gone)" in done.stdout
+    operator.call("DEL", "web", pod, NETWORK)
+    assert operator.types("ps").returncode == 0
+
+
+def test_ps_and_check_know_what_the_runtime_has_kept(operator: Operator) -> None:
+    """It keeps the whole chain and the last result; the reference's plugins leave nothing else."""
+    machine, pod = operator.machine, operator.machine.pod("web")
+    result = operator.call("ADD", "web", pod, NETWORK)
+    foreign = {**result, "interfaces": [{"name": "veth1234"}]}
+    chain = {"cniVersion": "1.1.0", "name": "net", "plugins": [{**NETWORK, "type": "bridge"}, {"type": "sbr"}]}
+    config = base64.b64encode(json.dumps(chain).encode()).decode()
+    for container, answer in (("web0123456789abcdef", result), ("elsewhere", foreign)):
+        kept = {
+            "kind": "cniCacheV1",
+            "containerId": container,
+            "config": config,
+            "ifName": "eth0",
+            "networkName": "net",
+            "cniArgs": [["K8S_POD_NAMESPACE", "lab"], ["K8S_POD_NAME", container[:3]]],
+            "result": answer,
+        }
+        script = f"mkdir -p {RESULTS}; cat >{RESULTS}/net-{container}-eth0"
+        machine.run("sh", "-c", script, stdin=json.dumps(kept))
+    machine.run("sh", "-c", f"echo '{{' >{RESULTS}/broken")
+    shown = {each["pod"]: each for each in operator.asks("ps")["attachments"]}
+    assert {pod: (each["made_by"], each["program"]) for pod, each in shown.items()} == {
+        "lab/web": ("podwire", "bridge"),
+        "lab/els": ("another plugin", "bridge"),
+    }
+    assert operator.types("check", "lab/web").returncode == 0
+
+
+def test_check_names_the_operation_of_each_difference(operator: Operator) -> None:
+    operator.attach("web", NETWORK)
+    assert "as ADD made it" in operator.types("check").stdout
+    assert operator.types("check").returncode == 0
+    operator.machine.run("nft", "delete", "table", "inet", "podwire")
+    done = operator.types("check", "shop/web")
+    assert done.returncode == 1
+    [attached] = operator.asks("check")["attachments"]
+    operations = [each["operation"] for each in attached["differences"]]
+    assert any(operation.startswith("nft add element inet podwire masquerade4") for operation in operations)
+    assert all(operation in done.stdout for operation in operations)
+
+
+def test_check_of_nobody_is_a_usage_error(operator: Operator) -> None:
+    done = operator.types("check", "nobody")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no attachment is called nobody (podwire ps lists all)" in done.stderr
+
+
+def test_an_attachment_without_a_record_is_listed_and_unknown(operator: Operator) -> None:
+    operator.attach("web", NETWORK)
+    operator.machine.run("sh", "-c", "rm /run/podwire/attachment-*")
+    [shown] = operator.asks("ps")["attachments"]
+    assert (shown["network"], shown["containerID"], shown["addresses"]) == (
+        "net",
+        "web0123456789abcdef",
+        ["10.1.2.2/29"],
+    )
+    done = operator.types("check")
+    assert done.returncode == 3
+    assert "neither the runtime nor podwire has kept its ADD" in done.stdout
+
+
+def test_leases_shows_pools_and_reclaims_what_has_leaked(operator: Operator) -> None:
+    machine = operator.machine
+    operator.attach("web", NETWORK)
+    operator.attach("db", {**NETWORK, "runtimeConfig": {}}).remove()
+    until(lambda: machine.run("ip", "-o", "link").stdout.count("veth") == 1, "the kernel removes the interface")
+    [pool] = operator.asks("leases")["pools"]
+    assert [pool[name] for name in ("network", "size", "used", "free", "next")] == ["net", 5, 2, 3, "10.1.2.4"]
+    assert {each["address"]: each["state"] for each in pool["leases"]} == {"10.1.2.2": "held", "10.1.2.3": "new"}
+    machine.run("touch", "-d", "2 minutes ago", f"{LEASES}/10.1.2.3", f"{LEASES}/10.1.2.2")
+    shown = operator.types("leases", "--reclaim", "--dry-run")
+    assert shown.returncode == 1
+    assert "would be released: 10.1.2.3" in shown.stdout
+    assert operator.asks("leases", "--reclaim")["reclaimed"] == ["10.1.2.3"]
+    assert operator.types("leases").returncode == 0
+    assert machine.run("ls", LEASES).stdout.split() == ["10.1.2.2", "last_reserved_ip.0", "lock"]
+
+
+def test_leases_finds_an_interface_without_a_lease(operator: Operator) -> None:
+    operator.attach("web", NETWORK)
+    operator.machine.run("rm", f"{LEASES}/10.1.2.2")
+    done = operator.types("leases")
+    assert done.returncode == 1
+    assert f"10.1.2.2 of shop/web has no lease in {LEASES}" in done.stdout
+
+
+def test_leases_knows_the_networks_of_the_runtimes_folder(operator: Operator) -> None:
+    machine = operator.machine
+    unused = {
+        "cniVersion": "1.0.0",
+        "name": "unused",
+        "plugins": [{"type": "bridge", "ipam": {**POOL, "dataDir": "/run/x"}}],
+    }
+    machine.run("sh", "-c", "mkdir /run/net.d; cat >/run/net.d/10-unused.conflist", stdin=json.dumps(unused))
+    [pool] = operator.asks("leases", "--conf-dir", "/run/net.d")["pools"]
+    assert (pool["network"], pool["folder"], pool["next"]) == ("unused", "/run/x/unused", "10.1.2.2")
+
+
+def test_control_characters_of_a_pods_name_are_not_printed(operator: Operator) -> None:
+    operator.attach("web", NETWORK)
+    operator.machine.run("sh", "-c", "sed -i 's/K8S_POD_NAME=web/K8S_POD_NAME=\\x1b[2J/' /run/podwire/attachment-*")
+    assert r"shop/\x1b[2J" in operator.types("ps").stdout
