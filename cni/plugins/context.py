@@ -37,9 +37,7 @@ class Call(Record):
 
 
 class Expected(Record):
-    """What an attachment should be: the operations whose effects ADD left, and a check of its leases, which raises
-    CheckFailed.
-    """
+    """The operations whose effects an ADD left, and a check of its leases, which raises CheckFailed."""
 
     operations: tuple[Operation, ...]
     check_leases: Callable[[], None]

@@ -108,7 +108,10 @@ def test_the_allocator_is_loaded_by_who_needs_it() -> None:
         f"{file}:{imported.line}"
         for file in FILES
         for imported in imports(file)
-        if file.startswith("cni/") and begins(imported.module, "ipam") and not (imported.lazy or imported.typing)
+        if file.startswith("cni/")
+        and not file.startswith("cni/diag/")
+        and begins(imported.module, "ipam")
+        and not (imported.lazy or imported.typing)
     ]
     assert early == []
 
@@ -224,7 +227,7 @@ def test_the_answer_is_printed_in_one_file() -> None:
         and isinstance(node.args[0], ast.Constant)
     }
     assert printing | streams == set()
-    assert descriptors == {"cni/main.py"}
+    assert descriptors == {"cni/main.py", "cni/diag/output.py"}  # the latter for a command without an end
 
 
 def called(*names: str) -> Callable[[str], list[str]]:

@@ -109,8 +109,8 @@ def _parsed(kept: Json, since: float) -> KeptCall | None:
         return None
     try:
         network: Json = json.loads(base64.b64decode(kept["config"]))
-    except (binascii.Error, KeyError) as error:
-        raise ValueError(str(error)) from None
+    except (binascii.Error, KeyError):
+        raise ValueError("no configuration") from None
     owner = Owner(str(kept["networkName"]), str(kept["containerId"]), str(kept["ifName"]))
     capabilities = kept.get("capabilityArgs") or {}
     common = {"name": owner.network, "cniVersion": network.get("cniVersion", "")}
