@@ -192,6 +192,27 @@ def test_containerd_has_it_under_the_name_that_kubelet_asks_for(archive: Path, t
         assert "complete" in checked.splitlines()[1]
 
 
+def test_docker_loads_and_runs_it(archive: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: dockerd")
+    if absent := [name for name in ("containerd", "docker", "dockerd", "runc") if shutil.which(name) is None]:
+        pytest.skip(f"not installed: {', '.join(absent)}")
+    group = f"podwire-{os.getpid()}"
+    with Machine(user_namespace=False) as machine:
+        log = tmp_path / "dockerd.log"
+        folders = f"--data-root {tmp_path}/docker --exec-root /run/docker --pidfile /run/docker.pid"
+        network = "--bridge=none --iptables=false --ip6tables=false --ip-forward=false"
+        options = f"{folders} {network} --storage-driver vfs --cgroup-parent {group} --host unix:///run/docker.sock"
+        machine.start("sh", "-c", f"exec dockerd {options} >{log} 2>&1")
+        docker = ("docker", "--host", "unix:///run/docker.sock")
+        until(lambda: not machine.run(*docker, "version", check=False).returncode, "dockerd answers")
+        assert NAME.removeprefix("docker.io/library/") in machine.run(*docker, "load", "--input", str(archive)).stdout
+        run = (*docker, "run", "--rm", "--network", "none")
+        assert machine.run(*run, NAME, "--version").stdout == f"podwired {VERSION}\n"
+    for folder in sorted(Path("/sys/fs/cgroup").glob(f"**/{group}/**/"), reverse=True):
+        folder.rmdir()
+
+
 @pytest.mark.skipif(not shutil.which("git"), reason="not installed: git")
 @pytest.mark.parametrize(("place", "labelled"), [(".", True), ("podwire-1.2", False)])
 def test_a_commit_of_another_repository_is_not_that_of_the_image(tmp_path: Path, place: str, labelled: bool) -> None:
