@@ -207,6 +207,19 @@ def test_configurations_of_other_projects_have_no_findings(texts: Callable[..., 
             ["ipam.type: missing, a routed container needs addresses"],
         ),
         (
+            single(ipam={"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/16"}]], "gateway": "10.1.0.9"}),
+            ["ipam.gateway: has no effect without ipam.subnet (put it into a range of ipam.ranges)"],
+        ),
+        (
+            listed({"type": "x", "capabilities": {"a": 1}, "ipam": {"type": 1}, "dns": {"search": ""}, "args": ""}),
+            [
+                "plugins[0].ipam.type: expected a text",
+                "plugins[0].args: expected an object",
+                "plugins[0].dns.search: expected a list",
+                "plugins[0].capabilities.a: expected true or false",
+            ],
+        ),
+        (
             single("ptp", hairpinMode=True, ipam=HOST_LOCAL),
             ["hairpinMode: is a key of podwire, bridge: ptp ignores it (move it there, or remove it)"],
         ),

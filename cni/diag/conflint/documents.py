@@ -17,6 +17,7 @@ from cni.protocol.fields import Fields
 from cni.protocol.jsontext import parse_object
 from cni.protocol.plugin_config import parse_plugin_config
 from cni.protocol.record import Record
+from cni.protocol.result import parse_dns
 from cni.protocol.versions import CURRENT, DEFAULT_VERSION, SUPPORTED, require_supported
 
 if TYPE_CHECKING:
@@ -143,6 +144,8 @@ def _plugin(part: Any, prefix: str, chosen: str) -> tuple[Plugin | None, list[tu
     kind = fields.raw("type")
     if not isinstance(kind, str) or not kind:
         errors.add(f"{prefix}type", "expected a text" if kind else "missing (it names the plugin's program)")
+    for path, message in _for_runtime(part):
+        errors.add(f"{prefix}{path}", message)
     try:
         require_supported(version, "ADD")
     except CniError as error:
@@ -153,6 +156,19 @@ def _plugin(part: Any, prefix: str, chosen: str) -> tuple[Plugin | None, list[tu
     if config.error and is_named:
         errors.add("name", config.error)
     return (Plugin(kind, prefix, config) if isinstance(kind, str) and kind else None), errors.pairs
+
+
+def _for_runtime(part: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns the wrong types of keys that libcni itself reads of every plugin."""
+    errors = Collected()
+    fields = Fields(part, "", errors)
+    fields.object("ipam").text("type")
+    fields.object("args")
+    parse_dns(fields.object("dns"))
+    capabilities = fields.object("capabilities")
+    for name in fields.members("capabilities"):
+        capabilities.flag(name)
+    return list(dict.fromkeys(errors.pairs))
 
 
 def _version(given: dict[str, Any]) -> str:

@@ -34,6 +34,7 @@ FOREIGN = (
     "calico", "calico-ipam", "cilium-cni", "route-override", "ovs", "bond", "sriov",
 )  # fmt: skip
 ALLOCATORS = (HOST_LOCAL, "dhcp", "static", "whereabouts", "calico-ipam")
+OF_SUBNET = ("rangeStart", "rangeEnd", "gateway")
 SUBNET = SubnetEnv((parse_net("10.244.0.0/16"),), (parse_net("10.244.0.0/24"),), 1450, masquerades=True)  # flannel's
 
 
@@ -100,6 +101,10 @@ def _judge_interface(program: str, config: PluginConfig, judged: Judged) -> None
         from ipam.config import read_settings
 
         judged.sets = read_settings(config, {}, Collected(), of_container=False).sets
+        addresses = config.fields(Collected()).object("ipam")
+        for key in OF_SUBNET if addresses.raw("subnet") is None else ():
+            if addresses.raw(key) is not None:
+                judged.add(f"ipam.{key}", "has no effect without ipam.subnet (put it into a range of ipam.ranges)")
     elif conf.ipam_type not in ALLOCATORS and (guess := nearest(conf.ipam_type, ALLOCATORS)):
         judged.add("ipam.type", f"{conf.ipam_type} is a program in CNI_PATH (did you mean {guess}?)")
 
