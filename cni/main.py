@@ -50,6 +50,7 @@ except ImportError:
     from signal import SIGINT, SIGTERM, signal
 
 COMPLETE = "_PODWIRE_COMPLETE"  # the variable by which a shell asks it to complete a command line
+STATUS = "status"  # podwired's one command; all else are flags
 LOG_LEVEL = b"loglevel"  # the key, in lower case, without which a successful call leaves no line
 PIPE_BYTES = 1 << 16
 
@@ -76,6 +77,8 @@ def run(
 ) -> int:
     """Serves one call and returns the exit status. Writes exactly one result, or one error object."""
     name = argv[0].rpartition("/")[2] if argv else "podwire"
+    if name == AGENT and argv[1:2] == [STATUS]:
+        return _run_command(argv[1:], environment, stdout, stderr)
     if name == AGENT:
         from cni.agent.main import run as serve_node
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import deque
 from os import strerror
 from threading import Timer
 
@@ -12,9 +13,11 @@ from cni.agent.logbudget import MINUTE, LogBudget
 from cni.agent.secrets import without_credentials
 from cni.kernel.netlink import Interrupted, NetlinkError
 from cni.protocol.errors import CniError
+from cni.protocol.record import Record
 
 NAME = "podwired"
 LONGEST = 2000  # characters of a text; of a longer one the beginning and the end are written
+RECENT, RECENT_LONGEST = 50, 500  # warnings and errors that are kept, and characters of each
 
 log = logging.getLogger(NAME)
 
@@ -52,11 +55,23 @@ def _quoted_letter(letter: str) -> str:
     return letter if letter.isprintable() and letter != "\\" else repr(letter)[1:-1]
 
 
+class LoggedEvent(Record):
+    """A line of the log; `time` in seconds since the epoch."""
+
+    time: float
+    level: str
+    message: str
+
+
 class BoundedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # the stream is standard error
-    """Writes what the budget admits; what it held back is written as counts a minute later, even if no record comes."""
+    """Writes what the budget admits; what it held back is written as counts a minute later, even if no record comes.
+
+    `recent` has the last warnings and errors that were written.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.recent: deque[LoggedEvent] = deque(maxlen=RECENT)
         self.setFormatter(LogfmtFormatter())
         self._budget = LogBudget()
         self._timer: Timer | None = None
@@ -64,8 +79,14 @@ class BoundedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # the st
     def emit(self, record: logging.LogRecord) -> None:
         size = len(self.format(record).encode(errors="replace")) + len(self.terminator)
         for admitted in self._budget.admit(record, size):
-            super().emit(admitted)
+            self._write(admitted)
         self._arrange()
+
+    def _write(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        if record.levelno >= logging.WARNING:
+            text = _shortened(without_credentials(record.getMessage()), RECENT_LONGEST)
+            self.recent.append(LoggedEvent(record.created, record.levelname.lower(), text))
 
     def write_counts(self, *, everything: bool = False) -> None:
         """Takes the handler's lock, as the timer has a thread of its own."""
@@ -73,7 +94,7 @@ class BoundedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # the st
         try:
             self._timer = None
             for admitted in self._budget.drain(time.time(), everything=everything):
-                super().emit(admitted)
+                self._write(admitted)
             self._arrange()
         finally:
             self.release()
@@ -105,6 +126,12 @@ def finish() -> None:
     for handler in log.handlers:
         if isinstance(handler, BoundedHandler):
             handler.write_counts(everything=True)
+
+
+def recent_events() -> list[LoggedEvent]:
+    """Returns the last warnings and errors of the log, the oldest first."""
+    handlers = [handler for handler in log.handlers if isinstance(handler, BoundedHandler)]
+    return [event for handler in handlers for event in handler.recent.copy()]
 
 
 def enable_debug() -> None:

@@ -11,6 +11,7 @@ from cni.agent.cli.flags import InvalidOptions
 from cni.agent.cli.options import HelpRequested, parse_options
 from cni.agent.controllers.inquiries import Inquiries
 from cni.agent.controllers.reconciler import Reconciler
+from cni.agent.controllers.status import StatusBoard
 from cni.agent.dataplane import devices, policy_table, port_isolation, routes
 from cni.agent.logs import configure, enable_debug, error_text, finish, log
 from cni.agent.node import conflist, files, masquerade, podrecords, subnetenv
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from cni.agent.cli.options import Options
     from cni.agent.controllers.base import Controller
+    from cni.agent.controllers.policy import PolicyController
     from cni.agent.metrics import Metrics
     from cni.agent.model.events import Store
     from cni.agent.policy.events import PolicyStore
@@ -101,7 +103,11 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
     log.info("podwired %s", VERSION)
     metrics = Metrics()
     health = Health(metrics)
-    controllers, stores, may_attach = _policies(options, host, instance, metrics, health)
+    board = StatusBoard(options.node_name or os.uname().nodename, store_kind(options), health)
+    policies, controllers, stores = _policies(options, host, instance, metrics, health)
+    controllers.append(
+        Inquiries(host, board.document_now, policies, ALLOWED if options.policy_unknown_open else DENIED)
+    )
     stores += open_control(options.control_socket or socket_path(instance.name))
     if options.healthz_port:
         health.start(options.healthz_ip.text, options.healthz_port)
@@ -123,10 +129,13 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
 
     before = subnetenv.read(options.subnet_file)
     store = open_store(options, before.subnets if before is not None else ())
-    settings = _settings(options, instance, before, may_attach)
+    settings = _settings(
+        options, instance, before, lambda: policies is None or options.policy_unknown_open or policies.in_force
+    )
     reconciler = Reconciler(settings, host, metrics, store.register, ready, status)
     files = Files((options.subnet_file, *((options.conflist.path,) if options.conflist is not None else ())))
-    Loop([reconciler, *controllers], [store, *stores], EventQueue(), kernel_events(host), files).run()
+    board.follow(reconciler, policies)
+    Loop([reconciler, *controllers, board], [store, *stores], EventQueue(), kernel_events(host), files).run()
     notify("STOPPING=1")
     log.info("shutting down: routes and devices are kept")
     return 0
@@ -153,13 +162,13 @@ def _settings(
 
 def _policies(
     options: Options, host: Host, instance: Instance, metrics: Metrics, health: Health
-) -> tuple[list[Controller], list[EventStore], Callable[[], bool]]:
-    """Returns the controllers of policies and of questions about them, the store, and whether the first pod may be
-    attached. If policies are off only questions are answered, and what an earlier run left is removed. Raises Occupied.
+) -> tuple[PolicyController | None, list[Controller], list[EventStore]]:
+    """Returns the controller of policies, all controllers and the stores that they need. If policies are off there are
+    none, and what an earlier run left is removed. Raises Occupied.
     """
     if not options.network_policy:
         remove_policies(host, instance)
-        return [Inquiries(host, None)], [], lambda: True
+        return None, [], []
     from cni.agent.controllers.denials import Denials
     from cni.agent.controllers.policy import PolicyController
     from cni.agent.dataplane.policy_counters import denied_packets
@@ -182,13 +191,13 @@ def _policies(
     )
     store = open_policy_store(options)
     policies = PolicyController(host, metrics, store, table, status)
-    controllers: list[Controller] = [policies, Inquiries(host, policies, ALLOWED if table.open else DENIED)]
+    controllers: list[Controller] = [policies]
     stores: list[EventStore] = [store]
     metrics.count_denied(denied_packets)
     if table.log:
         controllers.append(Denials(policies.index))
         stores.append(DeniedPackets())
-    return controllers, stores, lambda: table.open or policies.in_force
+    return policies, controllers, stores
 
 
 def _supports(host: Host, rule: Rule, lack: str) -> bool:
@@ -252,6 +261,13 @@ def absent_packages(options: Options) -> list[str]:
         except ModuleNotFoundError:
             absent.append(package)
     return absent
+
+
+def store_kind(options: Options) -> str:
+    """Returns the kind of the store of leases as people know it."""
+    if options.kube is not None:
+        return "kubernetes"
+    return "etcd" if options.etcd is not None else "nodes file"
 
 
 def open_store(options: Options, subnets: tuple[Net, ...]) -> Store:

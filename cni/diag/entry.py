@@ -17,6 +17,7 @@ USAGE = """usage: podwire install --bin-dir DIR [--names A,B] [--force]
        podwire policy why FROM TO[:PORT[/PROTOCOL]]
        podwire policy show POD
        podwire events [-n N] [--json]
+       podwire status [--json] [--socket PATH]
        podwire lint [--offline] [--json] [FILE|DIR]
        podwire completion bash|zsh|fish
        podwire version
@@ -26,7 +27,16 @@ A CNI plugin: a container runtime runs it with CNI_COMMAND and other CNI_* varia
 stdin. `podwire install --help` explains how to install it under the names of the plugins that it replaces, the other
 commands with --help how to look at this node."""
 SIMPLE = ("install", "version", "help")
-ASKING = ("check", "completion", "events", "leases", "lint", "policy", "ps")  # commands of cni.diag.commandline
+ASKING = (
+    "check",
+    "completion",
+    "events",
+    "leases",
+    "lint",
+    "policy",
+    "ps",
+    "status",
+)  # commands of cni.diag.commandline
 COMPLETE = "_PODWIRE_COMPLETE"  # the variable by which a shell asks it to complete a command line
 USAGE_ERROR = 2
 

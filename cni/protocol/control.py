@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 VERSION = 1
 FOLDER = "/run/podwire"
 SUFFIX = ".sock"  # of a socket in that folder; in front is the agent's name
-WHY, SHOW = "why", "show"
+WHY, SHOW, STATUS = "why", "show", "status"
 ALLOWED, DENIED, ELSEWHERE = "allowed", "denied", "elsewhere"  # the last: the node of the pod judges
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 

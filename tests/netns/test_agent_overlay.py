@@ -402,7 +402,7 @@ def refused(family: int) -> tuple[list[str], int]:
             rtnl_overlay.delete_neighbour(index, unreachable, MAC),
         ]
         gone.append(rtnl_overlay.delete_fdb_entry(route.ifindex(NAMES[family]), unreachable, MAC))
-        failed = routes.apply(route, [*messages, *gone])
+        failed = [refusal.text for refusal in routes.apply(route, [*messages, *gone])]
         installed = routes.read_forwarding_state(route, family, 0, NETWORKS).routes
         return failed, len([net for net in installed if net in nets])
 

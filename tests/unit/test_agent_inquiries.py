@@ -68,7 +68,7 @@ class Scene:
         self.policies = PolicyController(
             host, Metrics(), cast("Any", self), TableOptions(log=False, revoke=False), lambda _: None
         )
-        self.inquiries = Inquiries(host, self.policies)
+        self.inquiries = Inquiries(host, lambda: lambda: {"ready": True}, self.policies)
         pods = {(pod.namespace, pod.name): pod for pod in PODS}
         self.tell(ObjectsChanged(NAMESPACES, {("", "shop"): namespace_of("shop")}), ObjectsChanged(LOCAL_PODS, pods))
         for kind in KINDS:
@@ -258,7 +258,7 @@ def test_what_is_at_fault_is_shown_with_the_pods_that_it_concerns(scene: Scene) 
 @pytest.mark.parametrize(
     ("request_", "error"),
     [
-        ({"ask": "whine"}, "ask: 'whine' is not known (available: why, show)"),
+        ({"ask": "whine"}, "ask: 'whine' is not known (available: why, show, status)"),
         ({"ask": ["why"]}, "ask: ['why'] is not known"),
         ({}, "ask: None is not known"),
         ({"ask": "show"}, "pod: expected a text"),
@@ -285,12 +285,30 @@ def test_a_question_that_cannot_be_answered_is_told_why(scene: Scene, request_: 
 
 
 def test_without_policies_that_is_the_answer() -> None:
-    alone = Inquiries(cast("Host", None), None)
+    alone = Inquiries(cast("Host", None), lambda: lambda: {"ready": True}, None)
     asked = Asked({"ask": "show", "pod": "shop/db"})
     alone.handle(asked)
     assert alone.due_at == asked.at
     assert alone.sync()
     assert "podwired runs without --network-policy" in str(asked.wait()["error"])
+
+
+def test_the_agents_state_is_answered_without_policies_too() -> None:
+    alone = Inquiries(cast("Host", None), lambda: lambda: {"ready": True}, None)
+    asked = Asked({"ask": "status"})
+    alone.handle(asked)
+    alone.sync()
+    assert asked.wait() == {"ask": "status", "ready": True}
+
+
+def test_a_defect_of_a_thread_that_makes_an_answer_is_an_answer(caplog: pytest.LogCaptureFixture) -> None:
+    nothing: dict[str, bool] = {}
+    alone = Inquiries(cast("Host", None), lambda: lambda: {"ready": nothing["ready"]}, None)
+    asked = Asked({"ask": "status"})
+    alone.handle(asked)
+    alone.sync()
+    assert "a defect of podwired (KeyError" in str(asked.wait()["error"])
+    assert "KeyError" in caplog.text
 
 
 def test_a_defect_is_an_answer_and_is_logged(

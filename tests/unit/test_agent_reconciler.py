@@ -323,7 +323,7 @@ def test_what_happens_to_the_interface_during_a_sync_is_noticed_after_it(
     kind, payload = LINK_CHANGES[change]
     if not first:
         begin(agent, TWO)
-    choose = agent.reconciler._pinned.current
+    choose = agent.reconciler.pinned.current
 
     def chosen(*arguments: Any) -> Underlay:
         underlay = choose(*arguments)
@@ -331,7 +331,7 @@ def test_what_happens_to_the_interface_during_a_sync_is_noticed_after_it(
         return underlay
 
     with monkeypatch.context() as patch:
-        patch.setattr(agent.reconciler._pinned, "current", chosen)
+        patch.setattr(agent.reconciler.pinned, "current", chosen)
         if first:
             begin(agent, TWO)
         else:

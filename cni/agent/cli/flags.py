@@ -79,7 +79,11 @@ FLAGS = {
         Flag("policy-files", "folder with Namespaces, Nodes, Pods and policies in YAML or JSON; followed", "DIR"),
         Flag("policy-unknown", "new pods until podwired knows them: closed, or open", "closed|open", "closed"),
         Flag("policy-log", "log packets that policies deny, at most ten a second: off, or denied", "off|denied", "off"),
-        Flag("control-socket", "socket for `podwire policy` (default /run/podwire/podwired.sock)", "FILE"),
+        Flag(
+            "control-socket",
+            "socket of `podwire status` and `policy` (default /run/podwire/podwired.sock)",
+            "FILE",
+        ),
         Flag("policy-node-egress", "egress to the own node: judged as any other, or open", "judged|open", "judged"),
         Flag("policy-established", "connections that policies no longer allow: cut, or keep", "cut|keep", "cut"),
         Flag("healthz-ip", "health server address (/healthz, /readyz, /metrics)", "IP", "0.0.0.0"),  # noqa: S104  # flannel's
@@ -204,7 +208,12 @@ class FlagSet:
 
 def usage(program: str) -> str:
     """Returns the help text: every flag with its variable and its default."""
-    lines = [f"usage: {program} [FLAG]...", "", *textwrap.wrap(USAGE, WIDTH)]
+    lines = [
+        f"usage: {program} [FLAG]...",
+        f"       {program} status [--json] [--socket PATH]",
+        "",
+        *textwrap.wrap(USAGE, WIDTH),
+    ]
     for title, flags in FLAGS.items():
         lines += ["", f"{title}:"]
         for flag in flags:

@@ -50,6 +50,11 @@ class Faults:
         self._ties = ties
         self._numbers[TIED].set(len({name for tie in ties for name in tie.names}))
 
+    def counts(self) -> dict[str, int]:
+        """Returns the number of policies by fault."""
+        tied = {name for tie in self._ties for name in tie.names}
+        return {**{fault: len(reasons) for fault, reasons in self._reasons.items()}, TIED: len(tied)}
+
     def ignored(self, namespace: str) -> list[str]:
         """Returns which policies that may concern pods of a namespace are ignored, and why."""
         policies = [

@@ -1,4 +1,4 @@
-"""Answers to questions about policies: why a connection is allowed or denied, and what isolates a pod.
+"""Answers to questions: why a connection is allowed or denied, what isolates a pod, and the agent's state.
 
 cni.protocol.control has the protocol; cni/agent/README.md, Operations, the shape of the answers.
 """
@@ -16,10 +16,10 @@ from cni.agent.runtime.control import Asked
 from cni.agent.uplink.select import local_addresses
 from cni.effects.journal import FAILURES
 from cni.protocol.address import IP, PORT_LIMIT
-from cni.protocol.control import DENIED, PROTOCOLS, SHOW, WHY, pod_or_address
+from cni.protocol.control import DENIED, PROTOCOLS, SHOW, STATUS, WHY, pod_or_address
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from cni.agent.controllers.base import AgentEvent
     from cni.agent.controllers.policy import PolicyController
@@ -38,12 +38,18 @@ UNKNOWN_POD = (
 
 
 class Inquiries(Listener):
-    """Answers questions. `policies` is None if policies are off; `unknown` is the verdict on pods that
-    are attached and not known yet.
+    """Answers questions. `status` returns a function that another thread calls for the agent's state; `policies` is
+    None if policies are off; `unknown` is the verdict on pods that are attached and not known yet.
     """
 
-    def __init__(self, host: Host, policies: PolicyController | None, unknown: str = DENIED) -> None:
-        self._host, self._policies, self._unknown = host, policies, unknown
+    def __init__(
+        self,
+        host: Host,
+        status: Callable[[], Callable[[], Object]],
+        policies: PolicyController | None,
+        unknown: str = DENIED,
+    ) -> None:
+        self._host, self._status, self._policies, self._unknown = host, status, policies, unknown
         self._questions: list[Asked] = []
 
     @property
@@ -71,10 +77,13 @@ class Inquiries(Listener):
                 question.answer(answer)
         return True
 
-    def _answer(self, request: Mapping[str, JsonValue]) -> Object:
+    def _answer(self, request: Mapping[str, JsonValue]) -> Object | Callable[[], Object]:
         ask = request.get("ask")
         answers = {WHY: self._why, SHOW: self._show}
         try:
+            if ask == STATUS:
+                document = self._status()
+                return lambda: {"ask": STATUS, **document()}
             answer = answers.get(str(ask), _refuse)
             return {"ask": str(ask), **answer(request)}
         except ValueError as error:
@@ -194,7 +203,7 @@ class Inquiries(Listener):
 
 
 def _refuse(request: Mapping[str, JsonValue]) -> Object:
-    raise ValueError(f"ask: {request.get('ask')!r} is not known (available: {WHY}, {SHOW})")
+    raise ValueError(f"ask: {request.get('ask')!r} is not known (available: {WHY}, {SHOW}, {STATUS})")
 
 
 def _protocol_and_port(request: Mapping[str, JsonValue]) -> tuple[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from cni.agent.logs import log
@@ -11,14 +12,56 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from cni.agent.model.lease import Endpoint, Lease
+    from cni.agent.model.peers import Peers
 
 LONGEST_KEY = 200  # characters of keys and errors, which other programs may write
 ONE_BY_ONE = 20  # of more only the number is logged
 
 
+class PeerLog:
+    """The peers that the log has named; `changed_at`: when each last changed, in seconds since the epoch."""
+
+    def __init__(self) -> None:
+        self.changed_at: dict[str, float] = {}
+        self._named: dict[str, Lease] = {}
+        self._peers: Peers | None = None  # all of them, as they were last noted
+
+    def note_all(self, peers: Peers) -> None:
+        """Takes in all peers; of those that it knows it logs what has changed since."""
+        if peers is not self._peers:
+            log_errors(peers.errors, peers.errors)
+        log_changes(self._named, peers.served)
+        self._note_times(self._named, peers.served)
+        self._peers, self._named = peers, dict(peers.served)
+
+    def note(self, peers: Peers, before: Mapping[str, Lease | None]) -> None:
+        """Takes in the peers that have changed; `before`: their leases until then."""
+        after = {key: peers.served.get(key) for key in before}
+        log_errors(peers.errors, before)
+        log_changes(before, after)
+        self._note_times(before, after)
+        for key, lease in after.items():
+            if lease is None:
+                self._named.pop(key, None)
+            else:
+                self._named[key] = lease
+
+    def _note_times(self, before: Mapping[str, Lease | None], after: Mapping[str, Lease | None]) -> None:
+        now = time.time()
+        for key in _changed(before, after):
+            if after.get(key) is None:
+                self.changed_at.pop(key, None)
+            else:
+                self.changed_at[key] = now
+
+
+def _changed(before: Mapping[str, Lease | None], after: Mapping[str, Lease | None]) -> list[str]:
+    return [key for key in {**before, **after} if _endpoints(before.get(key)) != _endpoints(after.get(key))]
+
+
 def log_changes(before: Mapping[str, Lease | None], after: Mapping[str, Lease | None]) -> None:
     """Logs the differences between the peers that were served and those that are, by their key."""
-    changed = [key for key in {**before, **after} if _endpoints(before.get(key)) != _endpoints(after.get(key))]
+    changed = _changed(before, after)
     if len(changed) > ONE_BY_ONE:
         added = sum(not before.get(key) for key in changed)
         removed = sum(not after.get(key) for key in changed)

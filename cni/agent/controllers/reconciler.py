@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from cni.agent.backends import backend_of
 from cni.agent.controllers.base import NEVER
 from cni.agent.controllers.drift import Drift
-from cni.agent.controllers.peerlog import fields_of, log_changes, log_errors
+from cni.agent.controllers.peerlog import PeerLog, fields_of
 from cni.agent.dataplane import devices, routes
-from cni.agent.dataplane.state import ForwardingState, NextHopLinks, difference, forwarding_state
+from cni.agent.dataplane.state import ForwardingState, NextHopLinks, difference, entry_of, forwarding_state
 from cni.agent.logs import error_text, log
 from cni.agent.model.cluster_state import ClusterState
 from cni.agent.model.events import Failed, Held, StoreEvent
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cni.agent.controllers.base import AgentEvent, Notifications
+    from cni.agent.dataplane.state import Entry
     from cni.agent.metrics import Metrics
     from cni.agent.model.lease import Endpoint, Lease, Node
     from cni.agent.model.network import NetworkConfig
@@ -58,11 +59,11 @@ class Reconciler:
         self.is_ready = False
         self._settings, self._host, self._metrics = settings, host, metrics
         self._register, self._ready, self._status = register, ready, status
-        self._cluster = ClusterState()
-        self._peers: Peers | None = None
-        self._logged: dict[str, Lease] = {}  # the peers that the log has named
-        self._links: dict[int, NextHopLinks] = {}
-        self._pinned = PinnedUnderlay(host.rtnl, settings.selector)
+        self.cluster = ClusterState()
+        self.peer_log = PeerLog()
+        self.links: dict[int, NextHopLinks] = {}
+        self.refused: dict[int, set[Entry]] = {}  # by family: entries that the kernel refused since all were compared
+        self.pinned = PinnedUnderlay(host.rtnl, settings.selector)
         self._node: Node | None = None
         self._publisher = NodePublisher(settings, host)
         self._networks = {*settings.networks}
@@ -72,20 +73,20 @@ class Reconciler:
 
     @property
     def due_at(self) -> float:
-        is_due = self._all_due or self._rules_due or self._cluster.has_changes or self._publisher.is_due
+        is_due = self._all_due or self._rules_due or self.cluster.has_changes or self._publisher.is_due
         return 0.0 if is_due else NEVER
 
     def handle(self, event: AgentEvent) -> None:
         """Takes in an event of the store of leases; `sync` acts on it."""
         if not isinstance(event, StoreEvent):
             return
-        held = self._cluster.held
-        self._all_due |= self._cluster.handle(event)
+        held = self.cluster.held
+        self._all_due |= self.cluster.handle(event)
         if isinstance(event, Held):
             self._metrics.lease_expiry.set(event.expires or 0)
             if held is None or held.lease != event.lease:
                 log.info("this node's lease: %s", fields_of(event.lease))
-        self._metrics.store_up.set(not self._cluster.failure)
+        self._metrics.store_up.set(not self.cluster.failure)
         if isinstance(event, Failed):
             self._metrics.errors.labels("store").inc()
 
@@ -156,34 +157,31 @@ class Reconciler:
 
     def _reconcile(self) -> None:
         """Compares everything with the kernel's state, and applies the difference."""
-        configured = self._cluster.configured
+        configured = self.cluster.configured
         if configured is None:
             return
         config = configured.config
         self._serve(config)
         self.drift.searches = True
-        underlay = self._pinned.current(config, configured.public_ips)
-        self.drift.searches = self._pinned.searches
-        if self._pinned.error:
-            self._fail("interface", self._pinned.error, blocks=True)
+        underlay = self.pinned.current(config, configured.public_ips)
+        self.drift.searches = self.pinned.searches
+        if self.pinned.error:
+            self._fail("interface", self.pinned.error, blocks=True)
         node = node_of(config.backend, underlay.public_ips)
         if node != self._node:
             self._node = node
             self._register(node)
-        own = self._cluster.lease_of(config, node)
+        own = self.cluster.lease_of(config, node)
         if own is None:
             return
         rtnl_socket = self._host.rtnl
         connected = [pair for family in config.families for pair in routes.connected_networks(rtnl_socket, family)]
-        peers = self._cluster.resolve_peers(config, own, tuple([net for net, _ in connected]))
+        peers = self.cluster.resolve_peers(config, own, tuple([net for net, _ in connected]))
         if peers is None:
             return
         self._count(peers)
-        if peers is not self._peers:
-            log_errors(peers.errors, peers.errors)
-            log_changes(self._logged, peers.served)
-            self._peers, self._logged = peers, dict(peers.served)
-        self.drift.links = {underlay.ifindex: self._pinned.as_chosen(devices.link_state(rtnl_socket, underlay.name))}
+        self.peer_log.note_all(peers)
+        self.drift.links = {underlay.ifindex: self.pinned.as_chosen(devices.link_state(rtnl_socket, underlay.name))}
         self.drift.devices.clear()
         self.drift.subnets = own.subnets
         self._try(partial(self._publisher.filter.admit_all, peers.served.values()))
@@ -227,7 +225,7 @@ class Reconciler:
             log.info("removed %s: the network no longer uses it", name)
         for family in (4, 6):
             if family not in config.families:
-                self._links.pop(family, None)
+                self.links.pop(family, None)
                 self.drift.desired.pop(family, None)
                 for text in routes.clear(self._host.rtnl, family, self._networks):
                     self._fail("kernel", text)
@@ -249,11 +247,12 @@ class Reconciler:
         host_routes = routes.host_routes(rtnl_socket, underlay.ifindex, index, family) if direct else ()
         self.drift.other_links |= {ifindex for net, ifindex in host_routes if ifindex and net.prefix < net.ip.bits}
         links = NextHopLinks(index, host_routes)
-        self._links[family] = links
+        self.links[family] = links
         wanted = self._forwarding_state(peers.served.values(), links, family)
         before, self.drift.desired[family] = self.drift.desired.get(family), wanted
+        self.refused.pop(family, None)
         messages = difference(routes.read_forwarding_state(rtnl_socket, family, index, self._networks), wanted, links)
-        if count := len(messages) - self._apply(messages):
+        if count := len(messages) - self._apply(messages, family):
             # The kernel takes entries away from a device that is given another MAC address.
             same = same and before is not None and before.is_same(wanted)
             self._note_done(f"{count} entries of IPv{family}", [f"{count} entries of IPv{family} differed"], same=same)
@@ -267,13 +266,14 @@ class Reconciler:
             log.warning("no direct route to %s: cannot reach %s", endpoint.public_ip.text, endpoint.subnet.text)
         return state
 
-    def _apply(self, messages: list[Message]) -> int:
+    def _apply(self, messages: list[Message], family: int) -> int:
         """Sends the messages; returns the number of those that failed."""
         self._metrics.writes.inc(len(messages))
-        errors = routes.apply(self._host.rtnl, messages)
-        for text in errors:
-            self._fail("kernel", text)
-        return len(errors)
+        refusals = routes.apply(self._host.rtnl, messages)
+        for refusal in refusals:
+            self._fail("kernel", refusal.text)
+        self.refused.setdefault(family, set()).update(filter(None, [entry_of(each.message) for each in refusals]))
+        return len(refusals)
 
     def _is_as_before(self, name: str, wanted: object) -> bool:
         before, self._wanted[name] = self._wanted.get(name), wanted
@@ -295,24 +295,18 @@ class Reconciler:
 
     def _sync_changed_peers(self) -> None:
         """Applies the changes of single peers, without asking the kernel for its state."""
-        before, peers = self._cluster.take_changes()
+        before, peers = self.cluster.take_changes()
         if peers is None:
             return
         after = {key: peers.served.get(key) for key in before}
         self._try(partial(self._publisher.filter.admit, [*filter(None, after.values())]))
-        for family, links in self._links.items():
+        for family, links in self.links.items():
             old, new = (
                 self._forwarding_state(filter(None, leases.values()), links, family) for leases in (before, after)
             )
             new.fdb.update(vtep for vtep in old.fdb if peers.is_used(*vtep))  # by another lease
-            self._apply(difference(old, new, links))
+            self._apply(difference(old, new, links), family)
             self.drift.desired[family].replace(old, new)
         self._try(partial(self._publisher.filter.dismiss, [*filter(None, before.values())]))
         self._count(peers)
-        log_errors(peers.errors, before)
-        log_changes(before, after)
-        for key, lease in after.items():
-            if lease is None:
-                self._logged.pop(key, None)
-            else:
-                self._logged[key] = lease
+        self.peer_log.note(peers, before)

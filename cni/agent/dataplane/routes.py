@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cni.agent.dataplane.state import PRIORITY, PROTOCOL, ForwardingState, NextHop, is_ours
 from cni.kernel import rtnl, rtnl_overlay
 from cni.kernel.netlink import NLM_F_ACK, NetlinkError
+from cni.protocol.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 BATCH = 128  # messages in one datagram: their acknowledgements have to fit the socket's buffer
 GONE = (ENOENT, ESRCH, ENODEV)  # errors of a deletion whose object does not exist
 RTPROT_KERNEL, RTPROT_BOOT = 2, 3  # the latter is that of flannel's routes
+
+
+class Refusal(Record):
+    """A message that the kernel refused, and its error as a text."""
+
+    message: Message
+    text: str
 
 
 def _routes(rtnl_socket: RtnlSocket, request: tuple[int, bytes], family: int) -> list[KernelRoute]:
@@ -105,16 +113,17 @@ def _is_ours(route: KernelRoute, device: int) -> bool:
     return route.protocol == PROTOCOL or (route.ifindex == device and route.protocol == RTPROT_BOOT)
 
 
-def apply(rtnl_socket: RtnlSocket, messages: Sequence[Message]) -> list[str]:
-    """Sends all messages, and returns the kernel's errors as texts."""
-    errors = []
+def apply(rtnl_socket: RtnlSocket, messages: Sequence[Message]) -> list[Refusal]:
+    """Sends all messages, and returns those that the kernel refused."""
+    refusals = []
     waiting = [(kind, flags | NLM_F_ACK, payload) for kind, flags, payload in messages]
     for start in range(0, len(waiting), BATCH):
         batch = waiting[start : start + BATCH]
         for message, answer in zip(batch, rtnl_socket.ask_each(batch), strict=True):
             if isinstance(answer, NetlinkError) and not _is_gone(message, answer):
-                errors.append(f"{rtnl_overlay.described(message)}: {answer.text or strerror(answer.errno)}")
-    return errors
+                text = f"{rtnl_overlay.described(message)}: {answer.text or strerror(answer.errno)}"
+                refusals.append(Refusal(message, text))
+    return refusals
 
 
 def _is_gone(message: Message, error: NetlinkError) -> bool:
@@ -147,4 +156,5 @@ def clear(rtnl_socket: RtnlSocket, family: int, networks: Collection[Net]) -> li
         rtnl_overlay.delete_route(dst, next_hop.gw, next_hop.ifindex, PROTOCOL)
         for dst, next_hop in state.routes.items()
     ]
-    return apply(rtnl_socket, ours + [rtnl_overlay.delete_kernel_route(route) for route in state.surplus])
+    messages = ours + [rtnl_overlay.delete_kernel_route(route) for route in state.surplus]
+    return [refusal.text for refusal in apply(rtnl_socket, messages)]

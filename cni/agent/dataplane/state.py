@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cni.kernel import rtnl_overlay
+from cni.kernel import rtnl, rtnl_overlay
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cni.kernel.rtnl import Message
     from cni.kernel.rtnl_overlay import KernelRoute
     from cni.protocol.address import IP, Net
+
+    Entry = Net | IP | tuple[bytes, IP]  # a route's destination, a neighbour's address, or a VTEP of the FDB
 
 PROTOCOL = 80  # of the agent's routes (rtnetlink(7), rtm_protocol); numbers from 17 on are free to use
 PRIORITY = {4: 0, 6: 1024}  # of the agent's routes, the kernel's default of the family; a lower one wins
@@ -152,3 +154,14 @@ def _removals(actual: ForwardingState, wanted: ForwardingState, links: NextHopLi
         rtnl_overlay.delete_fdb_entry(links.device, ip, mac) for mac, ip in actual.fdb - wanted.fdb if mac not in moved
     ]
     return messages
+
+
+def entry_of(message: Message) -> Entry | None:
+    """Returns the entry that a message sets; None for a removal."""
+    kind, _, payload = message
+    if kind == rtnl.RTM_NEWROUTE:
+        return rtnl_overlay.parse_kernel_route(payload).dst
+    entry = rtnl_overlay.parse_neighbour(payload) if kind == rtnl_overlay.RTM_NEWNEIGH else None
+    if entry is None:
+        return None
+    return (entry.mac, entry.ip) if payload[0] == rtnl.AF_BRIDGE else entry.ip

@@ -88,6 +88,11 @@ class ClusterState:
         return self._peers
 
     @property
+    def peers(self) -> Peers | None:
+        """The peers as they were last resolved; None until then."""
+        return self._peers
+
+    @property
     def has_changes(self) -> bool:
         return bool(self._before)
 

@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from cni.agent.logs import log
+from cni.agent.logs import error_text, log
 from cni.agent.runtime.server import REQUEST_BYTES, Server
 from cni.protocol.control import VERSION
 from cni.protocol.errors import DecodingFailure
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cni.protocol.jsontext import JsonValue
+
+    Object = dict[str, JsonValue]
 
 ANSWER_SECONDS = 2.0  # the loop may be at a long transaction
 PAUSES = 4  # times as long as a question took
@@ -38,21 +40,27 @@ class Asked:
         self.request = request
         self.at = time.monotonic()
         self.seconds = 0.0  # that it took to answer
-        self._answers: SimpleQueue[dict[str, JsonValue]] = SimpleQueue()
+        self._answers: SimpleQueue[Object | Callable[[], Object]] = SimpleQueue()
 
     @property
     def is_late(self) -> bool:
         """True if nobody waits for the answer any more."""
         return time.monotonic() > self.at + ANSWER_SECONDS
 
-    def answer(self, answer: dict[str, JsonValue]) -> None:
+    def answer(self, answer: Object | Callable[[], Object]) -> None:
+        """Gives the answer, or a function of it for the thread that asks: what can be done without the loop."""
         self._answers.put(answer)
 
-    def wait(self) -> dict[str, JsonValue]:
+    def wait(self) -> Object:
         try:
-            return self._answers.get(timeout=ANSWER_SECONDS)
+            answer = self._answers.get(timeout=ANSWER_SECONDS)
         except Empty:
             return {"error": f"podwired is busy: no answer within {ANSWER_SECONDS:g} s (try again)"}
+        try:
+            return answer() if callable(answer) else answer
+        except Exception as defect:  # noqa: BLE001  # a question must not end the thread
+            log.error("question %r: %s", self.request, error_text(defect))
+            return {"error": error_text(defect)}
 
 
 class ControlSocket:

@@ -33,13 +33,18 @@ class Health:
             raise IOFailure(f"cannot serve health on {ip} port {port}: {error.strerror}") from None
         Thread(target=server.run, name="health", daemon=True).start()
 
+    @property
+    def reasons(self) -> list[str]:
+        """Why the node is not ready; empty if it is."""
+        return [*filter(None, (self.error, self.policy_error))]
+
     def answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
         """Returns status, content type and body for a path."""
         path = path.partition("?")[0]
         if path == "/healthz":
             return HTTPStatus.OK, TEXT, b"podwired is running\n"
         if path == "/readyz":
-            error = "; ".join(filter(None, (self.error, self.policy_error)))
+            error = "; ".join(self.reasons)
             if not error:
                 return HTTPStatus.OK, TEXT, b"podwired is ready\n"
             return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, f"podwired is not ready: {error}\n".encode()

@@ -51,6 +51,11 @@ class PinnedUnderlay:
         self._seen: tuple[Underlay, tuple[Net, ...]] | None = None  # with all addresses of its link
 
     @property
+    def latest(self) -> Underlay | None:
+        """The underlay as `current` last found it."""
+        return self._seen[0] if self._seen is not None else None
+
+    @property
     def searches(self) -> bool:
         return bool(self.error) or self._first is not None
 
