@@ -9,7 +9,7 @@ import click
 from click import style
 
 from cni import CHAINED, INTERFACE, PROGRAMS, kind_of
-from cni.diag.node.attachments import attachments
+from cni.diag.node.attachments import named
 from cni.diag.node.calls import call_of
 from cni.diag.node.here import opened_host
 from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, outcome
@@ -54,9 +54,7 @@ class Compared(Record):
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (version 1: a list `attachments`).")
 def check(names: tuple[str, ...], as_json: bool) -> Outcome:
     with opened_host() as host:
-        seen = [each for each in attachments(host) if not names or any(map(each.is_called, names))]
-    if names and not seen:
-        raise click.UsageError(f"no attachment is called {', '.join(names)} (podwire ps lists all)")
+        seen = named(host, names)
     results = [(attached, compared(attached)) for attached in seen]
     differing = any(each.difference for _, effects in results for each in effects)
     known = all(attached.kept is not None for attached in seen)

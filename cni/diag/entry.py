@@ -14,6 +14,7 @@ USAGE = """usage: podwire install --bin-dir DIR [--names A,B] [--force]
        podwire ps [NAME]...
        podwire leases [--reclaim [--dry-run]]
        podwire check [NAME]...
+       podwire repair [--dry-run] [NAME]...
        podwire policy why FROM TO[:PORT[/PROTOCOL]]
        podwire policy show POD
        podwire events [-n N] [--json]
@@ -27,6 +28,7 @@ A CNI plugin: a container runtime runs it with CNI_COMMAND and other CNI_* varia
 stdin. `podwire install --help` explains how to install it under the names of the plugins that it replaces, the other
 commands with --help how to look at this node."""
 SIMPLE = ("install", "version", "help")
+# Commands of cni.diag.commandline.
 ASKING = (
     "check",
     "completion",
@@ -35,8 +37,9 @@ ASKING = (
     "lint",
     "policy",
     "ps",
+    "repair",
     "status",
-)  # commands of cni.diag.commandline
+)
 COMPLETE = "_PODWIRE_COMPLETE"  # the variable by which a shell asks it to complete a command line
 USAGE_ERROR = 2
 

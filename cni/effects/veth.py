@@ -25,7 +25,7 @@ VETH_MTU = 1500  # kernel drivers/net/veth.c, ether_setup
 
 
 def apply(host: Host, op: Veth, journal: Journal) -> None:
-    bridge = host.rtnl.ifindex(op.bridge) if op.bridge else 0
+    bridge = _bridge(host, op)
     ends = (op.host_interface, op.host_mac), (op.ifname, op.mac)
     message = rtnl.new_veth(*ends, op.mtu, host.container_descriptor)
     try:
@@ -34,6 +34,20 @@ def apply(host: Host, op: Veth, journal: Journal) -> None:
         if error.errno == EEXIST:
             refuse_attached(host, op.host_interface, op.ifname)
         raise
+    _set_port(host, op, bridge)
+
+
+def restore(host: Host, op: Veth) -> None:
+    """Makes the host's end of an existing pair what ADD made of it. Raises NetlinkError."""
+    _set_port(host, op, _bridge(host, op))
+
+
+def _bridge(host: Host, op: Veth) -> int:
+    """Returns the bridge's index, or 0. Raises NetlinkError."""
+    return host.rtnl.ifindex(op.bridge) if op.bridge else 0
+
+
+def _set_port(host: Host, op: Veth, bridge: int) -> None:
     # A link whose MTU IPv6 cannot live with (RFC 8200: 1280 bytes) has nothing of it to set.
     has_ipv6 = sysctl.exists(f"/proc/sys/net/ipv6/conf/{op.host_interface}")
     host.rtnl.request(*rtnl.set_port(op.host_interface, bridge, op.alias, has_ipv6))

@@ -230,3 +230,44 @@ def test_control_characters_of_a_pods_name_are_not_printed(operator: Operator) -
     operator.attach("web", NETWORK)
     operator.machine.run("sh", "-c", "sed -i 's/K8S_POD_NAME=web/K8S_POD_NAME=\\x1b[2J/' /run/podwire/attachment-*")
     assert r"shop/\x1b[2J" in operator.types("ps").stdout
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "nft flush ruleset",
+        "nft delete table inet podwire",
+        "nft flush map inet podwire hostports4",
+        "ip address flush dev cni0",
+        "ip link set cni0 down",
+        "tc qdisc del dev {} root",
+        "sysctl -qw net.ipv4.ip_forward=0",
+        "ip link set {} nomaster",
+        "ip -n web route del default",
+        "ip -n web address flush dev eth0",
+    ],
+)
+def test_repair_restores_what_check_misses(operator: Operator, damage: str) -> None:
+    operator.attach("web", NETWORK)
+    operator.attach("db", {**NETWORK, "runtimeConfig": {}})
+    [web] = operator.asks("ps", "web")["attachments"]
+    operator.machine.run("sh", "-c", damage.format(web["host_interface"]))
+    assert operator.types("check").returncode == 1
+    shown = operator.types("repair", "--dry-run")
+    assert shown.returncode == 1
+    assert "would be repaired: " in shown.stdout
+    assert operator.types("check").returncode == 1
+    done = operator.types("repair")
+    assert done.returncode == 0, done.stdout
+    assert operator.types("check").returncode == 0
+    assert operator.types("repair").stdout == "all attachments are as ADD made them\n"
+
+
+def test_a_pair_that_is_gone_is_not_repaired(operator: Operator) -> None:
+    operator.attach("web", NETWORK)
+    [web] = operator.asks("ps")["attachments"]
+    operator.machine.run("ip", "-n", "web", "link", "set", "eth0", "name", "eth9")
+    done = operator.types("repair", "shop/web")
+    assert done.returncode == 1
+    assert "recreate the pod" in done.stdout
+    assert web["interface"] == "present"

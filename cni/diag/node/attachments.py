@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from cni.diag.node.keptcalls import KeptCall, kept_calls
 from cni.diag.node.links import links
 from cni.plan.alias import parse_alias
@@ -11,7 +13,7 @@ from cni.protocol.owner import Owner, host_interface_of, label_keys
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from cni.diag.node.links import Link
     from cni.effects.host import Host
@@ -83,6 +85,14 @@ def attachments(host: Host) -> list[Attached]:
     seen = [_from_call(call, labelled.pop(call.owner.key, None), names) for call in calls.values()]
     seen += [_from_alias(link) for link in labelled.values()]
     return sorted(seen, key=lambda attached: (not attached.pod, attached.pod, *attached.owner))
+
+
+def named(host: Host, names: Sequence[str]) -> list[Attached]:
+    """Returns the attachments of these names, without names all. Raises OSError, click.UsageError."""
+    seen = [each for each in attachments(host) if not names or any(map(each.is_called, names))]
+    if names and not seen:
+        raise click.UsageError(f"no attachment is called {', '.join(names)} (podwire ps lists all)")
+    return seen
 
 
 def _labelled(present: Iterable[Link]) -> Iterator[tuple[str, Link]]:
