@@ -31,7 +31,9 @@ Examples:
   podwire completion fish >~/.config/fish/completions/podwire.fish
 """
 # The module of each command, which has a function of the same name. It is loaded when the command is called.
-COMMANDS = {name: f"cni.diag.{name}" for name in ("check", "events", "leases", "lint", "policy", "ps", "repair", "status")}
+COMMANDS = {
+    name: f"cni.diag.{name}" for name in ("check", "events", "leases", "lint", "policy", "ps", "repair", "status")
+}
 SHELLS = ("bash", "fish", "zsh")
 
 

@@ -47,7 +47,7 @@ RECREATE = "an interface cannot be restored (recreate the pod)"
 
 
 class Repair(Record):
-    """What was done about a difference: DONE, WOULD or FAILED, then with the error."""
+    """The repair of a difference: DONE, WOULD or FAILED, then with the error."""
 
     plugin: str
     operation: str
