@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from cni.diag.asking import NoAnswer
 from cni.diag.conflint import chains, documents, folders, plugins
 from cni.diag.conflint.findings import Finding
 from cni.diag.conflint.folders import Network
-from cni.diag.output import FINDING, FINE, Outcome
+from cni.diag.output import FINDING, FINE, JSON_VERSION, Outcome, outcome, printable
 from cni.effects.journal import FAILURES, error_text
 
 if TYPE_CHECKING:
@@ -34,9 +33,8 @@ Examples:
 """
 STATUSES = f"""\b
 Exit status: {FINE} nothing is wrong; {FINDING} there are findings; 2 usage."""
-VERSION = 1  # of the JSON
 OFFLINE_HELP = "Judge the files alone: ask nothing of this node."
-JSON_HELP = f"Print JSON (version {VERSION}: lists `files` and `findings`, text `first`)."
+JSON_HELP = f"Print JSON (version {JSON_VERSION}: lists `files` and `findings`, text `first`)."
 
 
 @click.command("lint", help=HELP, epilog=STATUSES)
@@ -54,15 +52,16 @@ def lint(path: str, offline: bool, as_json: bool) -> Outcome:
     if is_folder and not files:
         findings.append(Finding(path, "", "no network configuration", "a runtime needs a .conflist here"))
     first = _first(read) if is_folder else ""
-    status = FINDING if findings else FINE
-    if as_json:
-        found = [finding._asdict() for finding in findings]
-        document = {"version": VERSION, "files": files, "first": first, "findings": found}
-        return Outcome(status, json.dumps(document, indent=2))
-    lines = [finding.text for finding in findings] or [f"{path}: no errors in {len(files)} files"]
-    if len(files) > 1:
-        lines.append(f"{first}: the first file by name, whose network most runtimes use; others are used by name")
-    return Outcome(status, "\n".join(["".join(map(_visible, line)) for line in lines]))
+    found = [finding._asdict() for finding in findings]
+    members: dict[str, object] = {"files": files, "first": first, "findings": found}
+
+    def text() -> str:
+        lines = [finding.text for finding in findings] or [f"{path}: no errors in {len(files)} files"]
+        if len(files) > 1:
+            lines.append(f"{first}: the first file by name, whose network most runtimes use; others are used by name")
+        return "\n".join(map(printable, lines))
+
+    return outcome(FINDING if findings else FINE, as_json, members, text)
 
 
 def _first(read: Sequence[Document]) -> str:
@@ -95,7 +94,3 @@ def judge(read: Sequence[Document], *, on_node: bool) -> list[Finding]:
 
 def _finding(file: str, prefix: str, path: str, message: str) -> Finding:
     return Finding.of(file, f"{prefix}{path}" if path else prefix.rstrip("."), message)
-
-
-def _visible(letter: str) -> str:
-    return letter if letter.isprintable() else repr(letter)[1:-1]

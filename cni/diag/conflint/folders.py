@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cni.kernel.rtnl_socket import RtnlSocket
+from cni.diag.node.links import addresses, links
+from cni.protocol.address import parse_net
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -107,12 +108,6 @@ def overlap(one: Net, other: Net) -> bool:
 
 
 def node_addresses() -> list[NodeAddress]:
-    """Returns the addresses of this node's interfaces, without those of pairs. Raises NetlinkError, OSError."""
-    rtnl = RtnlSocket()
-    try:
-        names = {link.ifindex: link.name for link in rtnl.links() if link.kind not in IGNORED_KINDS and link.name != LO}
-        return [
-            NodeAddress(names[each.ifindex], each.address) for each in rtnl.all_addresses() if each.ifindex in names
-        ]
-    finally:
-        rtnl.close()
+    """Returns the addresses of this node's interfaces, without those of pairs. Raises OSError, NetlinkError."""
+    names = {link.ifindex: link.name for link in links() if link.kind not in IGNORED_KINDS and link.name != LO}
+    return [NodeAddress(names[ifindex], parse_net(text)) for ifindex, text in addresses() if ifindex in names]

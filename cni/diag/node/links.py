@@ -1,4 +1,4 @@
-"""The network interfaces of this namespace, by pyroute2."""
+"""The network interfaces of this namespace and their addresses, by pyroute2."""
 
 from __future__ import annotations
 
@@ -30,6 +30,18 @@ def links() -> list[Link]:
 
     with IPRoute() as route:
         return list(_links(route))
+
+
+def addresses() -> list[tuple[int, str]]:
+    """Returns the index of an interface and an address with its prefix length, for each address. Raises OSError."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as route:
+        messages = [*route.get_addr()]
+    return [
+        (each["index"], f"{each.get_attr('IFA_LOCAL') or each.get_attr('IFA_ADDRESS')}/{each['prefixlen']}")
+        for each in messages
+    ]
 
 
 def _links(route: Any) -> Iterator[Link]:
