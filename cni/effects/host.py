@@ -100,9 +100,9 @@ class Host:
 
     @property
     def netfilter(self) -> Netlink:
-        """The socket for messages of podwired and about foreign tables, opened on demand. `nft`: podwire's own."""
+        """The socket for messages about foreign tables, opened on demand: that for podwire's own if it is open."""
         if self._netfilter is None:
-            self._netfilter = Netlink(NETLINK_NETFILTER)
+            self._netfilter = self._nft if self._nft is not None else Netlink(NETLINK_NETFILTER)
         return self._netfilter
 
     @property

@@ -60,7 +60,7 @@ def _make_pending(host: Host, op: Pending) -> None:
     adding = [nft.add_element(*place) for place in places]
     deleting: list[tuple[int, int, bytes]] = []
     for left in reversed(range(TRIES)):
-        refusal = host.netfilter.batch(nft.transaction([*deleting, *adding]))
+        refusal = host.nft.batch(nft.transaction([*deleting, *adding]))
         if refusal is None:
             return
         of_old = 0 < refusal.position <= len(deleting)  # the first message begins the batch
@@ -90,7 +90,7 @@ def _new_places(places: list[Place]) -> list[Place]:
 
 def _read_elements(host: Host, places: list[Place]) -> dict[Place, Element]:
     """Returns the places that have an element, each with it. Raises NetlinkError."""
-    answers = host.netfilter.ask_each([nft.get_element(*place) for place in places])
+    answers = host.nft.ask_each([nft.get_element(*place) for place in places]) if places else []
     elements: dict[Place, Element] = {}
     for place, answer in zip(places, answers, strict=True):
         if not isinstance(answer, NetlinkError):
@@ -124,13 +124,15 @@ def await_class(host: Host, op: AwaitClass, journal: Journal) -> None:
 
 
 def _is_any_pending(host: Host, places: list[Place]) -> bool:
-    """Returns True if an address is pending, and podwired has given it no class as a new pod. Raises NetlinkError."""
+    """Returns True if an address is pending, and podwired has given it no class as a new pod. Raises NetlinkError.
+
+    The maps of new pods are asked first: mostly they answer for all.
+    """
     new_places = _new_places(places)
-    elements = _read_elements(host, [*places, *new_places])
-    return any(
-        place in elements and elements[place].chain == place[1].chain and new_place not in elements
-        for place, new_place in zip(places, new_places, strict=True)
-    )
+    judged = _read_elements(host, new_places)
+    unjudged = [place for place, new_place in zip(places, new_places, strict=True) if new_place not in judged]
+    elements = _read_elements(host, unjudged)
+    return any(element.chain == place[1].chain for place, element in elements.items())
 
 
 def _late(host: Host, op: AwaitClass) -> str:
@@ -177,8 +179,8 @@ def _remove_records(host: Host, ips: Iterable[IP], matches: Callable[[str], bool
 def _remove_elements(host: Host, ips: Iterable[IP]) -> None:
     places = _places(ips)
     places += _new_places(places)
-    while present := _read_elements(host, places) if places else {}:
-        refusal = host.netfilter.batch(nft.transaction([nft.delete_element(*place) for place in present]))
+    while present := _read_elements(host, places):
+        refusal = host.nft.batch(nft.transaction([nft.delete_element(*place) for place in present]))
         if refusal is None:
             return
         if refusal.errno not in nft.NOT_FOUND:  # by podwired, which has removed one

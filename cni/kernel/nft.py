@@ -185,9 +185,13 @@ def parse_rule(data: bytes) -> tuple[str, str]:
 
 
 def transaction(messages: list[Message]) -> list[Message]:
-    """Returns the messages as one batch: all or none take effect (kernel net/netfilter/nfnetlink.c)."""
+    """Returns the messages as one batch: all or none take effect (kernel net/netfilter/nfnetlink.c).
+
+    The last one alone is acknowledged; each of the others answers if it is refused.
+    """
     edge = NFGENMSG.pack(0, 0, NFNL_SUBSYS_NFTABLES)
-    return [(NFNL_MSG_BATCH_BEGIN, 0, edge), *messages, (NFNL_MSG_BATCH_END, 0, edge)]
+    quiet = [(kind, flags & ~NLM_F_ACK, payload) for kind, flags, payload in messages[:-1]]
+    return [(NFNL_MSG_BATCH_BEGIN, 0, edge), *quiet, *messages[-1:], (NFNL_MSG_BATCH_END, 0, edge)]
 
 
 def parse_elements(data: bytes) -> list[Element]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +16,14 @@ from cni.agent.dataplane.policy_table import PolicyTable
 from cni.agent.policy.basetable import TableOptions
 from cni.agent.policy.index import Index
 from cni.agent.policy.tracker import Tracker
+from cni.kernel import nft
 from cni.kernel.netlink import NETLINK_NETFILTER, Netlink
 from cni.plan.alias import parse_alias
 from cni.plan.policy import ISOLATED, parse_record
 from tests.netns.faults import crash, lose, refuse, sweep, wrap_effects, wrap_operations
 from tests.netns.runtime import DUAL, IPV4, Attachment, attachment, host_local, network, serve
 from tests.netns.state import difference, leases, link, owners, shown, whole
+from tests.netns.test_cost import Counting, exchanges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,6 +147,37 @@ def test_add_returns_once_the_maps_of_new_pods_have_the_class(policed: Machine, 
     }
     node.delete(ONE, who)
     assert elements(policed) == {}
+
+
+def kinds_of_add(config: Json, who: Attachment) -> tuple[int, Counter[int]]:
+    """Inside: returns how many sockets an ADD opens, and how often it sends which type of message. A pod that has to
+    wait for its class has it when the ADD looks first.
+    """
+
+    def install(name: str, function: Function) -> Function:
+        def judged(*arguments: Any, **named: Any) -> Any:
+            if name == "AwaitClass":
+                subprocess.run(["nft", "; ".join(judging(f"new-{name}") for name in MAPS[:2])], check=True)
+            return function(*arguments, **named)
+
+        return judged
+
+    wrap_operations(install)
+    sent = exchanges("ADD", config, who)
+    return len(Counting.all), Counter(exchange.kind for exchange in sent)
+
+
+def test_handing_a_pod_over_costs_one_transaction_and_one_question(machine: Machine, node: Node) -> None:
+    config = {**ONE, "policyWait": 60, "ipSpoofCheck": False, "runtimeConfig": {"ips": [FIRST]}}
+    who = attachment(machine.pod("pod1"), arguments=POD)
+    node.add(config, who)
+    node.delete(config, who)
+    sockets, kinds = machine.call(kinds_of_add, config, who)
+    node.delete(config, who)
+    machine.call(enforce)
+    question = nft.NFNL_SUBSYS_NFTABLES << 8 | nft.NFT_MSG_GETSETELEM
+    more = Counter({nft.NFNL_MSG_BATCH_BEGIN: 1, question: 1})
+    assert machine.call(kinds_of_add, config, who) == (sockets, kinds + more)
 
 
 @pytest.mark.parametrize("judged", [["new-ingress4"], ["new-egress4"]])

@@ -231,6 +231,45 @@ def test_a_touched_file_leads_to_a_full_sync(scene: Scene) -> None:
     assert scene.files.renewed == 2
 
 
+def test_changes_of_links_wait_after_those_of_rules_and_delay_nothing_else(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ADD changes rules first, then a dozen times links: it should not wake podwired for each."""
+
+    def happen() -> None:
+        scene.links.add([(16, b"")])
+        scene.queue.put(GONE)
+
+    monkeypatch.setattr(runtime, "LINK_PAUSE_SECONDS", 86400.0)
+    controller = Recorder(scene.later(scene.rules, [(16, b"")]), happen, disturbance="eth0 is gone")
+    scene.run(controller)
+    assert controller.calls == ["full", "sync", "rules", "sync", "sync"]
+    assert scene.links.answers
+
+
+@pytest.mark.parametrize("name", ["rules", "links"])
+def test_changes_of_links_are_taken_in_after_the_pause(scene: Scene, name: str) -> None:
+    source = getattr(scene, name)
+    controller = Recorder(scene.later(source, [(16, b"")]), scene.later(scene.links, [(16, b"")]), disturbance="gone")
+    scene.run(controller)
+    assert controller.calls[-2:] == ["full", "sync"]
+    assert scene.links.answers == []
+
+
+def test_changes_all_the_time_do_not_prolong_the_pause(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Loop([], [Store()], scene.queue, (scene.links, scene.rules), scene.files)
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for step in (0.0, 0.4, 0.4):
+        now += step * runtime.LINK_PAUSE_SECONDS
+        scene.rules.add([(16, b"")])
+        loop._drain()
+    scene.links.add([(16, b"")])
+    now += 0.4 * runtime.LINK_PAUSE_SECONDS
+    loop._drain()
+    assert scene.links.answers == []
+
+
 @pytest.mark.parametrize(("answer", "call"), [([(16, b"")], "rules"), (Overflowed(), "rules lost")])
 def test_changes_of_rules_make_rules_due(scene: Scene, answer: list[tuple[int, bytes]] | Exception, call: str) -> None:
     controller = Recorder(scene.later(scene.rules, answer))

@@ -24,7 +24,7 @@ from cni.agent.policy.desired import (
 )
 from cni.effects import nft_load
 from cni.kernel import nft, nft_keys, nft_rules, nft_ruleset, rtnl, rtnl_parse
-from cni.kernel.netlink import NLM_F_ACK, NetlinkError
+from cni.kernel.netlink import NetlinkError
 from cni.kernel.nft_ruleset import Step
 from cni.plan.nftrule import Chain, Table
 from cni.plan.policy import TABLE
@@ -71,7 +71,7 @@ class PolicyTable:
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Makes the changes, all or none. Raises OperationFailed, NetlinkError, OSError."""
-        self._send(steps_of(changes))
+        nft_load.send(self._netfilter, steps_of(changes))
 
     def audit(self, desired: DesiredTable, pending: Container[bytes] = (), judged: Container[bytes] = ()) -> str:
         """Makes the table what it has to be where it is not, in one transaction; returns how it differed. Addresses
@@ -83,7 +83,7 @@ class PolicyTable:
         wanted = Expected(desired, {chain.name: chain for chain in whole.chains}, pending, judged)
         actual = read_table(self._netfilter, self._base, wanted)
         if isinstance(actual, str):
-            self._send(nft_ruleset.replace(whole) + _contents(desired))
+            nft_load.send(self._netfilter, nft_ruleset.replace(whole) + _contents(desired))
             return actual
         changes = difference(actual, desired)
         if not changes:
@@ -91,7 +91,7 @@ class PolicyTable:
         try:
             self.apply(changes)
         except (OperationFailed, NetlinkError):  # by what others have put into it
-            self._send(nft_ruleset.replace(whole) + _contents(desired))
+            nft_load.send(self._netfilter, nft_ruleset.replace(whole) + _contents(desired))
         return f"{len(changes)} parts differed"
 
     def _whole(self, desired: DesiredTable) -> Table:
@@ -102,11 +102,6 @@ class PolicyTable:
         ]
         chains += [marked(name, rules) for name, rules in desired.chains.items() if name not in own]
         return self._base._replace(sets=(*self._base.sets, *desired.sets.values()), chains=tuple(chains))
-
-    def _send(self, steps: list[Step]) -> None:
-        """Asks for one acknowledgement, the last message's: the others answer if they are refused."""
-        quiet = [step._replace(message=_unacknowledged(step.message)) for step in steps[:-1]]
-        nft_load.send(self._netfilter, [*quiet, *steps[-1:]])
 
 
 def is_present(host: Host) -> bool:
@@ -224,11 +219,6 @@ def _set_ref(name: str) -> SetRef:
 
 def _step(message: Message, kind: str, name: str) -> Step:
     return Step(message, f"{kind} {TITLE} {name}")
-
-
-def _unacknowledged(message: Message) -> Message:
-    kind, flags, payload = message
-    return kind, flags & ~NLM_F_ACK, payload
 
 
 def marked(name: str, rules: Iterable[Rule], chain: Chain | None = None) -> Chain:

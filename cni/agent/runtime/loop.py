@@ -9,6 +9,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from cni.agent.controllers.base import NEVER
 from cni.agent.logs import log
 from cni.kernel.events import (
     NFNLGRP_NFTABLES,
@@ -39,6 +40,7 @@ GROUPS = (
     RTNLGRP_IPV6_ROUTE,
 )
 GATHER_SECONDS = 0.05  # before a full sync: one breakage seldom comes as one message
+LINK_PAUSE_SECONDS = 0.02  # after changes, until those of links are read: each of an ADD's dozen would wake podwired
 FULL_SYNC_SECONDS = 300.0  # after the last one, even without any event
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)  # after failures: what can be repaired is repaired within 5 s
 
@@ -117,6 +119,7 @@ class Loop:
         self._link_events, self._rule_events = events
         self._files = files
         self._stopping = False
+        self._links_at = 0.0  # when changes of links are read again (time.monotonic)
         self._due = 0.0  # when the next full sync is due
         self._failures = 0
 
@@ -125,14 +128,16 @@ class Loop:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGHUP, self._resync)
-        poll = select.poll()
-        for source in (self._queue, self._link_events, self._rule_events, self._files):
-            poll.register(source, select.POLLIN)
+        urgent, everything = select.poll(), select.poll()
+        for source in (self._queue, self._rule_events, self._files):
+            urgent.register(source, select.POLLIN)
+            everything.register(source, select.POLLIN)
+        everything.register(self._link_events, select.POLLIN)
         try:
             for store in self._stores:
                 store.start(self._queue.put)
             while not self._stopping:
-                poll.poll(self._milliseconds())
+                self._wait(urgent, everything)
                 self._drain()
                 self._sync_if_due()
         finally:
@@ -147,15 +152,31 @@ class Loop:
         self._due = 0.0
         self._queue.wake()
 
-    def _milliseconds(self) -> float:
-        due = min([self._due, *[controller.due_at for controller in self._controllers]])
+    def _wait(self, urgent: select.poll, everything: select.poll) -> None:
+        """Returns once there is something to read or to do; changes of links are waited for after their pause."""
+        if self._is_link_pause and (urgent.poll(self._milliseconds(self._links_at)) or self._is_link_pause):
+            return
+        everything.poll(self._milliseconds())
+
+    @property
+    def _is_link_pause(self) -> bool:
+        return time.monotonic() < self._links_at
+
+    def _pause_links(self) -> None:
+        """Begins a pause, but prolongs none: those who change rules all the time must not hide links."""
+        if not self._is_link_pause:
+            self._links_at = time.monotonic() + LINK_PAUSE_SECONDS
+
+    def _milliseconds(self, end: float = NEVER) -> float:
+        """Returns how long to wait for the next thing to do, and until this moment at most."""
+        due = min([self._due, end, *[controller.due_at for controller in self._controllers]])
         return max(0.0, due - time.monotonic()) * 1000 + 1
 
     def _drain(self) -> None:
         for event in self._queue.take():
             for controller in self._controllers:
                 controller.handle(event)
-        disturbances = self._link_disturbances()
+        disturbances = [] if self._is_link_pause else self._link_disturbances()
         if self._files.read():
             disturbances.append("a file of the agent's was touched")
         if disturbances:
@@ -166,6 +187,8 @@ class Loop:
     def _link_disturbances(self) -> list[str]:
         try:
             notifications = self._link_events.read()
+            if notifications:
+                self._pause_links()
             return [text for controller in self._controllers for text in controller.handle_links(notifications)]
         except (Overflowed, Malformed):
             return ["more has changed than the kernel could report"]
@@ -173,6 +196,8 @@ class Loop:
     def _drain_rules(self) -> None:
         try:
             notifications = self._rule_events.read()
+            if notifications:
+                self._pause_links()
             for controller in self._controllers:
                 controller.handle_rules(notifications)
         except (Overflowed, Malformed):
