@@ -39,7 +39,13 @@ ROOMS = {
     "cni.agent.model": ["cni.protocol", "cni.agent.model"],
     "cni.agent.policy": ["cni.protocol", "cni.plan.nftrule", "cni.plan.policy", "cni.agent.policy"],
     "cni.agent.stores.policy": ["cni.protocol", "cni.agent.policy", "cni.agent.logs", "cni.agent.stores"],
-    "cni.agent.stores": ["cni.protocol", "cni.agent.model", "cni.agent.logs", "cni.agent.stores"],
+    "cni.agent.stores": [
+        "cni.protocol",
+        "cni.agent.model",
+        "cni.agent.logs",
+        "cni.agent.inotify",
+        "cni.agent.stores",
+    ],
     "cni.agent": [
         "cni",
         "cni.protocol",

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from queue import Queue
-from threading import Event, Thread
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.agent.stores import watchfile
+from cni.agent.stores import folderwatch, watchfile
+from cni.agent.stores.folderwatch import FolderWatch, StopEvent, folders_of
 from cni.agent.stores.watchfile import FileWatch
 from cni.protocol import smallfile
 from cni.protocol.errors import DecodingFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 SECONDS = 10  # the longest that is waited for
@@ -26,7 +28,7 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self.path, self.results = path, Queue[str]()
-        self.stop = Event()
+        self.stop = StopEvent()
         self.watch = FileWatch(str(path), self._read, self.results.put, self.stop)
 
     def _read(self) -> bool:
@@ -52,6 +54,7 @@ class Reader:
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     monkeypatch.setattr(watchfile, "LOOK_SECONDS", 0.005)
+    monkeypatch.setattr(watchfile, "SETTLE_SECONDS", 0.0)
     running = Reader(tmp_path / "file")
     thread = Thread(target=running.watch.run)
     thread.start()
@@ -99,3 +102,111 @@ def test_a_defect_does_not_end_it(reader: Reader) -> None:
     reader.put("one")
     while reader.results.get(timeout=SECONDS) != "one":
         pass
+
+
+class Looks:
+    """A file's state, which counts how often it was asked for."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.read = Queue[None]()
+
+    def __call__(self, path: str) -> object:
+        self.count += 1
+        return smallfile.state(path)
+
+    def take(self) -> bool:
+        self.read.put(None)
+        return True
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Gives a folder with a file as Kubernetes mounts a ConfigMap: `file` leads to `..data/file`, which leads on."""
+    (tmp_path / "..one").mkdir()
+    (tmp_path / "..one" / "file").write_text("one")
+    (tmp_path / "..data").symlink_to("..one")
+    (tmp_path / "file").symlink_to("..data/file")
+    return tmp_path
+
+
+def run(watch: FileWatch) -> Thread:
+    thread = Thread(target=watch.run)
+    thread.start()
+    return thread
+
+
+def test_a_file_that_stays_is_looked_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that has nothing to do does nothing."""
+    monkeypatch.setattr(watchfile, "LOOK_SECONDS", 0.005)
+    looks, stop = Looks(), StopEvent()
+    thread = run(FileWatch(str(folder / "file"), looks.take, pytest.fail, stop, looks))
+    looks.read.get(timeout=SECONDS)
+    thread.join(0.2)  # forty looks
+    assert looks.count == 1
+    stop.set()
+    thread.join()
+
+
+def exchange(folder: Path) -> None:
+    """Changes the ConfigMap as kubelet does."""
+    (folder / "..two").mkdir()
+    (folder / "..two" / "file").write_text("two")
+    (folder / "..new").symlink_to("..two")
+    (folder / "..new").rename(folder / "..data")
+
+
+def rewrite(folder: Path) -> None:
+    (folder / "..one" / "file").write_text("three")
+
+
+def touch(folder: Path) -> None:
+    os.utime(folder / "file", (1, 1))
+
+
+@pytest.mark.parametrize("change", [exchange, rewrite, touch])
+def test_the_kernel_tells_of_changes(
+    folder: Path, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchfile, "SELDOM_SECONDS", 86400.0)
+    monkeypatch.setattr(watchfile, "SETTLE_SECONDS", 0.0)
+    looks, stop = Looks(), StopEvent()
+    thread = run(FileWatch(str(folder / "file"), looks.take, pytest.fail, stop, looks))
+    looks.read.get(timeout=SECONDS)
+    change(folder)
+    looks.read.get(timeout=SECONDS)
+    stop.set()
+    thread.join()
+
+
+def test_a_file_is_looked_at_where_the_kernel_tells_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user has a limited number of these descriptors."""
+    monkeypatch.setattr(watchfile, "LOOK_SECONDS", 0.005)
+    monkeypatch.setattr(folderwatch, "Inotify", refuse)
+    looks, stop = Looks(), StopEvent()
+    thread = run(FileWatch(str(folder / "file"), looks.take, pytest.fail, stop, looks))
+    looks.read.get(timeout=SECONDS)
+    rewrite(folder)
+    looks.read.get(timeout=SECONDS)
+    stop.set()
+    thread.join()
+
+
+def refuse() -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def test_a_folder_that_is_missing_is_not_covered(tmp_path: Path) -> None:
+    watch = FolderWatch(StopEvent())
+    assert watch.cover([str(tmp_path / "file")])
+    assert not watch.cover([str(tmp_path / "folder" / "file")])
+    watch.close()
+
+
+def test_the_folders_of_all_links_on_the_way_count(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("other")
+    (other / "way").symlink_to(folder)
+    assert folders_of(str(folder / "file")) == {str(folder), str(folder / "..one")}
+    assert folders_of(str(other / "way" / "file")) == {str(other), str(folder), str(folder / "..one")}
+    (other / "loop").symlink_to("loop")
+    assert folders_of(str(other / "loop")) == {str(other)}

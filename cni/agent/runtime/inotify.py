@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-from struct import Struct
 
-IN_NONBLOCK, IN_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
-IN_CLOSE_WRITE, IN_MOVED_FROM, IN_DELETE, IN_IGNORED = 0x8, 0x40, 0x200, 0x8000
-EVENT = Struct("=iIII")  # struct inotify_event: watch, mask, cookie, length of the name behind it
-READ_BYTES = 1 << 16
+from cni.agent.inotify import IN_CLOSE_WRITE, IN_DELETE, IN_IGNORED, IN_MOVED_FROM, Inotify
 
 
 class Files:
@@ -19,35 +14,19 @@ class Files:
         """Raises OSError."""
         self._folders = {os.path.dirname(os.path.abspath(path)) for path in paths}
         self._names = {os.path.basename(path).encode() for path in paths}
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._descriptor = self._libc.inotify_init1(IN_NONBLOCK | IN_CLOEXEC)
-        if self._descriptor < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+        self._inotify = Inotify()
 
     def fileno(self) -> int:
-        return int(self._descriptor)
+        return self._inotify.fileno()
 
     def renew(self) -> None:
         """Watches the folders; called again after they may have been created. A missing folder is not watched."""
         for folder in self._folders:
-            mask = IN_CLOSE_WRITE | IN_MOVED_FROM | IN_DELETE
-            self._libc.inotify_add_watch(self._descriptor, os.fsencode(folder), mask)
+            self._inotify.add(folder, IN_CLOSE_WRITE | IN_MOVED_FROM | IN_DELETE)
 
     def read(self) -> bool:
         """Returns True if one of the files, or its folder, was changed; does not wait."""
-        try:
-            data = os.read(self._descriptor, READ_BYTES)
-        except BlockingIOError:
-            return False
-        position, touched = 0, False
-        while position < len(data):
-            _, mask, _, length = EVENT.unpack_from(data, position)
-            position += EVENT.size
-            name = data[position : position + length].rstrip(b"\0")
-            position += length
-            touched = touched or bool(mask & IN_IGNORED) or name in self._names
-        return touched
+        return any(mask & IN_IGNORED or name in self._names for mask, name in self._inotify.read())
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        self._inotify.close()

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from threading import Condition, Event, Thread, current_thread
+from threading import Condition, Thread, current_thread
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cni.agent.model.events import Failed, Recovered, StoreEvent
 from cni.agent.stores.errors import StoreError
+from cni.agent.stores.folderwatch import StopEvent
 from cni.agent.stores.watchloop import Backoff, reason_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class EventSource(Generic[Emitted]):
     def __init__(self, log: Logger, failed: Callable[[str], Emitted], recovered: Emitted) -> None:
         """`failed` returns the event of an error, `recovered` is that of the end of all errors."""
         self._log, self._failed, self._recovered = log, failed, recovered
-        self._stop = Event()
+        self._stop = StopEvent()
         self._wake = Condition()  # its lock is that of all state of a store
         self._errors: dict[str, str] = {}  # by part, in the order in which they were emitted
         self._threads: list[Thread] = []

@@ -77,7 +77,7 @@ class PolicyFiles(EventSource[PolicyEvent]):
         self._attached: set[Key] = set()  # by ADD
         self._given: set[Key] = set()  # pods of files, as they were emitted last
         self._known = {kind: KnownObjects(kind, self._emit) for kind in KINDS}
-        watch = FileWatch(folder, self._read, partial(self._fail, FOLDER), self._stop, folder_state)
+        watch = FileWatch(folder, self._read, partial(self._fail, FOLDER), self._stop, folder_state, parts_of)
         self._add_thread("policy-files", watch.run)
 
     def note_attached(self, key: Key, attached: bool) -> None:
@@ -182,6 +182,15 @@ def policy_files(folder: str) -> list[str]:
     """Returns the paths of the files that count, in the order of their names. Raises OSError."""
     names = [name for name in os.listdir(folder) if name.endswith(JSON + YAML) and not name.startswith(".")]
     return [os.path.join(folder, name) for name in sorted(names)]
+
+
+def parts_of(folder: str) -> list[str]:
+    """Returns the files of a folder, and first one that is not there: the folder matters also while it is empty."""
+    try:
+        files = policy_files(folder)
+    except OSError:
+        files = []
+    return [os.path.join(folder, "none"), *files]
 
 
 def folder_state(folder: str) -> object:
