@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tests.machine import MachineError, Pod
+from tests.traffic import PROTOCOLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
 _ECHO = """
 import selectors, socket, sys
 watched = selectors.DefaultSelector()
-for port in map(int, sys.argv[1:]):
-    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-        server = socket.socket(socket.AF_INET6, kind)
+protocols, *ports = sys.argv[1:]
+for port in map(int, ports):
+    for name in protocols.split(","):
+        kind = socket.SOCK_DGRAM if name == "udp" else socket.SOCK_STREAM
+        server = socket.socket(socket.AF_INET6, kind, socket.IPPROTO_SCTP if name == "sctp" else 0)
         server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, name == "udp")
         server.bind(("::", port))
         if kind == socket.SOCK_STREAM:
             server.listen()
@@ -44,8 +47,11 @@ import select, socket, sys, time
 sockets = []
 for target in sys.argv[1:]:
     protocol, host, port = target.split(",")
-    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
-    one = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)
+    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    one = socket.socket(family, kind, socket.IPPROTO_SCTP if protocol == "sctp" else 0)
+    if ":" in host:
+        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # else SCTP offers the IPv4 address as a second path
     one.settimeout(20)
     one.connect((host, int(port)))
     one.setblocking(False)
@@ -73,9 +79,9 @@ for number, line in enumerate(sys.stdin, 1):
 """
 
 
-def echo(where: Machine | Pod, *ports: int) -> None:
-    """Sends back what comes by TCP and UDP on these ports of either family until the machine ends."""
-    _start(where, _ECHO, map(str, ports))
+def echo(where: Machine | Pod, *ports: int, protocols: Iterable[str] = PROTOCOLS) -> None:
+    """Sends back what comes by these protocols on these ports of either family until the machine ends."""
+    _start(where, _ECHO, [",".join(protocols), *map(str, ports)])
 
 
 class Talk:

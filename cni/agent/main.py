@@ -171,7 +171,7 @@ def _policies(
         return None, [], []
     from cni.agent.controllers.denials import Denials
     from cni.agent.controllers.policy import PolicyController
-    from cni.agent.dataplane.policy_counters import denied_packets
+    from cni.agent.dataplane.policy_counters import add_counters
     from cni.agent.policy.basetable import LABELLING, LOGGING, TableOptions
     from cni.agent.runtime.packetlog import DeniedPackets
 
@@ -193,7 +193,7 @@ def _policies(
     policies = PolicyController(host, metrics, store, table, status)
     controllers: list[Controller] = [policies]
     stores: list[EventStore] = [store]
-    metrics.count_denied(denied_packets)
+    add_counters(metrics, of_rules=options.policy_counters)
     if table.log:
         controllers.append(Denials(policies.index))
         stores.append(DeniedPackets())

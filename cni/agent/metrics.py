@@ -9,26 +9,25 @@ from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    ReadCounts = Callable[[], Mapping[tuple[str, ...], int]]  # by the values of the labels
 
 FASTEST, SLOWEST = 0.001, 10.0  # seconds
 BUCKETS = (FASTEST, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, SLOWEST)
 
 
-class DeniedPackets(Collector):
-    """The kernel's counters of packets that policies deny, which are read when somebody asks."""
+class Packets(Collector):
+    """Counters of the kernel, which are read when somebody asks."""
 
-    def __init__(self, read: Callable[[], Mapping[str, int]]) -> None:
-        self._read = read
+    def __init__(self, name: str, text: str, labels: Sequence[str], read: ReadCounts) -> None:
+        self._family, self._read = (name, text), read
+        self._labels = labels
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        family = CounterMetricFamily(
-            "podwired_policy_denied_packets",
-            "Number of packets that policies denied, since their table was made.",
-            labels=["direction"],
-        )
-        for direction, packets in self._read().items():
-            family.add_metric([direction], packets)
+        family = CounterMetricFamily(*self._family, labels=self._labels)
+        for labels, packets in self._read().items():
+            family.add_metric(labels, packets)
         yield family
 
 
@@ -81,6 +80,9 @@ class Metrics:
             registry=registry,
         )
         self.policy_sets = Gauge("podwired_policy_sets", "Number of sets that policies' rules use.", registry=registry)
+        self.policy_elements = Gauge(
+            "podwired_policy_elements", "Number of addresses in these sets, and of ranges.", registry=registry
+        )
         self.policy_programming_seconds = Histogram(
             "podwired_policy_programming_seconds",
             "Time from the first event of a change until it is in force.",
@@ -103,9 +105,20 @@ class Metrics:
             registry=registry,
         )
 
-    def count_denied(self, read: Callable[[], Mapping[str, int]]) -> None:
+    def note_sets(self, sizes: Sequence[int]) -> None:
+        """Tells of the sets that policies' rules use, by how many elements each has."""
+        self.policy_sets.set(len(sizes))
+        self.policy_elements.set(sum(sizes))
+
+    def count_denied(self, read: ReadCounts) -> None:
         """Adds the numbers of denied packets by direction, which `read` returns."""
-        self.registry.register(DeniedPackets(read))
+        text = "Number of packets that policies denied, since their table was made."
+        self.registry.register(Packets("podwired_policy_denied_packets", text, ["direction"], read))
+
+    def count_rules(self, read: ReadCounts) -> None:
+        """Adds the numbers of packets that rules of policies matched, which `read` returns."""
+        text = "Number of first packets of connections that a rule of a policy matched, since its chain was made."
+        self.registry.register(Packets("podwired_policy_rule_packets", text, ["policy", "direction", "rule"], read))
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

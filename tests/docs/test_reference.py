@@ -213,6 +213,7 @@ def test_the_agents_table_has_all_flags_with_their_defaults_and_the_text_of_help
 def test_the_agents_table_has_all_metrics() -> None:
     metrics = Metrics()
     metrics.count_denied(dict)
+    metrics.count_rules(dict)
     lines = [line.split() for line in metrics.text().decode().splitlines() if line.startswith("# TYPE ")]
     names = {line[2] for line in lines if line[2].startswith("podwired_") and not line[2].endswith("_created")}
     assert names == set(first(rows(AGENT, "| metric | meaning |")))

@@ -164,7 +164,7 @@ def flooded() -> tuple[int, int]:
     while batch := packets.read():
         count += len(batch)
     packets.close()
-    return denied_packets()["ingress"] - before["ingress"], count
+    return denied_packets()["ingress",] - before["ingress",], count
 
 
 def test_a_flood_is_counted_and_of_it_a_little_logged(machine: Machine) -> None:
@@ -175,5 +175,5 @@ def test_a_flood_is_counted_and_of_it_a_little_logged(machine: Machine) -> None:
 
 def test_without_the_table_nothing_is_counted(machine: Machine) -> None:
     with Machine() as other:
-        assert other.call(denied_packets) == {"ingress": 0, "egress": 0}
+        assert other.call(denied_packets) == {("ingress",): 0, ("egress",): 0}
     assert machine.run("nft", "list", "tables").stdout == f"table inet {TABLE}\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 import time
 from typing import TYPE_CHECKING, Any, cast
 
@@ -40,6 +42,11 @@ FROM_WEB = policy_of(
     "shop/from-web",
     """{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}],
     ports: [{port: 80}, {port: 80, protocol: UDP}]}]}""",
+)
+SCTP_FROM_WEB = policy_of(
+    "shop/sctp-from-web",
+    """{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}],
+    ports: [{port: 82, protocol: SCTP}]}]}""",
 )
 NO_WAY_OUT = policy_of("shop/no-way-out", "{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress]}")
 SILENT, PATIENT = 0.5, 20.0  # seconds, for an answer that must not come, and for one that must
@@ -203,6 +210,53 @@ def test_labels_of_pods_cut_and_restore(net: Machine) -> None:
     assert web.ask(SILENT) == "----"
     net.call(run_agent, changed(FROM_WEB, relabelled), changed(PODS[1]))
     assert web.ask(PATIENT) == "++++"
+
+
+def lacks_sctp() -> bool:
+    """Inside."""
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    except OSError:
+        return True
+    return False
+
+
+@pytest.fixture
+def sctp(net: Machine) -> list[Target]:
+    """Gives the addresses of db, at which it answers by SCTP."""
+    if net.call(lacks_sctp):
+        pytest.skip("the kernel has no SCTP (load the module sctp)")
+    echo(net.pods["db"], 82, protocols=["sctp"])
+    return [Target("sctp", address, 82) for address in ADDRESSES["db"]]
+
+
+ASSOCIATE = """
+import socket, sys
+with socket.socket(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_SCTP) as attempt:
+    attempt.settimeout(float(sys.argv[2]))
+    attempt.connect((sys.argv[1], 82))
+"""
+
+
+def associates(net: Machine, name: str, target: Target, seconds: float) -> bool:
+    """Returns True if a pod gets a new association."""
+    host = target.host if ":" in target.host else f"::ffff:{target.host}"
+    program = [sys.executable, "-I", "-S", "-c", ASSOCIATE, host, str(seconds)]
+    return net.pods[name].run(*program, check=False).returncode == 0
+
+
+def test_associations_of_sctp_are_cut_and_new_ones_refused(net: Machine, sctp: list[Target]) -> None:
+    net.call(run_agent, [])
+    web, other = Talk(net.pods["web"], sctp), Talk(net.pods["other"], sctp)
+    assert [web.ask(PATIENT), other.ask(PATIENT)] == ["++", "++"]
+    assert net.call(run_agent, [], changed(SCTP_FROM_WEB)) == 2
+    assert [other.ask(SILENT), web.ask(PATIENT)] == ["--", "++"]
+    assert [associates(net, "other", target, SILENT) for target in sctp] == [False, False]
+    assert [associates(net, "web", target, PATIENT) for target in sctp] == [True, True]
+    net.call(run_agent, changed(SCTP_FROM_WEB), [*changed(FROM_WEB), *without(SCTP_FROM_WEB)])  # TCP and UDP alone
+    assert web.ask(SILENT) == "--"
+    net.call(run_agent, changed(FROM_WEB), without(FROM_WEB))
+    assert [web.ask(PATIENT), other.ask(PATIENT)] == ["++", "++"]
 
 
 def test_connections_that_are_older_than_the_table_are_deleted(net: Machine) -> None:

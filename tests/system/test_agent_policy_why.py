@@ -149,7 +149,9 @@ def test_cluster_policies_at_fault_are_told_by_log_metric_and_show(shop: Shop) -
 def test_denied_packets_are_lines_of_the_log_and_are_counted(shop: Shop) -> None:
     node: Node = shop.node
     node.stop_agent()
-    agent = node.start_agent(shop.podwired, *FLAGS, f"--node-name={node.name}", "--policy-log=denied")
+    agent = node.start_agent(
+        shop.podwired, *FLAGS, f"--node-name={node.name}", "--policy-log=denied", "--policy-counters"
+    )
     shop.apply(CLOSED)
     shop.until("web", {"far"})
     db, web, far = (shop.pods[name].addresses for name in ("db", "web", "far"))
@@ -165,9 +167,19 @@ def test_denied_packets_are_lines_of_the_log_and_are_counted(shop: Shop) -> None
                 expected = name, addresses[family], db[family], traffic
                 shop.cluster.until(lambda expected=expected: is_logged(*expected), f"{expected} is logged")  # type: ignore[misc]
     assert [line for line in agent.log.splitlines() if "level=warning" in line] == []
-    samples = dict(line.rsplit(" ", 1) for line in node.probe("metrics")[1].splitlines() if not line.startswith("#"))
-    assert float(samples['podwired_policy_denied_packets_total{direction="ingress"}']) > 0
-    assert float(samples['podwired_policy_denied_packets_total{direction="egress"}']) == 0
+    counted = samples(node)
+    assert counted['podwired_policy_denied_packets_total{direction="ingress"}'] > 0
+    assert counted['podwired_policy_denied_packets_total{direction="egress"}'] == 0
+    shop.apply(CLOSED, WEB_ONLY)
+    shop.until("web", {"db", "far"})
+    assert samples(node)['podwired_policy_rule_packets_total{direction="ingress",policy="shop/web-only",rule="0"}'] > 0
+    assert samples(node)["podwired_policy_elements"] > 0
+
+
+def samples(node: Node) -> dict[str, float]:
+    """Returns the metrics of a node."""
+    lines = [line.rsplit(" ", 1) for line in node.probe("metrics")[1].splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in lines}
 
 
 def abuse(path: str) -> dict[str, float]:

@@ -29,6 +29,7 @@ ADDITIONAL = {
     "policy-files",
     "policy-unknown",
     "policy-log",
+    "policy-counters",
     "control-socket",
     "policy-established",
     "policy-node-egress",
@@ -94,6 +95,7 @@ def test_what_nothing_is_said_of_is_as_in_flanneld() -> None:
         "policy_files": "",
         "policy_unknown_open": False,
         "logs_denied": False,
+        "policy_counters": False,
         "control_socket": "",
         "keeps_established": False,
         "opens_node": False,
@@ -204,6 +206,7 @@ def test_every_flag_reaches_its_option() -> None:
         "policy_files": "",
         "policy_unknown_open": False,
         "logs_denied": False,
+        "policy_counters": False,
         "control_socket": "",
         "keeps_established": False,
         "opens_node": False,
@@ -444,6 +447,8 @@ def test_policies_come_from_kubernetes_or_from_files() -> None:
     kube = ("--kube-subnet-mgr", "--kube-api-url=http://127.0.0.1", "--node-name=one")
     assert parse("--policy-unknown=open", "--nodes-file=/n").policy_unknown_open
     assert parse("--policy-log=denied", "--nodes-file=/n").logs_denied
+    assert parse("--policy-counters", "--nodes-file=/n").policy_counters
+    assert not parse("--nodes-file=/n").policy_counters
     assert errors("--policy-log=all", "--nodes-file=/n") == ["--policy-log: 'all' is neither off nor denied"]
     assert parse("--control-socket=/run/a.sock", "--nodes-file=/n").control_socket == "/run/a.sock"
     assert errors("--policy-unknown=ajar", "--nodes-file=/n") == ["--policy-unknown: 'ajar' is neither closed nor open"]

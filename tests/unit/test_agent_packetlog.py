@@ -101,9 +101,13 @@ def test_one_that_was_never_started_ends(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_denied_packets_are_read_when_metrics_are_asked_for() -> None:
-    metrics, counts = Metrics(), {"ingress": 7, "egress": 0}
+    metrics, counts = Metrics(), dict[tuple[str, ...], int]({("ingress",): 7, ("egress",): 0})
     metrics.count_denied(lambda: counts)
     assert b'podwired_policy_denied_packets_total{direction="ingress"} 7.0\n' in metrics.text()
     assert b'podwired_policy_denied_packets_total{direction="egress"} 0.0\n' in metrics.text()
     counts.clear()
     assert b"podwired_policy_denied_packets_total{" not in metrics.text()
+    assert b"podwired_policy_rule_packets" not in metrics.text()
+    metrics.count_rules(lambda: {("shop/web-only", "ingress", "0"): 3})
+    line = b'podwired_policy_rule_packets_total{direction="ingress",policy="shop/web-only",rule="0"} 3.0\n'
+    assert line in metrics.text()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.agent.dataplane import policy_counters
-from cni.agent.dataplane.policy_counters import denied_packets
+from cni.agent.dataplane.policy_counters import denied_packets, rule_packets
 from cni.kernel import nft, nft_rules
 from cni.kernel.netlink import Interrupted, NetlinkError, attribute, attributes
 
@@ -43,7 +43,7 @@ class Kernel:
 def test_packets_are_counted_by_direction(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel()
     monkeypatch.setattr(policy_counters, "Netlink", kernel)
-    assert denied_packets() == {"ingress": 107, "egress": 5}
+    assert denied_packets() == {("ingress",): 107, ("egress",): 5}
     assert kernel.closed
 
 
@@ -64,3 +64,34 @@ def test_without_a_socket_nothing_is_counted(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(policy_counters, "Netlink", refuse)
     assert denied_packets() == {}
+
+
+def test_rules_of_a_policy_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of two protocols is two rules of the table, and so is one of a tier that is in two lists of policies."""
+
+    def dump(_: int, payload: bytes) -> list[bytes]:
+        assert nft.NFTA_RULE_CHAIN not in attributes(payload, nft.NFGENMSG.size)
+        return [
+            counted("policy/shop/web-only/in", "ingress 0 aaaaaaaa", 3),
+            counted("policy/shop/web-only/in", "ingress 0 bbbbbbbb", 4),
+            counted("policy/shop/web-only/in", "ingress 1 cccccccc", 0),
+            counted("policy/shop/web-only/out", "egress 0 aaaaaaaa", 5),
+            counted("admin/in/12345678", "guard ingress 2 aaaaaaaa", 6),
+            counted("admin/in/87654321", "guard ingress 2 aaaaaaaa", 1),
+            counted("class/in/12345678", "aaaaaaaa", 9),
+            counted("denied-in", "aaaaaaaa", 9),
+        ]
+
+    monkeypatch.setattr(policy_counters, "Netlink", Kernel(dump))
+    assert rule_packets() == {
+        ("shop/web-only", "ingress", "0"): 7,
+        ("shop/web-only", "ingress", "1"): 0,
+        ("shop/web-only", "egress", "0"): 5,
+        ("guard", "ingress", "2"): 7,
+    }
+
+
+def counted(chain: str, comment: str, packets: int) -> bytes:
+    """Returns a rule as the kernel lists it."""
+    counter = nft_rules.expression("counter", attribute(1, bytes(8)), attribute(2, packets.to_bytes(8, "big")))
+    return nft_rules.append_rule(nft.Chain(nft.NFPROTO_INET, "podwire-policy", chain), counter, comment)[2]

@@ -63,6 +63,7 @@ class Options(Record):
     policy_files: str
     policy_unknown_open: bool
     logs_denied: bool
+    policy_counters: bool
     control_socket: str
     keeps_established: bool
     opens_node: bool
@@ -98,6 +99,7 @@ def parse_options(arguments: list[str], environment: Mapping[str, str]) -> Optio
         policy_files=_policy_files(given, in_kube=in_kube),
         policy_unknown_open=_choice(given, "policy-unknown", UNKNOWN) == OPEN,
         logs_denied=_choice(given, "policy-log", LOGGED) == DENIED,
+        policy_counters=given.boolean("policy-counters"),
         control_socket=given.text("control-socket"),
         opens_node=_choice(given, "policy-node-egress", NODE_EGRESS) == OPEN,
         keeps_established=_choice(given, "policy-established", ESTABLISHED) == KEEP,

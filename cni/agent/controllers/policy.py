@@ -278,7 +278,7 @@ class PolicyController:
         self._metrics.policies.set(self._index.policy_count)
         self._metrics.policy_pods.labels("local").set(len(self._local.keys() | self._pods.keys))
         self._metrics.policy_pods.labels("known").set(self._index.pod_count)
-        self._metrics.policy_sets.set(len(self._tracker.table.sets))
+        self._metrics.note_sets(self._tracker.table.set_sizes)
 
     def _audit(self) -> None:
         self._table.adapt_to(self._host.rtnl)

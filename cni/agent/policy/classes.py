@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cni.agent.policy.clusterpolicy import ACCEPT, ADMIN, BASELINE, PASS
+from cni.agent.policy.clusterpolicy import ACCEPT, ADMIN, BASELINE, PASS, TIERS
 from cni.agent.policy.compiler import allowing, compile_matches, digest, policy_chain, suffix
 from cni.plan.nftrule import RETURN, Rule, Verdict
 from cni.protocol.record import Record
@@ -107,6 +107,20 @@ def compile_tier(policies: list[ClusterPolicy], direction: str, families: tuple[
         for rule in policy.rules(direction)
     ]
     return compile_matches(matches, direction, families)
+
+
+def rule_of(chain: str, comment: str) -> tuple[str, str, str] | None:
+    """Returns policy, direction and number of the policy's rule that a rule of the table is for; None for others.
+
+    The comment ends with the rule's digest (cni.agent.dataplane.policy_table).
+    """
+    kind, _, rest = chain.partition("/")
+    words = comment.split(" ")[:-1]
+    if kind == "policy" and len(words) == 2:
+        return rest.rpartition("/")[0], words[0], words[1]
+    if kind in map(str.lower, TIERS) and len(words) == 3:
+        return words[0], words[1], words[2]
+    return None
 
 
 def _verdict(rule: ClusterRule, direction: str) -> Verdict:

@@ -85,6 +85,11 @@ class DesiredTable:
         self.chains: dict[str, tuple[Rule, ...]] = dict.fromkeys(chains, ())
         self.verdicts: dict[str, dict[bytes, str]] = {name: {} for name in maps}
 
+    @property
+    def set_sizes(self) -> list[int]:
+        """The numbers of elements of the policies' sets."""
+        return [len(self.spans[name] if name in self.spans else self.elements[name]) for name in self.sets]
+
 
 class Delta:
     """The parts of a table that change."""
