@@ -103,7 +103,8 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
     log.info("podwired %s", VERSION)
     metrics = Metrics()
     health = Health(metrics)
-    board = StatusBoard(options.node_name or os.uname().nodename, store_kind(options), health)
+    board = StatusBoard(options.node_name or os.uname().nodename, options.store, health)
+    health.show(board)
     policies, controllers, stores = _policies(options, host, instance, metrics, health)
     controllers.append(
         Inquiries(host, board.document_now, policies, ALLOWED if options.policy_unknown_open else DENIED)
@@ -261,13 +262,6 @@ def absent_packages(options: Options) -> list[str]:
         except ModuleNotFoundError:
             absent.append(package)
     return absent
-
-
-def store_kind(options: Options) -> str:
-    """Returns the kind of the store of leases as people know it."""
-    if options.kube is not None:
-        return "kubernetes"
-    return "etcd" if options.etcd is not None else "nodes file"
 
 
 def open_store(options: Options, subnets: tuple[Net, ...]) -> Store:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +16,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NODES = "/run/nodes.json"
+HEALTH_PORT = 8081
+GET = """
+import http.client, sys
+connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=30)
+connection.request("GET", sys.argv[3])
+answer = connection.getresponse()
+print(answer.status, answer.headers["Content-Type"])
+print(answer.read().decode())
+"""
 UNDERLAY = """link add eth0 type veth peer name other
 link set other up
 address add 192.0.2.1/24 dev eth0
@@ -52,6 +63,19 @@ class Agent:
         status, text = self.status("--json")
         answer: dict[str, Any] = json.loads(text) if status in (0, 1) else {}
         return answer
+
+
+def get(host: str, path: str) -> tuple[int, str, str]:
+    """Inside: returns status, content type and body of podwired's answer at its health port."""
+    connection = http.client.HTTPConnection(host, HEALTH_PORT, timeout=30)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.headers["Content-Type"], answer.read().decode()
+    except OSError:
+        return 0, "", ""
+    finally:
+        connection.close()
 
 
 @pytest.fixture
@@ -94,3 +118,24 @@ def test_status_tells_what_the_node_has_and_what_is_wrong(agent: Agent) -> None:
     until(lambda: not agent.answer()["ready"], "the node is not ready")
     assert agent.answer()["reasons"] == ["eth0 is down: other nodes are not reached"]
     assert agent.status()[0] == 1
+
+
+def test_the_page_has_details_for_callers_on_the_node_and_numbers_for_others(agent: Agent) -> None:
+    machine, pod = agent.machine, agent.machine.pod("pod")
+    machine.run("sh", "-ec", f"ip link add name veth0 type veth peer name eth0 netns {pod.path}")
+    machine.run("sh", "-ec", "ip address add 172.30.0.1/24 dev veth0; ip link set veth0 up")
+    pod.run("sh", "-ec", "ip address add 172.30.0.2/24 dev eth0; ip link set eth0 up")
+    agent.write(ONE, TWO, FAR)
+    agent.start(f"--healthz-port={HEALTH_PORT}")
+    until(lambda: agent.status()[0] == 0, "the node is ready")
+    paths = {"/": "text/html; charset=utf-8", "/api/v1/status": "application/json"}
+    until(lambda: "10.5.3.0/24" in machine.call(get, "127.0.0.1", "/")[2], "the page shows the peers")
+    for path, kind in paths.items():
+        status, shown, text = machine.call(get, "127.0.0.1", path)
+        assert (status, shown) == (200, kind)
+        assert all(word in text for word in ("node1", "10.5.2.0/24", "192.0.2.2", "eth0"))
+        text = pod.run(sys.executable, "-c", GET, "172.30.0.1", str(HEALTH_PORT), path).stdout
+        assert text.startswith(f"200 {kind}")
+        assert not any(word in text for word in ("node1", "10.5.", "192.0.2.", "eth0"))
+    answer = json.loads(text.splitlines()[1])
+    assert answer["counts"] == {"peers": 2, "failed": 0, "unreachable": 0, "vxlan": 1, "direct": 1, "refused": 0}

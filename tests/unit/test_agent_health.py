@@ -105,7 +105,7 @@ def test_it_tells_what_it_counts(served: Served) -> None:
 
 def test_another_path_or_method_is_told_so(served: Served) -> None:
     assert served.ask("/")[0] == 404
-    assert "/healthz, /readyz and /metrics" in served.ask("/x")[2]
+    assert "/, /api/v1/status, /healthz, /readyz and /metrics" in served.ask("/x")[2]
     assert served.ask("/healthz", "POST")[0] == 501
 
 

@@ -43,7 +43,7 @@ def hop(number: int, ifindex: int) -> tuple[Any, NextHop]:
     return parse_net(f"10.5.{number}.0/24"), NextHop(parse_ip(f"10.5.{number}.0"), ifindex, ifindex == TUNNEL)
 
 
-def snapshot(*, refused: Any = (), **more: Any) -> Snapshot:
+def snapshot(*, lacking: Any = (), **more: Any) -> Snapshot:
     """Returns the state of a node with a peer behind the tunnel, one in its own network, and one without a way."""
     address = parse_net("192.0.2.1/24")
     info = VxlanInfo(vni=1, link=UPLINK, local=address.ip, port=4789, learning=False, gbp=False)
@@ -54,7 +54,7 @@ def snapshot(*, refused: Any = (), **more: Any) -> Snapshot:
         "served": {str(number): lease(number) for number in (2, 3, 4)},
         "refused": {"9": "its subnet is another's"},
         "changed_at": {"2": 60.0},
-        "forwarding": {4: Forwarding(TUNNEL, dict([hop(2, TUNNEL), hop(3, UPLINK)]), frozenset(refused))},
+        "forwarding": {4: Forwarding(TUNNEL, dict([hop(2, TUNNEL), hop(3, UPLINK)]), frozenset(lacking))},
         "tunnels": (LinkState("flannel.1", MAC, 1450, True, 0, info, ()),),
     }
     return Snapshot("node1", 0.0, StoreState("etcd", last_error="gone", last_error_time=1.0), **(members | more))
@@ -121,7 +121,7 @@ def test_a_peer_has_its_way_its_entries_and_its_last_change() -> None:
     ],
 )
 def test_an_entry_that_the_kernel_refused_is_not_applied(message: Any, entry: str) -> None:
-    seen = snapshot(refused=[entry_of(message)])
+    seen = snapshot(lacking=[entry_of(message)])
     assert peers(seen)["2"]["state"] == "failed"
     assert [name for name, there in peers(seen)["2"]["endpoints"][0]["applied"].items() if not there] == [entry]
     assert states(seen) == {"failed": 1, "unreachable": 1, "vxlan": 0, "direct": 1}

@@ -87,7 +87,7 @@ FLAGS = {
         ),
         Flag("policy-node-egress", "egress to the own node: judged as any other, or open", "judged|open", "judged"),
         Flag("policy-established", "connections that policies no longer allow: cut, or keep", "cut|keep", "cut"),
-        Flag("healthz-ip", "health server address (/healthz, /readyz, /metrics)", "IP", "0.0.0.0"),  # noqa: S104  # flannel's
+        Flag("healthz-ip", "health server address (/, /healthz, /readyz, /metrics)", "IP", "0.0.0.0"),  # noqa: S104  # flannel's
         Flag("healthz-port", "health server port; 0 disables it", "PORT", "0"),
         Flag("cleanup", "remove what podwired made on this node, and end", "", "false"),
     ),

@@ -73,6 +73,13 @@ class Options(Record):
     cleanup: bool
     notices: tuple[str, ...]
 
+    @property
+    def store(self) -> str:
+        """The kind of the store of leases, for people."""
+        if self.kube is not None:
+            return "kubernetes"
+        return "etcd" if self.etcd is not None else "nodes file"
+
 
 def parse_options(arguments: list[str], environment: Mapping[str, str]) -> Options:
     """Parses flags, which precede variables of the environment. Raises HelpRequested, InvalidOptions."""

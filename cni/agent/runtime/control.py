@@ -76,7 +76,7 @@ class ControlSocket:
     def start(self, emit: Callable[[Asked], None]) -> None:
         """Serves from a thread of its own."""
 
-        def respond(request: bytes) -> bytes:
+        def respond(request: bytes, _: str) -> bytes:
             return respond_to(request, emit)
 
         self._server = Server(self._listener, is_complete, respond)

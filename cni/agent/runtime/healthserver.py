@@ -1,4 +1,4 @@
-"""Answers HTTP requests of probes: the first line of a request counts."""
+"""Answers HTTP requests of probes, and of people: the first line of a request counts, and who asks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from cni.agent.runtime.server import Server
+from cni.protocol.address import parse_ip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,12 +15,17 @@ if TYPE_CHECKING:
     Answer = tuple[HTTPStatus, str, bytes]
 
 TEXT = "text/plain; charset=utf-8"
+# No foreign assets, whatever gets into a page.
+HEADERS = (
+    "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\nX-Content-Type-Options: nosniff\r\n"
+)
+LOOPBACK = ("127.", "::1", "::ffff:127.")
 
 
 class HealthServer(Server):
-    """`answer` gives status, content type and body for a path."""
+    """`answer` gives status, content type and body for a path, to a caller who is on this node or not."""
 
-    def __init__(self, ip: str, port: int, answer: Callable[[str], Answer]) -> None:
+    def __init__(self, ip: str, port: int, answer: Callable[[str, bool], Answer]) -> None:
         """Raises OSError where the address cannot be had."""
         listener = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -29,14 +35,31 @@ class HealthServer(Server):
             listener.close()
             raise
         self.port: int = listener.getsockname()[1]
-        super().__init__(listener, is_complete, lambda request: response(request, answer))
+        super().__init__(listener, is_complete, lambda request, host: response(request, host, answer))
 
 
 def is_complete(request: bytes) -> bool:
     return b"\r\n\r\n" in request or b"\n\n" in request
 
 
-def response(request: bytes, answer: Callable[[str], Answer]) -> bytes:
+def is_local(request: bytes, host: str) -> bool:
+    """Returns True if the caller is a process in the node's own network, and no page of somebody else's: a browser
+    that was led here by a name of the page's own sends that name.
+    """
+    names = [line.partition(b":")[2] for line in request.splitlines()[1:] if line.lower().startswith(b"host:")]
+    return host.startswith(LOOPBACK) and all(_is_plain(name.decode("latin-1").strip()) for name in names)
+
+
+def _is_plain(name: str) -> bool:
+    """Returns True for localhost, or an IP address, perhaps with a port."""
+    bare = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    try:
+        return bare.lower() == "localhost" or bool(parse_ip(bare))
+    except ValueError:
+        return False
+
+
+def response(request: bytes, host: str, answer: Callable[[str, bool], Answer]) -> bytes:
     """The whole answer to a request, of which the first line counts; the connection ends with it (RFC 9112)."""
     method, path, version = [*request.partition(b"\n")[0].decode("latin-1").split(), "", "", ""][:3]
     if not version.startswith("HTTP/"):
@@ -44,6 +67,6 @@ def response(request: bytes, answer: Callable[[str], Answer]) -> bytes:
     elif method not in ("GET", "HEAD"):
         status, kind, body = HTTPStatus.NOT_IMPLEMENTED, TEXT, b"only GET and HEAD are answered\n"
     else:
-        status, kind, body = answer(path)
+        status, kind, body = answer(path, is_local(request, host))
     head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
-    return f"{head}Connection: close\r\n\r\n".encode() + (b"" if method == "HEAD" else body)
+    return f"{head}{HEADERS}Connection: close\r\n\r\n".encode() + (b"" if method == "HEAD" else body)

@@ -24,21 +24,22 @@ READ, WRITE = select.POLLIN, select.POLLOUT
 
 
 class _Connection:
-    """One caller: `received` is the request so far, `answer` the bytes still to be sent."""
+    """One caller at a host: `received` is the request so far, `answer` the bytes still to be sent."""
 
-    def __init__(self, caller: socket.socket, now: float) -> None:
-        self.socket, self.deadline = caller, now + SECONDS
+    def __init__(self, caller: socket.socket, host: str, now: float) -> None:
+        self.socket, self.host, self.deadline = caller, host, now + SECONDS
         self.received = self.answer = b""
 
 
 class Server:
-    """`is_complete` tells of the bytes that have come whether they are a request, `respond` gives the answer to one.
+    """`is_complete` tells of the bytes that have come whether they are a request, `respond` gives the answer to one and
+    the IP address that it came from (empty at a local socket).
 
     A request that is longer than REQUEST_BYTES is answered as it is.
     """
 
     def __init__(
-        self, listener: socket.socket, is_complete: Callable[[bytes], bool], respond: Callable[[bytes], bytes]
+        self, listener: socket.socket, is_complete: Callable[[bytes], bool], respond: Callable[[bytes, str], bytes]
     ) -> None:
         self._listener, self._is_complete, self._respond = listener, is_complete, respond
         self._listener.listen(BACKLOG)
@@ -88,7 +89,7 @@ class Server:
         """Accepts waiting connections, a limited number at a time: those that are accepted come first."""
         for _ in range(BACKLOG):
             try:
-                caller, _ = self._listener.accept()
+                caller, address = self._listener.accept()
             except BlockingIOError:
                 return
             except OSError:  # no descriptor is free, or the caller has gone
@@ -98,7 +99,7 @@ class Server:
             if len(self._connections) >= CONNECTIONS:
                 self._make_room()
             caller.setblocking(False)
-            connection = _Connection(caller, time.monotonic())
+            connection = _Connection(caller, address[0] if isinstance(address, tuple) else "", time.monotonic())
             self._connections[caller.fileno()] = connection
             self._poll.register(caller, READ)
             self._proceed(connection)
@@ -134,7 +135,7 @@ class Server:
                 return False
             if not data:
                 raise ConnectionResetError
-        connection.answer = self._respond(connection.received)
+        connection.answer = self._respond(connection.received, connection.host)
         self._poll.modify(connection.socket, WRITE)
         return True
 
