@@ -180,7 +180,7 @@ def test_a_user_who_may_not_write_there_has_his_answer(machine: Machine) -> None
 def test_nothing_but_a_file_of_roots_alone_is_written_to(machine: Machine, obstacle: str) -> None:
     machine.run("mkdir", "-m", "700", "/run/podwire")
     prepare = {
-        "link": "echo -n keep >/run/target; ln -s /run/target /run/podwire/events",
+        "link": "echo -n keep >/run/target; chmod 600 /run/target; ln -s /run/target /run/podwire/events",
         "folder": "mkdir /run/podwire/events",
         "pipe": "mkfifo /run/podwire/events",
         "readable": "touch /run/podwire/events; chmod 644 /run/podwire/events",

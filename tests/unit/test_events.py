@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from datetime import UTC, datetime
+from fcntl import LOCK_EX, flock
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni.config.calllog import CallLog, parse_calllog
+from cni.kernel import eventlog, hostlock
 from cni.protocol.callevent import CallEvent, event_of, line_of, parse_line
 from cni.protocol.errors import CniError, TryAgain
 from cni.protocol.fields import ConfigErrors, Fields
@@ -96,6 +98,35 @@ def test_whatever_names_and_messages_hold_a_line_stays_one(
 )
 def test_a_line_that_is_torn_or_of_another_kind_is_no_event(line: bytes) -> None:
     assert parse_line(line) is None
+
+
+@pytest.mark.parametrize("case", ["alone", "another call holds the lock", "renamed by another call", "gone"])
+def test_a_full_file_is_renamed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    """A second renaming would replace the full file by one that has just been begun."""
+    monkeypatch.setattr(hostlock, "RUN", str(tmp_path))
+    path, older = tmp_path / "events", tmp_path / "events.1"
+    path.write_text("full")
+    descriptor, other = (os.open(path, os.O_RDWR) for _ in range(2))
+    if case == "another call holds the lock":
+        flock(other, LOCK_EX)
+    elif case == "renamed by another call":
+        path.rename(older)
+        path.write_text("new")
+    elif case == "gone":
+        path.unlink()
+    eventlog._rename(descriptor, str(path))
+    left = {name.name: name.read_text() for name in tmp_path.iterdir()}
+    assert (
+        left
+        == {
+            "alone": {"events.1": "full"},
+            "another call holds the lock": {"events": "full"},
+            "renamed by another call": {"events.1": "full", "events": "new"},
+            "gone": {},
+        }[case]
+    )
+    os.close(descriptor)
+    os.close(other)
 
 
 @pytest.mark.parametrize(
