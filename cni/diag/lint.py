@@ -11,7 +11,7 @@ from cni.diag.asking import NoAnswer
 from cni.diag.conflint import chains, documents, folders, plugins
 from cni.diag.conflint.findings import Finding
 from cni.diag.conflint.folders import Network
-from cni.diag.output import FINDING, FINE, JSON_VERSION, Outcome, outcome, printable
+from cni.diag.output import FINDING, FINE, JSON_VERSION, UNANSWERED, Outcome, outcome, printable
 from cni.effects.journal import FAILURES, error_text
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ Examples:
   podwire lint --offline --json 10-mynet.conflist
 """
 STATUSES = f"""\b
-Exit status: {FINE} nothing is wrong; {FINDING} there are findings; 2 usage."""
+Exit status: {FINE} nothing is wrong; {FINDING} there are findings; 2 usage; {UNANSWERED} the
+kernel does not answer."""
 OFFLINE_HELP = "Judge the files alone: ask nothing of this node."
 JSON_HELP = f"Print JSON (version {JSON_VERSION}: lists `files` and `findings`, text `first`)."
 
@@ -69,7 +70,7 @@ def _first(read: Sequence[Document]) -> str:
 
 
 def judge(read: Sequence[Document], *, on_node: bool) -> list[Finding]:
-    """Returns the findings, file by file. Raises NoAnswer: the kernel tells no addresses."""
+    """Returns the findings, file by file. Raises NoAnswer if the kernel does not answer."""
     found: dict[str, list[Finding]] = {document.file: [*document.findings] for document in read}
     networks = []
     for document in read:

@@ -388,6 +388,16 @@ def test_the_json_has_files_findings_and_the_first(folder: Callable[..., Path]) 
     }
 
 
+def test_a_kernel_that_does_not_answer_is_told(folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> list[NodeAddress]:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(folders, "node_addresses", fail)
+    ended = typed(folder(a=single("bridge", ipam=HOST_LOCAL)))
+    assert (ended.status, ended.stdout) == (3, "")
+    assert "(--offline needs none)" in ended.stderr
+
+
 def test_the_end_tells_what_was_found(folder: Callable[..., Path]) -> None:
     path = folder(a=single("bridge"))
     assert typed("--offline", path / "a.conf")[:2] == (0, f"{path}/a.conf: no errors in 1 files")
@@ -441,7 +451,7 @@ def networks(path: Path) -> list[Network]:
 def test_subnets_are_compared_with_the_nodes_addresses(folder: Callable[..., Path]) -> None:
     path = folder(a=single("bridge", isGateway=True, ipam=HOST_LOCAL))
     addresses = [NodeAddress("eth0", parse_net("10.1.9.9/8")), NodeAddress("eth1", parse_net("192.0.2.1/24"))]
-    own = [NodeAddress("cni0", parse_net("10.1.0.1/16"))]
+    own = [NodeAddress("cni0", parse_net("10.1.0.1/16")), NodeAddress("flannel.1", parse_net("10.1.0.0/32"))]
     ((_, place, message),) = folders.judge_node(networks(path), addresses + own)
     assert place == "ipam.subnet"
     assert message.startswith("10.1.0.0/16 overlaps with 10.1.9.9/8 of eth0 on this node: ")

@@ -91,11 +91,16 @@ def _gateways_conflict(network: Network, other: Network) -> bool:
 
 
 def judge_node(networks: Sequence[Network], addresses: Sequence[NodeAddress]) -> Iterator[Located]:
-    """Yields subnets in which this node has an address by another interface than the network's own."""
+    """Yields subnets in which this node has an address by another interface than the network's own.
+
+    A VXLAN device has the first address of the node's own subnet, which is never leased.
+    """
     for network in networks:
         for path, subnet in network.subnets:
             for address in addresses:
-                if address.interface not in network.own_links and overlap(subnet, address.net.network):
+                if address.interface in network.own_links or address.net.ip == subnet.ip:
+                    continue
+                if overlap(subnet, address.net.network):
                     text = f"{subnet.text} overlaps with {address.net.text} of {address.interface} on this node"
                     yield network.file, path, f"{text}: its neighbours cannot be reached (choose another subnet)"
 
