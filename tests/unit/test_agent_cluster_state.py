@@ -133,7 +133,10 @@ def test_peers_are_kept_until_more_than_one_of_them_changes() -> None:
     state.handle(Held(OWN, 300.0))
     assert state.resolve_peers(CONFIG, OWN, ()) is peers
     state.handle(Held(lease(1, mac=9)))
-    assert state.resolve_peers(CONFIG, lease(1, mac=9), ()) is not peers
+    resolved = state.resolve_peers(CONFIG, lease(1, mac=9), ())
+    assert resolved is not peers
+    assert state.peers is resolved
+    assert ClusterState().peers is None
 
 
 def test_the_own_lease_counts_where_it_is_of_the_nodes_network() -> None:
