@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click import style
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from cni.diag.node.attachments import Attached
     from cni.diag.node.keptcalls import KeptCall
     from cni.plugins.context import Call, Expected
+
+    Json = dict[str, Any]
 
 HELP = """Compare attachments with what ADD made of them: all, or those that are named.
 
@@ -76,7 +78,7 @@ def compared(attached: Attached) -> list[Compared]:
     return [] if kept is None else [each for config in kept.configs for each in _of_plugin(kept, config)]
 
 
-def _of_plugin(kept: KeptCall, config: dict[str, object]) -> Iterator[Compared]:
+def _of_plugin(kept: KeptCall, config: Json) -> Iterator[Compared]:
     program = str(config.get("type", ""))
     if kind_of(program) not in (INTERFACE, CHAINED):
         return
@@ -88,9 +90,15 @@ def _of_plugin(kept: KeptCall, config: dict[str, object]) -> Iterator[Compared]:
                 yield Compared(program, operation.describe(), compare(host, operation))
             made.check_leases()
         except CheckFailed as error:
-            yield Compared(program, "", error.message)
+            yield Compared(_ipam_of(config), "", error.message)
         except CniError as error:
             yield Compared(program, "", f"cannot be compared: {error.message}")
+
+
+def _ipam_of(config: Json) -> str:
+    """Returns the type of a configuration's IPAM plugin."""
+    ipam = config.get("ipam")
+    return str(ipam.get("type", "")) if isinstance(ipam, dict) else ""
 
 
 def expected(call: Call) -> Expected:

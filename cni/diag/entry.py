@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 USAGE = """usage: podwire install --bin-dir DIR [--names A,B] [--force]
        podwire ps [NAME]...
+       podwire doctor
        podwire leases [--reclaim [--dry-run]]
        podwire check [NAME]...
        podwire repair [--dry-run] [NAME]...
@@ -32,6 +33,7 @@ SIMPLE = ("install", "version", "help")
 ASKING = (
     "check",
     "completion",
+    "doctor",
     "events",
     "leases",
     "lint",

@@ -1,0 +1,50 @@
+"""An ailment, and the view of the node in which it is found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cni.protocol.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cni.diag.node.attachments import Attached
+    from cni.diag.node.conflists import Network
+    from cni.diag.node.links import Link
+
+    Json = dict[str, Any]
+
+
+class Ailment(Record):
+    """A cause of failures. `name` is stable, for programs; `subject` what is concerned; `proof` the command that shows
+    the evidence; the others are sentences without an end.
+    """
+
+    name: str
+    subject: str
+    evidence: str
+    consequence: str
+    remedy: str
+    proof: str
+
+
+class NodeView(Record):
+    """The state that the modules look at: attachments, interfaces, networks of the runtime's folder in its order, and
+    podwired's status, None where none answers. `runs_agent`: this node has had a podwired since it started.
+    """
+
+    attached: tuple[Attached, ...]
+    links: tuple[Link, ...]
+    networks: tuple[Network, ...]
+    conf_dir: str
+    bin_dirs: tuple[str, ...]
+    agent: Json | None
+    runs_agent: bool
+
+    def configs(self) -> Iterator[Json]:
+        """Yields the configurations of all plugins that are in use: of the runtime's folder, then of attachments."""
+        for network in self.networks:
+            yield from network.configs
+        for attached in self.attached:
+            yield from attached.kept.configs if attached.kept is not None else ()

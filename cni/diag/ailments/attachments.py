@@ -1,0 +1,57 @@
+"""Attachments that are no longer as ADD made them, and those that nobody has detached."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from cni import IPAM, kind_of
+from cni.diag.ailments.ailment import Ailment
+from cni.diag.check import compared
+from cni.diag.node.attachments import GONE, PRESENT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cni.diag.ailments.ailment import NodeView
+
+YOUNG_SECONDS = 60.0  # a DEL may be under way
+SHOWN = 3  # names in a sentence
+CONSEQUENCE = "traffic of these containers is dropped, keeps an address that nobody answers, or is not limited"
+
+
+def find(node: NodeView) -> Iterator[Ailment]:
+    """Yields one ailment for all attachments with the same differences, and one for those that are gone."""
+    by_difference: dict[str, list[str]] = {}
+    for attached in node.attached:
+        if attached.interface == PRESENT:
+            for each in compared(attached):
+                if each.difference and kind_of(each.plugin) != IPAM:  # leases: see pools
+                    by_difference.setdefault(each.difference, []).append(attached.name)
+    names = list(dict.fromkeys([name for holders in by_difference.values() for name in holders]))
+    if names:
+        yield Ailment(
+            "attachment-changed",
+            some(names),
+            some(list(by_difference)),
+            CONSEQUENCE,
+            "podwire repair",
+            "podwire check",
+        )
+    old = time.time() - YOUNG_SECONDS
+    gone = [attached.name for attached in node.attached if attached.interface == GONE and 0 < attached.since < old]
+    if gone:
+        yield Ailment(
+            "attachment-gone",
+            some(gone),
+            "the host interface is gone, and DEL was never called",
+            "addresses and host ports stay taken",
+            "podwire leases --reclaim, and the container runtime's own cleanup",
+            "podwire ps",
+        )
+
+
+def some(names: list[str]) -> str:
+    """Returns the first names and the number of the others."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"

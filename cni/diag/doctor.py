@@ -1,0 +1,103 @@
+"""`podwire doctor`: what makes pods of this node fail, with evidence and remedy."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+from click import style
+
+from cni.diag.ailments import agent, attachments, hostports, networks, pools, resources
+from cni.diag.ailments.ailment import Ailment, NodeView
+from cni.diag.asking import NoAnswer, ask
+from cni.diag.node import conflists
+from cni.diag.node.attachments import attachments as all_attachments
+from cni.diag.node.calls import FOLDER as BIN_DIR
+from cni.diag.node.here import opened_host
+from cni.diag.node.links import links
+from cni.diag.output import FINDING, FINE, Outcome, outcome, printable
+from cni.effects.journal import FAILURES, error_text
+from cni.protocol.control import FOLDER, STATUS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+HELP = """Find what makes pods fail on this node: each finding with evidence, consequence, remedy and proof.
+
+It looks at attachments and their rules, pools of addresses, the runtime's networks and their plugins, firewalls, host
+ports, connection tracking, disks, podwired and its tunnel. It changes nothing.
+
+\b
+Examples:
+  podwire doctor
+  podwire doctor --json
+"""
+STATUSES = f"""\b
+Exit status: {FINE} nothing is wrong; {FINDING} there are findings; 2 usage."""
+KINDS: dict[str, Callable[[NodeView], Iterator[Ailment]]] = {
+    "attachments": attachments.find,
+    "pools": pools.find,
+    "networks": networks.find,
+    "host ports": hostports.find,
+    "agent": agent.find,
+    "resources": resources.find,
+}
+HEALTHY = "nothing is wrong that podwire doctor looks for"
+
+
+@click.command("doctor", help=HELP, epilog=STATUSES)
+@click.option("--conf-dir", default=conflists.FOLDER, metavar="DIR", help="The runtime's networks.")
+@click.option("--bin-dir", "bin_dirs", multiple=True, default=(BIN_DIR,), metavar="DIR", help="The runtime's plugins.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (version 1: a list `findings`).")
+def doctor(conf_dir: str, bin_dirs: tuple[str, ...], as_json: bool) -> Outcome:
+    findings = examine(look(conf_dir, bin_dirs))
+    members: dict[str, object] = {"findings": [finding._asdict() for finding in findings]}
+    text = "\n\n".join(map(_text, findings)) or style(HEALTHY, fg="green")
+    return outcome(FINDING if findings else FINE, as_json, members, lambda: text)
+
+
+def look(conf_dir: str, bin_dirs: tuple[str, ...]) -> NodeView:
+    """Returns the state of this node. Raises OSError, CniError."""
+    with opened_host() as host:
+        attached = all_attachments(host)
+    try:
+        status = ask("", ask=STATUS)
+    except NoAnswer:
+        status = None
+    return NodeView(
+        tuple(attached), tuple(links()), tuple(conflists.networks(conf_dir)), conf_dir, bin_dirs, status, _had_agent()
+    )
+
+
+def _had_agent() -> bool:
+    """Returns True if a podwired has left its socket or its locks, which it removes where it is not to come back."""
+    try:
+        names = os.listdir(FOLDER)
+    except OSError:
+        return False
+    return any(name.startswith("podwired") for name in names)
+
+
+def examine(node: NodeView) -> list[Ailment]:
+    """Returns all findings; a kind that cannot be examined is a finding of its own."""
+    return [finding for name, find in KINDS.items() for finding in _examined(name, find, node)]
+
+
+def _examined(name: str, find: Callable[[NodeView], Iterator[Ailment]], node: NodeView) -> Iterator[Ailment]:
+    try:
+        yield from find(node)
+    except FAILURES as error:
+        consequence, remedy = "ailments of this kind cannot be found", "run it as root, in the host's namespaces"
+        yield Ailment("not-examined", name, error_text(error), consequence, remedy, "id -u")
+
+
+def _text(finding: Ailment) -> str:
+    heading = f"{style(finding.name, fg='red', bold=True)}: {printable(finding.subject)}"
+    parts = (
+        ("evidence", finding.evidence),
+        ("consequence", finding.consequence),
+        ("remedy", finding.remedy),
+        ("proof", finding.proof),
+    )
+    return "\n".join([heading, *[f"  {label + ':':13}{printable(text)}" for label, text in parts]])

@@ -1,0 +1,134 @@
+"""`podwire doctor` of the bundle: on a node that is broken in one way it names this one alone, and the remedy works."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from tests.frozen.test_operator import NETWORK, Operator
+from tests.machine import Machine, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    Json = dict[str, Any]
+
+BIN, CONF, POOL = "/run/bin", "/run/net.d", "/var/lib/cni/networks/net"
+FOLDERS = ("--conf-dir", CONF, "--bin-dir", BIN)
+PLUGIN = {key: NETWORK[key] for key in ("type", "ipam")}
+CONFLIST = {"cniVersion": "1.1.0", "name": "net", "plugins": [PLUGIN]}
+
+
+class Case(NamedTuple):
+    """A script that breaks a node ({veth} is the host interface of a pod), the name of the finding, and its remedy: a
+    script, too, empty for the one that is printed.
+    """
+
+    damage: str
+    finding: str
+    remedy: str = ""
+
+
+CASES = {
+    "flushed rules": Case("nft flush ruleset", "attachment-changed"),
+    "route deleted": Case("ip -n web route del default", "attachment-changed"),
+    "bridge address removed": Case("ip address flush dev cni0", "attachment-changed"),
+    "port of the bridge lost": Case("ip link set {veth} nomaster", "attachment-changed"),
+    "FORWARD policy drop": Case(
+        "nft 'table inet admin { chain forward { type filter hook forward priority 0; policy drop; }; }'",
+        "forward-dropped",
+        "nft delete table inet admin",
+    ),
+    "firewalld's reject": Case(
+        "nft 'table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; reject; }; }'",
+        "forward-dropped",
+        "nft delete table inet firewalld",
+    ),
+    "full pool": Case(
+        f"cd {POOL}; for ip in 10.1.2.3 10.1.2.4 10.1.2.5 10.1.2.6; do printf 'gone%s\\r\\neth0' $ip >$ip; done;"
+        " touch -d '1 hour ago' 10.1.2.[3-6]",
+        "pool-exhausted",
+    ),
+    "leaked lease": Case(
+        f"printf 'gone\\r\\neth0' >{POOL}/10.1.2.5; touch -d '1 hour ago' {POOL}/10.1.2.5", "leases-leaked"
+    ),
+    "lease removed": Case(f"mv {POOL}/10.1.2.2 /run/kept", "lease-missing", f"mv /run/kept {POOL}/10.1.2.2"),
+    "second network": Case(
+        f"sed s/net/other/\\;s/10.1.2.0/10.9.0.0/\\;s/podwire/ptp/ {CONF}/10-net.conflist >{CONF}/20-other.conflist",
+        "several-networks",
+        f"rm {CONF}/20-other.conflist",
+    ),
+    "broken network": Case(
+        f"sed -i s/ipam/ipma/ {CONF}/10-net.conflist", "network-file", f"sed -i s/ipma/ipam/ {CONF}/10-net.conflist"
+    ),
+    "missing plugin": Case(f"rm {BIN}/loopback", "plugin-missing", f"ln -s podwire {BIN}/loopback"),
+    "host port taken": Case(
+        "python3 -c 'import socket, time; s = socket.create_server((\"\", 8080)); time.sleep(600)' >/dev/null 2>&1 &"
+        " echo $! >/run/server; until ss -ltn | grep -q :8080; do sleep 0.05; done",
+        "host-port-taken",
+        "kill $(cat /run/server); while ss -ltn | grep -q :8080; do sleep 0.05; done",
+    ),
+    "tunnel down": Case(
+        "ip link add flannel.1 type vxlan id 1 dstport 8472 dev lo", "tunnel-down", "ip link set flannel.1 up"
+    ),
+    "agent gone": Case("touch /run/podwire/podwired-vni-1.lock", "agent-gone", "rm /run/podwire/podwired-vni-1.lock"),
+}
+
+
+@pytest.fixture
+def operator(bundle: Path) -> Iterator[Operator]:
+    """Gives a healthy node with the bundle installed, one network, and a pod."""
+    if reason := missing():
+        pytest.skip(reason)
+    with Machine() as machine:
+        operator = Operator(machine, bundle)
+        machine.run(str(bundle / "podwire"), "install", "--bin-dir", BIN)
+        machine.run("sh", "-c", f"mkdir {CONF}; cat >{CONF}/10-net.conflist", stdin=json.dumps(CONFLIST))
+        operator.attach("web", NETWORK)
+        yield operator
+
+
+def test_a_healthy_node_has_no_ailment(operator: Operator) -> None:
+    done = operator.types("doctor", *FOLDERS)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "nothing is wrong that podwire doctor looks for\n"
+    assert operator.asks("doctor", *FOLDERS)["findings"] == []
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_the_cause_is_named_alone_and_its_remedy_works(operator: Operator, case: Case) -> None:
+    machine = operator.machine
+    [web] = operator.asks("ps")["attachments"]
+    machine.run("sh", "-c", case.damage.replace("{veth}", web["host_interface"]))
+    findings = operator.asks("doctor", *FOLDERS)["findings"]
+    assert [finding["name"] for finding in findings] == [case.finding]
+    done = operator.types("doctor", *FOLDERS)
+    assert done.returncode == 1
+    for part in ("evidence", "consequence", "remedy", "proof"):
+        assert findings[0][part]
+        assert findings[0][part] in done.stdout
+    remedy = case.remedy or findings[0]["remedy"].replace("podwire", str(operator.bundle / "podwire"), 1)
+    machine.run("sh", "-c", remedy.partition(",")[0])
+    assert operator.types("doctor", *FOLDERS).returncode == 0
+
+
+def test_without_networks_and_pods_there_is_nothing_to_find(bundle: Path) -> None:
+    if reason := missing():
+        pytest.skip(reason)
+    with Machine() as machine:
+        assert Operator(machine, bundle).types("doctor", *FOLDERS).returncode == 0
+
+
+def test_a_conntrack_table_that_is_full_is_named(operator: Operator) -> None:
+    machine = operator.machine
+    if machine.run("sysctl", "-n", "net.netfilter.nf_conntrack_max", check=False).returncode:
+        pytest.skip("the kernel has no conntrack (modprobe nf_conntrack)")
+    machine.run("sh", "-c", "mkdir -p /run/counts; echo 999999999 >/run/count")
+    machine.run("mount", "--bind", "/run/count", "/proc/sys/net/netfilter/nf_conntrack_count")
+    [finding] = operator.asks("doctor", *FOLDERS)["findings"]
+    assert finding["name"] == "conntrack-full"
+    machine.run("umount", "/proc/sys/net/netfilter/nf_conntrack_count")
+    assert operator.types("doctor", *FOLDERS).returncode == 0
