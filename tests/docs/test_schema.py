@@ -88,8 +88,10 @@ def test_the_objects_inside_have_the_keys_that_are_known_and_no_others() -> None
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_the_examples_are_valid(path: Path) -> None:
-    assert [error.message for error in VALIDATOR.iter_errors(json.loads(path.read_text(encoding="utf-8")))] == []
+def test_the_examples_are_valid_and_have_no_findings(path: Path) -> None:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert [error.message for error in VALIDATOR.iter_errors(document)] == []
+    assert findings(document) == []
 
 
 @pytest.mark.parametrize("block", SHOWN, ids=lambda block: block.place)

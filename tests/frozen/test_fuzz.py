@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.calls import defect
-from tests.frozen.calls import PROGRAMS, Call, CompletedProcess, run_all
+from tests.frozen.calls import PROGRAMS, Call, CompletedProcess, as_root, run_all
 from tests.machine import Machine, missing
 from tests.unit.strategies import ENVIRONMENT, documents, environments
 
@@ -61,7 +61,16 @@ NO_ANSWER = (">&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-", ">/dev/full")
 @pytest.mark.parametrize("streams", CLOSED)
 @pytest.mark.parametrize("verb", ["", "ADD", "DEL", "VERSION"])
 def test_whatever_stream_is_closed_there_is_one_answer_or_a_status(bundle: Path, streams: str, verb: str) -> None:
-    done = subprocess.run(
+    done = as_root(with_streams, bundle, streams, verb)
+    assert b"Traceback" not in done.stderr
+    if streams in NO_ANSWER:
+        assert (done.returncode, done.stdout) == (1 if verb else 0, b"")
+    elif verb:
+        assert CompletedProcess(done.returncode, done.stdout, done.stderr).answer
+
+
+def with_streams(bundle: Path, streams: str, verb: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
         ["/bin/sh", "-c", f'exec "$0" {streams}', bundle / "podwire"],
         input=b"",
         env=ENVIRONMENT | {"CNI_COMMAND": verb},
@@ -69,11 +78,6 @@ def test_whatever_stream_is_closed_there_is_one_answer_or_a_status(bundle: Path,
         check=False,
         timeout=60,
     )
-    assert b"Traceback" not in done.stderr
-    if streams in NO_ANSWER:
-        assert (done.returncode, done.stdout) == (1 if verb else 0, b"")
-    elif verb:
-        assert CompletedProcess(done.returncode, done.stdout, done.stderr).answer
 
 
 NAMELESS = """
