@@ -105,6 +105,7 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
     health = Health(metrics)
     board = StatusBoard(options.node_name or os.uname().nodename, options.store, health)
     health.show(board)
+    metrics.count_node(board.peers_by_state, board.address_use)
     policies, controllers, stores = _policies(options, host, instance, metrics, health)
     controllers.append(
         Inquiries(host, board.document_now, policies, ALLOWED if options.policy_unknown_open else DENIED)

@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+from cni import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from cni.agent.node.addresses import AddressUse
+
     ReadCounts = Callable[[], Mapping[tuple[str, ...], int]]  # by the values of the labels
 
+# Where errors occur: a rate notices the first one only if there was a 0 before.
+PLACES = ("store", "interface", "kernel", "instance", "conflist", "policy store", "policy")
 FASTEST, SLOWEST = 0.001, 10.0  # seconds
 BUCKETS = (FASTEST, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, SLOWEST)
 
@@ -31,6 +37,31 @@ class Packets(Collector):
         yield family
 
 
+class NodeState(Collector):
+    """Peers by their state, and the use of the node's addresses, which are counted when somebody asks."""
+
+    def __init__(self, peers: Callable[[], Mapping[str, int]], addresses: Callable[[], Sequence[AddressUse]]) -> None:
+        self._peers, self._addresses = peers, addresses
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        peers = GaugeMetricFamily(
+            "podwired_peers_by_state", "Number of other nodes by how they are reached.", labels=["state"]
+        )
+        for state, number in self._peers().items():
+            peers.add_metric([state], number)
+        yield peers
+        size = GaugeMetricFamily(
+            "podwired_pool_addresses", "Number of addresses that pods of this node can lease.", labels=["family"]
+        )
+        used = GaugeMetricFamily(
+            "podwired_pool_addresses_used", "Number of these addresses that are leased.", labels=["family"]
+        )
+        for use in self._addresses():
+            size.add_metric([f"IPv{use.family}"], use.size)
+            used.add_metric([f"IPv{use.family}"], use.used)
+        yield from (size, used)
+
+
 class Metrics:
     """The metrics of one agent."""
 
@@ -38,6 +69,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         registry = self.registry
         ProcessCollector(registry=registry)
+        build = Gauge("podwired_build_info", "Version of podwired; the value is 1.", ["version"], registry=registry)
+        build.labels(VERSION).set(1)
         self.peers = Gauge("podwired_peers", "Number of nodes that routes lead to.", registry=registry)
         self.refused_peers = Gauge(
             "podwired_refused_peers", "Number of leases that are ignored (invalid or in conflict).", registry=registry
@@ -59,6 +92,8 @@ class Metrics:
         self.errors = Counter(
             "podwired_errors_total", "Number of errors, by where they occurred.", ["where"], registry=registry
         )
+        for where in PLACES:
+            self.errors.labels(where)
         self.writes = Counter(
             "podwired_netlink_writes_total", "Number of netlink messages that set or remove entries.", registry=registry
         )
@@ -119,6 +154,10 @@ class Metrics:
         """Adds the numbers of packets that rules of policies matched, which `read` returns."""
         text = "Number of first packets of connections that a rule of a policy matched, since its chain was made."
         self.registry.register(Packets("podwired_policy_rule_packets", text, ["policy", "direction", "rule"], read))
+
+    def count_node(self, peers: Callable[[], Mapping[str, int]], addresses: Callable[[], Sequence[AddressUse]]) -> None:
+        """Adds the numbers of peers by their state, and the use of this node's addresses."""
+        self.registry.register(NodeState(peers, addresses))
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -214,6 +214,7 @@ def test_the_agents_table_has_all_metrics() -> None:
     metrics = Metrics()
     metrics.count_denied(dict)
     metrics.count_rules(dict)
+    metrics.count_node(dict, list)
     lines = [line.split() for line in metrics.text().decode().splitlines() if line.startswith("# TYPE ")]
     names = {line[2] for line in lines if line[2].startswith("podwired_") and not line[2].endswith("_created")}
     assert names == set(first(rows(AGENT, "| metric | meaning |")))
@@ -223,6 +224,14 @@ def test_no_document_names_a_metric_that_there_is_not() -> None:
     names = set(first(rows(AGENT, "| metric | meaning |")))
     text = "".join([(ROOT / document).read_text(encoding="utf-8") for document in DOCUMENTS])
     assert set(re.findall(r"\bpodwired_[a-z_]+", text)) <= names
+
+
+def test_alerts_and_dashboard_name_no_metric_that_there_is_not() -> None:
+    names = set(first(rows(AGENT, "| metric | meaning |")))
+    for path in (ROOT / "conf/monitoring").iterdir():
+        named = set(re.findall(r"\bpodwired_[a-z_]+", path.read_text(encoding="utf-8")))
+        assert named
+        assert {name.removesuffix("_bucket") for name in named} <= names
 
 
 def test_the_table_of_error_codes_has_all_codes() -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from cni.agent.controllers.base import NEVER, Listener
 from cni.agent.logs import recent_events
 from cni.agent.model.events import Failed
+from cni.agent.node.addresses import LeasedAddresses
 from cni.agent.policy.denials import PacketDenied
 from cni.agent.runtime.control import Asked
-from cni.agent.status.document import document
+from cni.agent.status.document import document, states
 from cni.agent.status.snapshot import Snapshot, StoreState, take
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cni.agent.controllers.base import AgentEvent
     from cni.agent.controllers.policy import PolicyController
     from cni.agent.controllers.reconciler import Reconciler
+    from cni.agent.node.addresses import AddressUse
     from cni.agent.runtime.health import Health
     from cni.protocol.jsontext import JsonValue
 
@@ -39,6 +41,8 @@ class StatusBoard(Listener):
         self._policies: PolicyController | None = None
         self._taken_at = -NEVER
         self._is_stale, self._was_in_force = True, False
+        self._leased = LeasedAddresses()
+        self._counted: tuple[Snapshot, dict[str, int]] | None = None
 
     def follow(self, reconciler: Reconciler, policies: PolicyController | None) -> None:
         """Takes the controllers whose state it shows."""
@@ -81,6 +85,18 @@ class StatusBoard(Listener):
     def document(self, *, detailed: bool) -> Object:
         """Returns the document of the last snapshot; for any thread."""
         return self._document(self.snapshot, detailed=detailed)
+
+    def peers_by_state(self) -> dict[str, int]:
+        """Returns the numbers of the last snapshot; for the thread of metrics."""
+        snapshot = self.snapshot
+        if self._counted is None or self._counted[0] is not snapshot:
+            self._counted = snapshot, states(snapshot)
+        return self._counted[1]
+
+    def address_use(self) -> list[AddressUse]:
+        """Returns how many addresses of this node's subnets are leased; for the thread of metrics."""
+        lease = self.snapshot.lease
+        return self._leased.count(lease.subnets) if lease is not None else []
 
     def _document(self, snapshot: Snapshot, *, detailed: bool) -> Object:
         return document(snapshot, self._health.reasons, recent_events() if detailed else (), detailed=detailed)

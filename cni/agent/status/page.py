@@ -27,7 +27,8 @@ font:15px/1.5 system-ui,sans-serif}
 h1{font-size:1.5rem;margin:0;overflow-wrap:anywhere}h2{font-size:1.1rem;margin:2rem 0 .5rem}p{margin:.3rem 0}
 .good{color:var(--good)}.bad{color:var(--bad)}.dim{color:var(--dim)}div{overflow-x:auto}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;padding:.25rem .8rem .25rem 0;
-border-bottom:1px solid var(--line);overflow-wrap:anywhere}thead th{color:var(--dim);white-space:nowrap}
+border-bottom:1px solid var(--line)}thead th{color:var(--dim);white-space:nowrap}
+td{white-space:nowrap}td:last-child{white-space:normal;overflow-wrap:anywhere;min-width:8rem}
 tbody th{font-weight:normal;color:var(--dim);white-space:nowrap;width:8rem}
 """
 HINT = (
