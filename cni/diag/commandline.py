@@ -33,7 +33,7 @@ Examples:
 # The module of each command, which has a function of the same name. It is loaded when the command is called.
 COMMANDS = {
     name: f"cni.diag.{name}"
-    for name in ("check", "doctor", "events", "leases", "lint", "policy", "ps", "repair", "status")
+    for name in ("check", "doctor", "events", "explain", "leases", "lint", "plan", "policy", "ps", "repair", "status")
 }
 SHELLS = ("bash", "fish", "zsh")
 

@@ -15,7 +15,9 @@ USAGE = """usage: podwire install --bin-dir DIR [--names A,B] [--force]
        podwire doctor
        podwire leases [--reclaim [--dry-run]]
        podwire check [NAME]...
+       podwire explain NAME
        podwire repair [--dry-run] [NAME]...
+       podwire plan [FILE]
        podwire policy why FROM TO[:PORT[/PROTOCOL]]
        podwire policy show POD
        podwire events [-n N] [--json]
@@ -35,8 +37,10 @@ ASKING = (
     "completion",
     "doctor",
     "events",
+    "explain",
     "leases",
     "lint",
+    "plan",
     "policy",
     "ps",
     "repair",

@@ -101,6 +101,15 @@ def expected(call: Call) -> Expected:
     return Expected(tuple(plugin.operations(previous)), lambda: None)
 
 
+def planned(call: Call) -> tuple[tuple[Operation, ...], Result]:
+    """Returns what ADD would do, and its result. Opens no namespace. Raises InvalidConfig."""
+    errors = call.config.validate()
+    plugin = _plugin(call, errors)
+    previous = previous_result(call.config, errors) or Result()
+    errors.raise_if_any()
+    return tuple(plugin.operations(previous)), plugin.answer(previous)
+
+
 def delete(call: Call) -> None:
     """Releases all that exists. Missing objects and errors of the configuration do not stop it."""
     plugin = _plugin(call, ConfigErrors())

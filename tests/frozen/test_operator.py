@@ -271,3 +271,46 @@ def test_a_pair_that_is_gone_is_not_repaired(operator: Operator) -> None:
     assert done.returncode == 1
     assert "recreate the pod" in done.stdout
     assert web["interface"] == "present"
+
+
+def test_explain_shows_each_operation_and_whether_it_holds(operator: Operator) -> None:
+    operator.attach("web", NETWORK)
+    assert operator.types("explain", "shop/web").returncode == 0
+    operator.machine.run("ip", "-n", "web", "route", "del", "default")
+    done = operator.types("explain", "shop/web")
+    assert done.returncode == 1
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert "yes ip -n CONTAINER link set eth0 up" in lines
+    assert "no  ip -n CONTAINER route add 0.0.0.0/0 via 10.1.2.1 dev eth0" in lines
+    [attached] = operator.asks("explain", "web")["attachments"]
+    assert sum(not each["difference"] for each in attached["operations"]) == len(attached["operations"]) - 1
+
+
+def test_plan_shows_what_an_add_would_do_and_does_nothing(operator: Operator) -> None:
+    machine, program = operator.machine, str(operator.bundle / "podwire")
+    before = machine.snapshot()
+    ports = {"type": "portmap", "runtimeConfig": NETWORK["runtimeConfig"]}
+    network = {"cniVersion": "1.1.0", "name": "net", "plugins": [{**NETWORK, "runtimeConfig": {}}, ports]}
+    planned = json.loads(machine.run(program, "plan", "--json", stdin=json.dumps(network)).stdout)
+    assert machine.snapshot() == before
+    result = operator.call("ADD", "web", machine.pod("web"), NETWORK)
+    operations = [each["operation"] for each in planned["operations"]]
+    assert planned["result"]["ips"] == result["ips"]
+    assert "nft add element inet podwire masquerade4 { 10.1.2.2 : jump masquerade-10.1.2.0/29 }" in operations
+    assert any("hostports4" in operation for operation in operations)
+    shown = machine.run(program, "plan", stdin=json.dumps(network)).stdout
+    assert "ip -n CONTAINER addr add 10.1.2.3/29 dev eth0" in shown
+
+
+@pytest.mark.parametrize(
+    ("network", "error"),
+    [
+        ("{", "the network configuration is not JSON"),
+        ('{"cniVersion": "1.0.0", "name": "net", "type": "macvlan"}', "not a plugin that podwire can plan"),
+        ('{"cniVersion": "1.0.0", "name": "net", "type": "podwire", "mtu": "x"}', "mtu: "),
+    ],
+)
+def test_plan_says_why_an_add_would_fail(operator: Operator, network: str, error: str) -> None:
+    done = operator.machine.run(str(operator.bundle / "podwire"), "plan", stdin=network, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert error in done.stderr

@@ -20,8 +20,9 @@ FOLDER = "/opt/cni/bin"  # where plugins are, if the runtime's CNI_PATH was not 
 
 
 def call_of(kept: KeptCall, config: Json, verb: str, host: Host) -> Call:
-    """Returns the call of a verb with one of the kept configurations and ADD's result. Raises CniError."""
-    data = json.dumps({"cniVersion": "", **config, "prevResult": kept.result}).encode()
+    """Returns the call of a verb with a kept configuration and ADD's result, if there is one. Raises CniError."""
+    previous = {"prevResult": kept.result} if kept.result else {}
+    data = json.dumps({"cniVersion": "", **config, **previous}).encode()
     path = kept.path or FOLDER
     request = Request(
         command=verb,
