@@ -17,6 +17,8 @@ from cni.agent.model.lease import Endpoint, Lease, Node
 from cni.agent.model.network import parse_network_config
 from cni.agent.node import flannel_rules
 from cni.agent.node.publisher import Settings
+from cni.agent.status.document import state_of
+from cni.agent.status.snapshot import StoreState, take
 from cni.agent.uplink.select import InterfaceSelector
 from cni.kernel import rtnl, rtnl_overlay, rtnl_parse
 from cni.kernel.netlink import NetlinkError, address, attribute, text, u32
@@ -284,6 +286,27 @@ def test_the_agent_s_own_route_is_no_disturbance(agent: Agent) -> None:
     begin(agent, TWO)
     echo = agent.kernel.routes_by_dst[TWO.subnets[0]]
     assert agent.reconciler.handle_links([(rtnl.RTM_NEWROUTE, echo)]) == []
+
+
+def test_the_state_names_the_peer_whose_route_the_kernel_refuses_until_it_has_it(agent: Agent) -> None:
+    def states() -> dict[str, str]:
+        seen = take("node1", StoreState("etcd"), agent.reconciler, None)
+        assert (seen.lease, seen.underlay and seen.underlay.name) == (OWN, "eth0")
+        assert seen.changed_at.keys() == seen.served.keys()
+        return {key: state_of(lease, seen) for key, lease in seen.served.items()}
+
+    begin(agent, TWO)
+    assert states() == {TWO.key: "direct"}
+    agent.kernel.refused = {THREE.subnets[0]}
+    assert not agent.handle(Changed(THREE.key, THREE))
+    assert states() == {TWO.key: "direct", THREE.key: "failed"}
+    assert not agent.full_sync()
+    assert states() == {TWO.key: "direct", THREE.key: "failed"}
+    agent.kernel.refused = set()
+    assert agent.full_sync()
+    assert states() == {TWO.key: "direct", THREE.key: "direct"}
+    assert agent.handle(Changed(TWO.key, None))
+    assert states() == {THREE.key: "direct"}
 
 
 def test_a_refused_route_fails_the_sync_and_harms_no_other(agent: Agent) -> None:
