@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = (".", ".github", "conf", "conf/kubernetes", "cni", "cni/agent", "ipam", "hack")
+FOLDERS = (".", ".github", "conf", "conf/kubernetes", "cni", "cni/agent", "cni/diag", "ipam", "hack")
 DOCUMENTS = [path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.md"))]
 _MARK = re.compile(r"<!-- (?P<kind>[A-Za-z ]+?)(?:: (?P<text>.*))? -->")
 _FENCE = re.compile(r"(?P<indent> *)```(?P<language>\w*)$")

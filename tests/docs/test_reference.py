@@ -22,6 +22,7 @@ from cni.config.flannel import parse_flannel
 from cni.config.netconf import PTP_KEYS, parse_netconf
 from cni.config.portmap import parse_ports
 from cni.config.tuning import parse_tuning
+from cni.diag.entry import ASKING
 from cni.protocol.callevent import CallEvent
 from cni.protocol.errors import CniError, Delegated
 from cni.protocol.fields import ConfigErrors, Fields
@@ -34,7 +35,7 @@ from tests.docs.documents import ALL, DOCUMENTS, ROOT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CONF, AGENT = "conf/README.md", "cni/agent/README.md"
+CONF, AGENT, DIAG = "conf/README.md", "cni/agent/README.md", "cni/diag/README.md"
 FROM_RUNTIME = {"runtimeConfig", "args"}  # no user writes them
 REJECTED = {"externalSetMarkChain"}  # the text says so
 WITHOUT_EFFECT = {"shapedSubnets", "unshapedSubnets"}  # the text says so
@@ -250,3 +251,13 @@ def test_command_lines_that_are_not_run_are_accepted(block: Any) -> None:
         program, *arguments = shlex.split(line, comments=True)
         assert program == block.mark == "podwired"
         parse_options(arguments, {})
+
+
+def test_the_command_line_has_the_documented_commands_and_findings() -> None:
+    words = {cell.split(" ")[0] for cells in rows(DIAG, "| command | shows |") for cell in CODE.findall(cells[0])}
+    assert words == set(ASKING)
+    text = (ROOT / DIAG).read_text(encoding="utf-8").partition("The names of findings: ")[2].partition("\n\n")[0]
+    source = "".join([path.read_text(encoding="utf-8") for path in sorted((ROOT / "cni/diag").rglob("*.py"))])
+    documented = set(CODE.findall(text))
+    created = set(re.findall(r'Ailment\(\s*f?"([^"]+)"', source)) - {"no-{what}"} | {"no-disk", "no-inodes"}
+    assert documented == created
