@@ -12,6 +12,7 @@ pytest.importorskip("prometheus_client", reason="podwired counts by it (pip inst
 from cni import VERSION
 from cni.agent.controllers.status import StatusBoard
 from cni.agent.metrics import Metrics
+from cni.agent.node import addresses
 from cni.agent.node.addresses import AddressUse, LeasedAddresses
 from cni.agent.runtime.health import Health
 from cni.protocol.address import parse_net
@@ -38,6 +39,31 @@ def test_leases_of_all_networks_count_if_their_address_is_the_nodes(tmp_path: Pa
     assert LeasedAddresses(str(tmp_path)).count(SUBNETS) == [
         AddressUse(4, 253, 3), AddressUse(6, (1 << 64) - 2, 1),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("subnet", "inside", "outside"),
+    [
+        ("10.5.1.0/24", "10.5.1.7", "10.5.11.7"),
+        ("10.5.0.0/21", "10.5.7.7", "10.5.8.1"),
+        ("10.0.0.0/8", "10.5.7.7", "110.5.8.1"),
+        ("8.0.0.0/7", "9.5.7.7", "10.5.8.1"),
+    ],
+)
+def test_addresses_are_those_of_the_subnet_whatever_its_length(
+    tmp_path: Path, subnet: str, inside: str, outside: str
+) -> None:
+    put(tmp_path / "cbr0", inside, outside)
+    [use] = LeasedAddresses(str(tmp_path)).count([parse_net(subnet)])
+    assert use.used == 1
+
+
+def test_addresses_of_a_large_network_of_another_kind_are_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "other", "192.0.2.1", "lock")
+    monkeypatch.setattr(addresses, "parse_ip", pytest.fail)
+    assert LeasedAddresses(str(tmp_path)).count(SUBNETS)[0].used == 0
 
 
 def test_a_folder_that_has_not_changed_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,12 +69,19 @@ class LeasedAddresses:
 
 def _leased(names: list[str], subnets: tuple[Net, ...]) -> dict[Net, int]:
     counts = dict.fromkeys(subnets, 0)
+    fronts = tuple([_front(subnet) for subnet in subnets if subnet.family == 4])
     for name in names:
-        if name[:1].isalnum() and ("." in name or ":" in name):
-            try:
-                ip = parse_ip(name)
-            except ValueError:
-                continue
-            for subnet in subnets:
-                counts[subnet] += subnet.contains(ip)
+        if ":" not in name and not name.startswith(fronts):  # of another network, which may be large
+            continue
+        try:
+            ip = parse_ip(name)
+        except ValueError:
+            continue
+        for subnet in subnets:
+            counts[subnet] += subnet.contains(ip)
     return counts
+
+
+def _front(subnet: Net) -> str:
+    """Returns how all addresses of an IPv4 subnet begin as texts."""
+    return "".join([f"{octet}." for octet in subnet.ip.packed[: subnet.prefix // 8]])
