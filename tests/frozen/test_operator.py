@@ -128,6 +128,15 @@ def test_ps_says_whose_interface_is_gone(operator: Operator) -> None:
     assert operator.types("ps").returncode == 0
 
 
+def test_ps_forgets_what_a_reference_plugin_has_detached(operator: Operator) -> None:
+    """It takes the interface and the lease, and knows nothing of podwire's record."""
+    pod = operator.attach("web", NETWORK)
+    pod.remove()
+    operator.machine.run("rm", f"{LEASES}/10.1.2.2")
+    until(lambda: "veth" not in operator.machine.run("ip", "link").stdout, "the kernel removes the interface")
+    assert operator.asks("ps")["attachments"] == []
+
+
 def test_ps_and_check_know_what_the_runtime_has_kept(operator: Operator) -> None:
     """It keeps the whole chain and the last result; the reference's plugins leave nothing else."""
     machine, pod = operator.machine, operator.machine.pod("web")

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cni import HOST_LOCAL
 from cni.diag.node.keptcalls import KeptCall, kept_calls
 from cni.diag.node.links import links
+from cni.kernel import statefile
 from cni.plan.alias import parse_alias
 from cni.protocol.owner import Owner, host_interface_of, label_keys
 from cni.protocol.record import Record
+from ipam.config import DATA_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -83,8 +86,27 @@ def attachments(host: Host) -> list[Attached]:
     names = {link.name for link in present}
     calls = kept_calls(host)
     seen = [_from_call(call, labelled.pop(call.owner.key, None), names) for call in calls.values()]
+    seen = [each for each in seen if each.interface == PRESENT or _leaves_traces(each)]
     seen += [_from_alias(link) for link in labelled.values()]
     return sorted(seen, key=lambda attached: (not attached.pod, attached.pod, *attached.owner))
+
+
+def _leaves_traces(attached: Attached) -> bool:
+    """Returns True if an attachment whose interface is gone was not detached: its runtime has not forgotten it, or it
+    still has a lease. Where a reference plugin has detached it, only podwire's record is left.
+    """
+    kept = attached.kept
+    if kept is None or kept.by_runtime:
+        return True
+    owner = attached.owner
+    for config in kept.configs:
+        ipam = config.get("ipam")
+        if isinstance(ipam, dict) and ipam.get("type") == HOST_LOCAL:
+            folder = f"{ipam.get('dataDir') or DATA_DIR}/{owner.network}"
+            leases = [statefile.read(f"{folder}/{text.partition('/')[0]}") for text in attached.addresses]
+            if any((lease or b"").startswith(owner.container_id.encode()) for lease in leases):
+                return True
+    return False
 
 
 def named(host: Host, names: Sequence[str]) -> list[Attached]:

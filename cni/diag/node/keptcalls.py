@@ -34,6 +34,7 @@ KIND = "cniCacheV1"  # libcni api.go, CNICacheV1
 class KeptCall(Record):
     """The attachment of a container. `configs` are those of the chain's plugins, in order; `result` is the last one's,
     for a call that podwire has kept that of its only plugin. `args`: pairs of CNI_ARGS; `since`: seconds (time.time).
+    `by_runtime`: a runtime has kept it, which forgets it at DEL.
     """
 
     owner: Owner
@@ -43,6 +44,7 @@ class KeptCall(Record):
     configs: tuple[Json, ...]
     result: Json
     since: float
+    by_runtime: bool = False
 
     @property
     def pod(self) -> str:
@@ -118,7 +120,7 @@ def _parsed(kept: Json, since: float) -> KeptCall | None:
         {**plugin, **common, **_runtime_config(plugin, capabilities)} for plugin in network.get("plugins", [network])
     ]
     args = {str(key): str(value) for key, value in kept.get("cniArgs") or ()}
-    return KeptCall(owner, str(kept.get("netns", "")), args, "", tuple(configs), kept.get("result") or {}, since)
+    return KeptCall(owner, str(kept.get("netns", "")), args, "", tuple(configs), kept.get("result") or {}, since, True)
 
 
 def _runtime_config(plugin: Json, capabilities: Json) -> Json:
