@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 
     from cni.diag.node.attachments import Attached
     from cni.diag.node.keptcalls import KeptCall
+    from cni.effects.host import Host
+    from cni.plan.operations import Operation
     from cni.plugins.context import Call, Expected
 
     Json = dict[str, Any]
 
 HELP = """Compare attachments with what ADD made of them: all, or those that are named.
 
-NAME is a pod's NAME or NAMESPACE/NAME, the first digits of a container's ID, a network namespace or an address. The
+NAME is a pod's NAME or NAMESPACE/NAME, the first digits of a container's ID, a network namespace, a host interface or
+an address. The
 configuration and the result of ADD are those that the runtime has kept (/var/lib/cni/results), else those that podwire
 has. Nothing is changed.
 
@@ -40,6 +43,8 @@ Examples:
 STATUSES = f"""\b
 Exit status: {FINE} all are as ADD made them; {FINDING} there are differences;
 2 usage, or no attachment has that name; {UNANSWERED} an ADD was not kept."""
+UNCOMPARED = "cannot be compared"
+FOREIGN_ALONE = "nothing of podwire's: its plugins' own CHECK compares it"
 UNKNOWN = "neither the runtime nor podwire has kept its ADD: nothing to compare with (recreate the pod)"
 
 
@@ -87,12 +92,20 @@ def _of_plugin(kept: KeptCall, config: Json) -> Iterator[Compared]:
             made = expected(call_of(kept, config, "CHECK", host))
             host.remember()
             for operation in made.operations:
-                yield Compared(program, operation.describe(), compare(host, operation))
+                yield Compared(program, operation.describe(), _difference(host, operation))
             made.check_leases()
         except CheckFailed as error:
             yield Compared(_ipam_of(config), "", error.message)
         except CniError as error:
-            yield Compared(program, "", f"cannot be compared: {error.message}")
+            yield Compared(program, "", f"{UNCOMPARED}: {error.message}")
+
+
+def _difference(host: Host, operation: Operation) -> str:
+    """Returns how the kernel differs; what cannot be compared does not end the comparison of the others."""
+    try:
+        return compare(host, operation)
+    except CniError as error:
+        return f"{UNCOMPARED}: {error.message}"
 
 
 def _ipam_of(config: Json) -> str:
@@ -123,6 +136,8 @@ def _lines(attached: Attached, effects: list[Compared]) -> Iterator[str]:
     differences = [each for each in effects if each.difference]
     if attached.kept is None:
         yield f"{name}: {style('unknown', fg='yellow')}: {UNKNOWN}"
+    elif not effects:
+        yield f"{name}: {FOREIGN_ALONE}"
     elif differences:
         yield f"{name}: {style(f'{len(differences)} of {len(effects)} differ', fg='red')}"
     else:

@@ -71,7 +71,8 @@ def run(arguments: Sequence[str], environment: Mapping[str, str], is_terminal: b
         from cni.diag.install import install, parse_order
 
         return Ended(0, "\n".join(install(parse_order(arguments[1:]))))
-    return Ended(USAGE_ERROR, "", f"{PODWIRE}: unknown command {command!r} (podwire help lists the commands)")
+    known = ", ".join(sorted([*SIMPLE, *ASKING]))
+    return Ended(USAGE_ERROR, "", f"{PODWIRE}: unknown command {command!r} (available: {known})")
 
 
 def _ask(arguments: Sequence[str], environment: Mapping[str, str], is_terminal: bool) -> Ended:

@@ -80,7 +80,7 @@ def parse_attachment_record(data: bytes) -> AttachmentRecord | None:
 
 
 def record_attachment(call: Call, answer: str) -> None:
-    """Writes the attachment's record, with three system calls.
+    """Writes the attachment's record, with four system calls.
 
     Where /run/podwire cannot be written to, the command line makes do with less: no error.
     """

@@ -39,7 +39,7 @@ def test_the_version_is_reported(bundle: Path, word: str) -> None:
 def test_an_unknown_command_is_refused(bundle: Path, word: str) -> None:
     done = typed(bundle / "podwire", word)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"podwire: unknown command {word!r} (podwire help lists the commands)\n"
+    assert done.stderr.startswith(f"podwire: unknown command {word!r} (available: check, ")
 
 
 COMMANDS = [
