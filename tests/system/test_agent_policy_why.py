@@ -172,7 +172,8 @@ def test_denied_packets_are_lines_of_the_log_and_are_counted(shop: Shop) -> None
     assert counted['podwired_policy_denied_packets_total{direction="egress"}'] == 0
     shop.apply(CLOSED, WEB_ONLY)
     shop.until("web", {"db", "far"})
-    assert samples(node)['podwired_policy_rule_packets_total{direction="ingress",policy="shop/web-only",rule="0"}'] > 0
+    matched = 'podwired_policy_rule_packets_total{direction="ingress",policy="shop/web-only",rule="0"}'
+    shop.cluster.until(lambda: samples(node).get(matched, 0) > 0, "the packets that the rule matched are counted")
     assert samples(node)["podwired_policy_elements"] > 0
 
 

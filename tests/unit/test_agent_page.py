@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("prometheus_client", reason="podwired counts by it (pip install prometheus-client)")
 
+from cni.agent.kept import KEPT_SECONDS, PAUSES
 from cni.agent.logs import LoggedEvent
 from cni.agent.metrics import Metrics
 from cni.agent.model.lease import Endpoint, Lease
@@ -17,7 +18,7 @@ from cni.agent.runtime.health import Health
 from cni.agent.runtime.healthserver import is_local, response
 from cni.agent.status.document import document
 from cni.agent.status.page import SHOWN, page
-from cni.agent.status.rendered import KEPT_SECONDS, PAUSES, Rendered
+from cni.agent.status.rendered import Rendered
 from cni.protocol.address import parse_ip, parse_net
 from tests.unit.test_agent_status import snapshot
 
@@ -157,17 +158,24 @@ def test_what_takes_long_is_made_more_seldom(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("host", "header", "local"),
     [
-        ("127.0.0.1", b"", True),
+        ("127.0.0.1", b"Host: 127.0.0.1:10264\r\n", True),
+        ("127.0.0.1", b"", False),  # a browser names the host, and so do curl and the kubelet
         ("127.3.2.1", b"Host: localhost:10264\r\n", True),
         ("::1", b"host: [::1]:10264\r\n", True),
         ("::ffff:127.0.0.1", b"Host: 127.0.0.1\r\n", True),
         ("127.0.0.1", b"Host: attacker.example:10264\r\n", False),
         ("127.0.0.1", b"Host: localhost\r\nHost: attacker.example\r\n", False),
+        ("127.0.0.1", b"Host: localhost\r\nHost: localhost\r\n", False),
+        ("127.0.0.1", b"X: y\r\n\r\nHost: localhost\r\n", False),  # not in the head
+        ("127.0.0.1", b"Host: [::1].attacker.example\r\n", False),
+        ("127.0.0.1", b"Host: localhost:attacker.example\r\n", False),
         ("127.0.0.1", b"Host: \r\n", False),
         ("10.5.1.7", b"Host: localhost\r\n", False),
-        ("::ffff:10.5.1.7", b"", False),
-        ("fd00::1", b"", False),
-        ("", b"", False),
+        ("::ffff:10.5.1.7", b"Host: localhost\r\n", False),
+        ("::1:5", b"Host: localhost\r\n", False),
+        ("::1%eth0", b"Host: localhost\r\n", False),
+        ("fd00::1", b"Host: localhost\r\n", False),
+        ("", b"Host: localhost\r\n", False),
     ],
 )
 def test_details_are_for_callers_at_the_nodes_loopback_address(host: str, header: bytes, *, local: bool) -> None:
@@ -178,6 +186,23 @@ def test_details_are_for_callers_at_the_nodes_loopback_address(host: str, header
     head, _, body = response(request, host, health.answer).partition(b"\r\n\r\n")
     assert b"Content-Type: application/json\r\n" in head
     assert json.loads(body)["detailed"] == local
+
+
+def test_why_it_is_not_ready_is_told_to_all() -> None:
+    """A probe anywhere has to say why it failed: /readyz, JSON and page agree on that."""
+    health = Health(Metrics())
+    health.error = "eth0 has lost 192.0.2.7"
+
+    class Reasons:
+        def document(self, *, detailed: bool) -> Any:
+            return document(snapshot(), health.reasons, [], detailed=detailed)
+
+    health.show(Reasons())
+    assert b"eth0 has lost 192.0.2.7" in health.answer("/readyz")[2]
+    assert json.loads(health.answer("/api/v1/status")[2])["reasons"] == ["eth0 has lost 192.0.2.7"]
+    seen = Seen(health.answer("/")[2])
+    assert "eth0 has lost 192.0.2.7" in seen.text
+    assert "All else" in seen.text
 
 
 def test_a_defect_is_an_answer_and_the_probes_go_on(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.agent.dataplane import policy_counters
-from cni.agent.dataplane.policy_counters import denied_packets, rule_packets
+from cni.agent.dataplane.policy_counters import add_counters, denied_packets, rule_packets
+from cni.agent.kept import KEPT_SECONDS, PAUSES
 from cni.kernel import nft, nft_rules
 from cni.kernel.netlink import Interrupted, NetlinkError, attribute, attributes
 
@@ -89,6 +90,43 @@ def test_rules_of_a_policy_are_counted_together(monkeypatch: pytest.MonkeyPatch)
         ("shop/web-only", "egress", "0"): 5,
         ("guard", "ingress", "2"): 7,
     }
+
+
+def test_a_flood_of_requests_reads_the_table_once_a_second_and_more_seldom_if_that_takes_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The thread that answers probes reads it."""
+    pytest.importorskip("prometheus_client", reason="podwired counts by it (pip install prometheus-client)")
+    from cni.agent.metrics import Metrics
+
+    now, takes, reads = [1000.0], [0.0], list[float]()
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def dump(_: int, payload: bytes) -> list[bytes]:
+        if nft.NFTA_RULE_CHAIN in attributes(payload, nft.NFGENMSG.size):
+            return []
+        reads.append(now[0])
+        now[0] += takes[0]
+        return [counted("policy/shop/web-only/in", "ingress 0 aaaaaaaa", len(reads))]
+
+    monkeypatch.setattr(policy_counters, "Netlink", Kernel(dump))
+    metrics = Metrics()
+    add_counters(metrics, of_rules=True)
+    for _ in range(3):
+        reads.clear()
+        for _ in range(100):
+            assert b'rule="0"} 1.0\n' in metrics.text()
+        assert len(reads) == 1
+        now[0] += KEPT_SECONDS
+    takes[0] = 2.0
+    metrics.text()
+    assert len(reads) == 2
+    now[0] += 2 * PAUSES - 1
+    metrics.text()
+    assert len(reads) == 2
+    now[0] += 1
+    metrics.text()
+    assert len(reads) == 3
 
 
 def counted(chain: str, comment: str, packets: int) -> bytes:

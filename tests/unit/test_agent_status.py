@@ -136,7 +136,7 @@ def test_a_peer_of_a_family_without_entries_is_not_reached() -> None:
     assert states(snapshot(forwarding={}))["failed"] == 3
 
 
-def test_without_details_there_is_neither_a_name_nor_an_address() -> None:
+def test_without_details_and_reasons_there_is_neither_a_name_nor_an_address() -> None:
     policies = Policies(True, 2, 3, 4, {"tied": 1})
     answer = document(snapshot(policies=policies), [], [LoggedEvent(2.0, "warning", "text")], detailed=False)
     assert answer == {

@@ -79,7 +79,7 @@ FLAGS = {
         Flag("policy-files", "folder with Namespaces, Nodes, Pods and policies in YAML or JSON; followed", "DIR"),
         Flag("policy-unknown", "new pods until podwired knows them: closed, or open", "closed|open", "closed"),
         Flag("policy-log", "log packets that policies deny, at most ten a second: off, or denied", "off|denied", "off"),
-        Flag("policy-counters", "count in /metrics what each rule matches: the table is read each time", "", "false"),
+        Flag("policy-counters", "count what each rule matches; names of policies are in /metrics for all", "", "false"),
         Flag(
             "control-socket",
             "socket of `podwire status` and `policy` (default /run/podwire/podwired.sock)",

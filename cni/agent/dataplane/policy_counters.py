@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from cni.agent.dataplane.policy_table import FAMILY
+from cni.agent.kept import Kept
 from cni.agent.policy.basetable import PENDING
 from cni.agent.policy.classes import rule_of
 from cni.agent.policy.denials import DENIED, DIRECTIONS
@@ -27,7 +28,7 @@ def add_counters(metrics: Metrics, *, of_rules: bool) -> None:
     """Lets the metrics read these counters."""
     metrics.count_denied(denied_packets)
     if of_rules:
-        metrics.count_rules(rule_packets)
+        metrics.count_rules(Kept(rule_packets))  # by the thread that answers probes
 
 
 def denied_packets() -> Counts:

@@ -50,7 +50,9 @@ class Health:
         return [*filter(None, (self.error, self.policy_error))]
 
     def answer(self, path: str, is_local: bool = False) -> Answer:
-        """Returns status, content type and body for a path. A caller who is not on this node gets no details."""
+        """Returns status, content type and body for a path. A caller who is not on this node gets no details
+        beside the reasons why it is not ready.
+        """
         try:
             return self._answer(path.partition("?")[0], is_local=is_local)
         except Exception as defect:  # noqa: BLE001  # a page must not end the thread of probes

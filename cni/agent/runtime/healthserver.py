@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from http import HTTPStatus
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from cni.agent.runtime.server import Server
@@ -19,7 +20,7 @@ TEXT = "text/plain; charset=utf-8"
 HEADERS = (
     "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\nX-Content-Type-Options: nosniff\r\n"
 )
-LOOPBACK = ("127.", "::1", "::ffff:127.")
+HOST = b"host:"
 
 
 class HealthServer(Server):
@@ -44,15 +45,29 @@ def is_complete(request: bytes) -> bool:
 
 def is_local(request: bytes, host: str) -> bool:
     """Returns True if the caller is a process in the node's own network, and no page of somebody else's: a browser
-    that was led here by a name of the page's own sends that name.
+    that was led here by a name of the page's own sends that name. So one Host has to be there, and no other.
     """
-    names = [line.partition(b":")[2] for line in request.splitlines()[1:] if line.lower().startswith(b"host:")]
-    return host.startswith(LOOPBACK) and all(_is_plain(name.decode("latin-1").strip()) for name in names)
+    head = takewhile(bool, request.splitlines()[1:])
+    names = [line[len(HOST) :].decode("latin-1").strip() for line in head if line.lower().startswith(HOST)]
+    return _is_loopback(host) and len(names) == 1 and _is_plain(names[0])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return parse_ip(host).is_loopback
+    except ValueError:  # a local socket has none
+        return False
 
 
 def _is_plain(name: str) -> bool:
-    """Returns True for localhost, or an IP address, perhaps with a port."""
-    bare = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    """Returns True for localhost, or an IP address (IPv6 in brackets), perhaps with a port."""
+    if name.startswith("["):
+        bare, _, rest = name[1:].partition("]")
+    else:
+        bare, colon, port = name.partition(":")
+        rest = colon + port
+    if rest and not (rest.startswith(":") and rest[1:].isdecimal()):
+        return False
     try:
         return bare.lower() == "localhost" or bool(parse_ip(bare))
     except ValueError:
@@ -60,9 +75,11 @@ def _is_plain(name: str) -> bool:
 
 
 def response(request: bytes, host: str, answer: Callable[[str, bool], Answer]) -> bytes:
-    """The whole answer to a request, of which the first line counts; the connection ends with it (RFC 9112)."""
+    """Returns the whole answer to a request, of which the first line counts; the connection ends with it (RFC 9112)."""
     method, path, version = [*request.partition(b"\n")[0].decode("latin-1").split(), "", "", ""][:3]
-    if not version.startswith("HTTP/"):
+    if not is_complete(request):  # what is missing may be who is asked for
+        status, kind, body = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, TEXT, b"the head of the request is too long\n"
+    elif not version.startswith("HTTP/"):
         status, kind, body = HTTPStatus.BAD_REQUEST, TEXT, b"not an HTTP request\n"
     elif method not in ("GET", "HEAD"):
         status, kind, body = HTTPStatus.NOT_IMPLEMENTED, TEXT, b"only GET and HEAD are answered\n"

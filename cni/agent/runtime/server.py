@@ -35,7 +35,7 @@ class Server:
     """`is_complete` tells of the bytes that have come whether they are a request, `respond` gives the answer to one and
     the IP address that it came from (empty at a local socket).
 
-    A request that is longer than REQUEST_BYTES is answered as it is.
+    A request that is longer than REQUEST_BYTES is given to `respond` as far as it has come: incomplete.
     """
 
     def __init__(

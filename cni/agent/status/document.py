@@ -1,6 +1,7 @@
 """The answer to the question `status`: a snapshot as JSON (cni/agent/README.md, Operations, has the shape).
 
-Without details it has what /metrics and /readyz show to anybody: neither names nor addresses.
+Without details it has what /metrics and /readyz show to anybody: numbers, and the reasons why the node is not ready,
+which can name an interface and its address. No other name or address is in it.
 """
 
 from __future__ import annotations

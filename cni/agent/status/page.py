@@ -32,7 +32,7 @@ td{white-space:nowrap}td:last-child{white-space:normal;overflow-wrap:anywhere;mi
 tbody th{font-weight:normal;color:var(--dim);white-space:nowrap;width:8rem}
 """
 HINT = (
-    "Names, addresses, peers and events are shown to callers at this node's loopback address alone"
+    "All else (names, addresses, peers, events) is shown to callers at this node's loopback address alone"
     " (kubectl port-forward, ssh -L), and by podwire status."
 )
 PEER_COLUMNS = ("Subnet", "Public IP", "Way", "State", "Changed", "Lacks")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from cni.agent.kept import Kept
 from cni.agent.status.page import page
 from cni.protocol.jsontext import dump
 
@@ -19,31 +20,22 @@ if TYPE_CHECKING:
         def document(self, *, detailed: bool) -> Object: ...
 
 
-KEPT_SECONDS = 1.0  # so long an answer is given again, and as many times as long as it took to make it:
-PAUSES = 10
-
-
 class Rendered:
     """Answers for one thread, which the server of health has."""
 
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
-        self._kept: dict[tuple[Callable[[Object], bytes], bool], tuple[float, bytes]] = {}
+        self._pages = {detailed: Kept(partial(self._make, page, detailed=detailed)) for detailed in (False, True)}
+        self._jsons = {detailed: Kept(partial(self._make, _json, detailed=detailed)) for detailed in (False, True)}
 
     def page(self, *, detailed: bool) -> bytes:
-        return self._render(page, detailed=detailed)
+        return self._pages[detailed]()
 
     def json(self, *, detailed: bool) -> bytes:
-        return self._render(_json, detailed=detailed)
+        return self._jsons[detailed]()
 
-    def _render(self, form: Callable[[Object], bytes], *, detailed: bool) -> bytes:
-        end, answer = self._kept.get((form, detailed), (0.0, b""))
-        began = time.monotonic()
-        if began >= end:
-            answer = form(self._documents.document(detailed=detailed))
-            now = time.monotonic()
-            self._kept[form, detailed] = now + max(KEPT_SECONDS, PAUSES * (now - began)), answer
-        return answer
+    def _make(self, form: Callable[[Object], bytes], *, detailed: bool) -> bytes:
+        return form(self._documents.document(detailed=detailed))
 
 
 def _json(document: Object) -> bytes:
