@@ -46,6 +46,7 @@
 #define PAGE 4096UL
 #define HEAP ((char *)(1UL << 32)) /* far from all that the kernel and the dynamic loader map */
 #define HEAP_SIZE (64UL << 20)
+#define ROOM (1UL << 20) /* bytes that the interpreter needs before it can answer that there is not enough memory */
 #define WHOLE_PAGES(address) (((address) + PAGE - 1) & ~(PAGE - 1))
 
 extern char __data_start, _end; /* of the linker: the program's variables */
@@ -306,9 +307,11 @@ static int map_memory(void) {
     if (are_ours(code, file, &header)) {
         heap = mmap(HEAP, header.end_of_heap - HEAP, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED_NOREPLACE, file,
                     data + (header.end_of_data - header.data));
-        if (heap == MAP_FAILED && errno == ENOMEM) {
+        void *room = mmap(NULL, ROOM, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if ((heap == MAP_FAILED || room == MAP_FAILED) && errno == ENOMEM) {
             lack_memory();
         }
+        munmap(room, ROOM);
     }
     if (heap != HEAP) {
         close(file);
