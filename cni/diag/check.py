@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 from click import style
 
-from cni import CHAINED, INTERFACE, PROGRAMS, kind_of
-from cni.diag.node.attachments import named
+from cni import CHAINED, HOST_LOCAL, INTERFACE, PODWIRE, PROGRAMS, kind_of
+from cni.diag.node.attachments import OWN, named
 from cni.diag.node.calls import call_of
 from cni.diag.node.here import opened_host
-from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, outcome
+from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, outcome, printable
 from cni.effects.engine import compare
+from cni.effects.journal import FAILURES, error_text
 from cni.protocol.errors import CheckFailed, CniError
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from cni.diag.node.attachments import Attached
     from cni.diag.node.keptcalls import KeptCall
@@ -42,18 +44,31 @@ Examples:
 """
 STATUSES = f"""\b
 Exit status: {FINE} all are as ADD made them; {FINDING} there are differences;
-2 usage, or no attachment has that name; {UNANSWERED} an ADD was not kept."""
-UNCOMPARED = "cannot be compared"
+2 usage, or no attachment has that name; {UNANSWERED} an ADD was not kept, or
+something cannot be compared."""
+FOLDERS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")  # of plugins, where the runtime's CNI_PATH was not kept
 FOREIGN_ALONE = "nothing of podwire's: its plugins' own CHECK compares it"
 UNKNOWN = "neither the runtime nor podwire has kept its ADD: nothing to compare with (recreate the pod)"
 
 
 class Compared(Record):
-    """An effect of a plugin. `operation` is a shell command, empty for leases; `difference` is empty if it holds."""
+    """An effect of a plugin. `operation` is a shell command, empty for leases; `difference` is empty if it holds;
+    `error` says why it could not be compared.
+    """
 
     plugin: str
     operation: str
-    difference: str
+    difference: str = ""
+    error: str = ""
+
+
+def status_of(results: Iterable[tuple[Attached, Sequence[Compared]]]) -> int:
+    """Returns the exit status for attachments and their effects."""
+    effects = [each for _, each in results]
+    if any(each.difference for of_one in effects for each in of_one):
+        return FINDING
+    unknown = any(attached.kept is None for attached, _ in results)
+    return UNANSWERED if unknown or any(each.error for of_one in effects for each in of_one) else FINE
 
 
 @click.command("check", help=HELP, epilog=STATUSES)
@@ -63,11 +78,8 @@ def check(names: tuple[str, ...], as_json: bool) -> Outcome:
     with opened_host() as host:
         seen = named(host, names)
     results = [(attached, compared(attached)) for attached in seen]
-    differing = any(each.difference for _, effects in results for each in effects)
-    known = all(attached.kept is not None for attached in seen)
-    status = FINDING if differing else FINE if known else UNANSWERED
     return outcome(
-        status,
+        status_of(results),
         as_json,
         {"attachments": [_members(*result) for result in results]},
         lambda: "\n".join([line for result in results for line in _lines(*result)]) or "nothing is attached",
@@ -80,32 +92,68 @@ def compared(attached: Attached) -> list[Compared]:
     A plugin that is not podwire's is left out: its own CHECK knows what it made.
     """
     kept = attached.kept
-    return [] if kept is None else [each for config in kept.configs for each in _of_plugin(kept, config)]
+    if kept is None:
+        return []
+    effects = [each for config in own_configs(attached) for each in _of_plugin(kept, config)]
+    if any(each.difference or each.error for each in effects) and not _is_there(attached):
+        return []  # it has just been detached
+    return effects
+
+
+def own_configs(attached: Attached) -> Iterator[Json]:
+    """Yields the configurations of the plugins that are podwire's: a reference plugin leaves other rules."""
+    kept = attached.kept
+    for config in kept.configs if kept is not None else ():
+        program = str(config.get("type", ""))
+        if kind_of(program) == INTERFACE:
+            is_own = attached.made_by == OWN
+        else:
+            is_own = kind_of(program) == CHAINED and kept is not None and _is_installed(program, kept)
+        if is_own:
+            yield config
+
+
+def _is_installed(program: str, kept: KeptCall) -> bool:
+    """Returns True if the first program of that name, in the runtime's folder of plugins, is podwire."""
+    for folder in (*kept.path.split(":"), *FOLDERS):
+        if folder and os.path.exists(f"{folder}/{program}"):
+            return os.path.basename(os.path.realpath(f"{folder}/{program}")) == PODWIRE
+    return False
+
+
+def _is_there(attached: Attached) -> bool:
+    with opened_host() as host:
+        return host.rtnl.find(attached.host_interface) is not None
 
 
 def _of_plugin(kept: KeptCall, config: Json) -> Iterator[Compared]:
     program = str(config.get("type", ""))
-    if kind_of(program) not in (INTERFACE, CHAINED):
-        return
     with opened_host() as host:
         try:
-            made = expected(call_of(kept, config, "CHECK", host))
+            call = call_of(kept, config, "CHECK", host)
+            made = expected(call)
             host.remember()
             for operation in made.operations:
-                yield Compared(program, operation.describe(), _difference(host, operation))
-            made.check_leases()
+                yield _compared(host, program, operation)
+            if has_host_local(call):
+                made.check_leases()
         except CheckFailed as error:
             yield Compared(_ipam_of(config), "", error.message)
-        except CniError as error:
-            yield Compared(program, "", f"{UNCOMPARED}: {error.message}")
+        except FAILURES as error:
+            yield Compared(program, "", error=error_text(error))
 
 
-def _difference(host: Host, operation: Operation) -> str:
-    """Returns how the kernel differs; what cannot be compared does not end the comparison of the others."""
+def _compared(host: Host, program: str, operation: Operation) -> Compared:
+    """Compares one; what cannot be compared does not end the comparison of the others."""
     try:
-        return compare(host, operation)
+        return Compared(program, operation.describe(), compare(host, operation))
     except CniError as error:
-        return f"{UNCOMPARED}: {error.message}"
+        return Compared(program, operation.describe(), error=error.message)
+
+
+def has_host_local(call: Call) -> bool:
+    """Returns True if the leases can be checked in this process: no program is executed from a path that was kept."""
+    return _ipam_of(call.config.members) == HOST_LOCAL
 
 
 def _ipam_of(config: Json) -> str:
@@ -122,27 +170,26 @@ def expected(call: Call) -> Expected:
 
 
 def _members(attached: Attached, effects: list[Compared]) -> dict[str, object]:
-    differences = [each._asdict() for each in effects if each.difference]
-    return {
-        **attached.members,
-        "compared": len(effects),
-        "known": attached.kept is not None,
-        "differences": differences,
-    }
+    wrong = [each._asdict() for each in effects if each.difference or each.error]
+    return {**attached.members, "compared": len(effects), "known": attached.kept is not None, "differences": wrong}
 
 
 def _lines(attached: Attached, effects: list[Compared]) -> Iterator[str]:
-    name = f"{attached.name} {attached.owner.ifname} ({attached.owner.network})"
-    differences = [each for each in effects if each.difference]
+    name = printable(f"{attached.name} {attached.owner.ifname} ({attached.owner.network})")
+    differing = [each for each in effects if each.difference]
+    uncompared = [each for each in effects if each.error]
     if attached.kept is None:
         yield f"{name}: {style('unknown', fg='yellow')}: {UNKNOWN}"
     elif not effects:
         yield f"{name}: {FOREIGN_ALONE}"
-    elif differences:
-        yield f"{name}: {style(f'{len(differences)} of {len(effects)} differ', fg='red')}"
+    elif differing:
+        yield f"{name}: {style(f'{len(differing)} of {len(effects)} differ', fg='red')}"
+    elif uncompared:
+        yield f"{name}: {style(f'{len(uncompared)} of {len(effects)} cannot be compared', fg='yellow')}"
     else:
         yield f"{name}: {style('as ADD made it', fg='green')} ({len(effects)} compared)"
-    for each in differences:
-        yield f"  {each.plugin}: {style(each.difference, fg='red')}"
+    for each in (*differing, *uncompared):
+        text = each.difference or f"cannot be compared: {each.error}"
+        yield f"  {each.plugin}: {style(printable(text), fg='red' if each.difference else 'yellow')}"
         if each.operation:
-            yield f"    {each.operation}"
+            yield f"    {printable(each.operation)}"

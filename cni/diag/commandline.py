@@ -35,6 +35,7 @@ COMMANDS = {
     name: f"cni.diag.{name}"
     for name in ("check", "doctor", "events", "explain", "leases", "lint", "plan", "policy", "ps", "repair", "status")
 }
+INTERRUPTED = 130  # as a shell reports SIGINT
 SHELLS = ("bash", "fish", "zsh")
 
 
@@ -81,16 +82,22 @@ def run(arguments: Sequence[str], environment: Mapping[str, str], is_terminal: b
             outcome = root.main([*arguments], PODWIRE, COMPLETE, standalone_mode=False)
     except SystemExit as ended:  # completion
         return Ended(int(ended.code or 0), _text(printed))
+    except click.Abort:  # Ctrl-C
+        return Ended(INTERRUPTED, "")
     except (NoAnswer, *FAILURES) as error:
         return Ended(UNANSWERED, "", f"{PODWIRE}: {error_text(error)}")
-    except click.exceptions.NoArgsIsHelpError as error:
-        return Ended(USAGE_ERROR, "", error.format_message())
     except click.UsageError as error:
-        hint = f"\nTry '{error.ctx.command_path} --help'." if error.ctx is not None else ""
-        return Ended(USAGE_ERROR, "", f"{PODWIRE}: {error.format_message()}{hint}")
+        return Ended(USAGE_ERROR, "", _usage_text(error))
     if not isinstance(outcome, Outcome):  # help was printed
         return Ended(int(outcome or 0), _text(printed))
     return Ended(outcome.status, outcome.text if colours else click.unstyle(outcome.text))
+
+
+def _usage_text(error: click.UsageError) -> str:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error.format_message()
+    hint = f"\nTry '{error.ctx.command_path} --help'." if error.ctx is not None else ""
+    return f"{PODWIRE}: {error.format_message()}{hint}"
 
 
 def _text(printed: io.TextIOWrapper) -> str:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import click
 from click import style
 
-from cni.diag.check import UNKNOWN, compared
+from cni.diag.check import FOREIGN_ALONE, UNKNOWN, compared, status_of
 from cni.diag.node.attachments import named
 from cni.diag.node.here import opened_host
-from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, outcome
+from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, outcome, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,36 +32,37 @@ Exit status: {FINE} all holds; {FINDING} something does not; 2 usage, or no atta
 has that name; {UNANSWERED} an ADD was not kept."""
 
 
+YES = style("yes", fg="green")
+
+
 @click.command("explain", help=HELP, epilog=STATUSES)
 @click.argument("name", metavar="NAME")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (version 1: a list `attachments`).")
 def explain(name: str, as_json: bool) -> Outcome:
     with opened_host() as host:
         results = [(attached, compared(attached)) for attached in named(host, (name,))]
-    if any(each.difference for _, effects in results for each in effects):
-        status = FINDING
-    else:
-        status = FINE if all(attached.kept is not None for attached, _ in results) else UNANSWERED
     members: dict[str, object] = {
         "attachments": [
             {**attached.members, "operations": [each._asdict() for each in effects]} for attached, effects in results
         ]
     }
-    return outcome(
-        status, as_json, members, lambda: "\n".join([line for result in results for line in _lines(*result)])
-    )
+    lines = [line for result in results for line in _lines(*result)]
+    return outcome(status_of(results), as_json, members, lambda: "\n".join(lines))
 
 
 def _lines(attached: Attached, effects: list[Compared]) -> Iterator[str]:
-    yield style(f"{attached.name} {attached.owner.ifname} ({attached.owner.network})", bold=True)
+    name = f"{attached.name} {attached.owner.ifname} ({attached.owner.network})"
+    yield style(printable(name), bold=True)
     if attached.kept is None:
         yield f"  {UNKNOWN}"
+    elif not effects:
+        yield f"  {FOREIGN_ALONE}"
     plugin = ""
     for each in effects:
         if each.plugin != plugin:
             plugin = each.plugin
-            yield f"  {plugin}:"
-        mark = style("no ", fg="red") if each.difference else style("yes", fg="green")
-        yield f"    {mark} {each.operation or 'lease of the addresses'}"
-        if each.difference:
-            yield style(f"        {each.difference}", fg="red")
+            yield f"  {printable(plugin)}:"
+        mark = style("no ", fg="red") if each.difference else style("?  ", fg="yellow") if each.error else YES
+        yield f"    {mark} {printable(each.operation or 'the plugin as a whole')}"
+        if each.difference or each.error:
+            yield style(f"        {printable(each.difference or each.error)}", fg="red")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FINE, FINDING, UNANSWERED = 0, 1, 3  # 2: usage (cni.diag.entry)
 JSON_VERSION = 1  # of all shapes; members may be added without another one
-WIDE, HIGH = 1000, 24  # where there is no terminal nothing is wrapped: programs read lines
+WIDE, HIGH = 100_000, 24  # where there is no terminal nothing is wrapped: programs read lines
 
 
 class Outcome(Record):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cni.diag.node.attachments import GONE, OWN, attachments
+from cni.diag.node.attachments import GONE, OWN, named
 from cni.diag.node.here import opened_host
 from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, outcome, print_now, table
 
@@ -29,7 +29,8 @@ Examples:
 """
 STATUSES = f"""\b
 Exit status: {FINE} all have their interface; {FINDING} an attachment's host
-interface is gone (DEL was never called); 2 usage; {UNANSWERED} the kernel cannot be asked."""
+interface is gone (DEL was never called); 2 usage, or
+no attachment has that name; {UNANSWERED} the kernel cannot be asked."""
 COLUMNS = ("POD", "CONTAINER", "IF", "ADDRESSES", "HOST IF", "NETWORK", "PORTS", "LIMITS", "AGE", "BY")
 ID_DIGITS = 13  # as crictl shows
 SECONDS = 2.0  # between two looks
@@ -40,19 +41,22 @@ SECONDS = 2.0  # between two looks
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (version 1: a list `attachments`).")
 @click.option("-w", "--watch", is_flag=True, help="Print the list again whenever it changes, until interrupted.")
 def ps(names: tuple[str, ...], as_json: bool, watch: bool) -> Outcome:
-    shown = _look(names, as_json)
+    seen = _look(names)
     while watch:
-        print_now(f"{shown.text}\n")
-        before = shown.text
-        while shown.text == before:
+        print_now(f"{_shown(seen, as_json).text}\n")
+        before = [each.members for each in seen]
+        while [each.members for each in seen] == before:
             time.sleep(SECONDS)
-            shown = _look(names, as_json)
-    return shown
+            seen = _look(names)
+    return _shown(seen, as_json)
 
 
-def _look(names: Sequence[str], as_json: bool) -> Outcome:
+def _look(names: Sequence[str]) -> list[Attached]:
     with opened_host() as host:
-        seen = [each for each in attachments(host) if not names or any(map(each.is_called, names))]
+        return named(host, names)
+
+
+def _shown(seen: Sequence[Attached], as_json: bool) -> Outcome:
     status = FINDING if any(each.interface == GONE for each in seen) else FINE
     members: dict[str, object] = {"attachments": [each.members for each in seen]}
     return outcome(status, as_json, members, lambda: table(COLUMNS, map(_row, seen)))
@@ -60,7 +64,7 @@ def _look(names: Sequence[str], as_json: bool) -> Outcome:
 
 def _row(attached: Attached) -> Sequence[str]:
     network, container_id, ifname = attached.owner
-    host_interface = attached.host_interface + (" (gone)" if attached.interface == GONE else "")
+    host_interface = (attached.host_interface or "-") + (" (gone)" if attached.interface == GONE else "")
     return (
         attached.pod or "-",
         container_id[:ID_DIGITS],

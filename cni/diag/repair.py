@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, cast
 import click
 from click import style
 
-from cni import CHAINED, INTERFACE, kind_of
-from cni.diag.check import expected
-from cni.diag.node.attachments import PRESENT, named
+from cni import HOST_LOCAL, kind_of
+from cni.diag.check import UNKNOWN, expected, has_host_local, own_configs
+from cni.diag.node.attachments import GONE, named
 from cni.diag.node.calls import call_of
 from cni.diag.node.here import opened_host
-from cni.diag.output import FINDING, FINE, Outcome, outcome
+from cni.diag.output import FINDING, FINE, Outcome, outcome, printable
 from cni.effects import veth
 from cni.effects.engine import apply, compare
-from cni.effects.journal import FAILURES, Journal
-from cni.protocol.errors import CniError
+from cni.effects.journal import FAILURES, Journal, error_text
+from cni.protocol.errors import CheckFailed, CniError
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ STATUSES = f"""\b
 Exit status: {FINE} all is as ADD made it, now; {FINDING} something could not be repaired,
 or with --dry-run is to be repaired; 2 usage, or no attachment has that name."""
 DONE, WOULD, FAILED = "repaired", "would be repaired", "not repaired"
-RECREATE = "an interface cannot be restored (recreate the pod)"
+RECREATE = "cannot be restored (recreate the pod)"
+OTHERS = "another plugin of the chain may have changed it"
+OF_CONTAINER = ("ContainerAddress", "ContainerRoute", "ContainerSysctl")
 
 
 class Repair(Record):
@@ -61,8 +63,8 @@ class Repair(Record):
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (version 1: a list `attachments`).")
 def repair(names: tuple[str, ...], dry_run: bool, as_json: bool) -> Outcome:
     with opened_host() as host:
-        living = [each for each in named(host, names) if each.interface == PRESENT]
-    results = [(each, list(repaired(each, dry_run=dry_run))) for each in living]
+        seen = named(host, names)
+    results = [(each, list(repaired(each, dry_run=dry_run))) for each in seen]
     is_left = any(step.state != DONE for _, steps in results for step in steps)
     members: dict[str, object] = {
         "attachments": [{**each.members, "repairs": [step._asdict() for step in steps]} for each, steps in results]
@@ -78,29 +80,46 @@ def repair(names: tuple[str, ...], dry_run: bool, as_json: bool) -> Outcome:
 def repaired(attached: Attached, *, dry_run: bool) -> Iterator[Repair]:
     """Yields what is done about each difference of an attachment."""
     kept = attached.kept
-    for config in kept.configs if kept is not None else ():
+    if kept is None or attached.interface == GONE:
+        yield Repair(attached.program, "", FAILED, UNKNOWN if kept is None else RECREATE)
+        return
+    # A plugin that podwire does not know may have changed what the container has.
+    is_foreign = any(not kind_of(str(config.get("type", ""))) for config in kept.configs)
+    for config in own_configs(attached):
         program = str(config.get("type", ""))
-        if kept is None or kind_of(program) not in (INTERFACE, CHAINED):
-            continue
         with opened_host() as host:
             try:
-                yield from _of_plugin(host, call_of(kept, config, "CHECK", host), dry_run=dry_run)
-            except CniError as error:
-                yield Repair(program, "", FAILED, error.message)
+                host.lock.lock_exclusive()  # no ADD and no DEL meanwhile
+                if host.rtnl.find(attached.host_interface) is None:
+                    return
+                call = call_of(kept, config, "CHECK", host)
+                yield from _of_plugin(host, call, dry_run=dry_run, is_foreign=is_foreign)
+            except FAILURES as error:
+                yield Repair(program, "", FAILED, error_text(error))
 
 
-def _of_plugin(host: Host, call: Call, *, dry_run: bool) -> Iterator[Repair]:
-    """Raises CniError where the plugin's configuration or the kernel cannot be read."""
-    host.lock.lock_shared()
-    for operation in expected(call).operations:
+def _of_plugin(host: Host, call: Call, *, dry_run: bool, is_foreign: bool) -> Iterator[Repair]:
+    """Ends at an interface that cannot be restored. Raises one of FAILURES where the kernel cannot be read."""
+    made = expected(call)
+    for operation in made.operations:
         if not compare(host, operation):
             continue
         described = operation.describe()
+        if is_foreign and type(operation).__name__ in OF_CONTAINER:
+            yield Repair(call.program, described, FAILED, OTHERS)
+            continue
         if dry_run:
             yield Repair(call.program, described, WOULD)
-        else:
-            error = _error_of(host, operation)
-            yield Repair(call.program, described, FAILED if error else DONE, error)
+            continue
+        error = _error_of(host, operation)
+        yield Repair(call.program, described, FAILED if error else DONE, error)
+        if error == RECREATE:
+            return
+    if has_host_local(call):
+        try:
+            made.check_leases()
+        except CheckFailed as error:
+            yield Repair(HOST_LOCAL, "", FAILED, f"{error.message} ({RECREATE})")
 
 
 def _error_of(host: Host, operation: Operation) -> str:
@@ -124,8 +143,8 @@ def _is_restored(host: Host, pair: Veth) -> bool:
 
 def _lines(attached: Attached, steps: list[Repair]) -> Iterator[str]:
     if steps:
-        yield f"{attached.name} {attached.owner.ifname} ({attached.owner.network})"
+        yield printable(f"{attached.name} {attached.owner.ifname} ({attached.owner.network})")
     for step in steps:
         colour = {DONE: "green", WOULD: "yellow", FAILED: "red"}[step.state]
         error = f": {step.error}" if step.error else ""
-        yield f"  {style(step.state, fg=colour)}: {step.operation or step.plugin}{error}"
+        yield f"  {style(step.state, fg=colour)}: {printable((step.operation or step.plugin) + error)}"

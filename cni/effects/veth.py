@@ -38,8 +38,9 @@ def apply(host: Host, op: Veth, journal: Journal) -> None:
 
 
 def restore(host: Host, op: Veth) -> None:
-    """Makes the host's end of an existing pair what ADD made of it. Raises NetlinkError."""
-    _set_port(host, op, _bridge(host, op))
+    """Makes the host end of an existing pair what ADD made of it, except an alias that it has. Raises NetlinkError."""
+    link = host.rtnl.need(op.host_interface)
+    _set_port(host, op._replace(alias=link.alias or op.alias), _bridge(host, op))
 
 
 def _bridge(host: Host, op: Veth) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix as os  # see cni/__init__.py
 
 from cni.effects.journal import FAILURES, error_text
-from cni.protocol.errors import InvalidNetns, OperationFailed, PluginNotAvailable
+from cni.protocol.errors import InvalidNetns, IOFailure, OperationFailed, PluginNotAvailable
 from cni.protocol.owner import Owner
 from cni.protocol.record import Record
 
@@ -44,6 +44,7 @@ class Expected(Record):
 
 
 RECORD_VERSION = "1"
+SHARED_WRITE = 0o022  # permissions of the group and of others
 RECORD_LIMIT = 1 << 16  # bytes: a larger one is not written, since /run is memory
 
 
@@ -135,13 +136,26 @@ def forget_stale(call: Call, valid: set[tuple[str, str]]) -> None:
 
 
 def read_attachment_records(host: Host) -> list[tuple[str, AttachmentRecord]]:
-    """Returns the records of this host's attachments, each with its path. Raises IOFailure."""
+    """Returns the records of this host's attachments, each with its path; none from a folder that others may write to.
+
+    What cannot be read is left out.
+    """
     from cni.kernel import statefile
 
     folder, _, start = host.attachment_record("").rpartition("/")
-    paths = [f"{folder}/{name}" for name in statefile.names(folder) if name.startswith(start)]
-    records = [(path, parse_attachment_record(statefile.read(path) or b"")) for path in paths]
-    return [(path, record) for path, record in records if record is not None]
+    records = []
+    try:
+        status = os.stat(folder, follow_symlinks=False)
+        if status.st_uid != os.geteuid() or status.st_mode & SHARED_WRITE:
+            return []
+        for name in os.listdir(folder):
+            data = statefile.read(f"{folder}/{name}") if name.startswith(start) else None
+            record = parse_attachment_record(data) if data is not None else None
+            if record is not None:
+                records.append((f"{folder}/{name}", record))
+    except (OSError, IOFailure):
+        return records
+    return records
 
 
 def owner_of(call: Call) -> Owner:

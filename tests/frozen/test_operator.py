@@ -48,8 +48,9 @@ class Operator:
         self.call("ADD", name, pod, config)
         return pod
 
-    def call(self, verb: str, name: str, pod: Pod, config: Json) -> Json:
+    def call(self, verb: str, name: str, pod: Pod, config: Json, **more: str) -> Json:
         variables = {
+            **more,
             "CNI_COMMAND": verb,
             "CNI_CONTAINERID": f"{name}0123456789abcdef",
             "CNI_NETNS": pod.path,
@@ -137,32 +138,81 @@ def test_ps_forgets_what_a_reference_plugin_has_detached(operator: Operator) -> 
     assert operator.asks("ps")["attachments"] == []
 
 
+def keep(operator: Operator, container: str, result: Json, *plugins: Json, **members: object) -> None:
+    """Writes what libcni keeps of an attachment."""
+    chain = {"cniVersion": "1.1.0", "name": "net", "plugins": plugins}
+    kept = {
+        "kind": "cniCacheV1",
+        "containerId": container,
+        "config": base64.b64encode(json.dumps(chain).encode()).decode(),
+        "ifName": "eth0",
+        "networkName": "net",
+        "cniArgs": [["K8S_POD_NAMESPACE", "lab"], ["K8S_POD_NAME", container[:3]]],
+        "result": result,
+        **members,
+    }
+    script = f"mkdir -p {RESULTS}; cat >{RESULTS}/net-{container}-{kept['ifName']}"
+    operator.machine.run("sh", "-c", script, stdin=json.dumps(kept))
+
+
 def test_ps_and_check_know_what_the_runtime_has_kept(operator: Operator) -> None:
-    """It keeps the whole chain and the last result; the reference's plugins leave nothing else."""
+    """It keeps the whole chain and the last result; reference plugins leave nothing else, and are not compared."""
     machine, pod = operator.machine, operator.machine.pod("web")
     result = operator.call("ADD", "web", pod, NETWORK)
+    ports = {"type": "portmap", "capabilities": {"portMappings": True}}
+    keep(operator, "web0123456789abcdef", result, {**NETWORK, "type": "bridge"}, ports, {"type": "sbr"})
+    machine.run("ip", "link", "add", "veth1234", "type", "veth", "peer", "name", "other")
     foreign = {**result, "interfaces": [{"name": "veth1234"}]}
-    chain = {"cniVersion": "1.1.0", "name": "net", "plugins": [{**NETWORK, "type": "bridge"}, {"type": "sbr"}]}
-    config = base64.b64encode(json.dumps(chain).encode()).decode()
-    for container, answer in (("web0123456789abcdef", result), ("elsewhere", foreign)):
-        kept = {
-            "kind": "cniCacheV1",
-            "containerId": container,
-            "config": config,
-            "ifName": "eth0",
-            "networkName": "net",
-            "cniArgs": [["K8S_POD_NAMESPACE", "lab"], ["K8S_POD_NAME", container[:3]]],
-            "result": answer,
-        }
-        script = f"mkdir -p {RESULTS}; cat >{RESULTS}/net-{container}-eth0"
-        machine.run("sh", "-c", script, stdin=json.dumps(kept))
-    machine.run("sh", "-c", f"echo '{{' >{RESULTS}/broken")
+    mapped = {"portMappings": [{"hostPort": 9090, "containerPort": 80, "protocol": "tcp"}]}
+    keep(operator, "elsewhere", foreign, {**NETWORK, "type": "bridge"}, ports, capabilityArgs=mapped)
+    machine.run("sh", "-c", f"echo '{{' >{RESULTS}/broken; echo '{{\"kind\": \"cniCacheV1\"}}' >{RESULTS}/empty")
     shown = {each["pod"]: each for each in operator.asks("ps")["attachments"]}
     assert {pod: (each["made_by"], each["program"]) for pod, each in shown.items()} == {
         "lab/web": ("podwire", "bridge"),
         "lab/els": ("another plugin", "bridge"),
     }
-    assert operator.types("check", "lab/web").returncode == 0
+    assert "9090->80/tcp" in shown["lab/els"]["ports"]
+    done = operator.types("check")
+    assert done.returncode == 0, done.stdout
+    assert "nothing of podwire's" in done.stdout
+    before = machine.snapshot()
+    assert operator.types("repair").returncode == 0
+    assert machine.snapshot() == before
+
+
+def test_an_interface_without_a_pair_is_judged_by_its_namespace(operator: Operator) -> None:
+    """Containerd keeps loopback's result, and macvlan has nothing on the host either."""
+    pod = operator.machine.pod("web")
+    alone = {"cniVersion": "1.0.0", "interfaces": [{"name": "lo", "sandbox": pod.path}]}
+    keep(operator, "looped", alone, {"type": "loopback"}, ifName="lo", netns=pod.path)
+    assert operator.types("ps").returncode == 0
+    assert operator.types("check").returncode == 0
+    pod.remove()
+    assert operator.types("ps").returncode == 1
+
+
+@pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0"])
+def test_check_compares_networks_of_every_version(operator: Operator, version: str) -> None:
+    operator.attach("web", {**NETWORK, "cniVersion": version})
+    done = operator.types("check")
+    assert done.returncode == 0, done.stdout
+    operator.machine.run("nft", "flush", "ruleset")
+    assert operator.types("check").returncode == 1
+
+
+def test_a_third_party_ipam_is_not_executed_from_a_kept_path(operator: Operator) -> None:
+    machine = operator.machine
+    script = """#!/bin/sh
+[ "$CNI_COMMAND" = ADD ] || touch /run/executed
+echo '{"cniVersion": "1.0.0", "ips": [{"address": "10.1.2.9/29"}]}'"""
+    machine.run("sh", "-c", "mkdir /run/bin; cat >/run/bin/mine; chmod +x /run/bin/mine", stdin=script)
+    pod = machine.pod("web")
+    config = {**NETWORK, "cniVersion": "1.0.0", "isDefaultGateway": False, "ipam": {"type": "mine"}}
+    operator.call("ADD", "web", pod, config, CNI_PATH="/run/bin")
+    for command in ("check", "explain", "doctor", "repair"):
+        operator.types(command, *(["web"] if command == "explain" else []))
+    assert operator.types("check").returncode == 0
+    assert machine.run("test", "-e", "/run/executed", check=False).returncode == 1
 
 
 def test_check_names_the_operation_of_each_difference(operator: Operator) -> None:
@@ -235,10 +285,12 @@ def test_leases_knows_the_networks_of_the_runtimes_folder(operator: Operator) ->
     assert (pool["network"], pool["folder"], pool["next"]) == ("unused", "/run/x/unused", "10.1.2.2")
 
 
-def test_control_characters_of_a_pods_name_are_not_printed(operator: Operator) -> None:
+@pytest.mark.parametrize("command", ["ps", "check", "explain 10.1.2.2", "repair"])
+def test_control_characters_of_a_pods_name_are_not_printed(operator: Operator, command: str) -> None:
     operator.attach("web", NETWORK)
     operator.machine.run("sh", "-c", "sed -i 's/K8S_POD_NAME=web/K8S_POD_NAME=\\x1b[2J/' /run/podwire/attachment-*")
-    assert r"shop/\x1b[2J" in operator.types("ps").stdout
+    operator.machine.run("nft", "flush", "ruleset")
+    assert r"shop/\x1b[2J" in operator.types(*command.split()).stdout
 
 
 @pytest.mark.parametrize(
@@ -270,6 +322,24 @@ def test_repair_restores_what_check_misses(operator: Operator, damage: str) -> N
     assert done.returncode == 0, done.stdout
     assert operator.types("check").returncode == 0
     assert operator.types("repair").stdout == "all attachments are as ADD made them\n"
+
+
+def test_repair_says_what_it_cannot_restore(operator: Operator) -> None:
+    operator.attach("web", NETWORK)
+    operator.machine.run("rm", f"{LEASES}/10.1.2.2")
+    assert operator.types("repair").returncode == 1
+    operator.machine.run("sh", "-c", "rm /run/podwire/attachment-*")
+    done = operator.types("repair")
+    assert done.returncode == 1
+    assert "neither the runtime nor podwire has kept its ADD" in done.stdout
+
+
+def test_every_name_has_to_be_somebodys(operator: Operator) -> None:
+    operator.attach("web", NETWORK)
+    for command in ("ps", "check", "repair"):
+        done = operator.types(command, "web", "wbe")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "no attachment is called wbe" in done.stderr
 
 
 def test_a_pair_that_is_gone_is_not_repaired(operator: Operator) -> None:

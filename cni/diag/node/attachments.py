@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cni import HOST_LOCAL
-from cni.diag.node.keptcalls import KeptCall, kept_calls
+from cni.diag.node.keptcalls import DAMAGED, KeptCall, kept_calls
 from cni.diag.node.links import links
 from cni.kernel import statefile
 from cni.plan.alias import parse_alias
@@ -84,8 +86,11 @@ def attachments(host: Host) -> list[Attached]:
     present = links()
     labelled = dict(_labelled(present))
     names = {link.name for link in present}
-    calls = kept_calls(host)
-    seen = [_from_call(call, labelled.pop(call.owner.key, None), names) for call in calls.values()]
+    seen = []
+    for call in kept_calls(host).values():
+        link = labelled.pop(call.owner.key, None)
+        with contextlib.suppress(*DAMAGED):
+            seen.append(_from_call(call, link, names))
     seen = [each for each in seen if each.interface == PRESENT or _leaves_traces(each)]
     seen += [_from_alias(link) for link in labelled.values()]
     return sorted(seen, key=lambda attached: (not attached.pod, attached.pod, *attached.owner))
@@ -111,10 +116,11 @@ def _leaves_traces(attached: Attached) -> bool:
 
 def named(host: Host, names: Sequence[str]) -> list[Attached]:
     """Returns the attachments of these names, without names all. Raises OSError, click.UsageError."""
-    seen = [each for each in attachments(host) if not names or any(map(each.is_called, names))]
-    if names and not seen:
-        raise click.UsageError(f"no attachment is called {', '.join(names)} (podwire ps lists all)")
-    return seen
+    seen = attachments(host)
+    nobodys = [name for name in names if not any(each.is_called(name) for each in seen)]
+    if nobodys:
+        raise click.UsageError(f"no attachment is called {', '.join(nobodys)} (podwire ps lists all)")
+    return [each for each in seen if not names or any(map(each.is_called, names))]
 
 
 def _labelled(present: Iterable[Link]) -> Iterator[tuple[str, Link]]:
@@ -128,7 +134,12 @@ def _labelled(present: Iterable[Link]) -> Iterator[tuple[str, Link]]:
 def _from_call(call: KeptCall, link: Link | None, names: set[str]) -> Attached:
     hosts = [item.get("name", "") for item in call.result.get("interfaces") or () if not item.get("sandbox")]
     pair = [name for name in hosts if name.startswith("veth")]
-    name = link.name if link is not None else (pair or [call.owner.host_interface])[0]
+    if link is not None or call.by_podwire:
+        name = call.owner.host_interface if link is None else link.name
+        is_present = name in names
+    else:  # without a pair (macvlan, loopback) the namespace decides
+        name = pair[0] if pair else ""
+        is_present = name in names if pair else not call.netns or os.path.exists(call.netns)
     ports, limits = [], []
     for config in call.configs:
         runtime = config.get("runtimeConfig") or {}
@@ -138,10 +149,10 @@ def _from_call(call: KeptCall, link: Link | None, names: set[str]) -> Attached:
         call.owner,
         call.pod,
         call.program,
-        OWN if link is not None or name == call.owner.host_interface else FOREIGN,
+        OWN if link is not None or call.by_podwire else FOREIGN,
         tuple([str(ip.get("address", "")) for ip in call.result.get("ips") or ()]),
         name,
-        PRESENT if name in names else GONE,
+        PRESENT if is_present else GONE,
         tuple(ports),
         tuple(limits),
         call.netns,

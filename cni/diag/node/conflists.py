@@ -38,6 +38,6 @@ def _network(path: str) -> Network:
         configs = tuple([{**config, **common} for config in network.get("plugins", [network])])
     except CniError as error:
         return Network(path, "", (), error.message)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return Network(path, "", (), "not the JSON of a network configuration (podwire lint says why)")
     return Network(path, name, configs, "")

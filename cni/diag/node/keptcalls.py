@@ -7,7 +7,6 @@ of one plugin. So a runtime's files are preferred.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -28,13 +27,15 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 RESULTS = "/var/lib/cni/results"  # libcni, CacheDir
+DAMAGED = (ValueError, TypeError, AttributeError, KeyError, RecursionError)  # a file of another shape
 KIND = "cniCacheV1"  # libcni api.go, CNICacheV1
 
 
 class KeptCall(Record):
     """The attachment of a container. `configs` are those of the chain's plugins, in order; `result` is the last one's,
     for a call that podwire has kept that of its only plugin. `args`: pairs of CNI_ARGS; `since`: seconds (time.time).
-    `by_runtime`: a runtime has kept it, which forgets it at DEL.
+    `by_runtime`: a runtime has kept it, which forgets it at DEL;
+    `by_podwire`: podwire's ADD has.
     """
 
     owner: Owner
@@ -45,6 +46,7 @@ class KeptCall(Record):
     result: Json
     since: float
     by_runtime: bool = False
+    by_podwire: bool = False
 
     @property
     def pod(self) -> str:
@@ -72,22 +74,18 @@ def _with_own(call: KeptCall, own: KeptCall) -> KeptCall:
     """Returns the runtime's call with what podwire alone knows: the namespace, and what flannel has delegated."""
     is_delegated = bool(call.configs) and kind_of(str(call.configs[0].get("type"))) == DELEGATING
     configs = (*own.configs, *call.configs[1:]) if is_delegated else call.configs
-    return call._replace(netns=call.netns or own.netns, path=own.path, configs=configs)
+    return call._replace(netns=call.netns or own.netns, path=own.path, configs=configs, by_podwire=True)
 
 
 def _own(host: Host) -> Iterator[KeptCall]:
-    try:
-        records = read_attachment_records(host)
-    except IOFailure:
-        return
-    for path, record in records:
+    for path, record in read_attachment_records(host):
         try:
             config, result, since = json.loads(record.stdin), json.loads(record.answer), os.stat(path).st_mtime
         except (ValueError, OSError):
             continue
         args, _ = split_args(record.args)
         config = {**config, "type": record.program}
-        yield KeptCall(record.owner, record.netns, args, record.path, (config,), result, since)
+        yield KeptCall(record.owner, record.netns, args, record.path, (config,), result, since, by_podwire=True)
 
 
 def _of_runtimes() -> Iterator[KeptCall]:
@@ -99,28 +97,27 @@ def _of_runtimes() -> Iterator[KeptCall]:
         path = f"{RESULTS}/{name}"
         try:
             call = _parsed(json.loads(statefile.read(path) or b""), os.stat(path).st_mtime)
-        except (ValueError, TypeError, AttributeError, OSError, IOFailure):
+        except (*DAMAGED, OSError, IOFailure):
             continue
         if call is not None:
             yield call
 
 
 def _parsed(kept: Json, since: float) -> KeptCall | None:
-    """Returns None for another kind of file. Raises ValueError, TypeError, AttributeError for a damaged one."""
+    """Returns None for another kind of file. Raises one of DAMAGED for a damaged one."""
     if kept.get("kind") != KIND:
         return None
-    try:
-        network: Json = json.loads(base64.b64decode(kept["config"]))
-    except (binascii.Error, KeyError):
-        raise ValueError("no configuration") from None
+    network: Json = json.loads(base64.b64decode(kept["config"]))
     owner = Owner(str(kept["networkName"]), str(kept["containerId"]), str(kept["ifName"]))
     capabilities = kept.get("capabilityArgs") or {}
-    common = {"name": owner.network, "cniVersion": network.get("cniVersion", "")}
+    result = kept.get("result") or {}
+    # Of several cniVersions libcni has chosen the one that the result has.
+    common = {"name": owner.network, "cniVersion": result.get("cniVersion") or network.get("cniVersion", "")}
     configs = [
         {**plugin, **common, **_runtime_config(plugin, capabilities)} for plugin in network.get("plugins", [network])
     ]
     args = {str(key): str(value) for key, value in kept.get("cniArgs") or ()}
-    return KeptCall(owner, str(kept.get("netns", "")), args, "", tuple(configs), kept.get("result") or {}, since, True)
+    return KeptCall(owner, str(kept.get("netns", "")), args, "", tuple(configs), result, since, by_runtime=True)
 
 
 def _runtime_config(plugin: Json, capabilities: Json) -> Json:
