@@ -23,6 +23,10 @@ class NoAnswer(Exception):
     """podwired cannot be asked, or has answered with an error; the text is for people."""
 
 
+class NotRunning(NoAnswer):
+    """Nobody listens at podwired's socket."""
+
+
 def ask(path: str, **request: object) -> dict[str, Any]:
     """Returns podwired's answer. An empty path stands for the only socket of this node. Raises NoAnswer."""
     path = path or _usual_path()
@@ -30,7 +34,8 @@ def ask(path: str, **request: object) -> dict[str, Any]:
     try:
         answer = json.loads(b"".join(_exchange(path, question)))
     except OSError as error:
-        raise NoAnswer(f"{path}: {error.strerror or error} (does podwired run? --socket names another)") from None
+        kind = NotRunning if isinstance(error, FileNotFoundError | ConnectionRefusedError) else NoAnswer
+        raise kind(f"{path}: {error.strerror or error} (does podwired run? --socket names another)") from None
     except ValueError:
         raise NoAnswer(f"{path}: the answer is not that of a podwired") from None
     if not isinstance(answer, dict) or answer.get("version") != VERSION:

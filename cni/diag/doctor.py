@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from fcntl import LOCK_NB, LOCK_SH, flock
+from typing import TYPE_CHECKING, Any
 
 import click
 from click import style
 
 from cni.diag.ailments import agent, attachments, hostports, networks, pools, resources
 from cni.diag.ailments.ailment import Ailment, NodeView
-from cni.diag.asking import NoAnswer, ask
+from cni.diag.asking import NoAnswer, NotRunning, ask
 from cni.diag.node import conflists
 from cni.diag.node.attachments import attachments as all_attachments
-from cni.diag.node.calls import FOLDER as BIN_DIR
 from cni.diag.node.here import opened_host
 from cni.diag.node.links import links
 from cni.diag.output import FINDING, FINE, Outcome, outcome, printable
@@ -22,6 +22,8 @@ from cni.protocol.control import FOLDER, STATUS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    Json = dict[str, Any]
 
 HELP = """Find what makes pods fail on this node: each finding with evidence, consequence, remedy and proof.
 
@@ -35,6 +37,8 @@ Examples:
 """
 STATUSES = f"""\b
 Exit status: {FINE} nothing is wrong; {FINDING} there are findings; 2 usage."""
+BIN_DIRS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
+BIN_HELP = f"The runtime's plugins (default: {', '.join(BIN_DIRS)}, and each CNI_PATH of an ADD)."
 KINDS: dict[str, Callable[[NodeView], Iterator[Ailment]]] = {
     "attachments": attachments.find,
     "pools": pools.find,
@@ -48,7 +52,7 @@ HEALTHY = "nothing is wrong that podwire doctor looks for"
 
 @click.command("doctor", help=HELP, epilog=STATUSES)
 @click.option("--conf-dir", default=conflists.FOLDER, metavar="DIR", help="The runtime's networks.")
-@click.option("--bin-dir", "bin_dirs", multiple=True, default=(BIN_DIR,), metavar="DIR", help="The runtime's plugins.")
+@click.option("--bin-dir", "bin_dirs", multiple=True, metavar="DIR", help=BIN_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (version 1: a list `findings`).")
 def doctor(conf_dir: str, bin_dirs: tuple[str, ...], as_json: bool) -> Outcome:
     findings = examine(look(conf_dir, bin_dirs))
@@ -61,22 +65,42 @@ def look(conf_dir: str, bin_dirs: tuple[str, ...]) -> NodeView:
     """Returns the state of this node. Raises OSError, CniError."""
     with opened_host() as host:
         attached = all_attachments(host)
-    try:
-        status = ask("", ask=STATUS)
-    except NoAnswer:
-        status = None
-    return NodeView(
-        tuple(attached), tuple(links()), tuple(conflists.networks(conf_dir)), conf_dir, bin_dirs, status, _had_agent()
-    )
+    paths = [each.kept.path for each in attached if each.kept is not None]
+    called = [folder for path in paths for folder in path.split(":") if folder]
+    bin_dirs = bin_dirs or tuple(dict.fromkeys([*BIN_DIRS, *called]))
+    return NodeView(tuple(attached), tuple(links()), tuple(conflists.networks(conf_dir)), conf_dir, bin_dirs, *_agent())
 
 
-def _had_agent() -> bool:
-    """Returns True if a podwired has left its socket or its locks, which it removes where it is not to come back."""
+def _agent() -> tuple[Json | None, str]:
+    """Returns podwired's status, None where none answers, and then why if one has been here and runs no longer."""
     try:
-        names = os.listdir(FOLDER)
+        return ask("", ask=STATUS), ""
+    except NoAnswer as error:
+        is_gone = isinstance(error, NotRunning) and _has_left()  # else there are several, or one of another version
+        return None, str(error) if is_gone else ""
+
+
+def _has_left() -> bool:
+    """Returns True if a podwired has left its socket or its locks, which it removes where it is not to come back, and
+    none holds a lock.
+    """
+    try:
+        names = [name for name in os.listdir(FOLDER) if name.startswith("podwired")]
     except OSError:
         return False
-    return any(name.startswith("podwired") for name in names)
+    return bool(names) and not any(_is_held(f"{FOLDER}/{name}") for name in names if name.endswith(".lock"))
+
+
+def _is_held(path: str) -> bool:
+    """Returns True for a lock that somebody holds, and for one that cannot be examined."""
+    try:
+        with open(path, "rb") as file:
+            flock(file, LOCK_SH | LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def examine(node: NodeView) -> list[Ailment]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import style
 
+from cni.diag.asking import NoAnswer
+from cni.diag.node import sight
 from cni.diag.node.attachments import attachments
 from cni.diag.node.conflists import FOLDER, networks
 from cni.diag.node.here import opened_host
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 HELP = f"""List pools of addresses of host-local and their leases.
 
 A pool is a range set of a network in {FOLDER} or of an attachment. A lease has leaked if no network namespace of this
-host has its address, no interface of its container is left, and it is older than a minute: its DEL was never called.
+host has its address, nothing else of its container is left, and it is older than a minute: its DEL was never called.
 
 \b
 Examples:
@@ -33,6 +35,7 @@ Examples:
 STATUSES = f"""\b
 Exit status: {FINE} nothing is wrong; {FINDING} leases have leaked, attachments
 have none, or a pool is exhausted; 2 usage; {UNANSWERED} leases cannot be read."""
+RECLAIM_HELP = "Release the leases that have leaked; as root in the host's namespaces."
 POOL_COLUMNS = ("NETWORK", "RANGES", "SIZE", "USED", "FREE", "NEXT", "FOLDER")
 LEASE_COLUMNS = ("ADDRESS", "HOLDER", "CONTAINER", "IF", "NETWORK", "AGE", "STATE")
 ID_DIGITS = 13
@@ -40,7 +43,7 @@ ID_DIGITS = 13
 
 @click.command("leases", help=HELP, epilog=STATUSES)
 @click.option("--conf-dir", default=FOLDER, metavar="DIR", help=f"The runtime's networks (default: {FOLDER}).")
-@click.option("--reclaim", "wanted", is_flag=True, help="Release the leases that have leaked.")
+@click.option("--reclaim", "wanted", is_flag=True, help=RECLAIM_HELP)
 @click.option("--dry-run", is_flag=True, help="With --reclaim: show what would be released, and release nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (version 1: lists `pools`, `reclaimed`).")
 def leases(conf_dir: str, wanted: bool, dry_run: bool, as_json: bool) -> Outcome:
@@ -50,12 +53,16 @@ def leases(conf_dir: str, wanted: bool, dry_run: bool, as_json: bool) -> Outcome
         attached = attachments(host)
     configs = [config for network in networks(conf_dir) for config in network.configs]
     configs += [config for each in attached if each.kept is not None for config in each.kept.configs]
-    seen = pools(configs, attached)
+    seen = pools(configs, attached, seeing := sight.look())
+    if wanted and seeing.hidden:
+        raise NoAnswer(f"no lease is released: {seeing.hidden}")
     leaked = [each.lease.ip.text for pool in seen for each in pool.leases if each.state == LEAKED]
     reclaimed = [address for pool in seen for address in reclaim(pool)] if wanted and not dry_run else []
-    remaining = set(leaked) - set(reclaimed)
+    if reclaimed:
+        seen = pools(configs, attached, sight.look())
+    remaining = any(each.state == LEAKED for pool in seen for each in pool.leases)
     lacking = [(pool, *each) for pool in seen for each in unleased(pool, attached)]
-    is_full = any(pool.next_ip is None for pool in seen) and not reclaimed
+    is_full = any(pool.is_full for pool in seen)
     members: dict[str, object] = {"pools": [_members(pool, attached) for pool in seen], "reclaimed": reclaimed}
     status = FINDING if remaining or lacking or is_full else FINE
 
@@ -85,8 +92,8 @@ def _text(
 
 
 def _pool_row(pool: Pool) -> tuple[str, ...]:
-    used, next_ip = len(pool.leases), pool.next_ip.text if pool.next_ip is not None else "- (exhausted)"
-    return (pool.network, pool.ranges, str(pool.size), str(used), str(pool.size - used), next_ip, pool.folder)
+    used, next_ip = len(pool.leases), "- (exhausted)" if pool.is_full else pool.next_ip.text if pool.next_ip else "-"
+    return (pool.network, pool.ranges or "-", str(pool.size), str(used), str(pool.free), next_ip, pool.folder)
 
 
 def _lease_rows(pool: Pool) -> Iterator[tuple[str, ...]]:
@@ -98,7 +105,7 @@ def _lease_rows(pool: Pool) -> Iterator[tuple[str, ...]]:
 
 def _members(pool: Pool, attached: list[Attached]) -> dict[str, Any]:
     shown: dict[str, Any] = {name: getattr(pool, name) for name in ("network", "folder", "ranges", "size")}
-    shown["used"], shown["free"] = len(pool.leases), pool.size - len(pool.leases)
+    shown["used"], shown["free"] = len(pool.leases), pool.free
     shown["next"] = pool.next_ip.text if pool.next_ip is not None else None
     shown["leases"] = [
         {

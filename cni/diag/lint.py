@@ -93,5 +93,16 @@ def judge(read: Sequence[Document], *, on_node: bool) -> list[Finding]:
     return list(dict.fromkeys([finding for findings in found.values() for finding in findings]))
 
 
+def errors(read: Sequence[Document]) -> list[Finding]:
+    """Returns the findings that make ADD fail: those of the parsers alone."""
+    found: dict[Finding, None] = {}
+    for document in read:
+        found.update(dict.fromkeys(document.errors))
+        for plugin in document.plugins:
+            pairs = plugins.errors(plugin).pairs
+            found.update(dict.fromkeys([_finding(document.file, plugin.prefix, *pair) for pair in pairs]))
+    return list(found)
+
+
 def _finding(file: str, prefix: str, path: str, message: str) -> Finding:
     return Finding.of(file, f"{prefix}{path}" if path else prefix.rstrip("."), message)

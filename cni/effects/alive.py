@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posix as os  # see cni/__init__.py
+from errno import ENOENT, ESRCH
 
 from cni.effects.journal import FAILURES
 from cni.kernel import rtnl, rtnl_parse, sysctl
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
 NAMED = ("/run/netns", "/var/run/docker/netns")
 
 
-def alive_in(network: str) -> Callable[[Lease], bool]:
+def alive_in(network: str, scanned: set[IP] | None = None) -> Callable[[Lease], bool]:
     """Returns a predicate "is this lease's container alive"; the host is scanned at its first use, which most calls
-    never reach.
+    never reach, unless `scanned` are the addresses in use.
     """
-    seen: list[set[IP]] = []
+    seen = [] if scanned is None else [scanned]
 
     def alive(lease: Lease) -> bool:
         if not seen:
-            seen.append(_addresses_in_use())
+            seen.append(addresses_in_use())
         return lease.ip in seen[0] or _attached(Owner(network, lease.container_id, lease.ifname))
 
     return alive
@@ -48,7 +49,7 @@ def holder_lives(route: RtnlSocket, label: str, packed: bytes) -> bool:
     for alias in [parse_alias(link.alias) for link in route.links()]:
         if label_keys(alias.label) and any(address.ip == ip for address in alias.addresses):
             return False
-    return ip in _addresses_in_use()
+    return ip in addresses_in_use()
 
 
 def _attached(owner: Owner) -> bool:
@@ -59,8 +60,11 @@ def _attached(owner: Owner) -> bool:
         route.close()
 
 
-def _addresses_in_use() -> set[IP]:
-    """Returns all addresses of all network namespaces that have a process or a name, third-party plugins' too."""
+def addresses_in_use(missed: list[str] | None = None) -> set[IP]:
+    """Returns all addresses of all network namespaces that have a process or a name, third-party plugins' too.
+
+    Namespaces that exist and cannot be looked into are added to `missed`.
+    """
     addresses: set[IP] = set()
     visited: set[tuple[int, int]] = set()
     home = Netns(OWN)
@@ -71,9 +75,18 @@ def _addresses_in_use() -> set[IP]:
                 visited.add((status.st_dev, status.st_ino))
                 addresses.update(_addresses_at(path, home))
         except FAILURES:
-            continue  # a process that ended meanwhile, or one that is not ours to look into
+            if missed is not None and not _is_gone(path):  # else a process that ended meanwhile
+                missed.append(path)
     home.close()
     return addresses
+
+
+def _is_gone(path: str) -> bool:
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno in (ENOENT, ESRCH)
+    return False
 
 
 def _namespaces() -> Iterator[str]:

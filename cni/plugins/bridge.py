@@ -217,7 +217,7 @@ def status(call: Call) -> None:
         from cni.config.firewall import families_of
         from cni.effects import forward_audit
 
-        forward_audit.refuse_drops(call.host, families_of(call.config), _incoming_interface(conf))
+        forward_audit.refuse_drops(call.host, families_of(call.config), incoming_interface(conf))
     if _has_policies(call.host):
         from cni.effects import policy_status
 
@@ -263,7 +263,7 @@ def _checks_sources(host: Host, conf: NetConf, facts: Facts, lease: Result) -> b
     return bool(is_wanted and lease.ips)
 
 
-def _incoming_interface(conf: NetConf) -> str:
+def incoming_interface(conf: NetConf) -> str:
     """Returns the interface by which the host receives containers' packets; a pattern if each has its own (routed)."""
     if conf.routed:
         return f"{host_interface_of('')}*"

@@ -56,15 +56,13 @@ CASES = {
         f"printf 'gone\\r\\neth0' >{POOL}/10.1.2.5; touch -d '1 hour ago' {POOL}/10.1.2.5", "leases-leaked"
     ),
     "lease removed": Case(f"mv {POOL}/10.1.2.2 /run/kept", "lease-missing", f"mv /run/kept {POOL}/10.1.2.2"),
-    "second network": Case(
-        f"sed s/net/other/\\;s/10.1.2.0/10.9.0.0/\\;s/podwire/ptp/ {CONF}/10-net.conflist >{CONF}/20-other.conflist",
+    "second network of the same name": Case(
+        f"cp {CONF}/10-net.conflist {CONF}/20-other.conflist",
         "several-networks",
         f"rm {CONF}/20-other.conflist",
     ),
-    "broken network": Case(
-        f"sed -i s/ipam/ipma/ {CONF}/10-net.conflist", "network-file", f"sed -i s/ipma/ipam/ {CONF}/10-net.conflist"
-    ),
-    "missing plugin": Case(f"rm {BIN}/loopback", "plugin-missing", f"ln -s podwire {BIN}/loopback"),
+    "broken network": Case(f"sed -i s:/29:/x: {CONF}/10-net.conflist", "network-file", f"sed -i s:/x:/29: {CONF}/*"),
+    "missing plugin": Case(f"rm {BIN}/host-local", "plugin-missing", f"ln -s podwire {BIN}/host-local"),
     "host port taken": Case(
         "python3 -c 'import socket, time; s = socket.create_server((\"\", 8080)); time.sleep(600)' >/dev/null 2>&1 &"
         " echo $! >/run/server; until ss -ltn | grep -q :8080; do sleep 0.05; done",
@@ -75,6 +73,23 @@ CASES = {
         "ip link add flannel.1 type vxlan id 1 dstport 8472 dev lo", "tunnel-down", "ip link set flannel.1 up"
     ),
     "agent gone": Case("touch /run/podwire/podwired-vni-1.lock", "agent-gone", "rm /run/podwire/podwired-vni-1.lock"),
+}
+OTHER = f"sed s/net/other/\\;s/10.1.2.0/10.9.0.0/\\;s/podwire/ptp/ {CONF}/10-net.conflist >{CONF}/20-other.conflist"
+HEALTHY = {
+    "two networks": OTHER,
+    "nerdctl": 'sed -i \'s/{/{"nerdctlID": "a1", "nerdctlLabels": {"nerdctl\\/default-network": "true"},/\''
+    f" {CONF}/*",
+    "podman": f'sed -i \'s/{{/{{"args": {{"podman_labels": {{"a": "b"}}}},/\' {CONF}/*',
+    "unknown keys": f"sed -i s/1.1.0/0.4.0/\\;s/ipam/unknown/ {CONF}/*",
+    "podwired that holds its lock": "cd /run/podwire; (flock 9; touch /run/held; exec sleep 600) 9>podwired-vni-1.lock"
+    " >/dev/null 2>&1 & until [ -e /run/held ]; do sleep 0.05; done",
+    "a firewall for IPv6 alone, which the network has not": "nft 'table ip6 admin"
+    " { chain forward { type filter hook forward priority 0; policy drop; }; }'",
+    "podman's conmon, which holds a published port": "cp $(readlink -f $(command -v python3)) /run/conmon;"
+    " /run/conmon -c 'import socket, time; s = socket.create_server((\"\", 8080)); time.sleep(600)' >/dev/null 2>&1 &"
+    " until ss -ltn | grep -q :8080; do sleep 0.05; done",
+    "several podwireds": "cd /run/podwire; touch podwired-a.sock podwired-b.sock",
+    "a runtime that makes lo itself": f"rm {BIN}/loopback",
 }
 
 
@@ -96,6 +111,48 @@ def test_a_healthy_node_has_no_ailment(operator: Operator) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "nothing is wrong that podwire doctor looks for\n"
     assert operator.asks("doctor", *FOLDERS)["findings"] == []
+
+
+@pytest.mark.parametrize("script", HEALTHY.values(), ids=HEALTHY)
+def test_what_works_is_no_ailment(operator: Operator, script: str) -> None:
+    operator.machine.run("sh", "-c", script)
+    assert operator.asks("doctor", *FOLDERS)["findings"] == []
+
+
+def test_nothing_is_forwarded_for_a_bridge_alone(bundle: Path) -> None:
+    if reason := missing():
+        pytest.skip(reason)
+    with Machine() as machine:
+        operator = Operator(machine, bundle)
+        operator.attach("web", {**NETWORK, "isDefaultGateway": False, "ipMasq": False, "runtimeConfig": {}})
+        machine.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+        assert operator.asks("doctor", *FOLDERS)["findings"] == []
+
+
+def test_a_bridge_that_is_no_gateway_forwards_nothing(operator: Operator) -> None:
+    machine = operator.machine
+    l2 = {**NETWORK, "name": "l2", "bridge": "br2", "isDefaultGateway": False, "ipMasq": False, "runtimeConfig": {}}
+    operator.attach("db", l2)
+    machine.run("nft", "table inet admin { chain forward { type filter hook forward priority 0; policy drop; }; }")
+    findings = operator.asks("doctor", *FOLDERS)["findings"]
+    assert [(finding["name"], finding["subject"]) for finding in findings] == [("forward-dropped", "cni0")]
+
+
+def test_plugins_are_also_looked_for_where_a_runtime_has_called_them(operator: Operator) -> None:
+    other = {**CONFLIST, "name": "x", "plugins": [{"type": "own"}]}
+    operator.machine.run("sh", "-c", f"cat >{CONF}/20-x.conflist", stdin=json.dumps(other))
+    operator.machine.run("sh", "-c", f"mkdir /run/own; ln -s {BIN}/podwire /run/own/own")
+    assert "own" in [each["subject"] for each in operator.asks("doctor", "--conf-dir", CONF)["findings"]]
+    pod = operator.machine.pod("db")
+    operator.call("ADD", "db", pod, {**NETWORK, "runtimeConfig": {}}, CNI_PATH=f"/run/own:{BIN}")
+    assert operator.asks("doctor", "--conf-dir", CONF)["findings"] == []
+
+
+def test_a_runtime_takes_another_file_than_the_broken_first_one(operator: Operator) -> None:
+    operator.machine.run("sh", "-c", f"{OTHER}; echo '{{' >{CONF}/10-net.conflist")
+    findings = operator.asks("doctor", *FOLDERS)["findings"]
+    assert {finding["name"] for finding in findings} == {"several-networks", "network-file"}
+    assert "20-other.conflist" in findings[0]["evidence"]
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)

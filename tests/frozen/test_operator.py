@@ -56,6 +56,7 @@ class Operator:
             "CNI_NETNS": pod.path,
             "CNI_IFNAME": "eth0",
             "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={name}",
+            **more,
         }
         command = ["env", *[f"{key}={value}" for key, value in variables.items()], str(self.bundle / "podwire")]
         answer: Json = json.loads(self.machine.run(*command, stdin=json.dumps(config)).stdout or "{}")
@@ -263,6 +264,66 @@ def test_leases_shows_pools_and_reclaims_what_has_leaked(operator: Operator) -> 
     assert operator.asks("leases", "--reclaim")["reclaimed"] == ["10.1.2.3"]
     assert operator.types("leases").returncode == 0
     assert machine.run("ls", LEASES).stdout.split() == ["10.1.2.2", "last_reserved_ip.0", "lock"]
+
+
+LEAK = f"printf 'gone\\r\\neth0' >{LEASES}/10.1.2.5; touch -d '1 hour ago' {LEASES}/*"
+
+
+def test_leases_shows_what_there_is_after_a_release(operator: Operator) -> None:
+    operator.attach("web", NETWORK)
+    operator.machine.run("sh", "-c", LEAK)
+    answer = operator.asks("leases", "--reclaim")
+    assert answer["reclaimed"] == ["10.1.2.5"]
+    [pool] = answer["pools"]
+    assert ([each["address"] for each in pool["leases"]], pool["used"], pool["free"]) == (["10.1.2.2"], 1, 4)
+
+
+def test_a_lease_is_held_as_long_as_the_namespace_of_its_add_is_there(operator: Operator) -> None:
+    pod = operator.attach("web", NETWORK)
+    pod.run("ip", "link", "delete", "eth0")
+    operator.machine.run("touch", "-d", "1 hour ago", f"{LEASES}/10.1.2.2")
+    answer = operator.asks("leases", "--reclaim")
+    assert answer["reclaimed"] == []
+    assert [each["state"] for each in answer["pools"][0]["leases"]] == ["held"]
+    pod.remove()
+    assert operator.asks("leases", "--reclaim")["reclaimed"] == ["10.1.2.2"]
+
+
+def test_a_lease_is_held_as_long_as_the_runtime_keeps_its_attachment(operator: Operator) -> None:
+    operator.attach("web", NETWORK)
+    config = base64.b64encode(json.dumps(NETWORK).encode()).decode()
+    kept = {"kind": "cniCacheV1", "containerId": "gone", "config": config, "ifName": "eth0", "networkName": "net"}
+    operator.machine.run(
+        "sh", "-c", f"{LEAK}; mkdir -p {RESULTS}; cat >{RESULTS}/net-gone-eth0", stdin=json.dumps(kept)
+    )
+    assert operator.asks("leases", "--reclaim")["reclaimed"] == []
+    operator.machine.run("rm", f"{RESULTS}/net-gone-eth0")
+    assert operator.asks("leases", "--reclaim")["reclaimed"] == ["10.1.2.5"]
+
+
+@pytest.mark.parametrize("hiding", [("unshare", "--mount"), ("unshare", "--net"), ("touch", "/run/netns/stale")])
+def test_no_lease_is_released_where_containers_may_be_hidden(operator: Operator, hiding: tuple[str, ...]) -> None:
+    operator.attach("web", NETWORK)
+    operator.machine.run("sh", "-c", LEAK)
+    podwire = (str(operator.bundle / "podwire"), "leases")
+    if hiding[0] == "touch":
+        operator.machine.run(*hiding)
+        hiding = ()
+    done = operator.machine.run(*hiding, *podwire, "--reclaim", check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "no lease is released: " in done.stderr
+    assert " leaked" not in operator.machine.run(*hiding, *podwire, check=False).stdout
+    assert operator.machine.run("cat", f"{LEASES}/10.1.2.5").stdout
+
+
+def test_leases_outside_the_ranges_are_shown_and_released(operator: Operator) -> None:
+    operator.attach("web", NETWORK)
+    operator.machine.run("sh", "-c", f"{LEAK}; mv {LEASES}/10.1.2.5 {LEASES}/10.7.7.7")
+    pool, other = operator.asks("leases")["pools"]
+    assert [each["address"] for each in pool["leases"]] == ["10.1.2.2"]
+    assert (other["ranges"], other["free"], [each["address"] for each in other["leases"]]) == ("", 0, ["10.7.7.7"])
+    assert operator.types("leases", "--reclaim").returncode == 0
+    assert operator.machine.run("ls", LEASES).stdout.split() == ["10.1.2.2", "last_reserved_ip.0", "lock"]
 
 
 def test_leases_finds_an_interface_without_a_lease(operator: Operator) -> None:

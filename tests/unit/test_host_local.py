@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def test_host_local_by_its_own_name_serves_every_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ipam.index.RUN", str(tmp_path / "run"))
-    monkeypatch.setattr("cni.effects.alive._addresses_in_use", set)
+    monkeypatch.setattr("cni.effects.alive.addresses_in_use", set)
     network = NETWORK | {"ipam": {"type": "host-local", "subnet": "10.1.2.0/24", "dataDir": str(tmp_path)}}
     living = [{"containerID": "c1", "ifname": "eth0"}]
 
@@ -56,7 +56,7 @@ def test_host_local_gives_back_what_is_no_longer_valid(
 
 def test_host_local_is_not_ready_when_it_has_nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ipam.index.RUN", str(tmp_path / "run"))
-    monkeypatch.setattr("cni.effects.alive._addresses_in_use", set)
+    monkeypatch.setattr("cni.effects.alive.addresses_in_use", set)
     network = NETWORK | {"ipam": {"type": "host-local", "subnet": "10.1.2.0/30", "dataDir": str(tmp_path)}}
     assert call(network, {"CNI_COMMAND": "STATUS"}, "host-local").status == 0
     assert call(network, program="host-local").status == 0

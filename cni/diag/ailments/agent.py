@@ -18,11 +18,11 @@ ALIAS = "podwired"  # of the tunnel's device, which flanneld's device lacks
 
 def find(node: NodeView) -> Iterator[Ailment]:
     """Yields what is wrong with the agent, then with the tunnel's device."""
-    if node.agent is None and node.runs_agent:
+    if node.agent_gone:
         yield Ailment(
             "agent-gone",
             "podwired",
-            "it has prepared this node, and does not answer at its socket",
+            f"it has prepared this node, and is gone: {node.agent_gone}",
             "routes to nodes that come or move are not updated",
             "systemctl restart podwired, or look at its pod",
             PROOF,

@@ -31,7 +31,7 @@ class Ailment(Record):
 
 class NodeView(Record):
     """The state that the modules look at: attachments, interfaces, networks of the runtime's folder in its order, and
-    podwired's status, None where none answers. `runs_agent`: this node has had a podwired since it started.
+    podwired's status, None where none answers. `agent_gone` says why if this node has had one that runs no longer.
     """
 
     attached: tuple[Attached, ...]
@@ -40,7 +40,7 @@ class NodeView(Record):
     conf_dir: str
     bin_dirs: tuple[str, ...]
     agent: Json | None
-    runs_agent: bool
+    agent_gone: str
 
     def configs(self) -> Iterator[Json]:
         """Yields the configurations of all plugins that are in use: of the runtime's folder, then of attachments."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 LISTENING = {"tcp": "0A", "udp": "07"}  # kernel include/net/tcp_states.h
 ANY_ADDRESS = ("00000000", "0" * 32)
 
+PUBLISHERS = ("conmon", "docker-proxy", "rootlessport", "slirp4netns", "pasta")  # processes of a port's container
+
 
 def find(node: NodeView) -> Iterator[Ailment]:
     """Yields an ailment for each port that both have."""
@@ -25,13 +27,14 @@ def find(node: NodeView) -> Iterator[Ailment]:
             host, _, rest = text.partition("->")
             port, protocol = host.rpartition(":")[2], rest.rpartition("/")[2]
             inode = sockets.get(protocol, {}).get(int(port) if port.isdecimal() else 0)
-            if inode is not None:
+            holder = _holder(inode) if inode is not None else ""
+            if holder:
                 yield Ailment(
                     "host-port-taken",
                     f"{protocol} port {port} of {attached.name}",
-                    f"{_holder(inode)} listens on the same port of the host",
+                    f"{holder} listens on the same port of the host",
                     "from other hosts the port leads to the pod, and that process is not reached",
-                    "stop the process, or give the pod another hostPort",
+                    "if that process is to be reached, give it or the pod another port",
                     f"ss -lnp{protocol[0]} sport = :{port}",
                 )
 
@@ -53,7 +56,9 @@ def _sockets(protocol: str) -> dict[int, str]:
 
 
 def _holder(inode: str) -> str:
-    """Returns name and number of the process that has a socket, as far as they can be seen."""
+    """Returns name and number of the process that has a socket; empty where it cannot be seen, or is a runtime's that
+    keeps a published port from others.
+    """
     for name in os.listdir("/proc"):
         if not name.isdecimal():
             continue
@@ -61,7 +66,8 @@ def _holder(inode: str) -> str:
             sockets = [os.readlink(f"/proc/{name}/fd/{number}") for number in os.listdir(f"/proc/{name}/fd")]
             if f"socket:[{inode}]" in sockets:
                 with open(f"/proc/{name}/comm", encoding="utf-8", errors="replace") as file:
-                    return f"process {name} ({file.read().strip()})"
+                    command = file.read().strip()
+                return "" if command.startswith(PUBLISHERS) else f"process {name} ({command})"
         except OSError:
             continue
-    return "a process"
+    return ""

@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from cni import INTERFACE, kind_of
 from cni.diag.ailments.ailment import Ailment
+from cni.diag.ailments.gateways import gateways
 from cni.diag.conflint import documents
-from cni.diag.lint import judge
+from cni.diag.lint import errors
 from cni.diag.node.here import opened_host
 from cni.effects.forward_audit import refuse_drops
 from cni.effects.journal import FAILURES
 from cni.protocol.errors import PluginNotAvailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from cni.diag.ailments.ailment import Json, NodeView
+    from cni.diag.ailments.ailment import NodeView
+    from cni.diag.node.conflists import Network
 
-LOOPBACK = "loopback"  # a runtime calls it for each pod (go-cni, WithLoNetwork)
-BRIDGES = {"bridge": "cni0", "podwire": "cni0"}
+LOOPBACK = "loopback"
 
 
 def find(node: NodeView) -> Iterator[Ailment]:
@@ -31,24 +31,39 @@ def find(node: NodeView) -> Iterator[Ailment]:
 
 
 def _files(node: NodeView) -> Iterator[Ailment]:
-    names = [network.path for network in node.networks]
-    if len(names) > 1:
+    if evidence := _unexpected(node.networks):
         yield Ailment(
             "several-networks",
             node.conf_dir,
-            f"{len(names)} files, of which a runtime takes the first by name: {os.path.basename(names[0])}",
+            evidence,
             "pods may be attached to another network than expected",
-            "remove the files that are not wanted",
-            f"ls {node.conf_dir}",
+            "correct or remove the file that is not wanted",
+            f"podwire lint {node.conf_dir}",
         )
-    for finding in judge([documents.read(name) for name in names], on_node=False):
+    for finding in errors([documents.read(network.path) for network in node.networks]):
         place = f"{finding.file}: {finding.path}" if finding.path else finding.file
-        remedy, consequence = finding.remedy or "correct the file", "ADD fails, or ignores what is meant"
+        remedy, consequence = finding.remedy or "correct the file", "ADD fails"
         yield Ailment("network-file", place, finding.cause, consequence, remedy, f"podwire lint {node.conf_dir}")
 
 
+def _unexpected(networks: Sequence[Network]) -> str:
+    """Returns why a runtime may take another file than people expect; empty where each is used by its name, or there
+    is one.
+    """
+    broken = [network.path for network in networks[:1] if network.error]
+    if broken and len(networks) > 1:
+        return f"{broken[0]}, the first file by name, is broken: a runtime takes {networks[1].path}"
+    first: dict[str, str] = {}
+    for network in networks:
+        if network.name and first.setdefault(network.name, network.path) != network.path:
+            return f"{first[network.name]} and {network.path} both define the network {network.name}"
+    return ""
+
+
 def _programs(node: NodeView) -> Iterator[Ailment]:
-    wanted = {LOOPBACK: "the runtime"} if node.networks else {}
+    """Yields the programs that are in none of the folders in which a runtime may look for plugins."""
+    types = [config.get("type") for config in node.configs()]
+    wanted = {LOOPBACK: "an attachment"} if LOOPBACK in types else {}  # some runtimes make lo themselves
     for network in node.networks:
         for config in network.configs:
             ipam = config.get("ipam")
@@ -68,13 +83,11 @@ def _programs(node: NodeView) -> Iterator[Ailment]:
 
 
 def _firewalls(node: NodeView) -> Iterator[Ailment]:
-    """Yields what bars forwarded packets of the networks that are bridged on this node."""
-    bridges = {_bridge(config) for config in node.configs() if kind_of(str(config.get("type", ""))) == INTERFACE}
-    present = {link.name for link in node.links}
-    for bridge in sorted(bridges & present):
+    """Yields what bars forwarded packets of the networks for which this node is the gateway."""
+    for interface, families in sorted(gateways(node, node.configs()).items()):
         with opened_host() as host:
             try:
-                refuse_drops(host, (4, 6), bridge)
+                refuse_drops(host, sorted(families), interface)
             except PluginNotAvailable as error:
                 message = error.message
             except FAILURES:
@@ -84,13 +97,9 @@ def _firewalls(node: NodeView) -> Iterator[Ailment]:
         cause, _, remedy = message.rpartition(" (")
         yield Ailment(
             "forward-dropped",
-            bridge,
+            interface,
             cause or message,
             "pods reach no other node and nothing outside",
             remedy.removesuffix(")") or "accept the pods' subnet in that chain",
             "nft list ruleset | grep -A5 'hook forward'; iptables -S FORWARD",
         )
-
-
-def _bridge(config: Json) -> str:
-    return str(config.get("bridge") or BRIDGES.get(str(config.get("type", "")), ""))

@@ -6,6 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from cni.diag.ailments.ailment import Ailment
+from cni.diag.ailments.gateways import gateways
+from cni.diag.node.attachments import PRESENT
 from cni.kernel import sysctl
 
 if TYPE_CHECKING:
@@ -32,7 +34,10 @@ def find(node: NodeView) -> Iterator[Ailment]:
         )
     for folder in FOLDERS:
         yield from _disk(folder)
-    if node.attached and sysctl.read("net/ipv4/ip_forward") == "0":
+    present = [each for each in node.attached if each.interface == PRESENT]
+    configs = [config for each in present if each.kept is not None for config in each.kept.configs]
+    forwards = any(4 in families for families in gateways(node, configs).values())
+    if forwards and sysctl.read("net/ipv4/ip_forward") == "0":
         yield Ailment(
             "forwarding-off",
             "net.ipv4.ip_forward",
@@ -56,7 +61,8 @@ def _disk(folder: str) -> Iterator[Ailment]:
         status = os.statvfs(folder)
     except OSError:
         return
-    for what, free, proof in (("disk", status.f_bavail, "df"), ("inodes", status.f_favail, "df -i")):
+    # root's reserve counts, as plugins run as root
+    for what, free, proof in (("disk", status.f_bfree, "df"), ("inodes", status.f_ffree, "df -i")):
         total = status.f_blocks if what == "disk" else status.f_files
         if total and not free:
             consequence = "ADD fails: no space left on device"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cni.protocol.plugin_config import PluginConfig
 
 LIST, SUFFIXES = ".conflist", (".conf", ".conflist", ".json")
-TEXT, A_LIST, SWITCH = (str,), (list,), (bool, str)  # libcni takes "true" as well
+TEXT, A_LIST, OBJECT, SWITCH = (str,), (list,), (dict,), (bool, str)  # libcni takes "true" as well
 LIST_KEYS = {
     "cniVersion": TEXT,
     "cniVersions": A_LIST,
@@ -35,8 +35,12 @@ LIST_KEYS = {
     "disableGC": SWITCH,
     "loadOnlyInlinedPlugins": (bool,),
     "plugins": A_LIST,
+    "nerdctlID": TEXT,
+    "nerdctlLabels": OBJECT,
+    "args": OBJECT,  # podman
 }
-EXPECTED = {str: "a text", list: "a list", bool: "true or false"}
+EXPECTED = {str: "a text", list: "a list", dict: "an object", bool: "true or false"}
+KNOWN = {key.casefold(): key for key in LIST_KEYS}
 INHERITED = ("name", "cniversion")  # what plugins have of their list
 ANNOTATION, COMMENTS = "./", ("_", "#", "$", "comment", "description")
 
@@ -52,11 +56,14 @@ class Plugin(Record):
 
 
 class Document(Record):
-    """`plugins` are those that can be judged; `findings` concern the file and the list itself."""
+    """`plugins` are those that can be judged; `findings` concern the file and the list itself, and those that are
+    `errors` make ADD fail.
+    """
 
     file: str
     name: str
     plugins: tuple[Plugin, ...]
+    errors: tuple[Finding, ...]
     findings: tuple[Finding, ...]
 
 
@@ -71,23 +78,29 @@ def read(file: str) -> Document:
         data = smallfile.read(file)
         members = parse_object(data, "the file")
     except OSError as error:
-        return Document(file, "", (), (Finding.of(file, "", f"cannot be read: {error.strerror}"),))
+        return _unreadable(file, f"cannot be read: {error.strerror}")
     except CniError as error:
-        return Document(file, "", (), (Finding.of(file, "", error.message.removeprefix("the file ")),))
+        return _unreadable(file, error.message.removeprefix("the file "))
     found = [Finding.of(file, path, "is set more than once, the last value counts") for path in _repeated(data)]
     given = {key.casefold(): value for key, value in members.items()}
     is_list = "plugins" in given
-    found += [Finding.of(file, *each) for each in _wrong_form(file, given, is_list)]
+    wrong = [*_wrong_form(file, given, is_list), *(_of_list(members, given) if is_list else ())]
+    found += [Finding.of(file, *each) for each in _without_effect(members, given, is_list)]
     parts = _parts(given, members, is_list)
-    found += [Finding.of(file, *each) for each in _of_list(members, given)] if is_list else []
     plugins, common = [], dict[tuple[str, str], None]()
     for prefix, part in parts:
         plugin, errors = _plugin(part, prefix, _version(given))
         common.update(dict.fromkeys(errors))
         plugins += [plugin] if plugin is not None else []
-    found += [Finding.of(file, *each) for each in common]
+    failing = tuple([Finding.of(file, *each) for each in (*wrong, *common)])
     name = given.get("name")
-    return Document(file, name if isinstance(name, str) else "", tuple(plugins), tuple(found))
+    name = name if isinstance(name, str) else ""
+    return Document(file, name, tuple(plugins), failing, (*found, *failing))
+
+
+def _unreadable(file: str, message: str) -> Document:
+    errors = (Finding.of(file, "", message),)
+    return Document(file, "", (), errors, errors)
 
 
 def _wrong_form(file: str, given: dict[str, Any], is_list: bool) -> Iterator[tuple[str, str]]:
@@ -96,25 +109,30 @@ def _wrong_form(file: str, given: dict[str, Any], is_list: bool) -> Iterator[tup
     if not is_list and file.endswith(LIST):
         remedy = 'put the configuration into "plugins": [...]' if "type" in given else "a list needs them"
         yield "plugins", f"missing in a plugin list ({remedy})"
+
+
+def _without_effect(members: dict[str, Any], given: dict[str, Any], is_list: bool) -> Iterator[tuple[str, str]]:
+    """Yields the findings with which ADD works nevertheless."""
     if "cniversion" not in given:
         yield "cniVersion", f"missing, which means 0.1.0 without CHECK, GC and STATUS (set {CURRENT})"
-
-
-def _of_list(members: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yields the findings about the keys of the list itself."""
-    known = {key.casefold(): key for key in LIST_KEYS}
-    for key, value in members.items():
-        if key.casefold() not in known:
-            if not any(letter in key for letter in ANNOTATION) and not key.casefold().startswith(COMMENTS):
-                guess = nearest(key, LIST_KEYS)
-                remedy = f"did you mean {guess}?" if guess else "keys of a plugin belong into plugins[...]"
-                yield key, f"unknown key of a plugin list, ignored ({remedy})"
-        elif value is not None and not isinstance(value, kinds := LIST_KEYS[known[key.casefold()]]):
-            yield key, f"expected {EXPECTED[kinds[0]]}"
-    versions = given.get("cniversions")
+    for key in members if is_list else ():
+        known = key.casefold() in KNOWN or any(letter in key for letter in ANNOTATION)
+        if not known and not key.casefold().startswith(COMMENTS):
+            guess = nearest(key, LIST_KEYS)
+            remedy = f"did you mean {guess}?" if guess else "keys of a plugin belong into plugins[...]"
+            yield key, f"unknown key of a plugin list, ignored ({remedy})"
+    versions = given.get("cniversions") if is_list else None
     for index, version in enumerate(versions if isinstance(versions, list) else ()):
         if version not in SUPPORTED:
             yield f"cniVersions[{index}]", f"{version!r} is none of {', '.join(SUPPORTED)}"
+
+
+def _of_list(members: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields the wrong values of the list itself."""
+    for key, value in members.items():
+        kinds = LIST_KEYS[KNOWN[key.casefold()]] if key.casefold() in KNOWN else ()
+        if kinds and value is not None and not isinstance(value, kinds):
+            yield key, f"expected {EXPECTED[kinds[0]]}"
     plugins = given["plugins"]
     if isinstance(plugins, list) and not plugins and given.get("loadonlyinlinedplugins", True):
         yield "plugins", "is empty"

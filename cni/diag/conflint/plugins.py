@@ -66,6 +66,19 @@ def judge(plugin: Plugin, *, on_node: bool) -> Judged:
     return judged
 
 
+def errors(plugin: Plugin) -> Judged:
+    """Returns what makes an ADD of a plugin fail: the errors of its own parser alone."""
+    judged = Judged()
+    kind = kind_of(plugin.type)
+    if kind == INTERFACE:
+        _parse_interface(plugin.type, plugin.config, judged)
+    elif kind == DELEGATING:
+        parse_flannel(plugin.config, judged)
+    elif kind == CHAINED:
+        _judge_chained(plugin.type, plugin.config, judged, on_node=False)
+    return judged
+
+
 def _judge_keys(program: str, config: PluginConfig, judged: Judged) -> None:
     """Judges the keys that every plugin has, and those without effect."""
     fields = config.fields(judged)
@@ -87,13 +100,18 @@ def _call(program: str, config: PluginConfig, verb: str) -> Call:
     return Call(program, request, config, cast("Host", None), lambda _: "", lambda _: None, lambda _: None)
 
 
-def _judge_interface(program: str, config: PluginConfig, judged: Judged) -> None:
+def _parse_interface(program: str, config: PluginConfig, judged: Judged) -> NetConf | None:
     try:
-        conf, _, _ = validate(_call(program, config, "STATUS"), judged)
+        judged.conf, _, _ = validate(_call(program, config, "STATUS"), judged)
     except CniError as error:
         judged.add("ipam", error.message)
+    return judged.conf
+
+
+def _judge_interface(program: str, config: PluginConfig, judged: Judged) -> None:
+    conf = _parse_interface(program, config, judged)
+    if conf is None:
         return
-    judged.conf = conf
     ipam = config.fields(Collected()).raw("ipam")
     if not conf.ipam_type and ipam and not any(path == "ipam.type" for path, _ in judged.pairs):
         judged.add("ipam.type", "missing, so that the container gets no address (did you mean host-local?)")

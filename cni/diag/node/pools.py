@@ -12,7 +12,6 @@ from cni.diag.node.attachments import PRESENT
 from cni.effects.alive import alive_in
 from cni.protocol.errors import CniError
 from cni.protocol.fields import ConfigErrors
-from cni.protocol.owner import Owner
 from cni.protocol.plugin_config import parse_plugin_config
 from cni.protocol.record import Record
 from ipam.allocate import next_free
@@ -20,13 +19,14 @@ from ipam.config import read_settings
 from ipam.ledger import find_ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from cni.diag.node.attachments import Attached
+    from cni.diag.node.keptcalls import KeptCall
+    from cni.diag.node.sight import Sight
     from cni.protocol.address import IP
     from ipam.config import Settings
     from ipam.lease import Lease
-    from ipam.ledger import Ledger
     from ipam.ranges import Range, RangeSet
 
     Json = dict[str, Any]
@@ -35,9 +35,16 @@ HELD, NEW, LEAKED = "held", "new", "leaked"
 YOUNG_SECONDS = 60.0  # the ADD of a lease may be under way
 
 
+class FoundLease(Record):
+    """A lease as it was read, and the time of its file in seconds (time.time)."""
+
+    lease: Lease
+    since: float
+
+
 class HeldLease(Record):
     """A lease. `holder` is what people call the container; `state` HELD, NEW (its ADD may be under way) or LEAKED: no
-    namespace of this host has the address, and no interface of the attachment is left. `since`: seconds (time.time).
+    namespace of this host has the address, and nothing of the attachment is left. `since`: seconds (time.time).
     """
 
     lease: Lease
@@ -48,7 +55,7 @@ class HeldLease(Record):
 
 class Pool(Record):
     """A range set of a network. `size` counts addresses that can be leased, `next_ip` is the next one, None if the pool
-    is exhausted. `ranges` is empty for leases whose network nobody configures any more.
+    is exhausted. `ranges` is empty for leases outside all ranges, which nobody configures any more.
     """
 
     network: str
@@ -58,27 +65,70 @@ class Pool(Record):
     next_ip: IP | None
     leases: tuple[HeldLease, ...]
 
+    @property
+    def is_full(self) -> bool:
+        return bool(self.ranges) and self.next_ip is None
 
-def pools(configs: Iterable[Json], attached: Iterable[Attached]) -> list[Pool]:
-    """Returns the pools that configurations name, each once. Raises CniError where leases cannot be read."""
-    holders = {tuple(each.owner): each.name for each in attached}
+    @property
+    def free(self) -> int:
+        return max(0, self.size - len(self.leases))
+
+
+def pools(configs: Iterable[Json], attached: Sequence[Attached], sight: Sight) -> list[Pool]:
+    """Returns the pools that configurations name, each once, then leases outside all of their folder's ranges. Raises
+    CniError where leases cannot be read.
+    """
+    judge = _judge(attached, sight)
     seen: dict[tuple[str, str], Pool] = {}
+    found: dict[str, tuple[str, list[FoundLease]]] = {}  # by folder: the network's name and its leases
     for name, settings in _settings(configs):
-        new = [range_set for range_set in settings.sets if (settings.folder, range_set.text) not in seen]
-        ledger = find_ledger(settings.folder, None) if new else None
-        if ledger is None:
-            for range_set in new:
-                first = next_free(range_set, None, lambda _family, low, _high: low)
-                free = first.address.ip if first is not None else None
-                text = range_set.text
-                seen[settings.folder, text] = Pool(name, settings.folder, text, _size(range_set), free, ())
-            continue
+        for range_set in settings.sets:
+            if (settings.folder, range_set.text) not in seen:
+                pool, leases = _read(name, settings, range_set)
+                inside = [judge(name, each) for each in leases if range_set.range_of(each.lease.ip)]
+                seen[settings.folder, range_set.text] = pool._replace(leases=tuple(inside))
+                found.setdefault(settings.folder, (name, leases))
+    strays = []
+    for folder, (name, leases) in found.items():
+        inside_any = {each.lease for pool in seen.values() if pool.folder == folder for each in pool.leases}
+        outside = tuple([judge(name, each) for each in leases if each.lease not in inside_any])
+        strays += [Pool(name, folder, "", 0, None, outside)] if outside else []
+    return [*seen.values(), *strays]
+
+
+def _read(name: str, settings: Settings, range_set: RangeSet) -> tuple[Pool, list[FoundLease]]:
+    """Returns the pool without its leases, and all leases of its folder: nothing else is done under their lock."""
+    ledger = find_ledger(settings.folder, None)
+    if ledger is None:
+        free, leases = next_free(range_set, None, lambda _family, low, _high: low), []
+    else:
         with ledger:
-            held = _held(name, settings.folder, ledger, holders)
-            for range_set in new:
-                pool = _pool(name, settings, range_set, ledger, held)
-                seen[settings.folder, range_set.text] = pool
-    return list(seen.values())
+            free = next_free(range_set, ledger.last(settings.sets.index(range_set)), ledger.first_free)
+            leases = [FoundLease(lease, _modified(f"{settings.folder}/{lease.ip.text}")) for lease in ledger.read_all()]
+    next_ip = free.address.ip if free is not None else None
+    leases.sort(key=lambda each: (each.lease.ip.family, each.lease.ip.value))
+    return Pool(name, settings.folder, range_set.text, _size(range_set), next_ip, ()), leases
+
+
+def _judge(attached: Sequence[Attached], sight: Sight) -> Callable[[str, FoundLease], HeldLease]:
+    """Returns the function that judges a lease of a network. One is held, too, as long as the runtime keeps its
+    attachment, or the namespace of its ADD is there, and where containers may be hidden.
+    """
+    names = {tuple(each.owner): each.name for each in attached}
+    kept = {each.owner.container_id for each in attached if each.kept is not None and _is_in_use(each.kept)}
+
+    def judged(network: str, found: FoundLease) -> HeldLease:
+        lease, since = found
+        owner = (network, lease.container_id, lease.ifname)
+        is_held = sight.hidden or lease.container_id in kept or alive_in(network, sight.addresses)(lease)
+        state = HELD if is_held else NEW if time.time() - since < YOUNG_SECONDS else LEAKED
+        return HeldLease(lease, names.get(owner, lease.container_id), state, since)
+
+    return judged
+
+
+def _is_in_use(kept: KeptCall) -> bool:
+    return kept.by_runtime or (bool(kept.netns) and os.path.lexists(kept.netns))
 
 
 def _settings(configs: Iterable[Json]) -> Iterator[tuple[str, Settings]]:
@@ -97,31 +147,11 @@ def _settings(configs: Iterable[Json]) -> Iterator[tuple[str, Settings]]:
             yield parsed.name, settings
 
 
-def _held(network: str, folder: str, ledger: Ledger, holders: dict[tuple[str, ...], str]) -> list[HeldLease]:
-    """Returns all leases of a folder. Raises OSError."""
-    alive = alive_in(network)
-    held = []
-    for lease in sorted(ledger.read_all(), key=lambda lease: (lease.ip.family, lease.ip.value)):
-        since = _modified(f"{folder}/{lease.ip.text}")
-        owner = Owner(network, lease.container_id, lease.ifname)
-        is_young = time.time() - since < YOUNG_SECONDS
-        state = HELD if alive(lease) else NEW if is_young else LEAKED
-        held.append(HeldLease(lease, holders.get(tuple(owner), lease.container_id), state, since))
-    return held
-
-
 def _modified(path: str) -> float:
     try:
         return os.stat(path, follow_symlinks=False).st_mtime
     except OSError:  # another program than podwire has just removed it
         return 0.0
-
-
-def _pool(name: str, settings: Settings, range_set: RangeSet, ledger: Ledger, held: list[HeldLease]) -> Pool:
-    free = next_free(range_set, ledger.last(settings.sets.index(range_set)), ledger.first_free)
-    leases = tuple([each for each in held if range_set.range_of(each.lease.ip)])
-    next_ip = free.address.ip if free is not None else None
-    return Pool(name, settings.folder, range_set.text, _size(range_set), next_ip, leases)
 
 
 def _size(range_set: RangeSet) -> int:
@@ -158,17 +188,23 @@ def _is_of(pool: Pool, attached: Attached, address: str) -> bool:
 
 
 def reclaim(pool: Pool) -> list[str]:
-    """Releases the pool's leaked leases that are still leaked under its lock; returns the addresses.
+    """Releases the pool's leaked leases that under its lock are still those that were seen; returns the addresses.
+
+    Who leases one of them again writes its file anew.
 
     Raises CniError.
     """
-    leaked = {each.lease for each in pool.leases if each.state == LEAKED}
-    alive = alive_in(pool.network)
-    ledger = find_ledger(pool.folder, alive) if leaked else None
+    leaked = {each.lease: each.since for each in pool.leases if each.state == LEAKED}
+    ledger = find_ledger(pool.folder, lambda _: True) if leaked else None  # it shall release nothing by itself
     if ledger is None:
         return []
+    has_interface = alive_in(pool.network, set())
     with ledger:
-        released = [lease for lease in ledger.read_all() if lease in leaked and not alive(lease)]
+        released = [
+            lease
+            for lease in ledger.read_all()
+            if leaked.get(lease) == _modified(f"{pool.folder}/{lease.ip.text}") and not has_interface(lease)
+        ]
         for lease in released:
             ledger.release(lease)
     return [lease.ip.text for lease in released]
