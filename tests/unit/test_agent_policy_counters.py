@@ -133,3 +133,14 @@ def counted(chain: str, comment: str, packets: int) -> bytes:
     """Returns a rule as the kernel lists it."""
     counter = nft_rules.expression("counter", attribute(1, bytes(8)), attribute(2, packets.to_bytes(8, "big")))
     return nft_rules.append_rule(nft.Chain(nft.NFPROTO_INET, "podwire-policy", chain), counter, comment)[2]
+
+
+def test_rules_are_not_counted_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("prometheus_client", reason="podwired counts by it (pip install prometheus-client)")
+    from cni.agent.metrics import Metrics
+
+    monkeypatch.setattr(policy_counters, "Netlink", Kernel())
+    metrics = Metrics()
+    add_counters(metrics, of_rules=False)
+    assert b"podwired_policy_denied_packets_total" in metrics.text()
+    assert b"podwired_policy_rule_packets" not in metrics.text()
