@@ -35,7 +35,10 @@ PROGRAMS = list(keys.KEYS)
 DELEGATES = DEFS["delegate"]["allOf"]
 EXAMPLES = sorted((ROOT / "conf").glob("*.conflist"))
 SHOWN = [block for block in ALL if block.kind == "ADD"]
-OF_LIST = {"cniVersion", "cniVersions", "name", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "plugins"}
+OF_RUNTIMES = {"nerdctlID", "nerdctlLabels", "args"}  # nerdctl's and podman's own
+OF_LIST = {
+    "cniVersion", "cniVersions", "name", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "plugins", *OF_RUNTIMES,
+}  # fmt: skip
 ADDRESSES = {"type": HOST_LOCAL, "ranges": [[{"subnet": "10.1.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]}
 SCALARS: tuple[Any, ...] = (True, 7, -1, 1 << 70, 1.5, "x", "")
 VALUES = (*SCALARS, [], [3], ["x"], [[]], [{}], {}, {"x": 1}, {"x": {}}, [[{"x": 1}]])
