@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem, ShellComplete, get_completion
 
 from cni import PODWIRE
 from cni.diag.asking import NoAnswer
-from cni.diag.entry import COMPLETE, SIMPLE, USAGE_ERROR, Ended
+from cni.diag.entry import ASKING, COMPLETE, SIMPLE, USAGE_ERROR, Ended
 from cni.diag.output import UNANSWERED, Outcome
 from cni.effects.journal import FAILURES, error_text
 
@@ -31,10 +31,7 @@ Examples:
   podwire completion fish >~/.config/fish/completions/podwire.fish
 """
 # The module of each command, which has a function of the same name. It is loaded when the command is called.
-COMMANDS = {
-    name: f"cni.diag.{name}"
-    for name in ("check", "doctor", "events", "explain", "leases", "lint", "plan", "policy", "ps", "repair", "status")
-}
+COMMANDS = {name: f"cni.diag.{name}" for name in ASKING if name != "completion"}
 INTERRUPTED = 130  # as a shell reports SIGINT
 SHELLS = ("bash", "fish", "zsh")
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from cni.diag.asking import NoAnswer
-from cni.diag.output import FINDING, FINE, JSON_VERSION, UNANSWERED, Outcome, outcome, table
+from cni.diag.output import FINDING, FINE, JSON_VERSION, UNANSWERED, Outcome, duration, outcome, table
 from cni.protocol import smallfile
 from cni.protocol.callevent import NAMES, parse_line
 from cni.protocol.control import FOLDER
+from cni.protocol.owner import SHORT_ID_LENGTH
 
 if TYPE_CHECKING:
     from cni.protocol.callevent import CallEvent
@@ -33,8 +34,6 @@ file cannot be read."""
 SHOWN = 20
 COUNT_HELP = f"Show the last N (default {SHOWN})."
 JSON_HELP = f"Print all members of the events as JSON (version {JSON_VERSION})."
-CONTAINER_SHOWN = 12  # characters, as other tools show
-UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 NONE = "no call has failed since the node's start"
 HEADER = ("TIME", "AGE", "POD", "VERB", "CODE", "MESSAGE")
 
@@ -69,7 +68,7 @@ def read_events(folder: str) -> list[CallEvent]:
 
 def row(event: CallEvent, now: datetime) -> tuple[str, ...]:
     """Returns the cells of an event; the message is the last, as it is as long as it likes."""
-    whose = event.pod or event.container[:CONTAINER_SHOWN] or "-"
+    whose = event.pod or event.container[:SHORT_ID_LENGTH] or "-"
     message = f"{event.message} ({event.details})" if event.details else event.message
     return (event.time[:19] + "Z", age(event.time, now), whose, event.verb, str(event.code), message)
 
@@ -77,8 +76,6 @@ def row(event: CallEvent, now: datetime) -> tuple[str, ...]:
 def age(time: str, now: datetime) -> str:
     """Returns the time since then in its largest unit."""
     try:
-        seconds = max(0, int((now - datetime.fromisoformat(time)).total_seconds()))
+        return duration((now - datetime.fromisoformat(time)).total_seconds())
     except (ValueError, TypeError):
         return "?"
-    size, unit = next((size, unit) for size, unit in UNITS if seconds >= size or size == 1)
-    return f"{seconds // size}{unit}"

@@ -13,8 +13,8 @@ from cni.diag.node.attachments import attachments
 from cni.diag.node.conflists import FOLDER, networks
 from cni.diag.node.here import opened_host
 from cni.diag.node.pools import LEAKED, pools, reclaim, unleased
-from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, outcome, table
-from cni.diag.ps import age
+from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, age, outcome, table
+from cni.protocol.owner import SHORT_ID_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,6 @@ have none, or a pool is exhausted; 2 usage; {UNANSWERED} leases cannot be read."
 RECLAIM_HELP = "Release the leases that have leaked; as root in the host's namespaces."
 POOL_COLUMNS = ("NETWORK", "RANGES", "SIZE", "USED", "FREE", "NEXT", "FOLDER")
 LEASE_COLUMNS = ("ADDRESS", "HOLDER", "CONTAINER", "IF", "NETWORK", "AGE", "STATE")
-ID_DIGITS = 13
 
 
 @click.command("leases", help=HELP, epilog=STATUSES)
@@ -100,7 +99,7 @@ def _lease_rows(pool: Pool) -> Iterator[tuple[str, ...]]:
     for each in pool.leases:
         ip, container_id, ifname = each.lease
         holder = each.holder if each.holder != container_id else "-"
-        yield (ip.text, holder, container_id[:ID_DIGITS], ifname, pool.network, age(each.since), each.state)
+        yield (ip.text, holder, container_id[:SHORT_ID_LENGTH], ifname, pool.network, age(each.since), each.state)
 
 
 def _members(pool: Pool, attached: list[Attached]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from cni.diag.asking import NoAnswer
 from cni.diag.conflint import chains, documents, folders, plugins
 from cni.diag.conflint.findings import Finding
 from cni.diag.conflint.folders import Network
+from cni.diag.node.conflists import FOLDER, files_in
 from cni.diag.output import FINDING, FINE, JSON_VERSION, UNANSWERED, Outcome, outcome, printable
 from cni.effects.journal import FAILURES, error_text
 
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
 
     from cni.diag.conflint.documents import Document
 
-USUAL = "/etc/cni/net.d"
 HELP = f"""Find errors in network configurations, each with its JSON path and remedy.
 
-PATH is a plugin list (.conflist), a single configuration (.conf, .json), or a folder of them (default: {USUAL}).
+PATH is a plugin list (.conflist), a single configuration (.conf, .json), or a folder of them (default: {FOLDER}).
 Found are unknown keys, wrong values, a wrong order of a chain, and in a folder names, bridges and subnets that do not
 go together. Subnets are compared with the addresses of this node.
 
@@ -39,13 +39,13 @@ JSON_HELP = f"Print JSON (version {JSON_VERSION}: lists `files` and `findings`, 
 
 
 @click.command("lint", help=HELP, epilog=STATUSES)
-@click.argument("path", default=USUAL, metavar="[PATH]", type=click.Path(exists=True))
+@click.argument("path", default=FOLDER, metavar="[PATH]", type=click.Path(exists=True))
 @click.option("--offline", is_flag=True, help=OFFLINE_HELP)
 @click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
 def lint(path: str, offline: bool, as_json: bool) -> Outcome:
     is_folder = os.path.isdir(path)
     try:
-        files = documents.files_in(path) if is_folder else [path]
+        files = files_in(path) if is_folder else [path]
     except OSError as error:
         raise click.UsageError(f"{path}: {error.strerror}") from None
     read = [documents.read(file) for file in files]

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import time
 from typing import TYPE_CHECKING
 
 from cni.protocol.record import Record
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 FINE, FINDING, UNANSWERED = 0, 1, 3  # 2: usage (cni.diag.entry)
 JSON_VERSION = 1  # of all shapes; members may be added without another one
+UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 WIDE, HIGH = 100_000, 24  # where there is no terminal nothing is wrapped: programs read lines
 
 
@@ -59,6 +61,17 @@ def rendered(content: object) -> str:
     console = Console(file=written, force_terminal=True, color_system="standard", width=width, highlight=False)
     console.print(content)
     return "\n".join([line.rstrip() for line in written.getvalue().splitlines()])
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in the largest unit of which it has one."""
+    size, unit = next((size, unit) for size, unit in UNITS if seconds >= size or size == 1)
+    return f"{int(max(0.0, seconds)) // size}{unit}"
+
+
+def age(since: float) -> str:
+    """Returns how long ago a time (time.time) was; `-` where it is not known."""
+    return duration(time.time() - since) if since else "-"
 
 
 def print_now(text: str) -> None:

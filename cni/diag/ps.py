@@ -9,7 +9,8 @@ import click
 
 from cni.diag.node.attachments import GONE, OWN, named
 from cni.diag.node.here import opened_host
-from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, outcome, print_now, table
+from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, age, outcome, print_now, table
+from cni.protocol.owner import SHORT_ID_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +33,6 @@ Exit status: {FINE} all have their interface; {FINDING} an attachment's host
 interface is gone (DEL was never called); 2 usage, or
 no attachment has that name; {UNANSWERED} the kernel cannot be asked."""
 COLUMNS = ("POD", "CONTAINER", "IF", "ADDRESSES", "HOST IF", "NETWORK", "PORTS", "LIMITS", "AGE", "BY")
-ID_DIGITS = 13  # as crictl shows
 SECONDS = 2.0  # between two looks
 
 
@@ -67,7 +67,7 @@ def _row(attached: Attached) -> Sequence[str]:
     host_interface = (attached.host_interface or "-") + (" (gone)" if attached.interface == GONE else "")
     return (
         attached.pod or "-",
-        container_id[:ID_DIGITS],
+        container_id[:SHORT_ID_LENGTH],
         ifname,
         ",".join(attached.addresses) or "-",
         host_interface,
@@ -77,14 +77,3 @@ def _row(attached: Attached) -> Sequence[str]:
         age(attached.since),
         "podwire" if attached.made_by == OWN else attached.program or "-",
     )
-
-
-def age(since: float) -> str:
-    """Returns how long ago a time was, in the largest whole unit, as kubectl does; `-` where it is not known."""
-    if not since:
-        return "-"
-    seconds = max(0, int(time.time() - since))
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"

@@ -99,7 +99,7 @@ def test_ps_lists_pods_with_what_they_have(operator: Operator) -> None:
     ]
     for shown in (
         "shop/web",
-        "web0123456789 ",
+        "web012345678 ",
         "eth0",
         "10.1.2.2/29",
         "veth",

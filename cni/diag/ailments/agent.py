@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 PROOF = "podwired status"
 TUNNELS = ("vxlan",)
-ALIAS = "podwired"  # of the tunnel's device, which flanneld's device lacks
 
 
 def find(node: NodeView) -> Iterator[Ailment]:

@@ -9,13 +9,13 @@ from cni import IPAM, kind_of
 from cni.diag.ailments.ailment import Ailment
 from cni.diag.check import compared
 from cni.diag.node.attachments import GONE, PRESENT
+from cni.diag.node.pools import YOUNG_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cni.diag.ailments.ailment import NodeView
 
-YOUNG_SECONDS = 60.0  # a DEL may be under way
 SHOWN = 3  # names in a sentence
 CONSEQUENCE = "traffic of these containers is dropped, keeps an address that nobody answers, or is not limited"
 

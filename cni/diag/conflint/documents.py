@@ -6,11 +6,11 @@ Each plugin gets its part with the name and the version of the list.
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 from cni.config.spelling import nearest
 from cni.diag.conflint.findings import Collected, Finding
+from cni.diag.node.conflists import SUFFIXES
 from cni.protocol import smallfile
 from cni.protocol.errors import CniError
 from cni.protocol.fields import Fields
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from cni.protocol.plugin_config import PluginConfig
 
-LIST, SUFFIXES = ".conflist", (".conf", ".conflist", ".json")
+LIST = ".conflist"
 TEXT, A_LIST, OBJECT, SWITCH = (str,), (list,), (dict,), (bool, str)  # libcni takes "true" as well
 LIST_KEYS = {
     "cniVersion": TEXT,
@@ -65,11 +65,6 @@ class Document(Record):
     plugins: tuple[Plugin, ...]
     errors: tuple[Finding, ...]
     findings: tuple[Finding, ...]
-
-
-def files_in(folder: str) -> list[str]:
-    """Returns a folder's files in the order in which a runtime takes them. Raises OSError."""
-    return [f"{folder.rstrip('/') or ''}/{name}" for name in sorted(os.listdir(folder)) if name.endswith(SUFFIXES)]
 
 
 def read(file: str) -> Document:

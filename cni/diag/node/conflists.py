@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from cni.kernel import statefile
@@ -25,9 +26,18 @@ class Network(Record):
     error: str
 
 
+def files_in(folder: str) -> list[str]:
+    """Returns a folder's files in the order in which a runtime takes them (libcni, ConfFiles). Raises OSError."""
+    paths = [f"{folder.rstrip('/')}/{name}" for name in sorted(os.listdir(folder)) if name.endswith(SUFFIXES)]
+    return [path for path in paths if not os.path.isdir(path)]
+
+
 def networks(folder: str = FOLDER) -> list[Network]:
-    """Returns all networks of a folder by their file's name: most runtimes take the first. Raises CniError."""
-    return [_network(f"{folder}/{name}") for name in sorted(statefile.names(folder)) if name.endswith(SUFFIXES)]
+    """Returns all networks of a folder by their file's name; a folder that does not exist has none. Raises OSError."""
+    try:
+        return [_network(path) for path in files_in(folder)]
+    except FileNotFoundError:
+        return []
 
 
 def _network(path: str) -> Network:

@@ -11,17 +11,13 @@ if TYPE_CHECKING:
 
 
 class Link(Record):
-    """An interface. `master` is the index of its bridge, 0 without one; `peer` that of the other end of a pair."""
+    """An interface; `alias` and `kind` may be empty."""
 
     ifindex: int
     name: str
     kind: str
     alias: str
-    mac: str
-    mtu: int
     up: bool
-    master: int
-    peer: int
 
 
 def links() -> list[Link]:
@@ -52,9 +48,5 @@ def _links(route: Any) -> Iterator[Link]:
             message.get_attr("IFLA_IFNAME") or "",
             (information.get_attr("IFLA_INFO_KIND") if information else "") or "",
             message.get_attr("IFLA_IFALIAS") or "",
-            message.get_attr("IFLA_ADDRESS") or "",
-            message.get_attr("IFLA_MTU") or 0,
             bool(message["flags"] & 1),  # IFF_UP
-            message.get_attr("IFLA_MASTER") or 0,
-            message.get_attr("IFLA_LINK") or 0,
         )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 HELD, NEW, LEAKED = "held", "new", "leaked"
-YOUNG_SECONDS = 60.0  # the ADD of a lease may be under way
+YOUNG_SECONDS = 60.0  # an ADD or a DEL may be under way
 
 
 class FoundLease(Record):
