@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cni import HOST_LOCAL
 from cni.diag.node.attachments import PRESENT
 from cni.effects.alive import alive_in
+from cni.protocol.address import parse_ip
 from cni.protocol.errors import CniError
 from cni.protocol.fields import ConfigErrors
 from cni.protocol.plugin_config import parse_plugin_config
@@ -177,8 +178,6 @@ def unleased(pool: Pool, attached: Iterable[Attached]) -> Iterator[tuple[str, st
 
 def _is_of(pool: Pool, attached: Attached, address: str) -> bool:
     """Returns True if the attachment's configuration leases from the pool's folder, and the address lies in it."""
-    from cni.protocol.address import parse_ip
-
     configs = attached.kept.configs if attached.kept is not None else ()
     for _, settings in _settings(configs):
         if settings.folder == pool.folder:
