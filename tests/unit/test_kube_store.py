@@ -99,6 +99,10 @@ def test_a_name_that_kubernetes_does_not_have_is_reported_and_no_other_node_take
     assert not any(request.method == "PATCH" and "/three/" not in request.path for request in api.server.requests)
 
 
+def authorizations(api: KubeApi) -> list[str]:
+    return [request.headers["authorization"] for request in api.server.requests]
+
+
 def test_credentials_that_the_server_knows_no_more_are_read_anew(api: KubeApi, tmp_path: Path) -> None:
     config = {
         "current-context": "it",
@@ -108,12 +112,14 @@ def test_credentials_that_the_server_knows_no_more_are_read_anew(api: KubeApi, t
     }
     (tmp_path / "kubeconfig").write_text(json.dumps(config))
     (tmp_path / "token").write_text("old\n")
-    api.fail("list", *[rejection(401, "Unauthorized")] * 4)
+    api.fail("list", *[rejection(401, "Unauthorized")] * 1000)
     with running(api, tmp_path, server="", kubeconfig=str(tmp_path / "kubeconfig")) as recorder:
         recorder.wait_error("list nodes: 401 Unauthorized (invalid token or certificate)")
         (tmp_path / "token").write_text("new\n")
+        until(lambda: "Bearer new" in authorizations(api), "the new token is sent")
+        api.script["list"].clear()
         recorder.wait_leases("two")
-    tokens = [request.headers["authorization"] for request in api.server.requests]
+    tokens = authorizations(api)
     assert (tokens[0], tokens[-1]) == ("Bearer old", "Bearer new")
     assert not any("old" in reason or "new" in reason for reason in recorder.errors)
 
