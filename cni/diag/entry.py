@@ -22,6 +22,7 @@ USAGE = """usage: podwire install --bin-dir DIR [--names A,B] [--force]
        podwire policy show POD
        podwire events [-n N] [--json]
        podwire status [--json] [--socket PATH]
+       podwire topology [--cluster] [--svg FILE] [--html FILE]
        podwire lint [--offline] [--json] [FILE|DIR]
        podwire completion bash|zsh|fish
        podwire version
@@ -45,6 +46,7 @@ ASKING = (
     "ps",
     "repair",
     "status",
+    "topology",
 )
 COMPLETE = "_PODWIRE_COMPLETE"  # the variable by which a shell asks it to complete a command line
 USAGE_ERROR = 2

@@ -102,6 +102,7 @@ def test_status_tells_what_the_node_has_and_what_is_wrong(agent: Agent) -> None:
     assert {subnet: peer["state"] for subnet, peer in peers.items()} == {
         "10.5.2.0/24": "direct", "10.5.3.0/24": "vxlan",
     }  # fmt: skip
+    assert [peer["name"] for peer in peers.values()] == ["node2", "node3"]
     assert peers["10.5.3.0/24"]["endpoints"][0]["applied"] == {"route": True, "neighbour": True, "fdb": True}
     assert answer["store"]["kind"] == "nodes file"
     text = agent.status(program="podwire")[1]

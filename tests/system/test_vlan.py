@@ -55,6 +55,7 @@ for pod in PODS; do
     bridge -j vlan show dev "$(port_of $pod)" >$pod.vlans
 done
 ip -j addr >addresses
+BUNDLE/podwire topology --json >topology
 for target in 10.5.0.1 10.5.0.3 10.6.0.2; do
     ip netns exec native ip route replace default dev eth0
     ip netns exec native ping -c1 -W2 $target >/dev/null && echo $target >>reached
@@ -127,6 +128,17 @@ def test_each_vlan_has_a_gateway_of_its_own(results: Path) -> None:
     assert "10.5.0.1" in addresses["br0.100"]
     assert "10.6.0.1" in addresses["br0.200"]
     assert read(results, "native.ADD")["interfaces"][3]["name"] == "br0.100"
+
+
+def test_the_drawing_has_vlans_of_ports_and_their_gateways(results: Path) -> None:
+    ports = read(results, "topology")["node"]["bridges"][0]["ports"]
+    vlans = {each["containerID"]: port["vlans"] for port in ports if (each := port["attachment"]) is not None}
+    assert vlans == {
+        "native": ["100"], "mate": ["100"], "other": ["200"], "kept": ["100", "1"], "trunk": ["100", "7", "10-12"],
+        "untagged": ["1", "7"],
+    }  # fmt: skip
+    gateways = {port["gateway"]["name"]: port["vlans"] for port in ports if port["gateway"] is not None}
+    assert gateways == {"br0.100": ["100"], "br0.200": ["200"]}
 
 
 def test_traffic_stays_in_its_vlan(results: Path) -> None:

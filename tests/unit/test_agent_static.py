@@ -46,8 +46,8 @@ def endpoint(number: int, mac: bytes | None) -> Endpoint:
     return Endpoint(parse_net(f"10.5.{number}.0/24"), parse_ip(f"192.0.2.{number}"), mac)
 
 
-LEASE1 = Lease((endpoint(1, derived_mac(parse_ip("192.0.2.1"), 7)),), "vxlan", 7)
-LEASE2 = Lease((endpoint(2, parse_mac(MAC)),), "vxlan", 7)
+LEASE1 = Lease((endpoint(1, derived_mac(parse_ip("192.0.2.1"), 7)),), "vxlan", 7, name="one")
+LEASE2 = Lease((endpoint(2, parse_mac(MAC)),), "vxlan", 7, name="two")
 
 
 def test_each_node_has_a_lease_and_without_a_mac_address_a_derived_one() -> None:
@@ -82,8 +82,8 @@ def test_a_network_of_ipv6_alone_needs_no_ipv4_of_its_nodes() -> None:
 def test_with_host_gw_nobody_has_a_mac_address() -> None:
     nodes = parse_nodes(text(FILE, Backend={"Type": "host-gw"}), "nodes.json")
     assert [entry.lease for entry in nodes.entries] == [
-        Lease((endpoint(1, None),), "host-gw"),
-        Lease((endpoint(2, None),), "host-gw"),
+        Lease((endpoint(1, None),), "host-gw", name="one"),
+        Lease((endpoint(2, None),), "host-gw", name="two"),
     ]
 
 

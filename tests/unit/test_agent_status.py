@@ -95,6 +95,7 @@ def test_a_peer_has_its_way_its_entries_and_its_last_change() -> None:
     seen = peers(snapshot())
     assert seen["2"] == {
         "key": "2",
+        "name": None,
         "state": "vxlan",
         "changed": "1970-01-01T00:01:00Z",
         "endpoints": [

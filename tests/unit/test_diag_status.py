@@ -42,6 +42,7 @@ ANSWER: dict[str, Any] = {
     "peers": [
         {
             "key": "10.5.2.0-24",
+            "name": None,
             "state": "vxlan",
             "changed": "2026-11-29T11:00:00Z",
             "endpoints": [

@@ -154,7 +154,7 @@ def test_what_was_published_is_read_as_the_same_lease() -> None:
             Lease(endpoints, "vxlan", 7),
             Lease(tuple([endpoint._replace(vtep_mac=None) for endpoint in endpoints]), "host-gw"),
         ):
-            assert peer(node(written(lease), *CIDRS), NAMES) == lease
+            assert peer(node(written(lease), *CIDRS), NAMES) == lease._replace(name="two")
 
 
 @pytest.mark.parametrize("mark", ["", "false", "True", None])
@@ -170,22 +170,22 @@ def test_a_node_without_annotations_is_none_of_flannel_s() -> None:
 
 
 def test_the_first_pod_cidr_of_each_family_counts_and_of_old_nodes_the_only_one() -> None:
-    lease = Lease((ENDPOINT, ENDPOINT6), "vxlan", 1)
+    lease = Lease((ENDPOINT, ENDPOINT6), "vxlan", 1, name="two")
     assert peer(node(DUAL, CIDRS[1], CIDRS[0], "10.5.9.0/24", "fd00:5:0:9::/64"), NAMES) == lease
-    assert peer(node(VXLAN, podCIDR=CIDRS[0]), NAMES) == Lease((ENDPOINT,), "vxlan", 1)
-    assert peer(node(VXLAN, "10.5.2.7/24"), NAMES) == Lease((ENDPOINT,), "vxlan", 1)
+    assert peer(node(VXLAN, podCIDR=CIDRS[0]), NAMES) == Lease((ENDPOINT,), "vxlan", 1, name="two")
+    assert peer(node(VXLAN, "10.5.2.7/24"), NAMES) == Lease((ENDPOINT,), "vxlan", 1, name="two")
 
 
 def test_a_node_is_reached_by_the_families_of_which_it_has_all() -> None:
     """A network of both may have nodes of one, and a node may have been in a network of both."""
-    assert peer(node(VXLAN, *CIDRS), NAMES) == Lease((ENDPOINT,), "vxlan", 1)
-    assert peer(node(DUAL, CIDRS[0]), NAMES) == Lease((ENDPOINT,), "vxlan", 1)
-    assert peer(node({**DUAL, "public-ip": "0.0.0.0"}, *CIDRS), NAMES) == Lease((ENDPOINT6,), "vxlan", 1)
+    assert peer(node(VXLAN, *CIDRS), NAMES) == Lease((ENDPOINT,), "vxlan", 1, name="two")
+    assert peer(node(DUAL, CIDRS[0]), NAMES) == Lease((ENDPOINT,), "vxlan", 1, name="two")
+    assert peer(node({**DUAL, "public-ip": "0.0.0.0"}, *CIDRS), NAMES) == Lease((ENDPOINT6,), "vxlan", 1, name="two")
 
 
 def test_data_are_read_in_any_case_and_of_any_network() -> None:
     annotations = {**VXLAN, "backend-data": f'{{"vni": 42, "VTEPMAC": "{MAC.upper()}", "more": {{}}}}'}
-    assert peer(node(annotations, CIDRS[0]), NAMES) == Lease((ENDPOINT,), "vxlan", 42)
+    assert peer(node(annotations, CIDRS[0]), NAMES) == Lease((ENDPOINT,), "vxlan", 42, name="two")
 
 
 @pytest.mark.parametrize(

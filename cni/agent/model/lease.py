@@ -77,7 +77,8 @@ class Lease(Record):
     """A node's lease. `endpoints` has one entry for each family of the node; `vni` is vxlan's, 0 if it is unknown.
 
     The store says whether the node `lives`, and when the lease was `created`, as a number that grows: both decide
-    between conflicting leases. `sources`: other addresses from which the node's packets may arrive (NAT).
+    between conflicting leases. `sources`: other addresses from which the node's packets may arrive (NAT). `name` is the
+    node's; etcd knows none.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -86,6 +87,7 @@ class Lease(Record):
     lives: bool = True
     created: int = 0
     sources: tuple[IP, ...] = ()
+    name: str = ""
 
     def endpoint(self, family: int) -> Endpoint | None:
         return next((endpoint for endpoint in self.endpoints if endpoint.subnet.family == family), None)

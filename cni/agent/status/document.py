@@ -162,6 +162,7 @@ def _peer(key: str, lease: Lease, snapshot: Snapshot) -> Object:
     changed: Mapping[str, float] = snapshot.changed_at
     return {
         "key": key,
+        "name": lease.name or None,
         "state": state_of(lease, snapshot),
         "changed": moment(changed[key]) if key in changed else None,
         "endpoints": [_endpoint(endpoint, snapshot) for endpoint in lease.endpoints],

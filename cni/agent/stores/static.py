@@ -123,7 +123,7 @@ def _entry(fields: Fields, config: NetworkConfig) -> Entry:
         if not endpoint.is_reachable:
             fields.error(ip_key, f"{ip.text} is not an address of a node")
         endpoints.append(endpoint)
-    return Entry(name, Lease(tuple(endpoints), config.backend.kind, vni))
+    return Entry(name, Lease(tuple(endpoints), config.backend.kind, vni, name=name))
 
 
 def _shared(entries: Iterable[Entry]) -> dict[str, str]:

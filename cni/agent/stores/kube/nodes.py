@@ -125,12 +125,14 @@ def own_node(node: Json, names: Names) -> OwnNode:
 
 def peer(node: Json, names: Names) -> Lease | str | None:
     """Returns the lease of another node, or why it has none; None if it is not one of flannel's."""
-    annotations = node["metadata"].get("annotations") or {}
+    metadata = node["metadata"]
+    annotations = metadata.get("annotations") or {}
     if annotations.get(names.managed) != MANAGED:
         return None
     try:
         lease = _lease(_subnets(_cidrs(node)), annotations, names)
-        return lease._replace(lives=_is_ready(node), created=_created(node), sources=_addresses(node))
+        name = str(metadata.get("name", ""))
+        return lease._replace(lives=_is_ready(node), created=_created(node), sources=_addresses(node), name=name)
     except (ValueError, CniError) as error:
         return (error.message if isinstance(error, CniError) else str(error))[:LONGEST_REASON]
 
