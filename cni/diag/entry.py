@@ -17,6 +17,7 @@ USAGE = """usage: podwire install --bin-dir DIR [--names A,B] [--force]
        podwire check [NAME]...
        podwire explain NAME
        podwire repair [--dry-run] [NAME]...
+       podwire trace [--send] FROM TO[:PORT][/PROTOCOL]
        podwire plan [FILE]
        podwire policy why FROM TO[:PORT[/PROTOCOL]]
        podwire policy show POD
@@ -47,6 +48,7 @@ ASKING = (
     "repair",
     "status",
     "topology",
+    "trace",
 )
 COMPLETE = "_PODWIRE_COMPLETE"  # the variable by which a shell asks it to complete a command line
 USAGE_ERROR = 2

@@ -59,6 +59,12 @@ def why(shop: Shop, *ends: str, node: int = 0) -> tuple[int, dict[str, Any]]:
     return status, answer
 
 
+def trace(shop: Shop, *arguments: str) -> dict[str, Any]:
+    program = str(shop.podwired.parent / "podwire")
+    answer: dict[str, Any] = json.loads(shop.nodes[0].run(program, "trace", *arguments, "--json", check=False).stdout)
+    return answer
+
+
 def test_it_is_told_why_before_and_after_a_policy_that_allows(shop: Shop) -> None:
     question = "why", "shop/web", f"shop/db:{PORT}"
     shop.cluster.until(lambda: policy(shop, *question)[0] == 0, "the pods are known")
@@ -80,8 +86,16 @@ def test_it_is_told_why_before_and_after_a_policy_that_allows(shop: Shop) -> Non
         }  # fmt: skip
         assert [direction["kernel"]["agrees"] for direction in (egress, ingress)] == [True, True]
 
+    shown = trace(shop, "web", f"{db[4]}:{OTHER_PORT}", "--send", "--wait", "0.5")
+    assert (shown["hops"][-1]["hop"], shown["hops"][-1]["state"]) == ("policy", "stops")
+    assert "isolated by shop/closed, shop/web-only" in shown["hops"][-1]["evidence"]
+    assert shown["end"].startswith("the request is dropped by inet podwire-policy ")
+
     shop.apply(CLOSED, WEB_ONLY, ANYTHING)
     shop.until("web", {"db", "far"}, OTHER_PORT)
+    shown = trace(shop, "web", f"{shop.pods['far'].addresses[4]}:{OTHER_PORT}", "--send")
+    assert [hop["hop"] for hop in shown["hops"]][-5:] == ["neighbour", "fdb", "underlay", "neighbour", "peer"]
+    assert shown["end"] == "the connection passes: connected"
     status, output = policy(shop, "why", "shop/web", f"{db[4]}:{OTHER_PORT}")
     assert status == 0
     assert output.splitlines()[0] == f"shop/web ({web[4]}) -> shop/db ({db[4]}) TCP/{OTHER_PORT}: allowed"

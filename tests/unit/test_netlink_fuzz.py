@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cni.agent.controllers.drift import Drift
 from cni.effects.forward_audit import understand
-from cni.kernel import connections, conntrack, nft, nft_rules, rtnl, rtnl_overlay, rtnl_parse, tc
+from cni.kernel import connections, conntrack, nft, nft_rules, nft_trace, rtnl, rtnl_overlay, rtnl_parse, tc
 from cni.kernel.netlink import (
     NLA_F_NESTED,
     Interrupted,
@@ -66,6 +66,20 @@ FLOW = nft.NFGENMSG.pack(2, 0, 0) + nest(
 )
 CONNECTION = FLOW + FLOW[4:].replace(struct.pack("=H", conntrack.CTA_TUPLE_ORIG | NLA_F_NESTED), b"\2\x80", 1)
 RULE = nft_rules.append_rule(CHAIN, nft_rules.from_subnet(CHAIN, NET4), "a comment")[2]
+TRACE = (
+    nft.NFGENMSG.pack(nft.NFPROTO_INET, 0, 0)
+    + text(nft_trace.NFTA_TRACE_TABLE, "admin")
+    + text(nft_trace.NFTA_TRACE_CHAIN, "forward")
+    + nft_rules.be32(nft_trace.NFTA_TRACE_TYPE, nft_trace.NFT_TRACETYPE_RULE)
+    + attribute(nft_trace.NFTA_TRACE_RULE_HANDLE, bytes(7) + b"\2")
+    + nest(
+        nft_trace.NFTA_TRACE_VERDICT,
+        attribute(nft.NFTA_VERDICT_CODE, nft.VERDICT.pack(nft.NFT_JUMP)),
+        text(nft.NFTA_VERDICT_CHAIN, "more"),
+        flag=NLA_F_NESTED,
+    )
+    + nft_rules.be32(nft_trace.NFTA_TRACE_IIF, 2)
+)
 ELEMENT = nft.add_element(
     nft.SetRef(nft.NFPROTO_INET, "podwire", "masquerade4"), nft.Element(IP4.packed, "chain", "podwire a b c")
 )[2]
@@ -121,6 +135,7 @@ DECODERS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
     "chain of a rule": (RULE, nft.parse_rule),
     "rule": (RULE, parse_rule),
     "elements": (ELEMENT, nft.parse_elements),
+    "trace": (TRACE, nft_trace.parse_trace),
     "flow": (FLOW, lambda data: conntrack.parse_flow(data, 4)),
     "connection": (CONNECTION, lambda data: connections.parse_connection(data).has_label(77)),
     "ends of a connection": (CONNECTION, connections.ends_of),

@@ -9,10 +9,9 @@ from cni.diag.ailments.ailment import Ailment
 from cni.diag.ailments.gateways import gateways
 from cni.diag.conflint import documents
 from cni.diag.lint import errors
+from cni.diag.node.barriers import barrier_of
 from cni.diag.node.here import opened_host
-from cni.effects.forward_audit import refuse_drops
 from cni.effects.journal import FAILURES
-from cni.protocol.errors import PluginNotAvailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -85,21 +84,18 @@ def _programs(node: NodeView) -> Iterator[Ailment]:
 def _firewalls(node: NodeView) -> Iterator[Ailment]:
     """Yields what bars forwarded packets of the networks for which this node is the gateway."""
     for interface, families in sorted(gateways(node, node.configs()).items()):
-        with opened_host() as host:
-            try:
-                refuse_drops(host, sorted(families), interface)
-            except PluginNotAvailable as error:
-                message = error.message
-            except FAILURES:
-                continue
-            else:
-                continue
-        cause, _, remedy = message.rpartition(" (")
+        try:
+            with opened_host() as host:
+                barrier = barrier_of(host, sorted(families), interface)
+        except FAILURES:
+            continue
+        if barrier is None:
+            continue
         yield Ailment(
             "forward-dropped",
             interface,
-            cause or message,
+            barrier.cause,
             "pods reach no other node and nothing outside",
-            remedy.removesuffix(")") or "accept the pods' subnet in that chain",
+            barrier.remedy,
             "nft list ruleset | grep -A5 'hook forward'; iptables -S FORWARD",
         )
