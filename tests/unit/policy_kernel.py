@@ -5,6 +5,7 @@ from __future__ import annotations
 from errno import EBUSY, ENOENT
 from typing import TYPE_CHECKING, Any
 
+from cni.agent.dataplane.policy_table import STANDBY
 from cni.kernel import nft, nft_keys, nft_rules, nft_ruleset
 from cni.kernel.conntrack import NFNL_SUBSYS_CTNETLINK
 from cni.kernel.netlink import NLA_F_NESTED, NetlinkError, attributes, each_attribute, nest
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
 
 
 class PolicyKernel:
-    """One table; stands for the socket. `refusals`: the errors of the next transactions."""
+    """The table, and the payloads that its standby is made of; stands for the socket. `refusals`: the errors of the
+    next transactions.
+    """
 
     def __init__(self) -> None:
         self.table: bytes | None = None
+        self.standby: list[bytes] = []
         self.chains: dict[str, bytes] = {}
         self.rules: dict[str, list[bytes]] = {}
         self.sets: dict[str, bytes] = {}
@@ -34,11 +38,15 @@ class PolicyKernel:
         self.set_error: NetlinkError | None = None  # to those for elements
 
     def ask_each(self, questions: Iterable[Message]) -> list[bytes | NetlinkError]:
-        table = NetlinkError(ENOENT, "") if self.table is None else self.table
         return [
-            self._element(payload) if kind & 0xFF == nft.NFT_MSG_GETSETELEM else self.answer or table
+            self._element(payload) if kind & 0xFF == nft.NFT_MSG_GETSETELEM else self.answer or self._table(payload)
             for kind, _, payload in questions
         ]
+
+    def _table(self, payload: bytes) -> bytes | NetlinkError:
+        name = nft.name_of(attributes(payload, nft.NFGENMSG.size)[1])
+        table = next(iter(self.standby), None) if name == STANDBY else self.table
+        return NetlinkError(ENOENT, "") if table is None else table
 
     def _element(self, payload: bytes) -> bytes | NetlinkError:
         """Returns the element of a set that a question names by its key."""
@@ -93,6 +101,9 @@ class PolicyKernel:
     def _take(self, message: Message) -> int:
         kind, _, payload = message
         attrs = attributes(payload, nft.NFGENMSG.size)
+        if nft.name_of(attrs[1]) == STANDBY:
+            self.standby = [] if kind & 0xFF == nft.NFT_MSG_DELTABLE else [*self.standby, payload]
+            return 0
         assert nft.name_of(attrs[1]) == TABLE
         match kind & 0xFF:
             case nft_ruleset.NFT_MSG_NEWTABLE:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 FAMILY = nft.NFPROTO_INET
 TITLE = f"inet {TABLE}"
 TRIAL = f"{TABLE}-trial"  # is never there
+STANDBY = f"{TABLE}-standby"  # is there while the table is recreated
 
 Item = TypeVar("Item")
 
@@ -79,11 +80,13 @@ class PolicyTable:
 
         Raises OperationFailed, NetlinkError, Interrupted, OSError.
         """
+        if _has(self._netfilter, STANDBY):
+            _delete(self._netfilter, STANDBY)
         whole = self._whole(desired)
         wanted = Expected(desired, {chain.name: chain for chain in whole.chains}, pending, judged)
         actual = read_table(self._netfilter, self._base, wanted)
         if isinstance(actual, str):
-            nft_load.send(self._netfilter, nft_ruleset.replace(whole) + _contents(desired))
+            self._recreate(whole, desired)
             return actual
         changes = difference(actual, desired)
         if not changes:
@@ -91,8 +94,22 @@ class PolicyTable:
         try:
             self.apply(changes)
         except (OperationFailed, NetlinkError):  # by what others have put into it
-            nft_load.send(self._netfilter, nft_ruleset.replace(whole) + _contents(desired))
+            self._recreate(whole, desired)
         return f"{len(changes)} parts differed"
+
+    def _recreate(self, whole: Table, desired: DesiredTable) -> None:
+        """Replaces the table, if it is there, while a copy of the new one judges packets as well.
+
+        The kernel calls new base chains before the old ones, and before their rules are valid; with these the rules of
+        the old ones end (nf_tables_commit, net/netfilter/nf_tables_api.c). Between the two a packet would meet none.
+        """
+        has_standby = _has(self._netfilter, TABLE)
+        if has_standby:
+            standby = whole._replace(name=STANDBY)
+            nft_load.send(self._netfilter, nft_ruleset.replace(standby) + _contents(desired, STANDBY))
+        nft_load.send(self._netfilter, nft_ruleset.replace(whole) + _contents(desired))
+        if has_standby:
+            _delete(self._netfilter, STANDBY)
 
     def _whole(self, desired: DesiredTable) -> Table:
         own = {chain.name for chain in self._base.chains}
@@ -107,14 +124,20 @@ class PolicyTable:
 def is_present(host: Host) -> bool:
     """Returns False as well where the kernel has no nftables. Raises NetlinkError, OSError."""
     try:
-        (answer,) = host.netfilter.ask_each([nft_ruleset.get_table(FAMILY, TABLE)])
-        if isinstance(answer, NetlinkError):
-            raise answer
+        return _has(host.netfilter, TABLE)
     except (NetlinkError, OSError) as error:
         if error.errno not in nft.NOT_FOUND_OR_EINVAL:
             raise
         return False
-    return True
+
+
+def _has(netfilter: Netlink, table: str) -> bool:
+    (answer,) = netfilter.ask_each([nft_ruleset.get_table(FAMILY, table)])
+    if not isinstance(answer, NetlinkError):
+        return True
+    if answer.errno not in nft.NOT_FOUND_OR_EINVAL:
+        raise answer
+    return False
 
 
 def is_supported(netfilter: Netlink, rule: Rule) -> bool:
@@ -145,7 +168,11 @@ def _refused(netfilter: Netlink, table: Table) -> Step | None:
 
 def remove(netfilter: Netlink) -> None:
     """Removes the table with all that is in it, if it is there. Raises OperationFailed, NetlinkError, OSError."""
-    nft_load.send(netfilter, nft_ruleset.replace(Table("inet", TABLE)))
+    _delete(netfilter, TABLE, STANDBY)
+
+
+def _delete(netfilter: Netlink, *tables: str) -> None:
+    nft_load.send(netfilter, [step for name in tables for step in nft_ruleset.replace(Table("inet", name))])
 
 
 def steps_of(changes: Iterable[Change]) -> list[Step]:
@@ -170,14 +197,13 @@ def steps_of(changes: Iterable[Change]) -> list[Step]:
 def _steps_of(change: Change) -> Iterator[Step]:
     match change:
         case AddSet(definition, spans):
-            yield from _spans(definition.name, spans)
+            yield from _spans(_set_ref(definition.name), spans)
         case AddElements(name, keys):
-            yield from _elements(name, keys, nft_keys.add_keys)
+            yield from _elements(_set_ref(name), keys, nft_keys.add_keys)
         case DeleteElements(name, keys):
-            yield from _elements(name, keys, nft_keys.delete_keys)
+            yield from _elements(_set_ref(name), keys, nft_keys.delete_keys)
         case AddVerdicts(name, chains):
-            for part in _parts(chains, nft_keys.VERDICTS_AT_A_TIME):
-                yield _step(nft_keys.add_verdicts(_set_ref(name), part), "map", name)
+            yield from _verdicts(_set_ref(name), chains)
         case DeleteChain(name):
             yield _step(nft_rules.delete_chain(nft.Chain(FAMILY, TABLE, name)), "chain", name)
         case DeleteSet(name):
@@ -186,25 +212,30 @@ def _steps_of(change: Change) -> Iterator[Step]:
             pass
 
 
-def _contents(desired: DesiredTable) -> list[Step]:
-    steps = [step for name, spans in desired.spans.items() for step in _spans(name, spans)]
+def _contents(desired: DesiredTable, table: str = TABLE) -> list[Step]:
+    steps = [step for name, spans in desired.spans.items() for step in _spans(_set_ref(name, table), spans)]
     for name, keys in desired.elements.items():
-        steps += _elements(name, keys, nft_keys.add_keys)
+        steps += _elements(_set_ref(name, table), keys, nft_keys.add_keys)
     for name, chains in desired.verdicts.items():
-        steps += _steps_of(AddVerdicts(name, tuple(chains.items())))
+        steps += _verdicts(_set_ref(name, table), tuple(chains.items()))
     return steps
 
 
-def _spans(name: str, spans: Iterable[Span]) -> Iterator[Step]:
-    for message in nft_ruleset.add_intervals(_set_ref(name), spans):
-        yield _step(message, "elements of", name)
+def _spans(set_ref: SetRef, spans: Iterable[Span]) -> Iterator[Step]:
+    for message in nft_ruleset.add_intervals(set_ref, spans):
+        yield _step(message, "elements of", set_ref.name)
 
 
 def _elements(
-    name: str, keys: Iterable[bytes], message: Callable[[SetRef, Iterable[bytes]], Message]
+    set_ref: SetRef, keys: Iterable[bytes], message: Callable[[SetRef, Iterable[bytes]], Message]
 ) -> Iterator[Step]:
     for part in _parts(keys, nft_keys.AT_A_TIME):
-        yield _step(message(_set_ref(name), part), "elements of", name)
+        yield _step(message(set_ref, part), "elements of", set_ref.name)
+
+
+def _verdicts(set_ref: SetRef, chains: Iterable[tuple[bytes, str]]) -> Iterator[Step]:
+    for part in _parts(chains, nft_keys.VERDICTS_AT_A_TIME):
+        yield _step(nft_keys.add_verdicts(set_ref, part), "map", set_ref.name)
 
 
 def _parts(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -213,8 +244,8 @@ def _parts(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield part
 
 
-def _set_ref(name: str) -> SetRef:
-    return nft.SetRef(FAMILY, TABLE, name)
+def _set_ref(name: str, table: str = TABLE) -> SetRef:
+    return nft.SetRef(FAMILY, table, name)
 
 
 def _step(message: Message, kind: str, name: str) -> Step:
