@@ -28,6 +28,12 @@ NAMES = tuple(name for name in PROGRAMS if name != PODWIRE)
 DESCRIPTION = """Copies this bundle to DIR as the executable podwire, and links plugin names to it. Files not installed
 by podwire are kept, and are an error if --names lists them, unless --force is given."""
 
+OPTIONS = {  # with the names of their values
+    "--bin-dir DIR": "the runtime's folder of plugins (CNI_PATH)",
+    "--names A,B": f"plugin names to link (default: all, {', '.join(NAMES)})",
+    "--force": "replace files not installed by podwire",
+}
+
 
 class Order(Record):
     """The command line. `named`: the user listed the names."""
@@ -41,15 +47,14 @@ class Order(Record):
 def parse_order(arguments: Sequence[str]) -> Order:
     """Parses the command line. Raises SystemExit after printing help or the error, as argparse does."""
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} install", description=DESCRIPTION)
-    parser.add_argument("--bin-dir", required=True, metavar="DIR", help="the runtime's folder of plugins (CNI_PATH)")
-    known = ", ".join(NAMES)
-    parser.add_argument("--names", metavar="A,B", help=f"plugin names to link (default: all, {known})")
-    parser.add_argument("--force", action="store_true", help="replace files not installed by podwire")
+    parser.add_argument("--bin-dir", required=True, metavar="DIR", help=OPTIONS["--bin-dir DIR"])
+    parser.add_argument("--names", metavar="A,B", help=OPTIONS["--names A,B"])
+    parser.add_argument("--force", action="store_true", help=OPTIONS["--force"])
     options = parser.parse_args(list(arguments))
     names = NAMES if options.names is None else tuple(name for name in options.names.split(",") if name)
     for name in names:
         if name not in NAMES:
-            parser.error(f"--names: unknown plugin {name!r} (available: {known})")
+            parser.error(f"--names: unknown plugin {name!r} (available: {', '.join(NAMES)})")
     return Order(options.bin_dir, names, options.names is not None, options.force)
 
 

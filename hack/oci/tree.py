@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hack.bundle.materials import Part
 
 HOME = "opt/podwire"
+MANUAL = "man/"  # nobody reads it in a container
 SLEEP = "usr/bin/sleep"  # for conf/kubernetes/cleanup.yaml, whose pods have to stay after the cleanup
 LIBC = "libc.so.6"
 LOADED = "libgcc_s.so.1"  # by the C library, where a thread ends
@@ -43,6 +44,8 @@ def bundle_of(archive: Path) -> dict[str, File]:
     files = {}
     with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive.read_bytes()))) as tar:
         for member in tar:
+            if member.name.startswith(MANUAL):
+                continue
             if member.issym():
                 files[f"{HOME}/{member.name}"] = File(0o777, target=member.linkname)
             elif file := tar.extractfile(member):

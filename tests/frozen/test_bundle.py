@@ -68,7 +68,7 @@ def in_namespace(script: str, bundle: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_is_one_executable_beside_one_folder_and_the_agent_a_link_to_it(bundle: Path) -> None:
-    assert sorted(os.listdir(bundle)) == ["NOTICES", "podwire", "podwire.d", "podwired"]
+    assert sorted(os.listdir(bundle)) == ["NOTICES", "man", "podwire", "podwire.d", "podwired"]
     assert os.readlink(bundle / "podwired") == "podwire"
 
 

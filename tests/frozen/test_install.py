@@ -43,6 +43,7 @@ def test_the_licences_are_installed_with_the_programs(bundle: Path, tmp_path: Pa
     assert install(bundle, folder).returncode == 0
     installed = (folder / "podwire").resolve()
     assert (installed.parent / "NOTICES").read_bytes() == (bundle / "NOTICES").read_bytes()
+    assert sorted(os.listdir(installed.parent)) == ["NOTICES", "podwire", "podwire.d"]  # and no manual pages
     unpacked.mkdir()
     subprocess.run(["cp", "-a", bundle / "podwire", bundle / "podwire.d", unpacked], check=True)
     assert install(unpacked, folder).returncode == 0  # an archive without them

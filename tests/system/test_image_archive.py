@@ -172,6 +172,7 @@ def test_the_image_has_no_shell_and_the_licences_of_what_it_has(machine: Machine
         copyright_file = machine.run("cat", f"{root}/usr/share/doc/{package}/copyright").stdout
         for common in re.findall(r"/usr/share/common-licenses/[A-Za-z0-9.-]*[A-Za-z0-9]", copyright_file):
             assert machine.run("test", "-s", f"{root}{common}", check=False).returncode == 0, common
+    assert machine.run("test", "-e", f"{root}/opt/podwire/man", check=False).returncode == 1  # nobody reads it there
     assert f"podwire {VERSION}" in machine.run("head", "-n1", f"{root}/opt/podwire/NOTICES").stdout
 
 
