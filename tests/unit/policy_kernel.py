@@ -44,8 +44,7 @@ class PolicyKernel:
         ]
 
     def _table(self, payload: bytes) -> bytes | NetlinkError:
-        name = nft.name_of(attributes(payload, nft.NFGENMSG.size)[1])
-        table = next(iter(self.standby), None) if name == STANDBY else self.table
+        table = next(iter(self.standby), None) if _table_of(payload) == STANDBY else self.table
         return NetlinkError(ENOENT, "") if table is None else table
 
     def _element(self, payload: bytes) -> bytes | NetlinkError:
@@ -94,16 +93,18 @@ class PolicyKernel:
             return self.refusals.pop(0)
         self.transactions.append(messages[1:-1])
         for position, message in enumerate(messages[1:-1], 1):
-            if error := self._take(message):
+            if error := self._take_standby(message) if _table_of(message[2]) == STANDBY else self._take(message):
                 return NetlinkError(error, "", position)
         return None
+
+    def _take_standby(self, message: Message) -> int:
+        kind, _, payload = message
+        self.standby = [] if kind & 0xFF == nft.NFT_MSG_DELTABLE else [*self.standby, payload]
+        return 0
 
     def _take(self, message: Message) -> int:
         kind, _, payload = message
         attrs = attributes(payload, nft.NFGENMSG.size)
-        if nft.name_of(attrs[1]) == STANDBY:
-            self.standby = [] if kind & 0xFF == nft.NFT_MSG_DELTABLE else [*self.standby, payload]
-            return 0
         assert nft.name_of(attrs[1]) == TABLE
         match kind & 0xFF:
             case nft_ruleset.NFT_MSG_NEWTABLE:
@@ -158,3 +159,7 @@ def _chain_of(element: bytes) -> str:
     """Returns the chain to which an element leads; empty if to none."""
     listed = nest(nft.NFTA_LIST_ELEMENTS, nest(nft.NFTA_LIST_ELEM, element))
     return "".join([parsed.chain for parsed in nft.each_element(nft.NFGENMSG.pack(1, 0, 0) + listed)])
+
+
+def _table_of(payload: bytes) -> str:
+    return nft.name_of(attributes(payload, nft.NFGENMSG.size)[1])
