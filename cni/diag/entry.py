@@ -14,6 +14,7 @@ USAGE = """usage: podwire install --bin-dir DIR [--names A,B] [--force]
        podwire ps [NAME]...
        podwire doctor
        podwire leases [--reclaim [--dry-run]]
+       podwire gc [--dry-run]
        podwire check [NAME]...
        podwire explain NAME
        podwire repair [--dry-run] [NAME]...
@@ -40,6 +41,7 @@ ASKING = (
     "doctor",
     "events",
     "explain",
+    "gc",
     "leases",
     "lint",
     "plan",

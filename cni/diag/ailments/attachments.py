@@ -46,7 +46,7 @@ def find(node: NodeView) -> Iterator[Ailment]:
             some(gone),
             "the host interface is gone, and DEL was never called",
             "addresses and host ports stay taken",
-            "podwire leases --reclaim, and the container runtime's own cleanup",
+            "podwire gc, and the container runtime's own cleanup",
             "podwire ps",
         )
 
