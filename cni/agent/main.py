@@ -14,7 +14,7 @@ from cni.agent.controllers.reconciler import Reconciler
 from cni.agent.controllers.status import StatusBoard
 from cni.agent.dataplane import devices, policy_table, port_isolation, routes
 from cni.agent.logs import configure, enable_debug, error_text, finish, log
-from cni.agent.node import conflist, files, masquerade, podrecords, subnetenv
+from cni.agent.node import conflist, connections, files, masquerade, podrecords, subnetenv
 from cni.agent.node.publisher import Settings
 from cni.agent.runtime.control import open_control, remove_left_over
 from cni.agent.runtime.health import Health, notify
@@ -106,6 +106,7 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
     board = StatusBoard(options.node_name or os.uname().nodename, options.store, health)
     health.show(board)
     metrics.count_node(board.peers_by_state, board.address_use)
+    metrics.count_connections(connections.entries, connections.limit)
     policies, controllers, stores = _policies(options, host, instance, metrics, health)
     controllers.append(
         Inquiries(host, board.document_now, policies, ALLOWED if options.policy_unknown_open else DENIED)
@@ -196,6 +197,7 @@ def _policies(
     controllers: list[Controller] = [policies]
     stores: list[EventStore] = [store]
     add_counters(metrics, of_rules=options.policy_counters)
+    metrics.note_watches(store.heard)
     if table.log:
         controllers.append(Denials(policies.index))
         stores.append(DeniedPackets())

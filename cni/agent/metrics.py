@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from cni.agent.node.addresses import AddressUse
 
-    ReadCounts = Callable[[], Mapping[tuple[str, ...], int]]  # by the values of the labels
+    Read = Callable[[], Mapping[tuple[str, ...], float]]  # by the values of the labels
+    Family = type[CounterMetricFamily | GaugeMetricFamily]
 
 # Where errors occur: a rate notices the first one only if there was a 0 before.
 PLACES = ("store", "interface", "kernel", "instance", "conflist", "policy store", "policy")
@@ -23,17 +24,17 @@ FASTEST, SLOWEST = 0.001, 10.0  # seconds
 BUCKETS = (FASTEST, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, SLOWEST)
 
 
-class Packets(Collector):
-    """Counters of the kernel, which are read when somebody asks."""
+class Readings(Collector):
+    """A metric whose values are read when somebody asks: counters of the kernel, and what has no events."""
 
-    def __init__(self, name: str, text: str, labels: Sequence[str], read: ReadCounts) -> None:
-        self._family, self._read = (name, text), read
-        self._labels = labels
+    def __init__(self, family: Family, name: str, text: str, labels: Sequence[str], read: Read) -> None:
+        self._family, self._name, self._text = family, name, text
+        self._labels, self._read = labels, read
 
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        family = CounterMetricFamily(*self._family, labels=self._labels)
-        for labels, packets in self._read().items():
-            family.add_metric(labels, packets)
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        family = self._family(self._name, self._text, labels=self._labels)
+        for values, number in self._read().items():
+            family.add_metric(values, number)
         yield family
 
 
@@ -145,19 +146,35 @@ class Metrics:
         self.policy_sets.set(len(sizes))
         self.policy_elements.set(sum(sizes))
 
-    def count_denied(self, read: ReadCounts) -> None:
+    def count_denied(self, read: Read) -> None:
         """Adds the numbers of denied packets by direction, which `read` returns."""
         text = "Number of packets that policies denied, since their table was made."
-        self.registry.register(Packets("podwired_policy_denied_packets", text, ["direction"], read))
+        self._add_readings(CounterMetricFamily, "podwired_policy_denied_packets", text, ["direction"], read)
 
-    def count_rules(self, read: ReadCounts) -> None:
+    def count_rules(self, read: Read) -> None:
         """Adds the numbers of packets that rules of policies matched, which `read` returns."""
         text = "Number of first packets of connections that a rule of a policy matched, since its chain was made."
-        self.registry.register(Packets("podwired_policy_rule_packets", text, ["policy", "direction", "rule"], read))
+        labels = ["policy", "direction", "rule"]
+        self._add_readings(CounterMetricFamily, "podwired_policy_rule_packets", text, labels, read)
+
+    def count_connections(self, entries: Read, limit: Read) -> None:
+        """Adds the size of the table of tracked connections, and its limit."""
+        text = "Number of connections that the kernel tracks."
+        self._add_readings(GaugeMetricFamily, "podwired_tracked_connections", text, [], entries)
+        text = "Number of connections that the kernel can track; packets of others are dropped."
+        self._add_readings(GaugeMetricFamily, "podwired_tracked_connections_limit", text, [], limit)
+
+    def note_watches(self, read: Read) -> None:
+        """Adds when each watch of the policies' store last brought something, which `read` returns by kind."""
+        text = "Time at which the API server last sent anything about objects of a kind, be it a bookmark."
+        self._add_readings(GaugeMetricFamily, "podwired_policy_watch_timestamp_seconds", text, ["kind"], read)
 
     def count_node(self, peers: Callable[[], Mapping[str, int]], addresses: Callable[[], Sequence[AddressUse]]) -> None:
         """Adds the numbers of peers by their state, and the use of this node's addresses."""
         self.registry.register(NodeState(peers, addresses))
+
+    def _add_readings(self, family: Family, name: str, text: str, labels: Sequence[str], read: Read) -> None:
+        self.registry.register(Readings(family, name, text, labels, read))
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

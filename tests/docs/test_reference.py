@@ -216,6 +216,8 @@ def test_the_agents_table_has_all_metrics() -> None:
     metrics.count_denied(dict)
     metrics.count_rules(dict)
     metrics.count_node(dict, list)
+    metrics.count_connections(dict, dict)
+    metrics.note_watches(dict)
     lines = [line.split() for line in metrics.text().decode().splitlines() if line.startswith("# TYPE ")]
     names = {line[2] for line in lines if line[2].startswith("podwired_") and not line[2].endswith("_created")}
     assert names == set(first(rows(AGENT, "| metric | meaning |")))

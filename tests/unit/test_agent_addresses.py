@@ -12,9 +12,10 @@ pytest.importorskip("prometheus_client", reason="podwired counts by it (pip inst
 from cni import VERSION
 from cni.agent.controllers.status import StatusBoard
 from cni.agent.metrics import Metrics
-from cni.agent.node import addresses
+from cni.agent.node import addresses, connections
 from cni.agent.node.addresses import AddressUse, LeasedAddresses
 from cni.agent.runtime.health import Health
+from cni.kernel import sysctl
 from cni.protocol.address import parse_net
 from tests.unit.test_agent_status import snapshot
 
@@ -94,6 +95,12 @@ def test_a_folder_that_has_just_changed_is_read_again_though_its_time_is_the_sam
 
 def test_without_the_folder_there_is_no_number(tmp_path: Path) -> None:
     assert LeasedAddresses(str(tmp_path / "none")).count(SUBNETS) == []
+
+
+def test_the_table_of_connections_is_read_and_may_be_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    values: dict[str, str | None] = {connections.ENTRIES: "12", connections.LIMIT: None}
+    monkeypatch.setattr(sysctl, "read", values.__getitem__)
+    assert (connections.entries(), connections.limit()) == ({(): 12}, {})
 
 
 def test_the_metrics_have_the_version_the_peers_by_state_and_the_use_of_addresses(

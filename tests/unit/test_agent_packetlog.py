@@ -111,3 +111,13 @@ def test_denied_packets_are_read_when_metrics_are_asked_for() -> None:
     metrics.count_rules(lambda: {("shop/web-only", "ingress", "0"): 3})
     line = b'podwired_policy_rule_packets_total{direction="ingress",policy="shop/web-only",rule="0"} 3.0\n'
     assert line in metrics.text()
+
+
+def test_what_is_read_of_tracked_connections_and_of_watches_is_a_metric() -> None:
+    metrics = Metrics()
+    metrics.count_connections(lambda: {(): 7}, dict)
+    metrics.note_watches(lambda: {("Namespace",): 5.5})
+    lines = metrics.text().decode().splitlines()
+    assert "podwired_tracked_connections 7.0" in lines
+    assert 'podwired_policy_watch_timestamp_seconds{kind="Namespace"} 5.5' in lines
+    assert not [line for line in lines if line.startswith("podwired_tracked_connections_limit ")]

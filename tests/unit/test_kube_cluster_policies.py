@@ -119,9 +119,11 @@ def test_with_the_definition_the_policies_go(api: Cluster, monkeypatch: pytest.M
     api.put(CLUSTER_POLICIES, clustered("guard"))
     with running(api) as recorder:
         recorder.wait(CLUSTER_POLICIES, "guard")
+        until(lambda: (CLUSTER_POLICIES,) in recorder.store.heard(), "they are watched")
         api.collections.pop(RESOURCE)
         recorder.wait(CLUSTER_POLICIES)
         assert recorder.errors == []
+        assert (CLUSTER_POLICIES,) not in recorder.store.heard()  # it is not silent, but absent
 
 
 def test_the_second_version_is_read_where_there_is_no_first(api: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,6 +167,17 @@ def test_a_change_of_what_no_policy_asks_for_is_not_emitted(api: Cluster, record
     assert recorder.changes(LOCAL_PODS) == [{"blue/web"}, {"blue/next"}]
 
 
+def test_each_watch_has_the_time_at_which_it_last_brought_something(api: Cluster, recorder: PolicyRecorder) -> None:
+    until(lambda: {(kind,) for kind in (NAMESPACES, POLICIES, LOCAL_PODS)} <= {*recorder.store.heard()}, "all are open")
+    assert (REMOTE_PODS,) not in recorder.store.heard()
+    before = recorder.store.heard()
+    api.send(POLICIES, {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "1"}}})
+    until(lambda: recorder.store.heard()[(POLICIES,)] > before[(POLICIES,)], "a bookmark has come")
+    assert recorder.store.heard()[(NAMESPACES,)] == before[(NAMESPACES,)]
+    recorder.store.watch_remote_pods(True)
+    until(lambda: (REMOTE_PODS,) in recorder.store.heard(), "pods of other nodes are watched")
+
+
 def test_a_pod_is_asked_for_its_node(api: Cluster) -> None:
     api.fail("get podwire-x", answer({"kind": "Pod", "spec": {"nodeName": "one"}}))
     with running(api, node_name="", pod=("podwire-system", "podwire-x")) as recorder:

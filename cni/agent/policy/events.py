@@ -81,5 +81,10 @@ class PolicyStore(Protocol):
     def watch_nodes(self, wanted: bool) -> None:
         """Is called as `watch_remote_pods` is, for nodes."""
 
+    def heard(self) -> dict[tuple[str, ...], float]:
+        """Returns when each watch last brought something, in seconds since the epoch, by the kind of its objects; from
+        any thread. Empty for a store without watches.
+        """
+
     def close(self) -> None:
         """Ends the threads."""

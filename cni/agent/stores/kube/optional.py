@@ -60,5 +60,5 @@ class OptionalWatcher(ResourceWatcher):
 
     def _end_empty(self) -> None:
         """Takes in that there are no objects."""
-        self._known = True
+        self._known, self.heard_at = True, 0.0
         self._handler.list().end()

@@ -58,6 +58,7 @@ class ResourceWatcher(WatchLoop):
     def __init__(self, api: Api, handler: WatchHandler, stop: Event) -> None:
         super().__init__(stop, Backoff(FIRST_PAUSE, LONGEST_PAUSE))
         self._api, self._handler = api, handler
+        self.heard_at = 0.0  # when the API server last sent something, in seconds since the epoch
         self._revision = ""
         self._listed = -DOWN  # when
         self._broken = False  # the last watch, or the attempt at one, has failed
@@ -101,6 +102,7 @@ class ResourceWatcher(WatchLoop):
                 return
             self._up_since = time.monotonic()
             self._broken, self._failures = False, 0
+            self.heard_at = time.time()
             self._handler.connected()
             for kind, item in stream:
                 self._take(resource, kind, item)
@@ -112,6 +114,7 @@ class ResourceWatcher(WatchLoop):
         listing.end()
 
     def _take(self, resource: Resource, kind: str, item: Json) -> None:
+        self.heard_at = time.time()
         if kind != "BOOKMARK":
             key = object_key(resource, item)
             self._handler.changed(key, None if kind == "DELETED" else item)

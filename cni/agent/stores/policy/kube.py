@@ -16,6 +16,7 @@ from cni.agent.logs import error_text
 from cni.agent.policy.clusterpolicy import ClusterPolicy, parse_cluster_policy
 from cni.agent.policy.events import (
     CLUSTER_POLICIES,
+    LOCAL_PODS,
     NAMESPACES,
     NODES,
     POLICIES,
@@ -102,14 +103,14 @@ class KubePolicyStore(EventSource[PolicyEvent]):
         namespaces, policies, clustered = [
             KnownObjects(kind, self._emit) for kind in (NAMESPACES, POLICIES, CLUSTER_POLICIES)
         ]
-        watchers = {
-            "namespaces": self._watcher(namespaces, lambda: NAMESPACE_METADATA, parse_namespace, self._stop),
-            "policies": self._watcher(policies, lambda: NETWORK_POLICIES, parse_policy, self._stop),
-            "local-pods": self._watcher(self._pods.local, self._local_pods, parse_pod, self._stop),
-            "cluster-policies": self._optional_watcher(clustered),
+        self._watchers = {
+            NAMESPACES: self._watcher(namespaces, lambda: NAMESPACE_METADATA, parse_namespace, self._stop),
+            POLICIES: self._watcher(policies, lambda: NETWORK_POLICIES, parse_policy, self._stop),
+            LOCAL_PODS: self._watcher(self._pods.local, self._local_pods, parse_pod, self._stop),
+            CLUSTER_POLICIES: self._optional_watcher(clustered),
         }
-        self._watchers = [*watchers.values()]
-        for name, watcher in watchers.items():
+        names = ("namespaces", "policies", "local-pods", "cluster-policies")
+        for name, watcher in zip(names, self._watchers.values(), strict=True):
             self._add_thread(f"kube-{name}", watcher.run)
         for name, kind in (("remote-pods", REMOTE_PODS), ("nodes", NODES)):
             self._add_thread(f"kube-{name}", partial(self._run_sessions, kind))
@@ -126,6 +127,11 @@ class KubePolicyStore(EventSource[PolicyEvent]):
         """Begins or ends the watch of nodes, likewise."""
         prepared = partial(self._watcher, self._nodes, lambda: NODE_RESOURCE, parse_node)
         self._want(NODES, prepared if wanted else None, self._forget_nodes)
+
+    def heard(self) -> dict[tuple[str, ...], float]:
+        with self._wake:
+            watchers = self._watchers | {kind: session.watcher for kind, session in self._sessions.items()}
+        return {(kind,): watcher.heard_at for kind, watcher in watchers.items() if watcher.heard_at}
 
     def _want(self, kind: str, watcher: Callable[[Event], ResourceWatcher] | None, forget: Callable[[], None]) -> None:
         """Begins the watch of a kind by what is returned for an event that ends it; None: ends it."""
@@ -171,7 +177,7 @@ class KubePolicyStore(EventSource[PolicyEvent]):
         for session in sessions:
             session.over.set()
             session.watcher.interrupt()
-        for watcher in self._watchers:
+        for watcher in self._watchers.values():
             watcher.interrupt()
 
     def _local_pods(self) -> Resource:
