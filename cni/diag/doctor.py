@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import style
 
-from cni.diag.ailments import agent, attachments, hostports, networks, pools, resources
+from cni.diag.ailments import agent, attachments, bridges, hostports, networks, peers, pools, resources, tunnel
 from cni.diag.ailments.ailment import Ailment, NodeView
 from cni.diag.asking import NoAnswer, NotRunning, ask
 from cni.diag.node import conflists
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 HELP = """Find what makes pods fail on this node: each finding with evidence, consequence, remedy and proof.
 
 It looks at attachments and their rules, pools of addresses, the runtime's networks and their plugins, firewalls, host
-ports, connection tracking, disks, podwired and its tunnel. It changes nothing.
+ports, connection tracking, disks, podwired, its tunnel, and its peers, to which it sends ICMP echo requests. It changes
+nothing.
 
 \b
 Examples:
@@ -43,8 +44,11 @@ KINDS: dict[str, Callable[[NodeView], Iterator[Ailment]]] = {
     "attachments": attachments.find,
     "pools": pools.find,
     "networks": networks.find,
+    "bridges": bridges.find,
     "host ports": hostports.find,
     "agent": agent.find,
+    "tunnel": tunnel.find,
+    "peers": peers.find,
     "resources": resources.find,
 }
 HEALTHY = "nothing is wrong that podwire doctor looks for"

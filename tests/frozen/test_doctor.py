@@ -22,6 +22,12 @@ PLUGIN = {key: NETWORK[key] for key in ("type", "ipam")}
 CONFLIST = {"cniVersion": "1.1.0", "name": "net", "plugins": [PLUGIN]}
 
 
+KUBE_PROXY = "nft 'table ip kube-proxy { chain services { }; }; table ip nat { chain KUBE-SERVICES { }; }'"
+KUBE_PROXY_6 = "table ip6 kube-proxy { chain services { }; }"
+ISOLATED = "for port in /sys/class/net/cni0/brif/*; do echo %d >$port/isolated; done"
+UNFILTERED = "sysctl -qw net.bridge.bridge-nf-call-iptables=0"
+
+
 class Case(NamedTuple):
     """A script that breaks a node ({veth} is the host interface of a pod), the name of the finding, and its remedy: a
     script, too, empty for the one that is printed.
@@ -72,6 +78,17 @@ CASES = {
     "tunnel down": Case(
         "ip link add flannel.1 type vxlan id 1 dstport 8472 dev lo", "tunnel-down", "ip link set flannel.1 up"
     ),
+    "a device of another mode has the tunnel's port": Case(
+        "ip link add ext type vxlan external dstport 8472; ip link set ext up;"
+        " ip link add flannel.1 type vxlan id 1 dstport 8472 dev lo",
+        "tunnel-port-taken",
+        "ip link delete ext; ip link set flannel.1 up",
+    ),
+    "a tunnel larger than its underlay": Case(
+        "ip link add eth0 type veth peer name peer0; ip link add flannel.1 type vxlan id 1 dstport 8472 dev eth0;"
+        " ip link set flannel.1 up; ip link set eth0 up mtu 1400",
+        "tunnel-mtu",
+    ),
     "agent gone": Case("touch /run/podwire/podwired-vni-1.lock", "agent-gone", "rm /run/podwire/podwired-vni-1.lock"),
 }
 OTHER = f"sed s/net/other/\\;s/10.1.2.0/10.9.0.0/\\;s/podwire/ptp/ {CONF}/10-net.conflist >{CONF}/20-other.conflist"
@@ -89,6 +106,9 @@ HEALTHY = {
     ' open("/proc/self/comm", "w").write("conmon"); s = socket.create_server(("", 8080)); time.sleep(600)\''
     " >/dev/null 2>&1 & until ss -ltn | grep -q :8080; do sleep 0.05; done",
     "several podwireds": "cd /run/podwire; touch podwired-a.sock podwired-b.sock",
+    "an underlay of the tunnel's size, and two tunnels on one port": "ip link add eth0 type veth peer name peer0;"
+    " ip link set eth0 up; for vni in 1 2; do ip link add flannel.$vni type vxlan id $vni dstport 8472 dev eth0;"
+    " ip link set flannel.$vni up; done",
     "a runtime that makes lo itself": f"rm {BIN}/loopback",
 }
 
@@ -168,8 +188,32 @@ def test_the_cause_is_named_alone_and_its_remedy_works(operator: Operator, case:
         assert findings[0][part]
         assert findings[0][part] in done.stdout
     remedy = case.remedy or findings[0]["remedy"].replace("podwire", str(operator.bundle / "podwire"), 1)
-    machine.run("sh", "-c", remedy.partition(",")[0])
+    machine.run("sh", "-c", remedy.partition(",")[0].partition(" (")[0])
     assert operator.types("doctor", *FOLDERS).returncode == 0
+
+
+def test_services_need_the_filter_of_bridges_where_pods_share_one(operator: Operator) -> None:
+    machine = operator.machine
+    if machine.run("sh", "-c", UNFILTERED, check=False).returncode:
+        pytest.skip("the kernel has no br_netfilter")
+
+    def names() -> list[str]:
+        return [finding["name"] for finding in operator.asks("doctor", *FOLDERS)["findings"]]
+
+    machine.run("sh", "-c", KUBE_PROXY)
+    assert names() == []  # one pod
+    operator.attach("db", {**NETWORK, "runtimeConfig": {}})
+    [finding] = operator.asks("doctor", *FOLDERS)["findings"]
+    assert (finding["name"], finding["subject"]) == ("bridge-not-filtered", "cni0")
+    for change, back in (
+        ("echo 1 >/sys/class/net/cni0/bridge/nf_call_iptables", "echo 0 >/sys/class/net/cni0/bridge/nf_call_iptables"),
+        (ISOLATED % 1, ISOLATED % 0),
+        (f"nft delete table ip kube-proxy; nft delete table ip nat; nft '{KUBE_PROXY_6}'", KUBE_PROXY),
+        (finding["remedy"], UNFILTERED),
+    ):
+        machine.run("sh", "-ec", change)
+        assert "bridge-not-filtered" not in names(), change
+        machine.run("sh", "-ec", back)
 
 
 def test_without_networks_and_pods_there_is_nothing_to_find(bundle: Path) -> None:

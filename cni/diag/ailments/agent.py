@@ -1,22 +1,24 @@
-"""podwired and the overlay: an agent that is gone or not ready, a tunnel that is down, leases that are refused."""
+"""podwired: an agent that is gone, not ready, or not alone; leases that it refuses."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from cni.diag.ailments.ailment import Ailment
+from cni.diag.ailments.tunnel import overlay_links
+from cni.diag.node.agents import agents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cni.diag.ailments.ailment import NodeView
+    from cni.diag.node.agents import Agent
 
 PROOF = "podwired status"
-TUNNELS = ("vxlan",)
 
 
 def find(node: NodeView) -> Iterator[Ailment]:
-    """Yields what is wrong with the agent, then with the tunnel's device."""
+    """Yields what is wrong with the agent, then others beside it."""
     if node.agent_gone:
         yield Ailment(
             "agent-gone",
@@ -26,21 +28,33 @@ def find(node: NodeView) -> Iterator[Ailment]:
             "systemctl restart podwired, or look at its pod",
             PROOF,
         )
-    for reason in node.agent.get("reasons", ()) if node.agent is not None else ():
+    down = [link.name for link in overlay_links(node) if not link.up]  # an ailment of its own
+    reasons = node.agent.get("reasons", ()) if node.agent is not None else ()
+    for reason in [reason for reason in map(str, reasons) if not any(name in reason for name in down)]:
         consequence = "the node is not ready, or lacks routes to some peers"
         remedy = "as the message says, else see podwired's log"
-        yield Ailment("agent-not-ready", "podwired", str(reason), consequence, remedy, PROOF)
+        yield Ailment("agent-not-ready", "podwired", reason, consequence, remedy, PROOF)
     for refused in node.agent.get("refused", ()) if node.agent is not None else ():
         evidence = f"{refused.get('key', '')}: {refused.get('reason', '')}"
         consequence, remedy = "pods of that node are not reached", "correct or remove the lease"
         yield Ailment("lease-refused", "podwired", evidence, consequence, remedy, PROOF)
-    for link in node.links:
-        if link.kind in TUNNELS and link.name.startswith("flannel") and not link.up:
-            yield Ailment(
-                "tunnel-down",
-                link.name,
-                "the device is down",
-                "pods of other nodes are not reached",
-                f"ip link set {link.name} up (podwired does it by itself where it runs)",
-                f"ip -d link show {link.name}",
-            )
+    yield from _twice(agents())
+
+
+def _twice(running: list[Agent]) -> Iterator[Ailment]:
+    """Yields pairs that maintain the same. One that waits for the other's lock (the same file) is about to end, and a
+    process that an agent has just started still has its name and open files.
+    """
+    for number, later in enumerate(running):
+        for earlier in running[:number]:
+            waited_for = earlier.states.items() & {(state, file) for state, file in later.states.items() if file}
+            shared = earlier.states.keys() & later.states.keys() - dict(waited_for).keys()
+            if shared and later.parent != earlier.pid:
+                yield Ailment(
+                    "agent-twice",
+                    f"{earlier.name} and {later.name}",
+                    f"processes {earlier.pid} and {later.pid} both maintain {' and '.join(sorted(shared))}",
+                    "each undoes what the other does, and both renew or change this node's lease",
+                    f"kill {later.pid} (and disable what starts it: a systemd unit, or a DaemonSet)",
+                    f"ps -fp {earlier.pid},{later.pid}",
+                )

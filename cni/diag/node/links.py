@@ -9,15 +9,32 @@ from cni.protocol.record import Record
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+VXLAN = "vxlan"
+OVERHEAD = {4: 50, 6: 70}  # bytes of a VXLAN packet before the inner IP header: IP, UDP, VXLAN, Ethernet
+
+
+class Tunnel(Record):
+    """A VXLAN device's VNI, UDP port, IP version outside, and the index of the interface below; 0 if it is bound to
+    none. One with `external` metadata cannot share its port with others.
+    """
+
+    vni: int
+    port: int
+    family: int
+    underlay: int
+    external: bool
+
 
 class Link(Record):
-    """An interface; `alias` and `kind` may be empty."""
+    """An interface; `alias` and `kind` may be empty. `tunnel` is None if it is not a VXLAN device."""
 
     ifindex: int
     name: str
     kind: str
     alias: str
     up: bool
+    mtu: int
+    tunnel: Tunnel | None = None
 
 
 def links() -> list[Link]:
@@ -43,10 +60,25 @@ def addresses() -> list[tuple[int, str]]:
 def _links(route: Any) -> Iterator[Link]:
     for message in route.get_links():
         information = message.get_attr("IFLA_LINKINFO")
+        kind = (information.get_attr("IFLA_INFO_KIND") if information else "") or ""
+        data = information.get_attr("IFLA_INFO_DATA") if kind == VXLAN else None
         yield Link(
             message["index"],
             message.get_attr("IFLA_IFNAME") or "",
-            (information.get_attr("IFLA_INFO_KIND") if information else "") or "",
+            kind,
             message.get_attr("IFLA_IFALIAS") or "",
             bool(message["flags"] & 1),  # IFF_UP
+            message.get_attr("IFLA_MTU") or 0,
+            _tunnel(data) if data else None,
         )
+
+
+def _tunnel(data: Any) -> Tunnel:
+    local6 = data.get_attr("IFLA_VXLAN_LOCAL6") or data.get_attr("IFLA_VXLAN_GROUP6")
+    return Tunnel(
+        data.get_attr("IFLA_VXLAN_ID") or 0,
+        data.get_attr("IFLA_VXLAN_PORT") or 0,
+        6 if local6 else 4,
+        data.get_attr("IFLA_VXLAN_LINK") or 0,
+        bool(data.get_attr("IFLA_VXLAN_COLLECT_METADATA")),
+    )

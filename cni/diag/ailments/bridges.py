@@ -1,0 +1,87 @@
+"""Bridges of pods whose packets pass the hooks of IP by too little: services of kube-proxy, policies of podwired."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from cni.diag.ailments.ailment import Ailment
+from cni.diag.node.attachments import PRESENT
+from cni.diag.node.here import opened_host
+from cni.kernel import nft, sysctl
+from cni.kernel.netlink import NetlinkError
+from cni.protocol.address import parse_net
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cni.diag.ailments.ailment import NodeView
+
+FOLDER = "/sys/class/net"
+SETTINGS = {4: "bridge-nf-call-iptables", 6: "bridge-nf-call-ip6tables"}
+ATTRIBUTES = {4: "nf_call_iptables", 6: "nf_call_ip6tables"}  # of one bridge
+SERVICES = ("KUBE-SERVICES", "services")  # kube-proxy's chains: by iptables and IPVS, by nftables
+NFT_TABLE = "kube-proxy"
+ENOUGH = 2  # pods that can send to each other
+
+
+def find(node: NodeView) -> Iterator[Ailment]:
+    """Yields the bridges on which two pods reach each other past the hooks while something needs these."""
+    pods = _pods(node)
+    if not pods:
+        return
+    served = _served_families()
+    for (bridge, family), count in sorted(pods.items()):
+        if count < ENOUGH or family not in served or _filters(bridge, family):
+            continue
+        setting = f"net.bridge.{SETTINGS[family]}"
+        value = sysctl.read(f"net/bridge/{SETTINGS[family]}")
+        yield Ailment(
+            "bridge-not-filtered",
+            bridge,
+            f"{setting}={value}" if value is not None else f"no sysctl {setting}: the module br_netfilter is missing",
+            "a service does not reach pods on the client's own node: their replies bypass kube-proxy's rules",
+            f"sysctl -w {setting}=1" if value is not None else "modprobe br_netfilter",
+            f"sysctl {setting}",
+        )
+
+
+def _pods(node: NodeView) -> dict[tuple[str, int], int]:
+    """Returns the number of pods by bridge and IP version; ports that are isolated send by the host alone."""
+    counts: dict[tuple[str, int], int] = {}
+    for attached in node.attached:
+        port = f"{FOLDER}/{attached.host_interface}"
+        if attached.interface != PRESENT or not attached.host_interface or _text(f"{port}/brport/isolated") != "0":
+            continue
+        bridge = os.path.basename(os.path.realpath(f"{port}/master"))
+        for family in {parse_net(address).family for address in attached.addresses}:
+            counts[bridge, family] = counts.get((bridge, family), 0) + 1
+    return counts
+
+
+def _text(path: str) -> str:
+    try:
+        return sysctl.read_text(path) or ""
+    except OSError:
+        return ""
+
+
+def _served_families() -> set[int]:
+    """Returns the IP versions for which kube-proxy translates addresses of services. Raises NetlinkError, OSError."""
+    with opened_host() as host:
+        try:
+            chains = [nft.parse_chain(answer) for answer in host.netfilter.dump(*nft.all_chains())]
+        except (NetlinkError, OSError) as error:
+            if error.errno in nft.NOT_FOUND_OR_EINVAL:
+                return set()
+            raise
+    families = {code: family for family, code in nft.PROTOCOLS.items()}
+    services = [chain for chain in chains if chain.name in SERVICES and chain.table in ("nat", NFT_TABLE)]
+    return {families[chain.family] for chain in services if chain.family in families}
+
+
+def _filters(bridge: str, family: int) -> bool:
+    """Returns True if IP's hooks see the packets of the bridge, by the sysctl or by its own setting."""
+    if sysctl.read(f"net/bridge/{SETTINGS[family]}") == "1":
+        return True
+    return _text(f"{FOLDER}/{bridge}/bridge/{ATTRIBUTES[family]}") == "1"
