@@ -13,6 +13,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import resource
 import socket
 import struct
 import subprocess
@@ -239,6 +240,8 @@ def is_answering(port: int, method: str, path: str, body: str | None = None) -> 
 def main() -> None:
     part, agent, traffic, *options = sys.argv[1:]
     make_machine()
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)  # each probe has a socket
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     os.environ["NODE_NAME"] = NODE
     node = Node(agent, traffic, WORLDS[part], whole=options == ["whole"])
     getattr(node, part)()
