@@ -100,6 +100,11 @@ class Net(Record):
         return Net(IP(self.family, self.ip.value & ~self._host_mask), self.prefix)
 
     @property
+    def is_network(self) -> bool:
+        """True if there are no host bits."""
+        return not self.ip.value & self._host_mask
+
+    @property
     def last(self) -> IP:
         """The highest address: in IPv4 the broadcast address."""
         return IP(self.family, self.ip.value | self._host_mask)
@@ -110,7 +115,8 @@ class Net(Record):
         return Net(self.ip, self.ip.bits)
 
     def contains(self, ip: IP) -> bool:
-        return ip.family == self.family and ip.value | self._host_mask == self.last.value
+        own = self.ip
+        return ip.family == own.family and not (ip.value ^ own.value) >> (own.bits - self.prefix)
 
 
 def parse_ip(text: str) -> IP:

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 else:
     from _operator import itemgetter
 
+    _new_tuple = tuple.__new__
     GETTERS = [property(itemgetter(position)) for position in range(32)]  # shared by all records
 
     class _RecordType(type):
         def __new__(mcs, name, bases, body):
             fields = tuple(body.get("__annotations__", ()))
             body["__match_args__"] = body["_fields"] = fields
-            body["_defaults"] = {field: body.pop(field) for field in fields if field in body}
+            body["_defaults"] = defaults = {field: body.pop(field) for field in fields if field in body}
+            body["_last"] = tuple(defaults.values())
             body["__slots__"] = ()
             body.update(zip(fields, GETTERS, strict=False))
             return super().__new__(mcs, name, bases, body)
@@ -28,18 +30,27 @@ else:
         """A tuple with named fields; `_replace` and `_asdict` as in typing.NamedTuple."""
 
         def __new__(cls, *values, **named):
+            lacking = len(cls._fields) - len(values)
+            if named or not 0 <= lacking <= len(cls._last):
+                values = cls._completed(values, named)
+            elif lacking:
+                values += cls._last[-lacking:]
+            return _new_tuple(cls, values)
+
+        @classmethod
+        def _completed(cls, values, named):
+            """Returns the values with those that are named, and defaults for all others."""
             missing = cls._fields[len(values) :]
-            if missing or named:
-                rest = cls._defaults | named
-                try:
-                    values += tuple([rest[field] for field in missing])
-                except KeyError as absent:
-                    raise TypeError(f"{cls.__name__} needs {absent}") from None
-                if named.keys() - set(missing):
-                    raise TypeError(f"{cls.__name__} takes {cls._fields}, not {sorted(named)}")
+            rest = cls._defaults | named
+            try:
+                values += tuple([rest[field] for field in missing])
+            except KeyError as absent:
+                raise TypeError(f"{cls.__name__} needs {absent}") from None
+            if named.keys() - set(missing):
+                raise TypeError(f"{cls.__name__} takes {cls._fields}, not {sorted(named)}")
             if len(values) != len(cls._fields):
                 raise TypeError(f"{cls.__name__} takes {cls._fields}")
-            return tuple.__new__(cls, values)
+            return values
 
         def _replace(self, **named):
             return type(self)(**(dict(zip(self._fields, self, strict=True)) | named))
@@ -53,8 +64,7 @@ else:
         def __ne__(self, other):
             return not self == other
 
-        def __hash__(self):
-            return hash((type(self), tuple(self)))
+        __hash__ = tuple.__hash__  # without a call of Python: addresses are the keys of large tables
 
         def __repr__(self):
             inside = ", ".join([f"{field}={value!r}" for field, value in self._asdict().items()])

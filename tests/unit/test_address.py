@@ -59,6 +59,7 @@ def test_random_networks_agree_with_the_standard_library() -> None:
         assert net.text == str(other)
         assert net.family == other.version
         assert net.network.text == str(other.network)
+        assert net.is_network == (net == net.network)
         assert same(net.last) == other.network.broadcast_address
         assert net.host == Net(ip, ip.bits)
         assert parse_net(net.text) == net

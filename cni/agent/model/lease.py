@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from cni.protocol.jsontext import JsonValue
 
 
-NOT_OF_NODES = tuple(
-    map(parse_net, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::/127", "fe80::/10", "ff00::/8"))
-)  # RFC 6890
+NOT_OF_NODES = {
+    4: tuple(map(parse_net, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3"))),
+    6: tuple(map(parse_net, ("::/127", "fe80::/10", "ff00::/8"))),
+}  # RFC 6890
 
 
 class Endpoint(Record):
@@ -37,7 +38,8 @@ class Endpoint(Record):
     @property
     def is_reachable(self) -> bool:
         """True if the public IP address is one that a node can have."""
-        return not any(net.contains(self.public_ip) for net in NOT_OF_NODES)
+        ip = self.public_ip
+        return not any(net.contains(ip) for net in NOT_OF_NODES[ip.family])
 
 
 class NodeAddress(Record):
@@ -120,7 +122,7 @@ def parse_key(key: str) -> tuple[Net, ...]:
         raise ValueError(f"{key!r} is not the key of a subnet (as in 10.5.52.0-24)")
     if lease_key(subnets) != key:
         raise ValueError(f"{key!r} is another writing of {lease_key(subnets)}")
-    if any(subnet.network != subnet for subnet in subnets):
+    if not all(subnet.is_network for subnet in subnets):
         raise ValueError(f"{key!r} is not the first address of its subnet")
     return tuple(subnets)
 
@@ -140,8 +142,10 @@ def lease_value(lease: Lease) -> bytes:
     return json.dumps(members, separators=(",", ":")).encode()
 
 
-def parse_lease(subnets: tuple[Net, ...], value: bytes) -> Lease:
-    """Returns the lease in the value of etcd's key. Raises ValueError with all errors of the value."""
+def parse_lease(subnets: tuple[Net, ...], value: bytes, created: int = 0) -> Lease:
+    """Returns the lease in the value of etcd's key, which has this create revision. Raises ValueError with all errors
+    of the value.
+    """
     errors = ConfigErrors()
     try:
         fields = Fields(parse_object(value, "the lease"), "", errors)
@@ -162,4 +166,4 @@ def parse_lease(subnets: tuple[Net, ...], value: bytes) -> Lease:
         endpoints.append(Endpoint(subnet, ip, mac))
     if errors.messages:
         raise ValueError("; ".join(dict.fromkeys(errors.messages)))
-    return Lease(tuple(endpoints), backend, vni)
+    return Lease(tuple(endpoints), backend, vni, created=created)

@@ -108,7 +108,8 @@ class Peers:
         """Returns the lease without families that the network does not use, and with its VNI if it names none."""
         endpoints = tuple([endpoint for endpoint in lease.endpoints if self._config.space(endpoint.subnet.family)])
         vni = lease.vni or lease_format(lease.backend).vni(self._config.backend)
-        return lease._replace(endpoints=endpoints, vni=vni)
+        is_adapted = vni == lease.vni and len(endpoints) == len(lease.endpoints)
+        return lease if is_adapted else lease._replace(endpoints=endpoints, vni=vni)
 
     def _error_of(self, lease: Lease) -> str:
         """Returns why a lease is invalid by itself; empty if it is valid."""
