@@ -112,6 +112,15 @@ def test_a_lease_is_taken_and_others_are_reported_with_when_they_were_made(etcd:
     assert recorder.errors == []
 
 
+def test_leases_are_listed_once_at_the_start(etcd: Gateway) -> None:
+    """The watch begins where the list of which the own lease was chosen ends."""
+    with running(etcd) as recorder:
+        wait_served(recorder)
+        until(lambda: etcd.watching, "it watches")
+    ranges = [request.json() for request in etcd.server.requests if request.path == "/v3/kv/range"]
+    assert len([each for each in ranges if "range_end" in each]) == 1
+
+
 @pytest.mark.parametrize(
     ("error", "text"),
     [

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from cni.agent.stores.etcd.messages import Json, KeyValue
     from cni.protocol.address import Net
 
+    Listing = tuple[int, list[KeyValue]]  # a revision, and all keys of the folder as they were at it
+
 log = logging.getLogger("podwired.etcd")
 
 JITTER = 0.05  # seconds, the most: nodes that race for subnets get out of step
@@ -95,6 +97,7 @@ class OwnLease:
         self._written = -CALM
         self.lock = Lock()
         self.held: HeldLease | None = None
+        self._listed: Listing | None = None
 
     def sync(self, desired: DesiredLease) -> None:
         """Makes the key so. Raises GatewayError, NoSubnet."""
@@ -102,6 +105,11 @@ class OwnLease:
             self._stop.wait(max(0.0, self._written + CALM - time.monotonic()))
         while not (self._stop.is_set() or self._keep(desired) or self._find(desired)):
             self._stop.wait(SystemRandom().uniform(0, JITTER))
+
+    def take_listing(self) -> Listing | None:
+        """Returns once all keys as `sync` has listed them, if it had to."""
+        listed, self._listed = self._listed, None
+        return listed
 
     @property
     def renewal(self) -> float | None:
@@ -127,11 +135,13 @@ class OwnLease:
         """Reuses a lease that this node already has, otherwise allocates one. False: that has to be tried again."""
         revision, entries = self._gateway.list_keys(self._folder)
         keyed = self._keyed(entries)
+        self._listed = revision, entries
         own = sorted(_own(keyed, desired.node), key=lambda candidate: candidate.rank(self._previous))
         used = next((candidate for candidate in own if fits(desired.config, candidate.lease.subnets)), None)
         stale = [candidate.entry for candidate in own if candidate is not used and _is_stale(candidate, used, desired)]
         for entry in stale:
             log.warning("removing a stale lease of this node: %s", entry.key.decode())
+            self._listed = None
         likely = used or next(iter(own), None)
         known = self.held.lease if self.held is not None else likely.lease if likely is not None else None
         if used is not None:

@@ -100,7 +100,7 @@ class EtcdStore(StoreWorker[DesiredLease]):
         except Exception:
             self._gateway.rotate_endpoint()
             raise
-        held = self._own.held
+        held, listing = self._own.held, self._own.take_listing()
         if held is not None and (before is None or before.lease.key != held.lease.key):
-            self._watcher.relist()
+            self._watcher.relist(listing)
         return self._own.renewal

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from cni.agent.model.events import StoreEvent
     from cni.agent.stores.etcd.client import Gateway, Stream
-    from cni.agent.stores.etcd.lease import OwnLease
+    from cni.agent.stores.etcd.lease import Listing, OwnLease
     from cni.agent.stores.etcd.messages import Json
 
 log = logging.getLogger("podwired.etcd")
@@ -66,10 +66,11 @@ class Watcher(WatchLoop):
         self._uncreated: set[int] = set()  # watches that etcd has not confirmed yet
         self._logged: set[str] = set()
         self._outdated = False
+        self._listing: Listing | None = None
 
-    def relist(self) -> None:
-        """Lists all again, from any thread."""
-        self._outdated = True
+    def relist(self, listing: Listing | None = None) -> None:
+        """Lists all again, from any thread. `listing`: all leases, as somebody has listed them just now."""
+        self._listing, self._outdated = listing, True
         self.interrupt()
 
     def _recover(self, error: Exception) -> None:
@@ -117,11 +118,13 @@ class Watcher(WatchLoop):
         self._handler.configured(entry.value if entry is not None else None)
         revisions = {CONFIG: revision}
         if self._own.held is not None:
-            revisions[LEASES], entries = self._gateway.list_keys(self._folder)
+            listing, self._listing = self._listing, None
+            revisions[LEASES], entries = listing or self._gateway.list_keys(self._folder)
             leases = dict([self._read(entry) for entry in entries])
             with self._own.lock:
                 self._handler.emit(Listed(leases))
-            self._compare(entries)
+            if listing is None:  # else the own key was written after it
+                self._compare(entries)
         self._revisions = revisions
         self._cluster = ""
 
@@ -135,7 +138,7 @@ class Watcher(WatchLoop):
     def _read(self, entry: KeyValue) -> tuple[str, Lease | str]:
         key = entry.key[len(self._folder) :].decode("utf-8", "backslashreplace")
         try:
-            return key, parse_lease(parse_key(key), entry.value)._replace(created=entry.created)
+            return key, parse_lease(parse_key(key), entry.value, entry.created)
         except ValueError as error:
             return key, str(error)[:LONGEST_REASON]
 
