@@ -20,7 +20,7 @@ LIMIT_SECONDS = 30
 LEASE_SECONDS = 86_400  # flannel's
 PREFIX = "/coreos.com/network"
 CONFIG = {"Network": "10.0.0.0/8", "SubnetLen": 24, "EnableNFTables": True, "Backend": {"Type": "vxlan"}}
-TXN = 100  # puts; etcd's limit is 128
+TXN = 100  # changes; etcd's limit is 128
 
 
 class Peer(NamedTuple):
@@ -98,15 +98,23 @@ class Etcd:
         self.answer()
 
     def put_all(self, peers: list[Peer]) -> None:
-        for start in range(0, len(peers), TXN):
-            puts = [{"requestPut": peer.put()} for peer in peers[start : start + TXN]]
-            self.ask("kv/txn", {"success": puts})
+        self._txn([{"requestPut": peer.put()} for peer in peers])
+
+    def delete_all(self, peers: list[Peer]) -> None:
+        self._txn([{"requestDeleteRange": {"key": peer.key}} for peer in peers])
+
+    def _txn(self, operations: list[dict[str, dict[str, str]]]) -> None:
+        for start in range(0, len(operations), TXN):
+            self.ask("kv/txn", {"success": operations[start : start + TXN]})
+
+    def grant(self, peers: list[Peer]) -> None:
+        for peer in peers:
+            self.ask("lease/grant", {"ID": peer.lease, "TTL": str(LEASE_SECONDS)})
 
     def fill(self, peers: list[Peer]) -> None:
         """Writes all keys, each with its own etcd lease, as their nodes would."""
         self.ask("kv/put", {"key": base64_of(f"{PREFIX}/config"), "value": base64_of(json.dumps(CONFIG))})
-        for peer in peers:
-            self.ask("lease/grant", {"ID": peer.lease, "TTL": str(LEASE_SECONDS)})
+        self.grant(peers)
         self.put_all(peers)
 
 

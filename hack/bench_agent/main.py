@@ -18,17 +18,23 @@ from pathlib import Path
 
 from hack.benchmark import ROOT, Figures, Row, add, measure, report, table, unpack
 
-PARTS = ("sync", "change", "changes", "restart", "idle")
+FEW = "few"  # on a node of its own
+PARTS = (FEW, "sync", "change", "changes", "restart", "idle")
 PEER = "flanneld"
 ROWS = (
-    Row("sync", "sync", "cold sync of 5,000 leases (s)", 2, 0.4),
-    Row("sync", "subnet.env", "cold sync, until subnet.env (s)", 2),
-    Row("sync", "cpu", "cold sync, CPU (s)", 2),
+    Row(FEW, FEW, "until subnet.env, 100 leases (s)", 2, 0.8),
+    Row("sync", "sync", "cold sync of 5,000 leases (s)", 2, 0.33),
+    Row("sync", "subnet.env", "cold sync, until subnet.env (s)", 2, 0.8),
+    Row("sync", "cpu", "cold sync, CPU (s)", 2, 0.5),
     Row("sync", "memory", "cold sync, peak memory (MiB)", 1, 1.2),
-    Row("change", "change", "one change (ms)", 2, 2),
-    Row("changes", "changes", "500 changes, 100 in a transaction (ms)", 1, 0.5),
+    Row("change", "added", "one peer added (ms)", 2, 0.9),
+    Row("change", "moved", "one peer moved (ms)", 2, 0.9),
+    Row("change", "gone", "one peer gone (ms)", 2, 0.9),
+    Row("changes", "500 added", "500 peers added, 100 in a transaction (ms)", 1, 0.45),
+    Row("changes", "500 moved", "500 peers moved, 100 in a transaction (ms)", 1, 0.45),
+    Row("changes", "500 gone", "500 peers gone, 100 in a transaction (ms)", 1, 0.45),
     Row("restart", "events", "restart, nothing wrong: kernel changes", 0, 0, absolute=True),
-    Row("restart", "heal", "restart, 300 entries lost: until healed (s)", 2, 0.4),
+    Row("restart", "heal", "restart, 300 entries lost: until healed (s)", 2, 0.33),
     Row("idle", "idle", "20 s idle, CPU (ms)", 1, 0, absolute=True),
 )
 
@@ -37,9 +43,10 @@ def compare(ours: Path, theirs: Path, rounds: int, parts: list[str]) -> str:
     collected: tuple[Figures, Figures] = ({}, {})
     for turn in range(rounds):
         for name, program, figures in zip(("podwired", PEER), (ours, theirs), collected, strict=True):
-            measured = measure("hack.bench_agent.node", program, str(program), *parts)
-            report(f"{name}, round {turn + 1}", measured)
-            add(figures, measured)
+            for together in filter(None, ([FEW] * (FEW in parts), [part for part in parts if part != FEW])):
+                measured = measure("hack.bench_agent.node", program, str(program), *together)
+                report(f"{name}, round {turn + 1}", measured)
+                add(figures, measured)
     return table(ROWS, parts, PEER, *collected)
 
 

@@ -19,8 +19,9 @@ from typing import NoReturn
 from hack.bench_agent.etcd import PORT, Etcd, Peer, is_healthy, log_tail
 from hack.bench_agent.mirror import Mirror
 
-PEERS = 5_000
+PEERS, FEW_PEERS = 5_000, 100
 SINGLE, TOGETHER, TIMES = 50, 500, 3  # changes: one after the other; at once, and how often
+MOVED, GONE = "moved", "gone"
 LOST = 100  # of each: routes, neighbours, FDB entries
 IDLE_SECONDS, QUIET_SECONDS, LIMIT_SECONDS = 20, 3, 120
 END_SECONDS = 10  # until an agent has ended after SIGTERM
@@ -34,14 +35,15 @@ DEVICE = "flannel.1"
 class Node:
     """A node with an etcd and an agent."""
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, program: str, peers: int) -> None:
         self.command = [program, "--iface=uplink", "--ip-masq", f"--subnet-file={SUBNET_FILE}"]
         self.command += [f"--etcd-endpoints=http://127.0.0.1:{PORT}"]
         self.command += ["--healthz-ip=127.0.0.1", f"--healthz-port={HEALTH_PORT}"]
         self.cleans = Path(program).name == "podwired"  # flanneld leaves what peers had that went while it was down
         self.figures: dict[str, list[float]] = {}
         self.etcd = Etcd()
-        self.etcd.fill([Peer(number) for number in range(PEERS)])
+        self.etcd.fill([Peer(number) for number in range(peers)])
+        self.etcd.grant([Peer(number) for number in range(peers, peers + TOGETHER)])
         self.mirror = Mirror()
         self.agent: subprocess.Popen[bytes] | None = None
 
@@ -129,30 +131,50 @@ class Node:
         self.verify()
         self.until_quiet()
 
+    def few(self) -> None:
+        """Measures a cold start until pods can be attached."""
+        start = self.start()
+        while not SUBNET_FILE.exists():
+            self.mirror.look()
+            self.check(start + LIMIT_SECONDS)
+        self.note("few", time.perf_counter() - start)
+
     def change(self) -> None:
-        """Measures a change of one peer."""
-        for number in range(SINGLE):
-            body = self.move(Peer(number)).put()
-            began = time.perf_counter()
-            self.etcd.send("kv/put", body)
-            self.note("change", (self.until_whole() - began) * 1000)
-            self.etcd.answer()
+        """Measures changes of one peer, one after the other."""
+        for name, peers in self.steps(0, SINGLE):
+            for peer in peers:
+                path, body = ("deleterange", {"key": peer.key}) if name == GONE else ("put", peer.put())
+                self.expect(name, [peer])
+                began = time.perf_counter()
+                self.etcd.send(f"kv/{path}", body)
+                self.note(name, (self.until_whole() - began) * 1000)
+                self.etcd.answer()
         self.verify()
 
     def changes(self) -> None:
-        """Measures changes of many peers, others in each round."""
+        """Measures changes of many peers; others move in each round."""
         for first in range(SINGLE, SINGLE + TIMES * TOGETHER, TOGETHER):
-            peers = [self.move(Peer(number)) for number in range(first, first + TOGETHER)]
-            began = time.perf_counter()
-            self.etcd.put_all(peers)
-            self.note("changes", (self.until_whole(BULK_PAUSE) - began) * 1000)
-            self.verify()
+            for name, peers in self.steps(first, TOGETHER):
+                self.expect(name, peers)
+                began = time.perf_counter()
+                (self.etcd.delete_all if name == GONE else self.etcd.put_all)(peers)
+                self.note(f"{TOGETHER} {name}", (self.until_whole(BULK_PAUSE) - began) * 1000)
+                self.verify()
 
-    def move(self, peer: Peer) -> Peer:
-        moved = peer._replace(moved=True)
-        self.mirror.ignore(peer.facts())
-        self.mirror.want(moved.facts())
-        return moved
+    def steps(self, first: int, count: int) -> list[tuple[str, list[Peer]]]:
+        """Returns new peers, peers from `first` on that move, and the new ones again, which go."""
+        new = [Peer(number) for number in range(PEERS, PEERS + count)]
+        return [
+            ("added", new),
+            (MOVED, [Peer(number, moved=True) for number in range(first, first + count)]),
+            (GONE, new),
+        ]
+
+    def expect(self, name: str, peers: list[Peer]) -> None:
+        for peer in peers:
+            if name == MOVED:
+                self.mirror.ignore(peer._replace(moved=False).facts())
+            (self.mirror.refuse if name == GONE else self.mirror.want)(peer.facts())
 
     def restart(self) -> None:
         """Measures a restart without differences, and one after entries and a peer were removed."""
@@ -224,8 +246,11 @@ def main() -> None:
     program, *parts = sys.argv[1:]
     os.chdir("/")
     make_machine()
-    node = Node(program)
-    node.sync()  # the others need it
+    if parts == ["few"]:
+        node = Node(program, FEW_PEERS)
+    else:
+        node = Node(program, PEERS)
+        node.sync()  # the others need it
     for part in parts:
         if part != "sync":
             getattr(node, part)()

@@ -230,6 +230,15 @@ def test_events_become_routes_and_then_the_node_is_ready(agent: Agent) -> None:
     assert agent.metric("podwired_peers") == 2
 
 
+def test_pods_can_be_attached_before_the_peers_are_listed(agent: Agent) -> None:
+    assert agent.handle(CONFIGURED, Held(OWN))
+    assert "FLANNEL_SUBNET=10.5.1.1/24" in agent.file.read_text()
+    assert agent.ready == 0
+    assert agent.handle(Listed({OWN.key: OWN, TWO.key: TWO}))
+    assert agent.ready == 1
+    assert agent.metric("podwired_healed_total") == 0
+
+
 def test_the_first_pod_is_attached_once_policies_are_in_force(agent: Agent) -> None:
     agent.may_attach = False
     begin(agent, TWO)

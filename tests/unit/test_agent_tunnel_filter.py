@@ -105,6 +105,12 @@ def test_surplus_keys_are_removed_by_confine_alone(kernel: Kernel, kept: TunnelF
     assert kernel.sets["peers4"] == packed("192.0.2.2")
 
 
+def test_an_earlier_agent_s_keys_stay_until_the_peers_are_known(kernel: Kernel, kept: TunnelFilter) -> None:
+    kernel.sets["peers4"] = packed("192.0.2.9")
+    assert kept.confine([]) == []
+    assert kernel.sent == []
+
+
 def test_an_address_of_two_leases_stays_until_both_are_gone(kernel: Kernel, kept: TunnelFilter) -> None:
     first, second = lease(2, "192.0.2.2"), lease(3, "192.0.2.2")
     kept.admit_all([first])

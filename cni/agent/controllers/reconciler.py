@@ -174,6 +174,7 @@ class Reconciler:
         own = self.cluster.lease_of(config, node)
         if own is None:
             return
+        published = self._try(partial(self._publish, config, underlay, own), blocks=True)
         rtnl_socket = self._host.rtnl
         connected = [pair for family in config.families for pair in routes.connected_networks(rtnl_socket, family)]
         peers = self.cluster.resolve_peers(config, own, tuple([net for net, _ in connected]))
@@ -198,7 +199,8 @@ class Reconciler:
         self.drift.waits_for_link = not all(succeeded)
         self._remove_stale(config)
         self._publisher.filter.ports = self.drift.ports
-        self._publish(config, underlay, own)
+        if published:
+            self._end_publishing()
 
     def _serve(self, config: NetworkConfig) -> None:
         """Raises Occupied where another podwired serves the tunnel."""
@@ -209,13 +211,17 @@ class Reconciler:
     def _publish(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> None:
         rules = self._publisher.rules
         done = self._publisher.publish(config, underlay, own)
-        same = rules == self._publisher.rules
-        self._note_done("the firewall's rules", done, same=same)
+        self._note_done("the firewall's rules", done, same=rules == self._publisher.rules)
+
+    def _end_publishing(self) -> None:
+        """Does what has to wait for the routes to peers."""
+        self._publisher.install_conflist()
         for error in self._publisher.errors:
             self._fail("conflist", error, blocks=not self._publisher.is_published)
         if self._publisher.is_published and not self._blocks and not self.is_ready:
             self.is_ready = True
             self._ready()
+        same = self._is_as_before("the firewall's rules", self._publisher.rules)
         self._note_done("the firewall's rules", self._publisher.ensure_rules(), same=same)
 
     def _remove_stale(self, config: NetworkConfig) -> None:

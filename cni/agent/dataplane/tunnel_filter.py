@@ -99,6 +99,7 @@ class TunnelFilter:
     def __init__(self, host: Host, table: str) -> None:
         self._host, self._table = host, table
         self._peers = collections.Counter[IP]()  # by the number of leases with each address
+        self._knows_peers = False
         self.ports: set[int] = set()
         self._held: dict[str, set[bytes]] | None = None
 
@@ -113,7 +114,7 @@ class TunnelFilter:
 
     def admit_all(self, leases: Iterable[Lease]) -> None:
         """Lets in the packets of these peers; `confine` removes all others. Raises NetlinkError, OSError."""
-        self._peers = collections.Counter(_addresses(leases))
+        self._peers, self._knows_peers = collections.Counter(_addresses(leases)), True
         self.forget()
         self._add(self._wanted_peers())
 
@@ -135,8 +136,11 @@ class TunnelFilter:
     def confine(self, pods: Iterable[str]) -> list[str]:
         """Makes the sets what they have to be; returns what had to be done. Raises NetlinkError, OSError.
 
-        `pods`: the interfaces behind which they are. Where the rules are not loaded, there are no sets.
+        `pods`: the interfaces behind which they are. Where the rules are not loaded, there are no sets. What an earlier
+        agent has let in stays until this one knows the peers.
         """
+        if not self._knows_peers:
+            return []
         wanted = {
             **self._wanted_peers(),
             PODS: {name.encode().ljust(NAME_BYTES, b"\0") for name in pods},

@@ -46,8 +46,8 @@ class Settings(Record):
 
 
 class NodePublisher:
-    """The rules and files by which pods of this node are attached. `errors`: those of the last `publish` that kept no
-    pod from being attached. `is_held`: the files wait until the first pod may be.
+    """The rules and files by which pods of this node are attached. `errors`: why the runtime's configuration could not
+    be installed, which keeps no pod from being attached. `is_held`: the files wait until the first pod may be.
     """
 
     def __init__(self, settings: Settings, host: Host) -> None:
@@ -63,9 +63,9 @@ class NodePublisher:
         self._has_taken_over = False
 
     def publish(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> list[str]:
-        """The runtime's configuration comes last: then pods can be attached. Returns what was incomplete.
+        """Loads the rules and writes subnet.env, with which pods may be attached. Returns what was incomplete.
 
-        Where there is a subnet.env, pods may be attached already. Raises CniError, NetlinkError, OSError.
+        It needs no peer, of which there may be thousands. Raises CniError, NetlinkError, OSError.
         """
         settings = self._settings
         spaces = tuple([(config.network(endpoint.subnet.family), endpoint.subnet) for endpoint in own.endpoints])
@@ -90,7 +90,6 @@ class NodePublisher:
         mtu = min(backend_of(config.backend).mtu(underlay, endpoint.subnet.family) for endpoint in own.endpoints)
         if files.write(settings.subnet_file, subnetenv.text_of(spaces, mtu, masquerades=settings.masquerades)):
             log.info("wrote %s", settings.subnet_file)
-        self._install_conflist()
         return done
 
     @property
@@ -111,10 +110,11 @@ class NodePublisher:
             return False
         return wanted is None or conflist.is_installed(wanted)
 
-    def _install_conflist(self) -> None:
+    def install_conflist(self) -> None:
+        """Installs the runtime's configuration, which makes it attach pods: once peers are reached."""
         wanted, self.errors = self._settings.conflist, []
         try:
-            if wanted is not None and conflist.install(wanted):
+            if wanted is not None and not self.is_held and conflist.install(wanted):
                 log.info("wrote %s", wanted.path)
         except (CniError, OSError) as error:
             self.errors.append(error_text(error))
