@@ -29,6 +29,7 @@ MARK = "PODWIRE_TEST_DEMO"
 AGENT = """#!/bin/sh
 while [ "$1" != --subnet-file ]; do shift; done
 echo "node agent" > "$2"
+echo "ready: pods can be attached"
 exec sleep 300
 """
 FAILING = "#!/bin/sh\necho out of order >&2\nexit 3\n"
