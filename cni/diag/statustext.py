@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Object = dict[str, Any]
 
 COLOURS = {"vxlan": "green", "direct": "green", "unreachable": "red", "failed": "red"}
-COLUMNS = ("SUBNET", "PUBLIC IP", "WAY", "STATE", "CHANGED", "LACKS")
+COLUMNS = ("NODE", "SUBNET", "PUBLIC IP", "WAY", "STATE", "CHANGED", "LACKS")
 
 
 def lines(answer: Object) -> Iterator[str]:
@@ -92,4 +92,5 @@ def _rows(peer: Object) -> Iterator[tuple[str, ...]]:
     for endpoint in peer["endpoints"]:
         lacking = [name for name, is_there in endpoint["applied"].items() if not is_there]
         way, changed = endpoint["way"] or "-", peer["changed"] or "-"
-        yield (endpoint["subnet"], endpoint["public_ip"], way, peer["state"], changed, ", ".join(lacking))
+        name = peer.get("name") or "-"  # podwired may be of an earlier build
+        yield (name, endpoint["subnet"], endpoint["public_ip"], way, peer["state"], changed, ", ".join(lacking))

@@ -84,11 +84,11 @@ def test_it_loads_nothing_and_runs_nothing() -> None:
 
 
 def test_what_others_write_is_text() -> None:
-    peer = Lease((Endpoint(parse_net("10.5.7.0/24"), parse_ip("192.0.2.7")),), EVIL)
+    peer = Lease((Endpoint(parse_net("10.5.7.0/24"), parse_ip("192.0.2.7")),), EVIL, name=EVIL)
     seen = snapshot(served={EVIL: peer}, refused={EVIL: EVIL})._replace(node=EVIL)
     content = page(document(seen, [EVIL], [LoggedEvent(2.0, EVIL, EVIL)]))
     assert b"<script" not in content
-    assert Seen(content).text.count(EVIL) == 7
+    assert Seen(content).text.count(EVIL) == 8
 
 
 def test_with_many_peers_it_is_of_a_bounded_size_and_tells_how_many_are_left_out() -> None:

@@ -42,7 +42,7 @@ ANSWER: dict[str, Any] = {
     "peers": [
         {
             "key": "10.5.2.0-24",
-            "name": None,
+            "name": "node2",
             "state": "vxlan",
             "changed": "2026-11-29T11:00:00Z",
             "endpoints": [
@@ -84,8 +84,8 @@ def test_both_programs_print_the_state_of_the_node(agent: Agent) -> None:
         "store: etcd",
         "peers: 1 (1 vxlan), refused leases: 0",
         "",
-        "SUBNET       PUBLIC IP  WAY    STATE  CHANGED               LACKS",
-        "10.5.2.0/24  192.0.2.2  vxlan  vxlan  2026-11-29T11:00:00Z",
+        "NODE   SUBNET       PUBLIC IP  WAY    STATE  CHANGED               LACKS",
+        "node2  10.5.2.0/24  192.0.2.2  vxlan  vxlan  2026-11-29T11:00:00Z",
     ]
 
 

@@ -153,7 +153,7 @@ def test_a_cluster_has_the_own_node_first_and_says_who_is_not_reached() -> None:
     answer = {
         **ANSWER,
         "peers": [
-            {**ANSWER["peers"][0], "name": "node2"},
+            ANSWER["peers"][0],
             {
                 "key": "10.5.3.0-24", "name": None, "state": "failed",
                 "endpoints": [

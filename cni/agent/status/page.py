@@ -35,7 +35,7 @@ HINT = (
     "All else (names, addresses, peers, events) is shown to callers at this node's loopback address alone"
     " (kubectl port-forward, ssh -L), and by podwire status."
 )
-PEER_COLUMNS = ("Subnet", "Public IP", "Way", "State", "Changed", "Lacks")
+PEER_COLUMNS = ("Node", "Subnet", "Public IP", "Way", "State", "Changed", "Lacks")
 
 
 def page(document: Object) -> bytes:
@@ -124,7 +124,7 @@ def _section(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], 
 def _peer_rows(peer: Object) -> Iterator[list[str]]:
     for endpoint in peer["endpoints"]:
         lacking = ", ".join([name for name, is_there in endpoint["applied"].items() if not is_there])
-        cells = (endpoint["subnet"], endpoint["public_ip"], endpoint["way"] or "-")
+        cells = (peer["name"] or "-", endpoint["subnet"], endpoint["public_ip"], endpoint["way"] or "-")
         state = _mark(peer["state"], _kind(peer["state"]))
         yield [*map(_text, cells), state, _text(peer["changed"] or "-"), _text(lacking)]
 

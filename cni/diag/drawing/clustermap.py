@@ -55,7 +55,7 @@ def _peer(peer: Json) -> ClusterNode:
     endpoints = peer["endpoints"]
     missing = [name for each in endpoints for name, is_there in each["applied"].items() if not is_there]
     return ClusterNode(
-        peer["name"] or peer["key"],
+        peer.get("name") or peer["key"],
         peer["state"],
         tuple([each["subnet"] for each in endpoints]),
         tuple([each["public_ip"] for each in endpoints]),
