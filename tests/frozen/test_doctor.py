@@ -1,4 +1,7 @@
-"""`podwire doctor` of the bundle: on a node that is broken in one way it names this one alone, and the remedy works."""
+"""`podwire doctor` of the bundle: on a node that is broken in one way it names this one alone, and the remedy works.
+
+The usual ways are those of hack/tour (tests/system/test_tour.py).
+"""
 
 from __future__ import annotations
 
@@ -39,42 +42,10 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "flushed rules": Case("nft flush ruleset", "attachment-changed"),
-    "route deleted": Case("ip -n web route del default", "attachment-changed"),
-    "bridge address removed": Case("ip address flush dev cni0", "attachment-changed"),
     "port of the bridge lost": Case("ip link set {veth} nomaster", "attachment-changed"),
-    "FORWARD policy drop": Case(
-        "nft 'table inet admin { chain forward { type filter hook forward priority 0; policy drop; }; }'",
-        "forward-dropped",
-        "nft delete table inet admin",
-    ),
-    "firewalld's reject": Case(
-        "nft 'table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; reject; }; }'",
-        "forward-dropped",
-        "nft delete table inet firewalld",
-    ),
-    "full pool": Case(
-        f"cd {POOL}; for ip in 10.1.2.3 10.1.2.4 10.1.2.5 10.1.2.6; do printf 'gone%s\\r\\neth0' $ip >$ip; done;"
-        " touch -d '1 hour ago' 10.1.2.[3-6]",
-        "pool-exhausted",
-    ),
-    "leaked lease": Case(
-        f"printf 'gone\\r\\neth0' >{POOL}/10.1.2.5; touch -d '1 hour ago' {POOL}/10.1.2.5", "leases-leaked"
-    ),
     "lease removed": Case(f"mv {POOL}/10.1.2.2 /run/kept", "lease-missing", f"mv /run/kept {POOL}/10.1.2.2"),
-    "second network of the same name": Case(
-        f"cp {CONF}/10-net.conflist {CONF}/20-other.conflist",
-        "several-networks",
-        f"rm {CONF}/20-other.conflist",
-    ),
     "broken network": Case(f"sed -i s:/29:/x: {CONF}/10-net.conflist", "network-file", f"sed -i s:/x:/29: {CONF}/*"),
     "missing plugin": Case(f"rm {BIN}/host-local", "plugin-missing", f"ln -s podwire {BIN}/host-local"),
-    "host port taken": Case(
-        "python3 -c 'import socket, time; s = socket.create_server((\"\", 8080)); time.sleep(600)' >/dev/null 2>&1 &"
-        " echo $! >/run/server; until ss -ltn | grep -q :8080; do sleep 0.05; done",
-        "host-port-taken",
-        "kill $(cat /run/server); while ss -ltn | grep -q :8080; do sleep 0.05; done",
-    ),
     "tunnel down": Case(
         "ip link add flannel.1 type vxlan id 1 dstport 8472 dev lo", "tunnel-down", "ip link set flannel.1 up"
     ),
@@ -89,7 +60,6 @@ CASES = {
         " ip link set flannel.1 up; ip link set eth0 up mtu 1400",
         "tunnel-mtu",
     ),
-    "agent gone": Case("touch /run/podwire/podwired-vni-1.lock", "agent-gone", "rm /run/podwire/podwired-vni-1.lock"),
 }
 OTHER = f"sed s/net/other/\\;s/10.1.2.0/10.9.0.0/\\;s/podwire/ptp/ {CONF}/10-net.conflist >{CONF}/20-other.conflist"
 HEALTHY = {
