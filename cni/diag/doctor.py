@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from fcntl import LOCK_NB, LOCK_SH, flock
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +12,7 @@ from cni.diag.ailments import agent, attachments, bridges, hostports, networks, 
 from cni.diag.ailments.ailment import Ailment, NodeView
 from cni.diag.asking import NoAnswer, NotRunning, ask
 from cni.diag.node import conflists
+from cni.diag.node.agentlocks import is_held
 from cni.diag.node.attachments import attachments as all_attachments
 from cni.diag.node.here import opened_host
 from cni.diag.node.links import links
@@ -92,19 +92,7 @@ def _has_left() -> bool:
         names = [name for name in os.listdir(FOLDER) if name.startswith("podwired")]
     except OSError:
         return False
-    return bool(names) and not any(_is_held(f"{FOLDER}/{name}") for name in names if name.endswith(".lock"))
-
-
-def _is_held(path: str) -> bool:
-    """Returns True for a lock that somebody holds, and for one that cannot be examined."""
-    try:
-        with open(path, "rb") as file:
-            flock(file, LOCK_SH | LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+    return bool(names) and not any(is_held(f"{FOLDER}/{name}") for name in names if name.endswith(".lock"))
 
 
 def examine(node: NodeView) -> list[Ailment]:

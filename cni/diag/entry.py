@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 USAGE = """usage: podwire install --bin-dir DIR [--names A,B] [--force]
+       podwire uninstall [--dry-run] [--yes] [--force]
        podwire ps [NAME]...
        podwire doctor
        podwire leases [--reclaim [--dry-run]]
@@ -51,6 +52,7 @@ ASKING = (
     "status",
     "topology",
     "trace",
+    "uninstall",
 )
 COMPLETE = "_PODWIRE_COMPLETE"  # the variable by which a shell asks it to complete a command line
 USAGE_ERROR = 2

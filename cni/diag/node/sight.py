@@ -27,10 +27,10 @@ def look() -> Sight:
     missed: list[str] = []
     addresses = addresses_in_use(missed)
     hidden = f"{missed[0]}: cannot look into this network namespace (remove it if it is stale)" if missed else ""
-    return Sight(addresses, _foreign_namespace() or hidden)
+    return Sight(addresses, foreign_namespace() or hidden)
 
 
-def _foreign_namespace() -> str:
+def foreign_namespace() -> str:
     """Returns which namespace of this process is not that of PID 1; empty if all are."""
     for kind in KINDS:
         first = f"/proc/1/ns/{kind}"
