@@ -49,13 +49,14 @@ SOCKET_HELP = "With --cluster: podwired's socket, where it is not the usual one 
 SVG_HELP = "Write the drawing as SVG."
 HTML_HELP = "Write the drawing as a page for a browser."
 JSON_HELP = "Print JSON (version 1: objects `node`, `cluster`)."
+FILE = click.Path(readable=False)  # for completion: it is written, and may be missing
 READABLE, FOLDER_MODE = 0o666, 0o755  # of files, but for the umask; no folder is made
 
 
 @click.command("topology", help=HELP, epilog=STATUSES)
 @click.option("--cluster", "with_cluster", is_flag=True, help=CLUSTER_HELP)
-@click.option("--svg", "svg_path", metavar="FILE", help=SVG_HELP)
-@click.option("--html", "html_path", metavar="FILE", help=HTML_HELP)
+@click.option("--svg", "svg_path", type=FILE, metavar="FILE", help=SVG_HELP)
+@click.option("--html", "html_path", type=FILE, metavar="FILE", help=HTML_HELP)
 @click.option("--conf-dir", default=conflists.FOLDER, metavar="DIR", help="The runtime's networks.")
 @click.option("--socket", "path", default="", metavar="PATH", help=SOCKET_HELP)
 @click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
@@ -97,7 +98,7 @@ def is_whole(node: NodeMap, cluster: ClusterMap | None) -> bool:
 def _write(file: str, text: str) -> None:
     """Replaces a file in an existing folder. Raises NoAnswer."""
     path = os.path.realpath(file)
-    umask = os.umask(0)
+    umask = os.umask(0o077)
     os.umask(umask)
     reason = _reason_against(path)
     try:
