@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from errno import EINVAL
+import json
+from errno import EINVAL, ENOENT
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cni.kernel import netlink
 from cni.kernel.nft import NFNL_SUBSYS_NFTABLES
+from cni.kernel.nft_rules import NFTA_EXPR_NAME
 from tests.netns.faults import without_nfnetlink
 from tests.netns.runtime import MASQUERADED, PLAIN, attachment, network
 from tests.netns.state import difference, links, whole
@@ -120,6 +122,52 @@ def test_a_chained_release_of_ports_finds_nothing(machine: Machine, node: Node, 
     for verb in ("DEL", "GC"):
         assert chained(node, verb, "portmap", result, who, lacking, **members).message == "", verb
     assert chained(node, "STATUS", "firewall", result, who, lacking, ingressPolicy="isolated").code == 50
+
+
+def traced(lacking: Callable[[], None], name: str) -> Any:
+    """Returns status and answer of `podwire trace --send` of a container to its gateway, in such a kernel."""
+    from cni.diag.entry import run
+
+    lacking()
+    ended = run(["trace", "--send", "--json", name, "10.1.2.1"], {}, is_terminal=False)
+    return ended.status, json.loads(ended.stdout)
+
+
+@LACKING
+def test_a_probe_is_sent_and_its_path_read_without_a_trace(
+    machine: Machine, node: Node, lacking: Callable[[], None]
+) -> None:
+    who = attachment(machine.pod())
+    node.add(PLAIN, who, prepare=lacking)
+    status, answer = machine.call(traced, lacking, who.netns)
+    assert (status, answer["end"]) == (0, "the connection passes: echo reply")
+    assert [hop["state"] for hop in answer["hops"]] == ["passes"] * len(answer["hops"])
+    assert answer["probe"]["untraced"] == "nftables: not supported by the kernel"
+    assert answer["probe"]["packets"] == []
+
+
+def without_nft_ct() -> None:
+    """The kernel answers ENOENT to a rule with an expression that no module has (net/netfilter/nf_tables_api.c)."""
+    base = vars(netlink)["Netlink"]
+    batch = base.batch
+
+    def together(self: netlink.Netlink, messages: Any) -> netlink.NetlinkError | None:
+        kept = list(messages)
+        if any(netlink.text(NFTA_EXPR_NAME, "ct") in payload for _, _, payload in kept):
+            return netlink.NetlinkError(ENOENT, "")
+        refusal: netlink.NetlinkError | None = batch(self, kept)
+        return refusal
+
+    base.batch = together
+
+
+def test_a_probe_is_traced_without_nft_ct(machine: Machine, node: Node) -> None:
+    who = attachment(machine.pod())
+    node.add(PLAIN, who)
+    _, answer = machine.call(traced, without_nft_ct, who.netns)
+    assert answer["probe"]["untraced"] == ""
+    assert [packet["direction"] for packet in answer["probe"]["packets"]] == ["request"]
+    assert machine.run("nft", "list", "tables").stdout == ""
 
 
 def without_the_program() -> None:

@@ -4,13 +4,14 @@ tunnel, and sees how far they come; the kernel reports each rule and policy that
 
 from __future__ import annotations
 
-from errno import EINVAL, EOPNOTSUPP, EPERM
+import itertools
+from errno import EPERM
 from typing import TYPE_CHECKING
 
 from cni.diag.path.ends import ICMP
 from cni.kernel import nft, nft_rules, nft_ruleset, nft_trace, sysctl
 from cni.kernel.events import Events, Overflowed
-from cni.kernel.netlink import NETLINK_NETFILTER, Netlink
+from cni.kernel.netlink import NETLINK_NETFILTER, Netlink, NetlinkError
 from cni.kernel.nft import NFPROTO_BRIDGE, NFPROTO_INET
 from cni.plan.nftrule import Chain, Hook, Match
 from cni.protocol.errors import OperationFailed
@@ -34,7 +35,6 @@ ICMP_NAMES = {4: "icmp", 6: "ipv6-icmp"}
 # From the UDP header of a VXLAN packet to the inner IP header: 8 of UDP, 8 of VXLAN, 14 of Ethernet (RFC 7348).
 INNER = 30
 CONNTRACK = "net/netfilter/nf_conntrack_max"
-OWNERLESS = (EOPNOTSUPP, EINVAL)
 FAMILIES = {number: name for name, number in nft_ruleset.FAMILIES.items()}
 
 
@@ -87,16 +87,22 @@ class Tracer:
             raise
 
     def _create(self, family: int, path: Connection, probe: Probe) -> None:
-        owner = self._owner
-        assert owner is not None
-        content = list(_content(family, path, probe))
+        """Creates the table of a family, as much of it as the kernel knows: it may lack bridges' hooks, tables with an
+        owner (Linux 5.12) and nft_ct, which a reply needs whose addresses are translated. Raises OperationFailed.
+        """
+        assert self._owner is not None
         leftover = [nft_ruleset.add_table(family, TABLE), nft_rules.delete_table(family, TABLE)]
-        refusal = owner.batch(nft.transaction([*leftover, nft_trace.add_owned_table(family, TABLE), *content]))
-        if refusal is not None and refusal.errno in OWNERLESS:  # Linux before 5.12
-            refusal = owner.batch(nft.transaction([*leftover, nft_ruleset.add_table(family, TABLE), *content]))
+        tables = (nft_trace.add_owned_table(family, TABLE), nft_ruleset.add_table(family, TABLE))
+        contents = [list(_content(family, path, probe, translated=translated)) for translated in (True, False)]
+        refusal: NetlinkError | None = None
+        for table, content in itertools.product(tables, contents):
+            refusal = self._owner.batch(nft.transaction([*leftover, table, *content]))
+            if refusal is None or refusal.errno == EPERM:
+                break
         if refusal is not None and family == NFPROTO_INET:
-            busy = refusal.errno == EPERM and f"table {TABLE} belongs to another podwire trace --send"
-            raise OperationFailed(f"nftrace: {busy or refusal}")
+            if refusal.errno == EPERM:
+                raise OperationFailed(f"nftrace: table {TABLE} belongs to another podwire trace --send")
+            raise refusal
 
     def close(self) -> None:
         """Removes the table. Raises nothing: it may be gone already, and ends with the process."""
@@ -158,16 +164,18 @@ def _step(event: TraceEvent, iif: int, oif: int) -> Step | None:
     return Step(family, event.table, event.chain, event.kind, verdict, event.handle, iif, oif)
 
 
-def _content(family: int, path: Connection, probe: Probe) -> Iterator[Message]:
-    """Yields the messages that fill the table: chains that mark, and those that see a packet behind all others."""
-    for chain, expressions in _marks(family, path, probe):
+def _content(family: int, path: Connection, probe: Probe, *, translated: bool) -> Iterator[Message]:
+    """Yields the messages that fill the table: chains that mark, and those that see a packet behind all others.
+    `translated`: replies with other addresses are marked as well.
+    """
+    for chain, expressions in _marks(family, path, probe, translated=translated):
         yield nft_ruleset.add_chain(family, TABLE, chain)
         yield nft_rules.append_rule(nft.Chain(family, TABLE, chain.name), expressions, "podwire trace")
     for hook in HOOKS:
         yield nft_ruleset.add_chain(family, TABLE, Chain(hook, (), Hook("filter", hook, LAST)))
 
 
-def _marks(family: int, path: Connection, probe: Probe) -> Iterator[tuple[Chain, bytes]]:
+def _marks(family: int, path: Connection, probe: Probe, *, translated: bool) -> Iterator[tuple[Chain, bytes]]:
     """Yields the chains that mark with the expressions of their rule."""
 
     def chain(name: str, hook: str, priority: int) -> Chain:
@@ -179,7 +187,7 @@ def _marks(family: int, path: Connection, probe: Probe) -> Iterator[tuple[Chain,
     if family != NFPROTO_INET:
         return
     yield chain(TUNNEL, "output", FIRST), nft_trace.marking(family, _tunnelled(path, probe))
-    if sysctl.read(CONNTRACK) is not None:  # a translated reply has other addresses
+    if translated and sysctl.read(CONNTRACK) is not None:
         replies = nft_trace.replies_to(path.source_ip, probe.protocol, probe.number)
         yield chain(f"{REPLY}-nat", "prerouting", AFTER_CONNTRACK), nft_trace.marking(family, (), replies)
 
