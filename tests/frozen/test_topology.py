@@ -134,7 +134,7 @@ def test_names_are_text_in_svg_and_in_a_browser(node: Operator, tmp_path: Path) 
     assert {f"shop/{EVIL}", "<script>alert(2)<x>", "shop/web", "10.1.1.2/24", "node3", "198.51.100.3"} <= {*texts}
     chromium = shutil.which("chromium")
     if chromium is None:
-        pytest.skip("absent: chromium (apt-get install chromium)")
+        pytest.skip("absent: chromium (hack/peers brings it)")
     for file in files:
         dom = dumped(chromium, file, tmp_path)
         assert "<script" not in dom

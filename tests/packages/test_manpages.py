@@ -100,7 +100,7 @@ def test_equal_sources_give_equal_pages(bundle: Path, tmp_path: Path) -> None:
 )
 def test_programs_that_print_manual_pages_do_not_complain(bundle: Path, page: str, command: tuple[str, ...]) -> None:
     if shutil.which(command[0]) is None:
-        pytest.skip(f"absent: {command[0]} (apt-get install man-db groff-base mandoc)")
+        pytest.skip(f"absent: {command[0]} (hack/peers brings it)")
     done = subprocess.run([*command, bundle / "man" / page], capture_output=True, text=True, check=False)
     complaints = done.stderr.splitlines() + (done.stdout.splitlines() if command[0] == "mandoc" else [])
     assert [line for line in complaints if not DATELESS.fullmatch(line)] == []
@@ -114,7 +114,7 @@ def test_programs_that_print_manual_pages_do_not_complain(bundle: Path, page: st
 @pytest.mark.parametrize("text", [".TH x", "'quoted'", r"a\b", "--flag `podwire ps`", "~ ^ `"])
 def test_text_is_printed_as_it_is(text: str) -> None:
     if shutil.which("groff") is None:
-        pytest.skip("absent: groff (apt-get install groff-base)")
+        pytest.skip("absent: groff (hack/peers brings it)")
     source = f'.TH X 1 "" ""\n.SH X\n{manpages.roff(text)}\n'
     command = ["groff", "-man", "-Tascii", "-P-c"]
     done = subprocess.run(command, input=source, capture_output=True, text=True, check=True)

@@ -47,7 +47,7 @@ def browser(home: Path) -> tuple[list[str], dict[str, str]]:
     """Returns the command and the environment of a browser that prints a page as it is after its scripts."""
     chromium = shutil.which("chromium")
     if chromium is None:
-        pytest.skip("absent: chromium (apt-get install chromium)")
+        pytest.skip("absent: chromium (hack/peers brings it)")
     command = [chromium, *FLAGS, f"--user-data-dir={home}/profile", "--dump-dom"]
     return command, {"HOME": str(home), "PATH": os.environ["PATH"]}
 
