@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from cni import VERSION
@@ -14,6 +15,7 @@ from cni.agent.controllers.reconciler import Reconciler
 from cni.agent.controllers.status import StatusBoard
 from cni.agent.dataplane import devices, policy_table, port_isolation, routes
 from cni.agent.logs import configure, enable_debug, error_text, finish, log
+from cni.agent.metrics import Metrics
 from cni.agent.node import conflist, connections, files, masquerade, podrecords, subnetenv
 from cni.agent.node.publisher import Settings
 from cni.agent.runtime.control import open_control, remove_left_over
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from cni.agent.cli.options import Options
     from cni.agent.controllers.base import Controller
     from cni.agent.controllers.policy import PolicyController
-    from cni.agent.metrics import Metrics
     from cni.agent.model.events import Store
     from cni.agent.policy.events import PolicyStore
     from cni.agent.runtime.loop import EventStore
@@ -98,8 +99,6 @@ def serve(options: Options, host: Host, instance: Instance) -> int:
     if absent := absent_packages(options):
         log.error("Python packages are not installed: %s (pip install %s)", ", ".join(absent), " ".join(absent))
         return 1
-    from cni.agent.metrics import Metrics
-
     log.info("podwired %s", VERSION)
     metrics = Metrics()
     health = Health(metrics)
@@ -258,13 +257,7 @@ def absent_packages(options: Options) -> list[str]:
         wanted["urllib3"] = "urllib3"
     if (options.kube is not None and options.kube.kubeconfig) or (options.network_policy and options.policy_files):
         wanted["PyYAML"] = "yaml"
-    absent = []
-    for package, module in wanted.items():
-        try:
-            __import__(module)
-        except ModuleNotFoundError:
-            absent.append(package)
-    return absent
+    return [package for package, module in wanted.items() if find_spec(module) is None]
 
 
 def open_store(options: Options, subnets: tuple[Net, ...]) -> Store:

@@ -2,143 +2,92 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector
-
 from cni import VERSION
+from cni.agent.instruments import Durations, Labelled, Number
+from cni.protocol.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from prometheus_client import CollectorRegistry
 
     from cni.agent.node.addresses import AddressUse
 
     Read = Callable[[], Mapping[tuple[str, ...], float]]  # by the values of the labels
-    Family = type[CounterMetricFamily | GaugeMetricFamily]
+    Source = Number | Durations | Labelled[Number] | Labelled[Durations] | Read
 
 # Where errors occur: a rate notices the first one only if there was a 0 before.
 PLACES = ("store", "interface", "kernel", "instance", "conflist", "policy store", "policy")
-FASTEST, SLOWEST = 0.001, 10.0  # seconds
-BUCKETS = (FASTEST, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, SLOWEST)
+GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
 
 
-class Readings(Collector):
-    """A metric whose values are read when somebody asks: counters of the kernel, and what has no events."""
+class Description(Record):
+    """A metric. What a function returns is read when somebody asks: counters of the kernel, and what has no events."""
 
-    def __init__(self, family: Family, name: str, text: str, labels: Sequence[str], read: Read) -> None:
-        self._family, self._name, self._text = family, name, text
-        self._labels, self._read = labels, read
-
-    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        family = self._family(self._name, self._text, labels=self._labels)
-        for values, number in self._read().items():
-            family.add_metric(values, number)
-        yield family
-
-
-class NodeState(Collector):
-    """Peers by their state, and the use of the node's addresses, which are counted when somebody asks."""
-
-    def __init__(self, peers: Callable[[], Mapping[str, int]], addresses: Callable[[], Sequence[AddressUse]]) -> None:
-        self._peers, self._addresses = peers, addresses
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        peers = GaugeMetricFamily(
-            "podwired_peers_by_state", "Number of other nodes by how they are reached.", labels=["state"]
-        )
-        for state, number in self._peers().items():
-            peers.add_metric([state], number)
-        yield peers
-        size = GaugeMetricFamily(
-            "podwired_pool_addresses", "Number of addresses that pods of this node can lease.", labels=["family"]
-        )
-        used = GaugeMetricFamily(
-            "podwired_pool_addresses_used", "Number of these addresses that are leased.", labels=["family"]
-        )
-        for use in self._addresses():
-            size.add_metric([f"IPv{use.family}"], use.size)
-            used.add_metric([f"IPv{use.family}"], use.used)
-        yield from (size, used)
+    kind: str
+    name: str
+    text: str
+    labels: tuple[str, ...]
+    source: Source
 
 
 class Metrics:
     """The metrics of one agent."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        registry = self.registry
-        ProcessCollector(registry=registry)
-        build = Gauge("podwired_build_info", "Version of podwired; the value is 1.", ["version"], registry=registry)
-        build.labels(VERSION).set(1)
-        self.peers = Gauge("podwired_peers", "Number of nodes that routes lead to.", registry=registry)
-        self.refused_peers = Gauge(
-            "podwired_refused_peers", "Number of leases that are ignored (invalid or in conflict).", registry=registry
+        self._descriptions: list[Description] = []
+        text = "Version of podwired; the value is 1."
+        self._describe(GAUGE, "podwired_build_info", text, ("version",), lambda: {(VERSION,): 1})
+        self.peers = self._gauge("podwired_peers", "Number of nodes that routes lead to.")
+        self.refused_peers = self._gauge(
+            "podwired_refused_peers", "Number of leases that are ignored (invalid or in conflict)."
         )
-        self.ready = Gauge("podwired_ready", "1 if pods of this node can be attached, else 0.", registry=registry)
-        self.store_up = Gauge("podwired_store_up", "1 if the store answers, else 0.", registry=registry)
-        self.lease_expiry = Gauge(
-            "podwired_lease_expiry_timestamp_seconds",
-            "Time at which this node's lease expires; 0: never.",
-            registry=registry,
+        self.ready = self._gauge("podwired_ready", "1 if pods of this node can be attached, else 0.")
+        self.store_up = self._gauge("podwired_store_up", "1 if the store answers, else 0.")
+        self.lease_expiry = self._gauge(
+            "podwired_lease_expiry_timestamp_seconds", "Time at which this node's lease expires; 0: never."
         )
-        self.sync_seconds = Histogram(
-            "podwired_sync_seconds",
-            "Duration of a sync by its extent: all (desired compared with actual state), or part (changed peers).",
-            ["what"],
-            buckets=BUCKETS,
-            registry=registry,
-        )
-        self.errors = Counter(
-            "podwired_errors_total", "Number of errors, by where they occurred.", ["where"], registry=registry
-        )
+        self.sync_seconds = Labelled(Durations)
+        text = "Duration of a sync by its extent: all (desired compared with actual state), or part (changed peers)."
+        self._describe(HISTOGRAM, "podwired_sync_seconds", text, ("what",), self.sync_seconds)
+        self.errors = Labelled(Number)
+        text = "Number of errors, by where they occurred."
+        self._describe(COUNTER, "podwired_errors_total", text, ("where",), self.errors)
         for where in PLACES:
             self.errors.labels(where)
-        self.writes = Counter(
-            "podwired_netlink_writes_total", "Number of netlink messages that set or remove entries.", registry=registry
+        self.writes = self._counter(
+            "podwired_netlink_writes_total", "Number of netlink messages that set or remove entries."
         )
-        self.healed = Counter("podwired_healed_total", "Number of repairs after changes by others.", registry=registry)
-        self._add_policy_metrics(registry)
+        self.healed = self._counter("podwired_healed_total", "Number of repairs after changes by others.")
+        self._add_policy_metrics()
 
-    def _add_policy_metrics(self, registry: CollectorRegistry) -> None:
-        self.policies = Gauge("podwired_policies", "Number of NetworkPolicies that are known.", registry=registry)
-        self.policy_pods = Gauge(
-            "podwired_policy_pods",
-            "Number of pods that NetworkPolicy knows: those of this node (local), and all that can be peers (known).",
-            ["what"],
-            registry=registry,
+    def _add_policy_metrics(self) -> None:
+        self.policies = self._gauge("podwired_policies", "Number of NetworkPolicies that are known.")
+        self.policy_pods = Labelled(Number)
+        text = "Number of pods that NetworkPolicy knows: those of this node (local), and all that can be peers (known)."
+        self._describe(GAUGE, "podwired_policy_pods", text, ("what",), self.policy_pods)
+        self.policy_faults = Labelled(Number)
+        text = "Number of policies that are ignored, closed or unsupported in a part, or tied; the log says why."
+        self._describe(GAUGE, "podwired_policy_faults", text, ("fault",), self.policy_faults)
+        self.policy_sets = self._gauge("podwired_policy_sets", "Number of sets that policies' rules use.")
+        self.policy_elements = self._gauge(
+            "podwired_policy_elements", "Number of addresses in these sets, and of ranges."
         )
-        self.policy_faults = Gauge(
-            "podwired_policy_faults",
-            "Number of policies that are ignored, closed or unsupported in a part, or tied; the log says why.",
-            ["fault"],
-            registry=registry,
+        self.policy_programming_seconds = self._histogram(
+            "podwired_policy_programming_seconds", "Time from the first event of a change until it is in force."
         )
-        self.policy_sets = Gauge("podwired_policy_sets", "Number of sets that policies' rules use.", registry=registry)
-        self.policy_elements = Gauge(
-            "podwired_policy_elements", "Number of addresses in these sets, and of ranges.", registry=registry
+        self.policy_pod_start_seconds = self._histogram(
+            "podwired_policy_pod_start_seconds", "Time from when an ADD closes a new pod until the pod has its class."
         )
-        self.policy_programming_seconds = Histogram(
-            "podwired_policy_programming_seconds",
-            "Time from the first event of a change until it is in force.",
-            buckets=BUCKETS,
-            registry=registry,
+        self.policy_healed = self._counter(
+            "podwired_policy_healed_total", "Number of repairs of the table of NetworkPolicy."
         )
-        self.policy_pod_start_seconds = Histogram(
-            "podwired_policy_pod_start_seconds",
-            "Time from when an ADD closes a new pod until the pod has its class.",
-            buckets=BUCKETS,
-            registry=registry,
-        )
-        self.policy_healed = Counter(
-            "podwired_policy_healed_total", "Number of repairs of the table of NetworkPolicy.", registry=registry
-        )
-
-        self.policy_revoked_connections = Counter(
-            "podwired_policy_revoked_connections",
+        self.policy_revoked_connections = self._counter(
+            "podwired_policy_revoked_connections_total",
             "Number of connections that were cut since policies no longer allow them.",
-            registry=registry,
         )
 
     def note_sets(self, sizes: Sequence[int]) -> None:
@@ -149,32 +98,80 @@ class Metrics:
     def count_denied(self, read: Read) -> None:
         """Adds the numbers of denied packets by direction, which `read` returns."""
         text = "Number of packets that policies denied, since their table was made."
-        self._add_readings(CounterMetricFamily, "podwired_policy_denied_packets", text, ["direction"], read)
+        self._describe(COUNTER, "podwired_policy_denied_packets_total", text, ("direction",), read)
 
     def count_rules(self, read: Read) -> None:
         """Adds the numbers of packets that rules of policies matched, which `read` returns."""
         text = "Number of first packets of connections that a rule of a policy matched, since its chain was made."
-        labels = ["policy", "direction", "rule"]
-        self._add_readings(CounterMetricFamily, "podwired_policy_rule_packets", text, labels, read)
+        labels = "policy", "direction", "rule"
+        self._describe(COUNTER, "podwired_policy_rule_packets_total", text, labels, read)
 
     def count_connections(self, entries: Read, limit: Read) -> None:
         """Adds the size of the table of tracked connections, and its limit."""
         text = "Number of connections that the kernel tracks."
-        self._add_readings(GaugeMetricFamily, "podwired_tracked_connections", text, [], entries)
+        self._describe(GAUGE, "podwired_tracked_connections", text, (), entries)
         text = "Number of connections that the kernel can track; packets of others are dropped."
-        self._add_readings(GaugeMetricFamily, "podwired_tracked_connections_limit", text, [], limit)
+        self._describe(GAUGE, "podwired_tracked_connections_limit", text, (), limit)
 
     def note_watches(self, read: Read) -> None:
         """Adds when each watch of the policies' store last brought something, which `read` returns by kind."""
         text = "Time at which the API server last sent anything about objects of a kind, be it a bookmark."
-        self._add_readings(GaugeMetricFamily, "podwired_policy_watch_timestamp_seconds", text, ["kind"], read)
+        self._describe(GAUGE, "podwired_policy_watch_timestamp_seconds", text, ("kind",), read)
 
     def count_node(self, peers: Callable[[], Mapping[str, int]], addresses: Callable[[], Sequence[AddressUse]]) -> None:
         """Adds the numbers of peers by their state, and the use of this node's addresses."""
-        self.registry.register(NodeState(peers, addresses))
+        text = "Number of other nodes by how they are reached."
+        self._describe(
+            GAUGE,
+            "podwired_peers_by_state",
+            text,
+            ("state",),
+            lambda: {(state,): number for state, number in peers().items()},
+        )
+        text = "Number of addresses that pods of this node can lease."
+        self._describe(
+            GAUGE,
+            "podwired_pool_addresses",
+            text,
+            ("family",),
+            lambda: {(f"IPv{use.family}",): use.size for use in addresses()},
+        )
+        text = "Number of these addresses that are leased."
+        self._describe(
+            GAUGE,
+            "podwired_pool_addresses_used",
+            text,
+            ("family",),
+            lambda: {(f"IPv{use.family}",): use.used for use in addresses()},
+        )
 
-    def _add_readings(self, family: Family, name: str, text: str, labels: Sequence[str], read: Read) -> None:
-        self.registry.register(Readings(family, name, text, labels, read))
+    def _gauge(self, name: str, text: str) -> Number:
+        return self._number(GAUGE, name, text)
+
+    def _counter(self, name: str, text: str) -> Number:
+        return self._number(COUNTER, name, text)
+
+    def _number(self, kind: str, name: str, text: str) -> Number:
+        number = Number()
+        self._describe(kind, name, text, (), number)
+        return number
+
+    def _histogram(self, name: str, text: str) -> Durations:
+        durations = Durations()
+        self._describe(HISTOGRAM, name, text, (), durations)
+        return durations
+
+    def _describe(self, kind: str, name: str, text: str, labels: tuple[str, ...], source: Source) -> None:
+        self._descriptions.append(Description(kind, name, text, labels, source))
+
+    @cached_property
+    def registry(self) -> CollectorRegistry:
+        """The registry of prometheus-client, which is loaded now."""
+        from cni.agent.exposition import registry_of
+
+        return registry_of(self._descriptions)
 
     def text(self) -> bytes:
-        return generate_latest(self.registry)
+        from cni.agent.exposition import text_of
+
+        return text_of(self.registry)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 HOME: str = vars(sys)["_MEIPASS"]
 
 
+IMPORTED = 50_000  # new objects until garbage is looked for: modules make as many, which stay
+
+
 class Code:
     """The file podwire.code, which podwire.spec writes: marshalled objects, found by offset and size. The first two
     numbers are those of the header; the launcher compares the build, which comes after them.
@@ -59,6 +62,7 @@ class Code:
     def find(cls, name: str) -> Place | None:
         """Returns the place of a module in the rest, whose index has a thousand names: it is read at the first use."""
         if cls.rest is None:
+            gc.set_threshold(IMPORTED)
             gc.enable()
             cls.rest = cls.read(*cls.rest_index)
         return (cls.rest or {}).get(name)
