@@ -105,6 +105,13 @@ CASES = {
         "route",
         "rp_filter drops 10.1.2.2 from cni0: its own route is by another interface",
     ),
+    "forwarding of IPv6": Case(
+        "sysctl -qw net.ipv6.conf.all.forwarding=0",
+        "sysctl -qw net.ipv6.conf.all.forwarding=1",
+        ("both", "[2001:db8:2::2]:80"),
+        "route",
+        "net.ipv6.conf.all.forwarding is 0: packets are not forwarded",
+    ),
     "no route": Case("true", "true", ("web", "198.51.100.7:80"), "route", "there is no route"),
     "firewall": Case(
         DROP_FORWARDED,
@@ -229,6 +236,33 @@ def test_the_path_to_a_peer_leads_through_the_tunnel(node: Node) -> None:
     assert evidence["overlay"] == "up, VNI 1, UDP port 8472, MTU 1450"
     assert evidence["fdb"] == f"VTEP {OUTSIDE}"
     assert evidence["underlay"] == "by uplink, from 192.0.2.1"
+
+
+def test_the_agents_masquerading_is_known_by_its_file(node: Node) -> None:
+    lines = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/29\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
+    node.machine.run("sh", "-c", "mkdir /run/flannel; cat >/run/flannel/subnet.env", stdin=lines)
+    try:
+        outside, peer = [node.asks("trace", "api", end)["hops"] for end in (OUTSIDE, INSIDE)]
+    finally:
+        node.shell("rm -r /run/flannel")
+    evidence = {hop["hop"]: hop["evidence"] for hop in outside}
+    assert evidence["masquerade"] == "SNAT to 192.0.2.1 (by the agent that has written /run/flannel/subnet.env)"
+    assert "masquerade" not in [hop["hop"] for hop in peer]
+
+
+def test_what_is_known_by_its_alias_alone_is_traced_in_the_host(node: Node) -> None:
+    node.shell("mkdir /run/aside; mv /run/podwire/attachment-* /run/aside")
+    try:
+        answer = node.asks("trace", "10.1.2.2", f"{OUTSIDE}:80")
+        done = node.types("trace", "10.1.2.2", f"{OUTSIDE}:80", "--send")
+    finally:
+        node.shell("mv /run/aside/* /run/podwire; rmdir /run/aside")
+    assert [(hop["hop"], hop["state"]) for hop in answer["hops"][:3]] == [
+        ("container", "unknown"), ("veth", "passes"), ("bridge", "passes"),
+    ]  # fmt: skip
+    assert answer["hops"][-1]["hop"] == "neighbour"
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "no probe can be sent: " in done.stderr
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)

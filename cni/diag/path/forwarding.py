@@ -5,6 +5,7 @@ from __future__ import annotations
 from errno import EHOSTUNREACH, ENETUNREACH
 from typing import TYPE_CHECKING
 
+from cni.config.flannel import SUBNET_FILE, parse_subnet_env
 from cni.config.portmap import PROTOCOLS as NUMBERS
 from cni.diag.asking import NoAnswer, NotRunning, ask
 from cni.diag.node.barriers import barrier_of
@@ -17,22 +18,27 @@ from cni.kernel import sysctl
 from cni.kernel.netlink import NetlinkError
 from cni.kernel.nft import Element
 from cni.plan.nftables import masquerade_map
+from cni.protocol import smallfile
 from cni.protocol.address import IP, MULTICAST, parse_net
-from cni.protocol.control import ALLOWED, DENIED, WHY
+from cni.protocol.control import ALLOWED, DENIED, STATUS, WHY
+from cni.protocol.errors import CniError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterable, Iterator
     from typing import Any
 
+    from cni.config.flannel import SubnetEnv
     from cni.diag.path.ends import Connection
     from cni.diag.path.hop import Hop
     from cni.diag.path.kernel import NextHop
     from cni.effects.host import Host
     from cni.kernel.rtnl_parse import Link
+    from cni.protocol.address import Net
 
     Json = dict[str, Any]
 
-FORWARDING = {4: "net/ipv4/conf/{}/forwarding", 6: "net/ipv6/conf/{}/forwarding"}
+# IPv6 is forwarded for all interfaces or for none (net/ipv6/ip6_output.c, ip6_forward).
+FORWARDING = {4: "net/ipv4/conf/{}/forwarding", 6: "net/ipv6/conf/all/forwarding"}
 RP_FILTER, STRICT = "net/ipv4/conf/{}/rp_filter", "1"  # the larger of the two applies
 
 
@@ -65,7 +71,7 @@ def route(host: Host, path: Connection, incoming: Link) -> Generator[Hop, None, 
     if answer.is_local:
         yield passes("route", target, "an address of this node")
         return answer
-    if sysctl.read(FORWARDING[path.family].format(incoming.name)) == "0":
+    if not _forwards(path, incoming):
         yield stops("route", target, *_not_forwarded(path, incoming))
         return None
     link = host.rtnl.find_at(answer.ifindex)
@@ -82,7 +88,7 @@ def _refusal(host: Host, error: NetlinkError, path: Connection, incoming: Link) 
     if _is_filtered(host, path, incoming):
         evidence = f"rp_filter drops {path.source_ip.text} from {incoming.name}: its own route is by another interface"
         return evidence, f"ip route get {path.source_ip.text}; podwire repair {path.source.name}"
-    if error.errno == EHOSTUNREACH and sysctl.read(FORWARDING[path.family].format(incoming.name)) == "0":
+    if error.errno == EHOSTUNREACH and not _forwards(path, incoming):
         return _not_forwarded(path, incoming)
     if error.errno in (EHOSTUNREACH, ENETUNREACH):
         return "there is no route", "podwired maintains the routes to other nodes: podwired status"
@@ -98,6 +104,10 @@ def _is_filtered(host: Host, path: Connection, incoming: Link) -> bool:
     if isinstance(back, NetlinkError):
         return max(modes) != "0"
     return max(modes) == STRICT and back.ifindex != incoming.ifindex
+
+
+def _forwards(path: Connection, incoming: Link) -> bool:
+    return sysctl.read(FORWARDING[path.family].format(incoming.name)) != "0"
 
 
 def _not_forwarded(path: Connection, incoming: Link) -> tuple[str, str]:
@@ -119,6 +129,9 @@ def policy(path: Connection) -> Iterator[Hop]:
     ends = {"from": path.source_ip.text, "to": path.target_ip.text}
     protocol = "" if path.protocol == ICMP else path.protocol.upper()
     try:
+        if ask("", ask=STATUS).get("policies") is None:
+            yield passes("policy", "podwired", "NetworkPolicy is not enforced")
+            return
         answer = ask("", ask=WHY, **ends, protocol=protocol, port=path.port)
     except NotRunning:
         return
@@ -141,14 +154,35 @@ def _verdict(connection: Json, path: Connection) -> Hop:
 
 
 def masquerade(host: Host, path: Connection, out: Link) -> Iterator[Hop]:
-    """Yields the source NAT of podwire's table. Raises NetlinkError, OSError."""
-    name = masquerade_map(path.family)
-    element = host.nft.find(MASQUERADE_SETS[name], Element(path.source_ip.packed, "", ""))
-    if element is None or parse_net(MULTICAST[path.family]).contains(path.target_ip):
-        return
-    subnets = [parse_net(text).network for text in path.source.addresses]
-    if any(subnet.family == path.family and subnet.contains(path.target_ip) for subnet in subnets):
+    """Yields the source NAT of podwire's table, or of the node's agent. Raises NetlinkError, OSError."""
+    where = _masquerader(host, path)
+    if not where or parse_net(MULTICAST[path.family]).contains(path.target_ip):
         return
     answer = kernel.next_hop(host.rtnl, path.target_ip)
     source = answer.source.text if not isinstance(answer, NetlinkError) and answer.source else f"{out.name}'s address"
-    yield passes("masquerade", path.source_ip.text, f"SNAT to {source} (chain {element.chain} of table inet podwire)")
+    yield passes("masquerade", path.source_ip.text, f"SNAT to {source} ({where})")
+
+
+def _masquerader(host: Host, path: Connection) -> str:
+    """Returns what translates the source, empty if nothing does that is known."""
+    name = masquerade_map(path.family)
+    element = host.nft.find(MASQUERADE_SETS[name], Element(path.source_ip.packed, "", ""))
+    subnets = [parse_net(text).network for text in path.source.addresses]
+    if element is not None and not _has(subnets, path.target_ip):
+        return f"chain {element.chain} of table inet podwire"
+    env = _subnet_env()
+    masquerades = env is not None and env.masquerades and _has(env.networks, path.source_ip)
+    if env is not None and masquerades and not _has(env.networks, path.target_ip):
+        return f"by the agent that has written {SUBNET_FILE}"
+    return ""
+
+
+def _has(networks: Iterable[Net], ip: IP) -> bool:
+    return any(network.family == ip.family and network.contains(ip) for network in networks)
+
+
+def _subnet_env() -> SubnetEnv | None:
+    try:
+        return parse_subnet_env(smallfile.read(SUBNET_FILE).decode("utf-8", "replace"), SUBNET_FILE)
+    except (OSError, ValueError, CniError):
+        return None
