@@ -31,10 +31,13 @@ It looks at attachments and their rules, pools of addresses, the runtime's netwo
 ports, connection tracking, disks, podwired, its tunnel, and its peers, to which it sends ICMP echo requests. It changes
 nothing.
 
+With --bundle it also writes an archive for a bug report: findings, attachments, leases, events, podwired's state and
+log, the kernel's network, podwire's rules. Secrets are left out, and names of pods, nodes and hosts are pseudonyms.
+
 \b
 Examples:
   podwire doctor
-  podwire doctor --json
+  podwire doctor --bundle report.tar.gz
 """
 STATUSES = f"""\b
 Exit status: {FINE} nothing is wrong; {FINDING} there are findings; 2 usage."""
@@ -57,12 +60,30 @@ HEALTHY = "nothing is wrong that podwire doctor looks for"
 @click.command("doctor", help=HELP, epilog=STATUSES)
 @click.option("--conf-dir", default=conflists.FOLDER, metavar="DIR", help="The runtime's networks.")
 @click.option("--bin-dir", "bin_dirs", multiple=True, metavar="DIR", help=BIN_HELP)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON (version 1: a list `findings`).")
-def doctor(conf_dir: str, bin_dirs: tuple[str, ...], as_json: bool) -> Outcome:
-    findings = examine(look(conf_dir, bin_dirs))
-    members: dict[str, object] = {"findings": [finding._asdict() for finding in findings]}
-    text = "\n\n".join(map(_text, findings)) or style(HEALTHY, fg="green")
-    return outcome(FINDING if findings else FINE, as_json, members, lambda: text)
+@click.option("--bundle", "archive", metavar="FILE", help="Write an archive (tar.gz) for a bug report.")
+@click.option("--force", is_flag=True, help="With --bundle: replace FILE if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (version 1: a list `findings`, and `bundle`).")
+def doctor(conf_dir: str, bin_dirs: tuple[str, ...], archive: str | None, force: bool, as_json: bool) -> Outcome:
+    if force and archive is None:
+        raise click.UsageError("--force is for --bundle")
+    if archive is not None and os.path.lexists(archive) and not force:
+        raise click.UsageError(f"{archive} exists (--force replaces it)")
+    node = look(conf_dir, bin_dirs)
+    findings = examine(node)
+    texts = list(map(_text, findings)) or [style(HEALTHY, fg="green")]
+    if archive is not None:
+        texts.append(_pack(archive, node, findings, force))
+    members: dict[str, object] = {"findings": [finding._asdict() for finding in findings], "bundle": archive}
+    return outcome(FINDING if findings else FINE, as_json, members, lambda: "\n\n".join(texts))
+
+
+def _pack(path: str, node: NodeView, findings: list[Ailment], force: bool) -> str:
+    """Writes the report; returns what is to be said about it. Raises OSError."""
+    from cni.diag.report import archive, contents
+
+    data = archive.packed(contents.files(node, findings))
+    archive.write(path, data, replace=force)
+    return f"written: {printable(path)} ({len(data) >> 10} KiB): look at it before you send it"
 
 
 def look(conf_dir: str, bin_dirs: tuple[str, ...]) -> NodeView:

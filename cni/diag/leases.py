@@ -62,7 +62,7 @@ def leases(conf_dir: str, wanted: bool, dry_run: bool, as_json: bool) -> Outcome
     remaining = any(each.state == LEAKED for pool in seen for each in pool.leases)
     lacking = [(pool, *each) for pool in seen for each in unleased(pool, attached)]
     is_full = any(pool.is_full for pool in seen)
-    members: dict[str, object] = {"pools": [_members(pool, attached) for pool in seen], "reclaimed": reclaimed}
+    members: dict[str, object] = {"pools": [pool_members(pool, attached) for pool in seen], "reclaimed": reclaimed}
     status = FINDING if remaining or lacking or is_full else FINE
 
     def text() -> str:
@@ -102,7 +102,8 @@ def _lease_rows(pool: Pool) -> Iterator[tuple[str, ...]]:
         yield (ip.text, holder, container_id[:SHORT_ID_LENGTH], ifname, pool.network, age(each.since), each.state)
 
 
-def _members(pool: Pool, attached: list[Attached]) -> dict[str, Any]:
+def pool_members(pool: Pool, attached: list[Attached]) -> dict[str, Any]:
+    """Returns what --json prints of a pool."""
     shown: dict[str, Any] = {name: getattr(pool, name) for name in ("network", "folder", "ranges", "size")}
     shown["used"], shown["free"] = len(pool.leases), pool.free
     shown["next"] = pool.next_ip.text if pool.next_ip is not None else None

@@ -64,7 +64,7 @@ def find(node: NodeView) -> Iterator[Ailment]:
 def _without_route(node: NodeView) -> Iterator[Ailment]:
     """Yields the peers that podwired has no route to: behind a router, without a tunnel."""
     names = [
-        f"{peer['key']} ({endpoint['public_ip']})"
+        f"{_name(peer)} ({endpoint['public_ip']})"
         for peer in _served(node)
         for endpoint in peer["endpoints"]
         if peer["state"] == "unreachable" and endpoint["way"] is None
@@ -78,6 +78,11 @@ def _without_route(node: NodeView) -> Iterator[Ailment]:
             "Backend.Type vxlan, or a network that all nodes are in",
             PROOF,
         )
+
+
+def _name(peer: Json) -> str:
+    """Returns the node's name, where the store has none the key of its lease."""
+    return str(peer.get("name") or peer["key"])
 
 
 def _served(node: NodeView) -> Sequence[Json]:
@@ -99,7 +104,7 @@ def _peers(node: NodeView) -> Iterator[Peer]:
     for peer in _served(node):
         for endpoint in peer["endpoints"]:
             subnet, public_ip = parse_net(endpoint["subnet"]), parse_ip(endpoint["public_ip"])
-            name, link = str(peer["key"]), tunnel_of.get(subnet.family)
+            name, link = _name(peer), tunnel_of.get(subnet.family)
             if endpoint["way"] == "direct":
                 size = min(uplink.mtu, largest or uplink.mtu)
                 yield Peer(name, public_ip, public_ip, uplink.name, uplink.name, 0, 0, size)

@@ -1,0 +1,200 @@
+"""Removes secrets from what a report holds, and gives names of pods, nodes and hosts pseudonyms.
+
+A name has the same pseudonym in all files of a report, and another one in the next report. What is not certain to be
+harmless is removed: reports may be published.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cni.agent.secrets import without_credentials
+from cni.protocol.address import parse_ip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REDACTED = "(redacted)"
+POD, NAMESPACE, NODE, HOST = "pod", "namespace", "node", "host"
+PUBLIC = frozenset({"default", "kube-system", "kube-public", "kube-flannel", "podwire-system", "localhost", "(none)"})
+SECRET = (
+    "token",
+    "passw",
+    "passphrase",
+    "secret",
+    "credential",
+    "auth",
+    "private",
+    "cert",
+    "cookie",
+    "apikey",
+    "api-key",
+)
+SCHEMES = ("bearer", "basic")  # of HTTP, in front of a secret
+# Words in front of a name; what follows them without `=` is one if it does not look like a word of English.
+NAMING = {"node": NODE, "peer": NODE, "lease": NODE, "host": HOST, "hostname": HOST, "pod": POD, "namespace": NAMESPACE}
+ENVIRONMENTS = ("env", "envs", "environment")
+OTHERS = ("labels", "annotations")  # whatever people have written there
+BREAKS = frozenset(" \t\n\r\"'`,;()[]{}<>|\\")
+LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.")  # of names of Kubernetes (RFC 1123)
+LONG = 6  # letters of a name that is replaced within longer words, too
+OPAQUE = 32  # letters from which on a word of mixed letters and digits is taken for a secret
+BEGIN, END = "-----BEGIN", "-----END"
+
+
+class Redactor:
+    """Names that are known, with their pseudonyms."""
+
+    def __init__(self) -> None:
+        self._pseudonyms: dict[str, str] = {}
+        self._known: set[str] = set()
+
+    def learn(self, kind: str, name: object) -> None:
+        """Notes a name that is to be replaced wherever it stands."""
+        if isinstance(name, str) and len(name) > 1 and name not in PUBLIC and not _is_number(name):
+            self._pseudonym(kind, name)
+            self._known.add(name)
+
+    def learn_pod(self, text: object) -> None:
+        """Notes a pod, NAMESPACE/NAME."""
+        namespace, _, name = str(text or "").partition("/")
+        self.learn(NAMESPACE, namespace)
+        self.learn(POD, name)
+
+    def value(self, document: Any) -> Any:
+        """Returns a document of JSON without the values whose keys name secrets."""
+        if isinstance(document, dict):
+            return {key: self._member(str(key), value) for key, value in document.items()}
+        if isinstance(document, list | tuple):
+            return [self.value(value) for value in document]
+        return document
+
+    def _member(self, key: str, value: Any) -> Any:
+        lower = key.lower()
+        if any(part in lower for part in SECRET) or (lower.endswith("key") and lower != "key"):
+            return REDACTED
+        if lower.endswith(OTHERS):
+            return REDACTED
+        if lower in ENVIRONMENTS and isinstance(value, dict):
+            return dict.fromkeys(value, REDACTED)
+        if lower in ENVIRONMENTS and value:
+            return REDACTED
+        return self.value(value)
+
+    def text(self, text: str) -> str:
+        """Returns any text without what looks like a secret or like a pod, and with pseudonyms for names."""
+        text = without_credentials(_without_pem(text))
+        self._learn_hosts(text)
+        self._learn_named(text)
+        return self._named("".join(self._words(text)))
+
+    def _words(self, text: str) -> Iterator[str]:
+        """Yields the text in pieces, of which secrets are replaced."""
+        is_secret = False  # the word before says so
+        for word in _split(text):
+            if word[0] in BREAKS:
+                yield word
+                continue
+            key, mark, value = word.partition("=")
+            if not mark:
+                key, mark, value = word.partition(":")
+            names_secret = mark and any(part in key.lower() for part in SECRET)
+            if is_secret or _is_opaque(word):
+                yield REDACTED
+            elif names_secret and value:
+                yield f"{key}{mark}{REDACTED}"
+            else:
+                yield self._pair(word)
+            is_secret = bool(names_secret and not value) or word.lower() in SCHEMES
+
+    def _pair(self, word: str) -> str:
+        """Returns pseudonyms for a word that may be NAMESPACE/NAME of a pod or a policy."""
+        key, mark, value = word.rpartition("=")
+        namespace, slash, name = value.rstrip(":.").partition("/")
+        tail = value[len(value.rstrip(":.")) :]
+        if not (slash and _is_label(namespace) and _is_label(name)) or namespace in PUBLIC:
+            return word
+        return f"{key}{mark}{self._pseudonym(NAMESPACE, namespace)}/{self._pseudonym(POD, name)}{tail}"
+
+    def _pseudonym(self, kind: str, name: str) -> str:
+        if name not in self._pseudonyms:
+            self._pseudonyms[name] = f"{kind}-{len(self._pseudonyms) + 1}"
+        return self._pseudonyms[name]
+
+    def _learn_hosts(self, text: str) -> None:
+        """Notes the names of hosts in URLs."""
+        for part in text.split("://")[1:]:
+            end = next((place for place, letter in enumerate(part) if letter in BREAKS or letter in "/?#"), len(part))
+            host = part[:end].rpartition("@")[2]
+            name = host.partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+            self.learn(HOST, name.rstrip("."))
+
+    def _learn_named(self, text: str) -> None:
+        """Notes what follows a word that is followed by names, as in a log."""
+        before = ""
+        for word in [piece for piece in _split(text) if piece[0] not in BREAKS]:
+            key, mark, value = word.partition("=")
+            name = word.rstrip(".:")
+            if mark and key in NAMING and "/" not in value:
+                self.learn(NAMING[key], value)
+            elif before in NAMING and _is_label(name) and not name.isalpha():
+                self.learn(NAMING[before], name)
+            before = word
+
+    def _named(self, text: str) -> str:
+        for name in sorted(self._known, key=len, reverse=True):
+            if name in text:
+                text = _replaced(text, name, self._pseudonyms[name])
+        return text
+
+
+def _replaced(text: str, name: str, pseudonym: str) -> str:
+    """Returns the text with a name replaced: a short one where it is a word, a longer one anywhere."""
+    pieces, start = [], 0
+    while (place := text.find(name, start)) >= 0:
+        end = place + len(name)
+        is_word = not (text[place - 1 : place].isalnum() or text[end : end + 1].isalnum())
+        pieces += [text[start:place], pseudonym if is_word or len(name) >= LONG else name]
+        start = end
+    return "".join([*pieces, text[start:]])
+
+
+def _split(text: str) -> list[str]:
+    """Returns the words of a text and, as pieces of their own, what parts them."""
+    pieces: list[str] = []
+    start = 0
+    for place in range(1, len(text)):
+        if (text[place] in BREAKS) != (text[place - 1] in BREAKS):
+            pieces.append(text[start:place])
+            start = place
+    return [*pieces, text[start:]] if text else []
+
+
+def _without_pem(text: str) -> str:
+    front, *rest = text.split(BEGIN)
+    parts = [front]
+    for part in rest:
+        _, end, behind = part.partition(END)
+        parts += [REDACTED, behind.partition("-----")[2] if end else ""]
+    return "".join(parts)
+
+
+def _is_number(name: str) -> bool:
+    """Returns True for an address, and for a key of etcd, which is a subnet."""
+    try:
+        parse_ip(name)
+    except ValueError:
+        return not set(name.lower()) - set("0123456789abcdef.:-&/") and any(letter in ".:" for letter in name)
+    return True
+
+
+def _is_label(name: str) -> bool:
+    return len(name) > 1 and not set(name) - LABEL and not _is_number(name) and not name.replace(".", "").isdecimal()
+
+
+def _is_opaque(word: str) -> bool:
+    """Returns True for what may be a token or a key: long, with small letters, capitals and digits, and no path."""
+    longest = max(word.replace("=", "/").split("/"), key=len)
+    kinds = (str.islower, str.isupper, str.isdecimal)
+    is_mixed = all(any(kind(letter) for letter in longest) for kind in kinds)
+    return word.startswith("eyJ") or (is_mixed and len(longest) >= OPAQUE)
