@@ -57,7 +57,9 @@ def lint(path: str, offline: bool, as_json: bool) -> Outcome:
     members: dict[str, object] = {"files": files, "first": first, "findings": found}
 
     def text() -> str:
-        lines = [finding.text for finding in findings] or [f"{path}: no errors in {len(files)} files"]
+        lines = [finding.text for finding in findings] or [
+            f"{path}: no errors in {len(files)} file{'s' * (len(files) != 1)}"
+        ]
         if len(files) > 1:
             lines.append(f"{first}: the first file by name, whose network most runtimes use; others are used by name")
         return "\n".join(map(printable, lines))

@@ -1,4 +1,4 @@
-"""Takes the pictures: `python -m hack.gallery.main BUNDLE FOLDER` (hack/pictures)."""
+"""Takes pictures and answers of commands: `python -m hack.gallery.main BUNDLE FOLDER README` (hack/pictures)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from hack.gallery.answers import retaken
 from hack.gallery.node import HEALTH_PORT, Node
 from hack.gallery.terminal import terminal_svg
 from tests.machine import Machine
@@ -20,15 +21,20 @@ FLAGS = (
 )  # fmt: skip
 SCHEMES = {"dark": 0, "light": 1}  # Chromium's numbers of preferredColorScheme
 SECONDS = 300
+DOCUMENT = Path(__file__).parents[2] / "cni/diag/README.md"
 
 
-def take(bundle: Path, folder: Path) -> None:
-    """Writes all pictures to a folder; those that a browser takes only where there is one. Raises MachineError."""
+def take(bundle: Path, folder: Path, readme: Path) -> None:
+    """Writes all pictures to a folder, those that a browser takes only where there is one, and DOCUMENT with the
+    answers of today to `readme`. Raises MachineError.
+    """
+    document = DOCUMENT.read_text()
     with Machine() as machine:
         node = Node(machine, bundle)
         node.prepare()
         node.podwire("topology", "--cluster", "--svg", str(folder / "topology.svg"))
         (folder / "ps.svg").write_text(terminal_svg(node.at_terminal("ps")))
+        document = retaken(document, "healthy", node.answer)
         browser = os.environ.get("CHROMIUM", "chromium")
         if browser and shutil.which(browser):
             photograph(machine, browser, folder)
@@ -36,6 +42,7 @@ def take(bundle: Path, folder: Path) -> None:
             sys.stderr.write(f"no pictures of the status page: no browser {browser!r} in PATH\n")
         node.damage()
         (folder / "doctor.svg").write_text(terminal_svg(node.at_terminal("doctor")))
+        readme.write_text(retaken(document, "damaged", node.answer))
 
 
 def photograph(machine: Machine, browser: str, folder: Path) -> None:
@@ -49,4 +56,4 @@ def photograph(machine: Machine, browser: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     os.umask(0o022)
-    take(Path(sys.argv[1]).absolute(), Path(sys.argv[2]).absolute())
+    take(*[Path(argument).absolute() for argument in sys.argv[1:]])

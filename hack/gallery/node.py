@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from tests.machine import MachineError, until
@@ -50,7 +51,7 @@ PODS: dict[str, Json] = {
 DAMAGE = r"""
 ip -n web-0 route delete default
 printf 'deleted\r\neth0' >/var/lib/cni/networks/pods/10.244.1.9
-touch -d '1 hour ago' /var/lib/cni/networks/pods/*
+touch -d '1 hour ago' /var/lib/cni/networks/*/*
 """
 SINCE = "touch -d '3 hours ago' /run/podwire/attachment-*"
 
@@ -91,11 +92,19 @@ class Node:
         until(lambda: self.podwire("status").returncode == 0, "podwired is ready")
 
     def damage(self) -> None:
+        """Takes a pod's route, leaves a lease of a pod that is gone, and asks for a host port that is in use."""
         self.machine.run("sh", "-ec", DAMAGE)
+        taken = {**network("pods", "10.244.1.0/24"), "runtimeConfig": PODS["shop/web-0"]}
+        with suppress(MachineError):
+            self._attach("shop/web-2", taken)
 
     def podwire(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Types a command."""
         return self.machine.run(f"{self._bundle}/podwire", *arguments, check=False)
+
+    def answer(self, arguments: list[str]) -> str:
+        """Returns what a command prints."""
+        return self.podwire(*arguments).stdout
 
     def at_terminal(self, *arguments: str) -> str:
         """Returns what a command writes to a terminal, with the line that was typed."""

@@ -1,4 +1,4 @@
-"""The pictures of the documents: hack/pictures makes the same ones again, and they load nothing."""
+"""The pictures and answers in documents: hack/pictures makes the same ones again, and pictures load nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-PICTURES = ROOT / ".github/pictures"
+PICTURES, ANSWERS = ROOT / ".github/pictures", ROOT / "cni/diag/README.md"
 DRAWN = ("doctor.svg", "ps.svg", "topology.svg")
 PHOTOGRAPHED = ("status-dark.png", "status-light.png")
 LARGEST = 100_000  # bytes of a picture
@@ -36,7 +36,7 @@ def texts(path: Path) -> list[str]:
     return [text.rstrip() for element in elements if (text := (element.text or "").replace("\xa0", " ")).strip()]
 
 
-def test_the_pictures_are_those_that_the_bundle_gives(bundle: Path, tmp_path: Path) -> None:
+def test_the_pictures_and_answers_are_those_that_the_bundle_gives(bundle: Path, tmp_path: Path) -> None:
     if reason := missing():
         pytest.skip(reason)
     environment = {**os.environ, "PODWIRE_BUNDLE": str(bundle), "NO_COLOR": "1", "CHROMIUM": ""}
@@ -44,7 +44,8 @@ def test_the_pictures_are_those_that_the_bundle_gives(bundle: Path, tmp_path: Pa
     for name in DRAWN:
         assert texts(tmp_path / name) == texts(PICTURES / name), f"{name} {REMADE}"
         assert (tmp_path / name).read_bytes() == (PICTURES / name).read_bytes(), f"{name} {REMADE}"
-    assert {path.name for path in tmp_path.iterdir()} == {*DRAWN}
+    assert (tmp_path / "README.md").read_text() == ANSWERS.read_text(), f"{ANSWERS} {REMADE}"
+    assert {path.name for path in tmp_path.iterdir()} == {*DRAWN, "README.md"}
 
 
 def test_names_are_whole_and_colours_are_for_light_and_dark() -> None:

@@ -9,7 +9,7 @@ from fcntl import LOCK_EX, flock
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cni.config.calllog import CallLog, parse_calllog
@@ -22,6 +22,7 @@ pytest.importorskip("click", reason="the command line is made with it (pip insta
 
 from cni.diag import commandline, events
 from cni.diag.events import age
+from tests.unit.strategies import PROFILE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +71,7 @@ def test_a_pod_is_named_as_far_as_the_runtime_names_it(arguments: str, pod: str)
     assert event_of("podwire", environment, "net", FULL, time="", seconds=0).pod == pod
 
 
+@settings(PROFILE)
 @given(st.dictionaries(st.sampled_from(sorted(ENVIRONMENT)), st.text()), st.text(), st.text(), st.text())
 def test_whatever_names_and_messages_hold_a_line_stays_one(
     environment: dict[str, str], network: str, message: str, details: str

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("click", reason="the command line is made with it (pip install click)")
@@ -20,6 +20,7 @@ from cni.diag.conflint.folders import Network, NodeAddress
 from cni.diag.lint import judge
 from cni.protocol.address import parse_net
 from tests.machine import Machine, missing
+from tests.unit.strategies import PROFILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -311,6 +312,7 @@ CONFIGURATIONS = st.dictionaries(st.sampled_from([*sorted(EVERYWHERE), "logFile"
 TYPED = st.builds(lambda members, kind: {**members, "type": kind}, CONFIGURATIONS, st.sampled_from([*PROGRAMS, "x", 1]))
 
 
+@settings(PROFILE)
 @given(TYPED | st.builds(lambda plugins, members: {**members, "plugins": plugins}, st.lists(TYPED), CONFIGURATIONS))
 def test_nothing_that_is_json_stops_it(tmp_path_factory: pytest.TempPathFactory, document: Json) -> None:
     path = tmp_path_factory.getbasetemp() / "any.conf"
@@ -400,7 +402,7 @@ def test_a_kernel_that_does_not_answer_is_told(folder: Callable[..., Path], monk
 
 def test_the_end_tells_what_was_found(folder: Callable[..., Path]) -> None:
     path = folder(a=single("bridge"))
-    assert typed("--offline", path / "a.conf")[:2] == (0, f"{path}/a.conf: no errors in 1 files")
+    assert typed("--offline", path / "a.conf")[:2] == (0, f"{path}/a.conf: no errors in 1 file")
     assert typed("--offline", path / "b.conf").status == 2
     assert typed("--wrong").status == 2
     (path / "a.conf").write_text('{"\\u001b[31m": 1, "type": "bridge"}')

@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import pack
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cni.kernel.netlink import Malformed, attribute, text
@@ -19,6 +19,7 @@ from cni.kernel.nflog import (
     parse_packet,
 )
 from cni.protocol.address import parse_ip
+from tests.unit.strategies import PROFILE
 
 TCP, UDP, ICMP, ICMPV6, SCTP, GRE = 6, 17, 1, 58, 132, 47
 SOURCE, DESTINATION = "10.1.0.3", "10.1.0.2"
@@ -90,11 +91,13 @@ def test_what_is_no_ip_is_no_packet(packet: bytes) -> None:
     assert parse_packet(message(packet)) is None
 
 
+@settings(PROFILE)
 @given(st.binary(max_size=COPIED_BYTES))
 def test_any_packet_is_read_without_a_fault(packet: bytes) -> None:
     parse_packet(message(packet))
 
 
+@settings(PROFILE)
 @given(st.binary(max_size=64))
 def test_any_message_is_read_or_malformed(data: bytes) -> None:
     try:
