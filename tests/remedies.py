@@ -15,7 +15,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     (r"hack/peers", "hack/peers"),
     (r"cluster|KUBECONFIG|PODWIRE_(NODE|OUTSIDE)|two nodes|no tunnels|DaemonSet|no process of|of others", "a cluster"),
     (r"hack/build|hack/image", "a bundle or image (hack/build or hack/image says why there is none)"),
-    (r"not installed|absent|launcher|no valgrind", "programs that are not installed (hack/test installs some as root)"),
+    (r"not installed|absent|launcher", "programs that are not installed (hack/test installs some as root)"),
     (r"needs root|as root", "root"),
     (r"second user", "a user namespace with a second user"),
     (r"localedef", "Debian's package locales"),
