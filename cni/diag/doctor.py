@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import style
 
-from cni.diag.ailments import agent, attachments, bridges, hostports, networks, peers, pools, resources, tunnel
+from cni.diag.ailments import (
+    agent,
+    attachments,
+    bridges,
+    engines,
+    hostports,
+    networks,
+    peers,
+    pools,
+    resources,
+    settings,
+    tunnel,
+)
 from cni.diag.ailments.ailment import Ailment, NodeView
 from cni.diag.asking import NoAnswer, NotRunning, ask
 from cni.diag.node import conflists
@@ -50,8 +62,10 @@ KINDS: dict[str, Callable[[NodeView], Iterator[Ailment]]] = {
     "bridges": bridges.find,
     "host ports": hostports.find,
     "agent": agent.find,
+    "policy engines": engines.find,
     "tunnel": tunnel.find,
     "peers": peers.find,
+    "settings": settings.find,
     "resources": resources.find,
 }
 HEALTHY = "nothing is wrong that podwire doctor looks for"

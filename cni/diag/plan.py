@@ -89,11 +89,11 @@ def planned(network: Json) -> tuple[list[Step], Json]:
 
 def _of_interface(call: Call) -> tuple[tuple[Operation, ...], Result]:
     conf, _, _ = bridge.validate(call)
-    made = bridge.prepare(call, conf, _lease(call, conf.ipam_type))
+    made = bridge.prepare(call, conf, lease_now(call, conf.ipam_type))
     return made.operations, made.result
 
 
-def _lease(call: Call, ipam_type: str) -> Result:
+def lease_now(call: Call, ipam_type: str) -> Result:
     """Returns what host-local would lease now. Raises CniError, also for a third-party plugin."""
     if not ipam_type:
         return Result()

@@ -113,7 +113,7 @@ def apply_gateway(host: Host, op: GatewayAddress, journal: Journal) -> None:
     if op.address in present:
         return
     for other in present:
-        if _conflict(op.address, other):
+        if in_conflict(op.address, other):
             _displace(host, op, other, journal)
     message = rtnl.new_address(index, op.address, rtnl.IFA_F_NODAD)
     undo = rtnl.delete_address(index, op.address)
@@ -148,7 +148,7 @@ def _displace(host: Host, op: GatewayAddress, other: Net, journal: Journal) -> N
     host.rtnl.request(*rtnl.delete_address(index, other))
 
 
-def _conflict(wanted: Net, present: Net) -> bool:
+def in_conflict(wanted: Net, present: Net) -> bool:
     """Returns True if the gateway address conflicts with one of the bridge: a second IPv6 subnet may stand beside the
     first, and any address beside the kernel's link-local one.
     """

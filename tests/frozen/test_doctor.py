@@ -41,7 +41,17 @@ class Case(NamedTuple):
     remedy: str = ""
 
 
+GATEWAY = {**CONFLIST, "name": "other", "plugins": [{"type": "podwire", "bridge": "br9", "isGateway": True, "ipam": {
+    "type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}]]}}]}  # fmt: skip
+OCCUPIED = (
+    f"ip link add br9 type bridge; ip addr add ADDRESS dev br9; echo '{json.dumps(GATEWAY)}' >{CONF}/20-x.conflist"
+)
 CASES = {
+    "another address on a network's bridge": Case(OCCUPIED.replace("ADDRESS", "10.99.0.1/24"), "bridge-address"),
+    "a clock that was set back": Case(
+        "touch -d '2 days' /run/podwire/attachment-*", "clock-behind", "touch /run/podwire/attachment-*"
+    ),
+    "forwarding off": Case("sysctl -qw net.ipv4.ip_forward=0", "forwarding-off"),
     "port of the bridge lost": Case("ip link set {veth} nomaster", "attachment-changed"),
     "lease removed": Case(f"mv {POOL}/10.1.2.2 /run/kept", "lease-missing", f"mv /run/kept {POOL}/10.1.2.2"),
     "broken network": Case(f"sed -i s:/29:/x: {CONF}/10-net.conflist", "network-file", f"sed -i s:/x:/29: {CONF}/*"),
@@ -79,6 +89,10 @@ HEALTHY = {
     "an underlay of the tunnel's size, and two tunnels on one port": "ip link add eth0 type veth peer name peer0;"
     " ip link set eth0 up; for vni in 1 2; do ip link add flannel.$vni type vxlan id $vni dstport 8472 dev eth0;"
     " ip link set flannel.$vni up; done",
+    "a network's bridge with its address": OCCUPIED.replace("ADDRESS", "10.9.0.1/24"),
+    "a network's bridge without an address of its version": OCCUPIED.replace("ADDRESS", "fd00::1/64"),
+    "docker's bridge and rules": "ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0;"
+    " nft 'table ip filter { chain DOCKER { }; chain FORWARD { type filter hook forward priority 0; jump DOCKER; }; }'",
     "a runtime that makes lo itself": f"rm {BIN}/loopback",
 }
 
@@ -184,6 +198,23 @@ def test_services_need_the_filter_of_bridges_where_pods_share_one(operator: Oper
         machine.run("sh", "-ec", change)
         assert "bridge-not-filtered" not in names(), change
         machine.run("sh", "-ec", back)
+
+
+def test_a_node_that_forwards_needs_to_accept_router_advertisements_anyway(bundle: Path) -> None:
+    if reason := missing():
+        pytest.skip(reason)
+    with Machine() as machine:
+        operator = Operator(machine, bundle)
+        setup = "ip link add eth0 type veth peer name router; ip link set eth0 up; ip link set router up; "
+        machine.run("sh", "-ec", f"{setup} ip -6 route add default via fe80::1 dev eth0 proto ra")
+        pool = {"type": "host-local", "ranges": [[{"subnet": "fd00:9::/64"}]]}
+        operator.attach("web", {**NETWORK, "ipam": pool, "runtimeConfig": {}})
+        assert operator.asks("doctor", *FOLDERS)["findings"] == []
+        machine.run("sysctl", "-qw", "net.ipv6.conf.eth0.accept_ra=1")
+        [finding] = operator.asks("doctor", *FOLDERS)["findings"]
+        assert (finding["name"], finding["subject"]) == ("advertisements-ignored", "eth0")
+        machine.run("sh", "-ec", finding["remedy"])
+        assert operator.asks("doctor", *FOLDERS)["findings"] == []
 
 
 def test_without_networks_and_pods_there_is_nothing_to_find(bundle: Path) -> None:

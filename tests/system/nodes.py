@@ -74,6 +74,11 @@ class Node(Machine):
         self.guests: list[Guest] = []
 
     @property
+    def inside(self) -> int:
+        """The first process's number in the cluster's machine."""
+        return self._inside
+
+    @property
     def guest(self) -> Guest:
         """The first pod."""
         return self.guests[0]

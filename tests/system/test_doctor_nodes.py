@@ -134,6 +134,37 @@ def test_a_program_that_has_the_port_of_the_tunnel_is_named(pair: tuple[Doctor, 
     doctor.finds()
 
 
+def test_a_store_that_does_not_answer_is_named(pair: tuple[Doctor, Node]) -> None:
+    doctor, _ = pair
+    etcd = doctor.node.cluster.etcd
+    etcd.stop()
+    [finding] = doctor.finds("store-unreachable")
+    assert "etcd" in finding["subject"]
+    etcd.start()
+    doctor.finds()
+
+
+def test_a_strict_filter_of_the_reverse_path_is_named(pair: tuple[Doctor, Node]) -> None:
+    """The node's second interface leads to the peer; its answers come back by the first."""
+    doctor, other = pair
+    node, world = doctor.node, doctor.node.cluster.machine
+    world.run(
+        "sh", "-ec", f"ip link add port2 type veth peer name eth1 netns {node.inside}; ip link set port2 master wire up"
+    )
+    node.run(
+        "sh", "-ec", "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.rp_filter=1; ip link set eth1 up"
+    )
+    node.run("sh", "-ec", f"ip route add {other.address()}/32 dev eth1 src {node.address()}; ip neigh flush all")
+    other.run("ip", "neigh", "flush", "all")
+    [finding] = doctor.finds("rp-filter-drops")
+    assert (finding["subject"], other.address() in finding["evidence"]) == ("eth0", True)
+    node.run("sh", "-ec", finding["remedy"].partition(" (")[0])
+    doctor.finds()
+    node.run(
+        "sh", "-ec", "ip link delete eth1; sysctl -qw net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.rp_filter=0"
+    )
+
+
 def test_a_second_agent_that_knows_nothing_of_the_first_is_named(pair: tuple[Doctor, Node], podwired: Path) -> None:
     """Locks are files, and a container may have folders of its own. Without these the second one ends by itself."""
     doctor, _ = pair

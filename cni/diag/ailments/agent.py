@@ -34,11 +34,27 @@ def find(node: NodeView) -> Iterator[Ailment]:
         consequence = "the node is not ready, or lacks routes to some peers"
         remedy = "as the message says, else see podwired's log"
         yield Ailment("agent-not-ready", "podwired", reason, consequence, remedy, PROOF)
+    yield from _store(node, [*map(str, reasons)])
     for refused in node.agent.get("refused", ()) if node.agent is not None else ():
         evidence = f"{refused.get('key', '')}: {refused.get('reason', '')}"
         consequence, remedy = "pods of that node are not reached", "correct or remove the lease"
         yield Ailment("lease-refused", "podwired", evidence, consequence, remedy, PROOF)
     yield from _twice(agents())
+
+
+def _store(node: NodeView, reasons: list[str]) -> Iterator[Ailment]:
+    """Yields a store that does not answer, unless this is the reason why the agent is not ready."""
+    store = (node.agent or {}).get("store") or {}
+    error = str(store.get("error") or "")
+    if error and not any(error in reason for reason in reasons):
+        yield Ailment(
+            "store-unreachable",
+            f"podwired's store ({store.get('kind', '')})",
+            error,
+            "nodes that come, move or go are not noticed, and a lease that has to be renewed expires",
+            "as the message says: the store's servers, the way there, certificates and the clock",
+            PROOF,
+        )
 
 
 def _twice(running: list[Agent]) -> Iterator[Ailment]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cni import IPAM, kind_of
 from cni.diag.ailments.ailment import Ailment
+from cni.diag.ailments.settings import unforwarded
 from cni.diag.check import compared
 from cni.diag.node.attachments import GONE, PRESENT
 from cni.diag.node.pools import YOUNG_SECONDS
@@ -23,10 +24,13 @@ CONSEQUENCE = "traffic of these containers is dropped, keeps an address that nob
 def find(node: NodeView) -> Iterator[Ailment]:
     """Yields one ailment for all attachments with the same differences, and one for those that are gone."""
     by_difference: dict[str, list[str]] = {}
+    # An ailment of its own, for which no attachment is to be repaired.
+    named = tuple([f"the host does not forward IPv{family} " for family in unforwarded(node)])
     for attached in node.attached:
         if attached.interface == PRESENT:
             for each in compared(attached):
-                if each.difference and kind_of(each.plugin) != IPAM:  # leases: see pools
+                is_named = kind_of(each.plugin) == IPAM or each.difference.startswith(named)  # leases: see pools
+                if each.difference and not is_named:
                     by_difference.setdefault(each.difference, []).append(attached.name)
     names = list(dict.fromkeys([name for holders in by_difference.values() for name in holders]))
     if names:

@@ -1,4 +1,4 @@
-"""Bridges of pods whose packets pass the hooks of IP by too little: services of kube-proxy, policies of podwired."""
+"""Bridges of pods: their packets bypass kube-proxy's rules, or an address of theirs is in the gateway's way."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from cni.diag.ailments.ailment import Ailment
 from cni.diag.node.attachments import PRESENT
+from cni.diag.node.chains import chains
 from cni.diag.node.here import opened_host
+from cni.diag.node.planned import occupying, planned_gateways
 from cni.kernel import nft, sysctl
-from cni.kernel.netlink import NetlinkError
 from cni.protocol.address import parse_net
 
 if TYPE_CHECKING:
@@ -26,11 +27,16 @@ ENOUGH = 2  # pods that can send to each other
 
 
 def find(node: NodeView) -> Iterator[Ailment]:
-    """Yields the bridges on which two pods reach each other past the hooks while something needs these."""
+    """Yields the bridges on which two pods reach each other past the hooks while something needs these, then those that
+    have no place for the gateway's address.
+    """
+    yield from _unfiltered(node)
+    yield from _occupied(node)
+
+
+def _unfiltered(node: NodeView) -> Iterator[Ailment]:
     pods = _pods(node)
-    if not pods:
-        return
-    served = _served_families()
+    served = _served_families() if pods else set()
     for (bridge, family), count in sorted(pods.items()):
         if count < ENOUGH or family not in served or _filters(bridge, family):
             continue
@@ -68,15 +74,8 @@ def _text(path: str) -> str:
 
 def _served_families() -> set[int]:
     """Returns the IP versions for which kube-proxy translates addresses of services. Raises NetlinkError, OSError."""
-    with opened_host() as host:
-        try:
-            chains = [nft.parse_chain(answer) for answer in host.netfilter.dump(*nft.all_chains())]
-        except (NetlinkError, OSError) as error:
-            if error.errno in nft.NOT_FOUND_OR_EINVAL:
-                return set()
-            raise
     families = {code: family for family, code in nft.PROTOCOLS.items()}
-    services = [chain for chain in chains if chain.name in SERVICES and chain.table in ("nat", NFT_TABLE)]
+    services = [chain for chain in chains() if chain.name in SERVICES and chain.table in ("nat", NFT_TABLE)]
     return {families[chain.family] for chain in services if chain.family in families}
 
 
@@ -85,3 +84,22 @@ def _filters(bridge: str, family: int) -> bool:
     if sysctl.read(f"net/bridge/{SETTINGS[family]}") == "1":
         return True
     return _text(f"{FOLDER}/{bridge}/bridge/{ATTRIBUTES[family]}") == "1"
+
+
+def _occupied(node: NodeView) -> Iterator[Ailment]:
+    """Yields the bridges on which the next ADD would fail, as another address of the same IP version is there."""
+    seen = set()
+    for network in node.networks:
+        for config in network.configs:
+            with opened_host() as host:
+                for wanted in planned_gateways(config, host):
+                    for other in occupying(host, wanted) if wanted.bridge not in seen else ():
+                        seen.add(wanted.bridge)
+                        yield Ailment(
+                            "bridge-address",
+                            wanted.bridge,
+                            f"it has {other.text}, and network {network.name} wants {wanted.address.text} there",
+                            "ADD fails",
+                            f"ip addr del {other.text} dev {wanted.bridge} (or forceAddress in the configuration)",
+                            f"ip addr show dev {wanted.bridge}",
+                        )

@@ -11,6 +11,7 @@ from cni.diag.node import knock
 from cni.diag.node.attachments import PRESENT
 from cni.diag.node.echo import HEADER, IP_HEADERS, Probe, answered
 from cni.diag.node.links import OVERHEAD
+from cni.diag.node.reverse import drops_answers
 from cni.protocol.address import parse_ip, parse_net
 from cni.protocol.record import Record
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 MOST = 500  # peers that are asked; of more, a random choice
-DOUBTED = 100  # silent peers that are asked further
 SECONDS, SHORT_SECONDS = 0.9, 0.3
 # MTUs that networks have: clouds, Ethernet, PPPoE, tunnels; IPv6's least one; what any IPv4 host takes.
 USUAL_MTUS = (8951, 1500, 1492, 1480, 1476, 1460, 1450, 1440, 1430, 1420, 1412, 1400, 1380, 1350, 1300, 1280, 1200, 576)
@@ -33,11 +33,13 @@ CONSEQUENCE = "pods of these nodes are not reached"
 
 class Peer(Record):
     """A node's subnet. `target` answers for it: its tunnel's address, which is the subnet's first one, or with direct
-    routes the node's own. `device` is the interface that leads there, `underlay` that below it; `port` and `overhead`
-    are those of a tunnel, else 0; `size` is the longest packet that pods send, in bytes.
+    routes the node's own, `public_ip`; `own_ip` is this node's. `device` is the interface that leads there, `underlay`
+    that below it; `port` and `overhead` are those of a tunnel, else 0; `size` is the longest packet that pods send, in
+    bytes.
     """
 
     name: str
+    own_ip: IP
     public_ip: IP
     target: IP
     device: str
@@ -99,26 +101,39 @@ def _peers(node: NodeView) -> Iterator[Peer]:
     tunnel_of = {link.tunnel.family: link for link in tunnels if link.tunnel is not None and link.up}
     hosts = {each.host_interface for each in node.attached if each.interface == PRESENT}
     largest = max([link.mtu for link in node.links if link.name in hosts], default=0)
+    own = {ip.family: ip for ip in map(parse_ip, (agent.get("lease") or {}).get("public_ips", ()))}
     if uplink is None or not uplink.up:
         return
     for peer in _served(node):
         for endpoint in peer["endpoints"]:
             subnet, public_ip = parse_net(endpoint["subnet"]), parse_ip(endpoint["public_ip"])
-            name, link = _name(peer), tunnel_of.get(subnet.family)
+            link, own_ip = tunnel_of.get(subnet.family), own.get(public_ip.family, public_ip)
+            ends = _name(peer), own_ip, public_ip
             if endpoint["way"] == "direct":
                 size = min(uplink.mtu, largest or uplink.mtu)
-                yield Peer(name, public_ip, public_ip, uplink.name, uplink.name, 0, 0, size)
+                yield Peer(*ends, public_ip, uplink.name, uplink.name, 0, 0, size)
             elif endpoint["way"] == "vxlan" and link is not None and link.tunnel is not None:
                 below = names.get(link.tunnel.underlay, uplink.name)
                 size = min(link.mtu, largest or link.mtu)
                 overhead = OVERHEAD[link.tunnel.family]
-                yield Peer(name, public_ip, subnet.ip, link.name, below, link.tunnel.port, overhead, size)
+                yield Peer(*ends, subnet.ip, link.name, below, link.tunnel.port, overhead, size)
 
 
 def _unreached(silent: Sequence[Peer], total: int) -> Iterator[Ailment]:
     """Yields who does not answer at all, and whose tunnel does not, by the reason that can be seen."""
-    targets = knock.answering([peer.target for peer in silent[:DOUBTED]], SHORT_SECONDS)
-    doubted = [peer for peer in silent[:DOUBTED] if peer.target not in targets]
+    targets = knock.answering([peer.target for peer in silent], SHORT_SECONDS)
+    doubted = [peer for peer in silent if peer.target not in targets]
+    filtered = [peer for peer in doubted if drops_answers(peer.public_ip, peer.own_ip, peer.underlay)]
+    if filtered:
+        yield Ailment(
+            "rp-filter-drops",
+            filtered[0].underlay,
+            f"rp_filter is strict there, and the route to {_names(filtered)} leaves by another interface",
+            CONSEQUENCE,
+            f"sysctl -w net.ipv4.conf.{filtered[0].underlay}.rp_filter=2 (or a route by {filtered[0].underlay})",
+            f"ip route get {filtered[0].public_ip.text}; sysctl net.ipv4.conf.all.rp_filter",
+        )
+    doubted = [peer for peer in doubted if peer not in filtered]
     nodes = [peer.public_ip for peer in doubted]
     alive = {probe.ip for probe in answered(map(Probe, nodes), SHORT_SECONDS)}
     alive |= knock.answering([ip for ip in nodes if ip not in alive], SHORT_SECONDS)

@@ -1,13 +1,13 @@
-"""Resources of a node that are used up: tracked connections, disk, inodes; and settings that others change."""
+"""Resources of a node that are used up: tracked connections, disk, inodes; and its clock."""
 
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 from cni.diag.ailments.ailment import Ailment
-from cni.diag.ailments.gateways import gateways
-from cni.diag.node.attachments import PRESENT
+from cni.diag.output import duration
 from cni.kernel import sysctl
 
 if TYPE_CHECKING:
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 FOLDERS = ("/var/lib/cni", "/run")
 NEARLY = 0.95
+FUTURE_SECONDS = 3600.0
 CONNECTIONS, LIMIT = "net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max"
 
 
 def find(node: NodeView) -> Iterator[Ailment]:
-    """Yields what is used up, or nearly."""
+    """Yields what is used up, or nearly, then what is wrong with the clock."""
     used, limit = _number(CONNECTIONS), _number(LIMIT)
     if limit and used >= NEARLY * limit:
         yield Ailment(
@@ -34,17 +35,22 @@ def find(node: NodeView) -> Iterator[Ailment]:
         )
     for folder in FOLDERS:
         yield from _disk(folder)
-    present = [each for each in node.attached if each.interface == PRESENT]
-    configs = [config for each in present if each.kept is not None for config in each.kept.configs]
-    forwards = any(4 in families for families in gateways(node, configs).values())
-    if forwards and sysctl.read("net/ipv4/ip_forward") == "0":
+    yield from _clock(node)
+
+
+def _clock(node: NodeView) -> Iterator[Ailment]:
+    """Yields a clock that was set back: files of attachments and leases are from the future."""
+    latest = max([each.since for each in node.attached], default=0.0)
+    ahead = latest - time.time()
+    if ahead > FUTURE_SECONDS:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(latest))
         yield Ailment(
-            "forwarding-off",
-            "net.ipv4.ip_forward",
-            "net.ipv4.ip_forward=0",
-            "the node forwards nothing between pods and other hosts",
-            "sysctl -w net.ipv4.ip_forward=1 (and look for what sets it to 0 in /etc/sysctl.d)",
-            "sysctl net.ipv4.ip_forward",
+            "clock-behind",
+            "the clock",
+            f"an attachment was made at {moment}, in {duration(ahead)}",
+            "certificates and tokens are not valid yet, and leases that leak are not released",
+            "chronyc makestep, or timedatectl set-ntp true",
+            "date -u; podwire ps",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cni.protocol.address import address_family
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -43,6 +44,22 @@ def links() -> list[Link]:
 
     with IPRoute() as route:
         return list(_links(route))
+
+
+class DefaultRoute(Record):
+    """A default route. `protocol` is that of rtnetlink(7), RTPROT_*."""
+
+    ifindex: int
+    protocol: int
+
+
+def default_routes(family: int) -> list[DefaultRoute]:
+    """Returns the default routes of an IP version in all tables. Raises OSError."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as route:
+        messages = [each for each in route.get_routes(family=address_family(family)) if each["dst_len"] == 0]
+    return [DefaultRoute(each.get_attr("RTA_OIF") or 0, each["proto"]) for each in messages]
 
 
 def addresses() -> list[tuple[int, str]]:
