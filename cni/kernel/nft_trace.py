@@ -43,6 +43,7 @@ TRACE = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_TRACE
 NFT_TABLE_F_OWNER = 2
 NFT_META_NFTRACE, NFTA_META_KEY, NFTA_META_SREG = 12, 2, 3
 NFTA_TRACE_TABLE, NFTA_TRACE_CHAIN, NFTA_TRACE_RULE_HANDLE, NFTA_TRACE_TYPE, NFTA_TRACE_VERDICT = 1, 2, 3, 4, 5
+NFTA_TRACE_ID, NFTA_TRACE_NETWORK_HEADER, NFTA_TRACE_TRANSPORT_HEADER = 6, 8, 9
 NFTA_TRACE_IIF, NFTA_TRACE_OIF, NFTA_TRACE_POLICY = 10, 12, 16
 NFT_TRACETYPE_POLICY, NFT_TRACETYPE_RETURN, NFT_TRACETYPE_RULE = 1, 2, 3
 TYPES = {NFT_TRACETYPE_POLICY: "policy", NFT_TRACETYPE_RETURN: "return", NFT_TRACETYPE_RULE: "rule"}
@@ -57,6 +58,8 @@ VERDICTS = {
     -4: "goto",
     -5: "return",
 }
+HEADERS = {4: (9, 12, 4), 6: (6, 8, 16)}  # by version: where protocol and source are, and the length of an address
+ICMP, ICMPV6 = 1, 58
 NF_VERDICT_MASK = 0xFF  # above it are a queue's number, or the errno of a drop
 NFT_CT_DIRECTION, NFT_CT_PROTOCOL, NFT_CT_PROTO_SRC, NFT_CT_SRC_IP, NFT_CT_SRC_IP6 = 1, 10, 11, 19, 21
 NFTA_CT_DREG, NFTA_CT_KEY, NFTA_CT_DIRECTION = 1, 2, 3
@@ -66,6 +69,9 @@ ORIGINAL, REPLY = 0, 1  # enum ip_conntrack_dir
 class TraceEvent(Record):
     """A step of a marked packet. `kind`: `rule` (that matched), `policy` or `return` (the end of a chain). `verdict` is
     nft's word, `target` the chain of a jump; `handle` a rule's number, else 0; interfaces are indexes, 0 if unknown.
+
+    `run` is one number for all events of a packet in a base chain and the chains that it jumps to. The first of these
+    alone has the packet's `addresses` and `numbers`: ports, or the identifier of an ICMP echo.
     """
 
     family: int
@@ -77,6 +83,9 @@ class TraceEvent(Record):
     handle: int
     iif: int
     oif: int
+    run: int
+    addresses: tuple[bytes, ...] = ()
+    numbers: tuple[int, ...] = ()
 
 
 def add_owned_table(family: int, name: str) -> Message:
@@ -135,7 +144,24 @@ def parse_trace(data: bytes) -> TraceEvent:
         _number(attrs.get(NFTA_TRACE_RULE_HANDLE)),
         _number(attrs.get(NFTA_TRACE_IIF)),
         _number(attrs.get(NFTA_TRACE_OIF)),
+        _number(attrs.get(NFTA_TRACE_ID)),
+        *_ends(attrs.get(NFTA_TRACE_NETWORK_HEADER, b""), attrs.get(NFTA_TRACE_TRANSPORT_HEADER, b"")),
     )
+
+
+def _ends(network: bytes, transport: bytes) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
+    """Returns the addresses of an IP header, and ports or the identifier behind it; nothing of other headers."""
+    version = network[0] >> 4 if network else 0
+    if version not in HEADERS:
+        return (), ()
+    protocol_at, source_at, length = HEADERS[version]
+    if len(network) < source_at + 2 * length:
+        return (), ()
+    middle = source_at + length
+    addresses = network[source_at:middle], network[middle : middle + length]
+    if network[protocol_at] in (ICMP, ICMPV6):
+        return addresses, (_number(transport[4:6]),)
+    return addresses, (_number(transport[:2]), _number(transport[2:4]))
 
 
 def _verdict(code: bytes) -> str:

@@ -309,6 +309,26 @@ def test_a_probe_in_the_tunnel_is_traced_as_well(node: Node) -> None:
     assert [packet["direction"] for packet in shown["probe"]["packets"]] == ["request", "tunnel", "reply"]
 
 
+NOISE = """
+table inet noise {
+    chain pre { type filter hook prerouting priority -600; icmp type echo-request meta nftrace set 1; }
+    chain in { type filter hook input priority 0; icmp type echo-request drop; }
+}
+"""
+
+
+def test_packets_that_others_trace_are_left_out(node: Node) -> None:
+    node.machine.run("nft", "-f", "-", stdin=NOISE)
+    flood = ("ping", "-q", "-i", "0.002", "-w", "6", "192.0.2.1")
+    node.machine.start("nsenter", "--net=/run/netns/outside", *flood)
+    try:
+        shown = node.asks("trace", "web", "192.0.2.77", "--send", "--wait", "1")
+    finally:
+        node.shell("nft delete table inet noise")
+    assert shown["end"] == "it has left by uplink: no answer within 1 s"
+    assert "inet noise in drop" not in steps(shown, "request")
+
+
 def test_the_chain_that_drops_a_probe_is_named(node: Node) -> None:
     node.shell(DROP_FORWARDED)
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 pytest.importorskip("click", reason="the command line is made with it (pip install click)")
@@ -94,6 +96,22 @@ def test_an_event_has_the_verdict_of_a_rule_or_of_a_policy() -> None:
     assert (event.family, event.chain, event.kind, event.verdict) == (NFPROTO_BRIDGE, "forward", "policy", "drop")
     for code, verdict in ((1, "accept"), (-3, "jump"), (3 | 7 << 16, "queue"), (99, "99")):
         assert nft_trace._verdict(VERDICT.pack(code)) == verdict
+
+
+@pytest.mark.parametrize(
+    ("network", "transport", "ends"),
+    [
+        ("450000280000000040060000 0a010202 c0000202", "9c400050", (("0a010202", "c0000202"), (40000, 80))),
+        ("450000280000000040010000 0a010202 c0000202", "0800ffff0007", (("0a010202", "c0000202"), (7,))),
+        (f"60000000000006ff {'20' * 16} {'fd' * 16}", "0035", (("20" * 16, "fd" * 16), (53, 0))),
+        ("45000028", "", ((), ())),
+        ("", "", ((), ())),
+        ("0001080006040001", "", ((), ())),
+    ],
+)
+def test_an_event_has_the_ends_of_its_packet(network: str, transport: str, ends: Any) -> None:
+    addresses, numbers = nft_trace._ends(bytes.fromhex(network), bytes.fromhex(transport))
+    assert (tuple([address.hex() for address in addresses]), numbers) == ends
 
 
 def test_the_checksum_of_an_echo_request_is_that_of_rfc_1071() -> None:

@@ -61,16 +61,16 @@ def _exchange(probe: Probe, tracer: Tracer | None, seconds: float) -> Answer:
         waiting.register(tracer, select.POLLIN)
     refusal = probe.send()
     answer = Answer(passes=False, text=refusal) if refusal else None
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        ready = dict(waiting.poll((left if answer is None else min(left, QUIET_SECONDS)) * 1000))
-        if answer is not None and not ready:
-            break
-        if tracer is not None and tracer.fileno() in ready:
-            tracer.read()
+    last = time.monotonic()  # of the answer, or of an event after it
+    end = last + seconds
+    while (left := (end if answer is None else min(end, last + QUIET_SECONDS)) - time.monotonic()) > 0:
+        ready = dict(waiting.poll(left * 1000))
+        if tracer is not None and tracer.fileno() in ready and tracer.read():
+            last = time.monotonic()
         if probe.socket.fileno() in ready and answer is None:
             answer = probe.answer()
             if answer is not None:
+                last = time.monotonic()
                 waiting.unregister(probe.socket)
     return answer or Answer(passes=False, text=f"{NO_ANSWER} within {seconds:g} s")
 

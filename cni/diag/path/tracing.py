@@ -76,6 +76,8 @@ class Tracer:
         self._packets: list[Packet] = []
         self._seen: set[tuple[int, str]] = set()
         self._interfaces = 0, 0
+        self._source = path.source_ip.packed
+        self._ends, self._numbers, self._runs = {self._source}, {probe.number}, set[int]()
         self._events = Events(NETLINK_NETFILTER, (nft_trace.NFNLGRP_NFTRACE,))
         self._owner: Netlink | None = None
         try:
@@ -115,14 +117,33 @@ class Tracer:
     def fileno(self) -> int:
         return self._events.fileno()
 
-    def read(self) -> None:
-        """Takes in the events that have come. Raises OSError, OperationFailed."""
+    def read(self) -> bool:
+        """Takes in the events that have come; returns True if there is one of the probe. Raises OSError,
+        OperationFailed.
+        """
         try:
-            for kind, payload in self._events.read():
-                if kind == nft_trace.TRACE:
-                    self._take(nft_trace.parse_trace(payload))
+            events = [
+                nft_trace.parse_trace(payload) for kind, payload in self._events.read() if kind == nft_trace.TRACE
+            ]
         except Overflowed:
             raise OperationFailed("nftrace: the kernel's events were lost") from None
+        own = [event for event in events if self._is_own(event)]
+        for event in own:
+            self._take(event)
+        return bool(own)
+
+    def _is_own(self, event: TraceEvent) -> bool:
+        """Returns False for packets that another program traces: they share no address or no port with the probe's.
+        NAT may change one of each; those of marked packets are the probe's as well.
+        """
+        if event.addresses:
+            is_mark = event.table == TABLE and bool(event.handle)
+            is_own = not (self._ends.isdisjoint(event.addresses) or self._numbers.isdisjoint(event.numbers))
+            if is_mark or (is_own and self._source in event.addresses):
+                self._ends.update(event.addresses)
+                self._numbers.update(event.numbers)
+            (self._runs.add if is_mark or is_own else self._runs.discard)(event.run)
+        return event.run in self._runs
 
     def _take(self, event: TraceEvent) -> None:
         """Adds an event to its packet: one begins with the rule that marks it, in a chain of the direction's name. The
