@@ -1,4 +1,4 @@
-"""`podwire trace`: the way of a connection from a container, hop by hop, and where it stops."""
+"""`podwire trace`: the path of a connection from a container, hop by hop, and where it stops."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 # Help is not in docstrings: the bundle has none.
-HELP = """Show the way of a connection from a container hop by hop, and where it stops.
+HELP = """Show the path of a connection from a container hop by hop, and where it stops.
 
 FROM is an attachment's NAME as for `podwire ps`; TO is one, or any address; PROTOCOL is tcp, udp, sctp or icmp: without
 a port an echo request is meant. Without --send nothing is sent or changed: routes, links, neighbours, rules of podwire,
@@ -151,9 +151,9 @@ def _sent_lines(sent: Sent, names: Mapping[int, str], texts: Mapping[tuple[str, 
 def _packet_lines(packet: Packet, names: Mapping[int, str], texts: Mapping[tuple[str, ...], str]) -> Iterator[str]:
     for step in packet.steps:
         if step.kind == "passed":
-            ways = [("from", step.iif), ("to", step.oif)]
-            way = " ".join([f"{word} {names.get(index, index)}" for word, index in ways if index])
-            yield printable(f"    {step.family} {step.chain}: passed {way}".rstrip())
+            ends = [("from", step.iif), ("to", step.oif)]
+            interfaces = " ".join([f"{word} {names.get(index, index)}" for word, index in ends if index])
+            yield printable(f"    {step.family} {step.chain}: passed {interfaces}".rstrip())
             continue
         rule = _rule_of(step, texts)
         line = printable(f"    {sending.place(step)}: {step.verdict}{f' [{rule}]' if rule else ''}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.frozen.test_operator import NETWORK, Operator
+from tests.frozen.test_operator import NETWORK, RESULTS, Operator, keep
 from tests.machine import Machine, missing, until
 
 if TYPE_CHECKING:
@@ -263,6 +263,24 @@ def test_what_is_known_by_its_alias_alone_is_traced_in_the_host(node: Node) -> N
     assert answer["hops"][-1]["hop"] == "neighbour"
     assert (done.returncode, done.stdout) == (3, "")
     assert "no probe can be sent: " in done.stderr
+
+
+def test_where_an_interface_has_no_other_end_the_rest_is_unknown(node: Node) -> None:
+    """As with macvlan: the runtime's result names no interface of the host."""
+    pod = node.machine.pod("alone")
+    node.shell("ip link add other0 type veth peer name eth0 netns alone; ip link set other0 up")
+    pod.run("sh", "-ec", "ip address add 10.6.0.2/24 dev eth0; ip link set eth0 up; ip route add default via 10.6.0.1")
+    result = {"interfaces": [{"name": "eth0", "sandbox": pod.path}], "ips": [{"address": "10.6.0.2/24"}]}
+    keep(node, "alone0123456789", {"cniVersion": "1.0.0", **result}, {"type": "macvlan"}, netns=pod.path)
+    node.shell("ip route add 10.6.0.0/24 dev other0")
+    try:
+        assert node.hops("10.6.0.2", OUTSIDE) == [
+            ("container", "eth0 in lab/alo", "passes"),
+            ("veth", "lab/alo", "unknown"),
+        ]
+        assert node.hops("web", "10.6.0.2")[-1] == ("veth", "lab/alo", "unknown")
+    finally:
+        node.shell(f"ip link del other0; rm {RESULTS}/*")
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)

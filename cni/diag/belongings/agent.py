@@ -48,10 +48,10 @@ def subnet_files() -> list[str]:
     for path in locks():
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
-                _, found, subnet_file = file.read().partition(NOTE)
+                _, note, subnet_file = file.read().partition(NOTE)
         except OSError:
             continue
-        files += [subnet_file] if found else []
+        files += [subnet_file] if note else []
     return list(dict.fromkeys(files))
 
 

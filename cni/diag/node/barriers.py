@@ -34,8 +34,8 @@ def barrier_of(host: Host, families: Iterable[int], interface: str) -> Barrier |
 
 def parse_barrier(message: str) -> Barrier:
     """Returns the parts of STATUS's message: `CAUSE (DETAIL): REMEDY`, or `CAUSE (REMEDY)`."""
-    cause, found, remedy = message.partition("): ")
-    if found:
+    cause, end, remedy = message.partition("): ")
+    if end:
         return Barrier(f"{cause})", remedy)
     cause, _, remedy = message.rpartition(" (")
     return Barrier(cause, remedy.removesuffix(")"))

@@ -102,8 +102,8 @@ class Remnants:
         host, errors, keys = self._host, list[str](), self._keys
 
         def matches(label: str) -> bool:
-            found = label_keys(label)
-            return found is not None and found[1] in keys
+            owner = label_keys(label)
+            return owner is not None and owner[1] in keys
 
         if keys:
             collect_errors(errors, lambda: nft_elements.remove_labelled(host, matches))

@@ -30,10 +30,13 @@ AGENT = "podwired maintains it: podwired status"
 
 def local(host: Host, path: Connection, target: Attached) -> Iterator[Hop]:
     """Yields the hops to a container of this node; `host` has no container open. Raises NetlinkError, OSError."""
-    port = host.rtnl.find(target.host_interface) if target.host_interface else None
+    if not target.host_interface:
+        yield unknown("veth", target.name, leaving.NO_PAIR)
+        return
+    port = host.rtnl.find(target.host_interface)
     if port is None or not port.up:
         state = "down" if port is not None else "gone"
-        yield stops("veth", target.host_interface or target.name, state, leaving.repair(target))
+        yield stops("veth", target.host_interface, state, leaving.repair(target))
         return
     bridge = host.rtnl.find_at(port.master)
     yield passes("veth", port.name, f"up, port of {bridge.name}" if bridge is not None else "up, routed")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cni.protocol.address import IP
 
 RECREATE = "recreate the pod"
+NO_PAIR = "its interface has no other end on this host (macvlan, SR-IOV): what becomes of its packets cannot be read"
 IFNAME_BYTES, MAC_BYTES = 16, 8  # in keys of concatenations
 
 
@@ -110,9 +111,12 @@ def veth(host: Host, attached: Attached) -> Generator[Hop, None, Link | None]:
     it is none. Raises NetlinkError.
     """
     name, conf = attached.host_interface, conf_of(attached)
-    port = host.rtnl.find(name) if name else None
+    if not name:
+        yield unknown("veth", attached.name, NO_PAIR)
+        return None
+    port = host.rtnl.find(name)
     if port is None or not port.up:
-        yield stops("veth", name or attached.name, "down" if port is not None else "gone", repair(attached))
+        yield stops("veth", name, "down" if port is not None else "gone", repair(attached))
         return None
     bridge = host.rtnl.find_at(port.master)
     if bridge is None and conf is not None and not conf.routed:

@@ -32,6 +32,6 @@ def rule_texts(packets: Sequence[Packet], environment: Mapping[str, str]) -> dic
 
 def _rules(listed: str) -> Iterator[tuple[str, str]]:
     for line in listed.splitlines():
-        text, found, handle = line.strip().rpartition(HANDLE)
-        if found:
+        text, mark, handle = line.strip().rpartition(HANDLE)
+        if mark:
             yield text.strip(), handle

@@ -14,7 +14,7 @@ from cni.kernel import nft
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from cni.diag.path.ends import Connection
     from cni.diag.path.tracing import Packet, Step
@@ -93,7 +93,7 @@ def ending(sent: Sent, names: Mapping[int, str]) -> str:
 
 
 def _last_seen(packets: Mapping[str, Packet], names: Mapping[int, str]) -> str:
-    out, inside = [_passed(packets[way].steps if way in packets else [], names) for way in (TUNNEL, REQUEST)]
+    out, inside = [_hooks_of(packets.get(direction), names) for direction in (TUNNEL, REQUEST)]
     if "postrouting" in out:
         return f"it has left the node in the tunnel, by {out['postrouting']}"
     if "postrouting" in inside:
@@ -105,10 +105,11 @@ def _last_seen(packets: Mapping[str, Packet], names: Mapping[int, str]) -> str:
     return "the node received it and did not route it (no route, rp_filter, or forwarding is off)"
 
 
-def _passed(steps: Sequence[Step], names: Mapping[int, str]) -> dict[str, str]:
+def _hooks_of(packet: Packet | None, names: Mapping[int, str]) -> dict[str, str]:
     """Returns the hooks whose end a packet has passed, with the outgoing interface. A bridge's own input leads on to
     the hooks of IP.
     """
+    steps = packet.steps if packet is not None else []
     ends = [step for step in steps if step.kind == "passed" and (step.family, step.chain) != ("bridge", "input")]
     return {step.chain: names.get(step.oif, str(step.oif)) for step in ends}
 

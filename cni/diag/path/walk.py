@@ -85,7 +85,7 @@ def _is_bridged(host: Host, path: Connection, incoming: Link) -> Generator[Hop, 
     if not isinstance(own, NetlinkError) and own.is_local:
         return False
     source, target = host.rtnl.find(path.source.host_interface), None
-    if path.target is not None and path.target.interface == PRESENT:
+    if path.target is not None and path.target.interface == PRESENT and path.target.host_interface:
         target = host.rtnl.find(path.target.host_interface)
     if source is None or target is None or not source.master or target.master != source.master:
         yield _on_segment(host, path, incoming)
@@ -137,7 +137,7 @@ def _routed(host: Host, path: Connection, incoming: Link, seen: Sequence[Attache
     if path.target is None or path.target.interface != PRESENT:
         yield from arriving.remote(host, path, route)
         return
-    port = host.rtnl.find(path.target.host_interface)
+    port = host.rtnl.find(path.target.host_interface) if path.target.host_interface else None
     if port is not None and out.ifindex not in (port.ifindex, port.master) and out.kind != "vlan":
         evidence = f"the route is by {out.name}, and {path.target.name} is behind {port.name}"
         yield stops("route", path.target_ip.text, evidence, leaving.repair(path.target))
