@@ -2,50 +2,39 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
-import sys
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cni.agent.policy.objects import parse_policy
+from hack import benchmark
 from hack.bench_policy.api import Collections, is_selected
 from hack.bench_policy.objects import NODE, SPACE, TEST, World
 
 HACK = Path(__file__).parents[2] / "hack"
 
 
-def loaded(path: Path) -> Any:
-    loader = SourceFileLoader(f"bench_{path.stem}", str(path))
-    specification = importlib.util.spec_from_loader(loader.name, loader)
-    assert specification
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[loader.name] = module
-    loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize("program", ["bench", "benchmark.py"])
-def test_the_bundle_is_unpacked(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bundle_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, folder = tmp_path / "bundle", tmp_path / "folder"
     (bundle / "podwire.d").mkdir(parents=True)
     (bundle / "podwire").write_text("")
     folder.mkdir()
     archive = tmp_path / "podwire.tgz"
     subprocess.run(["tar", "-czf", archive, "-C", bundle, "."], check=True)
-    module = loaded(HACK / program)
-    build = tmp_path / "build"
+    build = tmp_path / "hack/build"
+    build.parent.mkdir()
     build.write_text(f"#!/bin/sh\necho {archive}\n")
     build.chmod(0o755)
-    for name, place in {"HERE": tmp_path, "ROOT": tmp_path}.items():
-        if hasattr(module, name):
-            monkeypatch.setattr(module, name, place)
-    (tmp_path / "hack").symlink_to(tmp_path)
-    module.unpack(folder)
+    monkeypatch.setattr(benchmark, "ROOT", tmp_path)
+    benchmark.unpack(folder)
     assert {path.name for path in folder.iterdir()} >= {"podwire", "podwire.d"}
+
+
+@pytest.mark.parametrize("kind", [[], ["agent"], ["policy"]], ids=["plugins", "agent", "policy"])
+def test_each_benchmark_explains_itself(kind: list[str]) -> None:
+    done = subprocess.run([HACK / "bench", *kind, "--help"], capture_output=True, text=True, check=True)
+    assert f"usage: {' '.join(['hack/bench', *kind])} " in done.stdout
 
 
 def test_the_measured_pods_are_selected_by_as_many_policies_as_asked_for() -> None:

@@ -1,0 +1,1 @@
+"""hack/bench: podwire against the reference plugins."""
