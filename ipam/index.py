@@ -16,6 +16,8 @@ from cni.protocol.owner import checksum, digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cni.protocol.address import IP
     from ipam.store import Store
 
@@ -43,7 +45,7 @@ def _bitmap(family: int, number: int) -> str:
 
 class Index:
     """The index. Pages are read at first use, and written by `save`. No method raises OSError; methods that need a page
-    raise Damaged until the index is cleared.
+    raise Damaged until the index is filled.
     """
 
     def __init__(self, folder: str) -> None:
@@ -74,11 +76,21 @@ class Index:
             return False
         return status.st_mode & KIND == FOLDER and not status.st_mode & OTHERS_WRITE and status.st_uid == os.geteuid()
 
-    def clear(self) -> None:
-        """Removes all entries; the pages on disk are ignored."""
-        self._cleared = True
-        self._pages = {f"owners-{digit}": bytearray() for digit in DIGITS}
+    def fill(self, entries: Iterable[tuple[str, IP]]) -> None:
+        """Replaces all entries by these owners' keys, each with an address; the pages on disk are ignored."""
+        owners: dict[str, list[str]] = {digit: [] for digit in DIGITS}
+        bitmaps: dict[tuple[int, int], bytearray] = {}
+        for key, ip in entries:
+            owners[key[0]].append(f"{key} {ip.text}\n")
+            number, bit = divmod(ip.value, BITMAP)
+            place = ip.family, number
+            if place not in bitmaps:
+                bitmaps[place] = bytearray(BITMAP // 8)
+            bitmaps[place][bit >> 3] |= 1 << (bit & 7)
+        self._pages = {f"owners-{digit}": bytearray("".join(lines).encode()) for digit, lines in owners.items()}
+        self._pages |= {_bitmap(*place): page for place, page in bitmaps.items()}
         self._changed = set(self._pages)
+        self._cleared = True
 
     def _read(self, name: str) -> bytes | None:
         """Returns a page's content; None if there is no such page. Raises Damaged."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.protocol.owner import Owner
+from cni.protocol.owner import attachment_key
 from cni.protocol.record import Record
 from cni.protocol.request import ifname_error, is_identifier
 
@@ -23,7 +23,7 @@ class Lease(Record):
         return f"{self.container_id}\r\n{self.ifname}".encode("utf-8", "surrogateescape")
 
     def key(self, network: str) -> str:
-        return Owner(network, self.container_id, self.ifname).key
+        return attachment_key(network, self.container_id, self.ifname)
 
 
 def parse_lease(ip: IP, content: bytes) -> Lease | None:

@@ -47,42 +47,42 @@ class Ledger:
 
     def read_all(self) -> list[Lease]:
         """Returns all leases, after those of crashes and of earlier boots have been released."""
-        leases = self._without_torn()
+        dated = self._without_torn()
         if self._alive and not self._index.exists():
-            leases = self._without_earlier_boots(leases, self._alive)
-        self._index.clear()
-        for lease in leases:
-            self._index.add(lease.key(self._network), lease.ip)
+            dated = self._without_earlier_boots(dated, self._alive)
+        leases = [lease for lease, _ in dated]
+        self._index.fill([(lease.key(self._network), lease.ip) for lease in leases])
         if self._alive:
             self._index.save(self._store)
         return leases
 
-    def _without_torn(self) -> list[Lease]:
-        """Returns all leases. A file without an owner was left by a crash: under the lock no program is writing one."""
+    def _without_torn(self) -> list[tuple[Lease, int]]:
+        """Returns all leases, each with when it was written (ns of the wall clock). A file without an owner was left by
+        a crash: under the lock no program is writing one.
+        """
         leases = []
-        for ip, content in self._store.scan():
+        for ip, content, modified in self._store.scan():
             lease = Lease(ip, "", "") if content is None else parse_lease(ip, content)
             if lease:
-                leases.append(lease)
+                leases.append((lease, modified))
             elif self._alive:
                 self._store.remove(ip)
         return leases
 
-    def _without_earlier_boots(self, leases: list[Lease], alive: Alive) -> list[Lease]:
+    def _without_earlier_boots(self, leases: list[tuple[Lease, int]], alive: Alive) -> list[tuple[Lease, int]]:
         """Returns the leases without those that are older than this boot and whose container is not alive.
 
         Both conditions are needed: a file's time may be wrong (clocks, backups), and so may a missing interface.
         """
         from ipam.boot import boot_time
 
-        boot = boot_time()
+        boot = boot_time() or 0
         kept = []
-        for lease in leases:
-            older = bool(lease.container_id) and boot is not None and self._store.modified(lease.ip) < boot
-            if older and not alive(lease):
+        for lease, modified in leases:
+            if lease.container_id and modified < boot and not alive(lease):
                 self._store.remove(lease.ip)
             else:
-                kept.append(lease)
+                kept.append((lease, modified))
         return kept
 
     def held(self, container_id: str, ifname: str) -> tuple[Lease, ...]:

@@ -41,7 +41,7 @@ def _address_of(name: str) -> IP | None:
         ip = parse_ip(name)
     except ValueError:
         return None
-    return ip if ip.text == name else None
+    return ip if ":" not in name or ip.text == name else None  # inet_pton(3) takes IPv4 in one spelling alone
 
 
 class Store:
@@ -72,6 +72,14 @@ class Store:
         finally:
             os.close(file)
 
+    def _read_dated(self, name: str) -> tuple[bytes, int]:
+        """Returns a file's content, and when it was written."""
+        file = os.open(name, os.O_RDONLY | SAFELY, dir_fd=self._folder)
+        try:
+            return os.read(file, LIMIT), os.fstat(file).st_mtime_ns
+        finally:
+            os.close(file)
+
     def read(self, ip: IP) -> bytes | None:
         """Returns the content of a lease's file; None if there is none, or if it is not a regular file."""
         try:
@@ -83,22 +91,21 @@ class Store:
                 raise
             return None
 
-    def scan(self) -> Iterator[tuple[IP, bytes | None]]:
-        """Yields address and content of all leases; None if the file cannot be read: its address stays leased."""
+    def scan(self) -> Iterator[tuple[IP, bytes | None, int]]:
+        """Yields of all leases the address, the content, and when it was written, in ns of the wall clock. The content
+        is None if the file cannot be read: its address stays leased.
+        """
         for name in os.listdir(self._folder):
             ip = _address_of(name)
             if ip is None:
                 continue
             try:
-                yield ip, self._read(name)
+                content, modified = self._read_dated(name)
             except FileNotFoundError:
                 continue
             except OSError:
-                yield ip, None
-
-    def modified(self, ip: IP) -> int:
-        """Returns the time when the lease was written, in ns of the wall clock."""
-        return os.stat(ip.text, dir_fd=self._folder, follow_symlinks=False).st_mtime_ns
+                content, modified = None, 0
+            yield ip, content, modified
 
     def create(self, ip: IP, content: bytes) -> bool:
         """Creates a lease; returns False if the address is leased already."""

@@ -71,7 +71,7 @@ class IP(Record):
     @property
     def text(self) -> str:
         if self.family == 4:
-            return inet_ntop(AF_INET, self.packed)
+            return inet_ntop(AF_INET, self.value.to_bytes(IPV4_BYTES, "big"))
         if 0xFFFF < self.value < 1 << 32:  # glibc writes ::1.2.3.4 here, Go does not
             return f"::{self.value >> 16:x}:{self.value & 0xFFFF:x}"
         return inet_ntop(AF_INET6, self.packed)

@@ -42,6 +42,11 @@ def mac_of(*parts: str) -> bytes:
     return bytes([octets[0] & 0xFC | 0x02]) + octets[1:]
 
 
+def attachment_key(network: str, container_id: str, ifname: str) -> str:
+    """Returns 16 hex digits, unique to the attachment."""
+    return digest("attachment", network, container_id, ifname).hex()
+
+
 class Owner(Record):
     """An attachment: SPEC's (network name, CNI_CONTAINERID, CNI_IFNAME)."""
 
@@ -51,8 +56,7 @@ class Owner(Record):
 
     @property
     def key(self) -> str:
-        """Returns 16 hex digits, unique to the attachment."""
-        return digest("attachment", *self).hex()
+        return attachment_key(*self)
 
     @property
     def host_interface(self) -> str:

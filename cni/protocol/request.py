@@ -46,6 +46,8 @@ class Request(Record):
 
 def is_identifier(text: str) -> bool:
     """True for a network name or container ID of SPEC: a letter or digit, then letters, digits, `_`, `.`, `-`."""
+    if text.isalnum():  # as runtimes name containers
+        return text.isascii()
     rest = text.replace("_", "").replace(".", "").replace("-", "")
     return text.isascii() and text[:1].isalnum() and (not rest or rest.isalnum())
 
@@ -61,7 +63,7 @@ def ifname_error(name: str) -> str:
         return "interface name is too long (it should be less than 16 characters)"
     if name in (".", ".."):
         return "interface name is . or .."
-    if any(character in "/:" or character.isspace() for character in name):
+    if "/" in name or ":" in name or (name and name.split() != [name]):
         return "interface name contains / or : or whitespace characters"
     if "%" in name or "\0" in name:  # the kernel would replace %d by a number (dev_alloc_name)
         return "interface name contains % or a NUL character"

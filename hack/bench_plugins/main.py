@@ -173,7 +173,7 @@ class Bench:
             place.mkdir(parents=True)
             for value in range(2, leases + 2):
                 lease = place / f"10.{number}.{value >> 8}.{value & 255}"
-                lease.write_text(f"pod-{value}\r\neth0")
+                lease.write_text(f"{value:064x}\r\neth0")
             (place / "last_reserved_ip.0").write_text(lease.name)
             contenders.append(contender)
             number += 1

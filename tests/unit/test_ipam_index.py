@@ -37,7 +37,7 @@ def pool(tmp_path: Path) -> Pool:
 
 def index_by_hand(folder: Path, leased: set[int], family: int = 4) -> Index:
     index = Index(str(folder))
-    index.clear()
+    index.fill([])
     for value in leased:
         index.mark(IP(family, value), leased=True)
     return index
@@ -70,7 +70,7 @@ def test_a_saved_index_answers_as_before(tmp_path: Path) -> None:
     os.makedirs(tmp_path / "net")
     store = Store(str(tmp_path / "net"))
     index = Index(str(tmp_path / "index"))
-    index.clear()
+    index.fill([])
     for number in range(40):
         index.add(f"{number % 16:x}{number:015x}", IP(4, 1000 + number))
     index.add(f"{0:016x}", parse_ip("fd00::5"))

@@ -105,7 +105,7 @@ def test_a_scan_sees_addresses_in_their_one_spelling_only(store: Store) -> None:
         with open(f"{store.folder}/{name}", "w") as file:
             file.write("pod")
     os.mkdir(f"{store.folder}/10.1.2.6")
-    assert {ip.text: content for ip, content in store.scan()} == {
+    assert {ip.text: content for ip, content, _ in store.scan()} == {
         "10.1.2.3": b"pod",
         "fd00::2": b"pod",
         "10.1.2.6": None,
