@@ -27,14 +27,19 @@ class NotRunning(NoAnswer):
     """Nobody listens at podwired's socket."""
 
 
-def ask(path: str, **request: object) -> dict[str, Any]:
+class Silent(NoAnswer):
+    """podwired listens, and does not answer in time."""
+
+
+def ask(path: str, seconds: float = SECONDS, /, **request: object) -> dict[str, Any]:
     """Returns podwired's answer. An empty path stands for the only socket of this node. Raises NoAnswer."""
     path = path or _usual_path()
     question = json.dumps({"version": VERSION, **request}).encode() + b"\n"
     try:
-        answer = json.loads(b"".join(_exchange(path, question)))
+        answer = json.loads(b"".join(_exchange(path, question, seconds)))
     except OSError as error:
         kind = NotRunning if isinstance(error, FileNotFoundError | ConnectionRefusedError) else NoAnswer
+        kind = Silent if isinstance(error, TimeoutError) else kind
         raise kind(f"{path}: {error.strerror or error} (does podwired run? --socket names another)") from None
     except ValueError:
         raise NoAnswer(f"{path}: the answer is not that of a podwired") from None
@@ -59,11 +64,11 @@ def _usual_path() -> str:
     return sockets[0]
 
 
-def _exchange(path: str, question: bytes) -> Iterator[bytes]:
+def _exchange(path: str, question: bytes, seconds: float) -> Iterator[bytes]:
     """Yields the answer in pieces. Raises OSError."""
-    end, size = time.monotonic() + SECONDS, 0
+    end, size = time.monotonic() + seconds, 0
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(SECONDS)
+        connection.settimeout(seconds)
         connection.connect(path)
         connection.sendall(question)
         while piece := connection.recv(PIECE_BYTES):

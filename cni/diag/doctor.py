@@ -14,6 +14,7 @@ from cni.diag.ailments import (
     bridges,
     engines,
     hostports,
+    modules,
     networks,
     peers,
     pools,
@@ -22,7 +23,7 @@ from cni.diag.ailments import (
     tunnel,
 )
 from cni.diag.ailments.ailment import Ailment, NodeView
-from cni.diag.asking import NoAnswer, NotRunning, ask
+from cni.diag.asking import NoAnswer, NotRunning, Silent, ask
 from cni.diag.node import conflists
 from cni.diag.node.agentlocks import is_held
 from cni.diag.node.attachments import attachments as all_attachments
@@ -59,6 +60,7 @@ KINDS: dict[str, Callable[[NodeView], Iterator[Ailment]]] = {
     "attachments": attachments.find,
     "pools": pools.find,
     "networks": networks.find,
+    "modules": modules.find,
     "bridges": bridges.find,
     "host ports": hostports.find,
     "agent": agent.find,
@@ -68,6 +70,7 @@ KINDS: dict[str, Callable[[NodeView], Iterator[Ailment]]] = {
     "settings": settings.find,
     "resources": resources.find,
 }
+SECONDS = 5.0  # in which podwired has to answer
 HEALTHY = "nothing is wrong that podwire doctor looks for"
 
 
@@ -110,13 +113,16 @@ def look(conf_dir: str, bin_dirs: tuple[str, ...]) -> NodeView:
     return NodeView(tuple(attached), tuple(links()), tuple(conflists.networks(conf_dir)), conf_dir, bin_dirs, *_agent())
 
 
-def _agent() -> tuple[Json | None, str]:
-    """Returns podwired's status, None where none answers, and then why if one has been here and runs no longer."""
+def _agent() -> tuple[Json | None, str, str]:
+    """Returns podwired's status, None where none answers, and then why if one has been here and runs no longer, or why
+    if it is silent.
+    """
     try:
-        return ask("", ask=STATUS), ""
-    except NoAnswer as error:
-        is_gone = isinstance(error, NotRunning) and _has_left()  # else there are several, or one of another version
-        return None, str(error) if is_gone else ""
+        return ask("", SECONDS, ask=STATUS), "", ""
+    except NoAnswer as error:  # else there are several, or one of another version
+        is_gone = isinstance(error, NotRunning) and _has_left()
+        is_silent = isinstance(error, Silent)
+        return None, str(error) if is_gone else "", str(error) if is_silent else ""
 
 
 def _has_left() -> bool:

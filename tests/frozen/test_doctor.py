@@ -46,10 +46,18 @@ GATEWAY = {**CONFLIST, "name": "other", "plugins": [{"type": "podwire", "bridge"
 OCCUPIED = (
     f"ip link add br9 type bridge; ip addr add ADDRESS dev br9; echo '{json.dumps(GATEWAY)}' >{CONF}/20-x.conflist"
 )
+# A plugin of another maker, which answers VERSION alone, with the versions that follow.
+CHAINED = f"""printf '%s\\n' '#!/bin/sh' '[ $CNI_COMMAND = VERSION ] && cat /run/versions' >{BIN}/other
+chmod +x {BIN}/other
+echo '{json.dumps({**CONFLIST, "name": "chain", "plugins": [PLUGIN, {"type": "other"}]})}' >{CONF}/20-chain.conflist
+printf '{{"cniVersion": "1.0.0", "supportedVersions": ["%s"]}}' >/run/versions"""
 CASES = {
     "another address on a network's bridge": Case(OCCUPIED.replace("ADDRESS", "10.99.0.1/24"), "bridge-address"),
     "a clock that was set back": Case(
         "touch -d '2 days' /run/podwire/attachment-*", "clock-behind", "touch /run/podwire/attachment-*"
+    ),
+    "a plugin that does not know the configuration's version": Case(
+        f"{CHAINED} '1.0.0'", "plugin-version", f"rm {CONF}/20-chain.conflist"
     ),
     "forwarding off": Case("sysctl -qw net.ipv4.ip_forward=0", "forwarding-off"),
     "port of the bridge lost": Case("ip link set {veth} nomaster", "attachment-changed"),
@@ -89,6 +97,8 @@ HEALTHY = {
     "an underlay of the tunnel's size, and two tunnels on one port": "ip link add eth0 type veth peer name peer0;"
     " ip link set eth0 up; for vni in 1 2; do ip link add flannel.$vni type vxlan id $vni dstport 8472 dev eth0;"
     " ip link set flannel.$vni up; done",
+    "a plugin that knows the configuration's version": f"{CHAINED} '1.1.0'",
+    "a plugin that does not say which versions it knows": f"{CHAINED} ''; echo nothing >/run/versions",
     "a network's bridge with its address": OCCUPIED.replace("ADDRESS", "10.9.0.1/24"),
     "a network's bridge without an address of its version": OCCUPIED.replace("ADDRESS", "fd00::1/64"),
     "docker's bridge and rules": "ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0;"

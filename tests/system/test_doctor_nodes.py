@@ -134,6 +134,15 @@ def test_a_program_that_has_the_port_of_the_tunnel_is_named(pair: tuple[Doctor, 
     doctor.finds()
 
 
+def test_an_agent_that_does_not_answer_is_named(pair: tuple[Doctor, Node]) -> None:
+    doctor, _ = pair
+    assert doctor.node.agent
+    doctor.node.agent.signal("STOP")
+    assert doctor.names() == ["agent-silent"]
+    doctor.node.agent.signal("CONT")
+    doctor.finds()
+
+
 def test_a_store_that_does_not_answer_is_named(pair: tuple[Doctor, Node]) -> None:
     doctor, _ = pair
     etcd = doctor.node.cluster.etcd

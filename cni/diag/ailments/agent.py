@@ -28,6 +28,15 @@ def find(node: NodeView) -> Iterator[Ailment]:
             "systemctl restart podwired, or look at its pod",
             PROOF,
         )
+    if node.agent_silent:
+        yield Ailment(
+            "agent-silent",
+            "podwired",
+            f"it runs, and does not answer: {node.agent_silent}",
+            "routes to nodes that come or move are not updated, and new pods wait for their policies",
+            "systemctl restart podwired, or restart its pod",
+            PROOF,
+        )
     down = [link.name for link in overlay_links(node) if not link.up]  # an ailment of its own
     reasons = node.agent.get("reasons", ()) if node.agent is not None else ()
     for reason in [reason for reason in map(str, reasons) if not any(name in reason for name in down)]:

@@ -31,7 +31,8 @@ class Ailment(Record):
 
 class NodeView(Record):
     """The state that the modules look at: attachments, interfaces, networks of the runtime's folder in its order, and
-    podwired's status, None where none answers. `agent_gone` says why if this node has had one that runs no longer.
+    podwired's status, None where none answers. `agent_gone` says why if this node has had one that runs no longer,
+    `agent_silent` if it runs and does not answer.
     """
 
     attached: tuple[Attached, ...]
@@ -41,6 +42,7 @@ class NodeView(Record):
     bin_dirs: tuple[str, ...]
     agent: Json | None
     agent_gone: str
+    agent_silent: str = ""
 
     def configs(self) -> Iterator[Json]:
         """Yields the configurations of all plugins that are in use: of the runtime's folder, then of attachments."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from cni.diag.ailments import plugins
 from cni.diag.ailments.ailment import Ailment
 from cni.diag.ailments.gateways import gateways
 from cni.diag.conflint import documents
@@ -26,6 +27,7 @@ def find(node: NodeView) -> Iterator[Ailment]:
     """Yields the findings of lint, then missing programs, then firewalls. Raises CniError."""
     yield from _files(node)
     yield from _programs(node)
+    yield from plugins.find(node)
     yield from _firewalls(node)
 
 
