@@ -265,6 +265,34 @@ def test_what_is_known_by_its_alias_alone_is_traced_in_the_host(node: Node) -> N
     assert "no probe can be sent: " in done.stderr
 
 
+KUBE_PROXY = """
+table ip kube-proxy {
+    map service-ips { type ipv4_addr . inet_proto . inet_service : verdict; }
+    map no-endpoint-services { type ipv4_addr . inet_proto . inet_service : verdict; }
+    chain shop { meta l4proto tcp dnat to 10.1.2.3:5432; }
+    chain services { type nat hook prerouting priority -100; ip daddr . meta l4proto . th dport vmap @service-ips; }
+}
+add element ip kube-proxy service-ips { 10.96.0.9 . tcp . 80 : goto shop }
+add element ip kube-proxy no-endpoint-services { 10.96.0.9 . tcp . 81 : drop }
+"""
+
+
+def test_the_endpoint_of_a_service_is_shown_by_a_probe(node: Node) -> None:
+    node.machine.run("nft", "-f", "-", stdin=KUBE_PROXY)
+    try:
+        read, empty, other = [node.asks("trace", "web", f"10.96.0.9:{port}")["hops"][-1] for port in (80, 81, 82)]
+        shown = node.asks("trace", "web", "10.96.0.9:80", "--send")
+    finally:
+        node.shell("nft delete table ip kube-proxy")
+    assert (read["hop"], read["state"]) == ("service", "unknown")
+    assert (empty["hop"], empty["state"]) == ("service", "stops")
+    assert empty["evidence"] == "it has no endpoints (map no-endpoint-services of table ip kube-proxy)"
+    assert (other["hop"], other["evidence"]) == ("route", "there is no route")
+    assert shown["end"] == "the connection passes: connected"
+    [rule] = [step["rule"] for step in shown["probe"]["packets"][0]["steps"] if step["chain"] == "shop"]
+    assert rule == "meta l4proto tcp dnat to 10.1.2.3:5432"
+
+
 def test_where_an_interface_has_no_other_end_the_rest_is_unknown(node: Node) -> None:
     """As with macvlan: the runtime's result names no interface of the host."""
     pod = node.machine.pod("alone")

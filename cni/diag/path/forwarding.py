@@ -14,9 +14,10 @@ from cni.diag.path.ends import ICMP
 from cni.diag.path.hop import passes, stops, unknown
 from cni.effects.nft_socket import MASQUERADE_SETS, PORT_SETS
 from cni.effects.portmap import PORT, PROTOCOL
-from cni.kernel import sysctl
+from cni.kernel import nft, sysctl
 from cni.kernel.netlink import NetlinkError
-from cni.kernel.nft import Element
+from cni.kernel.nft import Element, SetRef
+from cni.plan.nftables import PROTOCOL as PREFIX
 from cni.plan.nftables import masquerade_map
 from cni.protocol import smallfile
 from cni.protocol.address import IP, MULTICAST, parse_net
@@ -39,7 +40,23 @@ if TYPE_CHECKING:
 
 # IPv6 is forwarded for all interfaces or for none (net/ipv6/ip6_output.c, ip6_forward).
 FORWARDING = {4: "net/ipv4/conf/{}/forwarding", 6: "net/ipv6/conf/all/forwarding"}
+KUBE_PROXY, SERVICES, NO_ENDPOINTS = "kube-proxy", "service-ips", "no-endpoint-services"
 RP_FILTER, STRICT = "net/ipv4/conf/{}/rp_filter", "1"  # the larger of the two applies
+
+
+def service(host: Host, path: Connection) -> Iterator[Hop]:
+    """Yields what is known of a Kubernetes Service, from the maps of kube-proxy's nftables mode: which endpoint it
+    leads to only a packet shows. Raises NetlinkError, OSError.
+    """
+    number, family = NUMBERS.get(path.protocol), nft.PROTOCOLS[path.family]
+    if number is None:
+        return
+    element = Element(path.target_ip.packed + PROTOCOL.pack(number) + PORT.pack(path.port), "", "")
+    subject, table = f"{path.target_ip.text}:{path.port}", f"table {PREFIX[path.family]} {KUBE_PROXY}"
+    if host.nft.find(SetRef(family, KUBE_PROXY, NO_ENDPOINTS), element) is not None:
+        yield stops("service", subject, f"it has no endpoints (map {NO_ENDPOINTS} of {table})", "kubectl get endpoints")
+    elif host.nft.find(SetRef(family, KUBE_PROXY, SERVICES), element) is not None:
+        yield unknown("service", subject, f"DNAT to an endpoint (map {SERVICES} of {table}), which --send shows")
 
 
 def host_port(host: Host, path: Connection) -> Iterator[tuple[Hop, Connection]]:

@@ -120,6 +120,9 @@ def _on_segment(host: Host, path: Connection, incoming: Link) -> Hop:
 
 
 def _routed(host: Host, path: Connection, incoming: Link, seen: Sequence[Attached]) -> Iterator[Hop]:
+    for hop in forwarding.service(host, path):
+        yield hop
+        return
     for hop, translated in forwarding.host_port(host, path):
         yield hop
         path = translated._replace(target=holder_of(seen, translated.target_ip))
