@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 from click import style
 
-from cni import CHAINED, HOST_LOCAL, INTERFACE, kind_of
+from cni import CHAINED, DELEGATING, HOST_LOCAL, INTERFACE, kind_of
 from cni.diag.node.calls import call_of
 from cni.diag.node.here import opened_host
 from cni.diag.node.keptcalls import KeptCall
 from cni.diag.output import FINE, UNANSWERED, Outcome, outcome, printable
-from cni.plugins import bridge, chained
+from cni.plugins import bridge, chained, flannel
 from cni.protocol.errors import InvalidConfig, OperationFailed, TryAgain
 from cni.protocol.jsontext import parse_object
 from cni.protocol.owner import Owner
@@ -27,6 +27,7 @@ from ipam.ledger import find_ledger
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cni.effects.host import Host
     from cni.plan.operations import Operation
     from cni.plugins.context import Call
     from cni.protocol.result import IPConfig
@@ -75,16 +76,25 @@ def planned(network: Json) -> tuple[list[Step], Json]:
     steps: list[Step] = []
     result: Json = network.get("prevResult") or {}
     for plugin in plugins:
-        program = str(plugin.get("type", "")) if isinstance(plugin, dict) else ""
-        if kind_of(program) not in (INTERFACE, CHAINED):
-            raise InvalidConfig(f"type {program!r}: not a plugin that podwire can plan")
+        config = {**plugin, **common} if isinstance(plugin, dict) else {}
         kept = KeptCall(owner, "CONTAINER", {}, "", (), result, 0.0)
         with opened_host() as host:
-            call = call_of(kept, {**plugin, **common}, "ADD", host)
-            operations, answer = chained.planned(call) if kind_of(program) == CHAINED else _of_interface(call)
-            steps += [Step(program, operation.describe()) for operation in operations]
+            call = _call_of(kept, config, host)
+            is_chained = kind_of(call.program) == CHAINED
+            operations, answer = chained.planned(call) if is_chained else _of_interface(call)
+            steps += [Step(call.program, operation.describe()) for operation in operations]
             result = cast("Json", result_json(answer, call.config.version))
     return steps, result
+
+
+def _call_of(kept: KeptCall, config: Json, host: Host) -> Call:
+    """Returns the ADD of a plugin; for one that delegates, that of its delegate. Raises CniError."""
+    program = str(config.get("type", ""))
+    if kind_of(program) == DELEGATING:
+        return _call_of(kept, flannel.delegate_of(call_of(kept, config, "ADD", host)), host)
+    if kind_of(program) not in (INTERFACE, CHAINED):
+        raise InvalidConfig(f"type {program!r}: not a plugin that podwire can plan")
+    return call_of(kept, config, "ADD", host)
 
 
 def _of_interface(call: Call) -> tuple[tuple[Operation, ...], Result]:

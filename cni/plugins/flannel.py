@@ -86,6 +86,11 @@ def status(call: Call) -> None:
 VERBS = {"ADD": add, "CHECK": check, "DEL": delete, "GC": collect, "STATUS": status}
 
 
+def delegate_of(call: Call) -> dict[str, JsonValue]:
+    """Returns the configuration with which an ADD calls the delegate. Raises TryAgain, IOFailure, InvalidConfig."""
+    return _delegate_config(call, _validated(call))
+
+
 def _validated(call: Call) -> FlannelConf:
     """Returns the configuration. Raises InvalidConfig, also if the container's ID is too long for a file name."""
     errors = call.config.validate()

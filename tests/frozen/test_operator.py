@@ -442,6 +442,22 @@ def test_plan_shows_what_an_add_would_do_and_does_nothing(operator: Operator) ->
     assert "ip -n CONTAINER addr add 10.1.2.3/29 dev eth0" in shown
 
 
+def test_plan_follows_flannel_to_its_delegate(operator: Operator) -> None:
+    machine, program = operator.machine, str(operator.bundle / "podwire")
+    flannel = {"type": "flannel", "subnetFile": "/run/subnet.env", "delegate": {"isDefaultGateway": True}}
+    network = {"cniVersion": "1.0.0", "name": "cbr0", "plugins": [flannel]}
+    refused = machine.run(program, "plan", stdin=json.dumps(network), check=False)
+    assert (refused.returncode, refused.stderr.split(" (")[0]) == (3, "podwire: /run/subnet.env: not found")
+    env = "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
+    machine.run("sh", "-c", "cat >/run/subnet.env", stdin=env)
+    before = machine.snapshot()
+    planned = json.loads(machine.run(program, "plan", "--json", stdin=json.dumps(network)).stdout)
+    assert machine.snapshot() == before
+    assert {each["plugin"] for each in planned["operations"]} == {"bridge"}
+    assert "ip -n CONTAINER addr add 10.5.1.2/24 dev eth0" in [each["operation"] for each in planned["operations"]]
+    assert [ip["address"] for ip in planned["result"]["ips"]] == ["10.5.1.2/24"]
+
+
 @pytest.mark.parametrize(
     ("network", "error"),
     [
