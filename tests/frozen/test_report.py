@@ -33,6 +33,7 @@ LOG = """
 -----BEGIN PRIVATE KEY-----
 PLANTEDsecret
 -----END PRIVATE KEY-----
+{"log": "--etcd-password PLANTEDsecret", "password": "PLANTEDsecret"} pods "planted" is forbidden
 plantedhost podwired[7]: level=info msg="policy plantedspace/plantedpolicy: applied" Authorization: Bearer PLANTEDsecret
 """
 JOURNAL = f"""mkdir -p /run/programs; cat >/run/programs/journalctl <<'END'
@@ -60,6 +61,7 @@ def operator(bundle: Path) -> Iterator[Operator]:
         machine.run("sh", "-c", "cat >/etc/cni/net.d/20-other.conf", stdin=BROKEN)
         machine.run("nft", POLICIES)
         machine.run("nft", FOREIGN)
+        machine.run("sh", "-c", "ip link add uplink type bridge; ip link set uplink alias 'of PLANTED Corporation'")
         pod = machine.pod("plantedpod")
         args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=plantedspace;K8S_POD_NAME=plantedpod"
         operator.call("ADD", "0123456789abcdef", pod, NETWORK, CNI_ARGS=args)

@@ -20,6 +20,13 @@ KEY = "wJalrXUtnFEMI8K7MDENGbPxRfiCYPLANTEDKEY0"
         ("Authorization: Bearer planted-token x", f"Authorization: {REDACTED} {REDACTED} x"),
         ("password=planted level=info", f"password={REDACTED} level=info"),
         ("etcd-password: 'planted'", f"etcd-password: '{REDACTED}'"),
+        ("podwired --etcd-password planted --verbose", f"podwired --etcd-password {REDACTED} --verbose"),
+        ("--token planted", f"--token {REDACTED}"),
+        ('{"password":"planted", "a": 1}', f'{{"password":"{REDACTED}", "a": 1}}'),
+        (r'{"log":"{\"token\": \"planted\"}"}', rf'{{"log":"{{\"token\": \"{REDACTED}\"}}"}}'),
+        ("password: 'planted with planted' next", f"password: '{REDACTED}' next"),
+        (r'"a\nBearer planted"', rf'"a\nBearer {REDACTED}"'),
+        ("AWS_ACCESS_KEY_ID=planted", f"AWS_ACCESS_KEY_ID={REDACTED}"),
         (f"before {PEM} after", f"before {REDACTED} after"),
         (f"key {PEM[:50]}", f"key {REDACTED}"),
         (TOKEN, REDACTED),
@@ -66,6 +73,22 @@ def test_a_name_has_one_pseudonym_in_all_texts() -> None:
     first = redactor.text("acmeshop/frontend-0 of node db; dbus stays, frontend-0.acmeshop.svc, db.")
     assert first == "namespace-1/pod-2 of node node-3; dbus stays, pod-2.namespace-1.svc, node-3."
     assert redactor.text("pod=acmeshop/frontend-0") == "pod=namespace-1/pod-2"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("pod default/planted-0 dropped", "pod default/pod-1 dropped"),
+        ('pods "planted" is forbidden', 'pods "pod-1" is forbidden'),
+        ("GET /api/v1/namespaces/planted/pods/web-0: 403", "GET /api/v1/namespaces/namespace-1/pods/pod-2: 403"),
+        ('User "system:serviceaccount:planted:x"', 'User "system:serviceaccount:namespace-1:x"'),
+        ("dial etcd.planted.example:2379: refused", "dial host-1:2379: refused"),
+        ('{"node":"planted","k8s.pod.name":"planted-0"}', '{"node":"node-1","k8s.pod.name":"pod-2"}'),
+        ("pod_name=planted nodeName=planted-0", "pod_name=pod-1 nodeName=node-2"),
+    ],
+)
+def test_names_are_replaced_wherever_programs_write_them(text: str, shown: str) -> None:
+    assert Redactor().text(text) == shown
 
 
 def test_pods_policies_and_hosts_that_nobody_has_named_are_found_in_texts() -> None:

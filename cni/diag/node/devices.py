@@ -7,6 +7,7 @@ from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
 
 from cni.diag.node.links import addresses
+from cni.diag.node.rtnetlink import opened_rtnetlink
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -63,18 +64,17 @@ class KernelState(Record):
 
 def read_kernel() -> KernelState:
     """Returns the state of this network namespace. Raises OSError."""
-    from pyroute2 import IPRoute
-
     own: dict[int, list[str]] = {}
     for ifindex, address in addresses():
         if not ip_interface(address).is_link_local:
             own.setdefault(ifindex, []).append(address)
-    with IPRoute() as route:
+    with opened_rtnetlink() as route:
         devices = tuple(map(_device, route.get_links()))
         families = (socket.AF_INET, socket.AF_INET6)
         routes: dict[int, list[Route]] = {}
         for family in families:
-            for ifindex, each in _routes(route.get_routes(family=family, table=MAIN_TABLE)):
+            messages = route.get_routes(family=family, table=MAIN_TABLE)  # of all where there is no IPv6
+            for ifindex, each in _routes([message for message in messages if message["family"] == family]):
                 routes.setdefault(ifindex, []).append(each)
         neighbours, fdb = _neighbours(route, {device.ifindex for device in devices if device.vni})
         filtering = {device.ifindex for device in devices if device.filters_vlans}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cni.diag.node.rtnetlink import opened_rtnetlink
 from cni.protocol.address import address_family
 from cni.protocol.record import Record
 
@@ -40,9 +41,7 @@ class Link(Record):
 
 def links() -> list[Link]:
     """Returns all interfaces. Raises OSError."""
-    from pyroute2 import IPRoute
-
-    with IPRoute() as route:
+    with opened_rtnetlink() as route:
         return list(_links(route))
 
 
@@ -55,18 +54,14 @@ class DefaultRoute(Record):
 
 def default_routes(family: int) -> list[DefaultRoute]:
     """Returns the default routes of an IP version in all tables. Raises OSError."""
-    from pyroute2 import IPRoute
-
-    with IPRoute() as route:
+    with opened_rtnetlink() as route:
         messages = [each for each in route.get_routes(family=address_family(family)) if each["dst_len"] == 0]
     return [DefaultRoute(each.get_attr("RTA_OIF") or 0, each["proto"]) for each in messages]
 
 
 def addresses() -> list[tuple[int, str]]:
     """Returns the index of an interface and an address with its prefix length, for each address. Raises OSError."""
-    from pyroute2 import IPRoute
-
-    with IPRoute() as route:
+    with opened_rtnetlink() as route:
         messages = [*route.get_addr()]
     return [
         (each["index"], f"{each.get_attr('IFA_LOCAL') or each.get_attr('IFA_ADDRESS')}/{each['prefixlen']}")

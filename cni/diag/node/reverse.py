@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cni.diag.node.rtnetlink import opened_rtnetlink
 from cni.kernel import sysctl
 
 if TYPE_CHECKING:
@@ -18,14 +19,12 @@ def drops_answers(source: IP, own: IP, interface: str) -> bool:
     """
     if source.family != 4 or _mode(interface) != STRICT:
         return False
-    from pyroute2 import IPRoute, NetlinkError
-
-    with IPRoute() as route:
-        index = route.link_lookup(ifname=interface)
-        try:
+    try:
+        with opened_rtnetlink() as route:
+            index = route.link_lookup(ifname=interface)
             [message] = route.route("get", dst=source.text, src=own.text)
-        except (NetlinkError, ValueError):  # no route, no own address: not for this reason
-            return False
+    except (OSError, ValueError):  # no route, no own address: not for this reason
+        return False
     return message.get_attr("RTA_OIF") not in index
 
 

@@ -14,7 +14,7 @@ from cni.diag.leases import pool_members
 from cni.diag.node import sight
 from cni.diag.node.pools import pools
 from cni.diag.report import kernel
-from cni.diag.report.redact import HOST, NODE, REDACTED, Redactor
+from cni.diag.report.redact import HOST, NODE, POD, REDACTED, Redactor
 from cni.effects.journal import FAILURES, error_text
 from cni.kernel import statefile
 from cni.protocol import smallfile
@@ -65,7 +65,7 @@ def files(node: NodeView, findings: Sequence[Ailment]) -> Iterator[tuple[str, by
         shown = json.dumps(redactor.value(document), indent=1, ensure_ascii=False, default=str)
         yield name, _bounded(redactor.text(shown))
     for name, text in texts.items():
-        yield name, _bounded(redactor.text(str(_or_error(text))[-FILE_BYTES:]))
+        yield name, _bounded(redactor.text(_end_of(str(_or_error(text)))))
 
 
 def _or_error(read: Callable[[], object]) -> object:
@@ -73,6 +73,11 @@ def _or_error(read: Callable[[], object]) -> object:
         return read()
     except (NoAnswer, *FAILURES) as error:
         return f"cannot be read: {error_text(error)}"
+
+
+def _end_of(text: str) -> str:
+    """Returns the last lines: the half of one may begin with a secret, and without the word that says so."""
+    return text if len(text) <= FILE_BYTES else text[-FILE_BYTES:].partition("\n")[2]
 
 
 def _bounded(text: str) -> bytes:
@@ -94,6 +99,8 @@ def _learn(redactor: Redactor, node: NodeView, documents: dict[str, Any]) -> Non
         redactor.learn(NODE, refused.get("key"))
     for attached in node.attached:
         redactor.learn_pod(attached.pod)
+        folder, _, name = attached.netns.rpartition("/")
+        redactor.learn(POD, name if folder.endswith("/netns") else "")
     events = documents["events.json"]
     for event in events if isinstance(events, list) else ():
         redactor.learn_pod(event.get("pod"))
@@ -132,5 +139,7 @@ def _pod_logs() -> str:
     if not paths:
         return ""
     with open(paths[-1], "rb") as file:
-        file.seek(max(0, os.path.getsize(paths[-1]) - FILE_BYTES))
-        return file.read(FILE_BYTES).decode("utf-8", "replace")
+        start = max(0, os.path.getsize(paths[-1]) - FILE_BYTES)
+        file.seek(start)
+        text = file.read(FILE_BYTES).decode("utf-8", "replace")
+    return text.partition("\n")[2] if start else text

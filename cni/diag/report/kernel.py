@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
+from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING, Any
 
 from cni import proc
+from cni.diag.node.rtnetlink import opened_rtnetlink
 from cni.kernel import sysctl
+from cni.plan.alias import parse_alias
+from cni.protocol.owner import label_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 MOST = 5000  # objects of a kind
 NOISE = ("IFLA_STATS", "IFLA_STATS64", "IFLA_AF_SPEC", "IFLA_MAP", "IFLA_XDP", "header", "event", "attrs", "value")
@@ -31,23 +36,41 @@ OF_INTERFACE = (
     "ipv6/conf/{}/forwarding",
 )
 INTERFACES = 64  # whose settings are read
+ALIAS = "IFLA_IFALIAS"
 TABLES = "podwire"  # how the names of podwire's and podwired's tables begin
 
 
 def objects() -> dict[str, list[Any]]:
-    """Returns interfaces, addresses, routes, rules, neighbours and the FDB. Raises OSError."""
-    from pyroute2 import IPRoute
+    """Returns interfaces, addresses, routes, rules, neighbours and the FDB; where the kernel refuses one, why."""
+    return {name: list(_objects(dump)) for name, dump in DUMPS.items()}
 
-    with IPRoute() as route:
-        kinds = {
-            "links": route.get_links(),
-            "addresses": route.get_addr(),
-            "routes": [*route.get_routes(family=2), *route.get_routes(family=10)],
-            "rules": [*route.get_rules(family=2), *route.get_rules(family=10)],
-            "neighbours": route.get_neighbours(),
-            "fdb": route.fdb("dump"),
-        }
-        return {name: [_plain(each) for each in [*messages][:MOST]] for name, messages in kinds.items()}
+
+def _objects(dump: Callable[[Any], Iterable[Any]]) -> Iterator[Any]:
+    try:
+        with opened_rtnetlink() as route:
+            yield from map(_plain, islice(dump(route), MOST))
+    except OSError as error:
+        yield f"cannot be read: {error.strerror}"
+
+
+DUMPS: dict[str, Callable[[Any], Iterable[Any]]] = {
+    "links": lambda route: map(_named, route.get_links()),
+    "addresses": lambda route: route.get_addr(),
+    "routes": lambda route: route.get_routes(family=AF_INET),
+    "routes6": lambda route: route.get_routes(family=AF_INET6),
+    "rules": lambda route: route.get_rules(family=AF_INET),
+    "rules6": lambda route: route.get_rules(family=AF_INET6),
+    "neighbours": lambda route: route.get_neighbours(),
+    "fdb": lambda route: route.fdb("dump"),
+}
+
+
+def _named(message: Any) -> Any:
+    """Returns a link without an alias that podwire has not given it: people write there what they like."""
+    attributes = [
+        (name, value) for name, value, *_ in message["attrs"] if name != ALIAS or label_keys(parse_alias(value).label)
+    ]
+    return {**message, "attrs": attributes}
 
 
 def _plain(message: Any) -> Any:
@@ -95,7 +118,10 @@ def journal(environment: Mapping[str, str], lines: int) -> str:
     program = proc.find_system("journalctl", environment)
     if program is None:
         return ""
-    return _output([program, "-u", "podwired", "-n", str(lines), "--no-pager", "-q", "-o", "short-iso"], environment)
+    return _output(
+        [program, "-u", "podwired", "-n", str(lines), "--no-pager", "--no-hostname", "-q", "-o", "short-iso"],
+        environment,
+    )
 
 
 def _output(command: list[str], environment: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ harmless is removed: reports may be published.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from cni.agent.secrets import without_credentials
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 REDACTED = "(redacted)"
 POD, NAMESPACE, NODE, HOST = "pod", "namespace", "node", "host"
-PUBLIC = frozenset({"default", "kube-system", "kube-public", "kube-flannel", "podwire-system", "localhost", "(none)"})
+DEFAULT = "default"  # a namespace that all know, with pods that they do not
+PUBLIC = frozenset({DEFAULT, "kube-system", "kube-public", "kube-flannel", "podwire-system", "localhost", "(none)"})
 SECRET = (
     "token",
     "passw",
@@ -29,17 +31,27 @@ SECRET = (
     "cookie",
     "apikey",
     "api-key",
+    "accesskey",
+    "access-key",
+    "access_key",
+    "psk",
+    "pwd",
 )
 SCHEMES = ("bearer", "basic")  # of HTTP, in front of a secret
 # Words in front of a name; what follows them without `=` is one if it does not look like a word of English.
-NAMING = {"node": NODE, "peer": NODE, "lease": NODE, "host": HOST, "hostname": HOST, "pod": POD, "namespace": NAMESPACE}
+NAMING = {"node": NODE, "peer": NODE, "lease": NODE, "host": HOST, "pod": POD, "namespace": NAMESPACE}
+# Words in front of a name in URLs of Kubernetes' API and in its messages, and those in front of its users' names.
+COLLECTIONS = {"nodes": NODE, "pods": POD, "namespaces": NAMESPACE, "networkpolicies": POD}
+ACCOUNTS = {"system:serviceaccount:": NAMESPACE, "system:node:": NODE}
 ENVIRONMENTS = ("env", "envs", "environment")
 OTHERS = ("labels", "annotations")  # whatever people have written there
 BREAKS = frozenset(" \t\n\r\"'`,;()[]{}<>|\\")
+QUOTES = ('"', "'")
 LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.")  # of names of Kubernetes (RFC 1123)
 LONG = 6  # letters of a name that is replaced within longer words, too
 OPAQUE = 32  # letters from which on a word of mixed letters and digits is taken for a secret
 BEGIN, END = "-----BEGIN", "-----END"
+NOTHING, VALUE, MARK = "nothing", "a secret", "a mark before a secret"  # what is expected of the next word
 
 
 class Redactor:
@@ -89,32 +101,40 @@ class Redactor:
         return self._named("".join(self._words(text)))
 
     def _words(self, text: str) -> Iterator[str]:
-        """Yields the text in pieces, of which secrets are replaced."""
-        is_secret = False  # the word before says so
+        """Yields the text in pieces, of which secrets are replaced; one in quotes as a whole."""
+        expected, gap, quote = NOTHING, "", ""
         for word in _split(text):
             if word[0] in BREAKS:
-                yield word
+                gap, quote = word, "" if quote in word or "\n" in word else quote
+                yield "" if quote else word
                 continue
-            key, mark, value = word.partition("=")
-            if not mark:
-                key, mark, value = word.partition(":")
-            names_secret = mark and any(part in key.lower() for part in SECRET)
-            if is_secret or _is_opaque(word):
+            key, mark, value = _parted(word)
+            if quote:  # the secret goes on
+                continue
+            if expected == MARK and mark and not key:
+                yield f"{mark}{REDACTED if value else ''}"
+                expected = NOTHING if value else VALUE
+            elif (expected == VALUE and word[0] != "-") or _is_opaque(word):
+                quote = gap[-1] if expected == VALUE and gap.endswith(QUOTES) else ""
                 yield REDACTED
-            elif names_secret and value:
-                yield f"{key}{mark}{REDACTED}"
+                expected = VALUE if _is_scheme(word) else NOTHING
+            elif any(part in key.lower() for part in SECRET):
+                yield f"{key}{mark}{REDACTED if value else ''}"
+                is_flag = word[0] == "-" and not mark
+                expected = NOTHING if value else VALUE if mark or is_flag else MARK
             else:
                 yield self._pair(word)
-            is_secret = bool(names_secret and not value) or word.lower() in SCHEMES
+                expected = VALUE if _is_scheme(word) else NOTHING
 
     def _pair(self, word: str) -> str:
         """Returns pseudonyms for a word that may be NAMESPACE/NAME of a pod or a policy."""
         key, mark, value = word.rpartition("=")
         namespace, slash, name = value.rstrip(":.").partition("/")
         tail = value[len(value.rstrip(":.")) :]
-        if not (slash and _is_label(namespace) and _is_label(name)) or namespace in PUBLIC:
+        if not (slash and _is_label(namespace) and _is_label(name)) or namespace in PUBLIC - {DEFAULT}:
             return word
-        return f"{key}{mark}{self._pseudonym(NAMESPACE, namespace)}/{self._pseudonym(POD, name)}{tail}"
+        shown = DEFAULT if namespace == DEFAULT else self._pseudonym(NAMESPACE, namespace)
+        return f"{key}{mark}{shown}/{self._pseudonym(POD, name)}{tail}"
 
     def _pseudonym(self, kind: str, name: str) -> str:
         if name not in self._pseudonyms:
@@ -131,15 +151,32 @@ class Redactor:
 
     def _learn_named(self, text: str) -> None:
         """Notes what follows a word that is followed by names, as in a log."""
-        before = ""
-        for word in [piece for piece in _split(text) if piece[0] not in BREAKS]:
-            key, mark, value = word.partition("=")
-            name = word.rstrip(".:")
-            if mark and key in NAMING and "/" not in value:
-                self.learn(NAMING[key], value)
-            elif before in NAMING and _is_label(name) and not name.isalpha():
-                self.learn(NAMING[before], name)
-            before = word
+        before = gap = ""
+        for word in _split(text):
+            if word[0] in BREAKS:
+                gap = word
+                continue
+            self._learn_word(word)
+            kind, name = _kind_of(before), word.rstrip(".:")
+            is_quoted = gap.endswith(QUOTES)
+            if kind and _is_label(name) and (is_quoted or not name.isalpha()):
+                self.learn(kind, name)
+            before = before if word == ":" else word  # of JSON
+
+    def _learn_word(self, word: str) -> None:
+        """Notes the names that a word has by itself: `node=NAME`, `/pods/NAME`, `system:node:NAME`, `HOST:PORT`."""
+        key, mark, value = word.partition("=")
+        if mark and "/" not in value and (kind := _kind_of(key)):
+            self.learn(kind, value)
+        parts = word.partition("?")[0].rstrip(":.").split("/")
+        for collection, name in pairwise(parts):
+            if collection in COLLECTIONS and _is_label(name):
+                self.learn(COLLECTIONS[collection], name)
+        for account, kind in ACCOUNTS.items():
+            self.learn(kind, word.partition(account)[2].partition(":")[0])
+        host, _, port = value.rpartition(":") if mark else word.rstrip(":").rpartition(":")
+        if port.isdecimal() and _is_label(host) and host.rpartition(".")[2].isalpha() and "." in host:
+            self.learn(HOST, host)
 
     def _named(self, text: str) -> str:
         for name in sorted(self._known, key=len, reverse=True):
@@ -168,6 +205,24 @@ def _split(text: str) -> list[str]:
             pieces.append(text[start:place])
             start = place
     return [*pieces, text[start:]] if text else []
+
+
+def _parted(word: str) -> tuple[str, str, str]:
+    """Returns key, mark and value of `KEY=VALUE` or `KEY:VALUE`."""
+    key, mark, value = word.partition("=")
+    return (key, mark, value) if mark else word.partition(":")
+
+
+def _is_scheme(word: str) -> bool:
+    """Returns True for a scheme of HTTP, also behind the escape of a line's end."""
+    return word.lower().removeprefix("n") in SCHEMES
+
+
+def _kind_of(key: str) -> str:
+    """Returns the kind of name that a key has: `pod`, `pods`, `podName`, `k8s.pod.name`, `K8S_POD_NAME`."""
+    plain = key.lower().removesuffix("name").rstrip("_.-")
+    last = plain.replace("_", ".").rpartition(".")[2]
+    return COLLECTIONS.get(last) or NAMING.get(last, "")
 
 
 def _without_pem(text: str) -> str:

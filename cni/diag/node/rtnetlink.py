@@ -1,0 +1,26 @@
+"""rtnetlink by pyroute2, whose errors become those that all commands expect."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyroute2 import IPRoute
+
+
+@contextmanager
+def opened_rtnetlink() -> Iterator[IPRoute]:
+    """Yields a socket in this network namespace. Raises OSError, also inside for what the kernel refuses: one without
+    IPv6, say, has no rules of it.
+    """
+    from pyroute2 import IPRoute, NetlinkError
+
+    try:
+        with IPRoute() as route:
+            yield route
+    except NetlinkError as error:
+        raise OSError(error.code, os.strerror(error.code)) from None
