@@ -15,7 +15,7 @@ from ipam.index import index_folder
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-OWN_FILES = ("last_reserved_ip.", "lock")  # of host-local, beside the leases
+LAST, LOCK = "last_reserved_ip.", "lock"  # files of host-local beside the leases
 
 
 def run_folder() -> Iterator[Belonging]:
@@ -30,11 +30,22 @@ def lease_folders(data_dirs: Iterable[str]) -> Iterator[Belonging | Kept]:
     """
     for data_dir in dict.fromkeys([DATA_DIR, *data_dirs]):
         for folder in _folders_in(data_dir):
-            leases = [name for name in os.listdir(folder) if not name.startswith(OWN_FILES)]
+            leases = [name for name in os.listdir(folder) if not _is_own(name)]
             if leases:
                 yield Kept(f"{folder}/", f"it has {len(leases)} leases (podwire leases, podwire gc)")
             else:
-                yield Belonging(LEASES, f"{folder}/", partial(shutil.rmtree, folder))
+                yield Belonging(LEASES, f"{folder}/", partial(_remove, folder))
+
+
+def _is_own(name: str) -> bool:
+    return name == LOCK or name.startswith(LAST)
+
+
+def _remove(folder: str) -> None:
+    """Raises OSError where the reference host-local has leased meanwhile, which does not wait for podwire's lock."""
+    for name in filter(_is_own, os.listdir(folder)):
+        os.unlink(f"{folder}/{name}")
+    os.rmdir(folder)
 
 
 def _folders_in(data_dir: str) -> Iterator[str]:
