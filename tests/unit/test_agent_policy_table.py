@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EBUSY, ENOENT, EPERM, EPROTONOSUPPORT
+from errno import EBUSY, ENOENT, ENOSPC, EPERM, EPROTONOSUPPORT
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -266,6 +266,16 @@ def test_a_repair_that_is_refused_makes_the_table_anew(scene: Scene) -> None:
     assert removal == table[:2]
     assert scene.kernel.standby == []
     assert scene.audit() == ""
+
+
+def test_a_new_table_that_is_refused_leaves_no_standby_in_force(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would not get the pods that come from then on, and so drop what the old table allows them."""
+    batch, errors = scene.kernel.batch, iter([None, NetlinkError(ENOSPC, "", 1)])
+    change_a_set(scene)
+    monkeypatch.setattr(scene.kernel, "batch", lambda messages: next(errors, None) or batch(messages))
+    with pytest.raises(NetlinkError):
+        scene.audit()
+    assert scene.kernel.standby == []
 
 
 def test_a_standby_that_a_killed_agent_has_left_is_removed(scene: Scene) -> None:

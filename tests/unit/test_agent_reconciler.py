@@ -37,6 +37,7 @@ UPLINK, SPARE = 3, 4
 KERNEL = 2  # RTPROT_KERNEL
 CONFIG = parse_network_config(b'{"Network": "10.5.0.0/16", "Backend": {"Type": "host-gw"}}', "the test")
 CONFIGURED = Configured(CONFIG)
+TUNNELLED = parse_network_config(b'{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}', "the test")
 
 
 def lease(number: int, ip: str = "") -> Lease:
@@ -237,6 +238,17 @@ def test_pods_can_be_attached_before_the_peers_are_listed(agent: Agent) -> None:
     assert agent.handle(Listed({OWN.key: OWN, TWO.key: TWO}))
     assert agent.ready == 1
     assert agent.metric("podwired_healed_total") == 0
+
+
+def test_no_first_pod_is_attached_where_the_tunnel_cannot_be_made(agent: Agent) -> None:
+    agent.kernel.state[SPARE] = link(SPARE, "flannel.1")  # not a tunnel
+    agent.handle(Configured(TUNNELLED))
+    [own] = [node.lease(OWN.subnets) for node in agent.presented]
+    assert not agent.handle(Held(own), Listed({own.key: own}))
+    assert (agent.file.exists(), agent.ready) == (False, 0)
+    agent.file.write_text("FLANNEL_SUBNET=10.5.9.1/24\n")  # pods are attached already, and need what is true now
+    assert not agent.full_sync()
+    assert ("FLANNEL_SUBNET=10.5.1.1/24" in agent.file.read_text(), agent.ready) == (True, 0)
 
 
 def test_the_first_pod_is_attached_once_policies_are_in_force(agent: Agent) -> None:

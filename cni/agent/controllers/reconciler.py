@@ -67,6 +67,7 @@ class Reconciler:
         self._node: Node | None = None
         self._publisher = NodePublisher(settings, host)
         self._networks = {*settings.networks}
+        self._ensured: dict[int, tuple[int, bool]] = {}  # by family: the device's index, and if it was wanted before
         self._all_due = self._rules_due = self._failed = False
         self._blocks: list[str] = []  # what keeps all pods of other nodes from being reached
         self._wanted: dict[str, object] = {}  # the settings of things, as they were last made so
@@ -174,16 +175,20 @@ class Reconciler:
         own = self.cluster.lease_of(config, node)
         if own is None:
             return
-        published = self._try(partial(self._publish, config, underlay, own), blocks=True)
         rtnl_socket = self._host.rtnl
+        self.drift.links = {underlay.ifindex: self.pinned.as_chosen(devices.link_state(rtnl_socket, underlay.name))}
+        self.drift.devices.clear()
+        ensured = [
+            self._try(partial(self._ensure_device, config, underlay, endpoint), blocks=True)
+            for endpoint in own.endpoints
+        ]
+        published = self._try(partial(self._publish, config, underlay, own, all(ensured)), blocks=True)
         connected = [pair for family in config.families for pair in routes.connected_networks(rtnl_socket, family)]
         peers = self.cluster.resolve_peers(config, own, tuple([net for net, _ in connected]))
         if peers is None:
             return
         self._count(peers)
         self.peer_log.note_all(peers)
-        self.drift.links = {underlay.ifindex: self.pinned.as_chosen(devices.link_state(rtnl_socket, underlay.name))}
-        self.drift.devices.clear()
         self.drift.subnets = own.subnets
         self._try(partial(self._publisher.filter.admit_all, peers.served.values()))
         self.drift.spaces = {
@@ -193,8 +198,8 @@ class Reconciler:
         self.drift.other_links = frozenset([index for net, index in connected if self.drift.is_rival(net)])
         self.drift.routes_directly = backend_of(config.backend).routes_directly
         succeeded = [
-            self._try(partial(self._reconcile_family, config, underlay, endpoint, peers), blocks=True)
-            for endpoint in own.endpoints
+            has_device and self._try(partial(self._reconcile_family, underlay, endpoint, peers), blocks=True)
+            for has_device, endpoint in zip(ensured, own.endpoints, strict=True)
         ]
         self.drift.waits_for_link = not all(succeeded)
         self._remove_stale(config)
@@ -208,9 +213,9 @@ class Reconciler:
         self._networks.update([config.network(family) for family in config.families])
         self.drift.networks = frozenset(self._networks)
 
-    def _publish(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> None:
+    def _publish(self, config: NetworkConfig, underlay: Underlay, own: Lease, has_devices: bool) -> None:
         rules = self._publisher.rules
-        done = self._publisher.publish(config, underlay, own)
+        done = self._publisher.publish(config, underlay, own, has_devices=has_devices)
         self._note_done("the firewall's rules", done, same=rules == self._publisher.rules)
 
     def _end_publishing(self) -> None:
@@ -240,7 +245,7 @@ class Reconciler:
         self._metrics.peers.set(len(peers.served))
         self._metrics.refused_peers.set(len(peers.errors))
 
-    def _reconcile_family(self, config: NetworkConfig, underlay: Underlay, own: Endpoint, peers: Peers) -> None:
+    def _ensure_device(self, config: NetworkConfig, underlay: Underlay, own: Endpoint) -> None:
         rtnl_socket, family, index, same = self._host.rtnl, own.subnet.family, 0, True
         device = backend_of(config.backend).device(underlay, own, self._settings.instance.name)
         if device is not None:
@@ -249,6 +254,11 @@ class Reconciler:
             self._note_done(device.name, done, same=same)
             self.drift.links[index] = device.as_ensured(devices.link_state(rtnl_socket, device.name))
             self.drift.devices[index] = family
+        self._ensured[family] = index, same
+
+    def _reconcile_family(self, underlay: Underlay, own: Endpoint, peers: Peers) -> None:
+        rtnl_socket, family = self._host.rtnl, own.subnet.family
+        index, same = self._ensured[family]
         direct = self.drift.routes_directly
         host_routes = routes.host_routes(rtnl_socket, underlay.ifindex, index, family) if direct else ()
         self.drift.other_links |= {ifindex for net, ifindex in host_routes if ifindex and net.prefix < net.ip.bits}

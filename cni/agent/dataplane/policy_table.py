@@ -107,9 +107,11 @@ class PolicyTable:
         if has_standby:
             standby = whole._replace(name=STANDBY)
             nft_load.send(self._netfilter, nft_ruleset.replace(standby) + _contents(desired, STANDBY))
-        nft_load.send(self._netfilter, nft_ruleset.replace(whole) + _contents(desired))
-        if has_standby:
-            _delete(self._netfilter, STANDBY)
+        try:
+            nft_load.send(self._netfilter, nft_ruleset.replace(whole) + _contents(desired))
+        finally:  # where the kernel refuses it, the old table stays, and nobody would add new pods to the copy
+            if has_standby:
+                _delete(self._netfilter, STANDBY)
 
     def _whole(self, desired: DesiredTable) -> Table:
         own = {chain.name for chain in self._base.chains}

@@ -47,12 +47,13 @@ class Settings(Record):
 
 class NodePublisher:
     """The rules and files by which pods of this node are attached. `errors`: why the runtime's configuration could not
-    be installed, which keeps no pod from being attached. `is_held`: the files wait until the first pod may be.
+    be installed, which keeps no pod from being attached. `is_held`: the files wait until the first pod may be;
+    `is_barred`: until the node has its devices.
     """
 
     def __init__(self, settings: Settings, host: Host) -> None:
         self.errors: list[str] = []
-        self.is_held = False
+        self.is_held = self.is_barred = False
         self._settings, self._host = settings, host
         self.filter = TunnelFilter(host, settings.instance.name)
         self._rules: masquerade.Rules | None = None
@@ -62,10 +63,11 @@ class NodePublisher:
         self._underlay = ""
         self._has_taken_over = False
 
-    def publish(self, config: NetworkConfig, underlay: Underlay, own: Lease) -> list[str]:
+    def publish(self, config: NetworkConfig, underlay: Underlay, own: Lease, *, has_devices: bool) -> list[str]:
         """Loads the rules and writes subnet.env, with which pods may be attached. Returns what was incomplete.
 
-        It needs no peer, of which there may be thousands. Raises CniError, NetlinkError, OSError.
+        It needs no peer, of which there may be thousands; without devices a node's first pod has to wait. Raises
+        CniError, NetlinkError, OSError.
         """
         settings = self._settings
         spaces = tuple([(config.network(endpoint.subnet.family), endpoint.subnet) for endpoint in own.endpoints])
@@ -82,10 +84,14 @@ class NodePublisher:
             masquerade.remove_table(self._host, settings.instance.predecessor)
             settings.instance.predecessor = ""
         done = self._load()
-        was_held, self.is_held = self.is_held, not (settings.may_attach() or os.path.exists(settings.subnet_file))
+        is_first = not os.path.exists(settings.subnet_file)
+        was_held, self.is_held = self.is_held, is_first and not settings.may_attach()
+        self.is_barred = is_first and not has_devices
         if self.is_held:
             if not was_held:
                 log.info("%s is written once NetworkPolicy is enforced", settings.subnet_file)
+            return done
+        if self.is_barred:
             return done
         mtu = min(backend_of(config.backend).mtu(underlay, endpoint.subnet.family) for endpoint in own.endpoints)
         if files.write(settings.subnet_file, subnetenv.text_of(spaces, mtu, masquerades=settings.masquerades)):
@@ -106,7 +112,7 @@ class NodePublisher:
     def is_published(self) -> bool:
         """The runtime has a configuration, which an invalid source does not take away."""
         wanted = self._settings.conflist
-        if self._rules is None or self.is_held:
+        if self._rules is None or self.is_held or self.is_barred:
             return False
         return wanted is None or conflist.is_installed(wanted)
 
@@ -114,7 +120,7 @@ class NodePublisher:
         """Installs the runtime's configuration, which makes it attach pods: once peers are reached."""
         wanted, self.errors = self._settings.conflist, []
         try:
-            if wanted is not None and not self.is_held and conflist.install(wanted):
+            if wanted is not None and not (self.is_held or self.is_barred) and conflist.install(wanted):
                 log.info("wrote %s", wanted.path)
         except (CniError, OSError) as error:
             self.errors.append(error_text(error))
