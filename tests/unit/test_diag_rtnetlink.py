@@ -1,4 +1,4 @@
-"""What the kernel refuses is an error that commands expect: no command ends by a traceback of pyroute2's."""
+"""Refusals of the kernel are errors that commands expect: none ends by a traceback of pyroute2."""
 
 from __future__ import annotations
 

@@ -15,6 +15,8 @@ from cni.kernel.rtnl import AF_BRIDGE, IFINFO
 from cni.protocol.address import IP, ip_family
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from cni.agent.dataplane.devices import LinkState
     from cni.agent.dataplane.state import ForwardingState
     from cni.kernel.rtnl_overlay import KernelRoute
@@ -44,6 +46,14 @@ class Drift:
         self.other_links: frozenset[int] = frozenset()  # other links whose networks matter while they are up
         self.routes_directly = False  # peers are reached directly by any network of this node
         self.waits_for_link = False  # for the removal of another program's link
+
+    def follow(self, spaces: Sequence[tuple[Net, Net]], connected: Iterable[tuple[Net, int]]) -> None:
+        """Takes in each network with this node's subnet of it, and networks that the node is connected to, by the
+        indexes of their links.
+        """
+        self.subnets = tuple([subnet for _, subnet in spaces])
+        self.spaces = {subnet.family: (network, subnet) for network, subnet in spaces}
+        self.other_links = frozenset([index for net, index in connected if self.is_rival(net)])
 
     @property
     def ports(self) -> set[int]:

@@ -175,27 +175,19 @@ class Reconciler:
         own = self.cluster.lease_of(config, node)
         if own is None:
             return
-        rtnl_socket = self._host.rtnl
-        self.drift.links = {underlay.ifindex: self.pinned.as_chosen(devices.link_state(rtnl_socket, underlay.name))}
-        self.drift.devices.clear()
-        ensured = [
-            self._try(partial(self._ensure_device, config, underlay, endpoint), blocks=True)
-            for endpoint in own.endpoints
-        ]
+        state = self.pinned.as_chosen(devices.link_state(self._host.rtnl, underlay.name))
+        self.drift.links, self.drift.devices = {underlay.ifindex: state}, {}
+        ensure = partial(self._ensure_device, config, underlay)
+        ensured = [self._try(partial(ensure, endpoint), blocks=True) for endpoint in own.endpoints]
         published = self._try(partial(self._publish, config, underlay, own, all(ensured)), blocks=True)
-        connected = [pair for family in config.families for pair in routes.connected_networks(rtnl_socket, family)]
+        connected = [pair for family in config.families for pair in routes.connected_networks(self._host.rtnl, family)]
         peers = self.cluster.resolve_peers(config, own, tuple([net for net, _ in connected]))
         if peers is None:
             return
         self._count(peers)
         self.peer_log.note_all(peers)
-        self.drift.subnets = own.subnets
         self._try(partial(self._publisher.filter.admit_all, peers.served.values()))
-        self.drift.spaces = {
-            endpoint.subnet.family: (config.network(endpoint.subnet.family), endpoint.subnet)
-            for endpoint in own.endpoints
-        }
-        self.drift.other_links = frozenset([index for net, index in connected if self.drift.is_rival(net)])
+        self.drift.follow([(config.network(subnet.family), subnet) for subnet in own.subnets], connected)
         self.drift.routes_directly = backend_of(config.backend).routes_directly
         succeeded = [
             has_device and self._try(partial(self._reconcile_family, underlay, endpoint, peers), blocks=True)
@@ -262,8 +254,7 @@ class Reconciler:
         direct = self.drift.routes_directly
         host_routes = routes.host_routes(rtnl_socket, underlay.ifindex, index, family) if direct else ()
         self.drift.other_links |= {ifindex for net, ifindex in host_routes if ifindex and net.prefix < net.ip.bits}
-        links = NextHopLinks(index, host_routes)
-        self.links[family] = links
+        self.links[family] = links = NextHopLinks(index, host_routes)
         wanted = self._forwarding_state(peers.served.values(), links, family)
         before, self.drift.desired[family] = self.drift.desired.get(family), wanted
         self.refused.pop(family, None)
