@@ -46,12 +46,14 @@ class Node(Operator):
     def program(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.machine.run(str(self.bundle / "podwire"), *arguments)
 
-    def lost(self) -> None:
-        """Attaches a pod with everything, and detaches it."""
+    def use(self) -> list[Json]:
+        """Attaches a pod with everything, and detaches it; returns the hops of its path to the outside."""
         pod = self.attach("web", {**NETWORK, "ipSpoofCheck": True})
+        hops: list[Json] = self.asks("trace", "web", "192.0.2.2")["hops"]
         self.call("DEL", "web", pod, NETWORK)
         pod.remove()
         del self.machine.pods["web"]
+        return hops
 
     def installed(self) -> list[str]:
         return self.machine.run("ls", "-A", BIN).stdout.split()
@@ -68,7 +70,7 @@ def node(bundle: Path) -> Iterator[Node]:
 
 
 def test_the_node_is_as_it_was_before_podwire(node: Node) -> None:
-    node.lost()
+    node.use()
     before = node.machine.snapshot()
     shown = node.types("uninstall", "--dry-run")
     assert (shown.returncode, shown.stderr) == (0, "")
@@ -93,7 +95,7 @@ def test_the_node_is_as_it_was_before_podwire(node: Node) -> None:
 
 
 def test_the_installed_program_uninstalls_itself(node: Node) -> None:
-    node.lost()
+    node.use()
     done = node.machine.run(f"{BIN}/podwire", "uninstall", "--yes", "--json", check=False)
     assert (done.returncode, done.stderr) == (0, "")
     answer = json.loads(done.stdout)
@@ -164,6 +166,8 @@ def test_what_podwired_has_made_goes_and_the_file_of_another_stays(node: Node) -
     until(
         lambda: machine.run("test", "-e", f"{CONF}/10-cbr0.conflist", check=False).returncode == 0, "podwired is ready"
     )
+    evidence = {hop["hop"]: hop["evidence"] for hop in node.use()}
+    assert evidence["policy"] == "NetworkPolicy is not enforced"
     done = node.types("uninstall", "--yes")
     assert done.returncode == 1
     assert "nothing is removed: podwired runs (it holds /run/podwire/podwired-" in done.stdout
