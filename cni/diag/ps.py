@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cni.diag.node.attachments import GONE, OWN, named
+from cni.diag.node.attachments import GONE, OWN, named, without_loopbacks
 from cni.diag.node.here import opened_host
 from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, age, outcome, print_now, table
 from cni.protocol.owner import SHORT_ID_LENGTH
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HELP = """List the pods and containers that are attached on this node, with addresses, ports and limits.
 
 What reference plugins have attached is listed as well, where the runtime has kept its results (/var/lib/cni/results),
-and marked with the plugin's type.
+and marked with the plugin's type. Each pod's loopback interface is left out, except with --all.
 
 \b
 Examples:
@@ -38,22 +38,24 @@ SECONDS = 2.0  # between two looks
 
 @click.command("ps", help=HELP, epilog=STATUSES)
 @click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("-a", "--all", "has_all", is_flag=True, help="List loopback interfaces, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (version 1: a list `attachments`).")
 @click.option("-w", "--watch", is_flag=True, help="Print the list again whenever it changes, until interrupted.")
-def ps(names: tuple[str, ...], as_json: bool, watch: bool) -> Outcome:
-    seen = _look(names)
+def ps(names: tuple[str, ...], has_all: bool, as_json: bool, watch: bool) -> Outcome:
+    seen = _look(names, has_all=has_all)
     while watch:
         print_now(f"{_shown(seen, as_json).text}\n")
         before = [each.members for each in seen]
         while [each.members for each in seen] == before:
             time.sleep(SECONDS)
-            seen = _look(names)
+            seen = _look(names, has_all=has_all)
     return _shown(seen, as_json)
 
 
-def _look(names: Sequence[str]) -> list[Attached]:
+def _look(names: Sequence[str], *, has_all: bool) -> list[Attached]:
     with opened_host() as host:
-        return named(host, names)
+        seen = named(host, names)
+    return seen if has_all else without_loopbacks(seen)
 
 
 def _shown(seen: Sequence[Attached], as_json: bool) -> Outcome:

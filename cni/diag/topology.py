@@ -16,7 +16,7 @@ from cni.diag.drawing.page import page
 from cni.diag.drawing.svg import svg
 from cni.diag.drawing.tree import tree_text
 from cni.diag.node import conflists
-from cni.diag.node.attachments import GONE, attachments
+from cni.diag.node.attachments import GONE, attachments, without_loopbacks
 from cni.diag.node.devices import read_kernel
 from cni.diag.node.here import opened_host
 from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, outcome, printable
@@ -83,7 +83,7 @@ def topology(
 def _look(conf_dir: str, answer: Json | None) -> NodeMap:
     """Raises OSError, CniError."""
     with opened_host() as host:
-        attached = attachments(host)
+        attached = without_loopbacks(attachments(host))
     name, uplink = (answer["node"], answer["uplink"]) if answer is not None else (os.uname().nodename, None)
     pinned = uplink["interface"] if uplink is not None else ""
     return node_map(name, read_kernel(), attached, conflists.networks(conf_dir), pinned)

@@ -9,7 +9,7 @@ import click
 from click import style
 
 from cni.diag.asking import NoAnswer
-from cni.diag.node.attachments import attachments
+from cni.diag.node.attachments import attachments, without_loopbacks
 from cni.diag.node.here import opened_host
 from cni.diag.node.links import links
 from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, outcome, printable
@@ -68,7 +68,7 @@ FREE = "nothing that can be read stops it (--send sends a probe)"
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (version 1: a list `hops`, and `probe`).")
 def trace(source: str, destination: str, sends: bool, seconds: float, as_json: bool) -> Outcome:
     with opened_host() as host:
-        seen = attachments(host)
+        seen = without_loopbacks(attachments(host))
     path = connection(seen, source, destination)
     hops = walk(path, seen)
     sent = _send(path, seconds) if sends else None

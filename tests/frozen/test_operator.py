@@ -156,6 +156,21 @@ def keep(operator: Operator, container: str, result: Json, *plugins: Json, **mem
     operator.machine.run("sh", "-c", script, stdin=json.dumps(kept))
 
 
+def test_the_loopback_that_a_runtime_attaches_is_no_second_name_of_a_pod(operator: Operator) -> None:
+    container = "web0123456789abcdef"
+    result = operator.call("ADD", "web", operator.machine.pod("web"), NETWORK)
+    keep(operator, container, result, NETWORK)
+    pod = operator.asks("ps")["attachments"][0]["pod"]
+    loopback = {"cniVersion": "1.1.0", "ips": [{"address": "127.0.0.1/8"}]}
+    keep(operator, container, loopback, {"type": "loopback"}, ifName="lo")
+    assert [each["ifname"] for each in operator.asks("ps", pod)["attachments"]] == ["eth0"]
+    assert {each["ifname"] for each in operator.asks("ps", "--all")["attachments"]} == {"eth0", "lo"}
+    assert operator.asks("trace", pod, "192.0.2.7:80")["from"]["address"] == "10.1.2.2"
+    drawn = operator.types("topology").stdout
+    assert pod in drawn
+    assert "127.0.0.1" not in drawn
+
+
 def test_ps_and_check_know_what_the_runtime_has_kept(operator: Operator) -> None:
     """It keeps the whole chain and the last result; reference plugins leave nothing else, and are not compared."""
     machine, pod = operator.machine, operator.machine.pod("web")

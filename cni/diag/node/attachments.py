@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-OWN, FOREIGN = "podwire", "another plugin"
+OWN, FOREIGN, LOOPBACK = "podwire", "another plugin", "loopback"
 PRESENT, GONE = "present", "gone"  # the host interface
 
 
@@ -94,6 +94,11 @@ def attachments(host: Host) -> list[Attached]:
     seen = [each for each in seen if each.interface == PRESENT or _leaves_traces(each)]
     seen += [_from_alias(link) for link in labelled.values()]
     return sorted(seen, key=lambda attached: (not attached.pod, attached.pod, *attached.owner))
+
+
+def without_loopbacks(seen: Iterable[Attached]) -> list[Attached]:
+    """Returns the attachments that others can reach: containerd and CRI-O keep one of `loopback` for each pod."""
+    return [each for each in seen if each.program != LOOPBACK]
 
 
 def _leaves_traces(attached: Attached) -> bool:
