@@ -201,10 +201,10 @@ def test_an_interface_without_a_pair_is_judged_by_its_namespace(operator: Operat
     pod = operator.machine.pod("web")
     alone = {"cniVersion": "1.0.0", "interfaces": [{"name": "lo", "sandbox": pod.path}]}
     keep(operator, "looped", alone, {"type": "loopback"}, ifName="lo", netns=pod.path)
-    assert operator.types("ps").returncode == 0
+    assert operator.types("ps", "--all").returncode == 0
     assert operator.types("check").returncode == 0
     pod.remove()
-    assert operator.types("ps").returncode == 1
+    assert operator.types("ps", "--all").returncode == 1
 
 
 @pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0"])
