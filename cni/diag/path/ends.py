@@ -113,12 +113,11 @@ def _checked(typed: Destination) -> Destination:
 
 
 def _only(seen: Sequence[Attached], name: str) -> Attached:
-    """Returns the one attachment of a name. Of several, those without an interface and of loopback do not count, and
-    that of the pod's own address comes before those of further networks.
+    """Returns the one attachment of a name. Of several, those without an interface do not count, and that of the pod's
+    own address comes before those of further networks.
     """
     called = [each for each in seen if each.is_called(name)]
     called = [each for each in called if each.interface == PRESENT] or called
-    called = [each for each in called if not all(ip.is_loopback for ip in addresses_of(each))] or called
     called = [each for each in called if each.owner.ifname == POD_INTERFACE] or called
     if not called:
         raise click.UsageError(f"no attachment is called {name} (podwire ps lists all)")
