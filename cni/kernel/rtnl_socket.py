@@ -9,11 +9,20 @@ from _struct import Struct
 from errno import ENODEV, ENOENT
 
 from cni.kernel import rtnl, rtnl_parse
-from cni.kernel.netlink import Netlink, NetlinkError, unpacked
+from cni.kernel.netlink import (
+    NLM_F_ACK,
+    NLM_F_REQUEST,
+    NLMSG_ERROR,
+    Netlink,
+    NetlinkError,
+    frame,
+    refusal_of,
+    unpacked,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, TypeVar
 
     from cni.kernel.rtnl import Message
@@ -94,6 +103,30 @@ class RtnlSocket(Netlink):
         except NetlinkError as error:
             if error.errno != errno:
                 raise
+
+    def change_each(self, changes: Sequence[Message]) -> dict[int, NetlinkError]:
+        """Sends changes in one datagram; returns the errors by position. The kernel answers those that it rejects, and
+        the last, which asks for that: an answer to each would double the cost of many. Raises OSError.
+        """
+        before = self._sequence
+        self._sequence += len(changes)
+        frames = [
+            frame(kind, flags | NLM_F_REQUEST, sequence, payload)
+            for sequence, (kind, flags, payload) in enumerate(changes, before + 1)
+        ]
+        kind, flags, payload = changes[-1]
+        frames[-1] = frame(kind, flags | NLM_F_REQUEST | NLM_F_ACK, self._sequence, payload)
+        self._socket.send(b"".join(frames))
+        errors: dict[int, NetlinkError] = {}
+        for answer, answer_flags, sequence, content in self._messages():
+            if answer != NLMSG_ERROR or sequence <= before:
+                continue
+            refusal = refusal_of(answer_flags, content)
+            if refusal is not None:
+                errors[sequence - before - 1] = refusal
+            if sequence == self._sequence:
+                return errors
+        raise AssertionError("a socket's messages have no end")
 
     def get_route(self, ip: IP) -> rtnl_parse.RouteInfo | None:
         """Returns the route that the kernel selects for an address; None if there is none."""

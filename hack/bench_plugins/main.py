@@ -104,8 +104,8 @@ class Bench:
 
     def attach(self) -> None:
         plain = [self.contender("podwire", 11), self.contender("bridge", 12)]
-        self.add_rows("without masquerade", cycles(plain, self.rounds), (1.4, 1.4))
-        self.add_rows("ipMasq", cycles(self.masquerading(20), self.rounds), (0.8, 0.5))
+        self.add_rows("without masquerade", cycles(plain, self.rounds), (1.3, 1.15))
+        self.add_rows("ipMasq", cycles(self.masquerading(20), self.rounds), (0.65, 0.42))
 
     def masquerading(self, number: int) -> list[Contender]:
         return [
@@ -198,11 +198,11 @@ class Bench:
         contenders = [self.node("podwire", 81), self.node("iptables", 82), self.node("nftables", 83)]
         runs = cycles(contenders, self.rounds)
         self.add_rows("chain", runs, (0.5, 0.3))
-        self.row("pod cycle (ADD + DEL), 1 pod", median_cycles(runs, median_wall), 0.3)
+        self.row("pod cycle (ADD + DEL), 1 pod", median_cycles(runs, median_wall), 0.22)
         self.row("pod cycle, CPU", median_cycles(runs, median_cpu), 0.4)
         self.together_rows("chain", contenders, (0.4, 0.4))
         lone = self.node("podwire alone", 84)
-        for before, pods, goal in ((0, FEWER_PODS, 0.25), (FEWER_PODS, PODS, 0.2)):
+        for before, pods, goal in ((0, FEWER_PODS, 0.25), (FEWER_PODS, PODS, 0.17)):
             for contender in contenders:
                 call_together(contender, "ADD", range(before + 1, pods + 1))
             time.sleep(CROWD_SECONDS)

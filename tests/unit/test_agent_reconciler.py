@@ -26,6 +26,7 @@ from cni.kernel.rtnl_socket import RtnlSocket
 from cni.protocol.address import parse_ip, parse_net
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from cni.agent.model.events import StoreEvent
@@ -99,10 +100,11 @@ class ModelKernel(RtnlSocket):
         routes = self.routes_by_dst.values() if family == 2 else ()
         return [route for route in routes if not protocol or rtnl.RTMSG.unpack_from(route)[5] == protocol]
 
-    def ask_each(self, questions: Any) -> list[bytes | NetlinkError]:
-        return [self._take(message) for message in questions]
+    def change_each(self, changes: Sequence[Message]) -> dict[int, NetlinkError]:
+        answers = [self._take(message) for message in changes]
+        return {position: error for position, error in enumerate(answers) if error is not None}
 
-    def _take(self, message: Message) -> bytes | NetlinkError:
+    def _take(self, message: Message) -> NetlinkError | None:
         kind, _, payload = message
         dst = rtnl_overlay.parse_kernel_route(payload).dst
         if dst in self.refused:
@@ -113,7 +115,7 @@ class ModelKernel(RtnlSocket):
         else:
             assert kind == rtnl_overlay.RTM_DELROUTE
             del self.routes_by_dst[dst]
-        return b""
+        return None
 
     @property
     def peer_routes(self) -> dict[str, str]:

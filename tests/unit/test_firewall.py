@@ -13,8 +13,9 @@ from cni.config.netconf import parse_netconf
 from cni.effects import forward_rules
 from cni.effects.forward_audit import GONE, understand
 from cni.kernel import nft, nft_rules
-from cni.kernel.netlink import Netlink, NetlinkError, attribute, frame, text
+from cni.kernel.netlink import NetlinkError, attribute, frame, messages, text
 from cni.kernel.nft import Chain
+from cni.kernel.rtnl_socket import RtnlSocket
 from cni.plan import adminchain, firewalld, forward_accept, forward_audit, isolation
 from cni.plan.adminchain import AdminChain
 from cni.plan.attachment import Attachment, Facts, names_of
@@ -249,8 +250,8 @@ class Script:
         return self.answers.pop(0), [], 0, (0, 0)
 
 
-def scripted(*answers: bytes) -> tuple[Netlink, Script]:
-    netlink, script = Netlink.__new__(Netlink), Script(*answers)
+def scripted(*answers: bytes) -> tuple[RtnlSocket, Script]:
+    netlink, script = RtnlSocket.__new__(RtnlSocket), Script(*answers)
     members: Any = netlink
     members._socket, members._sequence = script, 0
     return netlink, script
@@ -269,6 +270,15 @@ def test_questions_go_in_one_datagram_and_find_their_answers() -> None:
     assert isinstance(second, NetlinkError)
     assert second.errno == ENOENT
     assert len(script.sent) == 1
+
+
+def test_changes_go_in_one_datagram_and_the_last_alone_asks_for_an_answer() -> None:
+    netlink, script = scripted(refusal(0, ENOENT), refusal(1, ENOENT), refusal(3, 0), refusal(4, ENOENT))
+    errors = netlink.change_each([(24, 0x400, b"aaaa"), (24, 0, b"bbbb"), (25, 0, b"cccc")])
+    assert {position: error.errno for position, error in errors.items()} == {0: ENOENT}
+    [datagram] = script.sent
+    sent = [(kind, flags, payload) for kind, flags, _, payload in messages(datagram)]
+    assert sent == [(24, 0x401, b"aaaa"), (24, 0x1, b"bbbb"), (25, 0x5, b"cccc")]
 
 
 # --- Other people's firewalls

@@ -17,7 +17,6 @@ from cni.kernel.netlink import (
     NLA_F_NESTED,
     Interrupted,
     Malformed,
-    Netlink,
     NetlinkError,
     address,
     attribute,
@@ -28,6 +27,7 @@ from cni.kernel.netlink import (
     u8,
     u32,
 )
+from cni.kernel.rtnl_socket import RtnlSocket
 from cni.protocol.address import parse_ip, parse_net
 from cni.protocol.errors import OperationFailed
 from cni.protocol.result import Route
@@ -182,10 +182,11 @@ def test_what_is_damaged_is_decoded_or_malformed(name: str) -> None:
 
 
 WHOLE = frame(2, 0, 1, bytes(4)) + frame(3, 2, 1, bytes(4)) + frame(16, 2, 1, LINK)
-CALLS: dict[str, Callable[[Netlink], object]] = {
+CALLS: dict[str, Callable[[RtnlSocket], object]] = {
     "request": lambda netlink: netlink.request(16, 0, b""),
     "ask": lambda netlink: netlink.ask(18, 0, b""),
     "ask_each": lambda netlink: netlink.ask_each([(18, 0, b"")] * 3),
+    "change_each": lambda netlink: netlink.change_each([(18, 0, b"")] * 3),
     "dump": lambda netlink: netlink.dump(18, b""),
     "parts": lambda netlink: list(netlink.parts(18, b"")),
     "batch": lambda netlink: netlink.batch([(16, 4, b"")] * 2),
@@ -212,7 +213,7 @@ def test_every_verb_ends_whatever_is_received(verb: str) -> None:
     @settings(max_examples=EXAMPLES)
     @given(st.lists(damaged(WHOLE), max_size=5))
     def check(datagrams: list[bytes]) -> None:
-        netlink = Netlink.__new__(Netlink)
+        netlink = RtnlSocket.__new__(RtnlSocket)
         members: Any = netlink
         members._socket, members._sequence = Kernel(datagrams), 0
         with contextlib.suppress(OperationFailed, NetlinkError, Interrupted):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cni.agent.dataplane.state import PRIORITY, PROTOCOL, ForwardingState, NextHop, is_ours
 from cni.kernel import rtnl, rtnl_overlay
-from cni.kernel.netlink import NLM_F_ACK, NetlinkError
+from cni.kernel.netlink import NetlinkError
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cni.kernel.rtnl_socket import RtnlSocket
     from cni.protocol.address import Net
 
-BATCH = 128  # messages in one datagram: their acknowledgements have to fit the socket's buffer
+BATCH = 128  # messages in one datagram: if all are refused, the answers have to fit the socket's buffer
 GONE = (ENOENT, ESRCH, ENODEV)  # errors of a deletion whose object does not exist
 RTPROT_KERNEL, RTPROT_BOOT = 2, 3  # the latter is that of flannel's routes
 
@@ -116,12 +116,12 @@ def _is_ours(route: KernelRoute, device: int) -> bool:
 def apply(rtnl_socket: RtnlSocket, messages: Sequence[Message]) -> list[Refusal]:
     """Sends all messages, and returns those that the kernel refused."""
     refusals = []
-    waiting = [(kind, flags | NLM_F_ACK, payload) for kind, flags, payload in messages]
-    for start in range(0, len(waiting), BATCH):
-        batch = waiting[start : start + BATCH]
-        for message, answer in zip(batch, rtnl_socket.ask_each(batch), strict=True):
-            if isinstance(answer, NetlinkError) and not _is_gone(message, answer):
-                text = f"{rtnl_overlay.described(message)}: {answer.text or strerror(answer.errno)}"
+    for start in range(0, len(messages), BATCH):
+        batch = messages[start : start + BATCH]
+        for position, error in rtnl_socket.change_each(batch).items():
+            message = batch[position]
+            if not _is_gone(message, error):
+                text = f"{rtnl_overlay.described(message)}: {error.text or strerror(error.errno)}"
                 refusals.append(Refusal(message, text))
     return refusals
 
