@@ -8,21 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import style
 
-from cni.diag.ailments import (
-    agent,
-    attachments,
-    bridges,
-    engines,
-    hostports,
-    modules,
-    networks,
-    peers,
-    pools,
-    resources,
-    settings,
-    tunnel,
-)
+from cni.diag.ailments import attachments, bridges, hostports, modules, networks, pools, resources, settings
 from cni.diag.ailments.ailment import Ailment, NodeView
+from cni.diag.ailments.overlay import agent, engines, peers, tunnel
 from cni.diag.asking import NoAnswer, NotRunning, Silent, ask
 from cni.diag.node import conflists
 from cni.diag.node.agentlocks import is_held

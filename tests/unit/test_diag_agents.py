@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.diag.ailments.agent import find
 from cni.diag.ailments.ailment import NodeView
+from cni.diag.ailments.overlay.agent import find
 from cni.diag.node import agents
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.diag.ailments import engines
 from cni.diag.ailments.ailment import NodeView
+from cni.diag.ailments.overlay import engines
 from cni.diag.node.links import Link
 from cni.kernel.nft import Chain
 

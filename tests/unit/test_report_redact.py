@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from cni.diag.report.contents import FILE_BYTES, bounded
 from cni.diag.report.redact import REDACTED, Redactor
 
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIBplanted\nplanted==\n-----END RSA PRIVATE KEY-----"
@@ -105,3 +106,10 @@ def test_public_names_and_numbers_are_no_secrets() -> None:
         redactor.learn("node", name)
     text = "default kube-system 192.0.2.1 10.244.2.0-24 x"
     assert redactor.text(text) == text
+
+
+def test_of_a_long_text_the_end_is_kept() -> None:
+    data = bounded("x" * FILE_BYTES + "the end")
+    assert len(data) < FILE_BYTES + 100
+    assert data.endswith(b"the end")
+    assert bounded("short") == b"short"

@@ -63,9 +63,9 @@ def files(node: NodeView, findings: Sequence[Ailment]) -> Iterator[tuple[str, by
     yield "README.txt", ABOUT.encode()
     for name, document in seen.items():
         shown = json.dumps(redactor.value(document), indent=1, ensure_ascii=False, default=str)
-        yield name, _bounded(redactor.text(shown))
+        yield name, bounded(redactor.text(shown))
     for name, text in texts.items():
-        yield name, _bounded(redactor.text(_end_of(str(_or_error(text)))))
+        yield name, bounded(redactor.text(_end_of(str(_or_error(text)))))
 
 
 def _or_error(read: Callable[[], object]) -> object:
@@ -80,7 +80,8 @@ def _end_of(text: str) -> str:
     return text if len(text) <= FILE_BYTES else text[-FILE_BYTES:].partition("\n")[2]
 
 
-def _bounded(text: str) -> bytes:
+def bounded(text: str) -> bytes:
+    """Returns the content of a file, which has FILE_BYTES of it at most."""
     data = text.encode("utf-8", "replace")
     return data if len(data) <= FILE_BYTES else CUT.encode() + data[-FILE_BYTES:]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cni.diag.ailments.ailment import Ailment
-from cni.diag.ailments.tunnel import overlay_links
+from cni.diag.ailments.overlay.tunnel import overlay_links
 from cni.diag.node.agents import agents
 
 if TYPE_CHECKING:

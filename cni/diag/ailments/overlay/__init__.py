@@ -1,0 +1,1 @@
+"""Ailments of podwired's network: the agent, its tunnel, its peers, its policies."""
