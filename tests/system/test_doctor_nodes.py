@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -65,9 +66,10 @@ def machine(usual_machine: Machine) -> Machine:
     return usual_machine
 
 
-@pytest.fixture
-def pair(usual_pair: Pair, plugins: Path) -> Iterator[tuple[Doctor, Node]]:
-    with usual_pair.lent() as (node, other):
+@contextmanager
+def lent(pair: Pair, plugins: Path) -> Iterator[tuple[Doctor, Node]]:
+    """Gives a node with its doctor, and its peer. A test that fails in there keeps them from the next one."""
+    with pair.lent() as (node, other):
         yield Doctor(node, plugins), other
 
 
@@ -102,95 +104,101 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_the_reason_why_a_peer_is_not_reached_is_named_alone(pair: tuple[Doctor, Node], case: Case) -> None:
-    doctor, other = pair
-    node = doctor.node
-    places: dict[str, Machine] = {NODE: node, PEER: other, WORLD: node.cluster.machine}
-    for where, script in case.damage.items():
-        places[where].run("sh", "-ec", script)
-    [finding] = doctor.finds(case.finding)
-    assert case.evidence in finding["evidence"]
-    assert other.address() in finding["subject"]
-    for where, script in case.remedy.items():
-        places[where].run("sh", "-ec", script.replace("REMEDY", finding["remedy"].partition(" (")[0]))
-    doctor.finds()
-    for place in (node, other):
-        place.run("ip", "link", "set", "eth0", "mtu", "1500")
-    node.cluster.machine.run("ip", "link", "set", "port-other", "mtu", "1500")
-    node.until(lambda: node.guest.reaches(other.guest), "the pods reach each other")
+def test_the_reason_why_a_peer_is_not_reached_is_named_alone(usual_pair: Pair, plugins: Path, case: Case) -> None:
+    with lent(usual_pair, plugins) as (doctor, other):
+        node = doctor.node
+        places: dict[str, Machine] = {NODE: node, PEER: other, WORLD: node.cluster.machine}
+        for where, script in case.damage.items():
+            places[where].run("sh", "-ec", script)
+        [finding] = doctor.finds(case.finding)
+        assert case.evidence in finding["evidence"]
+        assert other.address() in finding["subject"]
+        for where, script in case.remedy.items():
+            places[where].run("sh", "-ec", script.replace("REMEDY", finding["remedy"].partition(" (")[0]))
+        doctor.finds()
+        for place in (node, other):
+            place.run("ip", "link", "set", "eth0", "mtu", "1500")
+        node.cluster.machine.run("ip", "link", "set", "port-other", "mtu", "1500")
+        node.until(lambda: node.guest.reaches(other.guest), "the pods reach each other")
 
 
-def test_a_program_that_has_the_port_of_the_tunnel_is_named(pair: tuple[Doctor, Node]) -> None:
+def test_a_program_that_has_the_port_of_the_tunnel_is_named(usual_pair: Pair, plugins: Path) -> None:
     """It may have it only while the device is down, where podwired leaves it for a moment."""
-    doctor, _ = pair
-    node = doctor.node
-    assert node.agent
-    node.agent.signal("STOP")
-    node.run("sh", "-ec", TAKE_PORT)
-    node.agent.signal("CONT")
-    [finding] = doctor.finds("tunnel-port-taken")
-    assert "(python3) has UDP port 8472" in finding["evidence"]
-    node.run("sh", "-ec", "kill $(cat /run/taker)")
-    doctor.finds()
+    with lent(usual_pair, plugins) as (doctor, _):
+        node = doctor.node
+        assert node.agent
+        node.agent.signal("STOP")
+        node.run("sh", "-ec", TAKE_PORT)
+        node.agent.signal("CONT")
+        [finding] = doctor.finds("tunnel-port-taken")
+        assert "(python3) has UDP port 8472" in finding["evidence"]
+        node.run("sh", "-ec", "kill $(cat /run/taker)")
+        doctor.finds()
 
 
-def test_an_agent_that_does_not_answer_is_named(pair: tuple[Doctor, Node]) -> None:
-    doctor, _ = pair
-    assert doctor.node.agent
-    doctor.node.agent.signal("STOP")
-    assert doctor.names() == ["agent-silent"]
-    doctor.node.agent.signal("CONT")
-    doctor.finds()
+def test_an_agent_that_does_not_answer_is_named(usual_pair: Pair, plugins: Path) -> None:
+    with lent(usual_pair, plugins) as (doctor, _):
+        assert doctor.node.agent
+        doctor.node.agent.signal("STOP")
+        assert doctor.names() == ["agent-silent"]
+        doctor.node.agent.signal("CONT")
+        doctor.finds()
 
 
-def test_a_store_that_does_not_answer_is_named(pair: tuple[Doctor, Node]) -> None:
-    doctor, _ = pair
-    etcd = doctor.node.cluster.etcd
-    etcd.stop()
-    [finding] = doctor.finds("store-unreachable")
-    assert "etcd" in finding["subject"]
-    etcd.start()
-    doctor.finds()
+def test_a_store_that_does_not_answer_is_named(usual_pair: Pair, plugins: Path) -> None:
+    with lent(usual_pair, plugins) as (doctor, _):
+        etcd = doctor.node.cluster.etcd
+        etcd.stop()
+        [finding] = doctor.finds("store-unreachable")
+        assert "etcd" in finding["subject"]
+        etcd.start()
+        doctor.finds()
 
 
-def test_a_strict_filter_of_the_reverse_path_is_named(pair: tuple[Doctor, Node]) -> None:
+def test_a_strict_filter_of_the_reverse_path_is_named(usual_pair: Pair, plugins: Path) -> None:
     """The node's second interface leads to the peer; its answers come back by the first."""
-    doctor, other = pair
-    node, world = doctor.node, doctor.node.cluster.machine
-    world.run(
-        "sh", "-ec", f"ip link add port2 type veth peer name eth1 netns {node.inside}; ip link set port2 master wire up"
-    )
-    node.run(
-        "sh", "-ec", "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.rp_filter=1; ip link set eth1 up"
-    )
-    node.run("sh", "-ec", f"ip route add {other.address()}/32 dev eth1 src {node.address()}; ip neigh flush all")
-    other.run("ip", "neigh", "flush", "all")
-    [finding] = doctor.finds("rp-filter-drops")
-    assert (finding["subject"], other.address() in finding["evidence"]) == ("eth0", True)
-    node.run("sh", "-ec", finding["remedy"].partition(" (")[0])
-    doctor.finds()
-    node.run(
-        "sh", "-ec", "ip link delete eth1; sysctl -qw net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.rp_filter=0"
-    )
+    with lent(usual_pair, plugins) as (doctor, other):
+        node, world = doctor.node, doctor.node.cluster.machine
+        world.run(
+            "sh",
+            "-ec",
+            f"ip link add port2 type veth peer name eth1 netns {node.inside}; ip link set port2 master wire up",
+        )
+        node.run(
+            "sh", "-ec", "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.rp_filter=1; ip link set eth1 up"
+        )
+        node.run("sh", "-ec", f"ip route add {other.address()}/32 dev eth1 src {node.address()}; ip neigh flush all")
+        other.run("ip", "neigh", "flush", "all")
+        [finding] = doctor.finds("rp-filter-drops")
+        assert (finding["subject"], other.address() in finding["evidence"]) == ("eth0", True)
+        node.run("sh", "-ec", finding["remedy"].partition(" (")[0])
+        doctor.finds()
+        node.run(
+            "sh", "-ec", "ip link delete eth1; sysctl -qw net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.rp_filter=0"
+        )
 
 
-def test_a_second_agent_that_knows_nothing_of_the_first_is_named(pair: tuple[Doctor, Node], podwired: Path) -> None:
+def test_a_second_agent_that_knows_nothing_of_the_first_is_named(
+    usual_pair: Pair, plugins: Path, podwired: Path
+) -> None:
     """Locks are files, and a container may have folders of its own. Without these the second one ends by itself."""
-    doctor, _ = pair
-    node = doctor.node
-    where = f"--etcd-endpoints={node.cluster.etcd.endpoint}"
-    second = [str(podwired), where, "--iface=eth0", MASQUERADE]
-    hidden = "mkdir -p /run/podwire /run/flannel; for one in podwire flannel; do mount -t tmpfs none /run/$one; done"
-    agent = Program(node, "second", "unshare", "--mount", "sh", "-ec", f'{hidden}; exec "$@"', "sh", *second)
-    node.until(lambda: "pods can be attached" in agent.log, "the second agent is ready")
-    [finding] = doctor.finds("agent-twice")
-    assert "/run/flannel/subnet.env" in finding["evidence"]
-    assert "VNI 1" in finding["evidence"]
-    node.run("sh", "-ec", finding["remedy"].partition(" (")[0])
-    doctor.finds()
-    refused = Program(node, "third", *second)
-    assert doctor.names() == []  # while it waits for the lock
-    node.until(lambda: not refused.runs, "the third agent is refused")
+    with lent(usual_pair, plugins) as (doctor, _):
+        node = doctor.node
+        where = f"--etcd-endpoints={node.cluster.etcd.endpoint}"
+        second = [str(podwired), where, "--iface=eth0", MASQUERADE]
+        hidden = (
+            "mkdir -p /run/podwire /run/flannel; for one in podwire flannel; do mount -t tmpfs none /run/$one; done"
+        )
+        agent = Program(node, "second", "unshare", "--mount", "sh", "-ec", f'{hidden}; exec "$@"', "sh", *second)
+        node.until(lambda: "pods can be attached" in agent.log, "the second agent is ready")
+        [finding] = doctor.finds("agent-twice")
+        assert "/run/flannel/subnet.env" in finding["evidence"]
+        assert "VNI 1" in finding["evidence"]
+        node.run("sh", "-ec", finding["remedy"].partition(" (")[0])
+        doctor.finds()
+        refused = Program(node, "third", *second)
+        assert doctor.names() == []  # while it waits for the lock
+        node.until(lambda: not refused.runs, "the third agent is refused")
 
 
 def attached(cluster: Cluster, podwired: Path, delegate: Json) -> list[Node]:
