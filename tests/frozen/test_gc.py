@@ -75,6 +75,7 @@ def test_what_lives_or_may_live_is_kept(operator: Operator) -> None:
     machine.run("touch", f"{LEASES}/10.1.2.3")
     machine.run("sh", "-c", "rm $(grep -l young /run/podwire/attachment-*)")
     young.remove()
+    until(lambda: "net/young" not in machine.run("ip", "link").stdout, "the kernel removes the pair")
     before = machine.snapshot()
     assert operator.asks("gc")["remnants"] == []
     assert machine.snapshot() == before
@@ -125,7 +126,11 @@ def test_the_record_of_what_a_reference_plugin_has_detached_is_removed(operator:
     assert machine.run("sh", "-c", "ls /run/podwire/attachment-*", check=False).returncode
 
 
-@pytest.mark.parametrize("hiding", [("unshare", "--mount"), ("unshare", "--net"), ()])
+CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc")  # with the host's network, as podwired's pod
+BESIDE = (*CONTAINER, "sh", "-c", 'echo podwired >/proc/$$/comm; "$@"; exit $?', "sh")
+
+
+@pytest.mark.parametrize("hiding", [("unshare", "--mount"), ("unshare", "--net"), CONTAINER, BESIDE, ()])
 def test_nothing_is_removed_where_containers_may_be_hidden(operator: Operator, hiding: tuple[str, ...]) -> None:
     machine = operator.machine
     lose(operator, operator.attach("web", FULL))
