@@ -45,7 +45,9 @@ def send(host: Host, path: Connection, seconds: float) -> Sent:
         except FAILURES as error:
             untraced = _reason(error)
         answer = _exchange(probe, tracer, seconds)
-        return Sent(probe.number, answer, tuple(tracer.packets) if tracer is not None else (), untraced)
+        if tracer is None:
+            return Sent(probe.number, answer, (), untraced)
+        return Sent(probe.number, answer, tuple(tracer.packets), tracer.lost)
 
 
 def _reason(error: BaseException) -> str:

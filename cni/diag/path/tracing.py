@@ -34,6 +34,7 @@ NETWORKS = {4: "ip", 6: "ip6"}
 ICMP_NAMES = {4: "icmp", 6: "ipv6-icmp"}
 # From the UDP header of a VXLAN packet to the inner IP header: 8 of UDP, 8 of VXLAN, 14 of Ethernet (RFC 7348).
 INNER = 30
+LOST = "the kernel's events were lost: another program traces a lot of packets (nft list ruleset)"
 CONNTRACK = "net/netfilter/nf_conntrack_max"
 FAMILIES = {number: name for name, number in nft_ruleset.FAMILIES.items()}
 
@@ -69,10 +70,13 @@ class Packet(Record):
 
 
 class Tracer:
-    """The trace of one probe in the namespace of this thread. To be closed: its table ends with its socket."""
+    """The trace of one probe in the namespace of this thread. To be closed: its table ends with its socket. `lost` says
+    why it is not whole.
+    """
 
     def __init__(self, path: Connection, probe: Probe) -> None:
         """Raises OperationFailed where the kernel has no nf_tables or no traces; NetlinkError, OSError."""
+        self.lost = ""
         self._packets: list[Packet] = []
         self._seen: set[tuple[int, str]] = set()
         self._interfaces = 0, 0
@@ -118,15 +122,14 @@ class Tracer:
         return self._events.fileno()
 
     def read(self) -> bool:
-        """Takes in the events that have come; returns True if there is one of the probe. Raises OSError,
-        OperationFailed.
-        """
+        """Takes in the events that have come; returns True if there is one of the probe. Raises OSError."""
         try:
             events = [
                 nft_trace.parse_trace(payload) for kind, payload in self._events.read() if kind == nft_trace.TRACE
             ]
         except Overflowed:
-            raise OperationFailed("nftrace: the kernel's events were lost") from None
+            self.lost = LOST
+            return False
         own = [event for event in events if self._is_own(event)]
         for event in own:
             self._take(event)
@@ -171,7 +174,8 @@ class Tracer:
 
     @property
     def packets(self) -> list[Packet]:
-        return [packet for packet in self._packets if packet.direction]
+        """The packets of the probe; none where events were lost, as half a trace would mislead."""
+        return [packet for packet in self._packets if packet.direction and not self.lost]
 
 
 def _step(event: TraceEvent, iif: int, oif: int) -> Step | None:
