@@ -93,6 +93,9 @@ HEALTHY = {
     "podman's conmon, which holds a published port": "python3 -c 'import socket, time;"
     ' open("/proc/self/comm", "w").write("conmon"); s = socket.create_server(("", 8080)); time.sleep(600)\''
     " >/dev/null 2>&1 & until ss -ltn | grep -q :8080; do sleep 0.05; done",
+    "flanneld, which has replaced podwired": "touch /run/podwire/podwired-vni-1.lock; python3 -c 'import time;"
+    ' open("/proc/self/comm", "w").write("flanneld"); open("/run/named", "w"); time.sleep(600)\''
+    " >/dev/null 2>&1 & until [ -e /run/named ]; do sleep 0.05; done",
     "several podwireds": "cd /run/podwire; touch podwired-a.sock podwired-b.sock",
     "an underlay of the tunnel's size, and two tunnels on one port": "ip link add eth0 type veth peer name peer0;"
     " ip link set eth0 up; for vni in 1 2; do ip link add flannel.$vni type vxlan id $vni dstport 8472 dev eth0;"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cni.diag.ailments.ailment import Ailment
 from cni.diag.ailments.overlay.tunnel import overlay_links
-from cni.diag.node.agents import agents
+from cni.diag.node.agents import FLANNELD, agents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,8 @@ PROOF = "podwired status"
 
 def find(node: NodeView) -> Iterator[Ailment]:
     """Yields what is wrong with the agent, then others beside it."""
-    if node.agent_gone:
+    running = agents()
+    if node.agent_gone and not any(agent.name == FLANNELD for agent in running):  # which has replaced it
         yield Ailment(
             "agent-gone",
             "podwired",
@@ -48,7 +49,7 @@ def find(node: NodeView) -> Iterator[Ailment]:
         evidence = f"{refused.get('key', '')}: {refused.get('reason', '')}"
         consequence, remedy = "pods of that node are not reached", "correct or remove the lease"
         yield Ailment("lease-refused", "podwired", evidence, consequence, remedy, PROOF)
-    yield from _twice(agents())
+    yield from _twice(running)
 
 
 def _store(node: NodeView, reasons: list[str]) -> Iterator[Ailment]:

@@ -139,13 +139,14 @@ def _unreached(silent: Sequence[Peer], total: int) -> Iterator[Ailment]:
     alive |= knock.answering([ip for ip in nodes if ip not in alive], SHORT_SECONDS)
     dead = [peer for peer in doubted if peer.public_ip not in alive]
     if dead:
-        here = _is_all(dead, total)
+        there = "start the node (a firewall of its own may swallow both); remove its lease once it is gone"
+        remedy = "look at this node's link and routes" if _is_all(dead, total) else there
         yield Ailment(
             "peer-unreachable",
             _names(dead),
             f"{_part(dead, total)}: no answer to ICMP echo and TCP by {_devices(dead)}, nor from the node itself",
             CONSEQUENCE,
-            "look at this node's link and routes" if here else "start the node, or remove its lease",
+            remedy,
             f"ping -c 1 {dead[0].public_ip.text}",
         )
     tunnelled = [peer for peer in doubted if peer.public_ip in alive and peer.port]
