@@ -239,3 +239,19 @@ def test_a_peer_is_reached_or_not_with_any_backend_and_family(
     doctor.finds()
     cluster.machine.run("ip", "link", "set", "port-other", "down")
     doctor.finds("peer-unreachable")
+
+
+def test_flannels_own_agent_is_no_ailment_unless_podwired_is_beside_it(
+    cluster: Cluster, flanneld: Path, podwired: Path, plugins: Path
+) -> None:
+    cluster.configure()
+    node, _ = cluster.populate({"node": flanneld, "other": podwired})
+    doctor = Doctor(node, plugins)
+    assert doctor.names() == []
+    where = [f"--etcd-endpoints={cluster.etcd.endpoint}", "--iface=eth0", MASQUERADE]
+    second = Program(node, "second", str(podwired), *where)
+    node.until(lambda: "pods can be attached" in second.log, "podwired is ready")
+    [finding] = doctor.finds("agent-twice")
+    assert "/run/flannel/subnet.env" in finding["evidence"]
+    node.stop_agent()
+    doctor.finds()

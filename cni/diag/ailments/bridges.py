@@ -23,6 +23,8 @@ SETTINGS = {4: "bridge-nf-call-iptables", 6: "bridge-nf-call-ip6tables"}
 ATTRIBUTES = {4: "nf_call_iptables", 6: "nf_call_ip6tables"}  # of one bridge
 SERVICES = ("KUBE-SERVICES", "services")  # kube-proxy's chains: by iptables and IPVS, by nftables
 NFT_TABLE = "kube-proxy"
+SERVICE = "a service does not reach pods on the client's own node: their replies bypass kube-proxy's rules"
+POLICY = "NetworkPolicies do not hold between pods of this node"
 ENOUGH = 2  # pods that can send to each other
 
 
@@ -37,16 +39,19 @@ def find(node: NodeView) -> Iterator[Ailment]:
 def _unfiltered(node: NodeView) -> Iterator[Ailment]:
     pods = _pods(node)
     served = _served_families() if pods else set()
+    has_policies = bool((node.agent or {}).get("policies"))
     for (bridge, family), count in sorted(pods.items()):
-        if count < ENOUGH or family not in served or _filters(bridge, family):
+        if count < ENOUGH or not (has_policies or family in served) or _filters(bridge, family):
             continue
+        consequence = [SERVICE] if family in served else []
+        consequence += [POLICY] if has_policies else []
         setting = f"net.bridge.{SETTINGS[family]}"
         value = sysctl.read(f"net/bridge/{SETTINGS[family]}")
         yield Ailment(
             "bridge-not-filtered",
             bridge,
             f"{setting}={value}" if value is not None else f"no sysctl {setting}: the module br_netfilter is missing",
-            "a service does not reach pods on the client's own node: their replies bypass kube-proxy's rules",
+            ", and ".join(consequence),
             f"sysctl -w {setting}=1" if value is not None else "modprobe br_netfilter",
             f"sysctl {setting}",
         )
