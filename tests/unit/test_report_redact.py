@@ -74,6 +74,7 @@ def test_a_name_has_one_pseudonym_in_all_texts() -> None:
     first = redactor.text("acmeshop/frontend-0 of node db; dbus stays, frontend-0.acmeshop.svc, db.")
     assert first == "namespace-1/pod-2 of node node-3; dbus stays, pod-2.namespace-1.svc, node-3."
     assert redactor.text("pod=acmeshop/frontend-0") == "pod=namespace-1/pod-2"
+    assert redactor.text("myfrontend-0x, mydb") == "mypod-2x, mydb"
 
 
 @pytest.mark.parametrize(

@@ -179,21 +179,25 @@ class Redactor:
             self.learn(HOST, host)
 
     def _named(self, text: str) -> str:
-        for name in sorted(self._known, key=len, reverse=True):
-            if name in text:
-                text = _replaced(text, name, self._pseudonyms[name])
-        return text
-
-
-def _replaced(text: str, name: str, pseudonym: str) -> str:
-    """Returns the text with a name replaced: a short one where it is a word, a longer one anywhere."""
-    pieces, start = [], 0
-    while (place := text.find(name, start)) >= 0:
-        end = place + len(name)
-        is_word = not (text[place - 1 : place].isalnum() or text[end : end + 1].isalnum())
-        pieces += [text[start:place], pseudonym if is_word or len(name) >= LONG else name]
-        start = end
-    return "".join([*pieces, text[start:]])
+        """Returns the text with names replaced: a short one where it is a word, a longer one anywhere. It is done in
+        one pass, as thousands of nodes may be known; of several names that begin at a place the longest is meant.
+        """
+        lengths: dict[str, set[int]] = {}  # of longer names by their first letters
+        for name in self._known:
+            lengths.setdefault(name[:LONG] if len(name) >= LONG else "", set()).add(len(name))
+        short = sorted(lengths.pop("", ()), reverse=True)
+        longest_first = {head: sorted(sizes, reverse=True) for head, sizes in lengths.items()}
+        pieces, start, place = list[str](), 0, 0
+        while place < len(text):
+            sizes = longest_first.get(text[place : place + LONG], ())
+            if short and not text[place - 1 : place].isalnum():
+                sizes = (*sizes, *[size for size in short if not text[place + size : place + size + 1].isalnum()])
+            name = next((name for size in sizes if (name := text[place : place + size]) in self._known), "")
+            if name:
+                pieces += [text[start:place], self._pseudonyms[name]]
+                start = place + len(name)
+            place += len(name) or 1
+        return "".join([*pieces, text[start:]])
 
 
 def _split(text: str) -> list[str]:
