@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ipam.lease import Lease
 
 NAMED = ("/run/netns", "/var/run/docker/netns")
+MOUNTS = "/proc/self/mountinfo"  # proc_pid_mountinfo(5)
+NET, ROOT, POINT = b"net:[", 3, 4  # how the root of a mounted network namespace begins; fields
+ESCAPES = ((rb"\040", b" "), (rb"\011", b"\t"), (rb"\012", b"\n"), (rb"\134", b"\\"))
 
 
 def alive_in(network: str, scanned: set[IP] | None = None) -> Callable[[Lease], bool]:
@@ -61,7 +64,7 @@ def _attached(owner: Owner) -> bool:
 
 
 def addresses_in_use(missed: list[str] | None = None) -> set[IP]:
-    """Returns all addresses of all network namespaces that have a process or a name, third-party plugins' too.
+    """Returns all addresses of all network namespaces that have a process, a name or a mount, third-party plugins' too.
 
     Namespaces that exist and cannot be looked into are added to `missed`.
     """
@@ -98,6 +101,19 @@ def _namespaces() -> Iterator[str]:
         if sysctl.exists(folder):
             for name in os.listdir(folder):
                 yield f"{folder}/{name}"
+    yield from _mounted()
+
+
+def _mounted() -> Iterator[str]:
+    """Yields where network namespaces are mounted: a runtime may have a folder of its own for them."""
+    with open(MOUNTS, "rb") as file:
+        for line in file:
+            fields = line.split(b" ")
+            if fields[ROOT].startswith(NET):
+                point = fields[POINT]
+                for escape, letter in ESCAPES:
+                    point = point.replace(escape, letter)
+                yield point.decode("utf-8", "surrogateescape")
 
 
 def _addresses_at(path: str, home: Netns) -> list[IP]:

@@ -114,6 +114,17 @@ def test_ports_behind_another_plugin_are_kept_while_their_container_has_the_addr
     assert "10.5.0.2" not in machine.run("nft", "list", "ruleset").stdout
 
 
+def test_a_container_whose_namespace_is_mounted_elsewhere_keeps_its_lease(operator: Operator) -> None:
+    """It has no process, no name in /run/netns, and another plugin has attached it."""
+    machine, pod = operator.machine, operator.attach("web", PLAIN)
+    pod.run("ip", "address", "add", "10.1.2.5/32", "dev", "lo")
+    machine.run("sh", "-ec", f"touch '/run/my pod'; mount --bind {pod.path} '/run/my pod'; ip netns delete web")
+    machine.run("sh", "-ec", f"printf 'other\\r\\neth0' >{LEASES}/10.1.2.5; {OLD}")
+    assert operator.asks("gc", "--dry-run")["remnants"] == []
+    machine.run("umount", "/run/my pod")
+    until(lambda: operator.asks("gc", "--dry-run")["remnants"] != [], "the kernel removes the namespace")
+
+
 def test_the_record_of_what_a_reference_plugin_has_detached_is_removed(operator: Operator) -> None:
     """It takes interface and lease, and the namespace may have a name that stays."""
     machine, pod = operator.machine, operator.attach("web", PLAIN)
