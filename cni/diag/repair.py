@@ -146,5 +146,5 @@ def _lines(attached: Attached, steps: list[Repair]) -> Iterator[str]:
         yield printable(f"{attached.name} {attached.owner.ifname} ({attached.owner.network})")
     for step in steps:
         colour = {DONE: "green", WOULD: "yellow", FAILED: "red"}[step.state]
-        error = f": {step.error}" if step.error else ""
-        yield f"  {style(step.state, fg=colour)}: {printable((step.operation or step.plugin) + error)}"
+        described = ": ".join(filter(None, [step.operation or step.plugin, step.error]))
+        yield f"  {style(step.state, fg=colour)}: {printable(described)}"

@@ -261,7 +261,7 @@ def test_an_attachment_without_a_record_is_listed_and_unknown(operator: Operator
     )
     done = operator.types("check")
     assert done.returncode == 3
-    assert "neither the runtime nor podwire has kept its ADD" in done.stdout
+    assert "not repaired: neither the runtime nor podwire has kept its ADD" in done.stdout
 
 
 def test_leases_shows_pools_and_reclaims_what_has_leaked(operator: Operator) -> None:
@@ -407,7 +407,7 @@ def test_repair_says_what_it_cannot_restore(operator: Operator) -> None:
     operator.machine.run("sh", "-c", "rm /run/podwire/attachment-*")
     done = operator.types("repair")
     assert done.returncode == 1
-    assert "neither the runtime nor podwire has kept its ADD" in done.stdout
+    assert "not repaired: neither the runtime nor podwire has kept its ADD" in done.stdout
 
 
 def test_every_name_has_to_be_somebodys(operator: Operator) -> None:

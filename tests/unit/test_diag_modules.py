@@ -50,3 +50,17 @@ def test_without_both_lists_nothing_is_known(folder: Path, name: str) -> None:
     if name:
         (folder / name).write_text(FILES)
     assert list(modules.find(NODE)) == []
+
+
+def test_a_reference_plugin_needs_other_modules(folder: Path, tmp_path: Path) -> None:
+    (folder / "modules.builtin").write_text(BUILT_IN)
+    (folder / "modules.dep").write_text(FILES)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "podwire").write_text("")
+    (programs / "podwire").chmod(0o755)
+    node = NODE._replace(bin_dirs=(str(programs),))
+    assert [finding.subject for finding in modules.find(node)] == ["nft_masq"]
+    (programs / "podwire").rename(programs / "reference")
+    (programs / "podwire").symlink_to("reference")
+    assert list(modules.find(node)) == []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
+from cni import PODWIRE, proc
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -50,3 +52,12 @@ class NodeView(Record):
             yield from network.configs
         for attached in self.attached:
             yield from attached.kept.configs if attached.kept is not None else ()
+
+    def program_of(self, name: object) -> str | None:
+        """Returns the program of a plugin's name in the folders where the runtime looks; None if there is none."""
+        return proc.find(name, ":".join(self.bin_dirs)) if isinstance(name, str) and name else None
+
+
+def is_podwire(program: str) -> bool:
+    """Returns True for podwire, by whichever of its names."""
+    return os.path.basename(os.path.realpath(program)) == PODWIRE

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from cni import INTERFACE, kind_of
-from cni.diag.ailments.ailment import Ailment
+from cni.diag.ailments.ailment import Ailment, is_podwire
 from cni.protocol import smallfile
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def _wanted(node: NodeView) -> Iterator[tuple[str, str]]:
     """Yields modules with who needs them."""
     for network in node.networks:
         for config in network.configs:
-            yield from [(name, f"network {network.name}") for name in _of_config(config)]
+            program = node.program_of(config.get("type"))
+            if program is None or is_podwire(program):  # the reference's plugins masquerade by iptables
+                yield from [(name, f"network {network.name}") for name in _of_config(config)]
     if ((node.agent or {}).get("network") or {}).get("backend") == "vxlan":
         yield "vxlan", "podwired"
 

@@ -6,8 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from cni import PODWIRE, proc
-from cni.diag.ailments.ailment import Ailment
+from cni import proc
+from cni.diag.ailments.ailment import Ailment, is_podwire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,8 +46,8 @@ def _programs(node: NodeView, config: dict[str, object]) -> Iterator[str]:
     """Yields the programs that a configuration names, but for podwire, which supports all versions."""
     ipam = config.get("ipam")
     for name in (config.get("type"), ipam.get("type") if isinstance(ipam, dict) else None):
-        program = proc.find(name, ":".join(node.bin_dirs)) if isinstance(name, str) and name else None
-        if program is not None and os.path.basename(os.path.realpath(program)) != PODWIRE:
+        program = node.program_of(name)
+        if program is not None and not is_podwire(program):
             yield program
 
 
