@@ -19,6 +19,10 @@ BLOCK = re.compile(r"(<!-- taken: (\w+) -->\n```\n)(.*?)^```$", re.DOTALL | re.M
 VARYING = (
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:]{8}Z"), "2026-11-29T03:07:12Z"),
     (re.compile(r"(?<=tunnel: flannel\.1 )[\da-f:]{17}"), "3a:f7:cb:30:f3:97"),
+    # Of the bridge, which the machine's identity decides:
+    (re.compile(r"(?<=link add cni0 up address )[\da-f:]{17}"), "02:45:14:46:3b:84"),
+    (re.compile(r'(?<="cni0",\n      "mac": ")[\da-f:]{17}'), "02:45:14:46:3b:84"),
+    (re.compile(r"(?<=10\.244\.1\.1/24, )fe80::[\da-f:]+"), "fe80::45:14ff:fe46:3b84"),
     (re.compile(r"(?<=Z  )\d+[sm](?= )"), "2s"),
 )
 

@@ -261,7 +261,7 @@ def test_an_attachment_without_a_record_is_listed_and_unknown(operator: Operator
     )
     done = operator.types("check")
     assert done.returncode == 3
-    assert "not repaired: neither the runtime nor podwire has kept its ADD" in done.stdout
+    assert "neither the runtime nor podwire has kept its ADD" in done.stdout
 
 
 def test_leases_shows_pools_and_reclaims_what_has_leaked(operator: Operator) -> None:

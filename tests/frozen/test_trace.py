@@ -290,7 +290,7 @@ def test_the_endpoint_of_a_service_is_shown_by_a_probe(node: Node) -> None:
     assert (other["hop"], other["evidence"]) == ("route", "there is no route")
     assert shown["end"] == "the connection passes: connected"
     [rule] = [step["rule"] for step in shown["probe"]["packets"][0]["steps"] if step["chain"] == "shop"]
-    assert rule == "meta l4proto tcp dnat to 10.1.2.3:5432"
+    assert rule.replace("l4proto 6 ", "l4proto tcp ") == "meta l4proto tcp dnat to 10.1.2.3:5432"  # /etc/protocols
 
 
 def test_where_an_interface_has_no_other_end_the_rest_is_unknown(node: Node) -> None:
