@@ -39,13 +39,15 @@ class PolicyKernel:
 
     def ask_each(self, questions: Iterable[Message]) -> list[bytes | NetlinkError]:
         return [
-            self._element(payload) if kind & 0xFF == nft.NFT_MSG_GETSETELEM else self.answer or self._table(payload)
+            self._element(payload) if kind & 0xFF == nft.NFT_MSG_GETSETELEM else self._table(payload)
             for kind, _, payload in questions
         ]
 
     def _table(self, payload: bytes) -> bytes | NetlinkError:
-        table = next(iter(self.standby), None) if _table_of(payload) == STANDBY else self.table
-        return NetlinkError(ENOENT, "") if table is None else table
+        absent = NetlinkError(ENOENT, "")
+        if _table_of(payload) == STANDBY:
+            return next(iter(self.standby), absent)
+        return self.answer or self.table or absent
 
     def _element(self, payload: bytes) -> bytes | NetlinkError:
         """Returns the element of a set that a question names by its key."""
