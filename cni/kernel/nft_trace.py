@@ -124,7 +124,7 @@ def _compared(key: int, data: bytes, *, original: bool = False) -> bytes:
 
 
 def _no_set(_fields: list[Field], _elements: AnonymousSet) -> bytes:
-    raise NotImplementedError
+    raise ValueError("a rule that marks a probe compares with values, not with sets")
 
 
 def parse_trace(data: bytes) -> TraceEvent:
