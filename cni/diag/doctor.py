@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 HELP = """Find what makes pods fail on this node: each finding with evidence, consequence, remedy and proof.
 
 It looks at attachments and their rules, pools of addresses, the runtime's networks and their plugins, firewalls, host
-ports, connection tracking, disks, podwired, its tunnel, and its peers, to which it sends ICMP echo requests. It changes
-nothing.
+ports, connection tracking, disks, podwired, its tunnel, and its peers, to which it sends ICMP echo requests and TCP
+SYNs. It changes nothing.
 
 With --bundle it also writes an archive for a bug report: findings, attachments, leases, events, podwired's state and
 log, the kernel's network, podwire's rules. Secrets are left out, and names of pods, nodes and hosts are pseudonyms.

@@ -10,8 +10,12 @@ import ctypes
 from errno import EAGAIN, ENOBUFS
 from socket import MSG_DONTWAIT, SO_RCVBUF, SOL_SOCKET, htonl
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from cni.kernel.netlink import SOL_NETLINK, Malformed, Netlink, messages
+
+if TYPE_CHECKING:
+    from _socket import socket
 
 NETLINK_ADD_MEMBERSHIP = 1
 RTNLGRP_LINK, RTNLGRP_NEIGH = 1, 3
@@ -45,20 +49,16 @@ class Events(Netlink):
             self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
 
     def _ignore(self, port: int) -> None:
-        """Attaches a filter that drops messages with this port. It sees words in network order, and the kernel copies
-        it (socket(7), SO_ATTACH_FILTER).
-        """
-        program = b"".join(
+        """Attaches a filter that drops messages with this port. It sees words in network order."""
+        attach_filter(
+            self._socket,
             [
-                INSTRUCTION.pack(LOAD_WORD, 0, 0, PORT_OFFSET),
-                INSTRUCTION.pack(JUMP_EQUAL, 0, 1, htonl(port)),
-                INSTRUCTION.pack(RETURN, 0, 0, 0),
-                INSTRUCTION.pack(RETURN, 0, 0, ALL_BYTES),
-            ]
+                (LOAD_WORD, 0, 0, PORT_OFFSET),
+                (JUMP_EQUAL, 0, 1, htonl(port)),
+                (RETURN, 0, 0, 0),
+                (RETURN, 0, 0, ALL_BYTES),
+            ],
         )
-        held = ctypes.create_string_buffer(program, len(program))
-        header = Struct("HP").pack(len(program) // INSTRUCTION.size, ctypes.addressof(held))
-        self._socket.setsockopt(SOL_SOCKET, SO_ATTACH_FILTER, header)
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -77,3 +77,13 @@ class Events(Netlink):
                 if error.errno == ENOBUFS:
                     raise Overflowed from None
                 raise
+
+
+def attach_filter(receiver: socket, program: list[tuple[int, int, int, int]]) -> None:
+    """Attaches a program of classic BPF, whose result is the bytes that a packet keeps (socket(7), SO_ATTACH_FILTER);
+    the kernel copies it. Raises OSError.
+    """
+    data = b"".join([INSTRUCTION.pack(*instruction) for instruction in program])
+    held = ctypes.create_string_buffer(data, len(data))
+    header = Struct("HP").pack(len(program), ctypes.addressof(held))
+    receiver.setsockopt(SOL_SOCKET, SO_ATTACH_FILTER, header)

@@ -168,7 +168,7 @@ def unguarded_imports(file: str) -> list[str]:
     private = [
         imported
         for imported in imports(file)
-        if imported.module in sys.stdlib_module_names and imported.module.startswith("_")
+        if imported.module in sys.stdlib_module_names and imported.module.startswith("_") and not imported.typing
     ]
     bare = [
         imported for imported in private if imported.module not in ("__future__", "_struct", "_operator", "_thread")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from tests.machine import until
+from tests.system.cards import broken_card
 from tests.system.nodes import MASQUERADE
 from tests.system.programs import Program
 
@@ -228,6 +230,12 @@ def test_a_peer_is_reached_or_not_with_any_backend_and_family(
     node, other = attached(cluster, podwired, delegate)
     doctor = Doctor(node, plugins)
     assert doctor.names() == []
+    with broken_card(node, "" if backend == "vxlan" else other.mac):
+        [finding] = doctor.finds("checksum-offload")
+        assert finding["subject"] == ("flannel-v6.1 and flannel.1" if backend == "vxlan" else "eth0")
+        if shutil.which("ethtool"):
+            node.run("sh", "-ec", finding["remedy"].partition(" (")[0])
+            doctor.finds()
     if backend == "vxlan":
         other.run("sh", "-ec", PORT_FILTER % "drop")
         [finding] = doctor.finds("tunnel-filtered")

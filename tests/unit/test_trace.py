@@ -12,8 +12,8 @@ import click
 
 from cni.diag.node.attachments import GONE, OWN, PRESENT, Attached
 from cni.diag.node.barriers import Barrier, parse_barrier
+from cni.diag.node.checksum import checksum
 from cni.diag.path.ends import connection
-from cni.diag.path.probe import _checksum
 from cni.diag.path.sockets import _address
 from cni.effects.iptables_legacy import CHAIN
 from cni.kernel import nft_trace
@@ -122,8 +122,8 @@ def test_an_event_has_the_ends_of_its_packet(network: str, transport: str, ends:
 
 
 def test_the_checksum_of_an_echo_request_is_that_of_rfc_1071() -> None:
-    assert _checksum(bytes.fromhex("0001f203f4f5f6f7")) == 0x220D
-    assert _checksum(b"\x01") == 0xFEFF
+    assert checksum(bytes.fromhex("0001f203f4f5f6f7")) == 0x220D
+    assert checksum(b"\x01") == 0xFEFF
 
 
 def test_addresses_of_proc_are_in_words_of_the_hosts_order() -> None:

@@ -18,13 +18,20 @@ if TYPE_CHECKING:
     from cni.protocol.address import IP
 
 CLOSED_PORT = 9  # discard: nobody listens there any more
+ANSWERS = (0, errno.ECONNREFUSED)  # of the node itself; other errors come from those between
 BAD_VXLAN = bytes(8)  # a header without the flag I, which is dropped (RFC 7348, 5)
 
 
 def answering(ips: Iterable[IP], seconds: float) -> set[IP]:
     """Returns the addresses that answer a TCP connection, most of them by refusing it."""
-    errors = _errors(ips, socket.SOCK_STREAM, CLOSED_PORT, b"", seconds)
-    return {ip for ip, error in errors.items() if error in (0, errno.ECONNREFUSED)}
+    return {ip for ip, error in connection_errors(ips, seconds).items() if error in ANSWERS}
+
+
+def connection_errors(ips: Iterable[IP], seconds: float) -> dict[IP, int]:
+    """Returns errno of a TCP connection by address, 0 if it is accepted; who is silent is left out. An address that is
+    given several times is asked as often.
+    """
+    return _errors(ips, socket.SOCK_STREAM, CLOSED_PORT, b"", seconds)
 
 
 def refusals(ips: Iterable[IP], port: int, seconds: float) -> dict[IP, str]:

@@ -8,6 +8,7 @@ import struct
 from errno import EINPROGRESS
 from typing import TYPE_CHECKING
 
+from cni.diag.node.checksum import checksum
 from cni.diag.path.ends import ICMP, SCTP, TCP, UDP
 from cni.effects.journal import error_text
 from cni.protocol.address import address_family
@@ -83,7 +84,7 @@ class Probe:
         """Returns an echo request; the kernel adds the checksum of ICMPv6."""
         request = ECHO[self._path.family][0]
         plain = HEADER.pack(request, 0, 0, self.number, 1) + PAYLOAD
-        return HEADER.pack(request, 0, _checksum(plain), self.number, 1) + PAYLOAD
+        return HEADER.pack(request, 0, checksum(plain), self.number, 1) + PAYLOAD
 
     def answer(self) -> Answer | None:
         """Returns what has come back; None if it is not about the probe, as another process's echo."""
@@ -106,12 +107,3 @@ class Probe:
         kind, _, _, identifier, _ = HEADER.unpack_from(data)
         is_reply = kind == ECHO[path.family][1] and identifier == self.number
         return Answer(passes=True, text="echo reply") if is_reply else None
-
-
-def _checksum(data: bytes) -> int:
-    """Returns the Internet checksum (RFC 1071)."""
-    data += b"\0" * (len(data) % 2)
-    total: int = sum([number for (number,) in struct.iter_unpack(">H", data)])
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF

@@ -1,0 +1,50 @@
+"""`podwire doctor` names a network card that does not add the checksums that it offers to add, by what arrives."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.system.cards import broken_card
+from tests.system.test_doctor_nodes import NO_FILTER, Doctor, lent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.machine import Machine
+    from tests.system.conftest import Pair
+
+FILTER = "nft 'table inet admin { chain input { type filter hook input priority 0; %s drop; }; }'"
+
+
+@pytest.fixture
+def machine(usual_machine: Machine) -> Machine:
+    return usual_machine
+
+
+def test_a_card_that_adds_no_checksums_inside_of_tunnels_is_named_alone(usual_pair: Pair, plugins: Path) -> None:
+    with lent(usual_pair, plugins) as (doctor, other), broken_card(doctor.node):
+        node = doctor.node
+        assert not node.guest.source_at(other.guest.addresses[4], seconds=1)
+        [finding] = doctor.findings()
+        assert (finding["name"], finding["subject"]) == ("checksum-offload", "flannel.1")
+        assert f"1 of 1 peers, {other.lease()[0]} ({other.address()})" in finding["evidence"]
+        other.run("sh", "-ec", FILTER % "icmp type echo-request")
+        assert doctor.names() == ["checksum-offload"]
+        other.run("sh", "-ec", NO_FILTER)
+        assert Doctor(other, plugins).names() == []  # whose own card adds them
+        if shutil.which("ethtool") is None:
+            pytest.skip("absent: ethtool (hack/peers brings it)")
+        node.run("sh", "-ec", finding["remedy"].partition(" (")[0])
+        assert node.guest.reaches(other.guest)
+        assert doctor.names() == []
+        node.run("ethtool", "-K", "flannel.1", "tx-checksum-ip-generic", "on")
+
+
+def test_a_peer_that_drops_the_connections_of_doctor_is_no_ailment(usual_pair: Pair, plugins: Path) -> None:
+    with lent(usual_pair, plugins) as (doctor, other):
+        other.run("sh", "-ec", FILTER % "tcp dport 9")
+        assert doctor.names() == []
+        other.run("sh", "-ec", NO_FILTER)
