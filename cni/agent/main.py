@@ -156,6 +156,7 @@ def _settings(
         forwards=options.forward_rules,
         blackholes=options.blackhole_route,
         filters=options.tunnel_filter,
+        offloads=options.tunnel_checksum_offload,
         may_attach=may_attach,
         subnet_file=options.subnet_file,
         conflist=options.conflist,

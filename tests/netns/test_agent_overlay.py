@@ -14,6 +14,7 @@ from cni.agent.dataplane.devices import remove_stale_devices
 from cni.agent.dataplane.state import NextHopLinks, difference, forwarding_state
 from cni.agent.model.lease import Endpoint
 from cni.kernel import events, rtnl_overlay
+from cni.kernel.ethtool import leaves_checksums
 from cni.kernel.events import Events, Overflowed
 from cni.kernel.rtnl import NETLINK_ROUTE
 from cni.kernel.rtnl_socket import RtnlSocket
@@ -84,6 +85,13 @@ def synchronize(family: int) -> list[str]:
         assert bool(heard.read()) == bool(messages)
         assert difference(routes.read_forwarding_state(route, family, links.device, NETWORKS), selector, links) == []
         return [rtnl_overlay.described(message) for message in messages]
+
+
+def ensure_without_offload() -> tuple[list[str], bool]:
+    """Inside: what was done, and if the device leaves checksums to the network card then."""
+    with listening() as (route, _):
+        _, done = wanted(route, 4)._replace(offloads=False).ensure(route)
+        return done, leaves_checksums(NAMES[4])
 
 
 def shown(machine: Machine, family: int) -> dict[str, Any]:
@@ -466,3 +474,11 @@ def overflowed() -> list[object]:
         add_route(route, index)
         outcome.append(len(heard.read()))
     return outcome
+
+
+def test_without_offload_the_kernel_adds_checksums_before_the_device_and_once_is_enough(host: Machine) -> None:
+    assert host.call(leaves_checksums, NAMES[4])
+    assert host.call(ensure_without_offload) == (["flannel.1 left checksums to the network card"], False)
+    assert host.call(ensure_without_offload) == ([], False)
+    assert host.call(ensure, 4, {})[1:] == ([], 0)
+    assert not host.call(leaves_checksums, NAMES[4])  # somebody's own setting stays

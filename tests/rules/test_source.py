@@ -75,7 +75,14 @@ CHEAP = {
 
 PURE = ("cni/protocol", "cni/config", "cni/plan", "cni/agent/policy", "ipam")
 # What people type has time, and the agent is loaded once.
-TOOLS = ("cni/__main__.py", "cni/diag/", "cni/agent/", "cni/kernel/events.py", "cni/kernel/nflog.py")
+TOOLS = (
+    "cni/__main__.py",
+    "cni/diag/",
+    "cni/agent/",
+    "cni/kernel/events.py",
+    "cni/kernel/ethtool.py",
+    "cni/kernel/nflog.py",
+)
 PLUGIN_FILES = [file for file in FILES if not file.startswith(TOOLS)]
 # Lines of tuning's allowlist are regular expressions, as is --iface-regex.
 PATTERNS = ("cni/config/tuning.py", "cni/agent/cli/options.py", "cni/agent/uplink/select.py")

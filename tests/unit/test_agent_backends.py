@@ -60,11 +60,11 @@ def test_an_mtu_that_ipv6_cannot_have_is_an_error(kind: str, mtu: int) -> None:
 def test_vxlan_has_a_device_for_each_family_on_the_underlay() -> None:
     backend = backend_of(config("vxlan"))
     for own, name, address in ((OWN, "flannel.7", "10.5.1.0/32"), (OWN6, "flannel-v6.7", "fd00:5:0:1::/128")):
-        device = backend.device(underlay(), own, "podwired")
+        device = backend.device(underlay(), own, "podwired", offloads=True)
         assert device is not None
         assert device.name == name == backend.device_name(own.subnet.family)
-        assert device == backend.device(underlay(), own, "podwired")
-        assert device != backend.device(underlay(1400), own, "podwired")
+        assert device == backend.device(underlay(), own, "podwired", offloads=True)
+        assert device != backend.device(underlay(1400), own, "podwired", offloads=True)
         assert getattr(device, "address", None) == parse_net(address)
 
 
@@ -75,7 +75,7 @@ def test_vxlan_has_a_device_for_each_family_on_the_underlay() -> None:
 )
 def test_a_change_right_after_the_device_was_ensured_is_news(later: dict[str, Any]) -> None:
     """The state that notifications are compared with is read after that change."""
-    device = backend_of(config("vxlan")).device(underlay(), OWN, "podwired")
+    device = backend_of(config("vxlan")).device(underlay(), OWN, "podwired", offloads=True)
     assert device is not None
     ensured = LinkState("flannel.7", MAC, 1450, True, 0, None, (parse_net("10.5.1.0/32"),))
     assert device.as_ensured(ensured._replace(**later)) == ensured
@@ -83,7 +83,7 @@ def test_a_change_right_after_the_device_was_ensured_is_news(later: dict[str, An
 
 def test_host_gw_has_no_device_and_needs_the_underlay_s_own_address() -> None:
     backend = backend_of(config("host-gw"))
-    assert backend.device(underlay(), OWN, "podwired") is None
+    assert backend.device(underlay(), OWN, "podwired", offloads=True) is None
     assert (backend.device_name(4), backend.vni, backend.needs_own_address) == ("", None, True)
     assert not backend_of(config("vxlan")).needs_own_address
 

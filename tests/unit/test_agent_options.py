@@ -25,6 +25,7 @@ ADDITIONAL = {
     "conflist",
     "conflist-dir",
     "tunnel-filter",
+    "tunnel-checksum-offload",
     "network-policy",
     "policy-files",
     "policy-unknown",
@@ -91,6 +92,7 @@ def test_what_nothing_is_said_of_is_as_in_flanneld() -> None:
         "forward_rules": True,
         "blackhole_route": False,
         "tunnel_filter": True,
+        "tunnel_checksum_offload": True,
         "network_policy": False,
         "policy_files": "",
         "policy_unknown_open": False,
@@ -179,7 +181,7 @@ def test_every_flag_reaches_its_option() -> None:
         "--subnet-lease-renew-margin=1439", "--iface=eth0", "--iface=10.0.0.2", "--iface-regex=^a", "--iface-regex=b$",
         "--iface-can-reach=fd00::9", "--public-ip=192.0.2.1", "--public-ipv6=2001:db8::1", "--subnet-file=/s",
         "--ip-masq", "--ip-masq-fully-random-disable", "--iptables-forward-rules=false", "--ip-blackhole-route",
-        "--tunnel-filter=false", "--healthz-ip=::1", "--healthz-port=65535", "-v=2",
+        "--tunnel-filter=false", "--tunnel-checksum-offload=false", "--healthz-ip=::1", "--healthz-port=65535", "-v=2",
         "--node-name=one", "--conflist=/c/one.conflist", "--conflist-dir=/d", "--cleanup",
     )  # fmt: skip
     values = options._asdict() | {"etcd": tuple(options.etcd or ()), "kube": options.kube}
@@ -202,6 +204,7 @@ def test_every_flag_reaches_its_option() -> None:
         "forward_rules": False,
         "blackhole_route": True,
         "tunnel_filter": False,
+        "tunnel_checksum_offload": False,
         "network_policy": False,
         "policy_files": "",
         "policy_unknown_open": False,

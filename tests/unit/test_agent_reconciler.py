@@ -161,6 +161,7 @@ class Agent:
             forwards=False,
             blackholes=False,
             filters=False,
+            offloads=True,
             may_attach=lambda: self.may_attach,
             subnet_file=str(self.file),
         )

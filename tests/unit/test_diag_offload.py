@@ -11,7 +11,7 @@ import pytest
 
 from cni.diag.ailments.overlay import offload
 from cni.diag.ailments.overlay.peer import Peer
-from cni.diag.node import ethtool, knock, syn
+from cni.diag.node import knock, syn
 from cni.diag.node.checksum import checksum
 from cni.protocol.address import parse_ip
 
@@ -102,5 +102,5 @@ def test_the_checksum_of_a_syn_is_complete(monkeypatch: pytest.MonkeyPatch, sour
 
 
 def test_loopback_takes_packets_without_checksums_and_an_interface_that_is_gone_none() -> None:
-    assert ethtool.leaves_checksums("lo")
-    assert not ethtool.leaves_checksums("none")
+    assert offload._leaves("lo")
+    assert not offload._leaves("none")

@@ -52,10 +52,9 @@ class Backend(Protocol):
     def device_name(self, family: int) -> str:
         """Returns the name of the device for a family of the network; empty if the backend has no device."""
 
-    def device(self, underlay: Underlay, own: Endpoint, alias: str) -> Device | None:
+    def device(self, underlay: Underlay, own: Endpoint, alias: str, *, offloads: bool) -> Device | None:
         """Returns the device for one family of this node, which bears the alias; None if the backend has no device.
-
-        Raises InvalidConfig.
+        Unless it `offloads`, the kernel adds the checksums of what it sends. Raises InvalidConfig.
         """
 
 

@@ -29,5 +29,5 @@ class HostGateway:
     def device_name(self, family: int) -> str:  # noqa: ARG002
         return ""
 
-    def device(self, underlay: Underlay, own: Endpoint, alias: str) -> Device | None:  # noqa: ARG002
+    def device(self, underlay: Underlay, own: Endpoint, alias: str, *, offloads: bool) -> Device | None:  # noqa: ARG002
         return None

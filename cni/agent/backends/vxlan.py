@@ -9,7 +9,7 @@ from errno import EADDRINUSE, EEXIST, ENODEV, EOPNOTSUPP
 from typing import TYPE_CHECKING
 
 from cni.agent.backends.base import mtu_behind
-from cni.kernel import rtnl, rtnl_overlay, sysctl
+from cni.kernel import ethtool, rtnl, rtnl_overlay, sysctl
 from cni.kernel.netlink import NetlinkError
 from cni.protocol.address import mac_text
 from cni.protocol.record import Record
@@ -46,7 +46,7 @@ class Vxlan:
     def device_name(self, family: int) -> str:
         return f"flannel.{self.vni}" if family == 4 else f"flannel-v6.{self.vni}"
 
-    def device(self, underlay: Underlay, own: Endpoint, alias: str) -> Device:
+    def device(self, underlay: Underlay, own: Endpoint, alias: str, *, offloads: bool) -> Device:
         config, family = self._config, own.subnet.family
         info = rtnl_overlay.VxlanInfo(
             vni=config.vni,
@@ -57,12 +57,12 @@ class Vxlan:
             gbp=config.gbp,
         )
         name, mac, mtu = self.device_name(family), own.vtep_mac or b"", self.mtu(underlay, family)
-        return Device(name, mac, mtu, info, own.subnet.network.host, alias)
+        return Device(name, mac, mtu, info, own.subnet.network.host, alias, offloads)
 
 
 class Device(Record):
     """A VTEP of this node. `address` is its own, the subnet's first; `mtu` in bytes. By the `alias` it is known as
-    this agent's, whatever the network is by then.
+    this agent's, whatever the network is by then. Where it does not `offload`, the kernel adds checksums before it.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Device(Record):
     info: VxlanInfo
     address: Net
     alias: str
+    offloads: bool = True
 
     def ensure(self, rtnl_socket: RtnlSocket) -> tuple[int, list[str]]:
         """Returns the device's index, and what had to be done to it, in words. Raises NetlinkError."""
@@ -86,6 +87,8 @@ class Device(Record):
             done.append(f"{self.name} was a port of another link")
         if link.alias != self.alias:
             rtnl_socket.request(*rtnl.set_alias(self.name, self.alias))
+        if not self.offloads and ethtool.complete_checksums(self.name):
+            done.append(f"{self.name} left checksums to the network card")
         _ignore_advertisements(self.name)
         done += _set_address(rtnl_socket, link.ifindex, self)
         if not link.up:

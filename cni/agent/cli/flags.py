@@ -70,6 +70,7 @@ FLAGS = {
         Flag("iptables-resync", "accepted without effect: rules are kept up without a period", "SECONDS", "5"),
         Flag("ip-blackhole-route", "drop what is for no pod of the node's own subnet", "", "false"),
         Flag("tunnel-filter", "drop VXLAN packets that come from no known node, and those of pods", "", "true"),
+        Flag("tunnel-checksum-offload", "leave checksums of what is tunnelled to the network card", "", "true"),
         Flag(
             "network-policy",
             "enforce NetworkPolicies and ClusterNetworkPolicies, of Kubernetes or of --policy-files",

@@ -59,6 +59,7 @@ class Options(Record):
     forward_rules: bool
     blackhole_route: bool
     tunnel_filter: bool
+    tunnel_checksum_offload: bool
     network_policy: bool
     policy_files: str
     policy_unknown_open: bool
@@ -102,6 +103,7 @@ def parse_options(arguments: list[str], environment: Mapping[str, str]) -> Optio
         forward_rules=given.boolean("iptables-forward-rules"),
         blackhole_route=given.boolean("ip-blackhole-route"),
         tunnel_filter=given.boolean("tunnel-filter"),
+        tunnel_checksum_offload=given.boolean("tunnel-checksum-offload"),
         network_policy=given.boolean("network-policy"),
         policy_files=_policy_files(given, in_kube=in_kube),
         policy_unknown_open=_choice(given, "policy-unknown", UNKNOWN) == OPEN,

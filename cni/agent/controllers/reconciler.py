@@ -238,8 +238,8 @@ class Reconciler:
         self._metrics.refused_peers.set(len(peers.errors))
 
     def _ensure_device(self, config: NetworkConfig, underlay: Underlay, own: Endpoint) -> None:
-        rtnl_socket, family, index, same = self._host.rtnl, own.subnet.family, 0, True
-        device = backend_of(config.backend).device(underlay, own, self._settings.instance.name)
+        rtnl_socket, settings, family, index, same = self._host.rtnl, self._settings, own.subnet.family, 0, True
+        device = backend_of(config.backend).device(underlay, own, settings.instance.name, offloads=settings.offloads)
         if device is not None:
             index, done = device.ensure(rtnl_socket)
             same = self._is_as_before(device.name, device)

@@ -40,6 +40,7 @@ class Settings(Record):
     forwards: bool
     blackholes: bool
     filters: bool
+    offloads: bool
     may_attach: Callable[[], bool]
     subnet_file: str
     conflist: Conflist | None = None
