@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
     from typing import Any, TypeAlias
 
-    Place: TypeAlias = tuple[bool, int, int]  # is it a package, where is its code, how long is that
+    Place: TypeAlias = tuple[bool, bool, int, int]  # is it a package, is its code deflated, where, how long is that
     Index: TypeAlias = dict[str, Place]
 
 HOME: str = vars(sys)["_MEIPASS"]
@@ -69,8 +69,13 @@ class Code:
 
     @classmethod
     def of(cls, place: Place) -> CodeType:
-        _, offset, size = place
-        code: CodeType = cls.read(offset, size)
+        _, is_deflated, offset, size = place
+        marshalled = posix.pread(cls.fd, size, offset)
+        if is_deflated:
+            from zlib import decompress  # only here: no call of a runtime comes to it
+
+            marshalled = decompress(marshalled)
+        code: CodeType = loads(marshalled)  # noqa: S302  # the bundle's own
         return code
 
 
@@ -114,7 +119,7 @@ class Loader:
 
 
 def specification(name: str, place: Place) -> ModuleSpec:
-    is_package, _, _ = place
+    is_package, *_ = place
     # Duck typing: importlib.abc.Loader would have to be imported.
     return ModuleSpec(name, Loader, loader_state=place, is_package=is_package)  # type: ignore[arg-type]
 

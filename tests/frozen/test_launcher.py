@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-BUNDLE_BYTES = 45_000_000
+BUNDLE_BYTES = 30_000_000
 # Instructions of a process, of which starting the interpreter and running podwire's modules would be 25 million.
 BUDGETS = {"VERSION": 1_100_000, "ADD": 8_500_000, "DEL": 4_000_000}
 SYSTEM_CALLS = {"VERSION": 97, "ADD": 257, "DEL": 161}  # with glibc 2.36: the same at each call

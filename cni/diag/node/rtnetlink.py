@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyroute2 import IPRoute
+    from pyroute2.iproute.linux import IPRoute
 
 
 @contextmanager
@@ -17,7 +17,8 @@ def opened_rtnetlink() -> Iterator[IPRoute]:
     """Yields a socket in this network namespace. Raises OSError, also inside for what the kernel refuses: one without
     IPv6, say, has no rules of it.
     """
-    from pyroute2 import IPRoute, NetlinkError
+    from pyroute2.iproute.linux import IPRoute  # and not of the package, which imports all of the library
+    from pyroute2.netlink.exceptions import NetlinkError
 
     try:
         with IPRoute() as route:
