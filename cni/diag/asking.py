@@ -17,6 +17,7 @@ SECONDS = 10.0
 ANSWER_BYTES = 32 << 20
 PIECE_BYTES = 1 << 16
 USUAL = "podwired"
+REMEDY = "does podwired run? --socket names another"
 
 
 class NoAnswer(Exception):
@@ -40,7 +41,8 @@ def ask(path: str, seconds: float = SECONDS, /, **request: object) -> dict[str, 
     except OSError as error:
         kind = NotRunning if isinstance(error, FileNotFoundError | ConnectionRefusedError) else NoAnswer
         kind = Silent if isinstance(error, TimeoutError) else kind
-        raise kind(f"{path}: {error.strerror or error} (does podwired run? --socket names another)") from None
+        remedy = "run it as root" if isinstance(error, PermissionError) else REMEDY
+        raise kind(f"{path}: {error.strerror or error} ({remedy})") from None
     except ValueError:
         raise NoAnswer(f"{path}: the answer is not that of a podwired") from None
     if not isinstance(answer, dict) or answer.get("version") != VERSION:

@@ -13,6 +13,7 @@ from cni import CHAINED, HOST_LOCAL, INTERFACE, PODWIRE, PROGRAMS, kind_of
 from cni.diag.node.attachments import OWN, named
 from cni.diag.node.calls import call_of
 from cni.diag.node.here import opened_host
+from cni.diag.node.sight import foreign_namespace
 from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, outcome, printable
 from cni.effects.engine import compare
 from cni.effects.journal import FAILURES, error_text
@@ -49,6 +50,12 @@ something cannot be compared."""
 FOLDERS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")  # of plugins, where the runtime's CNI_PATH was not kept
 FOREIGN_ALONE = "nothing of podwire's: its plugins' own CHECK compares it"
 UNKNOWN = "neither the runtime nor podwire has kept its ADD: nothing to compare with (recreate the pod)"
+
+
+def unknown() -> str:
+    """Returns why nothing of an attachment can be compared whose ADD was not kept, with the remedy."""
+    hidden = foreign_namespace()
+    return f"its ADD is not known: {hidden}" if hidden else UNKNOWN
 
 
 class Compared(Record):
@@ -179,7 +186,7 @@ def _lines(attached: Attached, effects: list[Compared]) -> Iterator[str]:
     differing = [each for each in effects if each.difference]
     uncompared = [each for each in effects if each.error]
     if attached.kept is None:
-        yield f"{name}: {style('unknown', fg='yellow')}: {UNKNOWN}"
+        yield f"{name}: {style('unknown', fg='yellow')}: {printable(unknown())}"
     elif not effects:
         yield f"{name}: {FOREIGN_ALONE}"
     elif differing:

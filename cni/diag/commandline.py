@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,8 @@ def run(arguments: Sequence[str], environment: Mapping[str, str], is_terminal: b
     except click.Abort:  # Ctrl-C
         return Ended(INTERRUPTED, "")
     except (NoAnswer, *FAILURES) as error:
-        return Ended(UNANSWERED, "", f"{PODWIRE}: {error_text(error)}")
+        remedy = " (run it as root)" if isinstance(error, PermissionError) and os.geteuid() else ""
+        return Ended(UNANSWERED, "", f"{PODWIRE}: {error_text(error)}{remedy}")
     except click.UsageError as error:
         return Ended(USAGE_ERROR, "", _usage_text(error))
     if not isinstance(outcome, Outcome):  # help was printed

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from click import style
 
-from cni.diag.check import FOREIGN_ALONE, UNKNOWN, compared, status_of
+from cni.diag.check import FOREIGN_ALONE, compared, status_of, unknown
 from cni.diag.node.attachments import named
 from cni.diag.node.here import opened_host
 from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, outcome, printable
@@ -54,7 +54,7 @@ def _lines(attached: Attached, effects: list[Compared]) -> Iterator[str]:
     name = f"{attached.name} {attached.owner.ifname} ({attached.owner.network})"
     yield style(printable(name), bold=True)
     if attached.kept is None:
-        yield f"  {UNKNOWN}"
+        yield f"  {printable(unknown())}"
     elif not effects:
         yield f"  {FOREIGN_ALONE}"
     plugin = ""

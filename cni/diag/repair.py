@@ -9,7 +9,7 @@ import click
 from click import style
 
 from cni import HOST_LOCAL, kind_of
-from cni.diag.check import UNKNOWN, expected, has_host_local, own_configs
+from cni.diag.check import expected, has_host_local, own_configs, unknown
 from cni.diag.node.attachments import GONE, named
 from cni.diag.node.calls import call_of
 from cni.diag.node.here import opened_host
@@ -81,7 +81,7 @@ def repaired(attached: Attached, *, dry_run: bool) -> Iterator[Repair]:
     """Yields what is done about each difference of an attachment."""
     kept = attached.kept
     if kept is None or attached.interface == GONE:
-        yield Repair(attached.program, "", FAILED, UNKNOWN if kept is None else RECREATE)
+        yield Repair(attached.program, "", FAILED, unknown() if kept is None else RECREATE)
         return
     # A plugin that podwire does not know may have changed what the container has.
     is_foreign = any(not kind_of(str(config.get("type", ""))) for config in kept.configs)

@@ -44,7 +44,8 @@ def sysctl_differs(host: Host, op: ContainerSysctl) -> str:
         return ""
     with host.in_container:
         value = sysctl.read(op.key)
-    return "" if value == op.value else f"the container's {op.key} is {value}, not {op.value}"
+    state = "missing" if value is None else value
+    return "" if value == op.value else f"the container's {op.key} is {state}, not {op.value}"
 
 
 def apply_address(host: Host, op: ContainerAddress, journal: Journal) -> None:

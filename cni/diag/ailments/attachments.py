@@ -20,10 +20,16 @@ if TYPE_CHECKING:
 SHOWN = 3  # names in a sentence
 CONSEQUENCE = "traffic of these containers is dropped, keeps an address that nobody answers, or is not limited"
 
+UNSEEN = "changes of these attachments are not noticed"
+REMEDY = "run it as root in the host's namespaces; recreate a pod whose network namespace is gone"
+
 
 def find(node: NodeView) -> Iterator[Ailment]:
-    """Yields one ailment for all attachments with the same differences, and one for those that are gone."""
+    """Yields one ailment for all attachments that differ, one for those that cannot be compared, and one for those that
+    are gone.
+    """
     by_difference: dict[str, list[str]] = {}
+    by_error: dict[str, list[str]] = {}
     # An ailment of its own, for which no attachment is to be repaired.
     named = tuple([f"the host does not forward IPv{family} " for family in unforwarded(node)])
     for attached in node.attached:
@@ -32,16 +38,14 @@ def find(node: NodeView) -> Iterator[Ailment]:
                 is_named = kind_of(each.plugin) == IPAM or each.difference.startswith(named)  # leases: see pools
                 if each.difference and not is_named:
                     by_difference.setdefault(each.difference, []).append(attached.name)
-    names = list(dict.fromkeys([name for holders in by_difference.values() for name in holders]))
-    if names:
-        yield Ailment(
-            "attachment-changed",
-            some(names),
-            some(list(by_difference)),
-            CONSEQUENCE,
-            "podwire repair",
-            "podwire check",
-        )
+                if each.error:
+                    by_error.setdefault(each.error, []).append(attached.name)
+    if by_difference:
+        names, evidence = some(_names(by_difference)), some(list(by_difference))
+        yield Ailment("attachment-changed", names, evidence, CONSEQUENCE, "podwire repair", "podwire check")
+    if by_error:
+        names, evidence = some(_names(by_error)), some(list(by_error))
+        yield Ailment("not-examined", names, evidence, UNSEEN, REMEDY, "podwire check")
     old = time.time() - YOUNG_SECONDS
     gone = [attached.name for attached in node.attached if attached.interface == GONE and 0 < attached.since < old]
     if gone:
@@ -53,6 +57,10 @@ def find(node: NodeView) -> Iterator[Ailment]:
             "podwire gc, and the container runtime's own cleanup",
             "podwire ps",
         )
+
+
+def _names(holders: dict[str, list[str]]) -> list[str]:
+    return list(dict.fromkeys([name for names in holders.values() for name in names]))
 
 
 def some(names: list[str]) -> str:

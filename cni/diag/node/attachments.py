@@ -82,7 +82,7 @@ SHORT = 6  # digits of an ID that are enough
 
 
 def attachments(host: Host) -> list[Attached]:
-    """Returns all attachments, by pod, container and interface. Raises OSError."""
+    """Returns all attachments, by pod, container and interface. Raises OSError, also where records may not be read."""
     present = links()
     labelled = dict(_labelled(present))
     names = {link.name for link in present}

@@ -7,6 +7,7 @@ of one plugin. So a runtime's files are preferred.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,12 @@ class KeptCall(Record):
 
 
 def kept_calls(host: Host) -> dict[tuple[str, ...], KeptCall]:
-    """Returns all calls by owner. What cannot be read is left out: other traces tell of the attachment."""
+    """Returns all calls by owner. A file that is damaged is left out: other traces tell of the attachment. Raises
+    PermissionError where this user may not read them.
+    """
+    for folder in (os.path.dirname(host.attachment_record("")), RESULTS):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.listdir(folder)
     calls = {tuple(call.owner): call for call in _own(host)}
     for call in _of_runtimes():
         own = calls.get(tuple(call.owner))
