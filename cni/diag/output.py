@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FINE, FINDING, UNANSWERED = 0, 1, 3  # 2: usage (cni.diag.entry)
 JSON_VERSION = 1  # of all shapes; members may be added without another one
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+END = "\x1b[0m"  # of a style
 WIDE, HIGH = 100_000, 24  # where there is no terminal nothing is wrapped: programs read lines
 
 
@@ -38,29 +39,37 @@ def outcome(status: int, as_json: bool, members: dict[str, object], text: Callab
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a table as text with escape sequences for a terminal. Cells are plain text; of columns without any
-    content only the heading is shown.
+    """Returns a table as text with escape sequences for a terminal, a line for each row, however long: names and
+    addresses that are broken in two cannot be copied. Cells are plain text; of columns without any content only the
+    heading is shown.
     """
     from rich.table import Table
     from rich.text import Text
 
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        grid.add_column(column, overflow="fold", no_wrap=not os.isatty(1))
+        grid.add_column(column, no_wrap=True)
     for row in rows:
         grid.add_row(*[Text(printable(cell)) for cell in row])
-    return rendered(grid)
+    return rendered(grid, WIDE)
 
 
-def rendered(content: object) -> str:
-    """Returns rich's rendering of anything, as wide as the terminal."""
+def rendered(content: object, width: int = 0) -> str:
+    """Returns rich's rendering of anything; without a width as wide as the terminal."""
     from rich.console import Console
 
-    width = shutil.get_terminal_size((WIDE, HIGH)).columns if os.isatty(1) else WIDE
+    if not width:
+        width = shutil.get_terminal_size((WIDE, HIGH)).columns if os.isatty(1) else WIDE
     written = io.StringIO()
     console = Console(file=written, force_terminal=True, color_system="standard", width=width, highlight=False)
     console.print(content)
-    return "\n".join([line.rstrip() for line in written.getvalue().splitlines()])
+    return "\n".join([_trimmed(line) for line in written.getvalue().splitlines()])
+
+
+def _trimmed(line: str) -> str:
+    """Returns a line without blanks at its end, also where a style ends behind them."""
+    text = line.rstrip()
+    return f"{text.removesuffix(END).rstrip()}{END}" if text.endswith(END) else text
 
 
 def duration(seconds: float) -> str:
