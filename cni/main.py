@@ -50,6 +50,7 @@ except ImportError:
     from signal import SIGINT, SIGTERM, signal
 
 COMPLETE = "_PODWIRE_COMPLETE"  # the variable by which a shell asks it to complete a command line
+UNANSWERED = 3  # of cni.diag.output
 STATUS = "status"  # podwired's one command; all else are flags
 LOG_LEVEL = b"loglevel"  # the key, in lower case, without which a successful call leaves no line
 PIPE_BYTES = 1 << 16
@@ -158,11 +159,17 @@ def _run_command(arguments: Sequence[str], environment: Mapping[str, str], stdou
         from cni.diag.entry import run as run_arguments
 
         ended = run_arguments(arguments, environment, os.isatty(1))
-        if ended.stdout:
-            _print(stdout, ended.stdout)
     except CniError as error:
         _try_print(stderr, f"podwire: {error.message}")
         return 1
+    try:
+        if ended.stdout:
+            stdout.write(ended.stdout.encode("utf-8", "backslashreplace") + b"\n")
+    except BrokenPipeError:  # `| head`: who reads has enough
+        return ended.status
+    except OSError as error:
+        _try_print(stderr, f"podwire: cannot write the answer: {error.strerror}")
+        return UNANSWERED
     if ended.stderr:
         _try_print(stderr, ended.stderr)
     return ended.status

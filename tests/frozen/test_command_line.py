@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 from typing import TYPE_CHECKING
@@ -87,7 +88,19 @@ def test_people_without_stdout_get_a_status(bundle: Path, tmp_path: Path, word: 
     folder = f"--bin-dir {tmp_path}" if word in ("help", "version", "install") else ""
     script = f'exec "$0" {word} {folder} >&-'
     done = subprocess.run(["sh", "-c", script, bundle / "podwire"], env={}, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "podwire: cannot write the answer: Bad file descriptor\n")
+    assert (done.returncode, done.stderr) == (3, "podwire: cannot write the answer: Bad file descriptor\n")
+
+
+def test_a_reader_that_has_enough_is_no_error(bundle: Path) -> None:
+    """As `podwire help | head`: the status is that of the command."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    for word, status in (("help", 0), ("lint", 1)):
+        arguments = [word, "/dev/null"] if status else [word]
+        with open(writing, "wb", closefd=False) as pipe:
+            done = subprocess.run([bundle / "podwire", *arguments], stdout=pipe, stderr=subprocess.PIPE, check=False)
+        assert (done.returncode, done.stderr) == (status, b"")
+    os.close(writing)
 
 
 @pytest.mark.parametrize("word", ["--help", "-h", "--version"])
