@@ -185,7 +185,9 @@ static PyMethodDef additions[] = {
 };
 
 static _Noreturn void fail(const char *what) {
-    PyErr_Print(); /* ends the process with the status of a SystemExit */
+    if (Py_IsInitialized()) {
+        PyErr_Print(); /* ends the process with the status of a SystemExit */
+    }
     fprintf(stderr, "podwire: %s\n", what);
     _exit(1);
 }

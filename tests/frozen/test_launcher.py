@@ -159,6 +159,13 @@ def test_the_working_directory_is_searched_for_nothing(bundle: Path, memory: Pat
         assert "taken" not in done.stdout + done.stderr
 
 
+def test_a_machine_without_proc_gets_a_message(machine: Machine, bundle: Path, memory: Path) -> None:
+    assert memory.exists()
+    script = f"mount -t tmpfs tmpfs /proc; exec {bundle}/podwire version"
+    done = machine.run("unshare", "-m", "sh", "-c", script, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "podwire: /proc is not mounted\n")
+
+
 def interrupted(bundle: Path, shell: str) -> tuple[int, dict[str, Any]]:
     """Returns the status and the answer of an ADD that gets SIGINT while it reads stdin, which then ends."""
     environment = VERSION | {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/x", "CNI_IFNAME": "eth0"}
