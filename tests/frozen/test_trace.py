@@ -143,6 +143,14 @@ CASES = {
         "no route to 10.1.2.2: Network is unreachable",
     ),
     "nobody listens": Case("true", "true", ("web", "db:99"), "socket", "nobody listens in shop/db"),
+    "nobody listens in the container itself": Case(
+        "ip -n web link set lo up",
+        "ip -n web link set lo down",
+        ("web", "web:99"),
+        "socket",
+        "nobody listens in shop/web",
+    ),
+    "nobody listens on the node": Case("true", "true", ("web", "10.1.2.1:99"), "socket", "nobody listens on this node"),
 }
 
 
@@ -394,6 +402,16 @@ def test_a_dropped_reply_is_told_from_a_dropped_request(node: Node) -> None:
     assert [step["rule"] for step in shown["probe"]["packets"][-1]["steps"]][-1] == 'iifname "uplink" drop'
 
 
+def test_a_reply_that_does_not_arrive_is_no_answer(node: Node) -> None:
+    node.shell("sysctl -qw net.ipv4.conf.uplink.forwarding=0")
+    try:
+        shown = node.asks("trace", *TO_OUTSIDE, "--send", "--wait", "0.5")
+    finally:
+        node.shell("sysctl -qw net.ipv4.conf.uplink.forwarding=1")
+    lost = "a reply has come back, and the node did not route it (rp_filter, or forwarding is off where it arrives)"
+    assert shown["end"] == f"{lost}: no answer within 0.5 s"
+
+
 def test_a_port_that_is_closed_refuses(node: Node) -> None:
     done = node.types("trace", "web", "db:99", "--send")
     assert done.returncode == 1
@@ -449,6 +467,7 @@ def test_names_and_ports_that_are_none_are_usage_errors(node: Node) -> None:
         ("web", f"{OUTSIDE}:0"): f"the port of {OUTSIDE} is not a number from 1 to 65535",
         ("web", f"{OUTSIDE}/tcp"): "tcp needs a port",
         ("web", f"{OUTSIDE}:7/icmp"): "icmp has no ports",
+        ("web", f"{OUTSIDE}:7/tpc"): "protocol 'tpc' is none of tcp, udp, sctp, icmp",
         ("web", "2001:db8:2::2"): "web and 2001:db8:2::2 have no addresses of the same family",
     }
     for arguments, error in errors.items():

@@ -57,10 +57,13 @@ def local(host: Host, path: Connection, target: Attached) -> Iterator[Hop]:
         yield from listener(path, target.name)
 
 
-def listener(path: Connection, name: str) -> Iterator[Hop]:
-    """Yields who listens at the destination in the namespace of this thread. Raises OSError."""
+def listener(path: Connection, container: str = "") -> Iterator[Hop]:
+    """Yields who listens at the destination in the namespace of this thread, which is that of a container, or, without
+    its name, of the node. Raises OSError.
+    """
     if path.protocol == ICMP:
         return
+    name, where = container or "this node", f"in {container}" if container else "on this node"
     subject = f"{path.target_ip.text} {path.traffic}"
     listening = sockets.is_bound(path.protocol, path.target_ip, path.port)
     if listening is None:
@@ -68,7 +71,8 @@ def listener(path: Connection, name: str) -> Iterator[Hop]:
     elif listening:
         yield passes("socket", subject, f"{name} listens")
     else:
-        yield stops("socket", subject, f"nobody listens in {name}", "look at the program in the container")
+        remedy = "look at the program in the container" if container else "look at the program: ss -ln"
+        yield stops("socket", subject, f"nobody listens {where}", remedy)
 
 
 def remote(host: Host, path: Connection, route: NextHop) -> Iterator[Hop]:

@@ -98,12 +98,15 @@ def _readings(text: str) -> Iterator[Destination]:
         yield Destination(front, protocol.lower(), 0)
     name, colon, port = (front if has_protocol else text).rpartition(":")
     if colon:
+        port, slash, unknown = port.partition("/")
         number = int(port) if port.isascii() and port.isdecimal() and len(port) < 6 else -1
-        yield Destination(name, protocol.lower() if has_protocol else TCP, number or -1)
+        yield Destination(name, protocol.lower() if has_protocol else unknown if slash else TCP, number or -1)
 
 
 def _checked(typed: Destination) -> Destination:
-    """Raises click.UsageError for a port that is none, and where a protocol lacks one."""
+    """Raises click.UsageError for a protocol or a port that is none, and where a protocol lacks one."""
+    if typed.protocol not in PROTOCOLS:
+        raise click.UsageError(f"protocol {typed.protocol!r} is none of {', '.join(PROTOCOLS)}")
     if not -1 < typed.port <= PORT_LIMIT:
         raise click.UsageError(f"the port of {typed.name} is not a number from 1 to {PORT_LIMIT}")
     if (typed.protocol == ICMP) == bool(typed.port):

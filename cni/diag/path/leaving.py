@@ -51,7 +51,7 @@ def as_made(attached: Attached) -> Iterator[Hop]:
 
 
 def container(host: Host, path: Connection) -> Generator[Hop, None, NextHop | None]:
-    """Yields the hop in the container, whose namespace is opened; returns its route, None if the path ends here.
+    """Yields the hop in the container, whose namespace is opened; returns its route, None if nothing more is known.
 
     Raises NetlinkError, OSError.
     """
@@ -67,7 +67,7 @@ def container(host: Host, path: Connection) -> Generator[Hop, None, NextHop | No
         return None
     if route.is_local:
         yield passes("container", subject, f"{target.text} is the container's own address")
-        return None
+        return route
     if route.ifindex != link.ifindex:
         other = host.container_rtnl.find_at(route.ifindex)
         name = other.name if other is not None else f"interface {route.ifindex}"

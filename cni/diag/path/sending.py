@@ -85,7 +85,7 @@ def ending(sent: Sent, names: Mapping[int, str]) -> str:
         if packet.drop is not None:
             return f"the {WORDS[packet.direction]} is dropped by {place(packet.drop)}"
     by_direction = {packet.direction: packet for packet in sent.packets}
-    if REPLY in by_direction or not sent.answer.text.startswith(NO_ANSWER):
+    if not sent.answer.text.startswith(NO_ANSWER):
         return f"the destination or a router answers: {sent.answer.text}"
     if sent.untraced:
         return sent.answer.text
@@ -95,6 +95,8 @@ def ending(sent: Sent, names: Mapping[int, str]) -> str:
 
 
 def _last_seen(packets: Mapping[str, Packet], names: Mapping[int, str]) -> str:
+    if REPLY in packets:
+        return _reply_seen(packets[REPLY], names)
     out, inside = [_hooks_of(packets.get(direction), names) for direction in (TUNNEL, REQUEST)]
     if "postrouting" in out:
         return f"it has left the node in the tunnel, by {out['postrouting']}"
@@ -105,6 +107,15 @@ def _last_seen(packets: Mapping[str, Packet], names: Mapping[int, str]) -> str:
     if "forward" in inside:
         return "it was forwarded, and is gone before it left"
     return "the node received it and did not route it (no route, rp_filter, or forwarding is off)"
+
+
+def _reply_seen(packet: Packet, names: Mapping[int, str]) -> str:
+    hooks = _hooks_of(packet, names)
+    if "postrouting" in hooks:
+        return f"a reply has left by {hooks['postrouting']}, and the container does not take it"
+    if "forward" in hooks:
+        return "a reply was forwarded, and is gone before it left"
+    return "a reply has come back, and the node did not route it (rp_filter, or forwarding is off where it arrives)"
 
 
 def _hooks_of(packet: Packet | None, names: Mapping[int, str]) -> dict[str, str]:

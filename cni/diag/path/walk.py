@@ -52,6 +52,10 @@ def _hops(host: Host, path: Connection, seen: Sequence[Attached]) -> Iterator[Ho
         first = yield from leaving.container(host, path)
         if first is None:
             return
+        if first.is_local:
+            with host.in_container:
+                yield from arriving.listener(path, path.source.name)
+            return
     incoming = yield from leaving.veth(host, path.source)
     if incoming is None:
         return
@@ -130,7 +134,7 @@ def _routed(host: Host, path: Connection, incoming: Link, seen: Sequence[Attache
     if route is None:
         return
     if route.is_local:
-        yield from arriving.listener(path, "this node")
+        yield from arriving.listener(path)
         return
     yield from forwarding.policy(path)
     yield from forwarding.firewall(host, path, incoming)
