@@ -26,7 +26,7 @@ from cni.kernel.netlink import NETLINK_NETFILTER, Malformed
 from cni.kernel.rtnl import NETLINK_ROUTE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from cni.agent.controllers.base import AgentEvent, Controller
     from cni.effects.host import Host
@@ -137,8 +137,7 @@ class Loop:
             for store in self._stores:
                 store.start(self._queue.put)
             while not self._stopping:
-                self._wait(urgent, everything)
-                self._drain()
+                self._drain(self._wait(urgent, everything))
                 self._sync_if_due()
         finally:
             for store in self._stores:
@@ -152,11 +151,13 @@ class Loop:
         self._due = 0.0
         self._queue.wake()
 
-    def _wait(self, urgent: select.poll, everything: select.poll) -> None:
-        """Returns once there is something to read or to do; changes of links are waited for after their pause."""
-        if self._is_link_pause and (urgent.poll(self._milliseconds(self._links_at)) or self._is_link_pause):
-            return
-        everything.poll(self._milliseconds())
+    def _wait(self, urgent: select.poll, everything: select.poll) -> set[int]:
+        """Returns the descriptors that can be read, once there is something to read or to do; changes of links are
+        waited for after their pause.
+        """
+        if self._is_link_pause and ((ready := urgent.poll(self._milliseconds(self._links_at))) or self._is_link_pause):
+            return {descriptor for descriptor, _ in ready}
+        return {descriptor for descriptor, _ in everything.poll(self._milliseconds())}
 
     @property
     def _is_link_pause(self) -> bool:
@@ -172,17 +173,20 @@ class Loop:
         due = min([self._due, end, *[controller.due_at for controller in self._controllers]])
         return max(0.0, due - time.monotonic()) * 1000 + 1
 
-    def _drain(self) -> None:
-        for event in self._queue.take():
-            for controller in self._controllers:
-                controller.handle(event)
-        disturbances = [] if self._is_link_pause else self._link_disturbances()
-        if self._files.read():
+    def _drain(self, ready: Collection[int]) -> None:
+        """Reads these descriptors; the others would cost a system call and an exception each."""
+        if self._queue.fileno() in ready:
+            for event in self._queue.take():
+                for controller in self._controllers:
+                    controller.handle(event)
+        disturbances = self._link_disturbances() if self._link_events.fileno() in ready else []
+        if self._files.fileno() in ready and self._files.read():
             disturbances.append("a file of the agent's was touched")
         if disturbances:
             log.debug("%s", "; ".join(dict.fromkeys(disturbances)))
             self._sync_all_by(time.monotonic() + GATHER_SECONDS)
-        self._drain_rules()
+        if self._rule_events.fileno() in ready:
+            self._drain_rules()
 
     def _link_disturbances(self) -> list[str]:
         try:
