@@ -51,9 +51,9 @@ class StoreRecorder:
             elif isinstance(event, Listed):
                 self.leases = {key: self._kept(lease) for key, lease in event.leases.items()}
             elif isinstance(event, Changed):
-                self.leases = {key: lease for key, lease in self.leases.items() if key != event.key}
-                if event.lease is not None:
-                    self.leases[event.key] = self._kept(event.lease)
+                self.leases = {
+                    key: self._kept(lease) for key, lease in (self.leases | event.leases).items() if lease is not None
+                }
             elif isinstance(event, Failed):
                 self.failure = event.reason
             elif isinstance(event, Recovered):

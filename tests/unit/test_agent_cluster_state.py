@@ -39,7 +39,7 @@ def test_only_what_is_new_concerns_more_than_single_peers() -> None:
     assert not state.handle(Held(OWN, 200.0))
     assert state.held == Held(OWN, 200.0)
     assert not state.handle(Failed("down"))
-    assert not state.handle(Changed(THREE.key, THREE))
+    assert not state.handle(Changed({THREE.key: THREE}))
     assert state.handle(Configured(CONFIG, (parse_ip("192.0.2.9"),)))
     assert state.handle(Held(lease(1, mac=9)))
     assert state.handle(Listed({TWO.key: TWO}))
@@ -48,7 +48,7 @@ def test_only_what_is_new_concerns_more_than_single_peers() -> None:
 def test_an_error_of_the_store_stands_until_it_has_recovered() -> None:
     state = known(TWO)
     state.handle(Failed("down"))
-    for event in (Configured(CONFIG), Held(OWN, 200.0), Listed({TWO.key: TWO}), Changed(THREE.key, THREE)):
+    for event in (Configured(CONFIG), Held(OWN, 200.0), Listed({TWO.key: TWO}), Changed({THREE.key: THREE})):
         state.handle(event)
         assert state.failure == "down"
     state.handle(Recovered())
@@ -58,8 +58,8 @@ def test_an_error_of_the_store_stands_until_it_has_recovered() -> None:
 def test_a_change_is_reported_with_what_was_served_before() -> None:
     state = known(TWO)
     assert not state.has_changes
-    state.handle(Changed(TWO.key, lease(2, mac=22)))
-    state.handle(Changed(THREE.key, THREE))
+    state.handle(Changed({TWO.key: lease(2, mac=22)}))
+    state.handle(Changed({THREE.key: THREE}))
     assert state.has_changes
     before, peers = state.take_changes()
     assert before == {TWO.key: TWO, THREE.key: None}
@@ -72,14 +72,14 @@ def test_a_change_is_reported_with_what_was_served_before() -> None:
 def test_of_several_changes_the_first_before_counts() -> None:
     state = known(TWO)
     for news in (lease(2, mac=22), None, "cannot be read", lease(2, mac=23)):
-        state.handle(Changed(TWO.key, news))
+        state.handle(Changed({TWO.key: news}))
     assert state.take_changes()[0] == {TWO.key: TWO}
 
 
 def test_who_is_served_in_the_place_of_another_is_reported_too() -> None:
     same = Lease((THREE.endpoints[0]._replace(vtep_mac=TWO.endpoints[0].vtep_mac),), "vxlan", 1)
     state = known(TWO, same)
-    state.handle(Changed(TWO.key, None))
+    state.handle(Changed({TWO.key: None}))
     before, peers = state.take_changes()
     assert before == {TWO.key: TWO, same.key: None}
     assert peers is not None
@@ -88,7 +88,7 @@ def test_who_is_served_in_the_place_of_another_is_reported_too() -> None:
 
 def test_changes_before_all_is_listed_mean_nothing() -> None:
     state = ClusterState()
-    assert not state.handle(Changed(TWO.key, TWO))
+    assert not state.handle(Changed({TWO.key: TWO}))
     assert state.resolve_peers(CONFIG, OWN, ()) is None
     assert state.take_changes() == ({}, None)
     state.handle(Listed({THREE.key: THREE}))
@@ -100,8 +100,8 @@ def test_changes_before_all_is_listed_mean_nothing() -> None:
 def test_changes_while_nobody_asked_for_peers_are_kept() -> None:
     state = ClusterState()
     state.handle(Listed({TWO.key: TWO}))
-    state.handle(Changed(THREE.key, THREE))
-    state.handle(Changed(TWO.key, None))
+    state.handle(Changed({THREE.key: THREE}))
+    state.handle(Changed({TWO.key: None}))
     assert not state.has_changes
     peers = state.resolve_peers(CONFIG, OWN, ())
     assert peers is not None
@@ -110,7 +110,7 @@ def test_changes_while_nobody_asked_for_peers_are_kept() -> None:
 
 def test_what_is_listed_takes_the_place_of_all_before() -> None:
     state = known(TWO)
-    state.handle(Changed(TWO.key, None))
+    state.handle(Changed({TWO.key: None}))
     state.handle(Listed({THREE.key: THREE}))
     peers = state.resolve_peers(CONFIG, OWN, ())
     assert peers is not None
@@ -122,14 +122,14 @@ def test_what_is_listed_stays_the_tellers() -> None:
     leases: dict[str, Lease | str] = {TWO.key: TWO}
     state = ClusterState()
     state.handle(Listed(leases))
-    state.handle(Changed(THREE.key, THREE))
+    state.handle(Changed({THREE.key: THREE}))
     assert leases == {TWO.key: TWO}
 
 
 def test_peers_are_kept_until_more_than_one_of_them_changes() -> None:
     state = known(TWO)
     peers = state.resolve_peers(CONFIG, OWN, ())
-    state.handle(Changed(THREE.key, THREE))
+    state.handle(Changed({THREE.key: THREE}))
     state.handle(Held(OWN, 300.0))
     assert state.resolve_peers(CONFIG, OWN, ()) is peers
     state.handle(Held(lease(1, mac=9)))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM
 PATIENCE_SECONDS = 60  # for a loop that does not end
-GONE, FAILED = Changed("10.5.2.0-24", None), Failed("503 Service Unavailable")
+GONE, FAILED = Changed({"10.5.2.0-24": None}), Failed("503 Service Unavailable")
 
 
 class Source:

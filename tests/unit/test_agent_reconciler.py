@@ -286,7 +286,7 @@ def test_a_changed_peer_costs_its_own_messages_and_no_dump(agent: Agent, monkeyp
     agent.kernel.written.clear()
     with monkeypatch.context() as patch:
         patch.setattr(agent.kernel, "dump", lambda *_: pytest.fail("the kernel is asked for its state"))
-        assert agent.handle(Changed(TWO.key, lease(2, "192.0.2.22")), Changed(THREE.key, None))
+        assert agent.handle(Changed({TWO.key: lease(2, "192.0.2.22")}), Changed({THREE.key: None}))
     assert sorted(agent.kernel.written) == [
         "ip route delete 10.5.3.0/24 via 192.0.2.3",
         "ip route replace 10.5.2.0/24 via 192.0.2.22",
@@ -322,21 +322,21 @@ def test_the_state_names_the_peer_whose_route_the_kernel_refuses_until_it_has_it
     begin(agent, TWO)
     assert states() == {TWO.key: "direct"}
     agent.kernel.refused = {THREE.subnets[0]}
-    assert not agent.handle(Changed(THREE.key, THREE))
+    assert not agent.handle(Changed({THREE.key: THREE}))
     assert states() == {TWO.key: "direct", THREE.key: "failed"}
     assert not agent.full_sync()
     assert states() == {TWO.key: "direct", THREE.key: "failed"}
     agent.kernel.refused = set()
     assert agent.full_sync()
     assert states() == {TWO.key: "direct", THREE.key: "direct"}
-    assert agent.handle(Changed(TWO.key, None))
+    assert agent.handle(Changed({TWO.key: None}))
     assert states() == {THREE.key: "direct"}
 
 
 def test_a_refused_route_fails_the_sync_and_harms_no_other(agent: Agent) -> None:
     begin(agent)
     agent.kernel.refused = {TWO.subnets[0]}
-    assert not agent.handle(Changed(TWO.key, TWO), Changed(THREE.key, THREE))
+    assert not agent.handle(Changed({TWO.key: TWO}), Changed({THREE.key: THREE}))
     assert agent.kernel.peer_routes == {"10.5.3.0/24": "192.0.2.3"}
     agent.kernel.refused = set()
     assert agent.full_sync()
@@ -409,7 +409,7 @@ def test_leases_that_cannot_be_served_are_counted(agent: Agent) -> None:
     begin(agent, TWO, lease(3, "127.0.0.1"))
     assert agent.kernel.peer_routes == {"10.5.2.0/24": "192.0.2.2"}
     assert agent.metric("podwired_refused_peers") == 1
-    assert agent.handle(Changed(THREE.key, THREE))
+    assert agent.handle(Changed({THREE.key: THREE}))
     assert agent.metric("podwired_refused_peers") == 0
 
 

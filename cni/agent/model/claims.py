@@ -32,6 +32,9 @@ RANKED = (  # why a lease takes precedence: the next reason decides between two 
     "whose key comes first",
 )
 
+UNDISPUTED: Rank = (False, False, False, 0, "")
+NOBODY: frozenset[str] = frozenset()
+
 
 class Claims:
     """`leases` by their key. A lease that is applied holds its claims; the others only make them."""
@@ -39,6 +42,7 @@ class Claims:
     def __init__(self, config: NetworkConfig) -> None:
         self._config = config
         self.leases: dict[str, Lease] = {}
+        self._claims: dict[str, list[Claim]] = {}  # by key: of the subnets, in their order, then of the MAC addresses
         self._claimants: dict[Claim, set[str]] = {}
         self._holders: dict[Claim, dict[str, None]] = {}  # in order
         self._subnets: list[tuple[int, ...]] = []  # claimed, sorted, each once
@@ -47,38 +51,38 @@ class Claims:
 
     def add(self, key: str, lease: Lease) -> None:
         self.leases[key] = lease
-        for claim in _claims_of(lease):
+        self._claims[key] = claims = _claims_of(lease)
+        for claim in claims:
             self._claimants.setdefault(claim, set()).add(key)
-        for claim in map(_of_subnet, lease.subnets):
+        for claim in claims[: len(lease.endpoints)]:
             if len(self._claimants[claim]) == 1:
                 insort(self._subnets, claim)
                 self._lengths[claim[-1]] += 1
 
     def remove(self, key: str) -> None:
         """Removes a lease that does not hold its claims."""
-        lease = self.leases.pop(key)
-        for claim in _claims_of(lease):
+        lease, claims = self.leases.pop(key), self._claims.pop(key)
+        for claim in claims:
             self._claimants[claim].remove(key)
             if not self._claimants[claim]:
                 del self._claimants[claim]
-        for claim in map(_of_subnet, lease.subnets):
+        for claim in claims[: len(lease.endpoints)]:
             if claim not in self._claimants:
                 del self._subnets[bisect_left(self._subnets, claim)]
                 self._lengths[claim[-1]] -= 1
 
     def hold(self, key: str) -> None:
-        lease = self.leases[key]
-        for claim in _claims_of(lease):
+        for claim in self._claims[key]:
             self._holders.setdefault(claim, {})[key] = None
-        self._vteps.update((endpoint.vtep_mac, endpoint.public_ip) for endpoint in lease.endpoints)
+        for endpoint in self.leases[key].endpoints:
+            self._vteps[endpoint.vtep_mac, endpoint.public_ip] += 1
 
     def let_go(self, key: str) -> None:
-        lease = self.leases[key]
-        for claim in _claims_of(lease):
+        for claim in self._claims[key]:
             del self._holders[claim][key]
             if not self._holders[claim]:
                 del self._holders[claim]
-        for vtep in [(endpoint.vtep_mac, endpoint.public_ip) for endpoint in lease.endpoints]:
+        for vtep in [(endpoint.vtep_mac, endpoint.public_ip) for endpoint in self.leases[key].endpoints]:
             self._vteps[vtep] -= 1
             if not self._vteps[vtep]:
                 del self._vteps[vtep]
@@ -87,18 +91,19 @@ class Claims:
         """Returns True if a lease that holds its claims is reached by this VTEP."""
         return self._vteps[mac, public_ip] > 0
 
-    def concerned(self, lease: Lease) -> set[str]:
-        """Returns the keys that a change of this lease may affect: those that conflict with it, or with one of them."""
+    def concerned(self, key: str) -> set[str]:
+        """Returns the keys that a change of this lease may affect: its own, and those that conflict with it, or with
+        one of them.
+        """
         seen: set[Claim] = set()
-        affected: set[str] = set()
-        waiting = [lease]
+        affected, waiting = {key}, [key]
         while waiting:
-            for claim in self._overlapping(waiting.pop()):
+            for claim in self._overlapping(self.leases[waiting.pop()]):
                 if claim not in seen:
                     seen.add(claim)
-                    new = self._claimants.get(claim, set()) - affected
+                    new = self._claimants.get(claim, NOBODY) - affected
                     affected |= new
-                    waiting += [self.leases[key] for key in new]
+                    waiting += new
         return affected
 
     def conflict(self, lease: Lease) -> tuple[str, str]:
@@ -116,7 +121,9 @@ class Claims:
         `keys` has to include all leases that may conflict with one another.
         """
         leases = {key: self.leases[key] for key in keys if key in self.leases}
-        disputed = _disputed(leases.values()) if len(leases) > 1 else {}
+        if len(leases) == 1:
+            return dict.fromkeys(leases, UNDISPUTED)
+        disputed = _disputed(leases.values())
 
         def steals(lease: Lease) -> bool:
             macs = [((endpoint.subnet.family, endpoint.vtep_mac), endpoint.public_ip) for endpoint in lease.endpoints]

@@ -52,12 +52,14 @@ class ClusterState:
     def _change(self, event: Changed) -> None:
         if self._leases is None:
             return
-        if event.lease is None:
-            self._leases.pop(event.key, None)
-        else:
-            self._leases[event.key] = event.lease
-        if self._peers is not None:
-            self._before = self._peers.put(event.key, event.lease) | self._before
+        for key, lease in event.leases.items():
+            if lease is None:
+                self._leases.pop(key, None)
+            else:
+                self._leases[key] = lease
+            if self._peers is not None:
+                for other, before in self._peers.put(key, lease).items():
+                    self._before.setdefault(other, before)
 
     def lease_of(self, config: NetworkConfig, node: Node) -> Lease | None:
         """Returns the node's own lease, if it fits the network and the node; the rest of it may be outdated."""

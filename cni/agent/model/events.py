@@ -42,10 +42,9 @@ class Listed(Record):
 
 
 class Changed(Record):
-    """One lease; None: it was deleted."""
+    """Leases by key that have changed together, as in one transaction; None: it was deleted."""
 
-    key: str
-    lease: Lease | str | None
+    leases: dict[str, Lease | str | None]
 
 
 class Failed(Record):

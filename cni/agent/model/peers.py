@@ -48,17 +48,16 @@ class Peers:
         """
         if key == self._own.key:
             return {}
-        affected = {key}
-        if known := self._claims.leases.get(key):
-            affected |= self._claims.concerned(known)
+        known = key in self._claims.leases
+        affected = self._claims.concerned(key) if known else {key}
         before = {other: (self.served.get(other), self.errors.pop(other, "")) for other in affected}
         for other in affected:
             self._let_go(other)
         if known:
             self._claims.remove(key)
         self._unusable.pop(key, None)
-        if new := self._note(key, lease):
-            for other in self._claims.concerned(new) - affected:
+        if self._note(key, lease):
+            for other in self._claims.concerned(key) - affected:
                 before[other] = (self.served.get(other), self.errors.pop(other, ""))
                 self._let_go(other)
         self._apply(before)
@@ -76,24 +75,24 @@ class Peers:
         if self.served.pop(key, None) is not None:
             self._claims.let_go(key)
 
-    def _note(self, key: str, lease: Lease | str | None) -> Lease | None:
-        """Notes a lease. Returns it as it is applied, None if it is invalid by itself."""
+    def _note(self, key: str, lease: Lease | str | None) -> bool:
+        """Notes a lease, as it is applied. Returns False if it is invalid by itself, or gone."""
         if isinstance(lease, Lease):
             lease = self._adapted(lease)
             lease = self._error_of(lease) or lease
         if isinstance(lease, Lease):
             self._claims.add(key, lease)
-            return lease
+            return True
         if lease is not None:
             self._unusable[key] = lease
-        return None
+        return False
 
     def _apply(self, keys: Iterable[str]) -> None:
         """Decides which of these leases, none of them applied at the moment, are applied."""
         ranks = self._claims.ranks(keys)
         for key in sorted(ranks, key=ranks.__getitem__):
             lease = self._claims.leases[key]
-            holder, claim = self._claims.conflict(lease)
+            holder, claim = self._claims.conflict(lease) if len(ranks) > 1 else ("", "")
             if holder:
                 reason = next(
                     RANKED[index] for index in range(len(RANKED)) if ranks[holder][index] != ranks[key][index]

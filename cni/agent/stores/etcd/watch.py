@@ -136,11 +136,14 @@ class Watcher(WatchLoop):
             self._handler.disturbed()
 
     def _read(self, entry: KeyValue) -> tuple[str, Lease | str]:
-        key = entry.key[len(self._folder) :].decode("utf-8", "backslashreplace")
+        key = self._key(entry)
         try:
             return key, parse_lease(parse_key(key), entry.value, entry.created)
         except ValueError as error:
             return key, str(error)[:LONGEST_REASON]
+
+    def _key(self, entry: KeyValue) -> str:
+        return entry.key[len(self._folder) :].decode("utf-8", "backslashreplace")
 
     def _handle_message(self, message: Json, stream: Stream) -> None:
         """Handles one message. Raises GatewayError where etcd ends the watch."""
@@ -179,17 +182,18 @@ class Watcher(WatchLoop):
         self._handler.configured(None if last.get("type") == "DELETE" else key_value(last["kv"]).value)
 
     def _handle_leases(self, events: list[Json]) -> None:
-        disturbed = False
+        entries = [key_value(event["kv"]) for event in events]
+        changed = dict(
+            [
+                (self._key(entry), None) if event.get("type") == "DELETE" else self._read(entry)
+                for entry, event in zip(entries, events, strict=True)
+            ]
+        )
         with self._own.lock:
             held = self._own.held
-            own = self._folder + held.lease.key.encode() if held is not None else b""
-            for event in events:
-                entry = key_value(event["kv"])
-                if event.get("type") == "DELETE":
-                    key = entry.key[len(self._folder) :].decode("utf-8", "backslashreplace")
-                    self._handler.emit(Changed(key, None))
-                else:
-                    self._handler.emit(Changed(*self._read(entry)))
-                disturbed = disturbed or (held is not None and entry.key == own and entry.modified > held.revision)
-        if disturbed:
+            self._handler.emit(Changed(changed))
+        if held is None:
+            return
+        own = self._folder + held.lease.key.encode()
+        if any(entry.key == own and entry.modified > held.revision for entry in entries):
             self._handler.disturbed()

@@ -190,7 +190,7 @@ class KubeStore(StoreWorker[DesiredNode]):
             else:
                 self._leases[name] = lease
             if self._held is not None:
-                self._emit(Changed(name, lease))
+                self._emit(Changed({name: lease}))
 
     def _review(self) -> None:
         """Emits what follows from the file and the own node; with the lock held."""
