@@ -63,6 +63,7 @@ NUD_PERMANENT, NTF_SELF = 0x80, 0x02
 RTNH_F_ONLINK, RTN_BLACKHOLE = 4, 6
 RTA_VIA, VIA_FAMILY_BYTES = 18, 2  # a gateway of the other family
 RTA_NH_ID, SCOPE_NOWHERE = 30, 255
+INTERIOR_SCOPES = 199  # between those of the universe, 0, and of a site, 200
 LAST_METRIC = 0xFFFFFFFE  # behind every other route to the same destination
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING = 1, 3, 4, 7
 IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_GBP = 15, 17, 23
@@ -218,12 +219,23 @@ def parse_neighbour(data: bytes) -> Neighbour | None:
 
 def set_route(dst: Net, gw: IP, ifindex: int, protocol: int, on_link: bool) -> Message:
     """Sets the route; it replaces any other to the destination."""
-    return RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route(dst, gw, ifindex, protocol, on_link)
+    scope = _interior_scope(dst) if on_link and dst.family == 4 else SCOPE_UNIVERSE
+    flags = RTNH_F_ONLINK if on_link else 0
+    return RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route(dst, gw, ifindex, protocol, scope, flags)
+
+
+def _interior_scope(dst: Net) -> int:
+    """Returns one of the scopes that are free to use, which interior routes may have (linux/rtnetlink.h).
+
+    The kernel looks for an equal next hop among all of one protocol, scope, source, metric and interface
+    (net/ipv4/fib_semantics.c, fib_info_hashfn_1): with one scope, a route beside 5,000 takes 0.13 ms, else 0.005.
+    """
+    return 1 + (dst.ip.value >> dst.ip.bits - dst.prefix) % INTERIOR_SCOPES
 
 
 def delete_route(dst: Net, gw: IP | None, ifindex: int, protocol: int) -> Message:
-    """Deletes the route with this next hop alone; protocol 0: of any."""
-    return RTM_DELROUTE, 0, _route(dst, gw, ifindex, protocol, on_link=False)
+    """Deletes the route with this next hop alone, whatever its scope; protocol 0: of any."""
+    return RTM_DELROUTE, 0, _route(dst, gw, ifindex, protocol, SCOPE_NOWHERE)
 
 
 def delete_kernel_route(route: KernelRoute) -> Message:
@@ -251,11 +263,8 @@ def _blackhole(dst: Net, protocol: int) -> bytes:
     return head + address(RTA_DST, dst.ip) + u32(RTA_PRIORITY, LAST_METRIC)
 
 
-def _route(dst: Net, gw: IP | None, ifindex: int, protocol: int, on_link: bool) -> bytes:
-    flags = RTNH_F_ONLINK if on_link else 0
-    head = RTMSG.pack(
-        address_family(dst.family), dst.prefix, 0, 0, RT_TABLE_MAIN, protocol, SCOPE_UNIVERSE, RTN_UNICAST, flags
-    )
+def _route(dst: Net, gw: IP | None, ifindex: int, protocol: int, scope: int, flags: int = 0) -> bytes:
+    head = RTMSG.pack(address_family(dst.family), dst.prefix, 0, 0, RT_TABLE_MAIN, protocol, scope, RTN_UNICAST, flags)
     return head + address(RTA_DST, dst.ip) + (address(RTA_GATEWAY, gw) if gw else b"") + u32(RTA_OIF, ifindex)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,6 +38,7 @@ ndmsg: Any = pytest.importorskip("pyroute2.netlink.rtnl.ndmsg", reason=WHY).ndms
 SIZES["ndmsg"] = 12
 CREATE, REPLACE = 0x400 | 0x200, 0x400 | 0x100  # NLM_F_CREATE | NLM_F_EXCL, NLM_F_CREATE | NLM_F_REPLACE
 PERMANENT, SELF, ONLINK = 0x80, 0x02, 4
+RTM_SCOPE = 6  # its offset in struct rtmsg
 
 V4 = VxlanInfo(vni=1, link=5, local=parse_ip("192.0.2.1"), port=8472, learning=False, gbp=False)
 V6 = VxlanInfo(vni=4097, link=5, local=parse_ip("fd01::1"), port=0, learning=True, gbp=True)
@@ -91,7 +93,7 @@ NEIGHBOURS: dict[str, tuple[Message, tuple[int, int], dict[str, int], Attributes
 NET4, NET6 = parse_net("10.5.2.0/24"), parse_net("fd00:5:0:2::/64")
 
 
-BLACKHOLE, LAST = {"type": 6}, ("RTA_PRIORITY", 0xFFFFFFFE)
+BLACKHOLE, LAST, ANY_SCOPE = {"type": 6}, ("RTA_PRIORITY", 0xFFFFFFFE), {"scope": 255}
 
 
 def made(family: int, prefix: int, proto: int, flags: int = 0) -> dict[str, int]:
@@ -110,17 +112,19 @@ ROUTES: dict[str, tuple[Message, tuple[int, int], dict[str, int], Attributes]] =
     ),
     "route on the link": (
         rtnl_overlay.set_route(NET4, IP4, 7, 80, on_link=True),
-        (24, REPLACE), made(AF_INET, 24, 80, ONLINK), through("10.5.2.0", "10.5.2.0"),
+        (24, REPLACE), made(AF_INET, 24, 80, ONLINK) | {"scope": 142}, through("10.5.2.0", "10.5.2.0"),
     ),
     "IPv6 route on the link": (
         rtnl_overlay.set_route(NET6, IP6, 7, 80, on_link=True),
         (24, REPLACE), made(AF_INET6, 64, 80, ONLINK), through("fd00:5:0:2::", "fd00:5:0:2::"),
     ),
     "no route": (
-        rtnl_overlay.delete_route(NET4, IP4, 7, 0), (25, 0), made(AF_INET, 24, 0), through("10.5.2.0", "10.5.2.0"),
+        rtnl_overlay.delete_route(NET4, IP4, 7, 0),
+        (25, 0), made(AF_INET, 24, 0) | ANY_SCOPE, through("10.5.2.0", "10.5.2.0"),
     ),
     "no route without a gateway": (
-        rtnl_overlay.delete_route(NET6, None, 7, 80), (25, 0), made(AF_INET6, 64, 80), through("fd00:5:0:2::", ""),
+        rtnl_overlay.delete_route(NET6, None, 7, 80),
+        (25, 0), made(AF_INET6, 64, 80) | ANY_SCOPE, through("fd00:5:0:2::", ""),
     ),
     "blackhole": (
         rtnl_overlay.new_blackhole(NET4, 80),
@@ -251,6 +255,13 @@ def test_whatever_is_built_is_read_again() -> None:
             assert rtnl_overlay.parse_neighbour(build(index, ip, mac)[2]) == Neighbour(index, ip, mac, permanent=True)
         route = rtnl_overlay.set_route(dst, ip, index, 80, on_link=True)
         assert rtnl_overlay.parse_kernel_route(route[2])[:6] == (dst, ip, index, True, 80, True)
+
+
+def test_routes_of_one_device_are_spread_over_the_scopes_of_interior_routes() -> None:
+    """Of one scope, the kernel compares each new one with all others."""
+    nets = [Net(IP(4, (10 << 24) + (number << 8)), 24) for number in range(1990)]
+    scopes = Counter(rtnl_overlay.set_route(net, net.ip, 7, 80, on_link=True)[2][RTM_SCOPE] for net in nets)
+    assert scopes == dict.fromkeys(range(1, 200), 10)
 
 
 def is_question(message: Message) -> bool:
