@@ -42,7 +42,7 @@ class Claims:
     def __init__(self, config: NetworkConfig) -> None:
         self._config = config
         self.leases: dict[str, Lease] = {}
-        self._claims: dict[str, list[Claim]] = {}  # by key: of the subnets, in their order, then of the MAC addresses
+        self._claims: dict[str, list[Claim]] = {}  # by key
         self._claimants: dict[Claim, set[str]] = {}
         self._holders: dict[Claim, dict[str, None]] = {}  # in order
         self._subnets: list[tuple[int, ...]] = []  # claimed, sorted, each once
@@ -54,7 +54,7 @@ class Claims:
         self._claims[key] = claims = _claims_of(lease)
         for claim in claims:
             self._claimants.setdefault(claim, set()).add(key)
-        for claim in claims[: len(lease.endpoints)]:
+        for claim in map(_of_subnet, lease.subnets):
             if len(self._claimants[claim]) == 1:
                 insort(self._subnets, claim)
                 self._lengths[claim[-1]] += 1
@@ -66,7 +66,7 @@ class Claims:
             self._claimants[claim].remove(key)
             if not self._claimants[claim]:
                 del self._claimants[claim]
-        for claim in claims[: len(lease.endpoints)]:
+        for claim in map(_of_subnet, lease.subnets):
             if claim not in self._claimants:
                 del self._subnets[bisect_left(self._subnets, claim)]
                 self._lengths[claim[-1]] -= 1
