@@ -258,7 +258,7 @@ def test_whatever_is_built_is_read_again() -> None:
 
 
 def test_routes_of_one_device_are_spread_over_the_scopes_of_interior_routes() -> None:
-    """Of one scope, the kernel compares each new one with all others."""
+    """The kernel compares each new one with all others of its scope."""
     nets = [Net(IP(4, (10 << 24) + (number << 8)), 24) for number in range(1990)]
     scopes = Counter(rtnl_overlay.set_route(net, net.ip, 7, 80, on_link=True)[2][RTM_SCOPE] for net in nets)
     assert scopes == dict.fromkeys(range(1, 200), 10)
