@@ -160,6 +160,15 @@ def median_cycles(runs: Runs, median_of: Callable[[list[Run]], float]) -> dict[s
     return {name: median_of([total(cycle) for cycle in zip(*both, strict=True)]) for name, both in runs.items()}
 
 
+def median_versions(contenders: Sequence[Contender], rounds: int) -> dict[str, float]:
+    """Returns the median milliseconds of VERSION of every contender, called in turn."""
+    times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    for _ in range(rounds):
+        for contender in contenders:
+            times[contender.name].append(contender.call("VERSION", "pod0").wall)
+    return {name: median(walls) for name, walls in times.items()}
+
+
 def cycles(contenders: Sequence[Contender | Chain], rounds: int) -> Runs:
     """Runs ADD and DEL of every contender in turn, round after round."""
     runs: Runs = {contender.name: ([], []) for contender in contenders}

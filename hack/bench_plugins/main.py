@@ -6,8 +6,9 @@ usage: hack/bench [--rounds N] [--only WORD]
 
 Every figure is a median of whole processes, from fork to exit, in a network namespace of its own; absolute times
 depend on the machine, the ratios hardly do. Needs root, or a user namespace, and the peers (hack/peers). KINDNET names
-a program cni-kindnet, which podwire is then compared with, too. Instructions are counted by perf, where the machine can
-do that, else podwire's alone by valgrind.
+a program cni-kindnet, which podwire is then compared with, too; BEFORE names the folder of another bundle of podwire,
+which it is compared with. Instructions are counted by perf, where the machine can do that, else podwire's alone by
+valgrind.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from hack.bench_plugins.contenders import (
     median,
     median_cpu,
     median_cycles,
+    median_versions,
     median_wall,
 )
 from hack.benchmark import ROOT, unpack
@@ -53,6 +55,7 @@ PARTS = (
     "chain",
     "names",
     "kindnet",
+    "before",
     "instructions",
 )
 NAMES = ("bridge", "portmap", "bandwidth", "host-local")  # of the reference, by which podwire is called
@@ -94,11 +97,7 @@ class Bench:
     def version(self) -> None:
         ours, theirs = self.contender("podwire", 1), self.contender("bridge", 2)
         bare = theirs._replace(name="bare python3", program=sys.executable, arguments=("-I", "-S", "-c", "pass"))
-        times: dict[str, list[float]] = {contender.name: [] for contender in (ours, theirs, bare)}
-        for _ in range(3 * self.rounds):
-            for contender in (ours, theirs, bare):
-                times[contender.name].append(contender.call("VERSION", "pod0").wall)
-        medians = {name: median(walls) for name, walls in times.items()}
+        medians = median_versions([ours, theirs, bare], 3 * self.rounds)
         self.row("VERSION", {name: medians[name] for name in ("podwire", "bridge")}, 4)
         self.row("VERSION and an interpreter's start", {name: medians[name] for name in ("podwire", bare.name)}, 1.15)
 
@@ -234,6 +233,17 @@ class Bench:
         runs = cycles([alone(ours, "node91"), alone(theirs, "node92")], self.rounds)
         self.row("ADD + DEL, routed, with a port", median_cycles(runs, median_wall), 1.0)
         self.row("ADD + DEL, routed, with a port, CPU", median_cycles(runs, median_cpu), 1.6)
+
+    def before(self) -> None:
+        """Measures an attachment against another bundle of podwire."""
+        folder = os.environ.get("BEFORE", "")
+        if not folder:
+            sys.stderr.write("no other bundle is compared with: BEFORE names no folder\n")
+            return
+        earlier = self.contender("podwire before", 94)._replace(program=str(Path(folder) / "podwire"))
+        both = [self.contender("podwire", 93), earlier]
+        self.row("VERSION, before and now", median_versions(both, 3 * self.rounds), 1.02)
+        self.add_rows("before and now", cycles(both, self.rounds), (1.02, 1.02))
 
     def instructions(self) -> None:
         self.counts = instructions.table([self.contender("podwire", 95), self.contender("bridge", 96)])
