@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
+UNREACHED = "pods of these nodes are not reached"  # the consequence
+
 
 class Peer(Record):
     """A node's subnet. `target` answers for it: its tunnel's address, which is the subnet's first one, or with direct
