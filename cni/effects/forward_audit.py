@@ -8,7 +8,7 @@ from cni.kernel import nft, nft_rules
 from cni.kernel.netlink import U32, NetlinkError
 from cni.kernel.nft import BE32, NFPROTO_INET, PROTOCOLS, SetRef
 from cni.plan.forward_accept import dropped, rejected
-from cni.plan.forward_audit import ACCEPT, Rule, may_pass, rejects
+from cni.plan.forward_audit import ACCEPT, BARRING, BARS, RETURN, Rule, judge
 from cni.protocol.errors import PluginNotAvailable
 
 TYPE_CHECKING = False
@@ -24,7 +24,8 @@ NFT_META_IIF, NFT_META_IIFNAME = 4, 6
 EQUAL, NOT_INVERTED = BE32.pack(nft_rules.NFT_CMP_EQ), BE32.pack(0)
 ALL_BITS = (1 << 32) - 1
 INDEX, NAME, STATE, STATUS, DESTINATION = "iif", "iifname", "ct state", "ct status", "daddr"
-BARRING, HARMLESS = ("REJECT", "DROP"), ("counter", "log")
+HARMLESS = ("counter", "log")
+VERDICTS = {nft_rules.NF_ACCEPT: ACCEPT, nft.NF_DROP: BARS, nft.NFT_RETURN: RETURN}
 LOADED = {
     ("meta", BE32.pack(NFT_META_IIF)): INDEX,
     ("meta", BE32.pack(NFT_META_IIFNAME)): NAME,
@@ -43,10 +44,11 @@ def refuse_drops(host: Host, families: Iterable[int], interface: str, mended: st
     for chain in _forwarding(host, families):
         if chain.table == mended:
             continue
-        rules = _rules(host, chain)
-        for bars, message_of in ((rejects(rules, chain.name), rejected), (chain.drops_forwarded, dropped)):
-            if bars and not (message_of is dropped and chain in known) and not may_pass(rules, chain.name, interface):
-                raise PluginNotAvailable(message_of(chain.name, chain.table_text))
+        judgement = judge(_rules(host, chain), chain.name, interface)
+        if judgement.barred_by:
+            raise PluginNotAvailable(rejected(chain.name, chain.table_text, judgement.barred_by))
+        if chain.drops_forwarded and chain not in known and not judgement.may_pass:
+            raise PluginNotAvailable(dropped(chain.name, chain.table_text))
     iptables_legacy.refuse_drops(host, families, interface)
 
 
@@ -98,23 +100,22 @@ def understand(kernel_rule: nft_rules.Rule, names: dict[int, str], keys: Callabl
             rule = _looked_up(rule, loaded, data, keys)
         elif name == "immediate":
             code, chain = nft_rules.verdict_of(data)
-            rule = rule._replace(target=ACCEPT if code == nft_rules.NF_ACCEPT else chain)
+            rule = rule._replace(target=VERDICTS.get(code, chain))
+        elif name == "reject" or (name == "target" and nft.name_of(data.get(nft_rules.NFTA_MATCH_NAME)) in BARRING):
+            rule = rule._replace(target=BARS)
         elif name == "queue":  # who reads it may accept
             rule = rule._replace(target=ACCEPT)
         else:
             loaded, mask = _loads(name, data), ALL_BITS
-    return rule._replace(ends=_ends(kernel_rule))
+    return rule._replace(always=bool(rule.target) and _matches_all(kernel_rule))
 
 
-def _ends(rule: nft_rules.Rule) -> bool:
-    """True if the rule rejects or drops every packet: it may count, log or have a comment, and matches nothing else."""
-    *before, (name, data) = rule.expressions or (("", {}),)
-    for kind, attributes in before:
-        if kind not in HARMLESS and nft.name_of(attributes.get(nft_rules.NFTA_MATCH_NAME)) != "comment":
-            return False
-    if name == "immediate":
-        return nft_rules.verdict_of(data) == (nft.NF_DROP, "")
-    return name == "reject" or (name == "target" and nft.name_of(data.get(nft_rules.NFTA_MATCH_NAME)) in BARRING)
+def _matches_all(rule: nft_rules.Rule) -> bool:
+    """Returns True if nothing before the verdict matches: the rule may count, log or have a comment."""
+    return all(
+        name in HARMLESS or nft.name_of(data.get(nft_rules.NFTA_MATCH_NAME)) == "comment"
+        for name, data in rule.expressions[:-1]
+    )
 
 
 def _loads(name: str, data: dict[int, bytes]) -> str:

@@ -24,12 +24,14 @@ def refuse_drops(host: Host, families: Iterable[int], interface: str, admin_chai
     for family in families:
         if not (listed := _listed(host, family)):
             continue
-        from cni.plan.forward_audit import drops, may_pass, read_iptables, rejects
+        from cni.plan.forward_audit import drops, judge, read_iptables
 
         rules, table = read_iptables(listed), f"filter of {PROGRAMS[family][1]}"
-        for bars, message_of in ((drops(listed, CHAIN), dropped), (rejects(rules, CHAIN), rejected)):
-            if bars and not may_pass(rules, CHAIN, interface):
-                raise PluginNotAvailable(message_of(CHAIN, table))
+        judgement = judge(rules, CHAIN, interface)
+        if judgement.barred_by:
+            raise PluginNotAvailable(rejected(CHAIN, table, judgement.barred_by))
+        if drops(listed, CHAIN) and not judgement.may_pass:
+            raise PluginNotAvailable(dropped(CHAIN, table))
         if (
             admin_chain
             and admin_chain in rules

@@ -9,7 +9,7 @@ from __future__ import annotations
 from _struct import Struct
 
 from cni.kernel.netlink import attribute, text, u8
-from cni.kernel.nft import NFT_GOTO, NFT_JUMP, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE, PROTOCOLS, VERDICT
+from cni.kernel.nft import NFT_GOTO, NFT_JUMP, NFT_RETURN, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE, PROTOCOLS, VERDICT
 from cni.kernel.nft_fields import FIELDS, TYPES, encoded, fields_of, length_of, padded, prerequisites
 from cni.kernel.nft_rules import be32, counter, expression, masked, value, verdict
 from cni.plan.nftrule import AnonymousSet, Range
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 NFT_REG_1, NFT_REG32_00 = 1, 8
 REGISTER_WORDS = 4  # words of four bytes
 NFT_CMP_EQ, NFT_CMP_NEQ, NFT_CMP_LTE, NFT_CMP_GTE, NFT_RANGE_NEQ = 0, 1, 3, 5, 1
-NFT_LOOKUP_F_INV, NFT_RETURN = 1, -5
+NFT_LOOKUP_F_INV = 1
 NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG, NFTA_LOOKUP_DREG, NFTA_LOOKUP_SET_ID, NFTA_LOOKUP_FLAGS = 1, 2, 3, 4, 5
 NFTA_NAT_TYPE, NFTA_NAT_FAMILY, NFTA_NAT_REG_ADDR_MIN, NFTA_NAT_REG_PROTO_MIN, NFT_NAT_DNAT = 1, 2, 3, 5, 1
 NFTA_MASQ_FLAGS, NF_NAT_RANGE_PROTO_RANDOM_FULLY = 1, 0x10

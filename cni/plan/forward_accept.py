@@ -20,6 +20,7 @@ FIREWALLD_REMEDY = (
     "firewall-cmd --zone=trusted --add-source=SUBNET lets the containers' subnets pass (with --permanent also after a"
     " reload), and so does the plugin firewall, chained behind"
 )
+UFW_REMEDY = "ufw route allow from SUBNET and ufw route allow to SUBNET, or ufw default allow routed"
 JUMP = "podwire containers"  # the comment of the rule that leads there
 
 
@@ -48,10 +49,14 @@ def operations(addresses: Iterable[Net], *, inbound: bool) -> tuple[Operation, .
     return (Accept(subnets, inbound),) if subnets else ()
 
 
-def rejected(chain: str, table: str) -> str:
-    """Returns the message about a chain whose last rule rejects all packets; `table` with its family."""
+def rejected(chain: str, table: str, by: str) -> str:
+    """Returns the message about a chain that rejects all packets, `by` the last rule of this chain or of another that
+    it leads to; `table` with its family.
+    """
     remedy = FIREWALLD_REMEDY if table.endswith(" firewalld") else "accept traffic of the containers before it"
-    return f"chain {chain} of table {table} rejects what is forwarded (its last rule): {remedy}"
+    remedy = UFW_REMEDY if by.startswith("ufw-") else remedy
+    rule = "its last rule" if by == chain else f"by chain {by}"
+    return f"chain {chain} of table {table} rejects what is forwarded ({rule}): {remedy}"
 
 
 def dropped(chain: str, table: str) -> str:

@@ -12,41 +12,57 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-ACCEPT = "accept"
-ACCEPTING = ("ACCEPT", "QUEUE", "NFQUEUE")  # who reads the queue may accept
+ACCEPT, BARS, RETURN = "accept", "bars", "return"
+ACCEPTING, BARRING = ("ACCEPT", "QUEUE", "NFQUEUE"), ("REJECT", "DROP")  # who reads the queue may accept
 STATES = ("--ctstate", "--state")
 
 
 class Rule(Record):
     """A rule of a chain, as far as it is understood.
 
-    `target`: ACCEPT, the chain that it jumps to, or any other verdict. `incoming`: the interface that it matches, with
-    * at the end as a prefix; empty for any. `bound`: it matches certain destinations. `answers`: it lets no new
-    connection pass. `ends`: it rejects or drops every packet.
+    `target`: ACCEPT, BARS (it rejects or drops), RETURN, the chain that it jumps to, or anything else. `incoming`: the
+    interface that it matches, with * at the end as a prefix; empty for any. `bound`: it matches certain destinations.
+    `answers`: it matches no new connection. `always`: it matches every packet.
     """
 
     target: str
     incoming: str = ""
     bound: bool = False
     answers: bool = False
-    ends: bool = False
+    always: bool = False
 
 
-def may_pass(rules: Mapping[str, Sequence[Rule]], chain: str, interface: str, *, ours: bool = False) -> bool:
-    """Returns True if one of the chain's rules, or of chains that it jumps to, may accept packets from the interface.
+class Judgement(Record):
+    """The way of a new connection through a chain: a rule may accept it, or one of the chain `barred_by` certainly
+    rejects or drops it, or neither, and it goes on behind the chain.
+    """
+
+    may_pass: bool = False
+    barred_by: str = ""
+
+
+def judge(rules: Mapping[str, Sequence[Rule]], chain: str, interface: str, *, ours: bool = False) -> Judgement:
+    """Judges packets from the interface by the chain's rules, and those of the chains that it jumps to.
 
     `interface` may end in *, too. A rule for certain destinations counts only if the container's interface was matched
     (`ours`): then the administrator has decided what containers may reach.
     """
+    may_return = False
     for rule in rules.get(chain, ()):
         if rule.answers or (rule.incoming and not _overlap(rule.incoming, interface)):
             continue
         named = ours or bool(rule.incoming)
         if rule.target == ACCEPT and (named or not rule.bound):
-            return True
-        if rule.target in rules and may_pass(rules, rule.target, interface, ours=named):
-            return True
-    return False
+            return Judgement(may_pass=True)
+        below = judge(rules, rule.target, interface, ours=named) if rule.target in rules else Judgement()
+        if below.may_pass:
+            return below
+        if barred_by := rule.always and not may_return and (chain if rule.target == BARS else below.barred_by):
+            return Judgement(barred_by=barred_by)
+        if rule.target == RETURN and rule.always:
+            break
+        may_return |= rule.target == RETURN
+    return Judgement()
 
 
 def _overlap(name: str, other: str) -> bool:
@@ -70,23 +86,18 @@ def read_iptables(listed: str) -> dict[str, list[Rule]]:
     return rules
 
 
-def rejects(rules: Mapping[str, Sequence[Rule]], chain: str) -> bool:
-    """Returns True if the chain's last rule rejects or drops every packet."""
-    return bool(rules.get(chain)) and rules[chain][-1].ends
-
-
 def drops(listed: str, chain: str) -> bool:
     """Returns True if the chain's policy in `iptables -S` is DROP."""
     return f"-P {chain} DROP" in listed.splitlines()
 
 
 def _read_rule(tokens: list[str]) -> Rule:
-    rule = Rule("", ends=tokens[:1] == ["-j"] and tokens[1:2] in (["REJECT"], ["DROP"]))
+    rule = Rule("", always=tokens[:1] in (["-j"], ["-g"]))
     for before, option, value in zip(["", *tokens], tokens, [*tokens[1:], ""], strict=False):
         if before == "!":
             continue
         if option in ("-j", "-g"):
-            rule = rule._replace(target=ACCEPT if value in ACCEPTING else value)
+            rule = rule._replace(target=_target(value))
         elif option == "-i":
             rule = rule._replace(incoming=value.replace("+", "*"))
         elif option == "-d":
@@ -94,3 +105,10 @@ def _read_rule(tokens: list[str]) -> Rule:
         elif option in STATES:
             rule = rule._replace(answers="NEW" not in value.split(","))
     return rule
+
+
+def _target(name: str) -> str:
+    """Returns the target by its name in iptables."""
+    if name in ACCEPTING:
+        return ACCEPT
+    return BARS if name in BARRING else RETURN if name == "RETURN" else name

@@ -494,6 +494,20 @@ def test_status_names_a_chain_whose_last_rule_rejects(
     assert node.call("STATUS", ONE).code == 0
 
 
+def test_status_names_a_chain_that_rejects_before_podwires_rules(machine: Machine, node: Node) -> None:
+    """As `ufw default reject routed` has it: podwire's rules are behind those of others."""
+    chains = f"chain ufw-reject-forward {{ reject; }}; chain FORWARD {{ {DROP} jump ufw-reject-forward; }}"
+    machine.run("nft", f"table ip filter {{ {chains}; }}")
+    node.add(ONE, attachment(machine.pod()))
+    answer = node.call("STATUS", ONE)
+    assert answer.code == 50
+    assert "rejects what is forwarded (by chain ufw-reject-forward): ufw route allow" in answer.message
+    for rule in ("FORWARD ip saddr 10.0.0.0/8 accept", "ufw-reject-forward ip daddr 192.0.2.0/24 return"):
+        machine.run("nft", f"insert rule ip filter {rule}")
+        assert node.call("STATUS", ONE).code == 0
+        machine.run("nft", "flush chain ip filter ufw-reject-forward; add rule ip filter ufw-reject-forward reject")
+
+
 @pytest.mark.parametrize("chain", ["forward priority 0; policy accept;", "input priority 0; policy drop;"])
 def test_status_names_no_other_chain(machine: Machine, node: Node, chain: str) -> None:
     machine.run("nft", f"add table inet myfw; add chain inet myfw forward {{ type filter hook {chain} }}")

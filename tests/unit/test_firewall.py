@@ -21,7 +21,7 @@ from cni.plan.adminchain import AdminChain
 from cni.plan.attachment import Attachment, Facts, names_of
 from cni.plan.firewalld import ZoneSource
 from cni.plan.forward_accept import Accept, dropped
-from cni.plan.forward_audit import ACCEPT, Rule, may_pass, read_iptables
+from cni.plan.forward_audit import ACCEPT, BARS, RETURN, Rule, judge, read_iptables
 from cni.plan.isolation import IsolatedPort, Isolation
 from cni.plan.plan import plan_attachment
 from cni.protocol.address import parse_net
@@ -303,7 +303,6 @@ DOCKER = """\
 -A DOCKER-ISOLATION-STAGE-1 -j RETURN
 -A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP
 -A DOCKER-ISOLATION-STAGE-2 -j RETURN
--A DOCKER-USER -j RETURN
 """
 
 
@@ -314,6 +313,7 @@ DOCKER = """\
         ("-A DOCKER-USER -i cni0 -j ACCEPT", True),
         ("-A DOCKER-USER -i cni+ -j ACCEPT", True),
         ("-A DOCKER-USER -i eth+ -j ACCEPT", False),
+        ("-A DOCKER-USER -j RETURN\n-A DOCKER-USER -i cni0 -j ACCEPT", False),
         ("-A DOCKER-USER ! -i eth0 -j ACCEPT", True),
         ("-A FORWARD -s 10.0.0.0/8 -j ACCEPT", True),
         ("-A FORWARD -d 10.0.0.0/8 -j ACCEPT", False),
@@ -332,7 +332,7 @@ DOCKER = """\
 def test_iptables_rules_are_judged(added: str, passes: bool) -> None:
     listed = f"{DOCKER}{added}\n"
     assert forward_audit.drops(listed, "FORWARD")
-    assert may_pass(read_iptables(listed), "FORWARD", "cni0") is passes
+    assert judge(read_iptables(listed), "FORWARD", "cni0").may_pass is passes
 
 
 def test_a_policy_is_read_whole() -> None:
@@ -356,7 +356,7 @@ def test_a_policy_is_read_whole() -> None:
     ],
 )
 def test_names_of_interfaces_are_compared(asked: str, interface: str, same: bool) -> None:
-    assert may_pass({"c": [Rule(ACCEPT, incoming=asked)]}, "c", interface) is same
+    assert judge({"c": [Rule(ACCEPT, incoming=asked)]}, "c", interface).may_pass is same
 
 
 IIFNAME = nft_rules.load("meta", 6)
@@ -371,15 +371,16 @@ DESTINATION4 = nft_rules.to_subnet(FORWARD, NET4)
 @pytest.mark.parametrize(
     ("expressions", "rule"),
     [
-        (nft_rules.accept(), Rule(ACCEPT)),
-        (nft_rules.jump("other"), Rule("other")),
-        (nft_rules.verdict(attribute(1, struct.pack(">i", 0))), Rule("", ends=True)),
-        (nft_rules.counter() + nft_rules.expression("reject"), Rule("", ends=True)),
-        (nft_rules.counter() + nft_rules.expression("target", text(1, "REJECT")), Rule("", ends=True)),
-        (nft_rules._match("comment", 0, bytes(256)) + nft_rules.expression("reject"), Rule("", ends=True)),
-        (nft_rules.load("meta", 7) + nft_rules.expression("reject"), Rule("")),
+        (nft_rules.accept(), Rule(ACCEPT, always=True)),
+        (nft_rules.jump("other"), Rule("other", always=True)),
+        (nft_rules.verdict(attribute(1, struct.pack(">i", -5))), Rule(RETURN, always=True)),
+        (nft_rules.verdict(attribute(1, struct.pack(">i", 0))), Rule(BARS, always=True)),
+        (nft_rules.counter() + nft_rules.expression("reject"), Rule(BARS, always=True)),
+        (nft_rules.counter() + nft_rules.expression("target", text(1, "REJECT")), Rule(BARS, always=True)),
+        (nft_rules._match("comment", 0, bytes(256)) + nft_rules.expression("reject"), Rule(BARS, always=True)),
+        (nft_rules.load("meta", 7) + nft_rules.expression("reject"), Rule(BARS)),
         (nft_rules.load("ct", 2) + nft_rules.compare(1, bytes(4)) + nft_rules.accept(), Rule(ACCEPT, answers=True)),
-        (nft_rules.expression("queue"), Rule(ACCEPT)),
+        (nft_rules.expression("queue"), Rule(ACCEPT, always=True)),
         (IIFNAME + NAMED + nft_rules.accept(), Rule(ACCEPT, incoming="eth0")),
         (IIFNAME + nft_rules.compare(0, b"veth") + nft_rules.accept(), Rule(ACCEPT, incoming="veth*")),
         (IIFNAME + nft_rules.compare(1, b"eth0".ljust(16, b"\0")) + nft_rules.accept(), Rule(ACCEPT)),
@@ -420,15 +421,57 @@ def test_rules_of_nftables_are_understood(expressions: bytes, rule: Rule) -> Non
     assert understand(answered(expressions), {3: "eth3"}, lambda name: sets[name]) == rule
 
 
+UFW = """
+-P FORWARD DROP
+-N ufw-before-forward
+-N ufw-reject-forward
+-N ufw-user-forward
+-N PODWIRE-FORWARD
+-A FORWARD -j ufw-before-forward
+-A FORWARD -j ufw-reject-forward
+-A FORWARD -m comment --comment "podwire containers" -j PODWIRE-FORWARD
+-A PODWIRE-FORWARD -s 10.1.2.0/24 -j ACCEPT
+-A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A ufw-before-forward -j ufw-user-forward
+"""
+
+
+@pytest.mark.parametrize(
+    ("added", "barred_by"),
+    [
+        ("-A ufw-reject-forward -j REJECT --reject-with icmp-port-unreachable", "ufw-reject-forward"),
+        ("-A ufw-reject-forward -g DROPPED\n-A DROPPED -j DROP", "DROPPED"),
+        ("-A ufw-reject-forward -p tcp -j REJECT", ""),
+        ("-A ufw-reject-forward -d 192.0.2.0/24 -j RETURN\n-A ufw-reject-forward -j REJECT", ""),
+        ("-A ufw-reject-forward -j RETURN\n-A ufw-reject-forward -j REJECT", ""),
+        ("-A ufw-reject-forward -m conntrack --ctstate ESTABLISHED -j RETURN\n-A ufw-reject-forward -j DROP",
+         "ufw-reject-forward"),
+        ("-A ufw-reject-forward -j REJECT\n-A ufw-user-forward -s 10.1.2.0/24 -j ACCEPT", ""),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_what_certainly_rejects_is_found_in_the_chains_that_are_led_to(added: str, barred_by: str) -> None:
+    """A rule that accepts behind it, as podwire's, has no effect."""
+    judgement = judge(read_iptables(UFW + added), "FORWARD", "cni0")
+    assert judgement.barred_by == barred_by
+    assert judgement.may_pass is not bool(barred_by)
+
+
 def test_a_chain_rejects_by_its_last_rule() -> None:
-    rules = read_iptables("-P FORWARD ACCEPT\n-N EMPTY\n-A FORWARD -j ACCEPT\n-A FORWARD -j DROP\n-A OPEN -j ACCEPT")
-    assert forward_audit.rejects(rules, "FORWARD")
-    assert not any(forward_audit.rejects(rules, chain) for chain in ("EMPTY", "OPEN", "ABSENT"))
+    listed = "-P FORWARD ACCEPT\n-N EMPTY\n-A FORWARD -i eth1 -j ACCEPT\n-A FORWARD -j DROP\n-A OPEN -j ACCEPT"
+    rules = read_iptables(listed)
+    assert judge(rules, "FORWARD", "cni0").barred_by == "FORWARD"
+    assert not any(judge(rules, chain, "cni0").barred_by for chain in ("EMPTY", "OPEN", "ABSENT"))
 
 
 def test_a_chain_that_rejects_is_named_with_the_remedy() -> None:
-    assert "chain FORWARD of table inet filter" in forward_accept.rejected("FORWARD", "inet filter")
-    assert forward_accept.FIREWALLD_REMEDY in forward_accept.rejected("filter_FORWARD", "inet firewalld")
+    assert "chain FORWARD of table inet filter" in forward_accept.rejected("FORWARD", "inet filter", "FORWARD")
+    assert forward_accept.FIREWALLD_REMEDY in forward_accept.rejected("filter_FORWARD", "inet firewalld", "")
+    message = forward_accept.rejected("FORWARD", "ip filter", "ufw-reject-forward")
+    assert message == (
+        "chain FORWARD of table ip filter rejects what is forwarded (by chain ufw-reject-forward):"
+        f" {forward_accept.UFW_REMEDY}"
+    )
 
 
 def test_accepted_subnets_are_each_once_and_described() -> None:

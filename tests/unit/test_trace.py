@@ -91,7 +91,7 @@ def test_cause_and_remedy_are_told_apart_in_messages_about_firewalls() -> None:
         "chain forward of table inet admin drops what is forwarded (policy drop)",
         "accept traffic of the containers there, or set its policy to accept",
     )
-    assert parse_barrier(rejected("x", "inet y")).remedy == "accept traffic of the containers before it"
+    assert parse_barrier(rejected("x", "inet y", "x")).remedy == "accept traffic of the containers before it"
     message = f"chain ADMIN of table filter has no effect: it is elsewhere (iptables -I {CHAIN} -j ADMIN)"
     assert parse_barrier(message).remedy == f"iptables -I {CHAIN} -j ADMIN"
 
