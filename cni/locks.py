@@ -26,11 +26,17 @@ TICK_SECONDS = 0.05
 PIECE = 1 << 16  # bytes
 
 _interrupted: list[Callable[[], bool]] = []
+_left: list[float] = []  # seconds for all waits together, if they are limited
 
 
 def set_interrupts(*interrupted: Callable[[], bool]) -> None:
     """Sets the functions that end a wait for a lock by returning True; without any, only WAIT_SECONDS ends it."""
     _interrupted[:] = interrupted
+
+
+def limit_waits(seconds: float) -> None:
+    """Lets all waits of this process together take no longer than that: a person waits for many locks."""
+    _left[:] = [seconds]
 
 
 def acquire(descriptor: int, operation: int, name: str) -> None:
@@ -45,13 +51,14 @@ def acquire(descriptor: int, operation: int, name: str) -> None:
 
 
 def _wait(descriptor: int, operation: int, name: str) -> None:
-    end = monotonic() + WAIT_SECONDS
+    start, limit = monotonic(), min([WAIT_SECONDS, *_left])
 
     def check(*_: object) -> None:
         if any(interrupted() for interrupted in _interrupted):
             raise TryAgain(f"lock {name}: interrupted by a signal while waiting for it")
-        if monotonic() > end:
-            raise TryAgain(f"lock {name}: not free within {WAIT_SECONDS:.0f} s{_holder(descriptor)} (try again later)")
+        if monotonic() > start + limit:
+            within = f" within {limit:.0f} s" if limit else ""
+            raise TryAgain(f"lock {name}: not free{within}{_holder(descriptor)} (try again later)")
 
     previous = signal(SIGALRM, check)
     setitimer(ITIMER_REAL, TICK_SECONDS, TICK_SECONDS)
@@ -60,6 +67,7 @@ def _wait(descriptor: int, operation: int, name: str) -> None:
     finally:
         setitimer(ITIMER_REAL, 0)
         signal(SIGALRM, previous)
+        _left[:] = [max(0.0, each - (monotonic() - start)) for each in _left]
 
 
 def _holder(descriptor: int) -> str:

@@ -10,9 +10,10 @@ import click
 from click import style
 
 from cni import CHAINED, HOST_LOCAL, INTERFACE, PODWIRE, PROGRAMS, kind_of
-from cni.diag.node.attachments import OWN, named
+from cni.diag.node.attachments import GONE, OWN, named
 from cni.diag.node.calls import call_of
 from cni.diag.node.here import opened_host
+from cni.diag.node.hostroutes import diversion, interface_towards
 from cni.diag.node.sight import foreign_namespace
 from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, outcome, printable
 from cni.effects.engine import compare
@@ -48,6 +49,8 @@ Exit status: {FINE} all are as ADD made them; {FINDING} there are differences;
 2 usage, or no attachment has that name; {UNANSWERED} an ADD was not kept, or
 something cannot be compared."""
 FOLDERS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")  # of plugins, where the runtime's CNI_PATH was not kept
+HOST_ROUTE = "host route"
+LOST = "the host interface is gone, and DEL was never called (podwire gc, and the runtime's own cleanup)"
 FOREIGN_ALONE = "nothing of podwire's: its plugins' own CHECK compares it"
 UNKNOWN = "neither the runtime nor podwire has kept its ADD: nothing to compare with (recreate the pod)"
 
@@ -101,10 +104,24 @@ def compared(attached: Attached) -> list[Compared]:
     kept = attached.kept
     if kept is None:
         return []
-    effects = [each for config in own_configs(attached) for each in _of_plugin(kept, config)]
+    if attached.interface == GONE:
+        return [Compared(attached.program, "", LOST)]
+    effects = [each for config in own_configs(attached) for each in _of_plugin(attached, kept, config)]
+    if not any(each.difference or each.error for each in effects):  # else that may be why
+        effects += _of_routes(attached)
     if any(each.difference or each.error for each in effects) and not _is_there(attached):
         return []  # it has just been detached
     return effects
+
+
+def _of_routes(attached: Attached) -> Iterator[Compared]:
+    try:
+        reason = diversion(attached)
+    except FAILURES as error:
+        yield Compared(HOST_ROUTE, "", error=error_text(error))
+        return
+    if reason:
+        yield Compared(HOST_ROUTE, "", reason)
 
 
 def own_configs(attached: Attached) -> Iterator[Json]:
@@ -133,21 +150,40 @@ def _is_there(attached: Attached) -> bool:
         return host.rtnl.find(attached.host_interface) is not None
 
 
-def _of_plugin(kept: KeptCall, config: Json) -> Iterator[Compared]:
+def operations_of(made: Expected, attached: Attached) -> list[Operation]:
+    """Returns the operations of an ADD, except those on an interface that the container is not behind: portmap takes
+    that of the host's route, which leads to the uplink where a bridge is down or somebody has added another route.
+    """
+    own = interface_towards(attached)
+    return [
+        operation
+        for operation in made.operations
+        if type(operation).__name__ != "LoopbackRouting" or getattr(operation, "interface", "") == own or not own
+    ]
+
+
+def _of_plugin(attached: Attached, kept: KeptCall, config: Json) -> Iterator[Compared]:
     program = str(config.get("type", ""))
     with opened_host() as host:
         try:
             call = call_of(kept, config, "CHECK", host)
             made = expected(call)
             host.remember()
-            for operation in made.operations:
+            for operation in operations_of(made, attached):
                 yield _compared(host, program, operation)
             if has_host_local(call):
-                made.check_leases()
-        except CheckFailed as error:
-            yield Compared(_ipam_of(config), "", error.message)
+                yield from _of_leases(made)
         except FAILURES as error:
             yield Compared(program, "", error=error_text(error))
+
+
+def _of_leases(made: Expected) -> Iterator[Compared]:
+    try:
+        made.check_leases()
+    except CheckFailed as error:
+        yield Compared(HOST_LOCAL, "", error.message)
+    except FAILURES as error:
+        yield Compared(HOST_LOCAL, "", error=error_text(error))
 
 
 def _compared(host: Host, program: str, operation: Operation) -> Compared:

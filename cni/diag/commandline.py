@@ -19,6 +19,7 @@ from cni.diag.asking import NoAnswer
 from cni.diag.entry import ASKING, COMPLETE, SIMPLE, USAGE_ERROR, Ended
 from cni.diag.output import UNANSWERED, Outcome
 from cni.effects.journal import FAILURES, error_text
+from cni.locks import limit_waits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,6 +34,8 @@ Examples:
 """
 # The module of each command, which has a function of the same name. It is loaded when the command is called.
 COMMANDS = {name: f"cni.diag.{name}" for name in ASKING if name != "completion"}
+CHANGING = ("gc", "repair", "uninstall")
+WAIT_SECONDS, CHANGING_WAIT_SECONDS = 1.0, 30.0  # for all locks together, which each ADD holds for milliseconds
 INTERRUPTED = 130  # as a shell reports SIGINT
 SHELLS = ("bash", "fish", "zsh")
 
@@ -74,6 +77,7 @@ def completion(shell: str) -> Outcome:
 def run(arguments: Sequence[str], environment: Mapping[str, str], is_terminal: bool) -> Ended:
     """Runs a command. The text has colours only on a terminal, and not with NO_COLOR."""
     colours = is_terminal and not environment.get("NO_COLOR")
+    limit_waits(CHANGING_WAIT_SECONDS if arguments and arguments[0] in CHANGING else WAIT_SECONDS)
     printed = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)  # a shell is answered in bytes
     try:
         with redirect_stdout(printed):

@@ -17,6 +17,7 @@ from cni.diag.node.agentlocks import is_held
 from cni.diag.node.attachments import attachments as all_attachments
 from cni.diag.node.here import opened_host
 from cni.diag.node.links import links
+from cni.diag.node.sight import REMEDY, foreign_namespace
 from cni.diag.output import FINDING, FINE, Outcome, outcome, printable
 from cni.effects.journal import FAILURES, error_text
 from cni.protocol.control import FOLDER, STATUS
@@ -58,6 +59,7 @@ KINDS: dict[str, Callable[[NodeView], Iterator[Ailment]]] = {
     "settings": settings.find,
     "resources": resources.find,
 }
+UNSEEN = "ailments of this kind cannot be found"
 SECONDS = 5.0  # in which podwired has to answer
 HEALTHY = "nothing is wrong that podwire doctor looks for"
 
@@ -133,8 +135,9 @@ def _examined(name: str, find: Callable[[NodeView], Iterator[Ailment]], node: No
     try:
         yield from find(node)
     except FAILURES as error:
-        consequence, remedy = "ailments of this kind cannot be found", "run it as root, in the host's namespaces"
-        yield Ailment("not-examined", name, error_text(error), consequence, remedy, "id -u")
+        is_hidden = bool(os.geteuid() or foreign_namespace())
+        remedy = REMEDY if is_hidden else "as the evidence says: what cannot be read, ADD cannot use either"
+        yield Ailment("not-examined", name, error_text(error), UNSEEN, remedy, "id -u; podwire events")
 
 
 def _text(finding: Ailment) -> str:

@@ -39,13 +39,16 @@ JSON_HELP = f"Print JSON (version {JSON_VERSION}: lists `files` and `findings`, 
 
 
 @click.command("lint", help=HELP, epilog=STATUSES)
-@click.argument("path", default=FOLDER, metavar="[PATH]", type=click.Path(exists=True))
+@click.argument("path", required=False, metavar="[PATH]", type=click.Path(exists=True))
 @click.option("--offline", is_flag=True, help=OFFLINE_HELP)
 @click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
-def lint(path: str, offline: bool, as_json: bool) -> Outcome:
-    is_folder = os.path.isdir(path)
+def lint(path: str | None, offline: bool, as_json: bool) -> Outcome:
+    is_folder = path is None or os.path.isdir(path)
+    path = path or FOLDER
     try:
         files = files_in(path) if is_folder else [path]
+    except FileNotFoundError:
+        files = []
     except OSError as error:
         raise click.UsageError(f"{path}: {error.strerror}") from None
     read = [documents.read(file) for file in files]

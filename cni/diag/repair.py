@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+from errno import ENOENT
 from typing import TYPE_CHECKING, cast
 
 import click
 from click import style
 
 from cni import HOST_LOCAL, kind_of
-from cni.diag.check import expected, has_host_local, own_configs, unknown
+from cni.diag.check import HOST_ROUTE, expected, has_host_local, operations_of, own_configs, unknown
 from cni.diag.node.attachments import GONE, named
 from cni.diag.node.calls import call_of
 from cni.diag.node.here import opened_host
+from cni.diag.node.hostroutes import diversion
 from cni.diag.output import FINDING, FINE, Outcome, outcome, printable
 from cni.effects import veth
 from cni.effects.engine import apply, compare
 from cni.effects.journal import FAILURES, Journal, error_text
+from cni.kernel import tc
 from cni.protocol.errors import CheckFailed, CniError
 from cni.protocol.record import Record
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from cni.diag.node.attachments import Attached
     from cni.effects.host import Host
+    from cni.plan.bandwidth import TokenBucket
     from cni.plan.operations import Operation, Veth
     from cni.plugins.context import Call
 
@@ -44,6 +48,7 @@ Exit status: {FINE} all is as ADD made it, now; {FINDING} something could not be
 or with --dry-run is to be repaired; 2 usage, or no attachment has that name."""
 DONE, WOULD, FAILED = "repaired", "would be repaired", "not repaired"
 RECREATE = "cannot be restored (recreate the pod)"
+REMOVE_ROUTE = "remove that route or address: ip route show table all; ip rule"
 OTHERS = "another plugin of the chain may have changed it"
 OF_CONTAINER = ("ContainerAddress", "ContainerRoute", "ContainerSysctl")
 
@@ -83,8 +88,6 @@ def repaired(attached: Attached, *, dry_run: bool) -> Iterator[Repair]:
     if kept is None or attached.interface == GONE:
         yield Repair(attached.program, "", FAILED, unknown() if kept is None else RECREATE)
         return
-    # A plugin that podwire does not know may have changed what the container has.
-    is_foreign = any(not kind_of(str(config.get("type", ""))) for config in kept.configs)
     for config in own_configs(attached):
         program = str(config.get("type", ""))
         with opened_host() as host:
@@ -93,15 +96,21 @@ def repaired(attached: Attached, *, dry_run: bool) -> Iterator[Repair]:
                 if host.rtnl.find(attached.host_interface) is None:
                     return
                 call = call_of(kept, config, "CHECK", host)
-                yield from _of_plugin(host, call, dry_run=dry_run, is_foreign=is_foreign)
+                yield from _of_plugin(host, call, attached, dry_run=dry_run)
             except FAILURES as error:
                 yield Repair(program, "", FAILED, error_text(error))
+    with contextlib.suppress(*FAILURES):
+        if reason := diversion(attached):
+            yield Repair(HOST_ROUTE, "", FAILED, f"{reason} ({REMOVE_ROUTE})")
 
 
-def _of_plugin(host: Host, call: Call, *, dry_run: bool, is_foreign: bool) -> Iterator[Repair]:
+def _of_plugin(host: Host, call: Call, attached: Attached, *, dry_run: bool) -> Iterator[Repair]:
     """Ends at an interface that cannot be restored. Raises one of FAILURES where the kernel cannot be read."""
     made = expected(call)
-    for operation in made.operations:
+    # A plugin that podwire does not know may have changed what the container has.
+    configs = attached.kept.configs if attached.kept is not None else ()
+    is_foreign = any(not kind_of(str(config.get("type", ""))) for config in configs)
+    for operation in operations_of(made, attached):
         if not compare(host, operation):
             continue
         described = operation.describe()
@@ -127,6 +136,9 @@ def _error_of(host: Host, operation: Operation) -> str:
     try:
         if type(operation).__name__ == "Veth":
             return RECREATE if not _is_restored(host, cast("Veth", operation)) else ""
+        if type(operation).__name__ == "TokenBucket":  # another rate is in the way
+            index = host.rtnl.ifindex(cast("TokenBucket", operation).interface)
+            host.rtnl.tolerate(ENOENT, tc.delete_root(index))
         with Journal(host, shared_stays=True) as journal:
             apply(host, (operation,), journal)
         return compare(host, operation)

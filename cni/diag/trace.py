@@ -18,6 +18,7 @@ from cni.diag.path.ends import connection
 from cni.diag.path.hop import PASSES, STOPS, UNKNOWN
 from cni.diag.path.ruletext import rule_texts
 from cni.diag.path.walk import stop_of, walk
+from cni.effects.journal import error_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -100,7 +101,10 @@ def _send(path: Connection, seconds: float) -> Sent:
         lack = leaving.opened(host, path.source)
         if lack is not None:
             raise NoAnswer(f"no probe can be sent: {lack.subject}: {lack.evidence}")
-        return sending.send(host, path, seconds)
+        try:
+            return sending.send(host, path, seconds)
+        except OSError as error:  # the socket cannot be had
+            raise NoAnswer(f"no probe can be sent from {path.source_ip.text}: {error_text(error)}") from None
 
 
 def _end(hops: Sequence[Hop]) -> str:
@@ -140,7 +144,8 @@ def _hop_lines(hop: Hop) -> Iterator[str]:
 
 
 def _sent_lines(sent: Sent, names: Mapping[int, str], texts: Mapping[tuple[str, ...], str]) -> Iterator[str]:
-    yield f"probe sent (source port or identifier {sent.number}): {printable(sent.answer.text)}"
+    state = "sent" if sent.answer.is_sent else "not sent"
+    yield f"probe {state} (source port or identifier {sent.number}): {printable(sent.answer.text)}"
     if sent.untraced:
         yield style(f"  not traced: {printable(sent.untraced)}", fg="yellow")
     for packet in sent.packets:

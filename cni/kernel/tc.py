@@ -75,6 +75,11 @@ def delete_token_bucket(index: int) -> Message:
     return RTM_DELQDISC, 0, TCMSG.pack(AF_UNSPEC, index, ROOT_HANDLE, TC_H_ROOT, 0)
 
 
+def delete_root(index: int) -> Message:
+    """Deletes the root qdisc, whoever has added it; ENOENT if it is the kernel's own."""
+    return RTM_DELQDISC, 0, TCMSG.pack(AF_UNSPEC, index, 0, TC_H_ROOT, 0)
+
+
 def delete_ingress(index: int) -> Message:
     """Deletes the qdisc with its filters."""
     return RTM_DELQDISC, 0, TCMSG.pack(AF_UNSPEC, index, INGRESS_HANDLE, TC_H_INGRESS, 0)

@@ -48,7 +48,7 @@ class Operator:
         self.call("ADD", name, pod, config)
         return pod
 
-    def call(self, verb: str, name: str, pod: Pod, config: Json, **more: str) -> Json:
+    def call(self, verb: str, name: str, pod: Pod, config: Json, program: str = "", **more: str) -> Json:
         variables = {
             **more,
             "CNI_COMMAND": verb,
@@ -58,7 +58,8 @@ class Operator:
             "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={name}",
             **more,
         }
-        command = ["env", *[f"{key}={value}" for key, value in variables.items()], str(self.bundle / "podwire")]
+        program = program or str(self.bundle / "podwire")
+        command = ["env", *[f"{key}={value}" for key, value in variables.items()], program]
         answer: Json = json.loads(self.machine.run(*command, stdin=json.dumps(config)).stdout or "{}")
         return answer
 

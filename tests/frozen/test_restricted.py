@@ -54,3 +54,11 @@ def test_nobody_is_told_to_recreate_a_pod_whose_files_are_hidden(operator: Opera
         assert hidden(operator, command)[0] == status
         assert "run it as root in the host's namespaces" in hidden(operator, command)[1]
         assert "recreate" not in hidden(operator, command)[1]
+
+
+def test_doctor_names_attachments_that_it_cannot_look_into(operator: Operator) -> None:
+    script = f"mount -t tmpfs tmpfs /run/netns; exec {operator.bundle}/podwire doctor"
+    done = operator.machine.run("unshare", "-m", "sh", "-c", script, check=False)
+    assert done.returncode == 1
+    assert done.stdout.startswith("not-examined: shop/web\n")
+    assert "cannot open CNI_NETNS" in done.stdout

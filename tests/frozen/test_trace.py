@@ -75,6 +75,13 @@ CASES = {
     "port of the bridge": Case(
         "ip link set {web} nomaster", "ip link set {web} master cni0", TO_POD, "veth", "no port of cni0"
     ),
+    "port of another bridge": Case(
+        "ip link add br9 type bridge; ip link set {web} master br9",
+        "ip link del br9; ip link set {web} master cni0",
+        TO_POD,
+        "veth",
+        "no port of cni0, but of br9",
+    ),
     "bridge": Case("ip link set cni0 down", "ip link set cni0 up", TO_POD, "bridge", "down"),
     "source check": Case(
         "nft 'add table bridge podwire; add set bridge podwire checked { type ifname; };"
@@ -410,6 +417,15 @@ def test_a_reply_that_does_not_arrive_is_no_answer(node: Node) -> None:
         node.shell("sysctl -qw net.ipv4.conf.uplink.forwarding=1")
     lost = "a reply has come back, and the node did not route it (rp_filter, or forwarding is off where it arrives)"
     assert shown["end"] == f"{lost}: no answer within 0.5 s"
+
+
+def test_a_probe_that_the_container_refuses_was_not_sent(node: Node) -> None:
+    node.shell("ip -n web route del default")
+    try:
+        shown = node.asks("trace", *TO_OUTSIDE, "--send", "--wait", "0.5")
+    finally:
+        node.shell("ip -n web route add default via 10.1.2.1")
+    assert shown["end"] == "the probe did not leave the container: Network is unreachable"
 
 
 def test_a_port_that_is_closed_refuses(node: Node) -> None:

@@ -93,6 +93,18 @@ CASES = {
         "tunnel-closed", {PEER: PORT_FILTER % "reject"}, {PEER: NO_FILTER}, "Connection refused"
     ),
     "the tunnel's port is filtered here": Case("tunnel-filtered", {NODE: PORT_FILTER % "drop"}, {NODE: NO_FILTER}),
+    "this node's firewall keeps the tunnel's packets": Case(
+        "tunnel-filtered",
+        {NODE: "nft 'table inet admin { chain output { type filter hook output priority 0; udp dport 8472 drop; }; }'"},
+        {NODE: NO_FILTER},
+        "this node's own firewall lets nothing out",
+    ),
+    "another route to the peer's pods": Case(
+        "route-diverted",
+        {NODE: "ip route add blackhole $(ip route show dev flannel.1 | sed 's:/.*::')/25"},
+        {NODE: "ip route del $(ip route show type blackhole | cut -d' ' -f2)"},
+        "the kernel refuses to route to",
+    ),
     "a peer is away": Case(
         "peer-unreachable", {WORLD: "ip link set port-other down"}, {WORLD: "ip link set port-other up"}
     ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cni import IPAM, kind_of
 from cni.diag.ailments.ailment import Ailment
 from cni.diag.ailments.settings import unforwarded
-from cni.diag.check import compared
+from cni.diag.check import HOST_ROUTE, compared
 from cni.diag.node.attachments import GONE, PRESENT
 from cni.diag.node.pools import YOUNG_SECONDS
 
@@ -16,36 +16,65 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cni.diag.ailments.ailment import NodeView
+    from cni.diag.check import Compared
 
 SHOWN = 3  # names in a sentence
 CONSEQUENCE = "traffic of these containers is dropped, keeps an address that nobody answers, or is not limited"
 
-UNSEEN = "changes of these attachments are not noticed"
-REMEDY = "run it as root in the host's namespaces; recreate a pod whose network namespace is gone"
+UNPAIRED = " is gone from the container"  # the end of a difference of cni.effects.veth
+SENTENCES = {  # consequence, remedy and proof of each finding
+    "attachment-changed": (CONSEQUENCE, "podwire repair", "podwire check"),
+    "route-diverted": (
+        "the node does not reach these containers, nor does what comes by it: host ports, other nodes, replies",
+        "remove that route, rule or address",
+        "podwire check; ip route show table all; ip rule",
+    ),
+    "not-examined": (
+        "changes of these attachments are not noticed",
+        "run it as root in the host's namespaces; recreate a pod whose network namespace is gone",
+        "podwire check",
+    ),
+}
 
 
 def find(node: NodeView) -> Iterator[Ailment]:
-    """Yields one ailment for all attachments that differ, one for those that cannot be compared, and one for those that
-    are gone.
+    """Yields one ailment for all attachments that have lost their interface, one for those that differ, that the host
+    does not reach, or that cannot be compared, and one for those that are gone.
     """
-    by_difference: dict[str, list[str]] = {}
-    by_error: dict[str, list[str]] = {}
+    lost: list[str] = []
+    holders: dict[str, dict[str, list[str]]] = {name: {} for name in SENTENCES}  # by finding and evidence
     # An ailment of its own, for which no attachment is to be repaired.
     named = tuple([f"the host does not forward IPv{family} " for family in unforwarded(node)])
     for attached in node.attached:
-        if attached.interface == PRESENT:
-            for each in compared(attached):
-                is_named = kind_of(each.plugin) == IPAM or each.difference.startswith(named)  # leases: see pools
-                if each.difference and not is_named:
-                    by_difference.setdefault(each.difference, []).append(attached.name)
-                if each.error:
-                    by_error.setdefault(each.error, []).append(attached.name)
-    if by_difference:
-        names, evidence = some(_names(by_difference)), some(list(by_difference))
-        yield Ailment("attachment-changed", names, evidence, CONSEQUENCE, "podwire repair", "podwire check")
-    if by_error:
-        names, evidence = some(_names(by_error)), some(list(by_error))
-        yield Ailment("not-examined", names, evidence, UNSEEN, REMEDY, "podwire check")
+        effects = compared(attached) if attached.interface == PRESENT else []
+        if any(each.difference.endswith(UNPAIRED) for each in effects):  # all other differences follow from it
+            lost.append(attached.name)
+            continue
+        for each in effects:
+            name = "" if each.difference.startswith(named) else _finding_of(each)
+            if name:
+                holders[name].setdefault(each.difference or each.error, []).append(attached.name)
+    if lost:
+        evidence = "the interface is gone from the container: removed, renamed, or moved"
+        yield Ailment("attachment-changed", some(lost), evidence, CONSEQUENCE, "recreate the pod", "podwire check")
+    for name, (consequence, remedy, proof) in SENTENCES.items():
+        evidences = holders[name]
+        if evidences:
+            names = list(dict.fromkeys([each for names in evidences.values() for each in names]))
+            yield Ailment(name, some(names), some(list(evidences)), consequence, remedy, proof)
+    yield from _gone(node)
+
+
+def _finding_of(effect: Compared) -> str:
+    """Returns the name of the finding about an effect; empty if it holds. Leases are those of pools."""
+    if kind_of(effect.plugin) == IPAM or not (effect.difference or effect.error):
+        return ""
+    if effect.error:
+        return "not-examined"
+    return "route-diverted" if effect.plugin == HOST_ROUTE else "attachment-changed"
+
+
+def _gone(node: NodeView) -> Iterator[Ailment]:
     old = time.time() - YOUNG_SECONDS
     gone = [attached.name for attached in node.attached if attached.interface == GONE and 0 < attached.since < old]
     if gone:
@@ -57,10 +86,6 @@ def find(node: NodeView) -> Iterator[Ailment]:
             "podwire gc, and the container runtime's own cleanup",
             "podwire ps",
         )
-
-
-def _names(holders: dict[str, list[str]]) -> list[str]:
-    return list(dict.fromkeys([name for names in holders.values() for name in names]))
 
 
 def some(names: list[str]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cni.diag.ailments import plugins
 from cni.diag.ailments.ailment import Ailment
+from cni.diag.ailments.attachments import some
 from cni.diag.ailments.gateways import gateways
 from cni.diag.conflint import documents
 from cni.diag.lint import errors
@@ -25,10 +26,25 @@ LOOPBACK = "loopback"
 
 def find(node: NodeView) -> Iterator[Ailment]:
     """Yields the findings of lint, then missing programs, then firewalls. Raises CniError."""
+    yield from _missing(node)
     yield from _files(node)
     yield from _programs(node)
     yield from plugins.find(node)
     yield from _firewalls(node)
+
+
+def _missing(node: NodeView) -> Iterator[Ailment]:
+    """Yields a folder without networks where a runtime has attached containers by one."""
+    attached = [each for each in node.attached if each.kept is not None and each.kept.by_runtime]
+    if attached and not node.networks:
+        yield Ailment(
+            "no-network",
+            node.conf_dir,
+            f"no network configuration, and a runtime has attached {some([each.name for each in attached])} by one",
+            "the runtime is not ready, and attaches no pod: cni plugin not initialized",
+            "restore the file, or what writes it (--conf-dir, if the runtime has another folder)",
+            f"ls -l {node.conf_dir}",
+        )
 
 
 def _files(node: NodeView) -> Iterator[Ailment]:

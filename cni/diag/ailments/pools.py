@@ -8,6 +8,7 @@ from cni.diag.ailments.ailment import Ailment
 from cni.diag.ailments.attachments import some
 from cni.diag.node import sight
 from cni.diag.node.pools import LEAKED, pools, unleased
+from cni.protocol.errors import TryAgain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,13 @@ PROOF = "podwire leases"
 
 def find(node: NodeView) -> Iterator[Ailment]:
     """Yields what is wrong with each pool. Raises CniError where leases cannot be read."""
-    for pool in pools([*node.configs()], node.attached, sight.look()):
+    try:
+        seen = pools([*node.configs()], node.attached, sight.look())
+    except TryAgain as error:
+        consequence, remedy = "ADD and DEL of the network wait, and fail", "end that process, if it does not go on"
+        yield Ailment("lock-held", "leases", error.message, consequence, remedy, "cat /proc/locks")
+        return
+    for pool in seen:
         leaked = [each.lease.ip.text for each in pool.leases if each.state == LEAKED]
         lacking = [f"{address} of {name}" for address, name in unleased(pool, node.attached)]
         where = f"network {pool.network}, {pool.ranges or 'outside its ranges'}"
@@ -34,4 +41,4 @@ def find(node: NodeView) -> Iterator[Ailment]:
         if lacking:
             consequence = "the address may be given to a second container"
             remedy = "recreate the pod"
-            yield Ailment("lease-missing", where, f"no lease for {some(lacking)}", consequence, remedy, PROOF)
+            yield Ailment("lease-missing", where, f"not leased: {some(lacking)}", consequence, remedy, PROOF)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cni.diag.ailments.ailment import NodeView
 
-FOLDERS = ("/var/lib/cni", "/run")
+FOLDERS = ("/var/lib/cni", "/var/lib/cni/networks", "/run", "/run/podwire")  # that ADD writes to
 NEARLY = 0.95
 FUTURE_SECONDS = 3600.0
 CONNECTIONS, LIMIT = "net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max"
@@ -33,8 +33,7 @@ def find(node: NodeView) -> Iterator[Ailment]:
             f"sysctl -w net.netfilter.nf_conntrack_max={2 * limit}",
             "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max",
         )
-    for folder in FOLDERS:
-        yield from _disk(folder)
+    yield from _file_systems()
     yield from _clock(node)
 
 
@@ -62,6 +61,27 @@ def _number(key: str) -> int:
     return int(text) if text.isdecimal() else 0
 
 
+def _file_systems() -> Iterator[Ailment]:
+    """Yields file systems that are read-only or full, each once."""
+    read_only, devices = set[str](), set[int]()
+    for folder in filter(os.path.isdir, FOLDERS):
+        device, flags = os.stat(folder).st_dev, os.statvfs(folder).f_flag
+        if flags & os.ST_RDONLY:
+            if os.path.dirname(folder) not in read_only:
+                yield Ailment(
+                    "read-only",
+                    folder,
+                    "its file system is mounted read-only, as after an error of the disk",
+                    "ADD and DEL fail: read-only file system",
+                    "look for errors of the disk in the kernel's log, then remount it: mount -o remount,rw",
+                    f"findmnt -T {folder}; dmesg",
+                )
+            read_only.add(folder)
+        elif device not in devices:
+            yield from _disk(folder)
+        devices.add(device)
+
+
 def _disk(folder: str) -> Iterator[Ailment]:
     try:
         status = os.statvfs(folder)
@@ -72,4 +92,5 @@ def _disk(folder: str) -> Iterator[Ailment]:
         total = status.f_blocks if what == "disk" else status.f_files
         if total and not free:
             consequence = "ADD fails: no space left on device"
-            yield Ailment(f"no-{what}", folder, f"no {what} left", consequence, "remove files", f"{proof} {folder}")
+            remedy = f"remove files of that file system (du -xh {folder})" if what == "disk" else "remove files there"
+            yield Ailment(f"no-{what}", folder, f"no {what} left", consequence, remedy, f"{proof} {folder}")

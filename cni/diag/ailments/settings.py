@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cni.diag.ailments.ailment import Ailment
 from cni.diag.ailments.gateways import gateways
+from cni.diag.ailments.overlay.tunnel import overlay_links
 from cni.diag.node.attachments import PRESENT
 from cni.diag.node.links import default_routes
 from cni.kernel import sysctl
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from cni.diag.ailments.ailment import NodeView
 
 FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+FORWARDING_OF = "net/ipv4/conf/{}/forwarding"
 RTPROT_RA = 9  # rtnetlink.h: the kernel has the route from a router advertisement
 
 
@@ -31,8 +33,31 @@ def find(node: NodeView) -> Iterator[Ailment]:
             f"sysctl -w {setting}=1 (and look for what sets it to 0 in /etc/sysctl.d)",
             f"sysctl {setting}",
         )
+    if 4 in _served(node) - unforwarded(node):
+        yield from _interfaces(node)
     if 6 in _served(node):
         yield from _advertisements(node)
+
+
+def _interfaces(node: NodeView) -> Iterator[Ailment]:
+    """Yields interfaces whose packets alone are not forwarded: of containers, of the overlay, and of the uplink. IPv6
+    has one setting for all (net/ipv6/ip6_output.c, ip6_forward).
+    """
+    uplinks = {route.ifindex for route in default_routes(4)}
+    names = {name for name, families in _gateways(node).items() if 4 in families}
+    names |= {link.name for link in (*overlay_links(node), *[link for link in node.links if link.ifindex in uplinks])}
+    for name in sorted(names):
+        key = FORWARDING_OF.format(name)
+        if sysctl.read(key) == "0":
+            setting = sysctl.dotted(key)
+            yield Ailment(
+                "forwarding-off",
+                setting,
+                f"{setting}=0",
+                f"the node forwards nothing that comes in by {name}",
+                f"sysctl -w {setting}=1 (and look for what sets it to 0 in /etc/sysctl.d)",
+                f"sysctl {setting}",
+            )
 
 
 def unforwarded(node: NodeView) -> set[int]:
@@ -42,9 +67,14 @@ def unforwarded(node: NodeView) -> set[int]:
 
 def _served(node: NodeView) -> set[int]:
     """Returns the IP versions of attached containers whose gateway is this node."""
+    return {family for families in _gateways(node).values() for family in families}
+
+
+def _gateways(node: NodeView) -> dict[str, set[int]]:
+    """Returns the families of attached containers by the interface that they are behind."""
     present = [each for each in node.attached if each.interface == PRESENT]
     configs = [config for each in present if each.kept is not None for config in each.kept.configs]
-    return {family for families in gateways(node, configs).values() for family in families}
+    return gateways(node, configs)
 
 
 def _advertisements(node: NodeView) -> Iterator[Ailment]:

@@ -165,14 +165,14 @@ def _range_size(part: Range) -> int:
 
 
 def unleased(pool: Pool, attached: Iterable[Attached]) -> Iterator[tuple[str, str]]:
-    """Yields (address, name) of attachments of the pool's network whose address has no lease."""
-    leased = {each.lease.ip.text for each in pool.leases}
+    """Yields (address, name) of attachments of the pool's network whose address is not leased to them."""
+    leased = {(each.lease.ip.text, each.lease.container_id) for each in pool.leases}
     for each in attached:
         if each.owner.network != pool.network or each.interface != PRESENT:
             continue
         for text in each.addresses:
             address = text.partition("/")[0]
-            if address not in leased and _is_of(pool, each, address):
+            if (address, each.owner.container_id) not in leased and _is_of(pool, each, address):
                 yield address, each.name
 
 

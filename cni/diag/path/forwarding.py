@@ -129,7 +129,7 @@ def _forwards(path: Connection, incoming: Link) -> bool:
 
 def _not_forwarded(path: Connection, incoming: Link) -> tuple[str, str]:
     key = sysctl.dotted(FORWARDING[path.family].format(incoming.name))
-    return f"{key} is 0: packets are not forwarded", f"podwire repair {path.source.name}"
+    return f"{key} is 0: packets are not forwarded", f"sysctl -w {key}=1"
 
 
 def firewall(host: Host, path: Connection, incoming: Link) -> Iterator[Hop]:

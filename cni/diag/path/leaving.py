@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
-from cni import INTERFACE, kind_of
-from cni.config.netconf import parse_netconf
+from cni import IPAM, kind_of
 from cni.diag.check import compared
-from cni.diag.conflint.findings import Collected
 from cni.diag.node.attachments import GONE
+from cni.diag.node.netconfs import conf_of
 from cni.diag.path import kernel
 from cni.diag.path.hop import passes, stops, unknown
 from cni.effects.nft_socket import SOURCE_SETS, SPOOFCHECK_SETS
@@ -18,13 +16,11 @@ from cni.kernel.nft import Element
 from cni.plan.nftables import ALLOWED, CHECKED, GUARDED, SOURCES
 from cni.plugins.bridge import incoming_interface
 from cni.protocol.address import mac_text
-from cni.protocol.errors import CniError, InvalidNetns
-from cni.protocol.plugin_config import parse_plugin_config
+from cni.protocol.errors import InvalidNetns
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from cni.config.netconf import NetConf
     from cni.diag.node.attachments import Attached
     from cni.diag.path.ends import Connection
     from cni.diag.path.hop import Hop
@@ -43,9 +39,11 @@ def repair(attached: Attached) -> str:
 
 
 def as_made(attached: Attached) -> Iterator[Hop]:
-    """Yields one hop if an attachment is no longer as ADD made it, or cannot be compared."""
-    effects = compared(attached)
-    differences = [each.difference or each.error for each in effects if each.difference or each.error]
+    """Yields one hop if an attachment is no longer as ADD made it, or cannot be compared. Leases stop no packet."""
+    if attached.interface == GONE:  # a hop of its own
+        return
+    texts = [each.difference or each.error for each in compared(attached) if kind_of(each.plugin) != IPAM]
+    differences = list(filter(None, texts))
     if differences:
         yield unknown("attachment", attached.name, "; ".join(differences), repair(attached))
 
@@ -119,8 +117,10 @@ def veth(host: Host, attached: Attached) -> Generator[Hop, None, Link | None]:
         yield stops("veth", name, "down" if port is not None else "gone", repair(attached))
         return None
     bridge = host.rtnl.find_at(port.master)
-    if bridge is None and conf is not None and not conf.routed:
-        yield stops("veth", name, f"no port of {conf.bridge}", repair(attached))
+    wanted = conf.bridge if conf is not None and not conf.routed else ""
+    if wanted and (bridge is None or bridge.name != wanted):
+        evidence = f"no port of {wanted}" + (f", but of {bridge.name}" if bridge is not None else "")
+        yield stops("veth", name, evidence, repair(attached))
         return None
     yield passes("veth", name, f"up, port of {bridge.name}" if bridge is not None else "up, routed")
     if bridge is None:
@@ -132,19 +132,6 @@ def veth(host: Host, attached: Attached) -> Generator[Hop, None, Link | None]:
     addresses = ", ".join([info.address.text for info in host.rtnl.addresses(incoming.name)])
     yield passes("bridge", incoming.name, f"up, {addresses or 'no address'}")
     return incoming
-
-
-def conf_of(attached: Attached) -> NetConf | None:
-    """Returns the configuration of the plugin that created the interface; None if it was not kept."""
-    for members in attached.kept.configs if attached.kept is not None else ():
-        program = str(members.get("type", ""))
-        if kind_of(program) == INTERFACE:
-            try:
-                config = parse_plugin_config(json.dumps(members).encode(), "ADD")
-                return parse_netconf(config, {}, Collected(), program)
-            except CniError:
-                return None
-    return None
 
 
 def source_check(host: Host, path: Connection, mac: bytes) -> Iterator[Hop]:

@@ -29,10 +29,13 @@ NO_LINGER = struct.pack("ii", 1, 0)  # a connection ends by RST: two packets few
 
 
 class Answer(Record):
-    """The answer to a probe. `passes`: the destination takes the connection; `text` is for people."""
+    """The answer to a probe. `passes`: the destination takes the connection; `text` is for people. `is_sent` is False
+    where the container's own kernel has refused to send it.
+    """
 
     passes: bool
     text: str
+    is_sent: bool = True
 
 
 class Probe:

@@ -62,7 +62,7 @@ def _exchange(probe: Probe, tracer: Tracer | None, seconds: float) -> Answer:
     if tracer is not None:
         waiting.register(tracer, select.POLLIN)
     refusal = probe.send()
-    answer = Answer(passes=False, text=refusal) if refusal else None
+    answer = Answer(passes=False, text=refusal, is_sent=False) if refusal else None
     last = time.monotonic()  # of the answer, or of an event after it
     end = last + seconds
     while (left := (end if answer is None else min(end, last + QUIET_SECONDS)) - time.monotonic()) > 0:
@@ -86,7 +86,8 @@ def ending(sent: Sent, names: Mapping[int, str]) -> str:
             return f"the {WORDS[packet.direction]} is dropped by {place(packet.drop)}"
     by_direction = {packet.direction: packet for packet in sent.packets}
     if not sent.answer.text.startswith(NO_ANSWER):
-        return f"the destination or a router answers: {sent.answer.text}"
+        who = "the destination or a router answers" if sent.answer.is_sent else "the probe did not leave the container"
+        return f"{who}: {sent.answer.text}"
     if sent.untraced:
         return sent.answer.text
     if REQUEST not in by_direction:

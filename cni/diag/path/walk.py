@@ -87,7 +87,9 @@ def _is_bridged(host: Host, path: Connection, incoming: Link) -> Generator[Hop, 
     """Yields the hops where the bridge leads from container to container; returns False where the host routes."""
     own = kernel.next_hop(host.rtnl, path.target_ip)
     if not isinstance(own, NetlinkError) and own.is_local:
-        return False
+        if path.target is None:
+            return False
+        yield unknown("bridge", path.target_ip.text, f"this node has the address of {path.target.name} as well")
     source, target = host.rtnl.find(path.source.host_interface), None
     if path.target is not None and path.target.interface == PRESENT and path.target.host_interface:
         target = host.rtnl.find(path.target.host_interface)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 from cni.diag.ailments.ailment import Ailment
 from cni.diag.ailments.overlay.peer import UNREACHED, are_all, devices_of, names_of, share_of
 from cni.diag.node import knock
 from cni.diag.node.echo import Probe, answered
+from cni.diag.node.here import opened_host
+from cni.diag.node.links import addresses
 from cni.diag.node.reverse import drops_answers
+from cni.diag.path.kernel import next_hop
+from cni.kernel.netlink import NetlinkError
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -17,14 +23,19 @@ if TYPE_CHECKING:
     from cni.diag.ailments.overlay.peer import Peer
     from cni.protocol.address import IP
 
+NOT_PERMITTED = os.strerror(errno.EPERM)  # the kernel's answer to a sender whose packet the hook output drops
+
 
 class Silent(Record):
-    """Silent peers: whose answers rp_filter drops; who does not answer without the tunnel either; whose tunnel's port
-    refuses a datagram, with the error by address; and the others, whose tunnel seems to be filtered.
+    """Silent peers: whose answers rp_filter drops; to whom the kernel's route is another, with that; who does not
+    answer without the tunnel either; to whose tunnel's port this node's firewall lets nothing out; whose port refuses a
+    datagram, with the error by address; and the others, whose tunnel seems to be filtered.
     """
 
     dropped: list[Peer]
+    diverted: dict[Peer, str]
     dead: list[Peer]
+    kept_back: list[Peer]
     closed: list[Peer]
     refusals: dict[IP, str]
     filtered: list[Peer]
@@ -38,7 +49,8 @@ class Silent(Record):
 def classified(silent: Sequence[Peer], seconds: float) -> Silent:
     """Returns the peers by reason. Sends packets, each kind for that many seconds at most. Raises OSError."""
     dropped = [peer for peer in silent if drops_answers(peer.public_ip, peer.own_ip, peer.underlay)]
-    doubted = [peer for peer in silent if peer not in dropped]
+    diverted = _diverted([peer for peer in silent if peer not in dropped])
+    doubted = [peer for peer in silent if peer not in dropped and peer not in diverted]
     nodes = [peer.public_ip for peer in doubted]
     alive = {probe.ip for probe in answered(map(Probe, nodes), seconds)}
     alive |= knock.answering([ip for ip in nodes if ip not in alive], seconds)
@@ -47,8 +59,24 @@ def classified(silent: Sequence[Peer], seconds: float) -> Silent:
     refusals: dict[IP, str] = {}
     for port in sorted({peer.port for peer in tunnelled}):
         refusals |= knock.refusals([peer.public_ip for peer in tunnelled if peer.port == port], port, seconds)
-    closed = [peer for peer in tunnelled if peer.public_ip in refusals]
-    return Silent(dropped, dead, closed, refusals, [peer for peer in tunnelled if peer not in closed])
+    filtered = [peer for peer in tunnelled if peer.public_ip not in refusals]
+    kept_back = [peer for peer in tunnelled if refusals.get(peer.public_ip) == NOT_PERMITTED]
+    closed = [peer for peer in tunnelled if peer not in filtered and peer not in kept_back]
+    return Silent(dropped, diverted, dead, kept_back, closed, refusals, filtered)
+
+
+def _diverted(peers: Sequence[Peer]) -> dict[Peer, str]:
+    """Returns the peers to which the kernel's route is not podwired's, each with that. Raises OSError."""
+    diverted = {}
+    with opened_host() as host:
+        for peer in peers:
+            answer, text = next_hop(host.rtnl, peer.target), peer.target.text
+            link = host.rtnl.find_at(answer.ifindex) if not isinstance(answer, NetlinkError) else None
+            if isinstance(answer, NetlinkError):
+                diverted[peer] = f"the kernel refuses to route to {text}: {answer}"
+            elif link is not None and link.name != peer.device:
+                diverted[peer] = f"the route to {text} is by {link.name}, not by {peer.device}"
+    return diverted
 
 
 def ailments(silent: Silent, total: int) -> Iterator[Ailment]:
@@ -63,22 +91,53 @@ def ailments(silent: Silent, total: int) -> Iterator[Ailment]:
             f"sysctl -w net.ipv4.conf.{peer.underlay}.rp_filter=2 (or a route by {peer.underlay})",
             f"ip route get {peer.public_ip.text}; sysctl net.ipv4.conf.all.rp_filter",
         )
-    if silent.dead:
-        dead = silent.dead
-        there = "start the node (a firewall of its own may swallow both); remove its lease once it is gone"
+    for peer, reason in list(silent.diverted.items())[:1]:
         yield Ailment(
-            "peer-unreachable",
-            names_of(dead),
-            f"{share_of(dead, total)}: no answer to ICMP echo and TCP by {devices_of(dead)}, nor from the node itself",
+            "route-diverted",
+            names_of([*silent.diverted]),
+            reason,
             UNREACHED,
-            "look at this node's link and routes" if are_all(dead, total) else there,
-            f"ping -c 1 {dead[0].public_ip.text}",
+            "remove that route or rule; podwired restores its own",
+            f"ip route get {peer.target.text}; ip route show table all; ip rule",
         )
+    if silent.dead:
+        yield _dead(silent.dead, total)
+    if silent.kept_back:
+        yield _kept_back(silent.kept_back, total)
     tunnelled = [*silent.closed, *silent.filtered]
     for port in sorted({peer.port for peer in tunnelled}):
         silence = f"no answer by {devices_of(tunnelled)}, while the node itself answers; UDP port {port}"
         yield from _closed([peer for peer in silent.closed if peer.port == port], silence, silent.refusals, total)
         yield from _filtered([peer for peer in silent.filtered if peer.port == port], silence, total)
+
+
+def _dead(dead: Sequence[Peer], total: int) -> Ailment:
+    """Returns the ailment of nodes that are silent themselves. Raises OSError."""
+    silence = f"no answer to ICMP echo and TCP by {devices_of(dead)}, nor from the node itself"
+    remedy = "start the node (a firewall of its own may swallow both); remove its lease once it is gone"
+    if are_all(dead, total):
+        remedy = "look at this node's link, routes and firewall"
+    elif total == 1:
+        remedy += "; if it runs, look at this node's link, routes and firewall"
+    own = {address.partition("/")[0] for _, address in addresses()}
+    lacking = sorted({peer.own_ip.text for peer in dead} - own)
+    if lacking:
+        silence += f"; no interface of this node has {', '.join(lacking)}, to which they answer"
+        remedy = "give this node its address back, or correct its public IP (--public-ip, the nodes file)"
+    evidence, proof = f"{share_of(dead, total)}: {silence}", f"ping -c 1 {dead[0].public_ip.text}"
+    return Ailment("peer-unreachable", names_of(dead), evidence, UNREACHED, remedy, proof)
+
+
+def _kept_back(peers: Sequence[Peer], total: int) -> Ailment:
+    """Returns the ailment of a firewall that lets nothing out to the tunnel's port."""
+    return Ailment(
+        "tunnel-filtered",
+        names_of(peers),
+        f"{share_of(peers, total)}: this node's own firewall lets nothing out to UDP port {peers[0].port}",
+        UNREACHED,
+        f"accept UDP port {peers[0].port} in this node's firewall, hook output",
+        "nft list ruleset | grep -A5 'hook output'; iptables -S OUTPUT",
+    )
 
 
 def _closed(peers: Sequence[Peer], silence: str, refusals: dict[IP, str], total: int) -> Iterator[Ailment]:
@@ -95,7 +154,11 @@ def _closed(peers: Sequence[Peer], silence: str, refusals: dict[IP, str], total:
 
 def _filtered(peers: Sequence[Peer], silence: str, total: int) -> Iterator[Ailment]:
     if peers:
-        where = "this node's firewall" if are_all(peers, total) else "that node's firewall, and between the two"
+        where = "that node's firewall, and between the two"
+        if are_all(peers, total):
+            where = "this node's firewall"
+        elif total == 1:
+            where = "the firewalls of both nodes, and between the two"
         yield Ailment(
             "tunnel-filtered",
             names_of(peers),

@@ -1,0 +1,29 @@
+"""The configuration of the plugin that created an attachment's interface."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from cni import INTERFACE, kind_of
+from cni.config.netconf import parse_netconf
+from cni.diag.conflint.findings import Collected
+from cni.protocol.errors import CniError
+from cni.protocol.plugin_config import parse_plugin_config
+
+if TYPE_CHECKING:
+    from cni.config.netconf import NetConf
+    from cni.diag.node.attachments import Attached
+
+
+def conf_of(attached: Attached) -> NetConf | None:
+    """Returns the configuration of the plugin that created the interface; None if it was not kept."""
+    for members in attached.kept.configs if attached.kept is not None else ():
+        program = str(members.get("type", ""))
+        if kind_of(program) == INTERFACE:
+            try:
+                config = parse_plugin_config(json.dumps(members).encode(), "ADD")
+                return parse_netconf(config, {}, Collected(), program)
+            except CniError:
+                return None
+    return None

@@ -1,0 +1,200 @@
+"""`podwire doctor` and its kin of the bundle on a host that others have changed: all tests have one, and mend it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from tests.frozen.test_operator import LEASES, NETWORK, POOL, Operator, keep
+from tests.machine import Machine, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    Json = dict[str, Any]
+
+CONF, BIN = "/run/net.d", "/opt/cni/bin"
+WEB = "web0123456789abcdef"
+PORTMAP = {"type": "portmap", "capabilities": {"portMappings": True}}
+PORTS = {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
+BRIDGE = {"type": "bridge", "isDefaultGateway": True, "ipMasq": True, "ipam": POOL}
+CONFLIST = {"cniVersion": "1.1.0", "name": "net", "plugins": [BRIDGE, PORTMAP]}
+HOLD = f"""
+flock -o {LEASES}/lock sleep 600 </dev/null >/dev/null 2>&1 & echo $! >/run/holder
+while flock -n {LEASES}/lock true; do sleep 0.02; done"""
+FULL = f"""
+cp -a {LEASES} /run/copy; mount -t tmpfs -o size=64k tmpfs {LEASES}/..
+cp -a /run/copy {LEASES}; dd if=/dev/zero of={LEASES}/../file 2>/dev/null || true"""
+RELEASE = "kill $(cat /run/holder)"
+LIMIT = {"bandwidth": {"ingressRate": 8_000_000, "ingressBurst": 80_000}}
+
+
+class Case(NamedTuple):
+    """Scripts that break the host and mend it ({web}, {db}: host interfaces), the finding, and part of its evidence.
+    An empty `mend` stands for the remedy.
+    """
+
+    damage: str
+    finding: str
+    evidence: str
+    mend: str = ""
+
+
+CASES = {
+    "a route of the host to a pod": Case(
+        "ip route add 10.1.2.2/32 dev uplink",
+        "route-diverted",
+        "the host's route to 10.1.2.2 is by uplink, not by cni0",
+        "ip route del 10.1.2.2/32 dev uplink",
+    ),
+    "a pod's address on the host": Case(
+        "ip address add 10.1.2.3/32 dev uplink",
+        "route-diverted",
+        "10.1.2.3 is an address of the host as well",
+        "ip address del 10.1.2.3/32 dev uplink",
+    ),
+    "forwarding off for the bridge alone": Case(
+        "sysctl -qw net.ipv4.conf.cni0.forwarding=0", "forwarding-off", "net.ipv4.conf.cni0.forwarding=0"
+    ),
+    "forwarding off for the uplink alone": Case(
+        "sysctl -qw net.ipv4.conf.uplink.forwarding=0", "forwarding-off", "net.ipv4.conf.uplink.forwarding=0"
+    ),
+    "a file system that is read-only": Case(
+        "mount --bind /var/lib/cni /var/lib/cni; mount -o remount,ro,bind /var/lib/cni",
+        "read-only",
+        "mounted read-only",
+        "umount /var/lib/cni",
+    ),
+    "a full file system of leases": Case(
+        FULL,
+        "no-disk",
+        "no disk left",
+        f"umount {LEASES}/..",
+    ),
+    "a lock that a process keeps": Case(HOLD, "lock-held", "held by process", RELEASE),
+    "a lease that is another container's": Case(
+        f"cp {LEASES}/10.1.2.2 /run/kept; echo other >{LEASES}/10.1.2.2",
+        "lease-missing",
+        "not leased: 10.1.2.2 of lab/web",
+        f"cp /run/kept {LEASES}/10.1.2.2",
+    ),
+    "an interface that was renamed": Case(
+        "ip -n db link set eth0 down; ip -n db link set eth0 name eth1",
+        "attachment-changed",
+        "the interface is gone from the container",
+        "ip -n db link set eth1 name eth0; ip -n db link set eth0 up; ip -n db route add default via 10.1.2.1",
+    ),
+    "another rate": Case(
+        "tc qdisc replace dev {db} root tbf rate 1mbit burst 10k latency 25ms",
+        "attachment-changed",
+        "does not limit the bandwidth",
+    ),
+    "no network of the runtime": Case(
+        f"mv {CONF} /run/moved; mkdir {CONF}",
+        "no-network",
+        "no network configuration, and a runtime has attached lab/web by one",
+        f"rmdir {CONF}; mv /run/moved {CONF}",
+    ),
+}
+
+
+class Host(Operator):
+    """A host with two pods: one attached by a list of plugins, of which a runtime keeps the result."""
+
+    def furnish(self) -> None:
+        self.machine.outside()
+        self.machine.run("ip", "route", "add", "default", "via", "192.0.2.2")
+        self.machine.run(str(self.bundle / "podwire"), "install", "--bin-dir", BIN)
+        self.machine.run("sh", "-c", f"mkdir {CONF}; cat >{CONF}/10-net.conflist", stdin=json.dumps(CONFLIST))
+        keep(self, WEB, self.attach_list(), BRIDGE, PORTMAP, capabilityArgs=PORTS, netns="/run/netns/web")
+        self.attach("db", {**NETWORK, "runtimeConfig": LIMIT})
+        self.interfaces = {
+            each["pod"].partition("/")[2]: each["host_interface"] for each in self.asks("ps")["attachments"]
+        }
+
+    def attach_list(self) -> Json:
+        """Attaches a pod by the plugins of a list, as libcni does; returns the last one's result."""
+        pod = self.machine.pod("web")
+        result: Json = {}
+        for plugin in (BRIDGE, {**PORTMAP, "runtimeConfig": PORTS}):
+            config = {"cniVersion": "1.1.0", "name": "net", **plugin, **({"prevResult": result} if result else {})}
+            result = self.call("ADD", "web", pod, config, f"{BIN}/{plugin['type']}")
+        return result
+
+    def shell(self, script: str) -> None:
+        for name, interface in self.interfaces.items():
+            script = script.replace(f"{{{name}}}", interface)
+        self.machine.run("sh", "-ec", script)
+
+    def findings(self) -> list[Json]:
+        findings: list[Json] = self.asks("doctor", "--conf-dir", CONF)["findings"]
+        return findings
+
+
+@pytest.fixture(scope="module")
+def host(bundle: Path) -> Iterator[Host]:
+    if reason := missing():
+        pytest.skip(reason)
+    with Machine() as machine:
+        host = Host(machine, bundle)
+        host.furnish()
+        assert host.findings() == []
+        yield host
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_the_cause_is_named_alone(host: Host, case: Case) -> None:
+    host.shell(case.damage)
+    try:
+        [finding] = host.findings()
+    finally:
+        host.shell(case.mend or "true")
+    assert finding["name"] == case.finding
+    assert case.evidence in finding["evidence"]
+    if not case.mend:
+        host.shell(finding["remedy"].partition(" (")[0].replace("podwire", f"{BIN}/podwire"))
+    assert host.findings() == []
+
+
+def test_a_diverted_route_opens_no_other_interface_to_127_0_0_1(host: Host) -> None:
+    """The interface of portmap's setting is that of the host's route."""
+    host.shell("ip route add 10.1.2.2/32 dev uplink")
+    try:
+        done = host.types("repair")
+        opened = host.machine.run("sysctl", "-n", "net.ipv4.conf.uplink.route_localnet").stdout
+    finally:
+        host.shell("ip route del 10.1.2.2/32 dev uplink")
+    assert done.returncode == 1
+    assert "the host's route to 10.1.2.2 is by uplink, not by cni0 (remove that route" in done.stdout
+    assert opened == "0\n"
+
+
+def test_nobody_waits_long_for_a_lock_that_is_kept(host: Host) -> None:
+    host.shell(HOLD)
+    try:
+        ended = [(command, host.types(*command.split())) for command in ("check", "leases", "gc --dry-run")]
+    finally:
+        host.shell(RELEASE)
+    for command, done in ended[:2]:
+        assert done.returncode == 3, command
+        assert "held by process" in done.stdout + done.stderr
+
+
+def test_an_interface_that_is_gone_is_a_difference(host: Host) -> None:
+    pod = host.attach("old", {**NETWORK, "runtimeConfig": {}})
+    [shown] = host.asks("ps", "old")["attachments"]
+    host.machine.run("ip", "link", "del", shown["host_interface"])
+    for command in ("check", "explain"):
+        done = host.types(command, "old")
+        assert done.returncode == 1
+        assert "the host interface is gone, and DEL was never called" in done.stdout
+    host.call("DEL", "old", pod, NETWORK)
+
+
+def test_lint_misses_the_runtimes_folder(host: Host) -> None:
+    done = host.types("lint")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("/etc/cni/net.d: no network configuration")
