@@ -95,15 +95,13 @@ class Claims:
         """Returns the keys that a change of this lease may affect: its own, and those that conflict with it, or with
         one of them.
         """
-        seen: set[Claim] = set()
         affected, waiting = {key}, [key]
         while waiting:
             for claim in self._overlapping(self.leases[waiting.pop()]):
-                if claim not in seen:
-                    seen.add(claim)
-                    new = self._claimants.get(claim, NOBODY) - affected
-                    affected |= new
-                    waiting += new
+                claimants = self._claimants.get(claim, NOBODY)
+                if not claimants <= affected:
+                    waiting += claimants - affected
+                    affected |= claimants
         return affected
 
     def conflict(self, lease: Lease) -> tuple[str, str]:
@@ -121,7 +119,7 @@ class Claims:
         `keys` has to include all leases that may conflict with one another.
         """
         leases = {key: self.leases[key] for key in keys if key in self.leases}
-        if len(leases) == 1:
+        if len(leases) < 2:
             return dict.fromkeys(leases, UNDISPUTED)
         disputed = _disputed(leases.values())
 

@@ -92,7 +92,10 @@ class Lease(Record):
     name: str = ""
 
     def endpoint(self, family: int) -> Endpoint | None:
-        return next((endpoint for endpoint in self.endpoints if endpoint.subnet.family == family), None)
+        for endpoint in self.endpoints:
+            if endpoint.subnet.family == family:
+                return endpoint
+        return None
 
     @property
     def subnets(self) -> tuple[Net, ...]:
