@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cni.agent.model.events import Configured, Held, Listed
+from cni.agent.model.events import Changed, Configured, Held, Listed
 from cni.agent.model.lease import lease_value
 from cni.agent.stores.etcd.lease import Times
 from cni.agent.stores.etcd.messages import delete, put
@@ -46,6 +46,22 @@ def test_a_lease_is_written_as_flannel_writes_it_and_reported_before_the_list(se
     assert server.leases() == {key: value.encode()}
     left = int(server.call("lease/timetolive", {"ID": str(server.entries()[key].lease)})["TTL"])
     assert 86300 < left <= 86400
+
+
+@against_etcd
+def test_the_changes_of_a_transaction_are_reported_together(server: Etcd) -> None:
+    server.configure(NETWORK)
+    gone = rival(server, 2, "10.5.2.0/24")
+    with store_of(node_of(1)) as recorder:
+        own = recorder.wait_held().key
+        three, four = (lease_of(number, f"10.5.{number}.0/24") for number in (3, 4))
+        folder = f"{PREFIX}/subnets/".encode()
+        changes = [put(folder + lease.key.encode(), lease_value(lease)) for lease in (three, four)]
+        server.call("kv/txn", {"success": [*changes, delete(folder + gone.encode())]})
+        recorder.wait_leases(own, three.key, four.key)
+        (news,) = (news for news in recorder.of(Changed) if isinstance(news, Changed) and own not in news.leases)
+    assert news.leases.keys() == {three.key, four.key, gone}
+    assert news.leases[gone] is None
 
 
 @against_etcd

@@ -58,8 +58,7 @@ def test_an_error_of_the_store_stands_until_it_has_recovered() -> None:
 def test_a_change_is_reported_with_what_was_served_before() -> None:
     state = known(TWO)
     assert not state.has_changes
-    state.handle(Changed({TWO.key: lease(2, mac=22)}))
-    state.handle(Changed({THREE.key: THREE}))
+    state.handle(Changed({TWO.key: lease(2, mac=22), THREE.key: THREE}))
     assert state.has_changes
     before, peers = state.take_changes()
     assert before == {TWO.key: TWO, THREE.key: None}
@@ -100,8 +99,7 @@ def test_changes_before_all_is_listed_mean_nothing() -> None:
 def test_changes_while_nobody_asked_for_peers_are_kept() -> None:
     state = ClusterState()
     state.handle(Listed({TWO.key: TWO}))
-    state.handle(Changed({THREE.key: THREE}))
-    state.handle(Changed({TWO.key: None}))
+    state.handle(Changed({THREE.key: THREE, TWO.key: None}))
     assert not state.has_changes
     peers = state.resolve_peers(CONFIG, OWN, ())
     assert peers is not None

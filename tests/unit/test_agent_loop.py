@@ -190,6 +190,14 @@ def test_a_store_event_is_synced_without_a_full_sync(scene: Scene) -> None:
     assert controller.handled == [GONE]
 
 
+def test_sources_without_news_are_not_read(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    for source in (scene.links, scene.rules, scene.files):
+        monkeypatch.setattr(source, "read", lambda: pytest.fail("there is nothing to read"))
+    controller = Recorder(lambda: scene.queue.put(GONE))
+    scene.run(controller)
+    assert controller.handled == [GONE]
+
+
 def test_only_controllers_that_are_due_sync(scene: Scene) -> None:
     idle = Recorder(lambda: True)
     busy = Recorder(scene.later(scene.links, [(16, b"")]), disturbance="eth0 is gone")
