@@ -10,7 +10,7 @@ from click import style
 
 from cni.diag.ailments import attachments, bridges, hostports, modules, networks, pools, resources, settings
 from cni.diag.ailments.ailment import Ailment, NodeView
-from cni.diag.ailments.overlay import agent, engines, peers, tunnel
+from cni.diag.ailments.overlay import agent, engines, peers, subnetfile, tunnel
 from cni.diag.asking import NoAnswer, NotRunning, Silent, ask
 from cni.diag.node import conflists
 from cni.diag.node.agentlocks import is_held
@@ -53,6 +53,7 @@ KINDS: dict[str, Callable[[NodeView], Iterator[Ailment]]] = {
     "bridges": bridges.find,
     "host ports": hostports.find,
     "agent": agent.find,
+    "subnet file": subnetfile.find,
     "policy engines": engines.find,
     "tunnel": tunnel.find,
     "peers": peers.find,

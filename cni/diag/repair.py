@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from errno import ENOENT
 from typing import TYPE_CHECKING, cast
 
 import click
@@ -20,6 +19,7 @@ from cni.effects import veth
 from cni.effects.engine import apply, compare
 from cni.effects.journal import FAILURES, Journal, error_text
 from cni.kernel import tc
+from cni.kernel.netlink import NetlinkError
 from cni.protocol.errors import CheckFailed, CniError
 from cni.protocol.record import Record
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from cni.diag.node.attachments import Attached
     from cni.effects.host import Host
-    from cni.plan.bandwidth import TokenBucket
+    from cni.plan.bandwidth import MirredRedirect, TokenBucket
     from cni.plan.operations import Operation, Veth
     from cni.plugins.context import Call
 
@@ -136,14 +136,26 @@ def _error_of(host: Host, operation: Operation) -> str:
     try:
         if type(operation).__name__ == "Veth":
             return RECREATE if not _is_restored(host, cast("Veth", operation)) else ""
-        if type(operation).__name__ == "TokenBucket":  # another rate is in the way
-            index = host.rtnl.ifindex(cast("TokenBucket", operation).interface)
-            host.rtnl.tolerate(ENOENT, tc.delete_root(index))
+        _clear(host, operation)
         with Journal(host, shared_stays=True) as journal:
             apply(host, (operation,), journal)
         return compare(host, operation)
     except CniError as error:
         return error.message
+
+
+def _clear(host: Host, operation: Operation) -> None:
+    """Deletes what is in the way of an operation on traffic control: another rate, a redirect to an ifb that is gone,
+    behind which another one would get no packet.
+    """
+    message = None
+    if type(operation).__name__ == "TokenBucket":
+        message = tc.delete_root(host.rtnl.ifindex(cast("TokenBucket", operation).interface))
+    elif type(operation).__name__ == "MirredRedirect":
+        message = tc.delete_redirect(host.rtnl.ifindex(cast("MirredRedirect", operation).host_interface))
+    if message is not None:
+        with contextlib.suppress(NetlinkError):  # there is none
+            host.rtnl.request(*message)
 
 
 def _is_restored(host: Host, pair: Veth) -> bool:

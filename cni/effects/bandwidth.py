@@ -77,9 +77,11 @@ def redirect_differs(host: Host, op: MirredRedirect) -> str:
     link, ifb = host.rtnl.find(op.host_interface), host.rtnl.find(op.ifb)
     if link is None or ifb is None:
         return f"{op.ifb if link else op.host_interface} is gone"
-    filters = host.rtnl.dump(*tc.ingress_filters(link.ifindex))
-    if ifb.ifindex in map(tc.redirects_to, filters):
-        return ""
+    for to in map(tc.redirects_to, host.rtnl.dump(*tc.ingress_filters(link.ifindex))):
+        if to == tc.NO_LINK:
+            return f"what arrives at {op.host_interface} is redirected to an interface that is gone"
+        if to == ifb.ifindex:
+            return ""
     return f"what arrives at {op.host_interface} does not pass {op.ifb}"
 
 

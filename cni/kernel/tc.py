@@ -43,6 +43,7 @@ LOAD_WORD, AND, JUMP_EQUAL, JUMP_SET, RETURN = 0x20, 0x54, 0x15, 0x45, 0x06
 NETWORK_HEADER, MARK = UINT32 + 1 - 0x100000, UINT32 + 1 - 0x1000 + 20  # SKF_NET_OFF; SKF_AD_OFF + SKF_AD_MARK
 TC_ACT_UNSPEC, TC_ACT_SHOT = UINT32, 2
 MIRRED = Struct("=IIiiiiI")  # index, capab, action, refcnt, bindcnt, eaction, ifindex
+NO_LINK = -1
 
 
 class Bucket(Record):
@@ -162,8 +163,8 @@ def parse_token_bucket(data: bytes, index: int) -> Bucket | None:
 
 
 def redirects_to(data: bytes) -> int:
-    """Returns the index of the link that a filter redirects to; 0 for another filter."""
+    """Returns the index of the link that a filter redirects to, NO_LINK if that is gone; 0 for another filter."""
     options = attributes(attributes(data, TCMSG.size).get(TCA_OPTIONS, b""))
     action = attributes(attributes(options.get(TCA_U32_ACT, b"")).get(1, b""))
     mirred = attributes(action.get(TCA_ACT_OPTIONS, b"")).get(TCA_MIRRED_PARMS, b"")
-    return int(MIRRED.unpack_from(mirred)[6]) if len(mirred) >= MIRRED.size else 0
+    return int(MIRRED.unpack_from(mirred)[6]) or NO_LINK if len(mirred) >= MIRRED.size else 0

@@ -29,7 +29,8 @@ FULL = f"""
 cp -a {LEASES} /run/copy; mount -t tmpfs -o size=64k tmpfs {LEASES}/..
 cp -a /run/copy {LEASES}; dd if=/dev/zero of={LEASES}/../file 2>/dev/null || true"""
 RELEASE = "kill $(cat /run/holder)"
-LIMIT = {"bandwidth": {"ingressRate": 8_000_000, "ingressBurst": 80_000}}
+RATES = {"ingressRate": 8_000_000, "ingressBurst": 80_000, "egressRate": 8_000_000, "egressBurst": 80_000}
+LIMIT = {"bandwidth": RATES}
 
 
 class Case(NamedTuple):
@@ -92,6 +93,22 @@ CASES = {
         "attachment-changed",
         "does not limit the bandwidth",
     ),
+    "an ifb that is gone": Case("ip link del $(ls /sys/class/net | grep ^ifb)", "attachment-changed", "is gone"),
+    "a plugin that cannot be executed": Case(
+        f"rm {BIN}/portmap; echo >{BIN}/portmap", "plugin-missing", f"{BIN}/portmap cannot be executed"
+    ),
+    "a network that wants another gateway": Case(
+        f"cp {CONF}/10-net.conflist /run/kept; sed -i s/10.1.2.0/10.1.3.0/ {CONF}/10-net.conflist",
+        "bridge-address",
+        "it has 10.1.2.1/29, and network net wants 10.1.3.1/29 there; it is the gateway of lab/web, shop/db",
+        f"cp /run/kept {CONF}/10-net.conflist",
+    ),
+    "no file of the node's subnet": Case(
+        f"""echo '{{"cniVersion": "1.0.0", "name": "fl", "type": "flannel"}}' >{CONF}/20-fl.conf""",
+        "subnet-file",
+        "no such file",
+        f"rm {CONF}/20-fl.conf",
+    ),
     "no network of the runtime": Case(
         f"mv {CONF} /run/moved; mkdir {CONF}",
         "no-network",
@@ -110,7 +127,7 @@ class Host(Operator):
         self.machine.run(str(self.bundle / "podwire"), "install", "--bin-dir", BIN)
         self.machine.run("sh", "-c", f"mkdir {CONF}; cat >{CONF}/10-net.conflist", stdin=json.dumps(CONFLIST))
         keep(self, WEB, self.attach_list(), BRIDGE, PORTMAP, capabilityArgs=PORTS, netns="/run/netns/web")
-        self.attach("db", {**NETWORK, "runtimeConfig": LIMIT})
+        self.pods = {"db": self.attach("db", {**NETWORK, "runtimeConfig": LIMIT})}
         self.interfaces = {
             each["pod"].partition("/")[2]: each["host_interface"] for each in self.asks("ps")["attachments"]
         }
@@ -155,7 +172,7 @@ def test_the_cause_is_named_alone(host: Host, case: Case) -> None:
     assert finding["name"] == case.finding
     assert case.evidence in finding["evidence"]
     if not case.mend:
-        host.shell(finding["remedy"].partition(" (")[0].replace("podwire", f"{BIN}/podwire"))
+        host.shell(finding["remedy"].partition(" (")[0].partition(", ")[0].replace("podwire", f"{BIN}/podwire"))
     assert host.findings() == []
 
 
@@ -170,6 +187,14 @@ def test_a_diverted_route_opens_no_other_interface_to_127_0_0_1(host: Host) -> N
     assert done.returncode == 1
     assert "the host's route to 10.1.2.2 is by uplink, not by cni0 (remove that route" in done.stdout
     assert opened == "0\n"
+
+
+def test_packets_pass_a_restored_limit(host: Host) -> None:
+    """A redirect to an ifb that is gone drops them, also where another redirect is behind it."""
+    for _ in range(2):
+        host.shell("ip link del $(ls /sys/class/net | grep ^ifb)")
+        assert host.types("repair").returncode == 0
+        assert host.pods["db"].run("ping", "-c1", "-W2", "10.1.2.1", check=False).returncode == 0
 
 
 def test_nobody_waits_long_for_a_lock_that_is_kept(host: Host) -> None:

@@ -6,6 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from cni.diag.ailments.ailment import Ailment
+from cni.diag.ailments.attachments import some
+from cni.diag.ailments.overlay import subnetfile
 from cni.diag.node.attachments import PRESENT
 from cni.diag.node.chains import chains
 from cni.diag.node.here import opened_host
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cni.diag.ailments.ailment import NodeView
+    from cni.diag.node.conflists import Network
+    from cni.plan.operations import GatewayAddress
+    from cni.protocol.address import Net
 
 FOLDER = "/sys/class/net"
 SETTINGS = {4: "bridge-nf-call-iptables", 6: "bridge-nf-call-ip6tables"}
@@ -92,7 +97,11 @@ def _filters(bridge: str, family: int) -> bool:
 
 
 def _occupied(node: NodeView) -> Iterator[Ailment]:
-    """Yields the bridges on which the next ADD would fail, as another address of the same IP version is there."""
+    """Yields the bridges on which the next ADD would fail, as another address of the same IP version is there. Where
+    the agent's file is the cause, that is an ailment of its own.
+    """
+    if any(subnetfile.find(node)):
+        return
     seen = set()
     for network in node.networks:
         for config in network.configs:
@@ -100,11 +109,25 @@ def _occupied(node: NodeView) -> Iterator[Ailment]:
                 for wanted in planned_gateways(config, host):
                     for other in occupying(host, wanted) if wanted.bridge not in seen else ():
                         seen.add(wanted.bridge)
-                        yield Ailment(
-                            "bridge-address",
-                            wanted.bridge,
-                            f"it has {other.text}, and network {network.name} wants {wanted.address.text} there",
-                            "ADD fails",
-                            f"ip addr del {other.text} dev {wanted.bridge} (or forceAddress in the configuration)",
-                            f"ip addr show dev {wanted.bridge}",
-                        )
+                        yield _occupation(node, network, wanted, other)
+
+
+def _occupation(node: NodeView, network: Network, wanted: GatewayAddress, other: Net) -> Ailment:
+    """Returns the ailment of an address on a network's bridge, which may be that of running containers' gateway."""
+    behind = [
+        attached.name
+        for attached in node.attached
+        if attached.interface == PRESENT and any(_is_in(other, address) for address in attached.addresses)
+    ]
+    evidence = f"it has {other.text}, and network {network.name} wants {wanted.address.text} there"
+    remedy = f"ip addr del {other.text} dev {wanted.bridge} (or forceAddress in the configuration)"
+    if behind:
+        evidence += f"; it is the gateway of {some(behind)}"
+        remedy = f"correct the subnet in {network.path}, or delete these pods first"
+    proof = f"ip addr show dev {wanted.bridge}"
+    return Ailment("bridge-address", wanted.bridge, evidence, "ADD fails", remedy, proof)
+
+
+def _is_in(gateway: Net, address: str) -> bool:
+    ip = parse_net(address).ip
+    return ip.family == gateway.family and gateway.network.contains(ip)

@@ -78,7 +78,7 @@ def _unexpected(networks: Sequence[Network]) -> str:
 
 
 def _programs(node: NodeView) -> Iterator[Ailment]:
-    """Yields the programs that are in none of the folders in which a runtime may look for plugins."""
+    """Yields the programs that are in none of the folders in which a runtime may look, or that cannot be executed."""
     types = [config.get("type") for config in node.configs()]
     wanted = {LOOPBACK: "an attachment"} if LOOPBACK in types else {}  # some runtimes make lo themselves
     for network in node.networks:
@@ -88,15 +88,16 @@ def _programs(node: NodeView) -> Iterator[Ailment]:
                 if isinstance(name, str) and name:
                     wanted.setdefault(name, network.path)
     for name, user in wanted.items():
-        if not any(os.access(f"{folder}/{name}", os.X_OK) for folder in node.bin_dirs):
-            yield Ailment(
-                "plugin-missing",
-                name,
-                f"no program of that name in {', '.join(node.bin_dirs)}, and {user} needs it",
-                "ADD fails: failed to find plugin",
-                f"podwire install --bin-dir {node.bin_dirs[0]}, or install the package that has it",
-                f"ls -l {node.bin_dirs[0]}",
-            )
+        present = [path for folder in node.bin_dirs if os.path.lexists(path := f"{folder}/{name}")]
+        if any(os.access(path, os.X_OK) for path in present):
+            continue
+        evidence, proof = f"no program of that name in {', '.join(node.bin_dirs)}", f"ls -l {node.bin_dirs[0]}"
+        remedy = f"podwire install --bin-dir {node.bin_dirs[0]}"
+        if present:
+            evidence, proof = f"{present[0]} cannot be executed", f"ls -lL {present[0]}"
+            remedy = f"podwire install --bin-dir {os.path.dirname(present[0])} --names {name} --force"
+        consequence, remedy = "ADD fails: failed to find plugin", f"{remedy}, or install the package that has it"
+        yield Ailment("plugin-missing", name, f"{evidence}, and {user} needs it", consequence, remedy, proof)
 
 
 def _firewalls(node: NodeView) -> Iterator[Ailment]:

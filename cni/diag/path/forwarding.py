@@ -107,9 +107,14 @@ def _refusal(host: Host, error: NetlinkError, path: Connection, incoming: Link) 
         return evidence, f"ip route get {path.source_ip.text}; podwire repair {path.source.name}"
     if error.errno == EHOSTUNREACH and not _forwards(path, incoming):
         return _not_forwarded(path, incoming)
-    if error.errno in (EHOSTUNREACH, ENETUNREACH):
-        return "there is no route", "podwired maintains the routes to other nodes: podwired status"
-    return f"the kernel does not route it: {error}", f"ip route get {path.target_ip.text}"
+    plain = kernel.next_hop(host.rtnl, path.target_ip)
+    if not isinstance(plain, NetlinkError):
+        proof = f"ip rule; ip route get {path.target_ip.text} from {path.source_ip.text} iif {incoming.name}"
+        return f"the kernel does not route it for {path.source_ip.text} ({error}), as a rule may say", proof
+    if plain.errno in (EHOSTUNREACH, ENETUNREACH):
+        return "there is no route", "ip route; podwired maintains the routes to other nodes: podwired status"
+    evidence = f"the kernel does not route it: {plain} (of a blackhole or prohibit route, say)"
+    return evidence, f"ip route show table all; ip route get {path.target_ip.text}"
 
 
 def _is_filtered(host: Host, path: Connection, incoming: Link) -> bool:

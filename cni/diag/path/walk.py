@@ -80,7 +80,8 @@ def _resolved(host: Host, path: Connection, first: NextHop, incoming: Link) -> I
     elif is_own and entry is not None and entry.mac and entry.mac != incoming.mac:
         evidence = f"the container has {mac_text(entry.mac)} for it, {incoming.name} has {mac_text(incoming.mac)}"
         state = stops if entry.state == kernel.PERMANENT else unknown
-        yield state("gateway", ip.text, f"{evidence} ({entry.state})", f"ip neigh flush in {path.source.name}")
+        inside = f"nsenter --net={path.source.netns} ip neigh del {ip.text} dev {path.source.owner.ifname}"
+        yield state("gateway", ip.text, f"{evidence} ({entry.state})", inside)
 
 
 def _is_bridged(host: Host, path: Connection, incoming: Link) -> Generator[Hop, None, bool]:

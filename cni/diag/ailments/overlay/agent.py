@@ -40,7 +40,9 @@ def find(node: NodeView) -> Iterator[Ailment]:
         )
     down = [link.name for link in overlay_links(node) if not link.up]  # an ailment of its own
     reasons = node.agent.get("reasons", ()) if node.agent is not None else ()
-    for reason in [reason for reason in map(str, reasons) if not any(name in reason for name in down)]:
+    uplink = (node.agent or {}).get("uplink") or {}
+    hint = f" ({uplink['interface']}, its uplink, is down)" if uplink and not uplink.get("up", True) else ""
+    for reason in [f"{reason}{hint}" for reason in map(str, reasons) if not any(name in reason for name in down)]:
         consequence = "the node is not ready, or lacks routes to some peers"
         remedy = "as the message says, else see podwired's log"
         yield Ailment("agent-not-ready", "podwired", reason, consequence, remedy, PROOF)
