@@ -24,7 +24,7 @@ from cni import (
 )
 from cni.protocol.errors import DETAILS_LIMIT, CniError, IOFailure, OperationFailed, TryAgain, chain, shortened
 from cni.protocol.jsontext import dump
-from cni.protocol.versions import CURRENT, SUPPORTED
+from cni.protocol.versions import ANSWER, CURRENT, SUPPORTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _call(name: str, environment: Mapping[str, str], stdin: Readable, stdout: Wr
     data: list[bytes] = []  # what stdin had
     try:
         if command == "VERSION":
-            _print(stdout, dump({"cniVersion": CURRENT, "supportedVersions": list(SUPPORTED)}))
+            _print(stdout, ANSWER)
         else:
             _serve(name, environment, stdin, data, stdout, stderr)
     except CniError as error:

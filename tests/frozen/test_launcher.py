@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 BUNDLE_BYTES = 30_000_000
 # Instructions of a process, of which starting the interpreter and running podwire's modules would be 25 million.
-BUDGETS = {"VERSION": 1_100_000, "ADD": 8_500_000, "DEL": 4_000_000}
-SYSTEM_CALLS = {"VERSION": 97, "ADD": 257, "DEL": 161}  # with glibc 2.36: the same at each call
+BUDGETS = {"VERSION": 850_000, "ADD": 8_500_000, "DEL": 4_000_000}
+SYSTEM_CALLS = {"VERSION": 88, "ADD": 257, "DEL": 161}  # with glibc 2.36: the same at each call
 NETWORK = {
     "cniVersion": "1.1.0",
     "name": "net",
