@@ -50,6 +50,7 @@ Exit status: {FINE} all are as ADD made them; {FINDING} there are differences;
 something cannot be compared."""
 FOLDERS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")  # of plugins, where the runtime's CNI_PATH was not kept
 HOST_ROUTE = "host route"
+OF_PODWIRE = ("HostPort", "Hairpin", "Ifb")  # operations of chained plugins of which a reference plugin makes others
 LOST = "the host interface is gone, and DEL was never called (podwire gc, and the runtime's own cleanup)"
 FOREIGN_ALONE = "nothing of podwire's: its plugins' own CHECK compares it"
 UNKNOWN = "neither the runtime nor podwire has kept its ADD: nothing to compare with (recreate the pod)"
@@ -139,10 +140,26 @@ def own_configs(attached: Attached) -> Iterator[Json]:
 
 def _is_installed(program: str, kept: KeptCall) -> bool:
     """Returns True if the first program of that name, in the runtime's folder of plugins, is podwire."""
-    for folder in (*kept.path.split(":"), *FOLDERS):
-        if folder and os.path.exists(f"{folder}/{program}"):
-            return os.path.basename(os.path.realpath(f"{folder}/{program}")) == PODWIRE
-    return False
+    path = _path_of(program, kept)
+    return bool(path) and os.path.basename(os.path.realpath(path)) == PODWIRE
+
+
+def _path_of(program: str, kept: KeptCall) -> str:
+    """Returns the path of the program that the runtime finds; empty if there is none."""
+    paths = [f"{folder}/{program}" for folder in (*kept.path.split(":"), *FOLDERS) if folder]
+    return next(filter(os.path.exists, paths), "")
+
+
+def _is_predecessors(attached: Attached, program: str) -> bool:
+    """Returns True if a chained plugin may have been another program at an ADD: podwire was installed later, or again,
+    and has not made the interface.
+    """
+    if attached.made_by == OWN or attached.kept is None:
+        return False
+    try:
+        return os.lstat(_path_of(program, attached.kept)).st_mtime > attached.since
+    except OSError:
+        return False
 
 
 def _is_there(attached: Attached) -> bool:
@@ -150,10 +167,15 @@ def _is_there(attached: Attached) -> bool:
         return host.rtnl.find(attached.host_interface) is not None
 
 
-def operations_of(made: Expected, attached: Attached) -> list[Operation]:
-    """Returns the operations of an ADD, except those on an interface that the container is not behind: portmap takes
-    that of the host's route, which leads to the uplink where a bridge is down or somebody has added another route.
+def operations_of(host: Host, made: Expected, attached: Attached, program: str) -> list[Operation]:
+    """Returns the operations of an ADD, none if another program of that name has served it; except those on an
+    interface that the container is not behind: portmap takes that of the host's route, which leads to the uplink where
+    a bridge is down or somebody has added another route. Raises one of FAILURES.
     """
+    if _is_predecessors(attached, program):
+        specific = [operation for operation in made.operations if type(operation).__name__ in OF_PODWIRE]
+        if all(compare(host, operation) for operation in specific):
+            return []
     own = interface_towards(attached)
     return [
         operation
@@ -169,7 +191,7 @@ def _of_plugin(attached: Attached, kept: KeptCall, config: Json) -> Iterator[Com
             call = call_of(kept, config, "CHECK", host)
             made = expected(call)
             host.remember()
-            for operation in operations_of(made, attached):
+            for operation in operations_of(host, made, attached, program):
                 yield _compared(host, program, operation)
             if has_host_local(call):
                 yield from _of_leases(made)

@@ -110,7 +110,7 @@ def _of_plugin(host: Host, call: Call, attached: Attached, *, dry_run: bool) -> 
     # A plugin that podwire does not know may have changed what the container has.
     configs = attached.kept.configs if attached.kept is not None else ()
     is_foreign = any(not kind_of(str(config.get("type", ""))) for config in configs)
-    for operation in operations_of(made, attached):
+    for operation in operations_of(host, made, attached, call.program):
         if not compare(host, operation):
             continue
         described = operation.describe()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.frozen.test_operator import LEASES, NETWORK, POOL, Operator, keep
+from tests.frozen.test_operator import LEASES, NETWORK, POOL, RESULTS, Operator, keep
 from tests.machine import Machine, missing
 
 if TYPE_CHECKING:
@@ -217,6 +217,21 @@ def test_an_interface_that_is_gone_is_a_difference(host: Host) -> None:
         assert done.returncode == 1
         assert "the host interface is gone, and DEL was never called" in done.stdout
     host.call("DEL", "old", pod, NETWORK)
+
+
+def test_what_a_predecessor_has_attached_is_not_compared(host: Host) -> None:
+    """A reference plugin maps ports by rules of its own, which serve a pod also after podwire has its name."""
+    host.shell("ip link add veth1234 type veth peer name other")
+    result = {"cniVersion": "1.1.0", "interfaces": [{"name": "veth1234"}], "ips": [{"address": "10.7.0.2/24"}]}
+    ports = {"portMappings": [{"hostPort": 9090, "containerPort": 80, "protocol": "tcp"}]}
+    keep(host, "elsewhere", result, BRIDGE, PORTMAP, capabilityArgs=ports)
+    try:
+        assert [finding["name"] for finding in host.findings()] == ["attachment-changed"]
+        host.shell(f"touch -d '1 hour ago' {RESULTS}/net-elsewhere-eth0")
+        assert host.findings() == []
+        assert host.types("repair").stdout == "all attachments are as ADD made them\n"
+    finally:
+        host.shell(f"ip link del veth1234; rm {RESULTS}/net-elsewhere-eth0")
 
 
 def test_lint_misses_the_runtimes_folder(host: Host) -> None:

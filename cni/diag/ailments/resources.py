@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cni.diag.ailments.ailment import Ailment
+from cni.diag.node.sight import foreign_namespace
 from cni.diag.output import duration
 from cni.kernel import sysctl
 
@@ -62,12 +63,12 @@ def _number(key: str) -> int:
 
 
 def _file_systems() -> Iterator[Ailment]:
-    """Yields file systems that are read-only or full, each once."""
-    read_only, devices = set[str](), set[int]()
+    """Yields file systems that are read-only or full, each once. A container, as podwired's, has mounts of its own."""
+    read_only, devices, is_host = set[str](), set[int](), not foreign_namespace()
     for folder in filter(os.path.isdir, FOLDERS):
         device, flags = os.stat(folder).st_dev, os.statvfs(folder).f_flag
         if flags & os.ST_RDONLY:
-            if os.path.dirname(folder) not in read_only:
+            if is_host and os.path.dirname(folder) not in read_only:
                 yield Ailment(
                     "read-only",
                     folder,
