@@ -162,6 +162,9 @@ def _run_command(arguments: Sequence[str], environment: Mapping[str, str], stdou
     except CniError as error:
         _try_print(stderr, f"podwire: {error.message}")
         return 1
+    except Exception as error:  # noqa: BLE001  # a defect has a status as well
+        _try_print(stderr, f"podwire: {_unexpected_error(error, stderr).message}")
+        return UNANSWERED
     try:
         if ended.stdout:
             stdout.write(ended.stdout.encode("utf-8", "backslashreplace") + b"\n")

@@ -51,7 +51,7 @@ something cannot be compared."""
 FOLDERS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")  # of plugins, where the runtime's CNI_PATH was not kept
 HOST_ROUTE = "host route"
 OF_PODWIRE = ("HostPort", "Hairpin", "Ifb")  # operations of chained plugins of which a reference plugin makes others
-LOST = "the host interface is gone, and DEL was never called (podwire gc, and the runtime's own cleanup)"
+LOST = "the host interface is gone, and DEL was never called (recreate the pod, or podwire gc if it is gone)"
 FOREIGN_ALONE = "nothing of podwire's: its plugins' own CHECK compares it"
 UNKNOWN = "neither the runtime nor podwire has kept its ADD: nothing to compare with (recreate the pod)"
 

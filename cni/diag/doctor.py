@@ -21,6 +21,7 @@ from cni.diag.node.sight import REMEDY, foreign_namespace
 from cni.diag.output import FINDING, FINE, Outcome, outcome, printable
 from cni.effects.journal import FAILURES, error_text
 from cni.protocol.control import FOLDER, STATUS
+from cni.protocol.errors import chain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -139,6 +140,11 @@ def _examined(name: str, find: Callable[[NodeView], Iterator[Ailment]], node: No
         is_hidden = bool(os.geteuid() or foreign_namespace())
         remedy = REMEDY if is_hidden else "as the evidence says: what cannot be read, ADD cannot use either"
         yield Ailment("not-examined", name, error_text(error), UNSEEN, remedy, "id -u; podwire events")
+    except Exception as error:  # noqa: BLE001  # a defect must not hide what the others find
+        cause = f"internal error: {chain(error)}"
+        yield Ailment(
+            "not-examined", name, cause, UNSEEN, "report it (podwire doctor --bundle FILE)", "podwire version"
+        )
 
 
 def _text(finding: Ailment) -> str:

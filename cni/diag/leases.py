@@ -13,7 +13,7 @@ from cni.diag.node.attachments import attachments
 from cni.diag.node.conflists import FOLDER, networks
 from cni.diag.node.here import opened_host
 from cni.diag.node.pools import LEAKED, pools, reclaim, unleased
-from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, age, outcome, table
+from cni.diag.output import FINDING, FINE, UNANSWERED, Outcome, age, outcome, printable, table
 from cni.protocol.owner import SHORT_ID_LENGTH
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def _text(
         yield ""
         yield table(LEASE_COLUMNS, rows)
     for pool, address, name in lacking:
-        yield style(f"{address} of {name} has no lease in {pool.folder}: it may be leased a second time", fg="red")
+        text = f"{address} is not leased to {name} in {pool.folder}: another container may get it, or has it"
+        yield style(printable(text), fg="red")
     if to_reclaim:
         yield f"would be released: {', '.join(to_reclaim)}"
     if reclaimed:

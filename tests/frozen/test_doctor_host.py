@@ -234,6 +234,29 @@ def test_what_a_predecessor_has_attached_is_not_compared(host: Host) -> None:
         host.shell(f"ip link del veth1234; rm {RESULTS}/net-elsewhere-eth0")
 
 
+@pytest.mark.parametrize("damage", [{"netns": "/run/\0"}, {"ips": [{"address": "none"}, {}]}], ids=str)
+def test_a_damaged_result_is_no_defect(host: Host, damage: Json) -> None:
+    members = {"netns": "/run/netns/web"} | {key: value for key, value in damage.items() if key == "netns"}
+    result = {"cniVersion": "1.1.0", "interfaces": [], "ips": damage.get("ips", [])}
+    keep(host, "damaged0123456", result, BRIDGE, PORTMAP, **members)
+    try:
+        for command in ("doctor", "leases", "repair --dry-run", "check", "topology"):
+            done = host.types(*command.split())
+            assert (done.returncode in (0, 1), done.stderr) == (True, ""), command
+    finally:
+        host.shell(f"rm {RESULTS}/net-damaged0123456-eth0")
+
+
+def test_a_pod_that_lives_without_an_interface_is_to_be_recreated(host: Host) -> None:
+    pod = host.attach("bare", {**NETWORK, "runtimeConfig": {}})
+    [shown] = host.asks("ps", "bare")["attachments"]
+    host.shell(f"ip link del {shown['host_interface']}; touch -d '1 hour ago' /run/podwire/attachment-*")
+    [finding] = host.findings()
+    assert (finding["name"], finding["remedy"]) == ("attachment-gone", "recreate the pod")
+    host.call("DEL", "bare", pod, NETWORK)
+    assert host.findings() == []
+
+
 def test_lint_misses_the_runtimes_folder(host: Host) -> None:
     done = host.types("lint")
     assert (done.returncode, done.stderr) == (1, "")

@@ -347,7 +347,7 @@ def test_leases_finds_an_interface_without_a_lease(operator: Operator) -> None:
     operator.machine.run("rm", f"{LEASES}/10.1.2.2")
     done = operator.types("leases")
     assert done.returncode == 1
-    assert f"10.1.2.2 of shop/web has no lease in {LEASES}" in done.stdout
+    assert f"10.1.2.2 is not leased to shop/web in {LEASES}" in done.stdout
 
 
 def test_leases_knows_the_networks_of_the_runtimes_folder(operator: Operator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -75,12 +76,19 @@ def _finding_of(effect: Compared) -> str:
 
 
 def _gone(node: NodeView) -> Iterator[Ailment]:
+    """Yields attachments without a host interface: those of pods that live, and those that nobody has detached."""
     old = time.time() - YOUNG_SECONDS
-    gone = [attached.name for attached in node.attached if attached.interface == GONE and 0 < attached.since < old]
-    if gone:
+    gone = [each for each in node.attached if each.interface == GONE and 0 < each.since < old]
+    living = [each.name for each in gone if each.netns and os.path.lexists(each.netns)]
+    left = [each.name for each in gone if each.name not in living]
+    if living:
+        evidence = "the host interface is gone, and the network namespace is there"
+        remedy = "recreate the pod"
+        yield Ailment("attachment-gone", some(living), evidence, "these pods reach nothing", remedy, "podwire ps")
+    if left:
         yield Ailment(
             "attachment-gone",
-            some(gone),
+            some(left),
             "the host interface is gone, and DEL was never called",
             "addresses and host ports stay taken",
             "podwire gc, and the container runtime's own cleanup",

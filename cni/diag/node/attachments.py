@@ -13,6 +13,7 @@ from cni.diag.node.keptcalls import DAMAGED, KeptCall, kept_calls
 from cni.diag.node.links import links
 from cni.kernel import statefile
 from cni.plan.alias import parse_alias
+from cni.protocol.address import parse_net
 from cni.protocol.owner import Owner, host_interface_of, label_keys
 from cni.protocol.record import Record
 from ipam.config import DATA_DIR
@@ -155,7 +156,7 @@ def _from_call(call: KeptCall, link: Link | None, names: set[str]) -> Attached:
         call.pod,
         call.program,
         OWN if link is not None or call.by_podwire else FOREIGN,
-        tuple([str(ip.get("address", "")) for ip in call.result.get("ips") or ()]),
+        tuple(filter(_is_address, [str(ip.get("address", "")) for ip in call.result.get("ips") or ()])),
         name,
         PRESENT if is_present else GONE,
         tuple(ports),
@@ -164,6 +165,14 @@ def _from_call(call: KeptCall, link: Link | None, names: set[str]) -> Attached:
         call.since,
         call,
     )
+
+
+def _is_address(text: str) -> bool:
+    """Returns False for what no plugin answers: the file is damaged."""
+    try:
+        return bool(parse_net(text))
+    except ValueError:
+        return False
 
 
 def _from_alias(link: Link) -> Attached:

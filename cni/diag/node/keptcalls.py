@@ -123,7 +123,10 @@ def _parsed(kept: Json, since: float) -> KeptCall | None:
         {**plugin, **common, **_runtime_config(plugin, capabilities)} for plugin in network.get("plugins", [network])
     ]
     args = {str(key): str(value) for key, value in kept.get("cniArgs") or ()}
-    return KeptCall(owner, str(kept.get("netns", "")), args, "", tuple(configs), result, since, by_runtime=True)
+    netns = str(kept.get("netns", ""))
+    if "\0" in netns:
+        raise ValueError("netns: no path has a NUL")
+    return KeptCall(owner, netns, args, "", tuple(configs), result, since, by_runtime=True)
 
 
 def _runtime_config(plugin: Json, capabilities: Json) -> Json:
