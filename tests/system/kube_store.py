@@ -72,9 +72,10 @@ def node_of(number: int, *families: int, kind: str = "vxlan", mac: int = 0) -> N
     return Node(kind, 1 if kind == "vxlan" else 0, tuple(ends))
 
 
-def lease_of(number: int, *, mac: int = 0, ip: int = 0) -> Lease:
-    """Returns the lease of the node that Server.peer makes of a number."""
-    return node_of(ip or number, mac=mac or number).lease([parse_net(f"10.244.{number}.0/24")])
+def lease_of(number: int, *, mac: int = 0, ip: int = 0, name: str = "") -> Lease:
+    """Returns the lease of the node that Server.peer makes of a number; the own one has no name."""
+    lease = node_of(ip or number, mac=mac or number).lease([parse_net(f"10.244.{number}.0/24")])
+    return lease._replace(name=name)
 
 
 class Endpoint:

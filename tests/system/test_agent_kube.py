@@ -27,7 +27,7 @@ def test_a_lease_is_the_pod_cidr_and_reported_before_the_others(server: Server) 
     with store_of(node_of(1)) as recorder:
         assert recorder.wait_held() == lease_of(1)
         assert [type(news) for news in recorder.events] == [Configured, Held, Listed]
-        assert recorder.leases == {"two": lease_of(2)}
+        assert recorder.leases == {"two": lease_of(2, name="two")}
     assert server.annotations("one") == flannels(1)
 
 
@@ -137,12 +137,12 @@ def test_other_nodes_come_change_and_go(server: Server) -> None:
         server.peer("two", 2)
         server.peer("three", 3, backend_data="{")
         recorder.wait_leases("two", "three")
-        assert recorder.leases["two"] == lease_of(2)
+        assert recorder.leases["two"] == lease_of(2, name="two")
         assert "is not JSON" in str(recorder.leases["three"])
         server.annotate("two", backend_data='{"VNI":1,"VtepMAC":"02:00:00:00:00:07"}')
-        until(lambda: recorder.leases.get("two") == lease_of(2, mac=7), "the new MAC address is known")
+        until(lambda: recorder.leases.get("two") == lease_of(2, mac=7, name="two"), "the new MAC address is known")
         server.annotate("three", backend_data=flannels(3)["backend-data"])
-        until(lambda: recorder.leases.get("three") == lease_of(3), "it can be read now")
+        until(lambda: recorder.leases.get("three") == lease_of(3, name="three"), "it can be read now")
         server.annotate("two", kube_subnet_manager="false")
         recorder.wait_leases("three")
         server.delete("three")

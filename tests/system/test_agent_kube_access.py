@@ -50,7 +50,7 @@ def test_what_happened_while_the_way_was_cut_is_made_up_for(server: Server) -> N
         recorder.wait_error(endpoint.url, "Connection refused")
         endpoint.open()
         recorder.wait_leases("peer-3", "peer-4")
-        assert recorder.leases["peer-3"] == lease_of(3, ip=33)
+        assert recorder.leases["peer-3"] == lease_of(3, ip=33, name="peer-3")
         assert len(recorder.of(Listed)) == 1
         until(lambda: recorder.failure == "", "the fault is over")
 
