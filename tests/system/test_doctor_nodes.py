@@ -105,6 +105,12 @@ CASES = {
         {NODE: "ip route del $(ip route show type blackhole | cut -d' ' -f2)"},
         "the kernel refuses to route to",
     ),
+    "a rule for this node's address in the tunnel": Case(
+        "route-diverted",
+        {NODE: "ip rule add from $(ip -br -4 address show flannel.1 | awk '{ print $3 }') unreachable"},
+        {NODE: "ip rule del unreachable"},
+        "the kernel refuses to route to",
+    ),
     "a peer is away": Case(
         "peer-unreachable", {WORLD: "ip link set port-other down"}, {WORLD: "ip link set port-other up"}
     ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cni.diag.ailments.ailment import Ailment
 from cni.diag.ailments.attachments import some
-from cni.diag.ailments.overlay import offload, silent
+from cni.diag.ailments.overlay import diverted, offload, silent
 from cni.diag.ailments.overlay.peer import UNREACHED, names_of, peer_name, routed_peers, served_peers
 from cni.diag.node import knock
 from cni.diag.node.echo import HEADER, IP_HEADERS, Probe, answered
@@ -37,6 +37,10 @@ def find(node: NodeView) -> Iterator[Ailment]:
     total = len({peer.name for peer in peers})
     errors = knock.connection_errors([peer.target for peer in peers], SHORT_SECONDS)
     answering = alive | {ip for ip, error in errors.items() if error in knock.ANSWERS}
+    doubted = [peer for peer in peers if errors.get(peer.target) not in knock.ANSWERS and peer.port]
+    apart = diverted.diverted(doubted)
+    yield from diverted.ailments(apart)
+    peers = [peer for peer in peers if peer not in apart]
     quiet = silent.classified([peer for peer in peers if peer.target not in answering], SHORT_SECONDS)
     # Last: a node limits the rate of its refusals, and each packet to a closed port takes one.
     suspects = [peer for peer in peers if peer.target in alive and peer.target not in errors]

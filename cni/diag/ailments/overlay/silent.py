@@ -10,11 +10,8 @@ from cni.diag.ailments.ailment import Ailment
 from cni.diag.ailments.overlay.peer import UNREACHED, are_all, devices_of, names_of, share_of
 from cni.diag.node import knock
 from cni.diag.node.echo import Probe, answered
-from cni.diag.node.here import opened_host
 from cni.diag.node.links import addresses
 from cni.diag.node.reverse import drops_answers
-from cni.diag.path.kernel import next_hop
-from cni.kernel.netlink import NetlinkError
 from cni.protocol.record import Record
 
 if TYPE_CHECKING:
@@ -27,13 +24,12 @@ NOT_PERMITTED = os.strerror(errno.EPERM)  # the kernel's answer to a sender whos
 
 
 class Silent(Record):
-    """Silent peers: whose answers rp_filter drops; to whom the kernel's route is another, with that; who does not
-    answer without the tunnel either; to whose tunnel's port this node's firewall lets nothing out; whose port refuses a
-    datagram, with the error by address; and the others, whose tunnel seems to be filtered.
+    """Silent peers: whose answers rp_filter drops; who does not answer without the tunnel either; to whose tunnel's
+    port this node's firewall lets nothing out; whose port refuses a datagram, with the error by address; and the
+    others, whose tunnel seems to be filtered.
     """
 
     dropped: list[Peer]
-    diverted: dict[Peer, str]
     dead: list[Peer]
     kept_back: list[Peer]
     closed: list[Peer]
@@ -49,8 +45,7 @@ class Silent(Record):
 def classified(silent: Sequence[Peer], seconds: float) -> Silent:
     """Returns the peers by reason. Sends packets, each kind for that many seconds at most. Raises OSError."""
     dropped = [peer for peer in silent if drops_answers(peer.public_ip, peer.own_ip, peer.underlay)]
-    diverted = _diverted([peer for peer in silent if peer not in dropped])
-    doubted = [peer for peer in silent if peer not in dropped and peer not in diverted]
+    doubted = [peer for peer in silent if peer not in dropped]
     nodes = [peer.public_ip for peer in doubted]
     alive = {probe.ip for probe in answered(map(Probe, nodes), seconds)}
     alive |= knock.answering([ip for ip in nodes if ip not in alive], seconds)
@@ -62,21 +57,7 @@ def classified(silent: Sequence[Peer], seconds: float) -> Silent:
     filtered = [peer for peer in tunnelled if peer.public_ip not in refusals]
     kept_back = [peer for peer in tunnelled if refusals.get(peer.public_ip) == NOT_PERMITTED]
     closed = [peer for peer in tunnelled if peer not in filtered and peer not in kept_back]
-    return Silent(dropped, diverted, dead, kept_back, closed, refusals, filtered)
-
-
-def _diverted(peers: Sequence[Peer]) -> dict[Peer, str]:
-    """Returns the peers to which the kernel's route is not podwired's, each with that. Raises OSError."""
-    diverted = {}
-    with opened_host() as host:
-        for peer in peers:
-            answer, text = next_hop(host.rtnl, peer.target), peer.target.text
-            link = host.rtnl.find_at(answer.ifindex) if not isinstance(answer, NetlinkError) else None
-            if isinstance(answer, NetlinkError):
-                diverted[peer] = f"the kernel refuses to route to {text}: {answer}"
-            elif link is not None and link.name != peer.device:
-                diverted[peer] = f"the route to {text} is by {link.name}, not by {peer.device}"
-    return diverted
+    return Silent(dropped, dead, kept_back, closed, refusals, filtered)
 
 
 def ailments(silent: Silent, total: int) -> Iterator[Ailment]:
@@ -90,15 +71,6 @@ def ailments(silent: Silent, total: int) -> Iterator[Ailment]:
             UNREACHED,
             f"sysctl -w net.ipv4.conf.{peer.underlay}.rp_filter=2 (or a route by {peer.underlay})",
             f"ip route get {peer.public_ip.text}; sysctl net.ipv4.conf.all.rp_filter",
-        )
-    for peer, reason in list(silent.diverted.items())[:1]:
-        yield Ailment(
-            "route-diverted",
-            names_of([*silent.diverted]),
-            reason,
-            UNREACHED,
-            "remove that route or rule; podwired restores its own",
-            f"ip route get {peer.target.text}; ip route show table all; ip rule",
         )
     if silent.dead:
         yield _dead(silent.dead, total)
