@@ -50,6 +50,7 @@ Exit status: {FINE} all are as ADD made them; {FINDING} there are differences;
 something cannot be compared."""
 FOLDERS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")  # of plugins, where the runtime's CNI_PATH was not kept
 HOST_ROUTE = "host route"
+REMOVE_ROUTE = "remove that route or address: ip route show table all; ip rule"
 OF_PODWIRE = ("HostPort", "Hairpin", "Ifb")  # operations of chained plugins of which a reference plugin makes others
 LOST = "the host interface is gone, and DEL was never called (recreate the pod, or podwire gc if it is gone)"
 FOREIGN_ALONE = "nothing of podwire's: its plugins' own CHECK compares it"

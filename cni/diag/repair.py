@@ -9,7 +9,7 @@ import click
 from click import style
 
 from cni import HOST_LOCAL, kind_of
-from cni.diag.check import HOST_ROUTE, expected, has_host_local, operations_of, own_configs, unknown
+from cni.diag.check import HOST_ROUTE, REMOVE_ROUTE, expected, has_host_local, operations_of, own_configs, unknown
 from cni.diag.node.attachments import GONE, named
 from cni.diag.node.calls import call_of
 from cni.diag.node.here import opened_host
@@ -48,7 +48,6 @@ Exit status: {FINE} all is as ADD made it, now; {FINDING} something could not be
 or with --dry-run is to be repaired; 2 usage, or no attachment has that name."""
 DONE, WOULD, FAILED = "repaired", "would be repaired", "not repaired"
 RECREATE = "cannot be restored (recreate the pod)"
-REMOVE_ROUTE = "remove that route or address: ip route show table all; ip rule"
 OTHERS = "another plugin of the chain may have changed it"
 OF_CONTAINER = ("ContainerAddress", "ContainerRoute", "ContainerSysctl")
 

@@ -180,13 +180,14 @@ def test_a_diverted_route_opens_no_other_interface_to_127_0_0_1(host: Host) -> N
     """The interface of portmap's setting is that of the host's route."""
     host.shell("ip route add 10.1.2.2/32 dev uplink")
     try:
-        done = host.types("repair")
+        done, traced = host.types("repair"), host.asks("trace", "web", "10.1.2.3")
         opened = host.machine.run("sysctl", "-n", "net.ipv4.conf.uplink.route_localnet").stdout
     finally:
         host.shell("ip route del 10.1.2.2/32 dev uplink")
     assert done.returncode == 1
     assert "the host's route to 10.1.2.2 is by uplink, not by cni0 (remove that route" in done.stdout
     assert opened == "0\n"
+    assert [hop["subject"] for hop in traced["hops"] if hop["hop"] == "host route"] == ["lab/web"]
 
 
 def test_packets_pass_a_restored_limit(host: Host) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cni import IPAM, kind_of
-from cni.diag.check import compared
+from cni.diag.check import HOST_ROUTE, REMOVE_ROUTE, compared
 from cni.diag.node.attachments import GONE
 from cni.diag.node.netconfs import conf_of
 from cni.diag.path import kernel
@@ -39,13 +39,19 @@ def repair(attached: Attached) -> str:
 
 
 def as_made(attached: Attached) -> Iterator[Hop]:
-    """Yields one hop if an attachment is no longer as ADD made it, or cannot be compared. Leases stop no packet."""
+    """Yields one hop if an attachment is no longer as ADD made it, or cannot be compared, and one if the host's routes
+    lead past it. Leases stop no packet.
+    """
     if attached.interface == GONE:  # a hop of its own
         return
-    texts = [each.difference or each.error for each in compared(attached) if kind_of(each.plugin) != IPAM]
-    differences = list(filter(None, texts))
+    effects = [each for each in compared(attached) if each.difference or each.error]
+    texts = [each.difference or each.error for each in effects if kind_of(each.plugin) != IPAM]
+    routes = [each.difference or each.error for each in effects if each.plugin == HOST_ROUTE]
+    differences = [text for text in texts if text not in routes]
     if differences:
         yield unknown("attachment", attached.name, "; ".join(differences), repair(attached))
+    for text in routes:
+        yield unknown(HOST_ROUTE, attached.name, text, REMOVE_ROUTE)
 
 
 def container(host: Host, path: Connection) -> Generator[Hop, None, NextHop | None]:
