@@ -258,6 +258,14 @@ def test_a_pod_that_lives_without_an_interface_is_to_be_recreated(host: Host) ->
     assert host.findings() == []
 
 
+def test_a_name_comes_before_the_first_digits_of_an_id(host: Host) -> None:
+    """The ID of the first pod begins as the second one is called."""
+    pod = host.attach(WEB[:6], {**NETWORK, "runtimeConfig": {}})
+    assert [each["pod"] for each in host.asks("ps", WEB[:6])["attachments"]] == [f"shop/{WEB[:6]}"]
+    assert host.asks("trace", WEB[:6], "10.1.2.1")["from"]["name"] == f"shop/{WEB[:6]}"
+    host.call("DEL", WEB[:6], pod, NETWORK)
+
+
 def test_lint_misses_the_runtimes_folder(host: Host) -> None:
     done = host.types("lint")
     assert (done.returncode, done.stderr) == (1, "")

@@ -55,10 +55,9 @@ class Attached(Record):
         return self.pod or self.owner.container_id
 
     def is_called(self, text: str) -> bool:
-        """Returns True for a pod's name, with or without its Kubernetes namespace, an ID's first digits, a network
+        """Returns True for a pod's name, with or without its Kubernetes namespace, the container's ID, a network
         namespace's path or name, the host interface, an address.
         """
-        ids = len(text) >= SHORT and self.owner.container_id.startswith(text)
         addresses = [address.partition("/")[0] for address in self.addresses]
         exact = (
             self.pod,
@@ -68,7 +67,7 @@ class Attached(Record):
             self.netns.rpartition("/")[2],
             self.host_interface,
         )
-        return ids or (bool(text) and text in (*addresses, *exact))
+        return bool(text) and text in (*addresses, *exact)
 
     @property
     def members(self) -> Json:
@@ -120,13 +119,21 @@ def _leaves_traces(attached: Attached) -> bool:
     return False
 
 
+def called(seen: Iterable[Attached], text: str) -> list[Attached]:
+    """Returns the attachments of a name. An ID's first digits are one where nothing is called so."""
+    attached = [*seen]
+    exact = [each for each in attached if each.is_called(text)]
+    return exact or [each for each in attached if len(text) >= SHORT and each.owner.container_id.startswith(text)]
+
+
 def named(host: Host, names: Sequence[str]) -> list[Attached]:
     """Returns the attachments of these names, without names all. Raises OSError, click.UsageError."""
     seen = attachments(host)
-    nobodys = [name for name in names if not any(each.is_called(name) for each in seen)]
+    nobodys = [name for name in names if not called(seen, name)]
     if nobodys:
         raise click.UsageError(f"no attachment is called {', '.join(nobodys)} (podwire ps lists all)")
-    return [each for each in seen if not names or any(map(each.is_called, names))]
+    wanted = [each for name in names for each in called(seen, name)]
+    return [each for each in seen if each in wanted] if names else seen
 
 
 def _labelled(present: Iterable[Link]) -> Iterator[tuple[str, Link]]:

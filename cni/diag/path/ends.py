@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cni.diag.node.attachments import PRESENT
+from cni.diag.node.attachments import PRESENT, called
+from cni.diag.output import printable
 from cni.protocol.address import PORT_LIMIT, parse_ip, parse_net
 from cni.protocol.record import Record
 
@@ -81,7 +82,7 @@ def _target(seen: Sequence[Attached], text: str) -> tuple[Destination, Attached 
         try:
             ip = parse_ip(name)
         except ValueError:
-            if any(each.is_called(name) for each in seen):
+            if called(seen, name):
                 attached = _only(seen, name)
                 return _checked(reading), attached, addresses_of(attached)
         else:
@@ -119,12 +120,13 @@ def _only(seen: Sequence[Attached], name: str) -> Attached:
     """Returns the one attachment of a name. Of several, those without an interface do not count, and that of the pod's
     own address comes before those of further networks.
     """
-    called = [each for each in seen if each.is_called(name)]
-    called = [each for each in called if each.interface == PRESENT] or called
-    called = [each for each in called if each.owner.ifname == POD_INTERFACE] or called
-    if not called:
+    meant = called(seen, name)
+    meant = [each for each in meant if each.interface == PRESENT] or meant
+    meant = [each for each in meant if each.owner.ifname == POD_INTERFACE] or meant
+    if not meant:
         raise click.UsageError(f"no attachment is called {name} (podwire ps lists all)")
-    if len(called) > 1:
-        names = ", ".join([f"{each.host_interface or each.addresses[0]} ({each.owner.ifname})" for each in called])
+    if len(meant) > 1:
+        ends = [(each.host_interface or each.netns or "-", f"{each.name} {each.owner.ifname}") for each in meant]
+        names = printable(", ".join([f"{end} ({whose})" for end, whose in ends]))
         raise click.UsageError(f"{name} names several attachments: give the host interface of one of {names}")
-    return called[0]
+    return meant[0]
