@@ -12,9 +12,11 @@ import sys
 import start  # type: ignore[import-not-found]  # the bundle has it; it makes the imports after it possible
 
 LEFT_OUT = ("cni.agent", "cni.diag")  # podwired's, and what people type
+# What an attachment runs lies together: of each page in which a count of references changes, a call gets its own copy.
+TOGETHER = ("cni.main", "cni.config.keys", "cni.plugins.bridge", "ipam.main", "cni.effects.forward_accept")
 
 extensions, start.Code.extensions, start.Code.rest = start.Code.extensions, {}, {}
-for name in start.Code.hot:
+for name in (*TOGETHER, *start.Code.hot):
     if not name.startswith(LEFT_OUT):
         try:
             __import__(name)
