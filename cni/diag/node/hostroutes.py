@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from cni.diag.node.attachments import OWN
 from cni.diag.node.here import opened_host
+from cni.diag.node.lookups import next_hop
 from cni.diag.node.netconfs import conf_of
-from cni.diag.path.kernel import next_hop
 from cni.kernel.netlink import NetlinkError
 from cni.plugins.bridge import incoming_interface
 from cni.protocol.address import parse_net

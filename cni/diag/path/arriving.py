@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cni.diag.asking import NoAnswer, ask
-from cni.diag.path import kernel, leaving, sockets
+from cni.diag.node import lookups
+from cni.diag.path import leaving, sockets
 from cni.diag.path.ends import ICMP
 from cni.diag.path.hop import passes, stops, unknown
 from cni.effects.journal import FAILURES
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cni.diag.node.attachments import Attached
+    from cni.diag.node.lookups import NextHop
     from cni.diag.path.ends import Connection
     from cni.diag.path.hop import Hop
-    from cni.diag.path.kernel import NextHop
     from cni.effects.host import Host
     from cni.kernel.rtnl_parse import Link
     from cni.protocol.address import IP
@@ -49,7 +50,7 @@ def local(host: Host, path: Connection, target: Attached) -> Iterator[Hop]:
     if link is None:
         return
     subject = f"{target.owner.ifname} in {target.name}"
-    back = kernel.next_hop(host.container_rtnl, path.source_ip, path.target_ip)
+    back = lookups.next_hop(host.container_rtnl, path.source_ip, path.target_ip)
     if isinstance(back, NetlinkError):
         yield stops("return route", subject, f"no route to {path.source_ip.text}: {back}", leaving.repair(target))
         return
@@ -90,18 +91,18 @@ def remote(host: Host, path: Connection, route: NextHop) -> Iterator[Hop]:
 def _overlay(host: Host, device: Link, gateway: IP, settings: str) -> Iterator[Hop]:
     """Yields device, neighbour, FDB entry and underlay of a tunnel."""
     yield passes("overlay", device.name, f"up, {settings}, MTU {device.mtu}")
-    entry = kernel.neighbour(host.rtnl, device.ifindex, gateway)
+    entry = lookups.neighbour(host.rtnl, device.ifindex, gateway)
     if entry is None or not entry.mac:
         yield stops("neighbour", gateway.text, f"no MAC address of the peer's VTEP on {device.name}", AGENT)
         return
     mac = mac_text(entry.mac)
     yield passes("neighbour", gateway.text, f"{mac} on {device.name} ({entry.state})")
-    vteps = kernel.vteps(host.rtnl, device.ifindex, entry.mac)
+    vteps = lookups.vteps(host.rtnl, device.ifindex, entry.mac)
     if not vteps:
         yield stops("fdb", mac, f"no FDB entry on {device.name}: the VTEP is not known", AGENT)
         return
     yield passes("fdb", mac, f"VTEP {vteps[0].text}")
-    answer = kernel.next_hop(host.rtnl, vteps[0])
+    answer = lookups.next_hop(host.rtnl, vteps[0])
     underlay = None if isinstance(answer, NetlinkError) else host.rtnl.find_at(answer.ifindex)
     if isinstance(answer, NetlinkError) or underlay is None or not underlay.up:
         reason = str(answer) if isinstance(answer, NetlinkError) else "its interface is down"
@@ -116,10 +117,10 @@ def _overlay(host: Host, device: Link, gateway: IP, settings: str) -> Iterator[H
 
 def next_neighbour(host: Host, link: Link, ip: IP) -> Hop:
     """Returns the hop to a neighbour on a link."""
-    entry = kernel.neighbour(host.rtnl, link.ifindex, ip)
+    entry = lookups.neighbour(host.rtnl, link.ifindex, ip)
     if entry is None:
         return passes("neighbour", ip.text, f"on {link.name}, not asked for yet")
-    if entry.state in (kernel.FAILED, kernel.INCOMPLETE):
+    if entry.state in (lookups.FAILED, lookups.INCOMPLETE):
         evidence = f"it has not answered on {link.name} ({entry.state})"
         return stops("neighbour", ip.text, evidence, f"is it up, and on the network of {link.name}? ping {ip.text}")
     return passes("neighbour", ip.text, f"{mac_text(entry.mac)} on {link.name} ({entry.state})")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from cni.config.flannel import SUBNET_FILE, parse_subnet_env
 from cni.config.portmap import PROTOCOLS as NUMBERS
 from cni.diag.asking import NoAnswer, NotRunning, ask
+from cni.diag.node import lookups
 from cni.diag.node.barriers import barrier_of
-from cni.diag.path import kernel
 from cni.diag.path.ends import ICMP
 from cni.diag.path.hop import passes, stops, unknown
 from cni.effects.nft_socket import MASQUERADE_SETS, PORT_SETS
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cni.config.flannel import SubnetEnv
+    from cni.diag.node.lookups import NextHop
     from cni.diag.path.ends import Connection
     from cni.diag.path.hop import Hop
-    from cni.diag.path.kernel import NextHop
     from cni.effects.host import Host
     from cni.kernel.rtnl_parse import Link
     from cni.protocol.address import Net
@@ -81,7 +81,7 @@ def route(host: Host, path: Connection, incoming: Link) -> Generator[Hop, None, 
     OSError.
     """
     target = path.target_ip.text
-    answer = kernel.next_hop(host.rtnl, path.target_ip, path.source_ip, incoming.ifindex)
+    answer = lookups.next_hop(host.rtnl, path.target_ip, path.source_ip, incoming.ifindex)
     if isinstance(answer, NetlinkError):
         yield stops("route", target, *_refusal(host, answer, path, incoming))
         return None
@@ -107,7 +107,7 @@ def _refusal(host: Host, error: NetlinkError, path: Connection, incoming: Link) 
         return evidence, f"ip route get {path.source_ip.text}; podwire repair {path.source.name}"
     if error.errno == EHOSTUNREACH and not _forwards(path, incoming):
         return _not_forwarded(path, incoming)
-    plain = kernel.next_hop(host.rtnl, path.target_ip)
+    plain = lookups.next_hop(host.rtnl, path.target_ip)
     if not isinstance(plain, NetlinkError):
         proof = f"ip rule; ip route get {path.target_ip.text} from {path.source_ip.text} iif {incoming.name}"
         return f"the kernel does not route it for {path.source_ip.text} ({error}), as a rule may say", proof
@@ -122,7 +122,7 @@ def _is_filtered(host: Host, path: Connection, incoming: Link) -> bool:
     if path.family != 4:
         return False
     modes = [sysctl.read(RP_FILTER.format(name)) or "0" for name in ("all", incoming.name)]
-    back = kernel.next_hop(host.rtnl, path.source_ip)
+    back = lookups.next_hop(host.rtnl, path.source_ip)
     if isinstance(back, NetlinkError):
         return max(modes) != "0"
     return max(modes) == STRICT and back.ifindex != incoming.ifindex
@@ -180,7 +180,7 @@ def masquerade(host: Host, path: Connection, out: Link) -> Iterator[Hop]:
     where = _masquerader(host, path)
     if not where or parse_net(MULTICAST[path.family]).contains(path.target_ip):
         return
-    answer = kernel.next_hop(host.rtnl, path.target_ip)
+    answer = lookups.next_hop(host.rtnl, path.target_ip)
     source = answer.source.text if not isinstance(answer, NetlinkError) and answer.source else f"{out.name}'s address"
     yield passes("masquerade", path.source_ip.text, f"SNAT to {source} ({where})")
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from cni import IPAM, kind_of
 from cni.diag.check import HOST_ROUTE, REMOVE_ROUTE, compared
+from cni.diag.node import lookups
 from cni.diag.node.attachments import GONE
 from cni.diag.node.netconfs import conf_of
-from cni.diag.path import kernel
 from cni.diag.path.hop import passes, stops, unknown
 from cni.effects.nft_socket import SOURCE_SETS, SPOOFCHECK_SETS
 from cni.kernel.netlink import NetlinkError
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from cni.diag.node.attachments import Attached
+    from cni.diag.node.lookups import NextHop
     from cni.diag.path.ends import Connection
     from cni.diag.path.hop import Hop
-    from cni.diag.path.kernel import NextHop
     from cni.effects.host import Host
     from cni.kernel.rtnl_parse import Link
     from cni.protocol.address import IP
@@ -65,7 +65,7 @@ def container(host: Host, path: Connection) -> Generator[Hop, None, NextHop | No
     if link is None:
         yield lack
         return None
-    route = kernel.next_hop(host.container_rtnl, target, ip)
+    route = lookups.next_hop(host.container_rtnl, target, ip)
     if isinstance(route, NetlinkError):
         yield stops("container", subject, f"no route to {target.text}: {route}", repair(source))
         return None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cni.diag.node import lookups
 from cni.diag.node.attachments import PRESENT
 from cni.diag.node.here import opened_host
-from cni.diag.path import arriving, forwarding, kernel, leaving
+from cni.diag.path import arriving, forwarding, leaving
 from cni.diag.path.ends import holder_of
 from cni.diag.path.hop import STOPS, passes, stops, unknown
 from cni.effects.journal import FAILURES, error_text
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
     from cni.diag.node.attachments import Attached
+    from cni.diag.node.lookups import NextHop
     from cni.diag.path.ends import Connection
     from cni.diag.path.hop import Hop
-    from cni.diag.path.kernel import NextHop
     from cni.effects.host import Host
     from cni.kernel.rtnl_parse import Link
 
@@ -71,22 +72,22 @@ def _hops(host: Host, path: Connection, seen: Sequence[Attached]) -> Iterator[Ho
 def _resolved(host: Host, path: Connection, first: NextHop, incoming: Link) -> Iterator[Hop]:
     """Yields what is wrong with the container's neighbour entry of its next hop, where that is this node."""
     ip = first.gw or path.target_ip
-    entry = kernel.neighbour(host.container_rtnl, first.ifindex, ip)
-    own = kernel.next_hop(host.rtnl, ip)
+    entry = lookups.neighbour(host.container_rtnl, first.ifindex, ip)
+    own = lookups.next_hop(host.rtnl, ip)
     is_own = not isinstance(own, NetlinkError) and own.is_local
     if first.gw is not None and not is_own:
         evidence = f"the container's gateway {ip.text} is no address of this node: another router goes on"
         yield unknown("gateway", ip.text, evidence, "podwire repair, if the node should have it")
     elif is_own and entry is not None and entry.mac and entry.mac != incoming.mac:
         evidence = f"the container has {mac_text(entry.mac)} for it, {incoming.name} has {mac_text(incoming.mac)}"
-        state = stops if entry.state == kernel.PERMANENT else unknown
+        state = stops if entry.state == lookups.PERMANENT else unknown
         inside = f"nsenter --net={path.source.netns} ip neigh del {ip.text} dev {path.source.owner.ifname}"
         yield state("gateway", ip.text, f"{evidence} ({entry.state})", inside)
 
 
 def _is_bridged(host: Host, path: Connection, incoming: Link) -> Generator[Hop, None, bool]:
     """Yields the hops where the bridge leads from container to container; returns False where the host routes."""
-    own = kernel.next_hop(host.rtnl, path.target_ip)
+    own = lookups.next_hop(host.rtnl, path.target_ip)
     if not isinstance(own, NetlinkError) and own.is_local:
         if path.target is None:
             return False
@@ -115,11 +116,11 @@ def _is_bridged(host: Host, path: Connection, incoming: Link) -> Generator[Hop, 
 
 def _on_segment(host: Host, path: Connection, incoming: Link) -> Hop:
     """Returns the hop to an address that the container takes for a neighbour, and that no container there has."""
-    route = kernel.next_hop(host.container_rtnl, path.target_ip)
+    route = lookups.next_hop(host.container_rtnl, path.target_ip)
     index = route.ifindex if not isinstance(route, NetlinkError) else 0
-    entry = kernel.neighbour(host.container_rtnl, index, path.target_ip)
+    entry = lookups.neighbour(host.container_rtnl, index, path.target_ip)
     evidence = f"no attachment of this node has it on {incoming.name}"
-    if entry is not None and entry.state == kernel.FAILED:
+    if entry is not None and entry.state == lookups.FAILED:
         return stops(
             "bridge", path.target_ip.text, f"{evidence}, and nobody has answered for it (FAILED)", "podwire ps"
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cni.diag.ailments.ailment import Ailment
 from cni.diag.ailments.overlay.peer import UNREACHED, names_of
 from cni.diag.node.here import opened_host
-from cni.diag.path.kernel import next_hop
+from cni.diag.node.lookups import next_hop
 from cni.kernel.netlink import NetlinkError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The questions that a path has for the kernel: the route of a packet, neighbours, the ports of a bridge."""
+"""Questions for the kernel: the route of a packet, neighbours, the FDB, the ports of a bridge."""
 
 from __future__ import annotations
 
