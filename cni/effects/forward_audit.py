@@ -100,7 +100,7 @@ def understand(kernel_rule: nft_rules.Rule, names: dict[int, str], keys: Callabl
             rule = _looked_up(rule, loaded, data, keys)
         elif name == "immediate":
             code, chain = nft_rules.verdict_of(data)
-            rule = rule._replace(target=VERDICTS.get(code, chain))
+            rule = rule._replace(target=VERDICTS.get(code, chain), leaves=code == nft.NFT_GOTO)
         elif name == "reject" or (name == "target" and nft.name_of(data.get(nft_rules.NFTA_MATCH_NAME)) in BARRING):
             rule = rule._replace(target=BARS)
         elif name == "queue":  # who reads it may accept

@@ -22,7 +22,8 @@ class Rule(Record):
 
     `target`: ACCEPT, BARS (it rejects or drops), RETURN, the chain that it jumps to, or anything else. `incoming`: the
     interface that it matches, with * at the end as a prefix; empty for any. `bound`: it matches certain destinations.
-    `answers`: it matches no new connection. `always`: it matches every packet.
+    `answers`: it matches no new connection. `always`: it matches every packet. `leaves`: a packet does not come back
+    from the other chain.
     """
 
     target: str
@@ -30,6 +31,7 @@ class Rule(Record):
     bound: bool = False
     answers: bool = False
     always: bool = False
+    leaves: bool = False
 
 
 class Judgement(Record):
@@ -57,11 +59,13 @@ def judge(rules: Mapping[str, Sequence[Rule]], chain: str, interface: str, *, ou
         below = judge(rules, rule.target, interface, ours=named) if rule.target in rules else Judgement()
         if below.may_pass:
             return below
-        if barred_by := rule.always and not may_return and (chain if rule.target == BARS else below.barred_by):
+        barred_by = chain if rule.target == BARS else below.barred_by
+        if barred_by and rule.always and not may_return:
             return Judgement(barred_by=barred_by)
-        if rule.target == RETURN and rule.always:
-            break
-        may_return |= rule.target == RETURN
+        if rule.target == RETURN or rule.leaves:
+            if rule.always:
+                break
+            may_return = True
     return Judgement()
 
 
@@ -97,7 +101,7 @@ def _read_rule(tokens: list[str]) -> Rule:
         if before == "!":
             continue
         if option in ("-j", "-g"):
-            rule = rule._replace(target=_target(value))
+            rule = rule._replace(target=_target(value), leaves=option == "-g")
         elif option == "-i":
             rule = rule._replace(incoming=value.replace("+", "*"))
         elif option == "-d":
