@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.machine import Machine, missing
+from tests.machine import Machine, MachineError, missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,10 +85,25 @@ def test_pods_are_masqueraded_and_reached_by_their_ports(machine: Machine, bundl
 
 
 def test_chained_plugins_map_ports_and_isolate_bridges(machine: Machine, bundle: Path) -> None:
-    pod = machine.pod("pod1")
-    result = called(machine, bundle, "ADD", {**NETWORK, "type": "bridge"}, pod, "bridge")
-    chained = {**NETWORK, "prevResult": result}
-    for program, members in (("portmap", {"runtimeConfig": MAPPED}), ("firewall", {"ingressPolicy": "isolated"})):
-        config = {**chained, "type": program, **members}
-        for verb in ("STATUS", "ADD", "CHECK", "DEL"):
+    outside, pods, chains = machine.outside(), [machine.pod(name) for name in ("pod1", "pod2")], []
+    for pod, bridge, subnet in zip(pods, ("br-one", "br-two"), ("10.1.2.0/24", "10.1.3.0/24"), strict=True):
+        ipam = {"type": "host-local", "ranges": [[{"subnet": subnet}]]}
+        network = {**NETWORK, "name": bridge, "bridge": bridge, "ipam": ipam}
+        result = called(machine, bundle, "ADD", {**network, "type": "bridge"}, pod, "bridge")
+        chains.append({**network, "prevResult": result})
+        pod.serve(80)
+    assert pods[1].ask("10.1.2.2", 80)
+    portmap = {**chains[0], "type": "portmap", "runtimeConfig": MAPPED}
+    isolated = {"type": "firewall", "ingressPolicy": "isolated"}
+    firewalls = [("firewall", chain | isolated, pod) for chain, pod in zip(chains, pods, strict=True)]
+    chained = [("portmap", portmap, pods[0]), *firewalls]
+    for program, config, pod in chained:
+        for verb in ("STATUS", "ADD", "CHECK"):
             called(machine, bundle, verb, config, pod, program)
+    assert outside.ask("192.0.2.1", 8080) == "192.0.2.2"
+    with pytest.raises(MachineError):
+        pods[1].ask("10.1.2.2", 80, seconds=0.5)
+    for program, config, pod in reversed(chained):
+        called(machine, bundle, "DEL", config, pod, program)
+    with pytest.raises(MachineError):
+        outside.ask("192.0.2.1", 8080, seconds=0.5)
