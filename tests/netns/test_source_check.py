@@ -11,7 +11,7 @@ import pytest
 from cni.plan.link import link_local
 from cni.plan.policy import UNCHECKED
 from cni.protocol.address import parse_mac
-from tests.machine import MachineError
+from tests.machine import MachineError, until
 from tests.netns import frames
 from tests.netns.frames import arp, ethernet, icmpv6, ipv4, ipv6, passing
 from tests.netns.runtime import DUAL, IPV4, PLUGINS, attachment, host_local, network
@@ -127,6 +127,9 @@ def test_a_container_reaches_by_link_local_addresses_and_detects_no_duplicates_o
     pod.run("ip", "address", "add", f"{OWN6}/64", "dev", "eth0")
     gateway = link_local(parse_mac(link(machine, "cni0")["address"])).ip.text
     pod.run("ping", "-c1", "-w20", f"{gateway}%eth0")
+    until(
+        lambda: "tentative" not in pod.run("ip", "address", "show", "dev", "eth0").stdout, "duplicates were looked for"
+    )
     pod.run("ping", "-c1", "-w20", "-I", OWN6, GATEWAY6)
     assert "dadfailed" not in pod.run("ip", "address", "show", "dev", "eth0").stdout
 
